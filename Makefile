@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint format lock bench clean dev
+
+help:  ## show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+dev: $(READY)  ## set up .venv and the git hooks
+	$(BIN)/pre-commit install
+
+demo: $(READY)  ## four synthetic hospitals, end to end, with a report
+	$(BIN)/fedhealth demo
+
+test: $(READY)  ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+lint: $(READY)  ## style, types and architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## rewrite to the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY)  ## renew requirements.lock (no download addresses)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+		--no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+bench: $(READY)  ## every benchmark, quick
+	$(BIN)/python -m benchmarks.core --quick
+
+clean:  ## remove what was built
+	rm -rf $(VENV) dist build outputs multirun .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""The errors a user can meet: what happened, what to do about it, and the exit code.
+
+The command line catches `FedhealthError` and nothing else; anything that is not one is a bug and keeps its
+traceback. Scripts may rely on the exit codes.
+"""
+
+
+class FedhealthError(Exception):
+    """Base of every fault that is the user's, the data's or the federation's, never the code's.
+
+    Args:
+        problem: what happened and where (file, row, key, site), one or two sentences.
+        advice: what to do about it, one sentence in the imperative.
+
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n{self.advice}" if self.advice else self.problem
+
+
+class ConfigError(FedhealthError):
+    """The configuration names something that does not exist or cannot work."""
+
+    exit_code = 2
+
+
+class DataError(FedhealthError):
+    """A manifest, an image, a table or a label is not what the configuration says."""
+
+    exit_code = 3
+
+
+class ModelError(FedhealthError):
+    """A model or its weights cannot be built, loaded or trained as asked."""
+
+    exit_code = 4
+
+
+class FederationError(FedhealthError):
+    """The sites could not complete the run: too few accepted, answered or agreed."""
+
+    exit_code = 5
+
+
+class PrivacyError(FedhealthError):
+    """A privacy promise would be broken: budget, policy, or an unsound mechanism."""
+
+    exit_code = 6
+
+
+class SecureAggregationError(FedhealthError):
+    """A secure-aggregation message or state broke the protocol; nothing was opened."""
+
+    exit_code = 7

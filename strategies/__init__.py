@@ -1,0 +1,1 @@
+"""The lead's side: server application, round loop, aggregation, server optimizers."""
