@@ -1,0 +1,157 @@
+"""An institution's part in a round: load -> merge -> score -> train -> select -> seal.
+
+Nothing survives in the process between two tasks but caches: private arrays live in the site's own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from safetensors.numpy import load_file, save
+
+from clients.personalization.contract import LocalTask, Personalization
+from clients.upload.plain import PlainUpload
+from fedhealth.config.build import instantiate
+from fedhealth.config.schema import Config, TaskKind
+from fedhealth.data.batches import Examples, examples_of
+from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.errors import FederationError
+from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.rundir import write_atomic
+from fedhealth.training.features import with_features
+from fedhealth.training.loop import FitReport, Trainer, device_of
+from fedhealth.training.predictions import ScoreCounts, count, predict
+from fedhealth.training.state import State, get_state, set_state, trained_names
+from fedhealth.wire import ACCEPTANCE, GLOBAL, LOSS_UNIT, SAME_RELEASE, Acceptance, Directive, unpack, versions
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an institution is: its name and its private folder."""
+
+    name: str
+    folder: Path
+
+
+class Institution:
+    """One hospital, for one configuration.
+
+    Args:
+        site: its name and folder.
+        config: what it was told to do, already screened.
+        digest: of the configuration.
+
+    """
+
+    def __init__(self, site: Site, config: Config, digest: str) -> None:
+        self.site = site
+        self.config = config
+        self.digest = digest
+        self.personalization: Personalization = instantiate(config.personalization)
+        self.trainer: Trainer = instantiate(config.privacy)
+        self.upload: PlainUpload = instantiate(config.secagg["site"])
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The site's rows."""
+        return prepare(self.config.data, self.site.name)
+
+    @cached_property
+    def model(self) -> MultimodalModel:
+        """The model, its trained arrays to be overwritten by every task."""
+        threads = self.config.training.threads
+        if threads:
+            torch.set_num_threads(threads)
+        built = build_model(self.config.model, self.config.data, self.config.seed)
+        return built.to(device_of(self.config.training.device))
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The rows as model inputs, frozen towers already applied."""
+        text = self.model.towers["text"].encoder if "text" in self.model.towers else None
+        examples = examples_of(self.cohort, self.model.modalities, getattr(text, "tokenize", None))
+        return with_features(examples, self.cohort, self.model)
+
+    def accept(self, directive: Directive) -> RecordDict:
+        """Answer the handshake."""
+        reasons = [] if directive.digest == self.digest else ["the configuration differs from the lead's"]
+        weight = len(self.cohort.rows("train"))
+        return RecordDict({ACCEPTANCE: Acceptance(self.site.name, tuple(reasons), weight, versions()).record()})
+
+    def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
+        """Score the incoming model, train, and answer with the update and the statistics."""
+        self._check(directive)
+        incoming = self._merge(content)
+        statistics = _counts("validation", self._score("validation"))
+        rows = self.cohort.rows("train")
+        seed = _seed(self.config.seed, self.site.name, directive.round)
+        report = self.personalization.train(
+            LocalTask(self.model, self.trainer, self.examples, rows, self.config.training, self._kind, seed)
+        )
+        self._keep(incoming)
+        update = self._update(incoming)
+        return self.upload.seal(directive, update, statistics | _fit_statistics(report))
+
+    def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
+        """Score the final model on validation and test rows."""
+        self._check(directive)
+        self._merge(content)
+        statistics = _counts("validation", self._score("validation")) | _counts("test", self._score("test"))
+        return self.upload.seal(directive, {}, statistics)
+
+    @property
+    def _kind(self) -> TaskKind:
+        return self.config.data.task.kind
+
+    @property
+    def _private(self) -> Path:
+        return self.site.folder / "private.safetensors"
+
+    def _check(self, directive: Directive) -> None:
+        if directive.digest != self.digest or self.site.name not in directive.cohort:
+            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
+
+    def _merge(self, content: RecordDict) -> State:
+        """Write the incoming shared arrays and the site's private ones into the model; return the shared."""
+        incoming = unpack(content.array_records[GLOBAL])
+        expected = self.personalization.shared(self.model, trained_names(self.model))
+        if set(incoming) != set(expected):
+            raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
+        private = load_file(self._private) if self._private.is_file() else {}
+        set_state(self.model, incoming | private)
+        return incoming
+
+    def _score(self, split: str) -> ScoreCounts:
+        predictions = predict(self.model, self.examples, self.cohort.rows(split), self._kind)
+        return count(predictions, self.config.evaluation.bins)
+
+    def _keep(self, incoming: State) -> None:
+        """Keep what is trained but not shared in the site's folder."""
+        private = [name for name in trained_names(self.model) if name not in incoming]
+        if private:
+            self.site.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomic(self._private, save(get_state(self.model, private)))
+
+    def _update(self, incoming: State) -> State:
+        after = get_state(self.model, list(incoming))
+        return {name: after[name] - array for name, array in incoming.items()}
+
+
+def _counts(split: str, counts: ScoreCounts) -> dict[str, np.ndarray]:
+    return {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
+
+
+def _fit_statistics(report: FitReport) -> dict[str, np.ndarray]:
+    loss = round(report.loss * report.examples * LOSS_UNIT)
+    return {"train.examples": np.array([report.examples], np.int64), "train.loss": np.array([loss], np.int64)}
+
+
+def _seed(seed: int, site: str, number: int) -> int:
+    """Return a seed of its own for every site and round."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{site}|{number}".encode()).digest()[:7], "big")

@@ -1,0 +1,1 @@
+"""What of the model stays at the site, and how it is trained there: one file per method."""

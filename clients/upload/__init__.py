@@ -1,0 +1,1 @@
+"""How a site's answer leaves: in the open, or sealed for secure aggregation."""

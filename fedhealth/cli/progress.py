@@ -1,0 +1,102 @@
+"""Live progress in the terminal, read from the run's own event file: the same for every runtime."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from fedhealth.rundir import RunDir
+
+_LOOK_SECONDS = 0.2
+
+
+class Display:
+    """Follows events.jsonl while its `with` block runs.
+
+    Args:
+        run: whose events.
+        console: where to.
+
+    """
+
+    def __init__(self, run: RunDir, console: Console) -> None:
+        self._run = run
+        self._console = console
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._position = 0
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._rounds = 0
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._read()
+        self._bars.stop()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            self._read()
+
+    def _read(self) -> None:
+        events, self._position = self._run.events(self._position)
+        for event in events:
+            if show := getattr(self, f"_on_{event['event']}", None):
+                show(event)
+
+    def _bar(self, name: str, total: int | None, done: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], total=total, completed=done)
+
+    def _on_preparing(self, event: dict[str, Any]) -> None:
+        self._bar(f"Reading {event['site']}", event["total"] or None, event["done"])
+
+    def _on_prepared(self, event: dict[str, Any]) -> None:
+        if (task := self._tasks.pop(f"Reading {event['site']}", None)) is not None:
+            self._bars.remove_task(task)
+        counts = event["counts"]
+        self._console.print(
+            f"[bold]{event['site']}[/]: {counts['rows']} rows of {counts['patients']} patients; "
+            f"image {counts['image']}, text {counts['text']}, table {counts['tabular']}, unlabelled {counts['unlabelled']}"
+        )
+        for warning in event["warnings"]:
+            self._console.print(f"  [yellow]{warning}[/]")
+
+    def _on_started(self, event: dict[str, Any]) -> None:
+        self._rounds = event["rounds"]
+
+    def _on_round_started(self, event: dict[str, Any]) -> None:
+        self._bar("Federated rounds", self._rounds, event["round"] - 1)
+
+    def _on_round_completed(self, event: dict[str, Any]) -> None:
+        self._bar("Federated rounds", self._rounds, event["round"])
+        pooled = event["pooled"]
+        auroc = pooled.get("validation", {}).get("auroc")
+        score = f", incoming model's validation AUROC {auroc:.3f}" if auroc is not None else ""
+        self._console.print(
+            f"round {event['round']}: loss {pooled.get('loss', float('nan')):.3f}{score}, {event['seconds']:.1f} s"
+        )
+
+    def _on_site_failed(self, event: dict[str, Any]) -> None:
+        self._console.print(f"  [red]{event['site']} left out of round {event['round']}: {event['reason']}[/]")
+
+    def _on_comparing(self, event: dict[str, Any]) -> None:
+        self._bar("Comparison", event["total"], event["done"])
+
+    def _on_compared(self, event: dict[str, Any]) -> None:
+        for line in event["lines"]:
+            self._console.print(line)

@@ -1,0 +1,74 @@
+"""`fedhealth run` and `fedhealth demo`: from words to a finished run directory, with live progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from fedhealth.cli.progress import Display
+from fedhealth.config.compose import HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
+from fedhealth.launch import launch
+from fedhealth.rundir import RunDir
+
+
+def run_hydra(words: list[str]) -> None:
+    """Hand the command line to Hydra, which composes one configuration (or many, with --multirun) and calls us.
+
+    Raises:
+        FedhealthError: any fault of configuration, data, model or federation.
+
+    """
+    register_schema()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we say what they mean
+    sys.argv = ["fedhealth run", *words]
+    app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
+    try:
+        app()
+    except (HydraException, OmegaConfBaseException) as fault:
+        raise explain(fault) from fault
+
+
+def run_demo(folder: Path, seed: int) -> None:
+    """Write the synthetic hospitals below `folder`, run `experiment=demo` on them."""
+    from fedhealth.data.synthetic import write_hospitals
+
+    console = Console()
+    hospitals = folder / "hospitals"
+    with console.status(f"Writing four synthetic hospitals to {hospitals}"):
+        shutil.rmtree(hospitals, ignore_errors=True)
+        write_hospitals(hospitals, seed=seed)
+    words = [
+        "experiment=demo",
+        f"seed={seed}",
+        f"data.root={quoted(hospitals)}",
+        f"data.cache={quoted(folder / 'cache')}",
+    ]
+    _run(compose(words), words, folder / datetime.now().strftime("%Y%m%d-%H%M%S"), "")
+
+
+def _job(config: DictConfig) -> None:
+    """Run one composed configuration in the directory that Hydra made for it."""
+    settings = HydraConfig.get()
+    own = settings.runtime.config_sources
+    extra = next((source.path for source in own if source.provider == "command-line"), "")
+    _run(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
+
+
+def _run(config: DictConfig, words: list[str], folder: Path, config_dir: str) -> None:
+    logging.captureWarnings(True)
+    console = Console()
+    run = RunDir(folder)
+    with Display(run, console):
+        launch(config, words, run, config_dir)
+    console.print(f"Report: {(folder / 'report.html').resolve().as_uri()}", soft_wrap=True)

@@ -1,0 +1,187 @@
+"""Train the alternatives to the federation with the same work, and score all of them on the same test patients.
+
+A site alone takes as many optimizer steps as it took in the federation; the centralised model takes as many as all
+sites together. Alternatives train without differential privacy, which can only flatter them. Intervals and
+differences come from a bootstrap over patients, paired between models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fedhealth.comparison.pool import pool_examples, pool_predictions
+from fedhealth.config.build import instantiate
+from fedhealth.config.compose import compose, digest
+from fedhealth.config.schema import Config
+from fedhealth.data.batches import Examples, examples_of
+from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.job import Job, config_of
+from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.rundir import RunDir, write_json
+from fedhealth.training.features import with_features
+from fedhealth.training.loop import PlainTrainer, device_of, steps_of
+from fedhealth.training.metrics import Estimate, estimate
+from fedhealth.training.predictions import Predictions, predict, resampled, score
+from fedhealth.training.state import set_state
+
+METRIC = "auroc"
+FEDERATED = "federated"
+CENTRALISED = "centralised"
+
+BySite = Mapping[str, Predictions]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The sites' data as one model's inputs."""
+
+    config: Config
+    model: MultimodalModel
+    cohorts: dict[str, Cohort]
+    examples: dict[str, Examples]
+
+    @staticmethod
+    def of(config: Config) -> Bench:
+        """Prepare every site for the model of `config`."""
+        model = build_model(config.model, config.data, config.seed).to(device_of(config.training.device))
+        cohorts = {site: prepare(config.data, site) for site in config.data.sites}
+        text = model.towers["text"].encoder if "text" in model.towers else None
+        tokenize = getattr(text, "tokenize", None)
+        inputs = {
+            site: with_features(examples_of(cohort, model.modalities, tokenize), cohort, model)
+            for site, cohort in cohorts.items()
+        }
+        return Bench(config, model, cohorts, inputs)
+
+    def test(self) -> dict[str, Predictions]:
+        """Score every site's test rows with the model as it is."""
+        kind = self.config.data.task.kind
+        return {
+            site: predict(self.model, self.examples[site], cohort.rows("test"), kind)
+            for site, cohort in self.cohorts.items()
+        }
+
+    def train_on(self, sites: list[str]) -> None:
+        """Train a fresh model on the pooled training rows of `sites`."""
+        fresh = build_model(self.config.model, self.config.data, self.config.seed)
+        self.model.load_state_dict(fresh.state_dict())
+        training = self.config.training
+        rounds = self.config.strategy.rounds
+        steps = rounds * sum(steps_of(training, len(self.cohorts[site].rows("train"))) for site in sites)
+        pooled = pool_examples([self.examples[site] for site in sites])
+        starts = np.cumsum([0, *(len(self.examples[site].labels) for site in sites)])
+        rows = np.concatenate(
+            [self.cohorts[site].rows("train") + start for site, start in zip(sites, starts, strict=False)]
+        )
+        work = replace(training, local_steps=steps, local_epochs=None)
+        PlainTrainer().fit(self.model, pooled, rows, work, self.config.data.task.kind, self.config.seed)
+
+
+def compare(job: Job, config: Config, run: RunDir) -> None:
+    """Train what `config.comparison` asks for and write comparison.json beside the federation's results."""
+    bench = Bench.of(config)
+    set_state(bench.model, load_file(run.path / "model.safetensors"))
+    predictions: dict[str, BySite] = {FEDERATED: bench.test()}
+    todo = [*_alternatives(config), *_modalities(config)]
+    for done, name in enumerate(todo):
+        run.event("comparing", name=name, done=done, total=len(todo))
+        predictions[name] = _modality(name, job, config, run) if name.endswith(" only") else _alternative(name, bench)
+    run.event("comparing", name="", done=len(todo), total=len(todo))
+    result = summarise(predictions, config)
+    write_json(run.path / "comparison.json", result)
+    run.event("compared", lines=list(_lines(result)))
+
+
+def summarise(predictions: Mapping[str, BySite], config: Config) -> dict[str, object]:
+    """Return every model's scores, pooled and per site, and its paired distance to the federation."""
+    resamples, seed = config.evaluation.bootstrap, config.seed
+    pooled = {name: pool_predictions(list(sites.values())) for name, sites in predictions.items()}
+    draws = {name: resampled(scored, resamples, seed)[METRIC] for name, scored in pooled.items()}
+    alone = [name for name in predictions if name.startswith("alone ")]
+    if len(alone) > 1:
+        draws["alone, on average"] = np.mean([draws[name] for name in alone], axis=0)
+    return {
+        "metric": METRIC,
+        "models": [
+            {
+                "name": name,
+                "pooled": _json(score(pooled[name], resamples, seed)),
+                "sites": {site: _json(score(scored, resamples, seed)) for site, scored in sites.items()},
+            }
+            for name, sites in predictions.items()
+        ],
+        "differences": [
+            {
+                "name": name,
+                "alternative": _estimate(other).as_dict(),
+                "gain": _estimate(draws[FEDERATED] - other).as_dict(),
+            }
+            for name, other in draws.items()
+            if name != FEDERATED
+        ],
+    }
+
+
+def _alternatives(config: Config) -> list[str]:
+    names = [f"alone {site}" for site in config.data.sites] if config.comparison.alone else []
+    return [*names, CENTRALISED] if config.comparison.centralised else names
+
+
+def _modalities(config: Config) -> list[str]:
+    towers = [name for name in ("image", "text", "tabular") if getattr(config.model, name)]
+    return [f"{name} only" for name in towers] if config.comparison.modalities and len(towers) > 1 else []
+
+
+def _alternative(name: str, bench: Bench) -> BySite:
+    bench.train_on(list(bench.cohorts) if name == CENTRALISED else [name.removeprefix("alone ")])
+    return bench.test()
+
+
+def _modality(name: str, job: Job, config: Config, run: RunDir) -> BySite:
+    """Run the same federation with a single tower, in a folder of its own."""
+    kept = name.removesuffix(" only")
+    words = [*job.overrides, *(f"model.{tower}=null" for tower in ("image", "text", "tabular") if tower != kept)]
+    folder = RunDir(run.path / "comparison" / kept)
+    single = Job(
+        f"{job.run}-{kept}",
+        tuple(words),
+        digest(compose(words, Path(job.config_dir) if job.config_dir else None)),
+        str(folder.path),
+        job.config_dir,
+    )
+    folder.begin({"run": single.run, "name": name, "digest": single.digest})
+    instantiate(config.runtime).launch(single)
+    folder.complete()
+    bench = Bench.of(config_of(single))
+    set_state(bench.model, load_file(folder.path / "model.safetensors"))
+    return bench.test()
+
+
+def _estimate(draws: np.ndarray) -> Estimate:
+    return estimate(draws[1:], float(draws[0]))
+
+
+def _json(scores: Mapping[str, Estimate]) -> dict[str, object]:
+    return {name: value.as_dict() for name, value in scores.items()}
+
+
+def _lines(result: Mapping[str, object]) -> Iterator[str]:
+    """Say the outcome in a few lines of text."""
+    models: list = result["models"]  # type: ignore[assignment, type-arg]
+    differences: list = result["differences"]  # type: ignore[assignment, type-arg]
+    yield f"[bold]Pooled test {METRIC.upper()}[/]: federated {_show(models[0]['pooled'][METRIC])}"
+    for row in differences:
+        yield f"  {row['name']}: {_show(row['alternative'])}; federating gains {_show(row['gain'], sign=True)}"
+
+
+def _show(value: Mapping[str, float | None], sign: bool = False) -> str:
+    if value["value"] is None:
+        return "not defined (one class)"
+    form = "{:+.3f}" if sign else "{:.3f}"
+    interval = ", ".join(form.format(value[end]) for end in ("low", "high") if value[end] is not None)
+    return f"{form.format(value['value'])} [{interval}]"

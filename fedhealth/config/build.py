@@ -1,0 +1,31 @@
+"""Build what a configuration node names, with our own errors kept whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+
+from fedhealth.errors import ConfigError, FedhealthError
+
+
+def instantiate(node: Any, **arguments: Any) -> Any:
+    """Call the `_target_` of `node` with its values and `arguments`.
+
+    Raises:
+        FedhealthError: what the target raised, if it was one.
+        ConfigError: any other failure, with its reason.
+
+    """
+    try:
+        return hydra.utils.instantiate(node, **arguments)
+    except InstantiationException as fault:
+        cause = fault.__cause__
+        if isinstance(cause, FedhealthError):
+            raise cause from None
+        reason = str(cause or fault).splitlines()[0]
+        raise ConfigError(
+            f"{node.get('_target_', node)} cannot be built: {reason}",
+            "Check its values in the configuration.",
+        ) from fault

@@ -1,0 +1,185 @@
+"""From command-line words to one typed, resolved configuration, with Hydra.
+
+`fedhealth run` goes through Hydra's own front door (`fedhealth.cli.run`); everything else that needs the same
+configuration (a site given a job, a test, a benchmark) calls `compose` with the same words and gets the same result.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from fedhealth.config.schema import Config
+from fedhealth.errors import ConfigError
+
+HYDRA_VERSION_BASE = "1.3"
+
+# What a site or a machine decides for itself; it cannot change what is trained.
+_LOCAL_KEYS = (
+    "name",
+    "runtime",
+    "comparison",
+    "data.root",
+    "data.manifest",
+    "data.cache",
+    "data.site_column",
+    "data.columns",
+)
+
+
+def conf_dir() -> Path:
+    """Return the folder of configuration files, in a checkout, an editable install or a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"No configuration files beside {package}.", "Reinstall fedhealth: its conf folder is missing.")
+
+
+def register_schema() -> None:
+    """Make the typed schema known to Hydra (idempotent)."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
+    """Compose the configuration that `overrides` describe.
+
+    Args:
+        overrides: Hydra override words, such as `experiment=derm` or `training.batch_size=64`.
+        config_dir: a further folder of configuration files, searched first.
+
+    Raises:
+        ConfigError: unknown key, option or type, with the nearest right name.
+
+    """
+    register_schema()
+    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: leave Hydra as it was found
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+            return hydra_compose("config", overrides=[*overrides, *extra])
+    except (HydraException, OmegaConfBaseException) as fault:
+        raise explain(fault) from fault
+    finally:
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """Return the configuration as plain dicts and lists, every interpolation resolved, enums by name.
+
+    Raises:
+        ConfigError: a mandatory value was not given.
+
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
+    except OmegaConfBaseException as fault:
+        raise explain(fault) from fault
+    assert isinstance(plain, dict)  # noqa: S101 - a DictConfig resolves to a dict
+    return {str(key): value for key, value in plain.items()}
+
+
+def digest(config: DictConfig) -> str:
+    """Return the SHA-256 of everything that decides what is trained, equal at the lead and at every site."""
+    shared = resolve(config)
+    for path in _LOCAL_KEYS:
+        *parents, leaf = path.split(".")
+        node = shared
+        for parent in parents:
+            node = node[parent]
+        node.pop(leaf, None)
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+
+
+def explain(fault: Exception) -> ConfigError:
+    """Turn Hydra's or OmegaConf's exception into one that says where the fault is and what was probably meant."""
+    cause = fault.__cause__ if isinstance(fault.__cause__, OmegaConfBaseException) else fault
+    if isinstance(fault, MissingConfigException):
+        return _unknown_option(str(fault))
+    if isinstance(fault, OverrideParseException):
+        return ConfigError(f"{fault.override!r} is not of the form key=value.", "Quote values that hold = , ( [ { or spaces.")
+    if isinstance(cause, MissingMandatoryValue):
+        key = getattr(cause, "full_key", None) or _first_quoted(str(cause)) or str(cause).split(":")[-1].strip()
+        return ConfigError(f"The configuration needs a value for {key}.", f"Add {key}=... to the command.")
+    if key := _unknown_key(fault, cause):
+        return ConfigError(f"There is no configuration key {key!r}.", _did_you_mean(key, _known_keys()))
+    where = getattr(cause, "full_key", None)
+    first_line = str(cause).splitlines()[0]
+    return ConfigError(
+        f"{where}: {first_line}" if where else first_line, "See `fedhealth run --help` for keys and options."
+    )
+
+
+def _unknown_option(message: str) -> ConfigError:
+    wanted = (_first_quoted(message.partition("Could not")[2]) or _first_quoted(message) or "?").strip("/")
+    group, _, option = wanted.rpartition("/")
+    listed = message.partition("Available options in")[2].partition("Config search path")[0]
+    options = [line.strip() for line in listed.splitlines()[1:] if line.strip()]
+    if not options and not group:
+        return ConfigError(f"There is no configuration group {wanted!r}.", _did_you_mean(wanted, _groups()))
+    close = difflib.get_close_matches(option, options, n=1)
+    hint = f"Did you mean {group}={close[0]}? " if close else ""
+    return ConfigError(f"There is no option {option!r} in group {group!r}.", f"{hint}Options: {', '.join(options)}.")
+
+
+def _unknown_key(fault: Exception, cause: Exception) -> str | None:
+    text = f"{fault}\n{cause}"
+    if overridden := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text):
+        if "not in" in text:
+            return overridden[1].strip("+~")
+        return None
+    if re.search(r"(Key|key) '.*' (is )?not in", text):
+        return getattr(cause, "full_key", None) or _first_quoted(str(cause))
+    return None
+
+
+def _first_quoted(text: str) -> str | None:
+    found = re.search(r"'([^']+)'", text)
+    return found[1] if found else None
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]]
+    best = (by_leaf or close)[:1]
+    return f"Did you mean {best[0]}?" if best else "`fedhealth run --cfg job` prints every key."
+
+
+def _known_keys() -> list[str]:
+    with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+        keys = _flatten(OmegaConf.to_container(hydra_compose("config"), resolve=False))
+    return sorted({*keys, *_groups()})
+
+
+def _groups() -> list[str]:
+    return sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+
+
+def _flatten(node: object, prefix: str = "") -> Iterator[str]:
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        yield path
+        yield from _flatten(value, f"{path}.")
+
+
+def quoted(value: object) -> str:
+    """Return `value` as a Hydra override value, whatever characters it holds."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,167 @@
+"""The typed shape of every configuration: a misspelt key or a wrong type fails at composition.
+
+Nodes that may be replaced by other code (towers, fusion, trainer, aggregation, ...) are `Any` here: they name a
+callable through `_target_` and are checked against its signature by `fedhealth.config.validate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class TaskKind(Enum):
+    """What one row's label is: one of two classes, one of K, or any subset of K."""
+
+    binary = "binary"
+    multiclass = "multiclass"
+    multilabel = "multilabel"
+
+
+class ColumnKind(Enum):
+    """How a tabular column is encoded."""
+
+    numeric = "numeric"
+    categorical = "categorical"
+
+
+@dataclass
+class TaskConfig:
+    """The label: its kind and the names of its classes, the positive class last for binary."""
+
+    kind: TaskKind = TaskKind.binary
+    classes: list[str] = field(default_factory=lambda: ["0", "1"])
+
+
+@dataclass
+class ColumnsConfig:
+    """Which column of the manifest holds what; null where the manifest has no such column."""
+
+    patient: str = "patient_id"
+    study: str | None = None
+    image: str | None = None
+    text: str | None = None
+    text_path: str | None = None
+    labels: list[str] = field(default_factory=lambda: ["label"])
+    split: str | None = None
+
+
+@dataclass
+class TabularColumnConfig:
+    """One clinical variable.
+
+    `center` and `scale` are public reference values (never a site's own statistics): value -> (value - center) / scale.
+    """
+
+    kind: ColumnKind = ColumnKind.numeric
+    center: float = 0.0
+    scale: float = 1.0
+    levels: list[str] = field(default_factory=list)
+    missing_codes: list[str] = field(default_factory=list)
+    required: bool = False
+
+
+@dataclass
+class ImageDataConfig:
+    """Geometry of the cached images: `channels` x `size` x `size`, uint8."""
+
+    size: int = 64
+    channels: int = 1
+
+
+@dataclass
+class SplitConfig:
+    """Share of patients held out where the manifest names no split; drawn by a hash of the patient id."""
+
+    validation: float = 0.15
+    test: float = 0.15
+
+
+@dataclass
+class DataConfig:
+    """Where the manifest is, what it means, and what the consortium agreed to read from it."""
+
+    name: str = MISSING
+    root: str = MISSING
+    manifest: str = "manifest.csv"
+    cache: str = "${oc.env:FEDHEALTH_CACHE,'~/.cache/fedhealth'}"
+    site_column: str | None = None
+    sites: list[str] = MISSING
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    image: ImageDataConfig = field(default_factory=ImageDataConfig)
+    tabular: dict[str, TabularColumnConfig] = field(default_factory=dict)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    max_rejected: float = 0.025
+
+
+@dataclass
+class ModelConfig:
+    """Towers (null = absent), each giving `dim` features, and the fusion that turns them into logits."""
+
+    dim: int = 64
+    image: Any = None
+    text: Any = None
+    tabular: Any = None
+    fusion: Any = MISSING
+
+
+@dataclass
+class TrainingConfig:
+    """A site's work in one round: `local_steps` optimizer steps, or `local_epochs` passes; exactly one of them."""
+
+    batch_size: int = 32
+    local_steps: int | None = None
+    local_epochs: int | None = None
+    optimizer: Any = MISSING
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass
+class StrategyConfig:
+    """The lead's part: how many rounds, who must answer, how answers become the next model."""
+
+    rounds: int = 5
+    min_sites: int | None = None
+    quorum: float = 1.0
+    round_timeout: float = 3600.0
+    server_optimizer: Any = MISSING
+
+
+@dataclass
+class ComparisonConfig:
+    """Trained next to the federation, where all data are on one machine: should we federate at all?"""
+
+    alone: bool = True
+    centralised: bool = True
+    modalities: bool = False
+
+
+@dataclass
+class EvaluationConfig:
+    """Bins of the score histograms (AUC error below 1/bins) and resamples behind each confidence interval."""
+
+    bins: int = 2048
+    bootstrap: int = 1000
+
+
+@dataclass
+class Config:
+    """The whole configuration; `conf/config.yaml` gives each group its default."""
+
+    name: str = "run"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: Any = MISSING
+    secagg: Any = MISSING
+    personalization: Any = MISSING
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    runtime: Any = MISSING
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)

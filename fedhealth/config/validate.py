@@ -1,0 +1,136 @@
+"""Check a composed configuration without building anything, and report every fault at once."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from fedhealth.config.compose import resolve
+from fedhealth.config.schema import Config
+from fedhealth.errors import ConfigError
+
+_HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+def validate(config: DictConfig) -> None:
+    """Raise one `ConfigError` that lists every fault found in `config`, or return.
+
+    Raises:
+        ConfigError: values out of range, contradictions, unknown targets or parameters.
+
+    """
+    plain = resolve(config)
+    if unknown := [*_unknown_keys(plain, Config)]:
+        raise ConfigError("\n".join(unknown), "Keys cannot be added to the schema; take the + away and correct the name.")
+    faults = [*_target_faults(plain), *_range_faults(plain), *_consistency_faults(plain)]
+    if faults:
+        raise ConfigError("\n".join(faults), "Correct the values named above; `fedhealth run --cfg job` shows all.")
+
+
+def _unknown_keys(node: dict[str, Any], schema: type, where: str = "") -> Iterator[str]:
+    """Yield what `+key=value` added beside the schema (Hydra lets it pass)."""
+    hints = get_type_hints(schema)
+    for key, value in node.items():
+        kind = hints.get(key)
+        if kind is None:
+            yield f"{where}{key}: there is no such configuration key."
+        elif is_dataclass(kind):
+            yield from _unknown_keys(value, cast(type, kind), f"{where}{key}.")
+        elif get_origin(kind) is dict and is_dataclass(item := get_args(kind)[1]):
+            for name, entry in value.items():
+                yield from _unknown_keys(entry, item, f"{where}{key}.{name}.")
+
+
+def _target_faults(node: Any, where: str = "") -> Iterator[str]:
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _target_faults(item, f"{where}[{index}]")
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield from _signature_faults(node, where)
+    for key, value in node.items():
+        yield from _target_faults(value, f"{where}.{key}" if where else str(key))
+
+
+def _signature_faults(node: dict[str, Any], where: str) -> Iterator[str]:
+    target = node["_target_"]
+    try:
+        called: Callable[..., Any] = get_object(target)
+        parameters = inspect.signature(called).parameters
+    except (ImportError, ValueError, TypeError, AttributeError) as fault:
+        yield f"{where}._target_: cannot load {target!r} ({fault})."
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key in set(node) - _HYDRA_WORDS - set(parameters):
+        close = difflib.get_close_matches(key, parameters, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else f" It takes: {', '.join(parameters)}."
+        yield f"{where}.{key}: {target} has no such parameter.{hint}"
+
+
+def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
+    data, training, strategy = plain["data"], plain["training"], plain["strategy"]
+    at_least_one = {
+        "training.batch_size": training["batch_size"],
+        "strategy.rounds": strategy["rounds"],
+        "data.image.size": data["image"]["size"],
+        "model.dim": plain["model"]["dim"],
+        "evaluation.bins": plain["evaluation"]["bins"],
+        "evaluation.bootstrap": plain["evaluation"]["bootstrap"],
+    }
+    for key in ("local_steps", "local_epochs"):
+        if training[key] is not None:
+            at_least_one[f"training.{key}"] = training[key]
+    yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
+    if data["image"]["channels"] not in (1, 3):
+        yield f"data.image.channels: must be 1 (grey) or 3 (colour), is {data['image']['channels']}."
+    for key, value in (("data.max_rejected", data["max_rejected"]), ("strategy.quorum", strategy["quorum"])):
+        if not 0 <= value <= 1:
+            yield f"{key}: must be between 0 and 1, is {value}."
+    held_out = data["split"]["validation"] + data["split"]["test"]
+    if min(data["split"].values()) < 0 or held_out >= 1:
+        yield f"data.split: validation and test must be >= 0 and leave something to train on, are {held_out} together."
+
+
+def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
+    data, training, model = plain["data"], plain["training"], plain["model"]
+    if (training["local_steps"] is None) == (training["local_epochs"] is None):
+        yield "training: give exactly one of local_steps and local_epochs."
+    if not data["sites"]:
+        yield "data.sites: must name at least one site."
+    for site in data["sites"]:
+        if data["sites"].count(site) > 1 or Path(site).name != site or site in (".", ".."):
+            yield f"data.sites: {site!r} is not a unique plain name."
+    minimum = plain["strategy"]["min_sites"]
+    if minimum is not None and not 1 <= minimum <= len(data["sites"]):
+        yield f"strategy.min_sites: {minimum} of {len(data['sites'])} sites cannot be required."
+    if all(model[tower] is None for tower in ("image", "text", "tabular")):
+        yield "model: every tower is absent; keep at least one of image, text, tabular."
+    if model["tabular"] is not None and not data["tabular"]:
+        yield "model.tabular: data.tabular names no column; set model.tabular=null or name columns."
+    for name, column in data["tabular"].items():
+        if column["kind"] == "numeric" and column["scale"] <= 0:
+            yield f"data.tabular.{name}.scale: must be positive, is {column['scale']}."
+        if column["kind"] == "categorical" and not column["levels"]:
+            yield f"data.tabular.{name}.levels: a categorical column needs its levels."
+    yield from _task_faults(data)
+
+
+def _task_faults(data: dict[str, Any]) -> Iterator[str]:
+    kind, classes, labels = data["task"]["kind"], data["task"]["classes"], data["columns"]["labels"]
+    if kind == "binary" and len(classes) != 2:
+        yield f"data.task.classes: a binary task has two classes, not {len(classes)}."
+    if kind == "multiclass" and len(classes) < 3:
+        yield "data.task.classes: a multiclass task has at least three classes; use binary for two."
+    if kind == "multilabel" and len(labels) != len(classes):
+        yield f"data.columns.labels: a multilabel task needs one column per class ({len(classes)}), has {len(labels)}."
+    if kind != "multilabel" and len(labels) != 1:
+        yield f"data.columns.labels: a {kind} task has one label column, not {len(labels)}."

@@ -1,0 +1,1 @@
+"""From a hospital's files to model inputs: manifest, decoding, cache, cohort."""

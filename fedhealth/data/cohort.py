@@ -1,0 +1,255 @@
+"""A site's cohort: everything training needs, memory-mapped from a cache that is built once.
+
+The cache folder is named by a digest of the manifest's bytes, the data configuration and each image file's size and
+time stamp, and appears under its name only when complete. Nothing in it carries a patient's or a file's name, except
+the list of rejected files that hospital IT needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from fedhealth.config.schema import DataConfig, TaskKind
+from fedhealth.data.image import read_image
+from fedhealth.data.manifest import SPLITS, Manifest, read_manifest
+from fedhealth.data.tabular import encode, width
+from fedhealth.errors import DataError
+
+CACHE_VERSION = 1
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image file that was set aside, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One site's prepared rows. N rows, M stored images, K label columns, F tabular features.
+
+    Attributes:
+        site: its name.
+        folder: the cache folder; private to the site.
+        patient: int64 [N], which patient (0..P-1) a row belongs to.
+        study: int64 [N], which study; rows of one study share text, labs and label.
+        split: int8 [N], index into `SPLITS`.
+        labels: float32 [N, K]; NaN = missing.
+        images: uint8 [M, channels, size, size], memory-mapped; M may be 0.
+        image_index: int64 [N], row of `images`; -1 = missing.
+        texts: N strings; empty = missing.
+        tabular: float32 [N, F].
+        tabular_present: bool [N].
+        rejected: image files set aside.
+        warnings: what a person should know before training on it.
+
+    """
+
+    site: str
+    folder: Path
+    patient: np.ndarray
+    study: np.ndarray
+    split: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+    image_index: np.ndarray
+    texts: tuple[str, ...]
+    tabular: np.ndarray
+    tabular_present: np.ndarray
+    rejected: tuple[Rejected, ...]
+    warnings: tuple[str, ...]
+
+    def rows(self, split: str, *, labelled: bool = True) -> np.ndarray:
+        """Return the indices of the rows of `split`, by default those that have at least one label."""
+        chosen = self.split == SPLITS.index(split)
+        if labelled:
+            chosen &= ~np.isnan(self.labels).all(axis=1)
+        return np.flatnonzero(chosen)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows, patients, labels and modalities there are, for the site's own eyes."""
+        return {
+            "rows": len(self.split),
+            "patients": len(np.unique(self.patient)),
+            "unlabelled": int(np.isnan(self.labels).all(axis=1).sum()),
+            "image": int((self.image_index >= 0).sum()),
+            "text": sum(map(bool, self.texts)),
+            "tabular": int(self.tabular_present.sum()),
+            "rejected": len(self.rejected),
+        } | {split: len(self.rows(split, labelled=False)) for split in SPLITS}
+
+
+def prepare(data: DataConfig, site: str, progress: Progress | None = None) -> Cohort:
+    """Return `site`'s cohort, building its cache on the first call.
+
+    Args:
+        data: the data configuration.
+        site: which site.
+        progress: called with (images done, images in all) while decoding.
+
+    Raises:
+        DataError: what is wrong with manifest, images, tabular cells or labels, and where.
+
+    """
+    manifest = read_manifest(data, site)
+    folder = Path(data.cache).expanduser() / site / _key(manifest, data, site)
+    if not (folder / "report.json").is_file():
+        _build(manifest, data, site, folder, progress or (lambda done, total: None))
+    return load(folder, site)
+
+
+def load(folder: Path, site: str) -> Cohort:
+    """Open a finished cache folder without decoding anything."""
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    with np.load(folder / "rows.npz", allow_pickle=False) as rows:
+        arrays: dict[str, Any] = {name: rows[name] for name in rows.files}
+    return Cohort(
+        site=site,
+        folder=folder,
+        images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
+        texts=tuple(json.loads((folder / "texts.json").read_text("utf-8"))),
+        rejected=tuple(Rejected(**entry) for entry in report["rejected"]),
+        warnings=tuple(report["warnings"]),
+        **arrays,
+    )
+
+
+def _key(manifest: Manifest, data: DataConfig, site: str) -> str:
+    meaning = {name: value for name, value in asdict(data).items() if name not in ("name", "root", "cache", "sites")}
+    digest = hashlib.sha256(json.dumps([CACHE_VERSION, site, meaning], sort_keys=True, default=str).encode())
+    digest.update(manifest.path.read_bytes())
+    for name in _files(manifest):
+        file = manifest.path.parent / name
+        stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else "absent"
+        digest.update(f"{name}|{stamp}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def _files(manifest: Manifest) -> list[str]:
+    return sorted(set(manifest.table["image"]) - {""})
+
+
+def _build(manifest: Manifest, data: DataConfig, site: str, folder: Path, progress: Progress) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    try:
+        _fill(manifest, data, site, draft, progress)
+        if not folder.exists():  # another process may have built the same cache meanwhile
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fill(manifest: Manifest, data: DataConfig, site: str, draft: Path, progress: Progress) -> None:
+    table = manifest.table
+    tabular, tabular_present = encode(table, data.tabular, manifest.path)
+    slots, rejected = _decode(manifest, data, draft / "images.npy", progress)
+    image_index = table["image"].map(lambda name: slots.get(name, -1)).to_numpy(np.int64)
+    texts = table["text"].to_numpy(object)
+    keep = (image_index >= 0) | (texts != "") | tabular_present
+    if not keep.any():
+        raise DataError(
+            f"{manifest.path}: no row of {site!r} has an image, a text or a value.",
+            "Check data.columns and data.tabular.",
+        )
+    rows = {
+        "patient": np.unique(table["patient"], return_inverse=True)[1],
+        "study": np.unique(table["study"], return_inverse=True)[1],
+        "split": table["split"].map(SPLITS.index).to_numpy(np.int8),
+        "labels": manifest.labels,
+        "image_index": image_index,
+        "tabular": tabular,
+        "tabular_present": tabular_present,
+    }
+    rows = {name: array[keep] for name, array in rows.items()}
+    if not (rows["split"] == 0).any() or np.isnan(rows["labels"][rows["split"] == 0]).all():
+        raise DataError(
+            f"{manifest.path}: site {site!r} has no labelled training row.",
+            "Label some rows, correct data.columns, or take the site out of data.sites.",
+        )
+    np.savez(draft / "rows.npz", allow_pickle=False, **rows)
+    (draft / "texts.json").write_text(json.dumps(texts[keep].tolist()), "utf-8")
+    warnings = _warnings(rows, data, site, dropped=int((~keep).sum()), rejected=len(rejected))
+    report = {"rejected": [asdict(entry) for entry in rejected], "warnings": warnings}
+    (draft / "report.json").write_text(json.dumps(report), "utf-8")
+
+
+def _decode(
+    manifest: Manifest, data: DataConfig, target: Path, progress: Progress
+) -> tuple[dict[str, int], list[Rejected]]:
+    """Decode every image file once, in order, into `target`; return each file's slot and the files set aside."""
+    files = _files(manifest)
+    shape = (len(files), data.image.channels, data.image.size, data.image.size)
+    images = open_memmap(target, mode="w+", dtype=np.uint8, shape=shape) if files else np.zeros(shape, np.uint8)
+    if not files:
+        np.save(target, images, allow_pickle=False)
+
+    def decode(slot: int) -> Rejected | None:
+        try:
+            images[slot] = read_image(manifest.path.parent / files[slot], data.image.size, data.image.channels)
+        except DataError as fault:
+            return Rejected(files[slot], fault.problem)
+        return None
+
+    rejected: list[Rejected] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for done, fault in enumerate(pool.map(decode, range(len(files))), start=1):
+            rejected += [fault] if fault else []
+            progress(done, len(files))
+    _refuse_too_many(rejected, len(files), data.max_rejected, manifest.path)
+    bad = {entry.path for entry in rejected}
+    return {name: slot for slot, name in enumerate(files) if name not in bad}, rejected
+
+
+def _refuse_too_many(rejected: list[Rejected], total: int, limit: float, path: Path) -> None:
+    if len(rejected) > limit * total:
+        shown = "\n".join(f"  {entry.reason}" for entry in rejected[:5])
+        more = f"\n  and {len(rejected) - 5} more" if len(rejected) > 5 else ""
+        raise DataError(
+            f"{path}: {len(rejected)} of {total} image files are unreadable:\n{shown}{more}",
+            f"Repair or remove them, or raise data.max_rejected (now {limit:g}) if they may be left out.",
+        )
+
+
+def _warnings(rows: dict[str, np.ndarray], data: DataConfig, site: str, dropped: int, rejected: int) -> list[str]:
+    found = []
+    train = rows["split"] == 0
+    for column, name in enumerate(data.columns.labels):
+        values = rows["labels"][train, column]
+        classes = np.unique(values[~np.isnan(values)])
+        if len(classes) == 1:
+            label = (
+                f"{name}={int(classes[0])}"
+                if data.task.kind is TaskKind.multilabel
+                else data.task.classes[int(classes[0])]
+            )
+            found.append(f"{site}: every labelled training row is of one class ({label}).")
+    present = rows["tabular"][rows["tabular_present"]]
+    start = 0
+    for name, variable in data.tabular.items():
+        size = width({name: variable})
+        block = present[:, start : start + size]
+        if len(present) > 1 and (block == block[0]).all():
+            found.append(f"{site}: column {name!r} has the same value in every row.")
+        start += size
+    if dropped:
+        found.append(f"{site}: {dropped} row(s) have no image, text or value and are left out.")
+    if rejected:
+        found.append(f"{site}: {rejected} unreadable image file(s) were set aside and count as missing.")
+    return found

@@ -1,0 +1,86 @@
+"""Encode clinical variables with public constants only: no statistic of a site enters its features."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fedhealth.config.schema import ColumnKind, TabularColumnConfig
+from fedhealth.data.manifest import lines
+from fedhealth.errors import DataError
+
+
+def width(columns: dict[str, TabularColumnConfig]) -> int:
+    """Return how many features `encode` gives: numeric 2 (value, missing), categorical one per level + missing."""
+    return sum(2 if column.kind is ColumnKind.numeric else len(column.levels) + 1 for column in columns.values())
+
+
+def encode(rows: pd.DataFrame, columns: dict[str, TabularColumnConfig], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Encode the `tabular.*` columns of a manifest.
+
+    Returns:
+        features float32 [rows, width], and bool [rows]: does the row have any value at all?
+
+    Raises:
+        DataError: a cell that is not a number, not finite, or missing although the column is required.
+
+    """
+    blocks: list[np.ndarray] = []
+    missing: list[np.ndarray] = []
+    for name, column in columns.items():
+        cells = rows[f"tabular.{name}"]
+        absent = ((cells == "") | cells.isin(column.missing_codes)).to_numpy()
+        if column.required and absent.any():
+            raise DataError(
+                f"{path}: column {name!r} is required but empty in {lines(rows['line'][absent])}.",
+                "Fill it, or set required: false for this column.",
+            )
+        encoder = _numeric if column.kind is ColumnKind.numeric else _categorical
+        blocks.append(
+            np.column_stack([encoder(cells, absent, column, rows["line"], f"{path}: column {name!r}"), absent])
+        )
+        missing.append(absent)
+    if not blocks:
+        return np.zeros((len(rows), 0), np.float32), np.zeros(len(rows), bool)
+    return np.concatenate(blocks, axis=1).astype(np.float32), ~np.all(np.stack(missing), axis=0, keepdims=True)[0]
+
+
+def _numeric(
+    cells: pd.Series[str], absent: np.ndarray, column: TabularColumnConfig, line: pd.Series[int], where: str
+) -> np.ndarray:
+    values = np.array([_number(cell) for cell in cells])
+    values[absent] = column.center
+    bad = ~np.isfinite(values)
+    if bad.any():
+        seen = ", ".join(repr(cell) for cell in cells[bad].unique()[:3])
+        raise DataError(
+            f"{where}: not a finite number in {lines(line[bad])}: {seen}.",
+            "Correct the cells; leave a cell empty where the value is missing.",
+        )
+    return (values - column.center) / column.scale
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _categorical(
+    cells: pd.Series[str], absent: np.ndarray, column: TabularColumnConfig, line: pd.Series[int], where: str
+) -> np.ndarray:
+    codes = {level: index for index, level in enumerate(column.levels)}
+    codes |= {f"{level}.0": index for index, level in enumerate(column.levels) if level.isdigit()}
+    index = np.array([codes.get(cell, -1) for cell in cells])
+    if (unknown := (index < 0) & ~absent).any():
+        raise DataError(
+            f"{where}: unknown level {cells[unknown].iloc[0]!r} in {lines(line[unknown])}.",
+            f"Levels: {', '.join(column.levels)}; add it to data.tabular or correct the cells.",
+        )
+    onehot = np.zeros((len(cells), len(column.levels)), np.float32)
+    onehot[np.flatnonzero(~absent), index[~absent]] = 1.0
+    return onehot

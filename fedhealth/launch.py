@@ -1,0 +1,96 @@
+"""One run from a composed configuration to a finished run directory: check, prepare, federate, compare, report."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedhealth.config.build import instantiate
+from fedhealth.config.compose import digest, quoted, resolve
+from fedhealth.config.schema import Config
+from fedhealth.config.validate import validate
+from fedhealth.data.cohort import prepare
+from fedhealth.job import Job, config_of
+from fedhealth.rundir import RunDir, write_atomic
+from fedhealth.wire import versions
+
+
+def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = "") -> None:
+    """Run the federation that `config` describes and leave everything about it in `run`.
+
+    Args:
+        config: composed from `words`.
+        words: the override words, composed again by lead and sites.
+        run: the run directory; must not hold a run yet.
+        config_dir: a further folder of configuration files, empty for none.
+
+    Raises:
+        FedhealthError: anything that is not a bug; run.json says so too.
+
+    """
+    validate(config)
+    job = Job(uuid.uuid4().hex[:12], (*words, *_absolute(config)), digest(config), str(run.path.resolve()), config_dir)
+    typed = config_of(job)
+    run.begin({"run": job.run, "name": typed.name, "digest": job.digest, "versions": versions(), "words": list(words)})
+    write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+    log = _log_to(run.path / "fedhealth.log")
+    try:
+        _run(job, typed, run)
+        run.complete()
+    except BaseException as fault:
+        run.fail(fault)
+        raise
+    finally:
+        logging.getLogger("fedhealth").removeHandler(log)
+        log.close()
+
+
+def _run(job: Job, config: Config, run: RunDir) -> None:
+    from fedhealth.report.render import render
+
+    runtime = instantiate(config.runtime)
+    if runtime.local_data:
+        _prepare(config, run)
+    runtime.launch(job)
+    if runtime.local_data:
+        from fedhealth.comparison.compare import compare
+
+        compare(job, config, run)
+    write_atomic(run.path / "report.html", render(run.path).encode())
+
+
+def _prepare(config: Config, run: RunDir) -> None:
+    """Read every site's files once, before anything is trained: a fault is the user's to see, in full."""
+    for site in config.data.sites:
+        run.event("preparing", site=site, done=0, total=0)
+        cohort = prepare(
+            config.data, site, lambda done, total, s=site: run.event("preparing", site=s, done=done, total=total)
+        )  # type: ignore[misc]
+        run.event(
+            "prepared",
+            site=site,
+            counts=cohort.counts(),
+            warnings=list(cohort.warnings),
+            rejected=[entry.reason for entry in cohort.rejected],
+        )
+
+
+def _absolute(config: DictConfig) -> list[str]:
+    """Return overrides that hold wherever a worker process runs."""
+    data = resolve(config)["data"]
+    return [f"data.{key}={quoted(Path(data[key]).expanduser().resolve())}" for key in ("root", "cache")]
+
+
+def _log_to(path: Path) -> logging.Handler:
+    """Send fedhealth's log to a file: a terminal shows what matters, the file has everything."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("fedhealth")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return handler

@@ -1,0 +1,1 @@
+"""Multimodal models: one encoder per modality, learned missing-modality tokens, fusion."""

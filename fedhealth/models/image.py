@@ -1,0 +1,117 @@
+"""Image encoders: any torchvision classification network without its last layer, or a small one for small images."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
+
+from fedhealth.errors import ModelError
+from fedhealth.models.encoder import Train, freeze
+
+SMALL_CNN = "small_cnn"
+
+
+class ImageEncoder(nn.Module):
+    """uint8 or float images [B, C, H, W] in 0..255 -> features [B, width].
+
+    Args:
+        architecture: `small_cnn` or a torchvision classification model, such as `mobilenet_v2`.
+        weights: a safetensors file with the architecture's full state; null starts from random weights.
+        train: which part is trained, see `freeze`.
+        mean: subtracted after scaling to 0..1.
+        std: divided by after that.
+
+    """
+
+    def __init__(
+        self,
+        architecture: str = SMALL_CNN,
+        weights: str | None = None,
+        train: Train = "all",
+        mean: float = 0.5,
+        std: float = 0.5,
+    ) -> None:
+        super().__init__()
+        network, self.width = _small_cnn() if architecture == SMALL_CNN else _torchvision(architecture, weights)
+        if architecture == SMALL_CNN and weights:
+            _load(network, weights, architecture)
+        if train == "none" and not weights:
+            raise ModelError(
+                f"model.image: a frozen {architecture} without weights learns nothing.",
+                "Give model.image.weights=FILE or model.image.train=all.",
+            )
+        self.network = network
+        self.planes = 1 if architecture == SMALL_CNN else 3
+        self.mean, self.std = mean, std
+        freeze(self.network, train, "image")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode a batch of images."""
+        scaled = (images.float() / 255.0 - self.mean) / self.std
+        if scaled.shape[1] < self.planes:
+            scaled = scaled.expand(-1, self.planes, -1, -1)
+        elif scaled.shape[1] > self.planes:
+            scaled = scaled.mean(dim=1, keepdim=True)
+        features: Tensor = self.network(scaled)
+        return features
+
+    def extra_repr(self) -> str:
+        """Name the settings that change the features, for the cache's identity."""
+        return f"mean={self.mean}, std={self.std}"
+
+
+def _small_cnn() -> tuple[nn.Module, int]:
+    """Return four strided convolutions with group norm: 1 x 64 x 64 -> 96 features, 91 k parameters."""
+    widths = (1, 16, 32, 64, 96)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), widths[-1]
+
+
+def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
+    known = [name for name in list_models() if "." not in name and not name.startswith(("quantized", "raft"))]
+    if architecture not in known:
+        raise ModelError(
+            f"model.image.architecture: torchvision has no {architecture!r}.",
+            f"Use {SMALL_CNN} or one of: {', '.join(known)}.",
+        )
+    network: nn.Module = get_model(architecture, weights=None)
+    if weights:
+        _load(network, weights, architecture)
+    linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise ModelError(
+            f"model.image.architecture: {architecture} has no linear classifier to take off.",
+            "Use another architecture.",
+        )
+    width = network.get_submodule(linears[-1]).in_features
+    parent, _, leaf = linears[-1].rpartition(".")
+    setattr(network.get_submodule(parent), leaf, nn.Identity())
+    return network, int(width)  # type: ignore[arg-type]
+
+
+def _load(network: nn.Module, weights: str, architecture: str) -> None:
+    path = Path(weights).expanduser()
+    try:
+        state = {
+            name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(path).items()
+        }
+        network.load_state_dict(state, strict=True)
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(
+            f"model.image.weights: {path} cannot be read ({fault}).", "Give a safetensors file."
+        ) from fault
+    except RuntimeError as fault:
+        first = str(fault).splitlines()[1].strip() if "\n" in str(fault) else str(fault)
+        raise ModelError(
+            f"model.image.weights: {path} does not fit {architecture}: {first}",
+            "Use the weights of this architecture.",
+        ) from fault

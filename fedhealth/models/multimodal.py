@@ -1,0 +1,102 @@
+"""The model every site trains: towers, a learned token for each missing modality, fusion."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedhealth.config.build import instantiate
+from fedhealth.config.schema import DataConfig, ModelConfig, TaskKind
+from fedhealth.data import tabular
+from fedhealth.data.batches import Batch
+from fedhealth.errors import ModelError
+from fedhealth.models.encoder import is_frozen
+
+MODALITIES = ("image", "text", "tabular")
+
+
+class Tower(nn.Module):
+    """One modality: encoder -> projection to the common width, and the token that stands in where it is missing."""
+
+    def __init__(self, encoder: nn.Module, dim: int) -> None:
+        super().__init__()
+        width = cast(int, encoder.width)
+        self.encoder = encoder
+        self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim), nn.ReLU())
+        self.missing = nn.Embedding(1, dim)  # an embedding, not a bare parameter: it has per-sample gradients
+
+    def forward(self, values: Tensor | None, features: Tensor | None, present: Tensor) -> Tensor:
+        """Return [B, dim] from raw values or from the frozen encoder's cached features; either may be absent."""
+        token = self.missing(torch.zeros(len(present), dtype=torch.long, device=present.device))
+        if values is None and features is None:
+            return cast(Tensor, token)
+        encoded = self.encoder(values) if features is None else features
+        return torch.where(present.unsqueeze(1), self.project(encoded), token)
+
+
+class MultimodalModel(nn.Module):
+    """Inputs by modality (see `Examples.batch`) -> logits [B, outputs]."""
+
+    def __init__(self, towers: dict[str, Tower], fusion: nn.Module) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(towers)
+        self.fusion = fusion
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """The modalities that this model has a tower for."""
+        return frozenset(self.towers)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits; a modality that is not in the batch is missing in every row."""
+        size, device = _extent(batch)
+        nobody = torch.zeros(size, dtype=torch.bool, device=device)
+        features = [
+            tower(batch.get(name), batch.get(f"{name}_features"), batch.get(f"{name}_present", nobody))
+            for name, tower in self.towers.items()
+        ]
+        return cast(Tensor, self.fusion(features))
+
+    def train(self, mode: bool = True) -> MultimodalModel:
+        """Set training mode; what is frozen stays in evaluation mode (its normalisation must not drift)."""
+        super().train(mode)
+        for module in self.modules():
+            if any(True for _ in module.parameters()) and is_frozen(module):
+                nn.Module.train(module, False)
+        return self
+
+
+def _extent(batch: Batch) -> tuple[int, torch.device]:
+    present = next((value for key, value in batch.items() if key.endswith("_present")), None)
+    if present is None:
+        raise ModelError("The batch names no modality.", "Build it with Examples.batch.")
+    return len(present), present.device
+
+
+def build_model(model: ModelConfig, data: DataConfig, seed: int) -> MultimodalModel:
+    """Build the configured model; the same seed gives the same weights everywhere.
+
+    Raises:
+        ModelError: an encoder cannot be built or its weights do not fit.
+
+    """
+    needs: dict[str, dict[str, Any]] = {
+        "image": {},
+        "text": {},
+        "tabular": {"inputs": tabular.width(data.tabular)},
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoders = {
+            name: instantiate(getattr(model, name), **needs[name]) for name in MODALITIES if getattr(model, name)
+        }
+        towers = {name: Tower(encoder, model.dim) for name, encoder in encoders.items()}
+        fusion = instantiate(model.fusion, modalities=len(towers), dim=model.dim, outputs=output_width(data))
+        return MultimodalModel(towers, fusion)
+
+
+def output_width(data: DataConfig) -> int:
+    """Return the number of logits: 1 for a binary task, one per class otherwise."""
+    return 1 if data.task.kind is TaskKind.binary else len(data.task.classes)

@@ -1,0 +1,106 @@
+"""The run directory: what a run was, how it stands, what happened, what it made. Nothing in it is half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedhealth.errors import ConfigError, FedhealthError
+
+STATES = ("running", "completed", "failed", "stopped")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader (or a crash) sees the old content or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content` as readable JSON, atomically."""
+    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=str).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None where the file does not exist."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's folder: run.json (state), events.jsonl (what happened), and the results beside them."""
+
+    path: Path
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return dict(read_json(self.path / "run.json") or {})
+
+    def begin(self, about: dict[str, Any]) -> None:
+        """Create the folder and mark the run as running.
+
+        Raises:
+            ConfigError: the folder already holds a run.
+
+        """
+        if (self.path / "run.json").exists():
+            raise ConfigError(f"{self.path} already holds a run.", "Choose another hydra.run.dir.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "run.json", {"state": "running", "started": _now(), **about})
+
+    def update(self, **fields: object) -> None:
+        """Change fields of run.json."""
+        write_json(self.path / "run.json", {**self.about, **fields})
+
+    def complete(self) -> None:
+        """Mark the run as completed."""
+        self.update(state="completed", finished=_now())
+
+    def fail(self, fault: BaseException) -> None:
+        """Mark the run as failed (or stopped by the user) and say why."""
+        stopped = isinstance(fault, KeyboardInterrupt)
+        kind = type(fault).__name__
+        problem = fault.problem if isinstance(fault, FedhealthError) else f"{kind}: {fault}"
+        advice = fault.advice if isinstance(fault, FedhealthError) else ""
+        error = {"kind": kind, "problem": problem, "advice": advice}
+        self.update(state="stopped" if stopped else "failed", finished=_now(), error=error)
+
+    def event(self, kind: str, **fields: object) -> None:
+        """Append one line to events.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=str)
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Return the events from byte `start` on, and where to go on reading; a line being written is left."""
+        path = self.path / "events.jsonl"
+        if not path.is_file():
+            return [], start
+        with path.open("rb") as file:
+            file.seek(start)
+            whole, _, _ = file.read().rpartition(b"\n")
+        lines = [json.loads(line) for line in _non_empty(whole)]
+        return lines, start + len(whole) + (1 if whole else 0)
+
+    def site(self, name: str) -> Path:
+        """Return the private folder of a site that runs on this machine."""
+        return self.path / "sites" / name
+
+
+def _non_empty(content: bytes) -> Iterator[bytes]:
+    return (line for line in content.split(b"\n") if line.strip())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

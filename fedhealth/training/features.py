@@ -1,0 +1,46 @@
+"""A frozen encoder says the same about an image every time: ask it once and keep the answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedhealth.data.batches import Examples, Source, cached
+from fedhealth.data.cohort import Cohort
+from fedhealth.models.encoder import identity, is_frozen
+from fedhealth.models.multimodal import MultimodalModel, Tower
+
+_BATCH = 64
+
+
+def with_features(examples: Examples, cohort: Cohort, model: MultimodalModel) -> Examples:
+    """Return examples in which every frozen tower's inputs are replaced by its cached outputs."""
+    for name, tower in model.towers.items():
+        encoder = cast(Tower, tower).encoder
+        source = examples.sources.get(name)
+        if source is None or not len(source.values) or not is_frozen(encoder):
+            continue
+        features = cached(
+            cohort.folder,
+            f"{name}-features",
+            f"{identity(encoder)}|{source.values.shape}",
+            partial(_encode, encoder, source.values),
+        )
+        examples = examples.with_source(f"{name}_features", Source(features, source.index), replacing=name)
+    return examples
+
+
+def _encode(encoder: nn.Module, values: np.ndarray) -> np.ndarray:
+    """Return float32 [M, width]."""
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    with torch.inference_mode():
+        parts = [
+            encoder(torch.from_numpy(np.array(values[start : start + _BATCH])).to(device)).float().cpu().numpy()
+            for start in range(0, len(values), _BATCH)
+        ]
+    return np.concatenate(parts)

@@ -1,0 +1,49 @@
+"""A model's state as named arrays: what is trained is shared, what is frozen never travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedhealth.errors import ModelError
+
+State = dict[str, np.ndarray]
+
+
+def trained_names(model: nn.Module) -> list[str]:
+    """Return the names of trained parameters and of the floating-point buffers beside them (running statistics)."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for prefix, module in model.named_modules():
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+            buffers = module.named_buffers(prefix, recurse=False)
+            names += [name for name, buffer in buffers if buffer.is_floating_point()]
+    return sorted(names)
+
+
+def get_state(model: nn.Module, names: list[str]) -> State:
+    """Return copies of the named tensors as arrays."""
+    state = model.state_dict()
+    return {name: state[name].detach().cpu().numpy().copy() for name in names}
+
+
+def set_state(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write `arrays` into the model in place.
+
+    Raises:
+        ModelError: an array the model has no place of that shape for; nothing was written.
+
+    """
+    state = model.state_dict()
+    for name, array in arrays.items():
+        if name not in state or tuple(state[name].shape) != array.shape:
+            expected = tuple(state[name].shape) if name in state else "nothing"
+            raise ModelError(
+                f"The array {name!r} of shape {array.shape} does not fit: the model has {expected} there.",
+                "Check that lead and sites use the same configuration.",
+            )
+    with torch.no_grad():
+        for name, array in arrays.items():
+            state[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))

@@ -1,0 +1,140 @@
+"""The names and types of everything that crosses the network between the lead and a site.
+
+Lists of words travel as JSON: Flower 1.41 cannot count the bytes of an empty list.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+
+from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.training.state import State
+
+PROTOCOL_VERSION = 1
+SAME_RELEASE = "Use the same fedhealth release everywhere."
+
+# Message types: what the lead may ask of a site.
+HANDSHAKE = "query.handshake"
+TRAIN = "train.fit"
+EVALUATE = "evaluate.score"
+
+# Record names.
+DIRECTIVE = "directive"  # to the site: a Directive
+GLOBAL = "global"  # to the site: the shared arrays
+ACCEPTANCE = "acceptance"  # to the lead: an Acceptance
+UPDATE = "update"  # to the lead: shared arrays after training minus before, float32
+STATISTICS = "statistics"  # to the lead: int64 vectors that may be summed
+REPORT = "report"  # to the lead: a SiteReport
+
+SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
+LOSS_UNIT = 2**20  # fixed point of sums of losses
+
+_PACKAGES = ("fedhealth", "flwr", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Directive:
+    """What a site is told with every task.
+
+    Attributes:
+        run: our own run id.
+        digest: of the configuration, see `fedhealth.config.compose.digest`.
+        round: the training round, from 1; 0 outside training.
+        exchange: strictly increasing over the run, also when a round is repeated.
+        attempt: of this exchange, from 0.
+        cohort: names of the sites asked, sorted.
+
+    """
+
+    run: str
+    digest: str
+    round: int
+    exchange: int
+    attempt: int
+    cohort: tuple[str, ...]
+
+    def record(self) -> ConfigRecord:
+        """Return it as a Flower record."""
+        return ConfigRecord({**asdict(self), "cohort": json.dumps(self.cohort), "protocol": PROTOCOL_VERSION})
+
+    @staticmethod
+    def parse(content: RecordDict) -> Directive:
+        """Read it back.
+
+        Raises:
+            FederationError: a record of another shape or protocol.
+
+        """
+        try:
+            record = content.config_records[DIRECTIVE]
+            protocol = record["protocol"]
+            words = [str(record[name]) for name in ("run", "digest")]
+            numbers = [int(record[name]) for name in ("round", "exchange", "attempt")]  # type: ignore[arg-type]
+            cohort = tuple(map(str, json.loads(str(record["cohort"]))))
+        except (KeyError, TypeError, ValueError) as fault:
+            raise FederationError(f"A directive lacks or garbles {fault}.", SAME_RELEASE) from fault
+        if protocol != PROTOCOL_VERSION:
+            raise FederationError(f"The lead speaks protocol {protocol!r}, this site {PROTOCOL_VERSION}.", SAME_RELEASE)
+        return Directive(words[0], words[1], numbers[0], numbers[1], numbers[2], cohort)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A site's answer to the handshake: yes, or the reasons against; its name and training weight."""
+
+    site: str
+    reasons: tuple[str, ...]
+    weight: int
+    versions: str
+
+    def record(self) -> ConfigRecord:
+        """Return it as a Flower record."""
+        return ConfigRecord({**asdict(self), "reasons": json.dumps(self.reasons)})
+
+    @staticmethod
+    def parse(content: RecordDict) -> Acceptance:
+        """Read it back.
+
+        Raises:
+            FederationError: a record of another shape.
+
+        """
+        try:
+            record = content.config_records[ACCEPTANCE]
+            reasons = tuple(map(str, json.loads(str(record["reasons"]))))
+            return Acceptance(str(record["site"]), reasons, int(record["weight"]), str(record["versions"]))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as fault:
+            raise FederationError(f"A site's acceptance lacks or garbles {fault}.", SAME_RELEASE) from fault
+
+
+def pack(arrays: State) -> ArrayRecord:
+    """Return named arrays as a Flower record."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def unpack(record: ArrayRecord) -> State:
+    """Return the arrays of a Flower record; never unpickles."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def size_of(message: Message) -> int:
+    """Return the payload of a message in bytes."""
+    return sum(record.count_bytes() for record in message.content.values()) if message.has_content() else 0
+
+
+def failure(fault: Exception, message: Message) -> Message:
+    """Return the reply that names the kind of a site's fault, and nothing of what it says."""
+    known = isinstance(fault, FedhealthError)
+    code = SITE_ERROR + (fault.exit_code if isinstance(fault, FedhealthError) else 0)
+    return Message(Error(code, type(fault).__name__ if known else "InternalError"), reply_to=message)
+
+
+def versions() -> str:
+    """Return the releases that must agree between lead and sites for equal results."""
+    return " ".join([f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in _PACKAGES)])

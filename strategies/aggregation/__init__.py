@@ -1,0 +1,1 @@
+"""How the sites' answers become one: plain sums, secure sums, robust rules."""

@@ -1,0 +1,85 @@
+"""The weighted mean of FedAvg (McMahan et al., AISTATS 2017), as an exact sum.
+
+Updates are added as 64-bit integers in fixed point, so the result does not depend on the order in which sites answer,
+and one accumulator of the model's size is all the memory there is, however many sites take part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+
+from fedhealth.errors import FederationError
+from fedhealth.training.state import State
+from fedhealth.wire import SAME_RELEASE, STATISTICS, UPDATE, Directive, unpack
+from strategies.aggregation.contract import Aggregate, Ask
+
+SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
+_LIMIT = 2.0**62  # what the sum of all sites may reach, in units of 1 / SCALE
+_CHUNK = 1 << 18  # values converted at once: bounds the temporary memory
+
+
+class WeightedMean:
+    """Sum weight x update over the sites; divide once at the end."""
+
+    def open(self, directive: Directive, arrays: State, weights: Mapping[str, float]) -> None:
+        """Begin a round."""
+        self._sums = {name: np.zeros(array.shape, np.int64) for name, array in arrays.items()}
+        self._weights = dict(weights)
+        self._ceiling = _LIMIT / max(1, len(weights))
+        self._statistics: dict[str, np.ndarray] = {}
+        self._sites: list[str] = []
+
+    def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
+        """Fold one site's update and statistics."""
+        record = content.array_records.get(UPDATE, ArrayRecord())
+        self._check(site, record)
+        weight = self._weights[site]
+        for name, array in record.items():
+            _add_scaled(self._sums[name].reshape(-1), array.numpy().reshape(-1), weight * SCALE)
+        statistics = unpack(content.array_records[STATISTICS]) if STATISTICS in content else {}
+        for name, vector in statistics.items():
+            self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
+        self._sites.append(site)
+        return statistics
+
+    def close(self, ask: Ask) -> Aggregate:
+        """Divide the sums by the weight of those who answered."""
+        total = sum(self._weights[site] for site in self._sites)
+        if total <= 0:
+            raise FederationError("No site with training examples answered.", "Check the sites' data reports.")
+        update: State = {}
+        for name in list(self._sums):
+            summed = self._sums.pop(name)
+            update[name] = np.empty(summed.shape, np.float32)
+            flat, mean = summed.reshape(-1), update[name].reshape(-1)
+            for start in range(0, flat.size, _CHUNK):
+                mean[start : start + _CHUNK] = flat[start : start + _CHUNK] / (total * SCALE)
+        return Aggregate(update, self._statistics, tuple(sorted(self._sites)), total)
+
+    def _check(self, site: str, record: ArrayRecord) -> None:
+        """Refuse a whole answer before any part of it is added."""
+        if site not in self._weights or site in self._sites:
+            raise FederationError(f"Site {site!r} answered twice or was not asked.", "Restart the site.")
+        if set(record) != set(self._sums):
+            odd = ", ".join(sorted(set(record) ^ set(self._sums))[:3])
+            raise FederationError(f"Site {site!r} sent other arrays than asked for: {odd}.", SAME_RELEASE)
+        for name, array in record.items():
+            values = array.numpy()
+            if values.shape != self._sums[name].shape or values.dtype != np.float32:
+                raise FederationError(f"Site {site!r} sent {name} as {values.dtype}{values.shape}.", SAME_RELEASE)
+            peak = max(abs(float(values.max(initial=0.0))), abs(float(values.min(initial=0.0))))
+            if not peak * self._weights[site] * SCALE < self._ceiling:  # also true for NaN
+                raise FederationError(
+                    f"Site {site!r} sent {name} with values up to {peak:g}.",
+                    "Lower the learning rate; its training may have diverged.",
+                )
+
+
+def _add_scaled(total: np.ndarray, values: np.ndarray, factor: float) -> None:
+    for start in range(0, values.size, _CHUNK):
+        part = values[start : start + _CHUNK].astype(np.float64)
+        part *= factor
+        total[start : start + _CHUNK] += np.rint(part, out=part).astype(np.int64)

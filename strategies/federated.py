@@ -1,0 +1,228 @@
+"""The federated strategy: a cohort of sites x an aggregation x a server optimizer, and the round loop around them.
+
+It is a `flwr.serverapp.strategy.Strategy`, so a stock Flower ServerApp can start it too, but it owns its loop
+(`start`): each reply is folded as it arrives and forgotten. A site evaluates the incoming model before it trains, so
+a round is one exchange; the last model gets one `EVALUATE`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedhealth.errors import FederationError
+from fedhealth.training.state import State
+from fedhealth.wire import DIRECTIVE, EVALUATE, GLOBAL, TRAIN, Directive, pack, unpack
+from strategies.aggregation.contract import Aggregate, Aggregation
+from strategies.cohort import Cohort, Members, gather
+from strategies.rounds import Event, Reply, exchange
+from strategies.server_optimizer import ServerOptimizer
+from strategies.statistics import metrics, summary
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What every directive of a run repeats: our run id and the configuration's digest."""
+
+    run: str
+    digest: str
+
+
+class FederatedStrategy(Strategy):
+    """Federated averaging, and whatever else is composed from other parts.
+
+    Args:
+        identity: of the run.
+        cohort: who must take part.
+        aggregation: how answers become one update.
+        server_optimizer: how the update becomes the next model.
+        event: called for everything worth showing.
+
+    Attributes:
+        final: summed statistics of the final model, after `start`.
+
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        cohort: Cohort,
+        aggregation: Aggregation,
+        server_optimizer: ServerOptimizer,
+        event: Event = lambda kind, **fields: None,
+    ) -> None:
+        self.identity = identity
+        self.cohort = cohort
+        self.aggregation = aggregation
+        self.server_optimizer = server_optimizer
+        self.event = event
+        self.final: dict[str, np.ndarray] = {}
+        self._members = Members()
+        self._exchange = 0
+        self._arrays: State = {}
+
+    def summary(self) -> None:
+        """Say what is composed, as an event."""
+        parts = (self.aggregation, self.server_optimizer)
+        self.event("strategy", parts=[type(part).__name__ for part in parts], sites=list(self.cohort.sites))
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the federation; see Flower's `Strategy.start` for the arguments (`timeout` is per round, in seconds).
+
+        Raises:
+            FederationError: too few sites accepted or answered.
+
+        """
+        self.summary()
+        self._join(grid, timeout)
+        self.event("started", rounds=num_rounds)
+        arrays = unpack(initial_arrays)
+        result = Result(arrays=initial_arrays)
+        for number in range(1, num_rounds + 1):
+            aggregate = self._train(grid, number, arrays, train_config, timeout)
+            arrays = self.server_optimizer.step(arrays, aggregate.update)
+            result.train_metrics_clientapp[number] = metrics(aggregate.statistics)
+            if evaluate_fn and (scored := evaluate_fn(number, pack(arrays))):
+                result.evaluate_metrics_serverapp[number] = scored
+        self.final = self._evaluate(grid, num_rounds, arrays, evaluate_config, timeout)
+        result.evaluate_metrics_clientapp[num_rounds] = metrics(self.final)
+        result.arrays = pack(arrays)
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return a round's training messages (Flower's interface, for loops other than `start`)."""
+        if not self._members.nodes:
+            self._join(grid, timeout=3600)
+        self._arrays = unpack(arrays)
+        directive = self._directive(server_round)
+        self.aggregation.open(directive, self._arrays, self._members.weights)
+        question = _question(directive, arrays, config)
+        return [Message(question, node, TRAIN, group_id=str(server_round)) for node in self._members.nodes.values()]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the next shared arrays from a round's replies (Flower's interface)."""
+        for message in replies:
+            self._fold(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
+        aggregate = self.aggregation.close(lambda kind, questions: iter(()))
+        self._arrays = self.server_optimizer.step(self._arrays, aggregate.update)
+        return pack(self._arrays), metrics(aggregate.statistics)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return no message: a site evaluates the incoming model when it is asked to train."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing: see `configure_evaluate`."""
+        return None
+
+    def _join(self, grid: Grid, timeout: float) -> None:
+        self._members = gather(grid, self.cohort, _question(self._directive(0)), self.event, timeout)
+
+    def _train(self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float) -> Aggregate:
+        started = time.monotonic()
+        directive = self._directive(number)
+        self.event("round_started", round=number, sites=list(directive.cohort))
+        aggregate = self._aggregate(grid, TRAIN, directive, arrays, arrays, config, timeout)
+        needed = self.cohort.answers_needed(len(directive.cohort))
+        if len(aggregate.sites) < needed:
+            answered = f"{len(aggregate.sites)} of {len(directive.cohort)} sites"
+            raise FederationError(
+                f"Round {number}: {answered} answered, {needed} are needed.",
+                "See the sites' own logs; lower strategy.quorum to go on without them.",
+            )
+        seconds = round(time.monotonic() - started, 3)
+        pooled = summary(aggregate.statistics)
+        self.event("round_completed", round=number, seconds=seconds, sites=list(aggregate.sites), pooled=pooled)
+        return aggregate
+
+    def _evaluate(
+        self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float
+    ) -> dict[str, np.ndarray]:
+        """Return the summed statistics of the final model on every site's validation and test rows."""
+        self.event("evaluation_started")
+        directive = self._directive(number)
+        final = self._aggregate(grid, EVALUATE, directive, arrays, {}, config, timeout)
+        self.event("evaluation_completed", sites=list(final.sites), pooled=summary(final.statistics))
+        return final.statistics
+
+    def _aggregate(
+        self,
+        grid: Grid,
+        kind: str,
+        directive: Directive,
+        arrays: State,
+        expected: State,
+        config: ConfigRecord | None,
+        timeout: float,
+    ) -> Aggregate:
+        """Send `arrays` to the cohort and fold the answers, each an update of the shape of `expected`."""
+        group = str(directive.round)
+        self.aggregation.open(directive, expected, self._members.weights)
+        question = _question(directive, pack(arrays), config)
+        silent = {self._members.nodes[site]: site for site in directive.cohort}
+        for reply in exchange(grid, kind, dict.fromkeys(silent, question), group, timeout):
+            del silent[reply.node]
+            self._fold(reply, directive.round)
+        for site in silent.values():
+            self.event("site_failed", round=directive.round, site=site, reason="no answer before the deadline")
+
+        def ask(more: str, questions: Mapping[str, RecordDict]) -> Iterator[tuple[str, RecordDict]]:
+            asked = {self._members.nodes[site]: content for site, content in questions.items()}
+            for reply in exchange(grid, more, asked, group, timeout):
+                if reply.message.has_content():
+                    yield self._members.name_of(reply.node), reply.message.content
+
+        return self.aggregation.close(ask)
+
+    def _fold(self, reply: Reply, number: int) -> None:
+        """Fold one answer; a site that failed or does not fit is left out of the round and named."""
+        site = self._members.name_of(reply.node)
+        if reply.message.has_error():
+            reason = f"{reply.message.error.reason} (see the site's own log)"
+            self.event("site_failed", round=number, site=site, reason=reason)
+            return
+        try:
+            own = self.aggregation.add(site, reply.message.content)
+        except FederationError as fault:
+            self.event("site_failed", round=number, site=site, reason=fault.problem)
+            return
+        costs = {"seconds": round(reply.seconds, 3), "sent": reply.sent, "received": reply.received}
+        self.event("site_answered", round=number, site=site, **costs, own=summary(own) if own else None)
+
+    def _directive(self, number: int) -> Directive:
+        self._exchange += 1
+        cohort = tuple(sorted(self._members.nodes))
+        return Directive(self.identity.run, self.identity.digest, number, self._exchange, 0, cohort)
+
+
+def _question(
+    directive: Directive, arrays: ArrayRecord | None = None, config: ConfigRecord | None = None
+) -> RecordDict:
+    records: dict[str, Any] = {DIRECTIVE: directive.record()}
+    if arrays is not None:
+        records[GLOBAL] = arrays
+    if config:
+        records["config"] = config
+    return RecordDict(records)

@@ -1,0 +1,35 @@
+"""What the lead does with the mean update: the server step of Reddi et al. (ICLR 2021)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from fedhealth.training.state import State
+
+
+class ServerOptimizer(Protocol):
+    """Turns the shared arrays and the mean update (a pseudo-gradient, ascending) into the next shared arrays."""
+
+    def step(self, arrays: State, update: State) -> State:
+        """Return the next shared arrays, same names, shapes and types."""
+
+
+class Averaging:
+    """FedAvg: add the mean update.
+
+    Args:
+        learning_rate: 1 replaces the model by the mean of the sites' models.
+
+    """
+
+    def __init__(self, learning_rate: float = 1.0) -> None:
+        self.learning_rate = learning_rate
+
+    def step(self, arrays: State, update: State) -> State:
+        """Return arrays + learning_rate x update."""
+        return {
+            name: (array + np.float32(self.learning_rate) * update[name]).astype(array.dtype)
+            for name, array in arrays.items()
+        }
