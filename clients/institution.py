@@ -6,6 +6,7 @@ Nothing survives in the process between two tasks but caches: private arrays liv
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,9 +66,8 @@ class Institution:
     @cached_property
     def model(self) -> MultimodalModel:
         """The model, its trained arrays to be overwritten by every task."""
-        threads = self.config.training.threads
-        if threads:
-            torch.set_num_threads(threads)
+        # Said outright, since Ray starts its workers with one: the number of threads decides the last bits of a sum.
+        torch.set_num_threads(self.config.training.threads or os.cpu_count() or 1)
         built = build_model(self.config.model, self.config.data, self.config.seed)
         return built.to(device_of(self.config.training.device))
 

@@ -66,17 +66,14 @@ def _run(job: Job, config: Config, run: RunDir) -> None:
 def _prepare(config: Config, run: RunDir) -> None:
     """Read every site's files once, before anything is trained: a fault is the user's to see, in full."""
     for site in config.data.sites:
-        run.event("preparing", site=site, done=0, total=0)
-        cohort = prepare(
-            config.data, site, lambda done, total, s=site: run.event("preparing", site=s, done=done, total=total)
-        )  # type: ignore[misc]
-        run.event(
-            "prepared",
-            site=site,
-            counts=cohort.counts(),
-            warnings=list(cohort.warnings),
-            rejected=[entry.reason for entry in cohort.rejected],
-        )
+
+        def progress(done: int, total: int, site: str = site) -> None:
+            run.event("preparing", site=site, done=done, total=total)
+
+        progress(0, 0)
+        cohort = prepare(config.data, site, progress)
+        reasons = [entry.reason for entry in cohort.rejected]
+        run.event("prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons)
 
 
 def _absolute(config: DictConfig) -> list[str]:

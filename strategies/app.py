@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from safetensors.numpy import save
@@ -13,7 +15,7 @@ from fedhealth.config.schema import Config
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import build_model
 from fedhealth.rundir import RunDir, write_atomic, write_json
-from fedhealth.training.predictions import score_counts
+from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
 from fedhealth.wire import pack, unpack
 from strategies.cohort import Cohort
@@ -43,7 +45,9 @@ def serve(grid: Grid, job: Job) -> None:
         timeout=config.strategy.round_timeout,
     )
     write_atomic(folder.path / "model.safetensors", save(unpack(started.arrays)))
-    write_json(folder.path / "evaluation.json", _evaluation(strategy, config))
+    counts = counts_of(strategy.final)
+    write_json(folder.path / "evaluation.json", _evaluation(counts, config))
+    np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_histograms(counts))
 
 
 def compose_strategy(config: Config, job: Job, folder: RunDir) -> FederatedStrategy:
@@ -64,19 +68,25 @@ def initial_state(config: Config) -> State:
     return get_state(model, trained_names(model))
 
 
-def _evaluation(strategy: FederatedStrategy, config: Config) -> dict[str, object]:
+def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, object]:
     """Return pooled scores of the final model with intervals, from the summed histograms."""
-    settings = config.evaluation
+    resamples, seed = config.evaluation.bootstrap, config.seed
     return {
         split: {
-            "metrics": {
-                name: estimate.as_dict()
-                for name, estimate in score_counts(counts, settings.bootstrap, config.seed).items()
-            },
-            "positives": counts.positives.tolist(),
-            "negatives": counts.negatives.tolist(),
+            "studies": int(summed.positives[0].sum() + summed.negatives[0].sum()),
+            "positives": summed.positives.sum(axis=1).tolist(),
+            **{name: value.as_dict() for name, value in score_counts(summed, resamples, seed).items()},
         }
-        for split, counts in counts_of(strategy.final).items()
+        for split, summed in counts.items()
+    }
+
+
+def _histograms(counts: Mapping[str, ScoreCounts]) -> dict[str, np.ndarray]:
+    """Return `<split>.positives` and `<split>.negatives`, each int64 [K, bins]."""
+    return {
+        f"{split}.{side}": getattr(summed, side)
+        for split, summed in counts.items()
+        for side in ("positives", "negatives")
     }
 
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from fedhealth.rundir import RunDir
@@ -63,18 +64,18 @@ class Display:
         self._bars.update(self._tasks[name], total=total, completed=done)
 
     def _on_preparing(self, event: dict[str, Any]) -> None:
-        self._bar(f"Reading {event['site']}", event["total"] or None, event["done"])
+        self._bar(f"Reading {escape(event['site'])}", event["total"] or None, event["done"])
 
     def _on_prepared(self, event: dict[str, Any]) -> None:
-        if (task := self._tasks.pop(f"Reading {event['site']}", None)) is not None:
+        if (task := self._tasks.pop(f"Reading {escape(event['site'])}", None)) is not None:
             self._bars.remove_task(task)
         counts = event["counts"]
+        have = ", ".join(f"{name} {counts[name]}" for name in ("image", "text", "tabular", "unlabelled"))
         self._console.print(
-            f"[bold]{event['site']}[/]: {counts['rows']} rows of {counts['patients']} patients; "
-            f"image {counts['image']}, text {counts['text']}, table {counts['tabular']}, unlabelled {counts['unlabelled']}"
+            f"[bold]{escape(event['site'])}[/]: {counts['rows']} rows, {counts['patients']} patients ({have})"
         )
         for warning in event["warnings"]:
-            self._console.print(f"  [yellow]{warning}[/]")
+            self._console.print(f"  [yellow]{escape(warning)}[/]")
 
     def _on_started(self, event: dict[str, Any]) -> None:
         self._rounds = event["rounds"]
@@ -92,7 +93,9 @@ class Display:
         )
 
     def _on_site_failed(self, event: dict[str, Any]) -> None:
-        self._console.print(f"  [red]{event['site']} left out of round {event['round']}: {event['reason']}[/]")
+        self._console.print(
+            f"  [red]{escape(event['site'])} left out of round {event['round']}: {escape(event['reason'])}[/]"
+        )
 
     def _on_comparing(self, event: dict[str, Any]) -> None:
         self._bar("Comparison", event["total"], event["done"])

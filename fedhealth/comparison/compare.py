@@ -73,7 +73,8 @@ class Bench:
         training = self.config.training
         rounds = self.config.strategy.rounds
         steps = rounds * sum(steps_of(training, len(self.cohorts[site].rows("train"))) for site in sites)
-        pooled = pool_examples([self.examples[site] for site in sites])
+        text = self.model.towers["text"].encoder if "text" in self.model.towers else None
+        pooled = pool_examples([self.examples[site] for site in sites], pad=getattr(text, "pad", 0))
         starts = np.cumsum([0, *(len(self.examples[site].labels) for site in sites)])
         rows = np.concatenate(
             [self.cohorts[site].rows("train") + start for site, start in zip(sites, starts, strict=False)]

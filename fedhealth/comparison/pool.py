@@ -37,11 +37,17 @@ class Stacked:
         return taken
 
 
-def pool_examples(sites: Sequence[Examples]) -> Examples:
-    """Return the examples of all sites, row after row, patients and studies kept apart."""
+def pool_examples(sites: Sequence[Examples], pad: int = 0) -> Examples:
+    """Return the examples of all sites, row after row, patients and studies kept apart.
+
+    Args:
+        sites: their examples.
+        pad: the token id that fills up shorter token tables.
+
+    """
     names = sorted({name for site in sites for name in site.sources})
     return Examples(
-        {name: _pool_source(name, sites) for name in names},
+        {name: _pool_source(name, sites, pad) for name in names},
         np.concatenate([site.labels for site in sites]),
         _apart([site.patient for site in sites]),
         _apart([site.study for site in sites]),
@@ -57,7 +63,7 @@ def pool_predictions(sites: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _pool_source(name: str, sites: Sequence[Examples]) -> Source:
+def _pool_source(name: str, sites: Sequence[Examples], pad: int) -> Source:
     """Stack one modality; a site that has none of it contributes rows without it."""
     tables, indices, start = [], [], 0
     for site in sites:
@@ -68,9 +74,12 @@ def _pool_source(name: str, sites: Sequence[Examples]) -> Source:
         tables.append(source.values)
         indices.append(np.where(source.index >= 0, source.index + start, -1))
         start += len(source.values)
+    if not tables:  # nobody has any: keep the shape of the empty table
+        empty = next(site.sources[name].values for site in sites if name in site.sources)
+        return Source(empty, np.concatenate(indices))
     if name == "text":  # token tables differ in length
         longest = max(table.shape[1] for table in tables)
-        tables = [np.pad(table, ((0, 0), (0, longest - table.shape[1]))) for table in tables]
+        tables = [np.pad(table, ((0, 0), (0, longest - table.shape[1])), constant_values=pad) for table in tables]
     return Source(Stacked(tables), np.concatenate(indices))  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def cached(folder: Path, kind: str, identity: str, compute: Callable[[], np.ndar
     """
     path = folder / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.npy"
     if not path.is_file():
-        draft = path.with_suffix(".draft.npy")
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.npy")
         np.save(draft, compute(), allow_pickle=False)
         draft.replace(path)
     loaded: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,8 +1,8 @@
 """A site's cohort: everything training needs, memory-mapped from a cache that is built once.
 
-The cache folder is named by a digest of the manifest's bytes, the data configuration and each image file's size and
-time stamp, and appears under its name only when complete. Nothing in it carries a patient's or a file's name, except
-the list of rejected files that hospital IT needs.
+The cache folder is named by a digest of the manifest's bytes, the data configuration, the texts and each image file's
+size and time stamp, and appears under its name only when complete. Nothing in it carries a patient's or a file's name,
+except the list of rejected files that hospital IT needs.
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ def _key(manifest: Manifest, data: DataConfig, site: str) -> str:
     meaning = {name: value for name, value in asdict(data).items() if name not in ("name", "root", "cache", "sites")}
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, site, meaning], sort_keys=True, default=str).encode())
     digest.update(manifest.path.read_bytes())
+    digest.update(json.dumps(manifest.table["text"].tolist()).encode())  # they may lie in files of their own
     for name in _files(manifest):
         file = manifest.path.parent / name
         stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else "absent"

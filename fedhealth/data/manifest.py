@@ -43,7 +43,7 @@ class Manifest:
 
 def manifest_path(data: DataConfig, site: str) -> Path:
     """Return where `site`'s manifest lies (`{site}` in `data.manifest` stands for its name)."""
-    return Path(data.root).expanduser() / data.manifest.format(site=site)
+    return Path(data.root).expanduser() / data.manifest.replace("{site}", site)
 
 
 def read_manifest(data: DataConfig, site: str) -> Manifest:
@@ -54,18 +54,16 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
 
     """
     path = manifest_path(data, site)
-    table = _read_table(path)
+    table = _numbered(_read_table(path))
     _require_columns(table, data, path)
-    table.insert(0, "line", np.arange(2, len(table) + 2))
     if data.site_column:
-        table = table[table[data.site_column] == site]
+        table = table[table[data.site_column].str.strip() == site]
     if table.empty:
         raise DataError(f"{path}: site {site!r} has no rows.", _empty_advice(data))
     labels = _parse_labels(table, data, path)
     rows = _canonical(table, data, path)
     rows["split"] = _splits(rows, data.split, path)
-    rows = rows.assign(position=np.arange(len(rows)), image=rows["image"].str.split(";")).explode("image")
-    rows["image"] = rows["image"].str.strip()
+    rows = rows.assign(position=np.arange(len(rows)), image=rows["image"].map(_paths)).explode("image")
     return Manifest(path, rows.drop(columns="position").reset_index(drop=True), labels[rows["position"].to_numpy()])
 
 
@@ -75,15 +73,22 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path).astype(object).where(lambda cell: cell.notna(), "").astype(str)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (
-        ValueError,
-        OSError,
-    ) as fault:  # ParserError, EmptyDataError, ArrowInvalid and UnicodeDecodeError are ValueErrors
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
+    except (ValueError, OSError) as fault:  # ParserError, ArrowInvalid and UnicodeDecodeError are ValueErrors
         raise DataError(
             f"{path}: cannot be read as a table ({str(fault).splitlines()[0]}).",
             "Export it as UTF-8 CSV or Parquet.",
         ) from fault
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for row names and shifts the rest
+        raise DataError(f"{path}: the rows have more cells than the header.", "Name every column in the first line.")
+    return table
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """Index the rows by their first line in the file (a quoted note may span several); drop blank lines."""
+    breaks = sum((table[column].str.count("\n") for column in table.columns), np.zeros(len(table), np.int64))
+    numbers = np.arange(2, len(table) + 2) + np.cumsum(breaks) - breaks
+    return table.set_axis(pd.Index(numbers, dtype=np.int64))[(table != "").any(axis=1).to_numpy()]
 
 
 def _require_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> None:
@@ -123,8 +128,8 @@ def _canonical(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFram
     """Return the table under our own column names, texts read in."""
     named = data.columns
     blank = pd.Series("", index=table.index)
-    rows = pd.DataFrame({"line": table["line"], "patient": table[named.patient].str.strip()})
-    rows["study"] = table[named.study] if named.study else table["line"].astype(str)
+    rows = pd.DataFrame({"line": table.index, "patient": table[named.patient].str.strip()}, index=table.index)
+    rows["study"] = _studies(table[named.study] if named.study else blank, rows["patient"])
     rows["image"] = table[named.image].str.strip() if named.image else blank
     rows["text"] = table[named.text].str.strip() if named.text else blank
     if named.text_path:
@@ -140,13 +145,23 @@ def _canonical(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFram
     return rows
 
 
+def _studies(named: pd.Series[str], patient: pd.Series[str]) -> pd.Series[str]:
+    """Return an id for each row's study: unique beyond its patient, and a row's own where none is given."""
+    own = named.str.strip()
+    return patient + "|" + own.mask(own == "", pd.Series([f"line {line}" for line in own.index], own.index))
+
+
+def _paths(cell: str) -> list[str]:
+    return [name for name in map(str.strip, cell.split(";")) if name] or [""]
+
+
 def _read_texts(paths: pd.Series[str], inline: pd.Series[str], manifest: Path) -> list[str]:
     texts = []
-    for name, text in zip(paths, inline, strict=True):
+    for line, name, text in zip(paths.index, paths.str.strip(), inline, strict=True):
         file = manifest.parent / name
         if name and not file.is_file():
             raise DataError(
-                f"{manifest}: text file {name!r} does not exist.",
+                f"{manifest}: text file {name!r} in {lines([line])} does not exist.",
                 "Correct the path, or leave the cell empty if there is no text.",
             )
         texts.append(file.read_text("utf-8", errors="replace").strip() if name else text)
@@ -162,22 +177,25 @@ def _parse_labels(table: pd.DataFrame, data: DataConfig, path: Path) -> np.ndarr
             {str(table[name].iloc[i]) for name in data.columns.labels for i in np.flatnonzero(outside)[:_SHOWN]}
         )
         raise DataError(
-            f"{path}: label outside the task in {lines(table['line'][outside])}: {', '.join(map(repr, seen))}.",
+            f"{path}: label outside the task in {lines(table.index[outside])}: {', '.join(map(repr, seen))}.",
             f"Allowed: {_allowed(data.task)}; leave the cell empty where the label is unknown.",
         )
     return codes
 
 
 def _allowed(task: TaskConfig) -> str:
-    return "0, 1" if task.kind is TaskKind.multilabel else ", ".join([*task.classes, f"or 0..{len(task.classes) - 1}"])
+    if task.kind is TaskKind.multilabel:
+        return "0, 1"
+    named = ", ".join(task.classes)
+    return named if any(word.isdigit() for word in task.classes) else f"{named}, or 0..{len(task.classes) - 1}"
 
 
 def _label_codes(cells: pd.Series[str], name: str, task: TaskConfig) -> np.ndarray:
     """Return class indices; NaN = missing, inf = outside the task."""
     classes = ["0", "1"] if task.kind is TaskKind.multilabel else list(task.classes)
-    codes = {str(index): float(index) for index in range(len(classes))} | {
-        word: float(i) for i, word in enumerate(classes)
-    }
+    codes = {word: float(index) for index, word in enumerate(classes)}
+    if not any(word.isdigit() for word in classes):  # names that are numbers leave no room for indices
+        codes |= {str(index): float(index) for index in range(len(classes))}
     codes |= {f"{key}.0": value for key, value in codes.items() if key.isdigit()} | {"": np.nan}
     return np.array([codes.get(cell, np.inf) for cell in cells], dtype=np.float32)
 
@@ -198,6 +216,7 @@ def _splits(rows: pd.DataFrame, shares: SplitConfig, path: Path) -> pd.Series[st
             "Put all studies of a patient into one split; otherwise scores are too good to be true.",
         )
     draw = rows["patient"].map({patient: _uniform(patient) for patient in rows["patient"].unique()})
+    given = given.groupby(rows["patient"]).transform("first")  # a patient's rows without a split follow the others
     if given.notna().any():
         # The file says train or test; validation, where it is not given, is cut from train.
         own_validation = (given == "validation").any()

@@ -51,16 +51,17 @@ def encode(rows: pd.DataFrame, columns: dict[str, TabularColumnConfig], path: Pa
 def _numeric(
     cells: pd.Series[str], absent: np.ndarray, column: TabularColumnConfig, line: pd.Series[int], where: str
 ) -> np.ndarray:
-    values = np.array([_number(cell) for cell in cells])
+    values = np.array([_number(cell) for cell in cells], np.float64)
     values[absent] = column.center
-    bad = ~np.isfinite(values)
+    scaled = (values - column.center) / column.scale
+    bad = ~(np.abs(scaled) <= np.finfo(np.float32).max)  # also true for NaN
     if bad.any():
         seen = ", ".join(repr(cell) for cell in cells[bad].unique()[:3])
         raise DataError(
             f"{where}: not a finite number in {lines(line[bad])}: {seen}.",
             "Correct the cells; leave a cell empty where the value is missing.",
         )
-    return (values - column.center) / column.scale
+    return scaled
 
 
 def _number(cell: str) -> float:

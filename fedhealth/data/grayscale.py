@@ -1,0 +1,68 @@
+"""From stored grey values to display values: lookup tables, windows, and a robust stretch.
+
+Source: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT and windows). Values are float32 arrays of any
+shape; results lie in [0, 1] unless said otherwise, 0 = black.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+
+_TAIL = 0.5  # percent cut at each end: dead pixels and burnt-in text must not set the contrast
+_SAMPLE = 1_000_000  # the percentiles of a million evenly spaced pixels are good enough, whatever the size
+
+
+def to_uint8(unit: Float) -> npt.NDArray[np.uint8]:
+    """Round values in [0, 1] to 0..255; what is outside saturates, NaN becomes black."""
+    scaled: Float = np.nan_to_num(unit, nan=0.0) * np.float32(255.0) + np.float32(0.5)
+    return scaled.clip(0.0, 255.0).astype(np.uint8)
+
+
+def stretch(values: Float, ignore: npt.NDArray[np.bool_] | None = None) -> Float:
+    """Map the 0.5th to 99.5th percentile linearly to [0, 1].
+
+    Args:
+        values: any range; infinities and NaN do not count.
+        ignore: same shape, True where a pixel is padding and must not set the range.
+
+    """
+    step = max(1, values.size // _SAMPLE)
+    kept = values.ravel()[::step]
+    usable = np.isfinite(kept)
+    if ignore is not None:
+        usable &= ~ignore.ravel()[::step]
+    kept = kept[usable]
+    if kept.size == 0:
+        return np.zeros_like(values)
+    low, high = np.percentile(kept, [_TAIL, 100.0 - _TAIL])
+    if high <= low:  # a mask, or nearly empty: fewer than 0.5 % of the pixels carry the content
+        low, high = kept.min(), kept.max()
+    if high <= low:
+        return np.zeros_like(values)
+    return _clip((values - np.float32(low)) / np.float32(high - low))
+
+
+def window(values: Float, center: float, width: float, function: str = "LINEAR") -> Float | None:
+    """Apply a VOI window; None if the width or the function is invalid, so that the caller can fall back."""
+    if not np.isfinite([center, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
+        return None
+    if function == "LINEAR":
+        # The standard's half-pixel convention; a width of 1 is a threshold at center - 0.5.
+        return _clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5)
+    if function == "LINEAR_EXACT":
+        return _clip((values - center) / width + 0.5)
+    if function == "SIGMOID":
+        exponent = np.clip(-4.0 * (values - center) / width, -60.0, 60.0)
+        return _clip(1.0 / (1.0 + np.exp(exponent)))
+    return None
+
+
+def _clip(unit: npt.ArrayLike) -> Float:
+    return np.asarray(unit, dtype=np.float32).clip(0.0, 1.0)
+
+
+def lookup(values: Float, table: Float, first: int) -> Float:
+    """Replace each value v by table[v - first]; what lies outside the table takes its end entries."""
+    index = np.clip(np.nan_to_num(values) - first, 0, table.size - 1).astype(np.intp)
+    return table[index]

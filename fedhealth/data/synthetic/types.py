@@ -1,0 +1,7 @@
+"""The array types that the generator's files share."""
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Stored = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
