@@ -15,7 +15,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-dev: $(READY)  ## set up .venv and the git hooks
+dev: $(READY)  ## set up .venv, the git hooks and the programs that tests drive
+	bash scripts/system-packages.sh
 	$(BIN)/pre-commit install
 
 demo: $(READY)  ## four synthetic hospitals, end to end, with a report

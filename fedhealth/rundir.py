@@ -28,7 +28,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write `content` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=str).encode())
+    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_plain).encode())
 
 
 def read_json(path: Path) -> Any:
@@ -78,7 +78,7 @@ class RunDir:
 
     def event(self, kind: str, **fields: object) -> None:
         """Append one line to events.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=str)
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=_plain)
         with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -96,6 +96,12 @@ class RunDir:
     def site(self, name: str) -> Path:
         """Return the private folder of a site that runs on this machine."""
         return self.path / "sites" / name
+
+
+def _plain(value: object) -> object:
+    """Return numbers and arrays of numpy as Python's own, anything else as text."""
+    tolist = getattr(value, "tolist", None)
+    return tolist() if tolist else str(value)
 
 
 def _non_empty(content: bytes) -> Iterator[bytes]:

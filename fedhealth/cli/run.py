@@ -11,13 +11,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from fedhealth.cli.progress import Display
-from fedhealth.config.compose import HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
+from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 
@@ -35,7 +33,7 @@ def run_hydra(words: list[str]) -> None:
     app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
     try:
         app()
-    except (HydraException, OmegaConfBaseException) as fault:
+    except FAULTS as fault:
         raise explain(fault) from fault
 
 

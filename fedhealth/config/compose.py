@@ -21,11 +21,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 
 HYDRA_VERSION_BASE = "1.3"
+FAULTS = (HydraException, OmegaConfBaseException, YAMLError)  # what composing can raise
 
 # What a site or a machine decides for itself; it cannot change what is trained.
 _LOCAL_KEYS = (
@@ -59,20 +61,20 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Di
 
     Args:
         overrides: Hydra override words, such as `experiment=derm` or `training.batch_size=64`.
-        config_dir: a further folder of configuration files, searched first.
+        config_dir: a further folder of configuration files, searched after our own.
 
     Raises:
         ConfigError: unknown key, option or type, with the nearest right name.
 
     """
     register_schema()
-    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[{quoted(f'file://{config_dir.resolve()}')}]"] if config_dir else []
     outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: leave Hydra as it was found
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
             return hydra_compose("config", overrides=[*overrides, *extra])
-    except (HydraException, OmegaConfBaseException) as fault:
+    except FAULTS as fault:
         raise explain(fault) from fault
     finally:
         if outer is not None:
@@ -111,8 +113,14 @@ def explain(fault: Exception) -> ConfigError:
     cause = fault.__cause__ if isinstance(fault.__cause__, OmegaConfBaseException) else fault
     if isinstance(fault, MissingConfigException):
         return _unknown_option(str(fault))
+    if isinstance(fault, YAMLError):
+        return ConfigError(f"This is not YAML: {' '.join(str(fault).split())}.", "Correct the file at that line.")
+    if within := re.search(r"In '(.+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", str(fault)):
+        return _fault_in_file(*within.groups())
     if isinstance(fault, OverrideParseException):
-        return ConfigError(f"{fault.override!r} is not of the form key=value.", "Quote values that hold = , ( [ { or spaces.")
+        return ConfigError(
+            f"{fault.override!r} is not of the form key=value.", "Quote values that hold = , ( [ { or spaces."
+        )
     if isinstance(cause, MissingMandatoryValue):
         key = getattr(cause, "full_key", None) or _first_quoted(str(cause)) or str(cause).split(":")[-1].strip()
         return ConfigError(f"The configuration needs a value for {key}.", f"Add {key}=... to the command.")
@@ -123,6 +131,12 @@ def explain(fault: Exception) -> ConfigError:
     return ConfigError(
         f"{where}: {first_line}" if where else first_line, "See `fedhealth run --help` for keys and options."
     )
+
+
+def _fault_in_file(file: str, reason: str, key: str) -> ConfigError:
+    if " not in " in reason:
+        return ConfigError(f"{file}.yaml: there is no configuration key {key!r}.", _did_you_mean(key, _known_keys()))
+    return ConfigError(f"{file}.yaml: {key}: {reason}.", "Correct the value in that file.")
 
 
 def _unknown_option(message: str) -> ConfigError:
@@ -181,5 +195,7 @@ def _flatten(node: object, prefix: str = "") -> Iterator[str]:
 
 def quoted(value: object) -> str:
     """Return `value` as a Hydra override value, whatever characters it holds."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", str(value))  # no interpolation
+    # In Hydra's quotes a backslash is special only before a quote.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), literal)
     return f"'{escaped}'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from omegaconf import DictConfig
 from fedhealth.config.compose import resolve
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
 
 _HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
@@ -28,7 +31,9 @@ def validate(config: DictConfig) -> None:
     """
     plain = resolve(config)
     if unknown := [*_unknown_keys(plain, Config)]:
-        raise ConfigError("\n".join(unknown), "Keys cannot be added to the schema; take the + away and correct the name.")
+        raise ConfigError(
+            "\n".join(unknown), "Keys cannot be added to the schema; take the + away and correct the name."
+        )
     faults = [*_target_faults(plain), *_range_faults(plain), *_consistency_faults(plain)]
     if faults:
         raise ConfigError("\n".join(faults), "Correct the values named above; `fedhealth run --cfg job` shows all.")
@@ -45,7 +50,7 @@ def _unknown_keys(node: dict[str, Any], schema: type, where: str = "") -> Iterat
             yield from _unknown_keys(value, cast(type, kind), f"{where}{key}.")
         elif get_origin(kind) is dict and is_dataclass(item := get_args(kind)[1]):
             for name, entry in value.items():
-                yield from _unknown_keys(entry, item, f"{where}{key}.{name}.")
+                yield from _unknown_keys(entry, cast(type, item), f"{where}{key}.{name}.")
 
 
 def _target_faults(node: Any, where: str = "") -> Iterator[str]:
@@ -66,7 +71,8 @@ def _signature_faults(node: dict[str, Any], where: str) -> Iterator[str]:
         called: Callable[..., Any] = get_object(target)
         parameters = inspect.signature(called).parameters
     except (ImportError, ValueError, TypeError, AttributeError) as fault:
-        yield f"{where}._target_: cannot load {target!r} ({fault})."
+        reason = str(fault.__cause__ or fault).splitlines()[0]
+        yield f"{where}._target_: cannot load {target!r} ({reason})."
         return
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
@@ -89,7 +95,13 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
     for key in ("local_steps", "local_epochs"):
         if training[key] is not None:
             at_least_one[f"training.{key}"] = training[key]
+    if training["threads"] is not None:
+        at_least_one["training.threads"] = training["threads"]
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
+    if plain["seed"] < 0:
+        yield f"seed: must not be negative, is {plain['seed']}."
+    if not strategy["round_timeout"] > 0:
+        yield f"strategy.round_timeout: must be positive, is {strategy['round_timeout']}."
     if data["image"]["channels"] not in (1, 3):
         yield f"data.image.channels: must be 1 (grey) or 3 (colour), is {data['image']['channels']}."
     for key, value in (("data.max_rejected", data["max_rejected"]), ("strategy.quorum", strategy["quorum"])):
@@ -117,7 +129,7 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
     if model["tabular"] is not None and not data["tabular"]:
         yield "model.tabular: data.tabular names no column; set model.tabular=null or name columns."
     for name, column in data["tabular"].items():
-        if column["kind"] == "numeric" and column["scale"] <= 0:
+        if column["kind"] == "numeric" and not column["scale"] > 0:
             yield f"data.tabular.{name}.scale: must be positive, is {column['scale']}."
         if column["kind"] == "categorical" and not column["levels"]:
             yield f"data.tabular.{name}.levels: a categorical column needs its levels."
@@ -126,6 +138,8 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
 
 def _task_faults(data: dict[str, Any]) -> Iterator[str]:
     kind, classes, labels = data["task"]["kind"], data["task"]["classes"], data["columns"]["labels"]
+    if len(set(classes)) < len(classes):
+        yield f"data.task.classes: names must differ, are {', '.join(classes)}."
     if kind == "binary" and len(classes) != 2:
         yield f"data.task.classes: a binary task has two classes, not {len(classes)}."
     if kind == "multiclass" and len(classes) < 3:

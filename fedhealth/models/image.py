@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def _small_cnn() -> tuple[nn.Module, int]:
 
 
 def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
-    known = [name for name in list_models() if "." not in name and not name.startswith(("quantized", "raft"))]
+    known = list_models(module=torchvision.models)  # classification only
     if architecture not in known:
         raise ModelError(
             f"model.image.architecture: torchvision has no {architecture!r}.",

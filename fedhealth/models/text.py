@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers.utils import logging as hf_logging
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import Train, freeze
@@ -59,6 +60,13 @@ class TextEncoder(nn.Module):
             self.network = _small_bert(hidden, layers, heads, buckets, max_length, dropout)
         self.width = int(self.network.config.hidden_size)
         self.pad = int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
+        self._start = _first_position(self.network)
+        places = getattr(self.network.config, "max_position_embeddings", None)
+        if places is not None and max_length + self._start > places:
+            raise ModelError(
+                f"model.text.max_length={max_length}: this encoder reads {places - self._start} tokens at most.",
+                "Lower model.text.max_length.",
+            )
         self._accepts = set(inspect.signature(self.network.forward).parameters)
         freeze(self.network, train, "text")
 
@@ -77,7 +85,7 @@ class TextEncoder(nn.Module):
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if "position_ids" in self._accepts:
             # Spelt out per row: a broadcast (1, L) has no per-sample gradient.
-            inputs["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+            inputs["position_ids"] = (torch.arange(ids.shape[1], device=ids.device) + self._start).expand_as(ids)
         if "token_type_ids" in self._accepts:
             inputs["token_type_ids"] = torch.zeros_like(ids)
         hidden: Tensor = self.network(**inputs).last_hidden_state
@@ -119,17 +127,32 @@ def _small_bert(hidden: int, layers: int, heads: int, buckets: int, max_length: 
     return BertModel(config, add_pooling_layer=False)
 
 
+def _first_position(network: nn.Module) -> int:
+    """Return the first token's position: 0, or after the padding's where that has one (RoBERTa and its kin)."""
+    tables = [module for name, module in network.named_modules() if name.endswith("position_embeddings")]
+    padding = getattr(tables[0], "padding_idx", None) if tables else None
+    return 0 if padding is None else int(padding) + 1
+
+
 def _pretrained(name: str) -> tuple[nn.Module, Any]:
     """Load weights from safetensors only, and no code: what a hospital loads must not be able to run anything."""
+    hf_logging.disable_progress_bar()  # the run has its own
     try:
-        network = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        network, loaded = AutoModel.from_pretrained(
+            name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, padding_side="right")
     except (OSError, ValueError, KeyError) as fault:
         first = str(fault).strip().splitlines()[0]
         raise ModelError(
             f"model.text.pretrained: cannot load {name!r} ({first}).",
             "Give a folder with config, tokenizer and safetensors weights, or a hub id this machine can reach.",
         ) from fault
+    if absent := sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler.")):
+        raise ModelError(
+            f"model.text.pretrained: {name!r} lacks {len(absent)} of the encoder's weights, such as {absent[0]}.",
+            "Save the whole encoder with save_pretrained.",
+        )
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # not used: it would travel and be noised for nothing
     if tokenizer.pad_token_id is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import cast
 
@@ -27,11 +28,16 @@ def with_features(examples: Examples, cohort: Cohort, model: MultimodalModel) ->
         features = cached(
             cohort.folder,
             f"{name}-features",
-            f"{identity(encoder)}|{source.values.shape}",
+            f"{identity(encoder)}|{source.values.shape}|{_tokens_digest(name, source)}",
             partial(_encode, encoder, source.values),
         )
         examples = examples.with_source(f"{name}_features", Source(features, source.index), replacing=name)
     return examples
+
+
+def _tokens_digest(name: str, source: Source) -> str:
+    """Return what the folder's name does not say: token ids depend on the tokenizer, images on the cohort alone."""
+    return hashlib.sha256(source.values.tobytes()).hexdigest() if name == "text" else ""
 
 
 def _encode(encoder: nn.Module, values: np.ndarray) -> np.ndarray:

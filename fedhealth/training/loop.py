@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Examples, epochs
-from fedhealth.errors import ModelError
+from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
+
+_NO_CLASS = -100
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,12 @@ class PlainTrainer:
         """Train `model` for `steps_of(training)` optimizer steps on `rows`.
 
         Raises:
+            DataError: there are no rows.
             ModelError: the loss is not finite.
 
         """
+        if not len(rows):
+            raise DataError("There is no row to train on.", "Label some training rows.")
         model.train()
         device = next(model.parameters()).device
         optimizer = instantiate(training.optimizer)([p for p in model.parameters() if p.requires_grad])
@@ -94,12 +99,24 @@ def steps_of(training: TrainingConfig, rows: int) -> int:
 def row_losses(logits: Tensor, targets: Tensor, kind: TaskKind) -> Tensor:
     """Return one loss per row [B] of logits [B, outputs] and targets [B, K]; missing labels cost nothing."""
     if kind is TaskKind.multiclass:
-        return F.cross_entropy(logits, targets[:, 0].long(), reduction="none")
+        classes = torch.nan_to_num(targets[:, 0], nan=_NO_CLASS).long()
+        return F.cross_entropy(logits, classes, ignore_index=_NO_CLASS, reduction="none")
     known = ~torch.isnan(targets)
     losses = F.binary_cross_entropy_with_logits(logits, torch.nan_to_num(targets), reduction="none")
     return (losses * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` names on this machine."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` names on this machine.
+
+    Raises:
+        ConfigError: there is no such device here.
+
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as fault:  # torch asserts that it was compiled with CUDA
+        reason = str(fault).splitlines()[0]
+        raise ConfigError(f"training.device={name} cannot be used: {reason}", "Use auto, cpu or cuda.") from fault

@@ -55,10 +55,10 @@ def predict(
     device = next(model.parameters()).device
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
+        for start in range(0, max(1, len(rows)), batch_size):  # without rows, one empty batch tells the width
             batch = {name: value.to(device) for name, value in examples.batch(rows[start : start + batch_size]).items()}
             parts.append(model(batch).double().cpu().numpy())
-    logits = np.concatenate(parts) if parts else np.zeros((0, 1))
+    logits = np.concatenate(parts)
     _, first, study = np.unique(examples.study[rows], return_index=True, return_inverse=True)
     sums = np.zeros((len(first), logits.shape[1]))
     np.add.at(sums, study, logits)
@@ -135,10 +135,10 @@ def score_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str
 
 def _probabilities(logits: np.ndarray, kind: TaskKind) -> np.ndarray:
     if kind is TaskKind.multiclass:
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True)) if len(logits) else logits
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         softmax: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
         return softmax
-    sigmoid: np.ndarray = 1 / (1 + np.exp(-logits))
+    sigmoid: np.ndarray = np.exp(-np.logaddexp(0.0, -logits))
     return sigmoid
 
 

@@ -46,4 +46,4 @@ def set_state(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
             )
     with torch.no_grad():
         for name, array in arrays.items():
-            state[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+            state[name].copy_(torch.from_numpy(np.array(array, order="C")))

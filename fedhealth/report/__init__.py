@@ -1,0 +1,1 @@
+"""The run directory as a page a board can read."""

@@ -1,0 +1,195 @@
+"""Honest warnings: each is one small function from a run to what its reader must not overlook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from fedhealth.report.page import Notice
+from fedhealth.report.record import CENTRALISED, Run
+from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalities, verdict
+from fedhealth.report.wording import counted, interval, listed, percent
+
+FEWEST_SITES = 3
+LARGEST_SHARE = 0.6
+
+
+def notices(run: Run) -> tuple[Notice, ...]:
+    """Return everything that applies, the serious first."""
+    found = [notice for rule in RULES for notice in rule(run)]
+    return tuple(sorted(found, key=lambda notice: not notice.serious))
+
+
+def unfinished(run: Run) -> Iterator[Notice]:
+    """Say that a run failed, was stopped, or has no final evaluation."""
+    state = run.about.get("state")
+    if state in ("failed", "stopped"):
+        problem = str((run.about.get("error") or {}).get("problem", ""))
+        yield Notice(
+            f"This run {'failed' if state == 'failed' else 'was stopped'}", problem or "No reason is on record."
+        )
+    elif not run.evaluation:
+        yield Notice("There is no final evaluation", "What is shown below comes from training alone.")
+
+
+def no_differential_privacy(run: Run) -> Iterator[Notice]:
+    """Say that nothing bounds what the model tells about one patient."""
+    if run.protected("privacy") is False:
+        yield Notice(
+            "No differential privacy",
+            "The model may remember single patients. Do not give it to anyone who may not see the training data.",
+        )
+
+
+def no_secure_aggregation(run: Run) -> Iterator[Notice]:
+    """Say that the lead saw single updates."""
+    if run.protected("secagg.lead") is False:
+        yield Notice(
+            "No secure aggregation",
+            "The lead saw each hospital's own model update, counts and validation scores. Updates can reveal data.",
+        )
+
+
+def few_sites(run: Run) -> Iterator[Notice]:
+    """Say that a sum over very few sites hides little."""
+    sites = len(run.taking_part)
+    if run.rounds and sites < FEWEST_SITES:
+        yield Notice(
+            f"Only {counted(sites, 'hospital')} took part",
+            f"With fewer than {FEWEST_SITES}, a participant can work out what the others contributed from the sum.",
+        )
+
+
+def gain_over_alone(run: Run) -> Iterator[Notice]:
+    """Say where federating is not shown to be worth it."""
+    average = alone_on_average(run.comparison) if run.comparison else None
+    if run.comparison is None or average is None:
+        return
+    if verdict(average.gain) is Verdict.worse:
+        yield Notice(
+            "Federating did worse than training alone", f"On average it changes by {interval(average.gain, True)}."
+        )
+    elif verdict(average.gain) is not Verdict.better:
+        yield Notice(
+            "The gain over training alone is not significant",
+            f"On average it is {interval(average.gain, sign=True)}: chance alone could explain it.",
+        )
+    unclear = [
+        gain.name.removeprefix("alone ") for gain in alone(run.comparison) if verdict(gain.gain) is not Verdict.better
+    ]
+    if unclear and verdict(average.gain) is Verdict.better:
+        text = "The shared model is not shown to be better than the model trained there alone."
+        yield Notice(f"No significant gain over {listed(unclear)}", text, serious=False)
+
+
+def against_centralised(run: Run) -> Iterator[Notice]:
+    """Say how far the federation is from pooling the data."""
+    gain = run.comparison.gains.get(CENTRALISED) if run.comparison else None
+    if gain is None:
+        return
+    amount = interval(gain.gain, sign=True)
+    match verdict(gain.gain):
+        case Verdict.worse:
+            text = f"Federating costs {amount} against one model trained on all data in one place."
+            yield Notice("Pooling the data would do better", text)
+        case Verdict.unclear:
+            text = f"The difference to one model trained on all data in one place is {amount}."
+            yield Notice("No clear difference to pooling the data", text, serious=False)
+        case Verdict.better:
+            text = (
+                f"The shared model is ahead by {amount}. The pooled training used the same settings and number of "
+                "steps and was not tuned further: read it as a reference, not as the best that pooling can do."
+            )
+            yield Notice("Federating beats pooling the data here", text, serious=False)
+
+
+def modalities_without_gain(run: Run) -> Iterator[Notice]:
+    """Say which single modality does as well as all of them together."""
+    rivals = modalities(run.comparison) if run.comparison else []
+    equal = [gain.name.removesuffix(" only") for gain in rivals if verdict(gain.gain) is not Verdict.better]
+    if equal:
+        text = "The model that uses everything is not shown to be better."
+        yield Notice(f"{listed(equal).capitalize()} alone may be enough", text, serious=False)
+
+
+def dominating_site(run: Run) -> Iterator[Notice]:
+    """Say that one site has most of the training examples."""
+    examples = training_examples(run)
+    total = sum(examples.values())
+    for site, count in examples.items():
+        if len(examples) > 1 and count > LARGEST_SHARE * total:
+            text = f"It has {percent(count / total)} of the training examples: the shared model is mostly its model."
+            yield Notice(f"{site} dominates", text)
+
+
+def missed_rounds(run: Run) -> Iterator[Notice]:
+    """Say who did not contribute."""
+    for site in run.sites:
+        if missed := run.missed(site.name):
+            numbers = listed([str(each.number) for each in missed])
+            reasons = "; ".join(dict.fromkeys(filter(None, (each.failures[site.name] for each in missed))))
+            where = f"Missing in {'round' if len(missed) == 1 else 'rounds'} {numbers}"
+            text = _ended(f"{where}: {reasons}" if reasons else where)
+            yield Notice(f"{site.name} missed {counted(len(missed), 'round')}", text)
+        if run.final and site.name in run.final.failures:
+            reason = _ended(run.final.failures[site.name])
+            yield Notice(f"{site.name} is missing from the final evaluation", reason or "No reason is on record.")
+        if site.declined:
+            yield Notice(f"{site.name} declined", _ended("; ".join(site.declined)))
+
+
+def data_warnings(run: Run) -> Iterator[Notice]:
+    """Repeat what reading the data found: one class only, constant columns, files that were set aside."""
+    for site in run.sites:
+        said = [warning.removeprefix(f"{site.name}: ") for warning in site.warnings]
+        if said:
+            text = " ".join(_ended(f"{warning[:1].upper()}{warning[1:]}") for warning in said)
+            yield Notice(f"Data of {site.name}", text, serious=False)
+
+
+def untested_sites(run: Run) -> Iterator[Notice]:
+    """Say at which sites the final model could not be judged, where their own results may be seen."""
+    own = {answer.site: answer.own.get("test") for answer in run.final.answers if answer.own} if run.final else {}
+    blind = [site for site, scores in own.items() if scores is not None and scores.get("auroc") is None]
+    if blind and run.test and not math.isnan(run.test.metrics["auroc"].value):
+        text = "Their test rows are too few or of one class: the pooled result says nothing about these hospitals."
+        yield Notice(f"No test result of its own for {listed(blind)}", text, serious=False)
+
+
+def rehearsal(run: Run) -> Iterator[Notice]:
+    """Say that no data was apart."""
+    if run.rounds and str(run.setting("runtime._target_", "")).startswith("fedhealth.runtime.local."):
+        text = "All data lay on one machine: the times say nothing about a network."
+        yield Notice("A rehearsal", text, serious=False)
+
+
+def training_examples(run: Run) -> dict[str, int]:
+    """Return training rows by site: as read, or (elsewhere) as the sites report them where the lead may see that."""
+    read = {site.name: site.counts["train"] for site in run.sites if "train" in site.counts}
+    reported = {
+        answer.site: int(answer.own["examples"])
+        for each in run.rounds
+        for answer in each.answers
+        if answer.own and "examples" in answer.own
+    }
+    return read or reported
+
+
+def _ended(text: str) -> str:
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
+    unfinished,
+    no_differential_privacy,
+    no_secure_aggregation,
+    few_sites,
+    gain_over_alone,
+    against_centralised,
+    modalities_without_gain,
+    dominating_site,
+    missed_rounds,
+    data_warnings,
+    untested_sites,
+    rehearsal,
+)

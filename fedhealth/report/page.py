@@ -1,0 +1,75 @@
+"""What a page is made of; the template draws these and knows nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell, with a smaller second line."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row is its header."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and what a person who cannot see it should be told."""
+
+    title: str
+    description: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        key: its anchor.
+        title: its heading.
+        lead: what it says, in one paragraph.
+        charts: drawn side by side where there is room.
+        tables: below them.
+        notes: how to read it, in small print.
+        details: (title, text) folded away.
+
+    """
+
+    key: str
+    title: str
+    lead: str
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One key figure."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a reader must not overlook; `serious` where it limits what the result can be used for."""
+
+    title: str
+    text: str
+    serious: bool = True

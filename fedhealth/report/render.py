@@ -1,0 +1,67 @@
+"""The run directory as one self-contained HTML page: no script, no network, light, dark and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from fedhealth.report.collect import collect
+from fedhealth.report.notices import notices
+from fedhealth.report.page import Chart
+from fedhealth.report.record import Run
+from fedhealth.report.sections import sections
+from fedhealth.report.summary import summary, tiles
+from fedhealth.report.svg import house_style, inline
+
+
+def render(run: Path) -> str:
+    """Return the report of a run directory as an HTML document.
+
+    Args:
+        run: the run directory; the run may still be about to complete.
+
+    """
+    found = collect(run)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
+    with house_style():
+        return template.render(
+            title=found.about.get("name") or found.folder,
+            summary=summary(found),
+            tiles=tiles(found),
+            notices=notices(found),
+            sections=sections(found),
+            facts=facts(found),
+            config=found.config_text,
+            draw=_drawing(),
+        )
+
+
+def facts(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return how the run was made, as (name, value)."""
+    versions = str(run.about.get("versions", "")).split()
+    pairs = (
+        ("Run", run.about.get("run")),
+        ("Started", _readable(run.about.get("started"))),
+        ("Finished", _readable(run.about.get("finished"))),
+        ("Versions", ", ".join(version.replace("=", "\N{NO-BREAK SPACE}") for version in versions)),
+        ("Seed", run.setting("seed")),
+        ("Configuration digest", run.about.get("digest")),
+        ("Asked for with", " ".join(map(str, run.about.get("words", ())))),
+    )
+    return tuple((name, str(value)) for name, value in pairs if value not in (None, ""))
+
+
+def _readable(moment: object) -> str | None:
+    """Write `2026-01-31 09:30:00 UTC`."""
+    return str(moment).replace("T", " ").replace("+00:00", " UTC") if moment else None
+
+
+def _drawing() -> Callable[[Chart], str]:
+    """Return what draws charts, each with ids of its own."""
+    number = count(1)
+    return lambda chart: inline(chart.figure, f"chart-{next(number)}", chart.title, chart.description)

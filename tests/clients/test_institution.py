@@ -1,0 +1,116 @@
+"""A site's answers: what is in them, what is not, and what it refuses."""
+
+import logging
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from clients.app import answer, institution_of, site_of
+from fedhealth.config.compose import compose, digest
+from fedhealth.errors import ConfigError, DataError
+from fedhealth.job import Job, config_of
+from fedhealth.runtime.grid import LocalGrid
+from fedhealth.wire import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive, pack, unpack
+from strategies.app import initial_state
+
+
+@pytest.fixture
+def job(good_hospitals, tiny_words, tmp_path):
+    words = tiny_words(good_hospitals)
+    return Job("run", tuple(words), digest(compose(words)), str(tmp_path))
+
+
+@pytest.fixture
+def ask(job):
+    """Send one message to the site `north`."""
+    grid = LocalGrid(None, ["north"], {})
+
+    def send(kind, content, job=job):
+        message = Message(content, 1, kind)
+        message.metadata.__dict__["_message_id"] = "1"
+        return answer(message, grid._contexts[1], job)
+
+    return send
+
+
+def directive(job, number=1, cohort=("north",), digest=None):
+    return Directive("run", digest or job.digest, number, number, 0, cohort).record()
+
+
+def training(job, state, **changes):
+    return RecordDict({DIRECTIVE: directive(job, **changes), GLOBAL: pack(state)})
+
+
+def test_the_handshake_tells_name_and_weight(ask, job):
+    reply = ask(HANDSHAKE, RecordDict({DIRECTIVE: directive(job, 0, ())}))
+    acceptance = Acceptance.parse(reply.content)
+    assert acceptance.site == "north"
+    assert acceptance.reasons == ()
+    site = site_of(LocalGrid(None, ["north"], {})._contexts[1], job)
+    assert acceptance.weight == len(institution_of(site, job).cohort.rows("train"))
+
+
+def test_another_configuration_is_declined(ask, job):
+    reply = ask(HANDSHAKE, RecordDict({DIRECTIVE: directive(job, 0, (), digest="other")}))
+    assert Acceptance.parse(reply.content).reasons == ("the configuration differs from the lead's",)
+
+
+def test_training_answers_with_update_and_sums_only(ask, job):
+    state = initial_state(config_of(job))
+    reply = ask(TRAIN, training(job, state))
+    assert set(reply.content) == {UPDATE, STATISTICS}
+    update = unpack(reply.content[UPDATE])
+    assert {name: array.shape for name, array in update.items()} == {n: a.shape for n, a in state.items()}
+    assert any(np.abs(array).max() > 0 for array in update.values())
+    statistics = unpack(reply.content[STATISTICS])
+    assert set(statistics) == {"train.examples", "train.loss", "validation.positives", "validation.negatives"}
+    assert all(vector.dtype == np.int64 for vector in statistics.values())
+
+
+def test_the_same_task_gives_the_same_bits_whatever_came_before(ask, job):
+    state = initial_state(config_of(job))
+    first = unpack(ask(TRAIN, training(job, state)).content[UPDATE])
+    ask(TRAIN, training(job, {name: array + 1 for name, array in state.items()}, number=2))
+    again = unpack(ask(TRAIN, training(job, state)).content[UPDATE])
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("changes", [{"cohort": ("south",)}, {"digest": "other"}])
+def test_a_task_of_another_run_or_cohort_is_refused(ask, job, changes):
+    reply = ask(TRAIN, training(job, initial_state(config_of(job)), **changes))
+    assert reply.has_error()
+    assert reply.error.reason == "FederationError"
+
+
+def test_other_arrays_than_the_model_shares_are_refused(ask, job):
+    state = initial_state(config_of(job))
+    state.pop(next(iter(state)))
+    assert ask(TRAIN, training(job, state)).has_error()
+
+
+def test_a_fault_keeps_its_text_in_the_site(ask, job, monkeypatch, caplog):
+    def fail(self, *arguments):
+        raise DataError("patient 4711 has a bad row")
+
+    monkeypatch.setattr("clients.institution.Institution.fit", fail)
+    logging.getLogger("fedhealth").propagate = True
+    with caplog.at_level(logging.ERROR):
+        reply = ask(TRAIN, training(job, {}))
+    assert reply.error.code == 1000 + DataError.exit_code
+    assert reply.error.reason == "DataError"
+    assert "4711" in caplog.text
+
+    monkeypatch.setattr("clients.institution.Institution.fit", lambda *a: 1 / 0)
+    assert ask(TRAIN, training(job, {})).error.reason == "InternalError"
+
+
+def test_garbled_directives_are_answered_with_an_error(ask):
+    assert ask(TRAIN, RecordDict({})).has_error()
+
+
+def test_a_job_that_composes_differently_is_refused(job, ask):
+    other = Job(job.run, job.overrides, "0" * 64, job.folder)
+    with pytest.raises(ConfigError, match="digest 000000000000 at the lead"):
+        config_of(other)
+    assert ask(HANDSHAKE, RecordDict({DIRECTIVE: directive(job, 0, ())}), job=other).error.reason == "ConfigError"

@@ -1,0 +1,183 @@
+"""Fixtures shared by all tests: tiny hospitals on disk, the words of a federation that takes a moment, a cache."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tests share their cores, and sums stay in one order
+os.environ["MPLBACKEND"] = "Agg"
+
+import csv
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SITES = ("north", "south", "east")
+COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
+Row = dict[str, str]
+
+
+def patient_rows(site: str, patients: int, seed: int, images: Path | None = None) -> list[Row]:
+    """Return one study per patient; image, note and both labs tell the label, each with some noise."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(patients):
+        label = number % 2
+        name = f"images/{number}.png"
+        if images is not None:
+            grey = np.clip(generator.normal(90 + 70 * label, 25, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(grey).save(images / f"{number}.png")
+        note = "worse today, oxygen given" if label else "better today, walks about"
+        rows.append(
+            {
+                "patient_id": f"{site}-{number}",
+                "study_id": "1",
+                "image": name if images is not None else "",
+                "text": note if generator.random() < 0.9 else "seen on the ward",
+                "label": str(label),
+                "crp": f"{generator.normal(30 + 60 * label, 20):.1f}",
+                "ldh": f"{generator.normal(250 + 100 * label, 60):.1f}" if number % 5 else "",
+            }
+        )
+    return rows
+
+
+def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> Path:
+    """Write a manifest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_site(root: Path, site: str, patients: int = 24, seed: int = 0) -> list[Row]:
+    """Write one hospital below `root`; return its rows."""
+    images = root / site / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rows = patient_rows(site, patients, seed, images)
+    write_table(root / site / "manifest.csv", rows)
+    return rows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or fills the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDHEALTH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def warnings_not_captured() -> Iterator[None]:
+    """A run sends warnings to the log; the next test wants them as errors again."""
+    yield
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def hospitals(tmp_path: Path) -> Path:
+    """Three hospitals of 24 patients each, to be spoilt by the test."""
+    root = tmp_path / "hospitals"
+    for seed, site in enumerate(SITES):
+        write_site(root, site, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def good_hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same three hospitals, to be read only."""
+    root = tmp_path_factory.mktemp("data") / "hospitals"
+    for seed, site in enumerate(SITES):
+        write_site(root, site, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def site_writer() -> Callable[..., list[Row]]:
+    """`write_site(root, site, patients=24, seed=0)`: one hospital's files; returns its rows."""
+    return write_site
+
+
+@pytest.fixture(scope="session")
+def table_writer() -> Callable[..., Path]:
+    """`write_table(path, rows, columns)`: a manifest."""
+    return write_table
+
+
+@pytest.fixture(scope="session")
+def tiny_words() -> Callable[[Path], list[str]]:
+    """Override words of a federation over `hospitals` that takes about a second."""
+
+    def words(root: Path) -> list[str]:
+        return [
+            f"data.root='{root}'",
+            f"data.sites=[{','.join(SITES)}]",
+            "data.image.size=16",
+            *(f"~data.tabular.{name}" for name in ("age", "sex", "lymphocytes", "spo2")),
+            "model.dim=8",
+            "model/text=words",
+            "model.text.hidden=16",
+            "model.text.buckets=64",
+            "model.text.max_length=16",
+            "training.batch_size=8",
+            "training.local_steps=2",
+            "strategy.rounds=2",
+            "evaluation.bins=64",
+            "evaluation.bootstrap=20",
+            "comparison.alone=false",
+            "comparison.centralised=false",
+        ]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data sets beside the checkout; FEDHEALTH_TEST_DATA names another place."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("FEDHEALTH_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data sets in {folder} (FEDHEALTH_TEST_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_saver() -> Callable[..., Path]:
+    """`save_encoder(folder, kind="bert", dtype="float32")`: a tiny Hugging Face encoder with its tokenizer."""
+
+    def save(folder: Path, kind: str = "bert", dtype: str = "float32") -> Path:
+        import torch
+        import transformers
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+        transformers.utils.logging.disable_progress_bar()
+        pad = 1 if kind == "roberta" else 0
+        words = ["[UNK]", "better", "worse", "today", "oxygen", "given"]
+        words.insert(pad, "[PAD]")
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+        fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+        fast.save_pretrained(folder)
+        sizes = {
+            "vocab_size": len(words),
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "max_position_embeddings": 130,
+            "pad_token_id": pad,
+        }
+        torch.manual_seed(0)
+        config, network = {
+            "bert": (transformers.BertConfig, transformers.BertModel),
+            "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
+        }[kind]
+        network(config(**sizes)).to(getattr(torch, dtype)).save_pretrained(folder)
+        return folder
+
+    return save

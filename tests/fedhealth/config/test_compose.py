@@ -1,0 +1,151 @@
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from fedhealth.config.compose import compose, conf_dir, digest, quoted, resolve
+from fedhealth.config.schema import Config, TaskKind
+from fedhealth.errors import ConfigError
+
+ROOT = "data.root=/data"
+
+
+def refused(*words):
+    with pytest.raises(ConfigError) as caught:
+        resolve(compose([*words]))
+    return caught.value
+
+
+def test_the_defaults_compose_to_the_schema():
+    config = OmegaConf.to_object(compose([ROOT]))
+    assert isinstance(config, Config)
+    assert config.data.task.kind is TaskKind.binary
+    assert (config.training.local_steps, config.training.local_epochs) == (20, None)
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "meant"),
+    [
+        ("training.bach_size=4", "training.bach_size", "training.batch_size"),
+        ("data.image.sise=4", "data.image.sise", "data.image.size"),
+        ("strategy.round=4", "strategy.round", "strategy.rounds"),
+        ("rounds=4", "rounds", "strategy.rounds"),
+        ("batch_size=4", "batch_size", "training.batch_size"),
+        ("trainig=sgd", "trainig", "training"),
+        ("data.task.knd=binary", "data.task.knd", "data.task.kind"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_what_was_meant(word, key, meant):
+    fault = refused(ROOT, word)
+    assert fault.problem == f"There is no configuration key {key!r}."
+    assert fault.advice == f"Did you mean {meant}?"
+
+
+def test_a_key_like_nothing_else_points_to_the_list_of_keys():
+    assert refused(ROOT, "zzzzzz=1").advice == "`fedhealth run --cfg job` prints every key."
+
+
+@pytest.mark.parametrize("word", ["training=sdg", "model/image=resnet81", "experiment=drem", "data=dermm"])
+def test_a_misspelt_option_is_named_with_its_group_and_the_nearest(word):
+    group, option = word.split("=")
+    fault = refused(ROOT, word)
+    assert fault.problem == f"There is no option {option!r} in group {group!r}."
+    assert f"Did you mean {group}=" in fault.advice
+    assert "Options: " in fault.advice
+
+
+@pytest.mark.parametrize(
+    ("word", "where"),
+    [
+        ("seed=many", "seed"),
+        ("training.batch_size=1.5", "training.batch_size"),
+        ("data.task.kind=ternary", "data.task.kind"),
+        ("data.sites=3", "sites"),
+        ("comparison.alone=perhaps", "comparison.alone"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_its_key(word, where):
+    fault = refused(ROOT, word)
+    assert where in fault.problem
+    assert "\n" not in fault.problem
+
+
+def test_a_missing_value_is_asked_for():
+    fault = refused()
+    assert fault.problem == "The configuration needs a value for data.root."
+    assert fault.advice == "Add data.root=... to the command."
+
+
+def test_a_word_that_is_no_override_is_refused():
+    assert "'nonsense('" in refused("nonsense(").problem
+
+
+def test_a_folder_of_ones_own_adds_options(tmp_path):
+    folder = tmp_path / "our conf, (2)"
+    (folder / "data").mkdir(parents=True)
+    text = "name: ours\nroot: /ours\nsites: [a]\ncolumns:\n  image: img\n"
+    (folder / "data" / "ours.yaml").write_text(text, "utf-8")
+    config = compose(["data=ours"], folder)
+    assert (config.data.root, config.data.columns.image) == ("/ours", "img")
+    with pytest.raises(ConfigError, match="no option 'ours'"):
+        compose(["data=ours"])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem", "advice"),
+    [
+        ("manifst: m.csv", "data/ours.yaml: there is no configuration key 'data.manifst'.", "mean data.manifest?"),
+        ("columns: {imge: x}", "data/ours.yaml: there is no configuration key 'data.columns.imge'.", "columns.image?"),
+        ("max_rejected: x", "data/ours.yaml: data.max_rejected: Value 'x'", "Correct the value in that file."),
+        ("  max_rejected: 0", "This is not YAML: ", "Correct the file at that line."),
+    ],
+)
+def test_a_fault_in_a_file_of_ones_own_is_found(tmp_path, line, problem, advice):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ours.yaml").write_text(f"name: ours\nroot: /ours\nsites: [a]\n{line}\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        compose(["data=ours"], tmp_path)
+    assert caught.value.problem.startswith(problem)
+    assert caught.value.advice.endswith(advice)
+
+
+def test_composing_leaves_hydra_as_it_was_found():
+    compose([ROOT])
+    assert not GlobalHydra.instance().is_initialized()
+    with pytest.raises(ConfigError):
+        compose(["nothing=1"])
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_digest_is_of_what_decides_the_training_only():
+    one = digest(compose([ROOT]))
+    for word in ("data.root=/elsewhere", "data.cache=/c", "runtime=simulation", "name=x", "comparison.alone=false"):
+        assert digest(compose([ROOT, word])) == one, word
+    for word in ("seed=1", "training=sgd", "model.dim=9", "data.sites=[a]", "data.max_rejected=0.5"):
+        assert digest(compose([ROOT, word])) != one, word
+
+
+def test_the_digest_does_not_depend_on_the_order_of_words():
+    words = [ROOT, "seed=3", "training=sgd"]
+    assert digest(compose(words)) == digest(compose(words[::-1]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(st.sampled_from("\\'\"${}[](),=:é #ax"), min_size=1, max_size=12))
+def test_any_path_can_be_quoted(path):
+    assert compose([f"data.root={quoted(path)}"]).data.root == path
+
+
+def test_the_configuration_files_are_found():
+    assert (conf_dir() / "config.yaml").is_file()
+    assert (conf_dir() / "data" / "demo.yaml").is_file()
+
+
+def test_a_user_who_loses_them_is_told(tmp_path, monkeypatch):
+    module = sys.modules["fedhealth.config.compose"]
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "fedhealth" / "config" / "compose.py"))
+    with pytest.raises(ConfigError, match="No configuration files"):
+        conf_dir()

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind
+from fedhealth.errors import ConfigError, ModelError
+from fedhealth.models.fusion import ConcatFusion, GatedFusion
+from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, output_width
+
+CONCAT = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 6}
+GATED = {"_target_": "fedhealth.models.fusion.GatedFusion"}
+IMAGE = {"_target_": "fedhealth.models.image.ImageEncoder"}
+TEXT = {"_target_": "fedhealth.models.text.TextEncoder", "hidden": 8, "buckets": 20, "layers": 0}
+TABULAR = {"_target_": "fedhealth.models.tabular.TabularEncoder", "hidden": 4}
+
+
+def data(task=None):
+    return DataConfig(name="t", root=".", sites=["a"], tabular={"x": TabularColumnConfig()}, task=task or TaskConfig())
+
+
+def model(seed=0, task=None, **parts):
+    towers = {"image": IMAGE, "text": TEXT, "tabular": TABULAR, "fusion": CONCAT} | parts
+    return build_model(ModelConfig(dim=5, **towers), data(task), seed).eval()
+
+
+def batch(size=4):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.randint(0, 256, (size, 1, 16, 16), generator=generator).to(torch.uint8),
+        "text": torch.randint(0, 20, (size, 3), generator=generator),
+        "tabular": torch.randn(size, 2, generator=generator),
+    } | {f"{name}_present": torch.ones(size, dtype=torch.bool) for name in ("image", "text", "tabular")}
+
+
+@pytest.mark.parametrize("fusion", [CONCAT, GATED, CONCAT | {"hidden": 0}])
+@pytest.mark.parametrize(
+    ("task", "width"),
+    [
+        (TaskConfig(), 1),
+        (TaskConfig(TaskKind.multiclass, ["a", "b", "c"]), 3),
+        (TaskConfig(TaskKind.multilabel, ["a", "b"]), 2),
+    ],
+)
+def test_logits_have_one_column_per_output(fusion, task, width):
+    assert model(task=task, fusion=fusion)(batch()).shape == (4, width)
+    assert output_width(data(task)) == width
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, same, other = model(1).state_dict(), model(1).state_dict(), model(2).state_dict()
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_any_tower_may_be_absent():
+    alone = model(image=None, text=None)
+    assert alone.modalities == {"tabular"}
+    assert alone(batch()).shape == (4, 1)
+
+
+@pytest.mark.parametrize("name", ["image", "text", "tabular"])
+def test_a_missing_value_is_the_learned_token_whatever_the_values_say(name):
+    network, whole = model(), batch()
+    gone = dict(whole)
+    gone[f"{name}_present"] = torch.tensor([True, False, True, False])
+    garbled = gone | {name: torch.where(_like(gone[f"{name}_present"], whole[name]), whole[name], 0)}
+    torch.testing.assert_close(network(gone), network(garbled))
+    torch.testing.assert_close(network(gone)[[0, 2]], network(whole)[[0, 2]])
+    assert not torch.equal(network(gone)[[1, 3]], network(whole)[[1, 3]])
+    absent = {key: value for key, value in whole.items() if not key.startswith(name)}
+    nobody = dict(whole) | {f"{name}_present": torch.zeros(4, dtype=torch.bool)}
+    torch.testing.assert_close(network(absent), network(nobody))
+
+
+def _like(present, values):
+    return present.view(-1, *[1] * (values.dim() - 1))
+
+
+def test_the_token_learns_only_from_rows_that_miss_the_modality():
+    network, whole = model(), batch()
+    network(whole).sum().backward()
+    assert not network.towers["text"].missing.weight.grad.any()
+    whole["text_present"][0] = False
+    network(whole).sum().backward()
+    assert network.towers["text"].missing.weight.grad.any()
+
+
+def test_cached_features_are_as_good_as_values():
+    network, whole = model(), batch()
+    features = network.towers["image"].encoder(whole["image"])
+    instead = {key: value for key, value in whole.items() if key != "image"} | {"image_features": features}
+    torch.testing.assert_close(network(instead), network(whole))
+
+
+def test_an_empty_batch_has_logits_of_the_right_width():
+    nobody = {f"{name}_present": torch.zeros(0, dtype=torch.bool) for name in ("image", "text", "tabular")}
+    assert model(task=TaskConfig(TaskKind.multiclass, ["a", "b", "c"]))(nobody).shape == (0, 3)
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ModelError, match="names no modality"):
+        model()({})
+
+
+class Normed(nn.Module):
+    width = 3
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, values):
+        return self.second(self.drop(self.first(values)))
+
+
+def test_what_is_frozen_stays_as_it_is_in_training():
+    encoder = Normed()
+    encoder.first.requires_grad_(False)
+    network = MultimodalModel({"tabular": Tower(encoder, 2)}, ConcatFusion(1, 2, 1))
+    network.train()
+    assert not encoder.first.training
+    assert encoder.second.training
+    encoder.requires_grad_(False)
+    network.train()
+    assert not encoder.drop.training
+    network({"tabular": torch.randn(4, 3), "tabular_present": torch.ones(4, dtype=torch.bool)})
+    assert not encoder.second.running_mean.any()
+
+
+def test_the_gates_weigh_the_modalities():
+    torch.manual_seed(0)
+    fusion = GatedFusion(2, 3, 1).eval()
+    one, other = torch.randn(4, 3), torch.randn(4, 3)
+    with torch.no_grad():
+        fusion.gate.weight.zero_()
+        fusion.gate.bias.copy_(torch.tensor([50.0, -50.0]))
+    torch.testing.assert_close(fusion([one, other]), fusion([one, torch.zeros(4, 3)]))
+    with torch.no_grad():
+        fusion.gate.bias.zero_()
+    torch.testing.assert_close(fusion([one, other]), fusion.head((one + other) / 2))
+
+
+def test_a_part_that_cannot_be_built_names_itself():
+    with pytest.raises(ConfigError, match=r"TabularEncoder cannot be built: .*hiden"):
+        model(tabular={"_target_": TABULAR["_target_"], "hiden": 3})
+    with pytest.raises(ModelError, match="torchvision has no"):
+        model(image=IMAGE | {"architecture": "nothing"})
+
+
+def test_weights_are_plain_float32():
+    assert {value.dtype for value in model().state_dict().values()} <= {torch.float32, torch.int64}
+    assert np.isfinite([value.double().sum() for value in model().state_dict().values()]).all()

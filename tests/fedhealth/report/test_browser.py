@@ -1,0 +1,66 @@
+"""The page in a real browser, where there is one: what it fetches, whether it fits, whether dark is dark."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+
+# The frame gives the page its width: a headless window is never narrower than 500 px.
+PROBE = """<!DOCTYPE html><body style="margin:0">
+<iframe id="frame" src="report.html" style="border:0;height:800px;width:{width}px"></iframe>
+<script>
+addEventListener("load", () => {{
+  const page = document.getElementById("frame").contentDocument;
+  const root = page.documentElement;
+  const wide = [...page.querySelectorAll("body *")].filter(e => !e.closest("svg") || e.tagName === "svg")
+    .filter(e => e.getBoundingClientRect().right > root.clientWidth + 1)
+    .filter(e => !e.closest("thead")).map(e => e.tagName + " " + e.textContent.trim().slice(0, 30));
+  const drawn = [...page.querySelectorAll("svg")].filter(e => e.getBoundingClientRect().height > 80).length;
+  const paper = getComputedStyle(page.body).backgroundColor;
+  document.title = JSON.stringify({{client: root.clientWidth, scroll: root.scrollWidth, wide, drawn, paper}});
+}});
+</script>"""
+
+
+def look(folder, width, dark=False):
+    """Return what the probe saw: page width, width needed, elements too wide, charts drawn, background."""
+    (folder / "probe.html").write_text(PROBE.format(width=width))
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--allow-file-access-from-files",
+    ]
+    options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    options += [f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
+    command = [BROWSER, *options, "--window-size=1400,900", "--dump-dom", f"file://{folder / 'probe.html'}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return json.loads(re.search(r"<title>(.*?)</title>", shown)[1].replace("&amp;", "&"))
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    (tmp_path / "report.html").write_text(whole[1])
+    return tmp_path
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits(folder, width):
+    seen = look(folder, width)
+    assert seen["client"] == width
+    assert seen["scroll"] == width
+    assert seen["wide"] == []
+    assert seen["drawn"] == 9
+
+
+def test_dark_is_dark(folder):
+    light, dark = (look(folder, 1280, dark)["paper"] for dark in (False, True))
+    assert light == "rgb(255, 255, 255)"
+    assert max(map(int, re.findall(r"\d+", dark))) < 60

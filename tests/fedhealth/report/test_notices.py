@@ -1,0 +1,97 @@
+import pytest
+
+
+def test_nothing_is_protected_in_a_plain_run(notices_of):
+    found = notices_of()
+    assert "No differential privacy" in found
+    assert "No secure aggregation" in found
+    assert "A rehearsal" in found
+
+
+def test_a_protected_deployment_has_no_such_warning(run, notices_of):
+    for plain, other in (
+        ("fedhealth.training.loop.PlainTrainer", "x.PrivateTrainer"),
+        ("strategies.aggregation.mean.WeightedMean", "x.SecureSum"),
+        ("fedhealth.runtime.local.LocalRuntime", "x.Deployment"),
+    ):
+        run.config = run.config.replace(plain, other)
+    assert notices_of() == {}
+
+
+def test_two_hospitals(run, notices_of):
+    run.sites = run.sites[:2]
+    assert "Only 2\xa0hospitals took part" in notices_of()
+
+
+@pytest.mark.parametrize(
+    ("gain", "title"),
+    [
+        (0.05, None),
+        (0.01, "The gain over training alone is not significant"),
+        (-0.05, "Federating did worse than training alone"),
+    ],
+)
+def test_the_gain_over_training_alone(run, notices_of, gain, title):
+    run.comparison = run.compared({"alone, on average": gain})
+    found = {key for key in notices_of() if "alone" in key}
+    assert found == ({title} if title else set())
+
+
+def test_a_hospital_that_gains_nothing_is_named(run, notices_of):
+    run.comparison = run.compared({"alone A": 0.01, "alone D$x$": 0.09, "alone, on average": 0.05})
+    assert "No significant gain over A" in notices_of()
+
+
+@pytest.mark.parametrize(
+    ("gain", "title"),
+    [
+        (0.05, "Federating beats pooling the data here"),
+        (0.01, "No clear difference to pooling the data"),
+        (-0.05, "Pooling the data would do better"),
+    ],
+)
+def test_against_pooling(run, notices_of, gain, title):
+    run.comparison = run.compared({"centralised": gain})
+    assert title in notices_of()
+
+
+def test_a_modality_that_does_as_well_alone(run, notices_of):
+    run.comparison = run.compared({"image only": 0.01, "text only": 0.2})
+    assert "Image alone may be enough" in notices_of()
+
+
+def test_one_hospital_dominates(run, notices_of):
+    assert "D$x$ dominates" not in notices_of()
+    run.counts["D$x$"] = run.count(1000)
+    assert notices_of()["D$x$ dominates"].startswith("It has 81\xa0% of")
+
+
+def test_missed_rounds_and_the_reason(run, notices_of):
+    run.failed = {("A", 1), ("A", 3)}
+    assert notices_of()["A missed 2\xa0rounds"] == "Missing in rounds 1 and 3: no answer before the deadline."
+
+
+def test_what_reading_the_data_found(run, notices_of):
+    run.warnings = {"A": ["A: every labelled training row is of one class (benign).", "A: 2 file(s) were set aside."]}
+    text = notices_of()["Data of A"]
+    assert text == "Every labelled training row is of one class (benign). 2 file(s) were set aside."
+
+
+def test_a_one_class_test_split_is_named(run, notices_of):
+    events = run.default_events()
+    answers = [event for event in events if event["event"] == "site_answered"]
+    answers[-1]["own"] = {"validation": {"auroc": None}, "test": {"auroc": None}}
+    run.events = events
+    assert "No test result of its own for D$x$" in notices_of()
+
+
+def test_a_site_that_declined(run, notices_of):
+    events = run.default_events()
+    next(event for event in events if event["event"] == "handshake")["reasons"] = ["the configuration differs"]
+    run.events = events
+    assert notices_of()["A declined"] == "the configuration differs."
+
+
+def test_a_failed_run_says_so(run, notices_of):
+    run.about |= {"state": "failed", "error": {"problem": "Round 2: 1 of 3 sites answered."}}
+    assert notices_of()["This run failed"] == "Round 2: 1 of 3 sites answered."

@@ -1,0 +1,72 @@
+"""The same application on every runtime, and twice the same seed."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fedhealth.config.compose import compose
+from fedhealth.launch import launch
+from fedhealth.rundir import RunDir
+
+
+@pytest.fixture
+def run(good_hospitals, tiny_words, tmp_path):
+    def start(name, *words):
+        words = [*tiny_words(good_hospitals), *words]
+        folder = RunDir(tmp_path / name)
+        launch(compose(words), words, folder)
+        return folder
+
+    return start
+
+
+def distance(first, second):
+    one, other = (load_file(folder.path / "model.safetensors") for folder in (first, second))
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+def test_a_run_leaves_everything_about_it(run):
+    folder = run("whole", "comparison.alone=true", "comparison.centralised=true", "comparison.modalities=true")
+    assert folder.about["state"] == "completed"
+    evaluation = json.loads((folder.path / "evaluation.json").read_text())
+    assert set(evaluation) == {"test", "validation"}
+    comparison = json.loads((folder.path / "comparison.json").read_text())
+    names = [model["name"] for model in comparison["models"]]
+    alone = ["alone north", "alone south", "alone east"]
+    assert names == ["federated", *alone, "centralised", "image only", "text only", "tabular only"]
+    assert "<html" in (folder.path / "report.html").read_text()
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(run):
+    first = run("first")
+    assert distance(first, run("second")) == 0.0
+    assert distance(first, run("other", "seed=1")) > 0.0
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray and Flower's engine warn about themselves
+@pytest.mark.xdist_group("ray")
+def test_simulation_gives_the_model_of_local(run):
+    pytest.importorskip("ray", reason="needs the extra fedhealth[simulation]")
+    local = run("local")
+    level = logging.getLogger("flwr").level
+    try:
+        simulated = run("simulated", "runtime=simulation")
+    finally:
+        logging.getLogger("flwr").setLevel(level)
+    assert distance(local, simulated) <= 1e-5
+
+
+def test_a_failed_run_says_so_in_its_directory(run, tmp_path, monkeypatch):
+    def fail(self, job):
+        raise RuntimeError("the network is gone")
+
+    monkeypatch.setattr("fedhealth.runtime.local.LocalRuntime.launch", fail)
+    with pytest.raises(RuntimeError):
+        run("failed")
+    about = RunDir(tmp_path / "failed").about
+    assert about["state"] == "failed"
+    assert "the network is gone" in about["error"]["problem"]
+    assert not (tmp_path / "failed" / "report.html").exists()

@@ -1,0 +1,92 @@
+"""The weighted mean is exact, independent of order, and refuses what does not fit."""
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedhealth.errors import FederationError
+from fedhealth.wire import STATISTICS, UPDATE, Directive, pack
+from strategies.aggregation.mean import WeightedMean
+
+DIRECTIVE = Directive("run", "digest", 1, 1, 0, ("a", "b", "c"))
+
+
+def answer(values, **statistics):
+    content = RecordDict({STATISTICS: pack({name: np.array(v, np.int64) for name, v in statistics.items()})})
+    content[UPDATE] = pack({"w": np.asarray(values, np.float32)})
+    return content
+
+
+def mean_of(answers, weights, order):
+    aggregation = WeightedMean()
+    size = len(next(iter(answers.values())))
+    aggregation.open(DIRECTIVE, {"w": np.zeros(size, np.float32)}, weights)
+    for site in order:
+        aggregation.add(site, answer(answers[site], n=[1]))
+    return aggregation.close(lambda kind, questions: iter(()))
+
+
+values = st.floats(-100, 100, width=32)
+
+
+@given(st.lists(values, min_size=3, max_size=3), st.lists(st.integers(1, 10_000), min_size=3, max_size=3))
+def test_it_is_the_weighted_mean(sites, weights):
+    answers = {name: [value] for name, value in zip("abc", sites, strict=True)}
+    result = mean_of(answers, dict(zip("abc", map(float, weights), strict=True)), "abc")
+    expected = np.average(np.array(sites, np.float64), weights=weights)
+    assert result.update["w"][0] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert result.weight == sum(weights)
+    assert result.statistics["n"].tolist() == [3]
+
+
+def test_the_order_of_answers_does_not_change_a_bit():
+    generator = np.random.default_rng(0)
+    answers = {site: generator.standard_normal(100_000) for site in "abc"}
+    weights = {"a": 17.0, "b": 1234.0, "c": 3.0}
+    first = mean_of(answers, weights, "abc").update["w"]
+    assert np.array_equal(first, mean_of(answers, weights, "cab").update["w"])
+
+
+def test_a_site_that_is_silent_does_not_count():
+    result = mean_of({"a": [2.0], "b": [4.0], "c": [100.0]}, {"a": 1.0, "b": 1.0, "c": 5.0}, "ab")
+    assert result.update["w"][0] == pytest.approx(3.0)
+    assert result.sites == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (RecordDict({UPDATE: pack({"v": np.zeros(2, np.float32)})}), "other arrays"),
+        (RecordDict({UPDATE: pack({"w": np.zeros(3, np.float32)})}), r"float32\(3,\)"),
+        (RecordDict({UPDATE: pack({"w": np.zeros(2, np.float64)})}), "float64"),
+        (answer([np.nan, 0]), "nan"),
+        (answer([0, np.inf]), "inf"),
+        (answer([0, -3e38]), "3e"),
+    ],
+)
+def test_what_does_not_fit_is_refused_whole(content, words):
+    aggregation = WeightedMean()
+    aggregation.open(DIRECTIVE, {"w": np.zeros(2, np.float32)}, {"a": 1.0, "b": 1.0})
+    with pytest.raises(FederationError, match=words):
+        aggregation.add("a", content)
+    aggregation.add("b", answer([1, 2]))
+    assert aggregation.close(lambda kind, questions: iter(())).update["w"].tolist() == [1.0, 2.0]
+
+
+def test_nobody_answers_twice_or_uninvited():
+    aggregation = WeightedMean()
+    aggregation.open(DIRECTIVE, {"w": np.zeros(1, np.float32)}, {"a": 1.0})
+    aggregation.add("a", answer([1]))
+    for site in ("a", "stranger"):
+        with pytest.raises(FederationError, match="twice or was not asked"):
+            aggregation.add(site, answer([1]))
+
+
+def test_without_any_weight_there_is_no_model():
+    aggregation = WeightedMean()
+    aggregation.open(DIRECTIVE, {"w": np.zeros(1, np.float32)}, {"a": 0.0})
+    aggregation.add("a", answer([1]))
+    with pytest.raises(FederationError, match="No site with training examples"):
+        aggregation.close(lambda kind, questions: iter(()))

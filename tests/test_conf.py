@@ -1,0 +1,87 @@
+"""Every option of every configuration group composes, is valid and builds: a new yaml file is tested by being there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fedhealth.config.build import instantiate
+from fedhealth.config.compose import compose, conf_dir, digest, resolve
+from fedhealth.config.schema import Config
+from fedhealth.config.validate import validate
+
+NOT_GROUPS = {"config"}  # the root file
+
+
+def options() -> Iterator[tuple[str, str]]:
+    """Yield (group, option) for every yaml file below conf/."""
+    for path in sorted(conf_dir().rglob("*.yaml")):
+        group, option = path.relative_to(conf_dir()).parent.as_posix(), path.stem
+        if group != "." or option not in NOT_GROUPS:
+            yield group, option
+
+
+@pytest.fixture(scope="module")
+def mandatory(tmp_path_factory, encoder_saver):
+    """What a user has to give: (words that make `key` mandatory, the word that gives it)."""
+    import torch
+    from safetensors.torch import save_file
+    from torchvision.models import get_model
+
+    folder = tmp_path_factory.mktemp("conf")
+    torch.manual_seed(0)
+    save_file(get_model("mobilenet_v2", weights=None).state_dict(), folder / "mobilenet_v2.safetensors")
+    encoder_saver(folder / "bert")
+    return {
+        "data.root": f"data.root={folder}",
+        "model.image.weights": f"model.image.weights={folder / 'mobilenet_v2.safetensors'}",
+        "model.text.pretrained": f"model.text.pretrained={folder / 'bert'}",
+    }
+
+
+def filled(words, mandatory):
+    """Compose, giving a value to every key that the words leave mandatory."""
+    missing = OmegaConf.missing_keys(compose(words))
+    assert missing <= mandatory.keys(), "give tests/test_conf.py a value for the new mandatory key"
+    return compose([*words, *(mandatory[key] for key in sorted(missing))])
+
+
+def nodes(value) -> Iterator[dict]:
+    """Yield the outermost nodes that name a target."""
+    if isinstance(value, dict) and "_target_" in value:
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from nodes(inner)
+
+
+@pytest.mark.parametrize(("group", "option"), [pytest.param(*pair, id="/".join(pair)) for pair in options()])
+def test_every_option_composes_is_valid_and_builds(group, option, mandatory):
+    from fedhealth.models.multimodal import build_model
+
+    config = filled([f"{group}={option}"], mandatory)
+    validate(config)
+    typed = OmegaConf.to_object(config)
+    assert isinstance(typed, Config)
+    assert len(digest(config)) == 64
+    plain = resolve(config)
+    parameters = [*build_model(typed.model, typed.data, typed.seed).parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    assert trained
+    assert instantiate(plain["training"]["optimizer"])(trained).param_groups
+    for part in ("privacy", "secagg", "personalization", "strategy", "runtime"):
+        built = [instantiate(node) for node in nodes(plain[part])]
+        assert all(part is not None for part in built)
+        assert built or part == "privacy", part
+
+
+def test_the_options_are_all_found():
+    found = set(options())
+    assert {("data", "demo"), ("model/text", "words"), ("strategy/server_optimizer", "avg")} <= found
+    assert all(Path(group).name != "conf" for group, _ in found)
+
+
+def test_no_yaml_is_called_an_experiment_without_being_global():
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+        assert path.read_text("utf-8").startswith("# @package _global_"), path
