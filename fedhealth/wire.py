@@ -124,10 +124,9 @@ def size_of(message: Message) -> int:
     if not message.has_content():
         return 0
     content = message.content
-    small = [*content.config_records.values(), *content.metric_records.values()]
-    # Not their own `count_bytes`: Flower 1.41's fails on an empty word or list.
-    words = sum(len(key) + len(str(value)) for record in small for key, value in record.items())
-    return words + sum(record.count_bytes() for record in content.array_records.values())
+    # Not a ConfigRecord's own `count_bytes`: Flower 1.41's fails on an empty word or list.
+    words = [*content.config_records.values(), *content.metric_records.values()]
+    return sum(len(str(record)) for record in words) + sum(r.count_bytes() for r in content.array_records.values())
 
 
 def failure(fault: Exception, message: Message) -> Message:

@@ -16,8 +16,17 @@ from rich.console import Console
 
 from fedhealth.cli.progress import Display
 from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
+from fedhealth.errors import FedhealthError
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
+
+
+class _Stop(BaseException):
+    """Carries a fault past Hydra, which would first print every word of the command; it ends a sweep too."""
+
+    def __init__(self, fault: FedhealthError) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
 
 def run_hydra(words: list[str]) -> None:
@@ -33,6 +42,8 @@ def run_hydra(words: list[str]) -> None:
     app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
     try:
         app()
+    except _Stop as stop:
+        raise stop.fault from None
     except FAULTS as fault:
         raise explain(fault) from fault
 
@@ -60,7 +71,10 @@ def _job(config: DictConfig) -> None:
     settings = HydraConfig.get()
     own = settings.runtime.config_sources
     extra = next((source.path for source in own if source.provider == "command-line"), "")
-    _run(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
+    try:
+        _run(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
+    except FedhealthError as fault:
+        raise _Stop(fault) from fault
 
 
 def _run(config: DictConfig, words: list[str], folder: Path, config_dir: str) -> None:

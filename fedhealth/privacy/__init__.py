@@ -1,0 +1,1 @@
+"""Patient-level differential privacy: engines, noise, plan, accountant, ledger and audit."""

@@ -1,0 +1,76 @@
+"""How one patient's gradient is bounded: flat, per tower, or automatic (normalising) clipping."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedhealth.errors import PrivacyError
+
+# Aim this much below the bound, so that rounding in the norm (about 1e-7) never lands above it.
+_SHAVE = 1 - 1e-6
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """The rule that keeps the L2 norm of every patient's contribution at or below `bound`.
+
+    Attributes:
+        bound: C, the L2 sensitivity of the clipped sum to adding or removing one patient.
+        mode: `flat` scales by min(1, C / norm). `tower` does so in every parameter group with C / sqrt(K), so
+            that K groups together stay within C. `automatic` scales by C / (norm + 0.01): every patient weighs
+            the same and C becomes a learning rate (Bu et al., "Automatic clipping", NeurIPS 2023).
+        towers: for `tower`, the parameter-name prefixes; parameters under none of them form one more group.
+
+    Raises:
+        PrivacyError: when the bound is not a positive number or towers and mode contradict each other.
+
+    """
+
+    bound: float
+    mode: Literal["flat", "tower", "automatic"] = "flat"
+    towers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bound < float("inf"):
+            raise PrivacyError(f"clipping bound {self.bound} is not a positive number", "Set it above 0.")
+        if self.mode not in ("flat", "tower", "automatic"):
+            raise PrivacyError(f"unknown clipping mode {self.mode!r}", "Choose flat, tower or automatic.")
+        if bool(self.towers) != (self.mode == "tower"):
+            raise PrivacyError(
+                f"clipping mode {self.mode} with towers {list(self.towers)}",
+                "Name at least one tower prefix with mode=tower, and none with the other modes.",
+            )
+
+    def assign(self, names: Iterable[str]) -> list[int]:
+        """Return the group of every parameter name: its longest matching prefix, else the last group."""
+        return [self._group(name) for name in names]
+
+    def _group(self, name: str) -> int:
+        hits = [i for i, prefix in enumerate(self.towers) if f"{name}.".startswith(f"{prefix.rstrip('.')}.")]
+        return max(hits, key=lambda i: len(self.towers[i]), default=len(self.towers))
+
+    def factors(self, squared_norms: Tensor) -> Tensor:
+        """Return the factor of every patient and group.
+
+        Args:
+            squared_norms: [G, K], squared L2 norms per patient and parameter group (`assign` gives the groups).
+
+        Returns:
+            [G, K], each in [0, 1] (automatic clipping may exceed 1); 0 where the norm is not finite.
+
+        """
+        norms = squared_norms.sqrt()
+        if self.mode == "automatic":
+            factors = self.bound * _SHAVE / (norms + 0.01)
+        else:
+            share = self.bound * _SHAVE / float(squared_norms.shape[1]) ** 0.5
+            factors = (share / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
+        return factors.where(norms.isfinite(), torch.zeros_like(norms))
+
+    @property
+    def groups(self) -> int:
+        """Number of parameter groups K."""
+        return len(self.towers) + 1

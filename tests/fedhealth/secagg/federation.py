@@ -1,0 +1,140 @@
+"""A small federation in one process, for the tests of this folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedhealth.secagg.context import Roster
+from fedhealth.secagg.layout import WEIGHT_ONE, Entry, Segment
+from fedhealth.secagg.server import Consortium, Plan
+from fedhealth.secagg.server_session import ServerSession
+from fedhealth.secagg.site import Membership
+from fedhealth.secagg.site_session import SiteSession
+from fedhealth.secagg.store import MemoryStore
+from fedhealth.secagg.threshold import Policy
+
+CONFIG, TRAINING = hashlib.sha256(b"config").digest(), hashlib.sha256(b"training").digest()
+RUN = "run-1"
+
+
+def model_digest(exchange: int) -> bytes:
+    return hashlib.sha256(exchange.to_bytes(8, "big")).digest()
+
+
+def name(i: int) -> str:
+    return f"site-{i:02d}"
+
+
+@dataclass
+class Federation:
+    """n sites with real sessions, and a lead."""
+
+    n: int
+    towers: Mapping[str, Mapping[str, int]] | None = None
+    policy: Policy = field(default_factory=Policy)
+    bits: int = 32
+    length: int = 5
+
+    def __post_init__(self):
+        self.identities = {name(i): Ed25519PrivateKey.generate() for i in range(self.n)}
+        self.roster = Roster.of({s: k.public_key().public_bytes_raw() for s, k in self.identities.items()})
+        self.towers = self.towers or {s: {"shared": WEIGHT_ONE} for s in self.identities}
+        self.journals = {s: MemoryStore() for s in self.identities}
+        self.secrets = {s: MemoryStore() for s in self.identities}
+        self.sites = {s: self.session(s) for s in self.identities}
+        self.store = MemoryStore()
+        self.lead = Consortium(RUN, self.roster, CONFIG, self.policy)
+        self.server = ServerSession(self.lead, self.store)
+        self.announce()
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(self.identities)
+
+    def session(self, site: str, run: str = RUN) -> SiteSession:
+        me = Membership(run, site, self.identities[site], self.roster, CONFIG, self.policy)
+        return SiteSession(me, self.journals[site], self.secrets[site], clock=lambda: 1000)
+
+    def restart(self, site: str) -> SiteSession:
+        self.sites[site] = self.session(site)
+        return self.sites[site]
+
+    def announce(self, sites: Sequence[str] | None = None) -> None:
+        for site in sites or self.ids:
+            self.server.register(self.sites[site].announce(self.towers[site]), site)
+
+    def restart_server(self) -> ServerSession:
+        self.server = ServerSession(self.lead, self.store)
+        return self.server
+
+    def segment(self, tower: str = "shared", kind: str = "model", bits: int | None = None) -> Segment:
+        weight = sum(towers.get(tower, 0) for towers in self.towers.values())
+        if kind == "statistics":
+            entries = (Entry("count", 3, 1e9, 1), Entry("loss", 2, 1e6, 2.0**-20))
+            return Segment(f"{tower}-statistics", tower, "statistics", 64, entries, self.n)
+        entries = (Entry("layer.weight", self.length, 1.0), Entry("layer.bias", 2, 2.0))
+        return Segment(f"{tower}-model", tower, "model", bits or self.bits, entries, self.n, max(weight, 1))
+
+    def plan(self, exchange: int = 1, attempt: int = 1, **changes) -> Plan:
+        values = {
+            "base": self.ids,
+            "cohort": changes.get("base", self.ids),
+            "layout": (self.segment(), self.segment(kind="statistics")),
+            "model_digest": model_digest(exchange),
+            "training_digest": TRAINING,
+        }
+        return Plan(exchange, attempt, **(values | changes))
+
+    def vectors(self, site: str, layout: Sequence[Segment]) -> dict[str, dict[str, np.ndarray]]:
+        return {segment.name: self.values(site, segment) for segment in layout}
+
+    def values(self, site: str, segment: Segment) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self.ids.index(site), *segment.name.encode()])
+        if segment.kind == "model":
+            return {e.name: rng.uniform(-e.bound, e.bound, e.length) for e in segment.entries}
+        return {"count": rng.integers(-1000, 1000, 3), "loss": rng.integers(-(2**30), 2**30, 2) * 2.0**-20}
+
+    def accept(self, site: str, directive: bytes, plan: Plan):
+        return self.sites[site].accept(directive, plan.model_digest, plan.training_digest)
+
+    def protect(self, site: str, directive: bytes, plan: Plan):
+        """Accept, quantise and mask; returns what `fold` takes."""
+        context = self.accept(site, directive, plan)
+        session = self.sites[site]
+        return session.upload(context, session.quantise(context, self.vectors(site, context.layout)))
+
+    def collect(self, plan: Plan, uploaders: Sequence[str]) -> bytes:
+        """Open an attempt and fold the uploads of some sites."""
+        directive = self.server.open(plan)
+        for site in uploaders:
+            self.server.fold(*self.protect(site, directive, plan), site)
+        return directive
+
+    def unmask(self, answering: Sequence[str]) -> None:
+        """Run [SIGN] and UNMASK with the sites that still answer."""
+        request = self.server.sign_request()
+        if request is not None:
+            for site in answering:
+                self.server.endorse(self.sites[site].sign(request), site)
+        requests = self.server.unmask_requests()
+        for site in answering:
+            self.server.answer(self.sites[site].unmask(requests[site]), site)
+
+    def round(self, plan: Plan, uploaders: Sequence[str], answering: Sequence[str]):
+        self.collect(plan, uploaders)
+        self.server.close()
+        self.unmask(answering)
+        return self.server.finish()
+
+    def expected(self, segment: Segment, sites: Sequence[str]) -> dict[str, np.ndarray]:
+        """What the sum must be: the weighted mean of a model, the sum of a statistic."""
+        owners = [s for s in sites if segment.tower in self.towers[s]]
+        weights = {s: self.towers[s][segment.tower] if segment.kind == "model" else 1 for s in owners}
+        total = sum(weights.values()) if segment.kind == "model" else 1
+        values = {s: self.values(s, segment) for s in owners}
+        return {e.name: sum(weights[s] * values[s][e.name] for s in owners) / total for e in segment.entries}

@@ -1,0 +1,25 @@
+"""What docs/secure-aggregation.md states in numbers is what the code computes."""
+
+from pathlib import Path
+
+from fedhealth.secagg import rules
+from fedhealth.secagg.threshold import Policy, bounds, needs_signatures, smallest_split
+
+PAGE = Path(__file__).parents[3] / "docs" / "secure-aggregation.md"
+
+
+def test_the_table_of_thresholds():
+    table = PAGE.read_text().split("<!-- table: threshold -->")[1].split("\n\n")[0].strip().splitlines()
+    assert len(table) > 10
+    for row in table[2:]:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        limits = bounds(int(cells[0]), Policy())
+        n, t, c = limits.n, limits.threshold, limits.colluders
+        numbers = (n, c, limits.min_honest, t, n - t, smallest_split(n, t, c), t - c)
+        assert cells == [*map(str, numbers), "yes" if needs_signatures(limits, n, ()) else "no"]
+
+
+def test_every_rule_is_listed_and_has_its_function():
+    listed = {line.split("|")[1].strip() for line in PAGE.read_text().splitlines() if line.startswith("| R")}
+    functions = {name.split("_")[0].upper() for name in vars(rules) if name[0] == "r" and name[1].isdigit()}
+    assert listed == functions == {f"R{i}" for i in range(1, 10)}

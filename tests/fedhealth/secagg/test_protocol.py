@@ -1,0 +1,251 @@
+"""Whole rounds: whoever drops out, the sum is exact or there is none."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from fedhealth.secagg.layout import WEIGHT_ONE
+from fedhealth.secagg.quantize import error_bound
+from fedhealth.secagg.refusal import RefusedError
+from fedhealth.secagg.threshold import Policy
+from fedhealth.secagg.weights import announced_weight
+from tests.fedhealth.secagg.federation import Federation, name
+
+
+def assert_sums(federation, opened, plan, survivors):
+    """Compare every opened vector with the true mean or sum of the survivors."""
+    for segment in plan.layout:
+        if segment.name not in opened.vectors:
+            continue
+        owners = tuple(s for s in sorted(survivors) if segment.tower in federation.towers[s])
+        assert opened.contributors[segment.name] == owners
+        weight = sum(federation.towers[s][segment.tower] for s in owners)
+        assert opened.weights[segment.name] == weight / WEIGHT_ONE
+        expected = federation.expected(segment, survivors)
+        for entry in segment.entries:
+            found = opened.vectors[segment.name][entry.name]
+            if segment.kind == "statistics":
+                assert np.array_equal(found, expected[entry.name])
+            else:
+                bound = error_bound(segment, entry, len(owners), weight) + entry.bound * 2**-23
+                assert np.abs(found - expected[entry.name]).max() <= bound
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_every_pattern_of_dropouts(n):
+    """Each site stays away before its upload, between upload and unmask, during unmask, or not at all."""
+    federation, exchange = Federation(n, bits=20, length=2), 0
+    for fates in itertools.product(("never", "uploads", "answers"), repeat=n):
+        exchange += 1
+        uploaders = [site for site, fate in zip(federation.ids, fates, strict=True) if fate != "never"]
+        answering = [site for site, fate in zip(federation.ids, fates, strict=True) if fate == "answers"]
+        plan = federation.plan(exchange)
+        federation.collect(plan, uploaders)
+        threshold = federation.server.context.directive.threshold
+        if len(uploaders) < threshold:
+            with pytest.raises(RefusedError, match="uploads are fewer than") as caught:
+                federation.server.close()
+            assert caught.value.blame == tuple(s for s in federation.ids if s not in uploaders)
+            continue
+        federation.server.close()
+        federation.unmask(answering)
+        if len(answering) < threshold:
+            with pytest.raises(RefusedError, match="survivors answered"):
+                federation.server.finish()
+        else:
+            opened = federation.server.finish()
+            assert (set(opened.vectors), opened.left_out) == ({"shared-model", "shared-statistics"}, ())
+            assert_sums(federation, opened, plan, uploaders)
+
+
+@pytest.mark.parametrize("signing", range(5))
+def test_signatures_gate_the_unmask_requests(signing):
+    federation = Federation(4)
+    plan = federation.plan(signed=True)
+    federation.collect(plan, federation.ids)
+    federation.server.close()
+    for site in federation.ids[:signing]:
+        federation.server.endorse(federation.sites[site].sign(federation.server.sign_request()), site)
+    if signing < federation.server.context.directive.threshold:
+        with pytest.raises(RefusedError, match="too few survivors signed"):
+            federation.server.unmask_requests()
+    else:
+        requests = federation.server.unmask_requests()
+        for site in federation.ids:
+            federation.server.answer(federation.sites[site].unmask(requests[site]), site)
+        assert_sums(federation, federation.server.finish(), plan, federation.ids)
+
+
+@st.composite
+def rounds(draw):
+    n = draw(st.integers(3, 20))
+    towers = {}
+    for i in range(n):
+        examples = draw(st.sampled_from([0, 1, 3, 40, 700, 5000]))
+        towers[name(i)] = {"shared": announced_weight(examples)}
+        if draw(st.booleans()):
+            towers[name(i)]["labs"] = announced_weight(draw(st.sampled_from([0, 2, 90])))
+    fates = draw(st.lists(st.sampled_from(["never", "uploads", *["answers"] * 10]), min_size=n, max_size=n))
+    return towers, fates, draw(st.integers(16, 32)), draw(st.integers(0, 2))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(rounds())
+def test_random_rounds_are_exact_or_abort(case):
+    towers, fates, bits, raised = case
+    federation = Federation(len(towers), towers=towers, bits=bits)
+    layout = tuple(federation.segment(tower, kind) for tower in ("shared", "labs") for kind in ("model", "statistics"))
+    plan = federation.plan(layout=layout)
+    uploaders = [site for site, fate in zip(federation.ids, fates, strict=True) if fate != "never"]
+    answering = [site for site, fate in zip(federation.ids, fates, strict=True) if fate == "answers"]
+    federation.server.open(plan)
+    base = federation.server.context.directive.threshold
+    threshold = min(base + raised, federation.n)
+    plan = federation.plan(attempt=2, layout=layout, threshold=threshold)
+    limits = (federation.n - 1) // 3 + (2 if federation.n <= 5 else 3)
+    try:
+        opened = federation.round(plan, uploaders, answering)
+    except RefusedError:
+        assert len(answering) < threshold
+        return
+    assert len(answering) >= threshold
+    assert_sums(federation, opened, plan, uploaders)
+    owners = sum("labs" in towers[site] for site in uploaders)
+    weighs = any(towers[site].get("labs") for site in uploaders)
+    asked = sum("labs" in tower for tower in towers.values())
+    assert ("labs-statistics" in opened.vectors) == (owners >= limits)
+    assert ("labs-model" in opened.vectors) == (owners >= limits and weighs)
+    assert ("labs-model" in opened.left_out) == (asked >= limits and not (owners >= limits and weighs))
+
+
+def test_a_tower_with_too_few_owners_stays_closed_and_the_rest_goes_on():
+    # c = 2, min_honest = 3: five owners of eight sites suffice, four do not.
+    towers = {name(i): {"shared": WEIGHT_ONE} | ({"labs": WEIGHT_ONE} if i < 5 else {}) for i in range(8)}
+    federation = Federation(8, towers=towers)
+    plan = federation.plan(layout=(federation.segment(), federation.segment("labs")))
+    opened = federation.round(plan, federation.ids[1:], federation.ids[1:])
+    assert opened.left_out == ("labs-model",)
+    assert_sums(federation, opened, plan, federation.ids[1:])
+    plan = federation.plan(2, layout=plan.layout)
+    opened = federation.round(plan, federation.ids[:7], federation.ids[:7])
+    assert opened.contributors["labs-model"] == tuple(federation.ids[:5])
+    assert_sums(federation, opened, plan, federation.ids[:7])
+
+
+def test_survivors_that_can_open_nothing_are_not_asked():
+    towers = {name(i): {"shared": WEIGHT_ONE} | ({"labs": WEIGHT_ONE} if i < 5 else {}) for i in range(8)}
+    federation = Federation(8, towers=towers)
+    federation.collect(federation.plan(layout=(federation.segment("labs"),)), federation.ids[1:])
+    with pytest.raises(RefusedError, match="R1: no segment has enough owners"):
+        federation.server.close()
+
+
+def test_a_tower_of_one_site_is_not_even_asked_for():
+    towers = {name(i): {"shared": WEIGHT_ONE} | ({"labs": WEIGHT_ONE} if i == 2 else {}) for i in range(4)}
+    federation = Federation(4, towers=towers)
+    plan = federation.plan(layout=(federation.segment(), federation.segment("labs")))
+    opened = federation.round(plan, federation.ids, federation.ids)
+    assert [segment.name for segment in federation.server.context.layout] == ["shared-model"]
+    assert set(opened.vectors) == {"shared-model"}
+
+
+def test_a_failed_attempt_is_masked_again_without_new_training():
+    federation = Federation(5)
+    plan = federation.plan()
+    directive, kept = federation.server.open(plan), {}
+    for site in federation.ids:
+        context = federation.accept(site, directive, plan)
+        kept[site] = federation.sites[site].quantise(context, federation.vectors(site, context.layout))
+    for site in federation.ids[:3]:
+        federation.server.fold(*federation.sites[site].upload(context, kept[site]), site)
+    with pytest.raises(RefusedError, match="3 uploads are fewer than 4"):
+        federation.server.close()
+    plan = federation.plan(attempt=2, cohort=federation.ids[:4])
+    directive = federation.server.open(plan)
+    for site in federation.ids[:4]:
+        context = federation.accept(site, directive, plan)
+        federation.server.fold(*federation.sites[site].upload(context, kept[site]), site)
+    federation.server.close()
+    federation.unmask(federation.ids[:4])
+    assert_sums(federation, federation.server.finish(), plan, federation.ids[:4])
+
+
+def test_a_late_vector_is_accepted_into_a_later_round():
+    federation = Federation(5)
+    plan = federation.plan()
+    context = federation.accept("site-00", federation.server.open(plan), plan)
+    kept = federation.sites["site-00"].quantise(context, federation.vectors("site-00", context.layout))
+    for site in federation.ids[1:]:
+        federation.server.fold(*federation.protect(site, context.directive.to_bytes(), plan), site)
+    federation.server.close()
+    with pytest.raises(RefusedError, match="R6"):
+        federation.server.fold(*federation.sites["site-00"].upload(context, kept), "site-00")
+    plan = federation.plan(2)
+    directive = federation.server.open(plan)
+    context = federation.accept("site-00", directive, plan)
+    federation.server.fold(*federation.sites["site-00"].upload(context, kept), "site-00")
+    for site in federation.ids[1:]:
+        federation.server.fold(*federation.protect(site, directive, plan), site)
+    federation.server.close()
+    federation.unmask(federation.ids)
+    assert_sums(federation, federation.server.finish(), plan, federation.ids)
+
+
+def test_a_kept_vector_of_another_layout_or_weight_is_refused():
+    federation = Federation(3)
+    plan = federation.plan()
+    context = federation.accept("site-00", federation.server.open(plan), plan)
+    kept = federation.sites["site-00"].quantise(context, federation.vectors("site-00", context.layout))
+    plan = federation.plan(attempt=2, layout=(federation.segment(bits=24),))
+    context = federation.accept("site-00", federation.server.open(plan), plan)
+    with pytest.raises(RefusedError, match="another layout or weight"):
+        federation.sites["site-00"].upload(context, kept)
+
+
+def test_the_order_of_arrival_does_not_matter():
+    federation, results = Federation(5, bits=18), []
+    kept = {}
+    for exchange, order in enumerate((federation.ids, federation.ids[::-1]), start=1):
+        plan = federation.plan(exchange)
+        directive = federation.server.open(plan)
+        for site in order:
+            context = federation.accept(site, directive, plan)
+            if site not in kept:
+                kept[site] = federation.sites[site].quantise(context, federation.vectors(site, context.layout))
+            federation.server.fold(*federation.sites[site].upload(context, kept[site]), site)
+        federation.server.close()
+        federation.unmask(order[1:])
+        results.append(federation.server.finish(workers=exchange).vectors)
+    for segment, entries in results[0].items():
+        for entry, values in entries.items():
+            assert np.array_equal(values, results[1][segment][entry])
+
+
+def test_the_memory_of_the_lead_does_not_grow_with_the_sites():
+    federation = Federation(6, length=200_000)
+    plan = federation.plan()
+    directive = federation.server.open(plan)
+    tracemalloc.start()
+    held = []
+    for site in federation.ids:
+        federation.server.fold(*federation.protect(site, directive, plan), site)
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[-1] - held[0] < 4 * 200_000 / 4  # bytes: five more uploads, a quarter of one vector
+
+
+def test_a_stricter_site_policy_is_met_by_raising_the_threshold():
+    federation = Federation(5)
+    strict = Policy(min_sites=5)
+    federation.sites["site-00"].me = federation.sites["site-00"].me.__class__(
+        **(vars(federation.sites["site-00"].me) | {"policy": strict})
+    )
+    plan = federation.plan()
+    with pytest.raises(RefusedError, match="R8: threshold 4 is below 5"):
+        federation.protect("site-00", federation.server.open(plan), plan)
+    plan = federation.plan(2, threshold=5)
+    assert_sums(federation, federation.round(plan, federation.ids, federation.ids), plan, federation.ids)
