@@ -26,7 +26,7 @@ from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import write_atomic
 from fedhealth.training.features import with_features
-from fedhealth.training.loop import FitReport, Trainer, device_of
+from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of
 from fedhealth.training.predictions import ScoreCounts, count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
 from fedhealth.wire import ACCEPTANCE, GLOBAL, LOSS_UNIT, SAME_RELEASE, Acceptance, Directive, unpack, versions
@@ -81,6 +81,8 @@ class Institution:
     def accept(self, directive: Directive) -> RecordDict:
         """Answer the handshake."""
         reasons = [] if directive.digest == self.digest else ["the configuration differs from the lead's"]
+        if not reasons:
+            reasons = self.trainer.objections(self._task(directive), self._place(directive))
         weight = len(self.cohort.rows("train"))
         return RecordDict({ACCEPTANCE: Acceptance(self.site.name, tuple(reasons), weight, versions()).record()})
 
@@ -89,21 +91,28 @@ class Institution:
         self._check(directive)
         incoming = self._merge(content)
         statistics = _counts("validation", self._score("validation"))
-        rows = self.cohort.rows("train")
-        seed = _seed(self.config.seed, self.site.name, directive.round)
-        report = self.personalization.train(
-            LocalTask(self.model, self.trainer, self.examples, rows, self.config.training, self._kind, seed)
-        )
+        task, place = self._task(directive), self._place(directive)
+        report = self.personalization.train(LocalTask(task, self.trainer, place))
         self._keep(incoming)
-        update = self._update(incoming)
-        return self.upload.seal(directive, update, statistics | _fit_statistics(report))
+        released = self.trainer.release(statistics | _fit_statistics(report), task, place)
+        return self.upload.seal(directive, self._update(incoming), released)
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows."""
         self._check(directive)
         self._merge(content)
         statistics = _counts("validation", self._score("validation")) | _counts("test", self._score("test"))
-        return self.upload.seal(directive, {}, statistics)
+        released = self.trainer.release(statistics, self._task(directive), self._place(directive))
+        return self.upload.seal(directive, {}, released)
+
+    def _task(self, directive: Directive) -> Task:
+        rows = self.cohort.rows("train")
+        seed = _seed(self.config.seed, self.site.name, directive.round)
+        return Task(self.model, self.examples, rows, self.config.training, self._kind, seed)
+
+    def _place(self, directive: Directive) -> Place:
+        rounds = self.config.strategy.rounds
+        return Place(directive.run, self.site.name, self.site.folder, directive.round, rounds)
 
     @property
     def _kind(self) -> TaskKind:

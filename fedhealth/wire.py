@@ -111,7 +111,7 @@ class Acceptance:
 
 def pack(arrays: State) -> ArrayRecord:
     """Return named arrays as a Flower record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
 
 
 def unpack(record: ArrayRecord) -> State:

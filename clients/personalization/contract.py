@@ -6,29 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from fedhealth.config.schema import TaskKind, TrainingConfig
-from fedhealth.data.batches import Examples
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.training.loop import FitReport, Trainer
+from fedhealth.training.loop import FitReport, Place, Task, Trainer
 
 
 @dataclass(frozen=True)
 class LocalTask:
     """One round's work at a site: the model holds the incoming shared arrays and the site's private ones."""
 
-    model: MultimodalModel
+    task: Task
     trainer: Trainer
-    examples: Examples
-    rows: np.ndarray
-    training: TrainingConfig
-    kind: TaskKind
-    seed: int
+    place: Place
 
     def fit(self) -> FitReport:
         """Train the model in place."""
-        return self.trainer.fit(self.model, self.examples, self.rows, self.training, self.kind, self.seed)
+        return self.trainer.fit(self.task, self.place)
 
 
 class Personalization(Protocol):
@@ -37,5 +29,5 @@ class Personalization(Protocol):
     def shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
         """Return which of the trained arrays travel; the others stay in the site's private state."""
 
-    def train(self, task: LocalTask) -> FitReport:
+    def train(self, local: LocalTask) -> FitReport:
         """Train for one round."""

@@ -16,6 +16,6 @@ class NoPersonalization:
         """Return everything."""
         return list(trained)
 
-    def train(self, task: LocalTask) -> FitReport:
+    def train(self, local: LocalTask) -> FitReport:
         """Train the shared model."""
-        return task.fit()
+        return local.fit()

@@ -24,7 +24,7 @@ from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import RunDir, write_json
 from fedhealth.training.features import with_features
-from fedhealth.training.loop import PlainTrainer, device_of, steps_of
+from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of
 from fedhealth.training.metrics import Estimate, estimate
 from fedhealth.training.predictions import Predictions, predict, resampled, score
 from fedhealth.training.state import set_state
@@ -80,7 +80,7 @@ class Bench:
             [self.cohorts[site].rows("train") + start for site, start in zip(sites, starts, strict=False)]
         )
         work = replace(training, local_steps=steps, local_epochs=None)
-        PlainTrainer().fit(self.model, pooled, rows, work, self.config.data.task.kind, self.config.seed)
+        PlainTrainer().fit(Task(self.model, pooled, rows, work, self.config.data.task.kind, self.config.seed))
 
 
 def compare(job: Job, config: Config, run: RunDir) -> None:

@@ -138,7 +138,7 @@ def timeline(sites: Sequence[str], seconds: Mapping[tuple[str, int], float], fai
     last = max((number for _, number in (*seconds, *failed)), default=1)
     for (site, number), took in seconds.items():
         corner = (number - 0.46, sites.index(site) - 0.4)
-        axes.add_patch(Rectangle(corner, 0.92, 0.8, color=ACCENT, alpha=0.1 + 0.9 * took / slowest, linewidth=0))
+        axes.add_patch(Rectangle(corner, 0.92, 0.8, color=ACCENT, alpha=0.1 + 0.9 * (took / slowest), linewidth=0))
     for site, number in sorted(failed):
         axes.plot([number], [sites.index(site)], "x", color=ALERT, markersize=8, markeredgewidth=2)
     axes.set_xlim(0.4, last + 0.6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,9 @@ from fedhealth.models.multimodal import MultimodalModel
 _NO_CLASS = -100
 
 
+Statistics = dict[str, np.ndarray]
+
+
 @dataclass(frozen=True)
 class FitReport:
     """What a site did: optimizer steps, distinct examples it could draw from, mean loss per row."""
@@ -30,40 +34,71 @@ class FitReport:
     loss: float
 
 
-class Trainer(Protocol):
-    """Trains a model in place on some rows; `seed` decides order and dropout, never privacy noise."""
+@dataclass(frozen=True)
+class Place:
+    """Where and when a site trains: what a privacy budget is booked under.
 
-    def fit(
-        self,
-        model: MultimodalModel,
-        examples: Examples,
-        rows: np.ndarray,
-        training: TrainingConfig,
-        kind: TaskKind,
-        seed: int,
-    ) -> FitReport:
-        """Train and report."""
+    Attributes:
+        run: the run's id.
+        site: the site's name.
+        folder: the site's private folder, outliving the run.
+        round: the training round, from 1; 0 before training.
+        rounds: how many the run will have.
+
+    """
+
+    run: str
+    site: str
+    folder: Path
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on what. `seed` decides order and dropout, never privacy noise."""
+
+    model: MultimodalModel
+    examples: Examples
+    rows: np.ndarray
+    training: TrainingConfig
+    kind: TaskKind
+    seed: int
+
+
+class Trainer(Protocol):
+    """Trains a site's model in place, under some privacy promise."""
+
+    def objections(self, task: Task, place: Place) -> list[str]:
+        """Return why this site cannot take part in the whole run; empty if it can. Nothing is spent."""
+
+    def fit(self, task: Task, place: Place | None = None) -> FitReport:
+        """Train for one round and report."""
+
+    def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
+        """Return what of the statistics may leave the site, noised if the promise covers them."""
 
 
 class PlainTrainer:
     """Minibatch training without differential privacy."""
 
-    def fit(
-        self,
-        model: MultimodalModel,
-        examples: Examples,
-        rows: np.ndarray,
-        training: TrainingConfig,
-        kind: TaskKind,
-        seed: int,
-    ) -> FitReport:
-        """Train `model` for `steps_of(training)` optimizer steps on `rows`.
+    def objections(self, task: Task, place: Place) -> list[str]:
+        """Return nothing: nothing is promised."""
+        return []
+
+    def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
+        """Return the statistics as they are."""
+        return statistics
+
+    def fit(self, task: Task, place: Place | None = None) -> FitReport:
+        """Train for `steps_of(training)` optimizer steps.
 
         Raises:
             DataError: there are no rows.
             ModelError: the loss is not finite.
 
         """
+        model, examples, rows, training = task.model, task.examples, task.rows, task.training
         if not len(rows):
             raise DataError("There is no row to train on.", "Label some training rows.")
         model.train()
@@ -72,10 +107,10 @@ class PlainTrainer:
         steps = steps_of(training, len(rows))
         total = torch.zeros((), dtype=torch.float64)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            for chosen in islice(epochs(rows, training.batch_size, np.random.default_rng(seed)), steps):
+            torch.manual_seed(task.seed)
+            for chosen in islice(epochs(rows, training.batch_size, np.random.default_rng(task.seed)), steps):
                 batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
-                losses = row_losses(model(batch), examples.targets(chosen).to(device), kind)
+                losses = row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
                 optimizer.zero_grad(set_to_none=True)
                 losses.mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

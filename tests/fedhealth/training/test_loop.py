@@ -6,7 +6,7 @@ from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig
 from fedhealth.data.batches import Examples, Source
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import build_model
-from fedhealth.training.loop import PlainTrainer, device_of, row_losses, steps_of
+from fedhealth.training.loop import PlainTrainer, Task, device_of, row_losses, steps_of
 from fedhealth.training.predictions import predict, score
 
 ADAM = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.03}
@@ -47,7 +47,7 @@ def training(**changes):
 def fit(kind, examples=None, seed=0, rows=None, **changes):
     network, examples = model(kind), examples or toy(kind)
     rows = np.arange(len(examples.labels)) if rows is None else rows
-    report = PlainTrainer().fit(network, examples, rows, training(**changes), kind, seed)
+    report = PlainTrainer().fit(Task(network, examples, rows, training(**changes), kind, seed))
     return network, report
 
 
