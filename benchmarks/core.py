@@ -92,7 +92,9 @@ def _serve(sites: int, result: multiprocessing.connection.Connection) -> None:  
     def answer(message: Message, context: object) -> Message:
         if message.metadata.message_type == HANDSHAKE:
             name = names[message.metadata.dst_node_id - 1]
-            return Message(RecordDict({ACCEPTANCE: Acceptance(name, (), 100, "").record()}), reply_to=message)
+            return Message(
+                RecordDict({ACCEPTANCE: Acceptance(name, (), {"shared": 100}, "").record()}), reply_to=message
+            )
         reply = RecordDict({STATISTICS: pack({"train.examples": np.array([100]), "train.loss": np.array([1])})})
         if message.metadata.message_type == TRAIN:
             own.send(1)

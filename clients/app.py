@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from clients.institution import Institution, Site
 from fedhealth.job import Job, config_of
 from fedhealth.rundir import RunDir
-from fedhealth.wire import EVALUATE, HANDSHAKE, TRAIN, Directive, failure
+from fedhealth.wire import EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK, Directive, failure
 
 Answer = Callable[[Institution, Directive, RecordDict], RecordDict]
 
@@ -23,6 +23,8 @@ ANSWERS: dict[str, Answer] = {
     HANDSHAKE: lambda institution, directive, content: institution.accept(directive),
     TRAIN: lambda institution, directive, content: institution.fit(directive, content),
     EVALUATE: lambda institution, directive, content: institution.evaluate(directive, content),
+    SIGN: lambda institution, directive, content: institution.answer(directive, SIGN, content),
+    UNMASK: lambda institution, directive, content: institution.answer(directive, UNMASK, content),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +18,31 @@ from flwr.app import RecordDict
 from safetensors.numpy import load_file, save
 
 from clients.personalization.contract import LocalTask, Personalization
-from clients.upload.plain import PlainUpload
+from clients.upload.contract import Seat, Upload
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.batches import Examples, examples_of
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.rundir import write_atomic
+from fedhealth.rundir import PRIVATE, write_atomic
 from fedhealth.training.features import with_features
 from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of
 from fedhealth.training.predictions import ScoreCounts, count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
-from fedhealth.wire import ACCEPTANCE, GLOBAL, LOSS_UNIT, SAME_RELEASE, Acceptance, Directive, unpack, versions
+from fedhealth.training.towers import tower_of, training_rows
+from fedhealth.wire import (
+    ACCEPTANCE,
+    EVALUATE,
+    GLOBAL,
+    LOSS_UNIT,
+    SAME_RELEASE,
+    TRAIN,
+    Acceptance,
+    Directive,
+    unpack,
+    versions,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Institution:
         self.digest = digest
         self.personalization: Personalization = instantiate(config.personalization)
         self.trainer: Trainer = instantiate(config.privacy)
-        self.upload: PlainUpload = instantiate(config.secagg["site"])
+        self.upload: Upload = instantiate(config.secagg["site"])
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -83,27 +96,39 @@ class Institution:
         reasons = [] if directive.digest == self.digest else ["the configuration differs from the lead's"]
         if not reasons:
             reasons = self.trainer.objections(self._task(directive), self._place(directive))
-        weight = len(self.cohort.rows("train"))
-        return RecordDict({ACCEPTANCE: Acceptance(self.site.name, tuple(reasons), weight, versions()).record()})
+        weights, extra = self.upload.join(self._seat(directive), training_rows(self.cohort, self.model.modalities))
+        extra[ACCEPTANCE] = Acceptance(self.site.name, tuple(reasons), weights, versions()).record()
+        return extra
 
     def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the incoming model, train, and answer with the update and the statistics."""
-        self._check(directive)
-        incoming = self._merge(content)
+        incoming = self._incoming(directive, content)
+        ticket = self.upload.accept(self._seat(directive), TRAIN, directive, incoming, content)
+        if (again := ticket.kept()) is not None:
+            return again
+        local = {name for name in incoming if not ticket.sums(tower_of(name))}
+        set_state(self.model, incoming | self._private(kept=local | (self._trained - set(incoming))))
         statistics = _counts("validation", self._score("validation"))
         task, place = self._task(directive), self._place(directive)
         report = self.personalization.train(LocalTask(task, self.trainer, place))
-        self._keep(incoming)
+        self._keep(local | (self._trained - set(incoming)))
         released = self.trainer.release(statistics | _fit_statistics(report), task, place)
-        return self.upload.seal(directive, self._update(incoming), released)
+        after = get_state(self.model, [name for name in incoming if name not in local])
+        return ticket.seal({name: array - incoming[name] for name, array in after.items()}, released)
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows."""
-        self._check(directive)
-        self._merge(content)
+        incoming = self._incoming(directive, content)
+        ticket = self.upload.accept(self._seat(directive), EVALUATE, directive, incoming, content)
+        if (again := ticket.kept()) is not None:
+            return again
+        set_state(self.model, incoming | self._private(kept=self._trained))
         statistics = _counts("validation", self._score("validation")) | _counts("test", self._score("test"))
-        released = self.trainer.release(statistics, self._task(directive), self._place(directive))
-        return self.upload.seal(directive, {}, released)
+        return ticket.seal({}, self.trainer.release(statistics, self._task(directive), self._place(directive)))
+
+    def answer(self, directive: Directive, kind: str, content: RecordDict) -> RecordDict:
+        """Answer one of the upload's own messages."""
+        return self.upload.answer(self._seat(directive), kind, content)
 
     def _task(self, directive: Directive) -> Task:
         rows = self.cohort.rows("train")
@@ -118,38 +143,41 @@ class Institution:
     def _kind(self) -> TaskKind:
         return self.config.data.task.kind
 
-    @property
-    def _private(self) -> Path:
-        return self.site.folder / "private.safetensors"
+    @cached_property
+    def _trained(self) -> set[str]:
+        return set(trained_names(self.model))
 
-    def _check(self, directive: Directive) -> None:
+    def _seat(self, directive: Directive) -> Seat:
+        return Seat(directive.run, self.site.name, self.site.folder, self.digest)
+
+    def _incoming(self, directive: Directive, content: RecordDict) -> State:
+        """Return the incoming shared arrays.
+
+        Raises:
+            FederationError: the task belongs to another run, or the arrays to another model.
+
+        """
         if directive.digest != self.digest or self.site.name not in directive.cohort:
             raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
-
-    def _merge(self, content: RecordDict) -> State:
-        """Write the incoming shared arrays and the site's private ones into the model; return the shared."""
         incoming = unpack(content.array_records[GLOBAL])
-        expected = self.personalization.shared(self.model, trained_names(self.model))
-        if set(incoming) != set(expected):
+        if set(incoming) != set(self.personalization.shared(self.model, sorted(self._trained))):
             raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
-        private = load_file(self._private) if self._private.is_file() else {}
-        set_state(self.model, incoming | private)
         return incoming
+
+    def _private(self, kept: Set[str]) -> State:
+        """Return the arrays among `kept` that this site holds in its own folder."""
+        path = self.site.folder / PRIVATE
+        return {n: a for n, a in load_file(path).items() if n in kept} if path.is_file() else {}
 
     def _score(self, split: str) -> ScoreCounts:
         predictions = predict(self.model, self.examples, self.cohort.rows(split), self._kind)
         return count(predictions, self.config.evaluation.bins)
 
-    def _keep(self, incoming: State) -> None:
-        """Keep what is trained but not shared in the site's folder."""
-        private = [name for name in trained_names(self.model) if name not in incoming]
-        if private:
+    def _keep(self, names: Set[str]) -> None:
+        """Keep what is trained here but not part of the sum in the site's folder."""
+        if names:
             self.site.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomic(self._private, save(get_state(self.model, private)))
-
-    def _update(self, incoming: State) -> State:
-        after = get_state(self.model, list(incoming))
-        return {name: after[name] - array for name, array in incoming.items()}
+            write_atomic(self.site.folder / PRIVATE, save(get_state(self.model, sorted(names))))
 
 
 def _counts(split: str, counts: ScoreCounts) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedhealth.errors import ConfigError, FedhealthError
 
+PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share
 STATES = ("running", "completed", "failed", "stopped")
 
 

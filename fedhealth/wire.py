@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
@@ -19,6 +22,8 @@ SAME_RELEASE = "Use the same fedhealth release everywhere."
 HANDSHAKE = "query.handshake"
 TRAIN = "train.fit"
 EVALUATE = "evaluate.score"
+SIGN = "query.sign"  # secure aggregation: sign the list of survivors
+UNMASK = "query.unmask"  # secure aggregation: open the shares of the survivors' masks
 
 # Record names.
 DIRECTIVE = "directive"  # to the site: a Directive
@@ -26,7 +31,8 @@ GLOBAL = "global"  # to the site: the shared arrays
 ACCEPTANCE = "acceptance"  # to the lead: an Acceptance
 UPDATE = "update"  # to the lead: shared arrays after training minus before, float32
 STATISTICS = "statistics"  # to the lead: int64 vectors that may be summed
-REPORT = "report"  # to the lead: a SiteReport
+SECAGG = "secagg"  # both ways: secure aggregation's own messages, bytes
+SEALED = "sealed"  # to the lead: masked segments, uint8
 
 SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
 LOSS_UNIT = 2**20  # fixed point of sums of losses
@@ -82,31 +88,60 @@ class Directive:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A site's answer to the handshake: yes, or the reasons against; its name and training weight."""
+    """A site's answer to the handshake: yes, or the reasons against.
+
+    Attributes:
+        site: its name.
+        reasons: why it does not take part; empty if it does.
+        weights: by tower (and `shared`), what its update counts in the mean.
+        versions: of the packages that matter.
+
+    """
 
     site: str
     reasons: tuple[str, ...]
-    weight: int
+    weights: Mapping[str, float]
     versions: str
 
     def record(self) -> ConfigRecord:
         """Return it as a Flower record."""
-        return ConfigRecord({**asdict(self), "reasons": list(self.reasons)})
+        fields: dict[str, Any] = {"site": self.site, "versions": self.versions, "reasons": list(self.reasons)}
+        fields |= {"towers": list(self.weights), "weights": [float(weight) for weight in self.weights.values()]}
+        return ConfigRecord(fields)
 
     @staticmethod
     def parse(content: RecordDict) -> Acceptance:
         """Read it back.
 
         Raises:
-            FederationError: a record of another shape.
+            FederationError: a record of another shape, or weights that are no weights.
 
         """
         try:
-            record = content.config_records[ACCEPTANCE]
-            reasons = tuple(map(str, record["reasons"]))  # type: ignore[arg-type]
-            return Acceptance(str(record["site"]), reasons, int(record["weight"]), str(record["versions"]))  # type: ignore[arg-type]
+            record: Any = content.config_records[ACCEPTANCE]
+            reasons = tuple(map(str, record["reasons"]))
+            weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
+            found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]))
         except (KeyError, TypeError, ValueError) as fault:
             raise FederationError(f"A site's acceptance lacks or garbles {fault}.", SAME_RELEASE) from fault
+        if not all(0 <= weight < 2**40 for weight in found.weights.values()):
+            raise FederationError(f"Site {found.site!r} announced an impossible weight.", SAME_RELEASE)
+        return found
+
+
+def digest_of(arrays: State) -> bytes:
+    """Return the SHA-256 of named arrays: names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.data)
+    return digest.digest()
+
+
+def task_digest(kind: str, directive: Directive) -> bytes:
+    """Return the SHA-256 of what a site is told to do with the arrays."""
+    return hashlib.sha256(f"{kind}|{directive.digest}|{directive.round}".encode()).digest()
 
 
 def pack(arrays: State) -> ArrayRecord:

@@ -13,14 +13,17 @@ from safetensors.numpy import save
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.job import Job, config_of
-from fedhealth.models.multimodal import build_model
+from fedhealth.models.multimodal import build_model, output_width
 from fedhealth.rundir import RunDir, write_atomic, write_json
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
-from fedhealth.wire import pack, unpack
+from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
+from strategies.aggregation.contract import Aggregation
 from strategies.cohort import Cohort
 from strategies.federated import FederatedStrategy, Identity
 from strategies.statistics import counts_of
+
+SIDES = ("positives", "negatives")
 
 
 def build(job: Job | None = None) -> ServerApp:
@@ -53,11 +56,15 @@ def serve(grid: Grid, job: Job) -> None:
 def compose_strategy(config: Config, job: Job, folder: RunDir) -> FederatedStrategy:
     """Put the configured parts together."""
     lead = config.strategy
+    aggregation: Aggregation = instantiate(config.secagg["lead"])
+    aggregation.start(job.run, job.digest, folder.path)
     return FederatedStrategy(
         Identity(job.run, job.digest),
         Cohort(tuple(config.data.sites), lead.min_sites, lead.quorum),
-        aggregation=instantiate(config.secagg["lead"]),
-        server_optimizer=instantiate(lead.server_optimizer),
+        aggregation,
+        instantiate(lead.server_optimizer),
+        statistics=statistic_shapes(config),
+        attempts=lead.attempts,
         event=folder.event,
     )
 
@@ -66,6 +73,16 @@ def initial_state(config: Config) -> State:
     """Return the shared arrays that every run of this configuration and seed starts from."""
     model = build_model(config.model, config.data, config.seed)
     return get_state(model, trained_names(model))
+
+
+def statistic_shapes(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return, by message type, the vectors that an institution answers with (`clients.institution`)."""
+    histogram: tuple[int, ...] = (output_width(config.data), config.evaluation.bins)
+    scored: dict[str, dict[str, tuple[int, ...]]] = {
+        split: {f"{split}.{side}": histogram for side in SIDES} for split in ("validation", "test")
+    }
+    training: dict[str, tuple[int, ...]] = {"train.examples": (1,), "train.loss": (1,)}
+    return {TRAIN: training | scored["validation"], EVALUATE: scored["validation"] | scored["test"]}
 
 
 def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, object]:
@@ -83,11 +100,7 @@ def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, 
 
 def _histograms(counts: Mapping[str, ScoreCounts]) -> dict[str, np.ndarray]:
     """Return `<split>.positives` and `<split>.negatives`, each int64 [K, bins]."""
-    return {
-        f"{split}.{side}": getattr(summed, side)
-        for split, summed in counts.items()
-        for side in ("positives", "negatives")
-    }
+    return {f"{split}.{side}": getattr(summed, side) for split, summed in counts.items() for side in SIDES}
 
 
 app = build()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from fedhealth.errors import FederationError
+from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.wire import HANDSHAKE, Acceptance
+from strategies.aggregation.contract import Aggregation
 from strategies.rounds import Event, exchange, wait_for_nodes
 
 _JOIN_SECONDS = 60.0
@@ -42,18 +44,20 @@ class Cohort:
 
 @dataclass
 class Members:
-    """The sites that accepted: node id and announced weight by name."""
+    """The sites that accepted: node id and announced weights (by tower) by name."""
 
     nodes: dict[str, int] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def name_of(self, node: int) -> str:
         """Return the site at a node."""
         return next(name for name, known in self.nodes.items() if known == node)
 
 
-def gather(grid: Grid, cohort: Cohort, question: RecordDict, event: Event, timeout: float) -> Members:
-    """Ask every node whether it takes part; return those that accept.
+def gather(
+    grid: Grid, cohort: Cohort, aggregation: Aggregation, question: RecordDict, event: Event, timeout: float
+) -> Members:
+    """Ask every node whether it takes part; return those that accept and that the aggregation admits.
 
     Raises:
         FederationError: fewer accept than are needed, with each site's reasons.
@@ -73,8 +77,13 @@ def gather(grid: Grid, cohort: Cohort, question: RecordDict, event: Event, timeo
         elif answer.site not in cohort.sites or answer.site in members.nodes:
             declined[answer.site] = "not a site of this run, or its name is taken"
         else:
+            try:
+                aggregation.admit(answer.site, reply.message.content)
+            except FedhealthError as fault:
+                declined[answer.site] = fault.problem
+                continue
             members.nodes[answer.site] = reply.node
-            members.weights[answer.site] = float(answer.weight)
+            members.weights[answer.site] = answer.weights
     if len(members.nodes) < cohort.needed:
         reasons = "".join(f"\n  {site}: {why}" for site, why in declined.items())
         raise FederationError(

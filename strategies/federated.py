@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedhealth.errors import FederationError
+from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.training.state import State
-from fedhealth.wire import DIRECTIVE, EVALUATE, GLOBAL, TRAIN, Directive, pack, unpack
-from strategies.aggregation.contract import Aggregate, Aggregation
+from fedhealth.wire import DIRECTIVE, EVALUATE, GLOBAL, SECAGG, TRAIN, Directive, pack, unpack
+from strategies.aggregation.contract import Aggregate, Aggregation, AttemptFailedError, Round
 from strategies.cohort import Cohort, Members, gather
 from strategies.rounds import Event, Reply, exchange
 from strategies.server_optimizer import ServerOptimizer
@@ -43,6 +43,8 @@ class FederatedStrategy(Strategy):
         cohort: who must take part.
         aggregation: how answers become one update.
         server_optimizer: how the update becomes the next model.
+        statistics: by message type, the shape of every vector of statistics a site answers with.
+        attempts: how often a round is tried when too few sites answer for a secure sum.
         event: called for everything worth showing.
 
     Attributes:
@@ -56,12 +58,16 @@ class FederatedStrategy(Strategy):
         cohort: Cohort,
         aggregation: Aggregation,
         server_optimizer: ServerOptimizer,
+        statistics: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
+        attempts: int = 3,
         event: Event = lambda kind, **fields: None,
     ) -> None:
         self.identity = identity
         self.cohort = cohort
         self.aggregation = aggregation
         self.server_optimizer = server_optimizer
+        self.statistics = statistics or {}
+        self.attempts = attempts
         self.event = event
         self.final: dict[str, np.ndarray] = {}
         self._members = Members()
@@ -113,8 +119,8 @@ class FederatedStrategy(Strategy):
             self._join(grid, timeout=3600)
         self._arrays = unpack(arrays)
         directive = self._directive(server_round)
-        self.aggregation.open(directive, self._arrays, self._members.weights)
-        question = _question(directive, arrays, config)
+        secret = self.aggregation.open(self._attempt(TRAIN, directive, self._arrays, self._arrays))
+        question = _question(directive, arrays, config, secret)
         return [Message(question, node, TRAIN, group_id=str(server_round)) for node in self._members.nodes.values()]
 
     def aggregate_train(
@@ -138,7 +144,7 @@ class FederatedStrategy(Strategy):
         return None
 
     def _join(self, grid: Grid, timeout: float) -> None:
-        self._members = gather(grid, self.cohort, _question(self._directive(0)), self.event, timeout)
+        self._members = gather(grid, self.cohort, self.aggregation, _question(self._directive(0)), self.event, timeout)
 
     def _train(self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float) -> Aggregate:
         started = time.monotonic()
@@ -177,24 +183,42 @@ class FederatedStrategy(Strategy):
         config: ConfigRecord | None,
         timeout: float,
     ) -> Aggregate:
-        """Send `arrays` to the cohort and fold the answers, each an update of the shape of `expected`."""
-        group = str(directive.round)
-        self.aggregation.open(directive, expected, self._members.weights)
-        question = _question(directive, pack(arrays), config)
+        """Send `arrays` to the cohort and fold the answers; try again while nothing was opened and tries are left."""
+        packed = pack(arrays)
+        for attempt in range(self.attempts):
+            tried = replace(directive, attempt=attempt)
+            secret = self.aggregation.open(self._attempt(kind, tried, arrays, expected))
+            self._collect(grid, kind, tried, _question(tried, packed, config, secret), timeout)
+            try:
+                return self.aggregation.close(partial(self._ask, grid, directive, timeout))
+            except AttemptFailedError as fault:
+                self.event("attempt_failed", round=directive.round, attempt=attempt, reason=fault.problem)
+                failed = fault
+        raise failed
+
+    def _attempt(self, kind: str, directive: Directive, arrays: State, expected: State) -> Round:
+        return Round(kind, directive, arrays, expected, self.statistics.get(kind, {}), self._members.weights)
+
+    def _collect(self, grid: Grid, kind: str, directive: Directive, question: RecordDict, timeout: float) -> None:
+        """Ask the whole cohort and fold the answers as they come; name the silent."""
         silent = {self._members.nodes[site]: site for site in directive.cohort}
-        for reply in exchange(grid, kind, dict.fromkeys(silent, question), group, timeout):
+        for reply in exchange(grid, kind, dict.fromkeys(silent, question), str(directive.round), timeout):
             del silent[reply.node]
             self._fold(reply, directive.round)
         for site in silent.values():
             self.event("site_failed", round=directive.round, site=site, reason="no answer before the deadline")
 
-        def ask(more: str, questions: Mapping[str, RecordDict]) -> Iterator[tuple[str, RecordDict]]:
-            asked = {self._members.nodes[site]: content for site, content in questions.items()}
-            for reply in exchange(grid, more, asked, group, timeout):
-                if reply.message.has_content():
-                    yield self._members.name_of(reply.node), reply.message.content
-
-        return self.aggregation.close(ask)
+    def _ask(
+        self, grid: Grid, directive: Directive, timeout: float, kind: str, questions: Mapping[str, RecordDict]
+    ) -> Iterator[tuple[str, RecordDict]]:
+        """Ask some sites one more thing within a round."""
+        record = directive.record()
+        asked = {
+            self._members.nodes[site]: RecordDict({DIRECTIVE: record, **content}) for site, content in questions.items()
+        }
+        for reply in exchange(grid, kind, asked, str(directive.round), timeout):
+            if reply.message.has_content():
+                yield self._members.name_of(reply.node), reply.message.content
 
     def _fold(self, reply: Reply, number: int) -> None:
         """Fold one answer; a site that failed or does not fit is left out of the round and named."""
@@ -205,7 +229,7 @@ class FederatedStrategy(Strategy):
             return
         try:
             own = self.aggregation.add(site, reply.message.content)
-        except FederationError as fault:
+        except FedhealthError as fault:
             self.event("site_failed", round=number, site=site, reason=fault.problem)
             return
         costs = {"seconds": round(reply.seconds, 3), "sent": reply.sent, "received": reply.received}
@@ -218,11 +242,10 @@ class FederatedStrategy(Strategy):
 
 
 def _question(
-    directive: Directive, arrays: ArrayRecord | None = None, config: ConfigRecord | None = None
+    directive: Directive,
+    arrays: ArrayRecord | None = None,
+    config: ConfigRecord | None = None,
+    secret: ConfigRecord | None = None,
 ) -> RecordDict:
-    records: dict[str, Any] = {DIRECTIVE: directive.record()}
-    if arrays is not None:
-        records[GLOBAL] = arrays
-    if config:
-        records["config"] = config
-    return RecordDict(records)
+    records = {DIRECTIVE: directive.record(), GLOBAL: arrays, "config": config or None, SECAGG: secret}
+    return RecordDict({name: record for name, record in records.items() if record is not None})

@@ -10,7 +10,10 @@ from fedhealth.training.state import State
 
 
 class ServerOptimizer(Protocol):
-    """Turns the shared arrays and the mean update (a pseudo-gradient, ascending) into the next shared arrays."""
+    """Turns the shared arrays and the mean update (an ascending pseudo-gradient) into the next shared arrays.
+
+    Arrays that are not in the update stay as they are.
+    """
 
     def step(self, arrays: State, update: State) -> State:
         """Return the next shared arrays, same names, shapes and types."""
@@ -29,7 +32,6 @@ class Averaging:
 
     def step(self, arrays: State, update: State) -> State:
         """Return arrays + learning_rate x update."""
-        return {
-            name: (array + np.float32(self.learning_rate) * update[name]).astype(array.dtype)
-            for name, array in arrays.items()
-        }
+        rate = np.float32(self.learning_rate)
+        moved = {name: (arrays[name] + rate * change).astype(arrays[name].dtype) for name, change in update.items()}
+        return arrays | moved

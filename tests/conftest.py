@@ -131,6 +131,7 @@ def tiny_words() -> Callable[[Path], list[str]]:
             "evaluation.bootstrap=20",
             "comparison.alone=false",
             "comparison.centralised=false",
+            "secagg=off",
         ]
 
     return words

@@ -22,12 +22,12 @@ from fedhealth.data.batches import Examples, examples_of
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.rundir import RunDir, write_json
+from fedhealth.rundir import PRIVATE, RunDir, write_json
 from fedhealth.training.features import with_features
 from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of
 from fedhealth.training.metrics import Estimate, estimate
 from fedhealth.training.predictions import Predictions, predict, resampled, score
-from fedhealth.training.state import set_state
+from fedhealth.training.state import get_state, set_state
 
 METRIC = "auroc"
 FEDERATED = "federated"
@@ -58,13 +58,17 @@ class Bench:
         }
         return Bench(config, model, cohorts, inputs)
 
-    def test(self) -> dict[str, Predictions]:
-        """Score every site's test rows with the model as it is."""
-        kind = self.config.data.task.kind
-        return {
-            site: predict(self.model, self.examples[site], cohort.rows("test"), kind)
-            for site, cohort in self.cohorts.items()
-        }
+    def test(self, run: RunDir | None = None) -> dict[str, Predictions]:
+        """Score every site's test rows with the model as it is, and with what `run` left private at that site."""
+        kind, common = self.config.data.task.kind, get_state(self.model, list(self.model.state_dict()))
+        scored = {}
+        for site, cohort in self.cohorts.items():
+            private = run.site(site) / PRIVATE if run else None
+            own = load_file(private) if private and private.is_file() else {}
+            set_state(self.model, own)
+            scored[site] = predict(self.model, self.examples[site], cohort.rows("test"), kind)
+            set_state(self.model, {name: common[name] for name in own})
+        return scored
 
     def train_on(self, sites: list[str]) -> None:
         """Train a fresh model on the pooled training rows of `sites`."""
@@ -87,7 +91,7 @@ def compare(job: Job, config: Config, run: RunDir) -> None:
     """Train what `config.comparison` asks for and write comparison.json beside the federation's results."""
     bench = Bench.of(config)
     set_state(bench.model, load_file(run.path / "model.safetensors"))
-    predictions: dict[str, BySite] = {FEDERATED: bench.test()}
+    predictions: dict[str, BySite] = {FEDERATED: bench.test(run)}
     todo = [*_alternatives(config), *_modalities(config)]
     for done, name in enumerate(todo):
         run.event("comparing", name=name, done=done, total=len(todo))
@@ -160,7 +164,7 @@ def _modality(name: str, job: Job, config: Config, run: RunDir) -> BySite:
     folder.complete()
     bench = Bench.of(config_of(single))
     set_state(bench.model, load_file(folder.path / "model.safetensors"))
-    return bench.test()
+    return bench.test(folder)
 
 
 def _estimate(draws: np.ndarray) -> Estimate:

@@ -128,6 +128,7 @@ class StrategyConfig:
     rounds: int = 5
     min_sites: int | None = None
     quorum: float = 1.0
+    attempts: int = 3
     round_timeout: float = 3600.0
     server_optimizer: Any = MISSING
 

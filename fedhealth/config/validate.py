@@ -87,6 +87,7 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
     at_least_one = {
         "training.batch_size": training["batch_size"],
         "strategy.rounds": strategy["rounds"],
+        "strategy.attempts": strategy["attempts"],
         "data.image.size": data["image"]["size"],
         "model.dim": plain["model"]["dim"],
         "evaluation.bins": plain["evaluation"]["bins"],

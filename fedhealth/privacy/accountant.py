@@ -7,7 +7,7 @@ Opacus. PRV's own error bound is added, so the number is an upper bound. Gaussia
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -149,7 +149,7 @@ def _valid(delta: float) -> float:
     return delta
 
 
-def calibrate(target: float, delta: float, rate: float, steps: int) -> float:
+def calibrate(target: float, delta: float, rate: float, steps: int, beside: Sequence[Event] = ()) -> float:
     """Return the smallest sigma (within 0.5 %) with which the whole run stays within epsilon `target`.
 
     Args:
@@ -157,6 +157,7 @@ def calibrate(target: float, delta: float, rate: float, steps: int) -> float:
         delta: its delta.
         rate: sampling rate per step.
         steps: of all rounds together.
+        beside: what else the run releases, within the same target.
 
     Raises:
         PrivacyError: when no usable amount of noise reaches the target.
@@ -166,9 +167,9 @@ def calibrate(target: float, delta: float, rate: float, steps: int) -> float:
         raise PrivacyError(f"target epsilon {target} is not positive", "Set privacy.epsilon above 0.")
 
     def excess(sigma: float) -> float:
-        return math.log(epsilon([Event(sigma, rate, steps)], delta) / target)
+        return math.log(epsilon([Event(sigma, rate, steps), *beside], delta) / target)
 
-    high = _sigma_by_rdp(target, delta, rate, steps)
+    high = _sigma_by_rdp(target, delta, rate, steps, beside)
     low = high / 2
     at_high, at_low = excess(high), excess(low)
     while at_low < 0:
@@ -185,11 +186,11 @@ def calibrate(target: float, delta: float, rate: float, steps: int) -> float:
     return high
 
 
-def _sigma_by_rdp(target: float, delta: float, rate: float, steps: int) -> float:
+def _sigma_by_rdp(target: float, delta: float, rate: float, steps: int, beside: Sequence[Event]) -> float:
     """Return a sigma that is certainly enough."""
 
     def enough(sigma: float) -> bool:
-        return epsilon_online([Event(sigma, rate, steps)], delta) <= target
+        return epsilon_online([Event(sigma, rate, steps), *beside], delta) <= target
 
     high = 0.25
     while not enough(high):

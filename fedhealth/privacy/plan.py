@@ -28,6 +28,7 @@ class Request:
         sigma: more noise than the budget needs, if the lead wants it.
         delta: None for the site's own, 1 / (10 x bucketed cohort).
         max_rows: studies of one patient used in a step.
+        scores: share of the budget kept for one Gaussian release beside the training, the final model's scores.
 
     """
 
@@ -40,6 +41,7 @@ class Request:
     sigma: float | None = None
     delta: float | None = None
     max_rows: int = 4
+    scores: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class PrivacyPlan:
         normaliser: fixed and public divisor of every noised sum: rate x bucketed cohort.
         delta: of the guarantee.
         max_rows: studies of one patient used in a step.
+        scores: the release of the final model's scores, part of the run's cost; None without one.
 
     """
 
@@ -84,6 +87,7 @@ class PrivacyPlan:
     normaliser: float
     delta: float
     max_rows: int
+    scores: Event | None = None
 
     @property
     def std(self) -> float:
@@ -97,13 +101,18 @@ class PrivacyPlan:
 
     @property
     def run_event(self) -> Event:
-        """What the whole run costs."""
+        """What the training of the whole run costs."""
         return Event(self.sigma, self.rate, self.steps * self.rounds)
+
+    @property
+    def run_events(self) -> tuple[Event, ...]:
+        """Everything that the whole run costs."""
+        return (self.run_event, self.scores) if self.scores else (self.run_event,)
 
     @property
     def epsilon(self) -> float:
         """Epsilon of the whole run at the plan's delta."""
-        return epsilon([self.run_event], self.delta)
+        return epsilon(self.run_events, self.delta)
 
 
 def bucket(count: int) -> int:
@@ -140,7 +149,9 @@ def make_plan(request: Request, limits: Limits, cohort: int) -> PrivacyPlan:
     client = request.unit == "client"
     rate, steps = (1.0, 1) if client else (request.rate, request.steps)
     delta = request.delta if request.delta is not None else 1 / (10 * bucket(cohort))
-    needed = calibrate(min(request.epsilon, limits.epsilon), delta, rate, steps * request.rounds)
+    target = min(request.epsilon, limits.epsilon)
+    scores = _scores_event(target, delta, request.scores)
+    needed = calibrate(target, delta, rate, steps * request.rounds, (scores,) if scores else ())
     return PrivacyPlan(
         unit=request.unit,
         rate=rate,
@@ -151,4 +162,15 @@ def make_plan(request: Request, limits: Limits, cohort: int) -> PrivacyPlan:
         normaliser=1.0 if client else max(1.0, rate * bucket(cohort)),
         delta=delta,
         max_rows=request.max_rows if request.unit == "patient" else 1,
+        scores=scores,
     )
+
+
+def _scores_event(target: float, delta: float, share: float) -> Event | None:
+    """Return a single release that takes `share` of the squared signal-to-noise ratio which the target allows.
+
+    Gaussian releases add up in that measure, so the training's noise grows by about 1 / sqrt(1 - share).
+    """
+    if not 0 <= share < 1:
+        raise PrivacyError(f"a share of {share} for the scores is not in [0, 1)", "Use about 0.1.")
+    return Event(calibrate(target, delta, 1.0, 1) / math.sqrt(share), 1.0, 1) if share else None

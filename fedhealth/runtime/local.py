@@ -7,6 +7,7 @@ from hydra.utils import get_object
 
 from fedhealth.job import Job, config_of
 from fedhealth.runtime.grid import LocalGrid
+from fedhealth.runtime.rehearsal import rehearsal
 
 
 class LocalRuntime:
@@ -28,4 +29,5 @@ class LocalRuntime:
         """Run the job to its end."""
         server, client = get_object(self.server_app)(job), get_object(self.client_app)(job)
         grid = LocalGrid(client, config_of(job).data.sites, {})
-        server(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
+        with rehearsal(job):
+            server(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))

@@ -10,6 +10,7 @@ from hydra.utils import get_object
 
 from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
+from fedhealth.runtime.rehearsal import rehearsal
 
 
 class SimulationRuntime:
@@ -45,9 +46,10 @@ class SimulationRuntime:
         from flwr.simulation import run_simulation
 
         logging.getLogger("flwr").setLevel(logging.ERROR)  # its deprecation notice: `flwr run` leaves a server behind
-        run_simulation(
-            server_app=get_object(self.server_app)(job),
-            client_app=get_object(self.client_app)(job),
-            num_supernodes=len(config_of(job).data.sites),
-            backend_config={"client_resources": self.resources},
-        )
+        with rehearsal(job):
+            run_simulation(
+                server_app=get_object(self.server_app)(job),
+                client_app=get_object(self.client_app)(job),
+                num_supernodes=len(config_of(job).data.sites),
+                backend_config={"client_resources": self.resources},
+            )

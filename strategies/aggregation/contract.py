@@ -4,16 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
+from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.wire import Directive
 
 Ask = Callable[[str, Mapping[str, RecordDict]], Iterator[tuple[str, RecordDict]]]
 """Send one more message (its type, content by site) within the round and yield (site, answer) as they come."""
+
+Weights = Mapping[str, Mapping[str, float]]
+"""By site, then by tower (see `fedhealth.training.towers`)."""
+
+
+class AttemptFailedError(FederationError):
+    """This attempt gave no sum, but nothing was opened either: the same round may be tried again."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One attempt at a round.
+
+    Attributes:
+        kind: the message type, such as `train.fit`.
+        directive: what the sites are told.
+        incoming: the shared arrays they get.
+        expected: arrays an update must have (names, shapes); empty when only statistics are wanted.
+        statistics: shape of every vector of statistics.
+        weights: announced by the sites.
+
+    """
+
+    kind: str
+    directive: Directive
+    incoming: State
+    expected: State
+    statistics: Mapping[str, tuple[int, ...]]
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -21,37 +52,47 @@ class Aggregate:
     """What a round gave.
 
     Attributes:
-        update: mean of the sites' updates by weight, float32, the shape of the shared arrays.
+        update: mean of the sites' updates by weight, float32; without the towers that too few sites can train.
         statistics: int64 sums of the named vectors.
         sites: who is in it, sorted.
-        weight: their weights' sum.
 
     """
 
     update: State
     statistics: dict[str, np.ndarray]
     sites: tuple[str, ...]
-    weight: float
 
 
 class Aggregation(Protocol):
     """Folds one round's answers as they arrive; holds one sum, never a list of answers."""
 
-    def open(self, directive: Directive, arrays: State, weights: Mapping[str, float]) -> None:
-        """Begin a round: the incoming shared arrays and the announced weight of every site asked."""
+    def start(self, run: str, digest: str, folder: Path) -> None:
+        """Begin (or continue) a run whose lead keeps its state in `folder`."""
+
+    def admit(self, site: str, content: RecordDict) -> None:
+        """Take what a site's handshake brought.
+
+        Raises:
+            FedhealthError: it does not fit; the site is left out.
+
+        """
+
+    def open(self, attempt: Round) -> ConfigRecord | None:
+        """Begin an attempt; return a record that goes to every site with the question."""
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray] | None:
         """Fold one site's answer; return its own statistics where they may be seen.
 
         Raises:
-            FederationError: the answer does not fit; nothing of it was folded.
+            FedhealthError: the answer does not fit; nothing of it was folded.
 
         """
 
     def close(self, ask: Ask) -> Aggregate:
-        """End the round and return what it gave.
+        """End the attempt and return what it gave.
 
         Raises:
-            FederationError: no sum can be had.
+            AttemptFailedError: too few answered; try again.
+            FedhealthError: no sum can be had.
 
         """

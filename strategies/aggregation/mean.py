@@ -6,15 +6,16 @@ and one accumulator of the model's size is all the memory there is, however many
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from fedhealth.errors import FederationError
 from fedhealth.training.state import State
-from fedhealth.wire import SAME_RELEASE, STATISTICS, UPDATE, Directive, unpack
-from strategies.aggregation.contract import Aggregate, Ask
+from fedhealth.training.towers import tower_of
+from fedhealth.wire import SAME_RELEASE, STATISTICS, UPDATE, unpack
+from strategies.aggregation.contract import Aggregate, Ask, Round
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
 _LIMIT = 2.0**62  # what the sum of all sites may reach, in units of 1 / SCALE
@@ -22,13 +23,22 @@ _CHUNK = 1 << 18  # values converted at once: bounds the temporary memory
 
 
 class WeightedMean:
-    """Sum weight x update over the sites; divide once at the end."""
+    """Sum weight x update over the sites, tower by tower; divide once at the end.
 
-    def open(self, directive: Directive, arrays: State, weights: Mapping[str, float]) -> None:
+    A tower is weighted by the rows that had its modality: a site without notes does not dilute the text tower.
+    """
+
+    def start(self, run: str, digest: str, folder: Path) -> None:
+        """Begin a run: there is nothing to remember."""
+
+    def admit(self, site: str, content: RecordDict) -> None:
+        """Take a site in: there is nothing to check."""
+
+    def open(self, attempt: Round) -> None:
         """Begin a round."""
-        self._sums = {name: np.zeros(array.shape, np.int64) for name, array in arrays.items()}
-        self._weights = dict(weights)
-        self._ceiling = _LIMIT / max(1, len(weights))
+        self._sums = {name: np.zeros(array.shape, np.int64) for name, array in attempt.expected.items()}
+        self._weights = attempt.weights
+        self._ceiling = _LIMIT / max(1, len(attempt.weights))
         self._statistics: dict[str, np.ndarray] = {}
         self._sites: list[str] = []
 
@@ -36,9 +46,9 @@ class WeightedMean:
         """Fold one site's update and statistics."""
         record = content.array_records.get(UPDATE, ArrayRecord())
         self._check(site, record)
-        weight = self._weights[site]
         for name, array in record.items():
-            _add_scaled(self._sums[name].reshape(-1), array.numpy().reshape(-1), weight * SCALE)
+            if weight := self._weight(site, name):
+                _add_scaled(self._sums[name].reshape(-1), array.numpy().reshape(-1), weight * SCALE)
         statistics = unpack(content.array_records[STATISTICS]) if STATISTICS in content else {}
         for name, vector in statistics.items():
             self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
@@ -46,18 +56,19 @@ class WeightedMean:
         return statistics
 
     def close(self, ask: Ask) -> Aggregate:
-        """Divide the sums by the weight of those who answered."""
-        total = sum(self._weights[site] for site in self._sites)
-        if total <= 0:
-            raise FederationError("No site with training examples answered.", "Check the sites' data reports.")
+        """Divide each sum by the weight of those who answered."""
+        if not self._sites:
+            raise FederationError("No site answered.", "See the reasons above and the sites' own logs.")
         update: State = {}
         for name in list(self._sums):
+            total = sum(self._weight(site, name) for site in self._sites)
             summed = self._sums.pop(name)
-            update[name] = np.empty(summed.shape, np.float32)
-            flat, mean = summed.reshape(-1), update[name].reshape(-1)
-            for start in range(0, flat.size, _CHUNK):
-                mean[start : start + _CHUNK] = flat[start : start + _CHUNK] / (total * SCALE)
-        return Aggregate(update, self._statistics, tuple(sorted(self._sites)), total)
+            if total:
+                update[name] = _divided(summed, total * SCALE)
+        return Aggregate(update, self._statistics, tuple(sorted(self._sites)))
+
+    def _weight(self, site: str, name: str) -> float:
+        return self._weights[site].get(tower_of(name), 0.0)
 
     def _check(self, site: str, record: ArrayRecord) -> None:
         """Refuse a whole answer before any part of it is added."""
@@ -71,11 +82,19 @@ class WeightedMean:
             if values.shape != self._sums[name].shape or values.dtype != np.float32:
                 raise FederationError(f"Site {site!r} sent {name} as {values.dtype}{values.shape}.", SAME_RELEASE)
             peak = max(abs(float(values.max(initial=0.0))), abs(float(values.min(initial=0.0))))
-            if not peak * self._weights[site] * SCALE < self._ceiling:  # also true for NaN
+            if not peak * self._weight(site, name) * SCALE < self._ceiling:  # also true for NaN
                 raise FederationError(
                     f"Site {site!r} sent {name} with values up to {peak:g}.",
                     "Lower the learning rate; its training may have diverged.",
                 )
+
+
+def _divided(summed: np.ndarray, divisor: float) -> np.ndarray:
+    mean = np.empty(summed.shape, np.float32)
+    flat, out = summed.reshape(-1), mean.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        out[start : start + _CHUNK] = flat[start : start + _CHUNK] / divisor
+    return mean
 
 
 def _add_scaled(total: np.ndarray, values: np.ndarray, factor: float) -> None:

@@ -48,7 +48,7 @@ def test_the_handshake_tells_name_and_weight(ask, job):
     assert acceptance.site == "north"
     assert acceptance.reasons == ()
     site = site_of(LocalGrid(None, ["north"], {})._contexts[1], job)
-    assert acceptance.weight == len(institution_of(site, job).cohort.rows("train"))
+    assert acceptance.weights["shared"] == len(institution_of(site, job).cohort.rows("train"))
 
 
 def test_another_configuration_is_declined(ask, job):

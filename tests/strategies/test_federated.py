@@ -1,5 +1,7 @@
 """The round loop against sites made of a few lines: what it sends, folds, forgives and refuses."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
@@ -45,7 +47,7 @@ class Federation:
 
     def handshake(self, message, context):
         site = context.node_config["site"]
-        record = Acceptance(site, tuple(self.reasons.get(site, ())), 10, "").record()
+        record = Acceptance(site, tuple(self.reasons.get(site, ())), {"shared": 10}, "").record()
         return Message(RecordDict({ACCEPTANCE: record}), reply_to=message)
 
     def train(self, message, context):
@@ -147,10 +149,7 @@ def test_a_stock_server_app_can_start_it():
         strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging())
         context.result = strategy.start(grid, pack({"w": np.zeros(2, np.float32)}), num_rounds=1)
 
-    class Context:
-        run_config = {}
-
-    context = Context()
+    context = SimpleNamespace(run_config={})
     app(federation.grid, context)
     assert unpack(context.result.arrays)["w"].tolist() == [2.0, 2.0]
 

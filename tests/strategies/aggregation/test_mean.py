@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from fedhealth.errors import FederationError
 from fedhealth.wire import STATISTICS, UPDATE, Directive, pack
+from strategies.aggregation.contract import Round
 from strategies.aggregation.mean import WeightedMean
 
 DIRECTIVE = Directive("run", "digest", 1, 1, 0, ("a", "b", "c"))
+
+
+def opened(arrays, weights):
+    """A round in which every site owns the shared part with its weight, unless a weight says more."""
+    weights = {site: w if isinstance(w, dict) else {"shared": w} for site, w in weights.items()}
+    aggregation = WeightedMean()
+    aggregation.open(Round("train.fit", DIRECTIVE, arrays, arrays, {}, weights))
+    return aggregation
 
 
 def answer(values, **statistics):
@@ -20,9 +29,8 @@ def answer(values, **statistics):
 
 
 def mean_of(answers, weights, order):
-    aggregation = WeightedMean()
     size = len(next(iter(answers.values())))
-    aggregation.open(DIRECTIVE, {"w": np.zeros(size, np.float32)}, weights)
+    aggregation = opened({"w": np.zeros(size, np.float32)}, weights)
     for site in order:
         aggregation.add(site, answer(answers[site], n=[1]))
     return aggregation.close(lambda kind, questions: iter(()))
@@ -37,7 +45,6 @@ def test_it_is_the_weighted_mean(sites, weights):
     result = mean_of(answers, dict(zip("abc", map(float, weights), strict=True)), "abc")
     expected = np.average(np.array(sites, np.float64), weights=weights)
     assert result.update["w"][0] == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    assert result.weight == sum(weights)
     assert result.statistics["n"].tolist() == [3]
 
 
@@ -67,8 +74,7 @@ def test_a_site_that_is_silent_does_not_count():
     ],
 )
 def test_what_does_not_fit_is_refused_whole(content, words):
-    aggregation = WeightedMean()
-    aggregation.open(DIRECTIVE, {"w": np.zeros(2, np.float32)}, {"a": 1.0, "b": 1.0})
+    aggregation = opened({"w": np.zeros(2, np.float32)}, {"a": 1.0, "b": 1.0})
     with pytest.raises(FederationError, match=words):
         aggregation.add("a", content)
     aggregation.add("b", answer([1, 2]))
@@ -76,17 +82,30 @@ def test_what_does_not_fit_is_refused_whole(content, words):
 
 
 def test_nobody_answers_twice_or_uninvited():
-    aggregation = WeightedMean()
-    aggregation.open(DIRECTIVE, {"w": np.zeros(1, np.float32)}, {"a": 1.0})
+    aggregation = opened({"w": np.zeros(1, np.float32)}, {"a": 1.0})
     aggregation.add("a", answer([1]))
     for site in ("a", "stranger"):
         with pytest.raises(FederationError, match="twice or was not asked"):
             aggregation.add(site, answer([1]))
 
 
-def test_without_any_weight_there_is_no_model():
-    aggregation = WeightedMean()
-    aggregation.open(DIRECTIVE, {"w": np.zeros(1, np.float32)}, {"a": 0.0})
-    aggregation.add("a", answer([1]))
-    with pytest.raises(FederationError, match="No site with training examples"):
-        aggregation.close(lambda kind, questions: iter(()))
+def test_without_any_answer_there_is_no_model():
+    with pytest.raises(FederationError, match="No site answered"):
+        opened({"w": np.zeros(1, np.float32)}, {"a": 1.0}).close(lambda kind, questions: iter(()))
+
+
+def test_a_site_without_notes_does_not_dilute_the_text_tower():
+    names = ("towers.text.encoder.w", "towers.text.missing.weight", "fusion.w")
+    arrays = {name: np.zeros(1, np.float32) for name in names}
+    aggregation = opened(arrays, {"a": {"shared": 1.0, "text": 3.0}, "b": {"shared": 1.0}})
+    for site, value in (("a", 2.0), ("b", 4.0)):
+        aggregation.add(site, RecordDict({UPDATE: pack({name: np.array([value], np.float32) for name in names})}))
+    update = aggregation.close(lambda kind, questions: iter(())).update
+    assert [update[name].item() for name in names] == pytest.approx([2.0, 3.0, 3.0])
+
+
+def test_a_tower_that_nobody_can_train_is_left_out():
+    arrays = {"towers.text.encoder.w": np.zeros(1, np.float32), "fusion.w": np.zeros(1, np.float32)}
+    aggregation = opened(arrays, {"a": {"shared": 1.0}})
+    aggregation.add("a", RecordDict({UPDATE: pack({name: np.ones(1, np.float32) for name in arrays})}))
+    assert set(aggregation.close(lambda kind, questions: iter(())).update) == {"fusion.w"}

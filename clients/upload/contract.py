@@ -1,0 +1,55 @@
+"""What the institution asks of an upload: how its answers leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from flwr.app import RecordDict
+
+from fedhealth.training.state import State
+from fedhealth.wire import Directive
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A site's place in a run: the run's id, the site's name and private folder, the configuration's digest."""
+
+    run: str
+    site: str
+    folder: Path
+    digest: str
+
+
+class Ticket(Protocol):
+    """One accepted attempt."""
+
+    def sums(self, tower: str) -> bool:
+        """Return whether this site's update of a tower goes into the sum; otherwise the tower stays local."""
+
+    def kept(self) -> RecordDict | None:
+        """Return the answer again if this round's training is already done, None if there is training to do."""
+
+    def seal(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
+        """Return the records of the answer."""
+
+
+class Upload(Protocol):
+    """Open or sealed."""
+
+    def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
+        """Return the weights to announce for training rows by tower, and what goes with the acceptance."""
+
+    def accept(self, seat: Seat, kind: str, directive: Directive, incoming: State, content: RecordDict) -> Ticket:
+        """Agree to an attempt before any work is done for it.
+
+        Raises:
+            FedhealthError: the lead asks for something that would reveal a single site.
+
+        """
+
+    def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
+        """Answer one of the upload's own messages."""

@@ -1,0 +1,169 @@
+"""Secure aggregation at the lead: sums and nothing else. The protocol is `fedhealth.secagg`; this drives it.
+
+See docs/secure-aggregation.md. The lead never holds one site's update, counts or metrics in the clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from fedhealth.errors import FederationError, SecureAggregationError
+from fedhealth.secagg.layout import Entry, Layout, model_segment, statistics_segment
+from fedhealth.secagg.messages import Announcement
+from fedhealth.secagg.server import Consortium, Plan
+from fedhealth.secagg.server_session import ServerSession
+from fedhealth.secagg.store import FileStore
+from fedhealth.secagg.threshold import Policy
+from fedhealth.secagg.unmasking import Opened
+from fedhealth.site.identity import load_roster
+from fedhealth.training.state import State
+from fedhealth.training.towers import SHARED, tower_of
+from fedhealth.wire import SAME_RELEASE, SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, unpack
+from strategies.aggregation.contract import Aggregate, Ask, AttemptFailedError, Round
+
+STATISTICS_SEGMENT = "statistics"
+STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62
+_UNMASK_TRIES = 3
+
+
+class SecureSum:
+    """Secure aggregation of updates (weighted mean by tower) and statistics (exact sums).
+
+    Args:
+        bits: on the wire for each value of the model, 16 to 32.
+        bound: largest change of one value that a site may send in a round.
+        clamp_share: share of a layer's values that may lie beyond it and are clamped; 0 refuses instead.
+        colluders: sites assumed to collude with the lead; null takes (n - 1) // 3.
+        min_honest: honest contributions that must hide each other; null takes 3 (2 up to five sites).
+        min_sites: smallest sum ever opened.
+
+    """
+
+    def __init__(
+        self,
+        bits: int = 32,
+        bound: float = 8.0,
+        clamp_share: float = 0.0,
+        colluders: int | None = None,
+        min_honest: int | None = None,
+        min_sites: int = 3,
+    ) -> None:
+        self.bits, self.bound, self.clamp_share = bits, bound, clamp_share
+        self.policy = Policy(colluders, min_honest, min_sites)
+
+    def start(self, run: str, digest: str, folder: Path) -> None:
+        """Begin or continue a run."""
+        lead = Consortium(run, load_roster(folder), bytes.fromhex(digest), self.policy)
+        self._session = ServerSession(lead, FileStore(folder / "secagg"))
+
+    def admit(self, site: str, content: RecordDict) -> None:
+        """Register a site's announcement, which must be signed by the identity of that name."""
+        found = self._session.register(_bytes(content, "announcement", site), site)
+        if found.site != site:
+            raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
+
+    def open(self, attempt: Round) -> ConfigRecord:
+        """Write the attempt's TRAIN: who, what layout, under which context."""
+        directive = attempt.directive
+        self._round = attempt
+        plan = Plan(
+            exchange=directive.exchange,
+            attempt=directive.attempt + 1,
+            base=directive.cohort,
+            cohort=directive.cohort,
+            layout=self._layout(attempt),
+            model_digest=digest_of(attempt.incoming),
+            training_digest=task_digest(attempt.kind, directive),
+        )
+        return ConfigRecord({"train": self._session.open(plan)})
+
+    def add(self, site: str, content: RecordDict) -> None:
+        """Fold a masked upload."""
+        head = _bytes(content, "head", site)
+        if SEALED not in content.array_records:
+            raise FederationError(f"Site {site!r} sent no masked segments.", SAME_RELEASE)
+        self._session.fold(head, unpack(content.array_records[SEALED]), site)
+
+    def close(self, ask: Ask) -> Aggregate:
+        """Fix the survivors, have the sum of their masks opened, and read the sum."""
+        try:
+            survivors = self._session.close()
+        except SecureAggregationError as fault:
+            raise AttemptFailedError(fault.problem, fault.advice) from fault
+        self._sign(ask)
+        self._unmask(ask)
+        opened = self._session.finish()
+        update: State = {}
+        for segment, arrays in opened.vectors.items():
+            if segment != STATISTICS_SEGMENT:
+                update |= {n: a.reshape(self._round.expected[n].shape).astype(np.float32) for n, a in arrays.items()}
+        return Aggregate(update, self._statistics(opened), survivors)
+
+    def _sign(self, ask: Ask) -> None:
+        request = self._session.sign_request()
+        if request is None:
+            return
+        question = _record(request)
+        for site, content in ask(SIGN, dict.fromkeys(self._session.context.cohort, question)):
+            if self._session.endorse(_bytes(content, "answer", site), site):
+                return
+
+    def _unmask(self, ask: Ask) -> None:
+        """Ask the survivors until enough have answered; the same list every time."""
+        waiting = {site: _record(request) for site, request in self._session.unmask_requests().items()}
+        done = False
+        for _ in range(_UNMASK_TRIES):
+            for site, content in ask(UNMASK, dict(waiting)):
+                del waiting[site]
+                done = self._session.answer(_bytes(content, "answer", site), site) or done
+            if done:
+                return
+        raise SecureAggregationError(
+            f"Too few sites opened their shares: {', '.join(sorted(waiting))} did not answer.",
+            "See their own logs; nothing of this round was opened.",
+        )
+
+    def _layout(self, attempt: Round) -> Layout:
+        """Return a segment for each tower of the update and one for the statistics."""
+        sites = len(self._session.members)
+        towers = sorted({tower_of(name) for name in attempt.expected})
+        segments = [
+            model_segment(
+                tower,
+                tower,
+                {name: array.size for name, array in sorted(attempt.expected.items()) if tower_of(name) == tower},
+                bound=self.bound,
+                bits=self.bits,
+                sites=sites,
+                normaliser=max(1, _announced(self._session.members, tower)),
+                clamp_share=self.clamp_share,
+            )
+            for tower in towers
+        ]
+        lengths = {name: int(np.prod(shape)) for name, shape in sorted(attempt.statistics.items())}
+        entries = tuple(Entry(name, length, STATISTICS_BOUND, 1.0) for name, length in lengths.items())
+        return (*segments, statistics_segment(STATISTICS_SEGMENT, SHARED, entries, sites=sites))
+
+    def _statistics(self, opened: Opened) -> dict[str, np.ndarray]:
+        sums = opened.vectors.get(STATISTICS_SEGMENT, {})
+        return {name: np.asarray(sums[name], np.int64).reshape(self._round.statistics[name]) for name in sums}
+
+
+def _announced(members: Mapping[str, Announcement], tower: str) -> int:
+    return sum(weight for member in members.values() for name, weight in member.towers if name == tower)
+
+
+def _record(message: bytes) -> RecordDict:
+    return RecordDict({SECAGG: ConfigRecord({"message": message})})
+
+
+def _bytes(content: RecordDict, key: str, site: str) -> bytes:
+    record = content.config_records.get(SECAGG)
+    value = record.get(key) if record is not None else None
+    if not isinstance(value, bytes):
+        raise FederationError(f"Site {site!r} sent no {key} for secure aggregation.", "Use secagg=on at every site.")
+    return value

@@ -1,0 +1,175 @@
+"""Secure aggregation as the product runs it: real institutions, the real lead, messages through Flower's grid."""
+
+import json
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+from safetensors.numpy import load_file
+
+import clients.app
+from fedhealth.config.compose import compose
+from fedhealth.errors import SecureAggregationError
+from fedhealth.launch import launch
+from fedhealth.rundir import PRIVATE, RunDir
+from fedhealth.site.identity import secrets_folder
+from fedhealth.wire import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
+
+SIX = tuple(f"site-{number}" for number in range(6))
+
+
+@pytest.fixture(scope="module")
+def six_hospitals(tmp_path_factory, site_writer):
+    root = tmp_path_factory.mktemp("six")
+    for seed, site in enumerate(SIX):
+        site_writer(root, site, seed=seed)
+    return root
+
+
+@pytest.fixture
+def run(good_hospitals, tiny_words, tmp_path):
+    def start(name, *words, root=good_hospitals):
+        words = [*tiny_words(root), *words]
+        folder = RunDir(tmp_path / name)
+        launch(compose(words), words, folder)
+        return folder
+
+    return start
+
+
+@pytest.fixture
+def replies(monkeypatch):
+    """Record every answer that leaves a site; `drop` decides whose answers get lost."""
+    seen = []
+    lost = []
+    genuine = clients.app.answer
+
+    def watched(message, context, job):
+        kind, site = message.metadata.message_type, context.node_config["site"]
+        reply = genuine(message, context, job)
+        seen.append((kind, site, reply))
+        if any(rule(kind, site, len([s for s in seen if s[0] == kind and s[1] == site])) for rule in lost):
+            return Message(Error(1, "lost"), reply_to=message)
+        return reply
+
+    monkeypatch.setattr(clients.app, "answer", watched)
+    watched.seen, watched.lost = seen, lost
+    return watched
+
+
+def model(folder):
+    return load_file(folder.path / "model.safetensors")
+
+
+def distance(first, second):
+    one, other = model(first), model(second)
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+@pytest.mark.parametrize(("bits", "bound", "error"), [(32, 8.0, 1e-6), (16, 0.5, 2e-3)])
+def test_it_gives_the_model_of_the_open_run(run, bits, bound, error):
+    # SGD, since Adam turns a rounding of 1e-9 in a gradient near zero into a whole step.
+    words = ["training=sgd", "training.optimizer.lr=0.05"]
+    plain = run("plain", *words)
+    words += ["secagg=on", "secagg.weights=exact", f"secagg.bits={bits}", f"secagg.bound={bound}"]
+    sealed = run(f"sealed-{bits}", *words)
+    assert 0.0 < distance(plain, sealed) <= error
+    one, other = (json.loads((folder.path / "evaluation.json").read_text()) for folder in (plain, sealed))
+    assert one["test"]["studies"] == other["test"]["studies"]
+    assert one["test"]["positives"] == other["test"]["positives"]
+
+
+def test_nothing_but_masked_words_leaves_a_site(run, replies):
+    folder = run("sealed", "secagg=on")
+    for kind, _, reply in replies.seen:
+        assert not {UPDATE, STATISTICS} & set(reply.content), kind
+        assert all(name in ("acceptance", "secagg", SEALED) for name in reply.content)
+    masked = [reply.content[SEALED] for kind, _, reply in replies.seen if kind == TRAIN]
+    words = np.concatenate([array.numpy().ravel() for record in masked for array in record.values()])
+    counts = np.bincount(words, minlength=256)
+    assert counts.std() / counts.mean() < 4 / np.sqrt(counts.mean())  # the bytes of a mask are uniform
+    answered = [event for event in folder.events()[0] if event["event"] == "site_answered"]
+    assert answered
+    assert all(event["own"] is None for event in answered)
+
+
+def test_weights_are_announced_in_coarse_buckets(run, replies):
+    run("sealed", "secagg=on")
+    announced = [reply.content["acceptance"]["weights"] for kind, _, reply in replies.seen if kind == "query.handshake"]
+    steps = 2 * np.log2(np.array(sum(announced, [])))
+    assert np.allclose(steps, np.round(steps), atol=1e-3)
+
+
+def test_a_site_that_drops_before_upload_costs_its_own_part_only(run, replies, six_hospitals):
+    replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "site-2" and nth == 2)
+    sites = f"data.sites=[{','.join(SIX)}]"
+    folder = run("dropped", "secagg=on", sites, "strategy.quorum=0.8", "strategy.min_sites=5", root=six_hospitals)
+    completed = [event for event in folder.events()[0] if event["event"] == "round_completed"]
+    assert [len(event["sites"]) for event in completed] == [6, 5]
+
+
+def test_a_site_that_drops_before_unmasking_is_still_in_the_sum(run, replies, six_hospitals):
+    replies.lost.append(lambda kind, site, nth: kind == UNMASK and site == "site-4")
+    sites = f"data.sites=[{','.join(SIX)}]"
+    folder = run("late", "secagg=on", sites, root=six_hospitals)
+    completed = [event for event in folder.events()[0] if event["event"] == "round_completed"]
+    assert [len(event["sites"]) for event in completed] == [6, 6]
+
+
+def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeypatch):
+    trained = []
+    from fedhealth.training.loop import PlainTrainer
+
+    fit = PlainTrainer.fit
+    monkeypatch.setattr(PlainTrainer, "fit", lambda self, task, place=None: trained.append(1) or fit(self, task, place))
+    replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south" and nth == 1)
+    folder = run("again", "secagg=on", "strategy.rounds=1")
+    failed = [event for event in folder.events()[0] if event["event"] == "attempt_failed"]
+    assert len(failed) == 1
+    assert len(trained) == 3
+    uploads = [reply for kind, site, reply in replies.seen if kind == TRAIN and site == "north"]
+    first, second = (np.concatenate([a.numpy() for a in reply.content[SEALED].values()]) for reply in uploads)
+    assert (first == second).mean() < 0.05  # fresh masks
+
+
+def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path):
+    replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south")
+    with pytest.raises(Exception, match="survivors|too few|fewer"):
+        run("aborted", "secagg=on")
+    assert RunDir(tmp_path / "aborted").about["state"] == "failed"
+    assert not [s for s in replies.seen if s[0] == UNMASK]
+
+
+def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
+    with pytest.raises(SecureAggregationError, match="too few") as caught:
+        run("two", "secagg=on", "data.sites=[north,south]")
+    assert caught.value.advice
+
+
+def test_a_value_beyond_the_bound_names_the_layer_in_the_sites_log(run, tmp_path):
+    with pytest.raises(Exception, match="3 are needed|fewer than|survivors"):
+        run("narrow", "secagg=on", "secagg.bound=1e-6")
+    assert "towers." in (tmp_path / "narrow" / "fedhealth.log").read_text()
+
+
+def test_a_tower_with_one_owner_stays_local(run, site_writer, table_writer, tmp_path):
+    root = tmp_path / "hospitals"
+    for seed, site in enumerate(("north", "south", "east")):
+        rows = site_writer(root, site, seed=seed)
+        if site != "north":
+            table_writer(root / site / "manifest.csv", [row | {"crp": "", "ldh": ""} for row in rows])
+    folder = run("local-tower", "secagg=on", root=root)
+    private = {site: folder.site(site) / PRIVATE for site in ("north", "south", "east")}
+    names = set(load_file(private["north"]))
+    assert names
+    assert all(name.startswith("towers.tabular.") and ".missing." not in name for name in names)
+    initial = run("untrained", "secagg=on", "training.optimizer.lr=0", root=root)
+    assert all(np.array_equal(model(folder)[name], model(initial)[name]) for name in names)
+    assert any(not np.array_equal(load_file(private["north"])[name], model(folder)[name]) for name in names)
+
+
+def test_secrets_are_gone_when_the_run_is_over_and_keys_are_private(run):
+    folder = run("sealed", "secagg=on")
+    site = folder.site("north")
+    assert not secrets_folder(folder.about["run"], "north", site).exists()
+    assert (site / "identity.key").stat().st_mode & 0o777 == 0o600
