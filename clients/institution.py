@@ -96,7 +96,8 @@ class Institution:
         reasons = [] if directive.digest == self.digest else ["the configuration differs from the lead's"]
         if not reasons:
             reasons = self.trainer.objections(self._task(directive), self._place(directive))
-        weights, extra = self.upload.join(self._seat(directive), training_rows(self.cohort, self.model.modalities))
+        rows = self.trainer.weights(training_rows(self.cohort, self.model.modalities))
+        weights, extra = self.upload.join(self._seat(directive), rows)
         extra[ACCEPTANCE] = Acceptance(self.site.name, tuple(reasons), weights, versions()).record()
         return extra
 
@@ -114,7 +115,8 @@ class Institution:
         self._keep(local | (self._trained - set(incoming)))
         released = self.trainer.release(statistics | _fit_statistics(report), task, place)
         after = get_state(self.model, [name for name in incoming if name not in local])
-        return ticket.seal({name: array - incoming[name] for name, array in after.items()}, released)
+        update = {name: array - incoming[name] for name, array in after.items()}
+        return ticket.seal(self.trainer.protect(update, task, place), released)
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows."""
@@ -170,7 +172,8 @@ class Institution:
         return {n: a for n, a in load_file(path).items() if n in kept} if path.is_file() else {}
 
     def _score(self, split: str) -> ScoreCounts:
-        predictions = predict(self.model, self.examples, self.cohort.rows(split), self._kind)
+        rows = self.trainer.scored(self.examples, self.cohort.rows(split))
+        predictions = predict(self.model, self.examples, rows, self._kind)
         return count(predictions, self.config.evaluation.bins)
 
     def _keep(self, names: Set[str]) -> None:

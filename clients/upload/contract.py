@@ -28,7 +28,7 @@ class Ticket(Protocol):
     """One accepted attempt."""
 
     def sums(self, tower: str) -> bool:
-        """Return whether this site's update of a tower goes into the sum; otherwise the tower stays local."""
+        """Return whether the tower is part of the sum; otherwise it stays local wherever it is trained."""
 
     def kept(self) -> RecordDict | None:
         """Return the answer again if this round's training is already done, None if there is training to do."""

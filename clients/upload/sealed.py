@@ -37,8 +37,8 @@ class SealedTicket:
         self._owned = {segment.name: segment for segment in context.owned(site)}
 
     def sums(self, tower: str) -> bool:
-        """Return whether the attempt has a segment of this tower that this site fills."""
-        return any(segment.tower == tower and segment.kind == "model" for segment in self._owned.values())
+        """Return whether enough sites train the tower for it to be summed, this one among them or not."""
+        return any(segment.tower == tower and segment.kind == "model" for segment in self._context.layout)
 
     def kept(self) -> RecordDict | None:
         """Mask the kept words again if an earlier attempt of this exchange failed."""

@@ -38,9 +38,9 @@ class TaskConfig:
 
 @dataclass
 class ColumnsConfig:
-    """Which column of the manifest holds what; null where the manifest has no such column."""
+    """Which column of the manifest holds what; null where there is no such column (every row is then a patient)."""
 
-    patient: str = "patient_id"
+    patient: str | None = "patient_id"
     study: str | None = None
     image: str | None = None
     text: str | None = None
@@ -74,10 +74,14 @@ class ImageDataConfig:
 
 @dataclass
 class SplitConfig:
-    """Share of patients held out where the manifest names no split; drawn by a hash of the patient id."""
+    """Share of patients held out where the manifest names no split; drawn by a hash of the patient id.
+
+    Where the manifest names splits, a row without one is for training, or is left out with `drop_unlisted`.
+    """
 
     validation: float = 0.15
     test: float = 0.15
+    drop_unlisted: bool = False
 
 
 @dataclass

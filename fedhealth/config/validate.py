@@ -108,8 +108,9 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
     for key, value in (("data.max_rejected", data["max_rejected"]), ("strategy.quorum", strategy["quorum"])):
         if not 0 <= value <= 1:
             yield f"{key}: must be between 0 and 1, is {value}."
-    held_out = data["split"]["validation"] + data["split"]["test"]
-    if min(data["split"].values()) < 0 or held_out >= 1:
+    shares = [data["split"][name] for name in ("validation", "test")]
+    held_out = sum(shares)
+    if min(shares) < 0 or held_out >= 1:
         yield f"data.split: validation and test must be >= 0 and leave something to train on, are {held_out} together."
 
 

@@ -58,6 +58,8 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
     _require_columns(table, data, path)
     if data.site_column:
         table = table[table[data.site_column].str.strip() == site]
+    if data.columns.split and data.split.drop_unlisted:
+        table = table[table[data.columns.split].str.strip() != ""]
     if table.empty:
         raise DataError(f"{path}: site {site!r} has no rows.", _empty_advice(data))
     labels = _parse_labels(table, data, path)
@@ -128,7 +130,9 @@ def _canonical(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFram
     """Return the table under our own column names, texts read in."""
     named = data.columns
     blank = pd.Series("", index=table.index)
-    rows = pd.DataFrame({"line": table.index, "patient": table[named.patient].str.strip()}, index=table.index)
+    own = pd.Series([f"line {line}" for line in table.index], index=table.index)
+    patient = table[named.patient].str.strip() if named.patient else own
+    rows = pd.DataFrame({"line": table.index, "patient": patient}, index=table.index)
     rows["study"] = _studies(table[named.study] if named.study else blank, rows["patient"])
     rows["image"] = table[named.image].str.strip() if named.image else blank
     rows["text"] = table[named.text].str.strip() if named.text else blank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Examples, epochs
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
+from fedhealth.training.state import State
 
 _NO_CLASS = -100
 
@@ -72,8 +74,17 @@ class Trainer(Protocol):
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return why this site cannot take part in the whole run; empty if it can. Nothing is spent."""
 
+    def weights(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """Return what may be said of the training rows by tower: the site's weights in the mean."""
+
     def fit(self, task: Task, place: Place | None = None) -> FitReport:
-        """Train for one round and report."""
+        """Train for one round and report; the report stays at the site."""
+
+    def scored(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+        """Return which rows of a held-out split the statistics may count."""
+
+    def protect(self, update: State, task: Task, place: Place) -> State:
+        """Return the update as it may leave the site."""
 
     def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
         """Return what of the statistics may leave the site, noised if the promise covers them."""
@@ -85,6 +96,18 @@ class PlainTrainer:
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return nothing: nothing is promised."""
         return []
+
+    def weights(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """Return the counts as they are."""
+        return dict(rows)
+
+    def scored(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+        """Return all rows."""
+        return rows
+
+    def protect(self, update: State, task: Task, place: Place) -> State:
+        """Return the update as it is."""
+        return update
 
     def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
         """Return the statistics as they are."""

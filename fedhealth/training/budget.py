@@ -1,0 +1,99 @@
+"""A site's privacy budget: what a run asks of it, what the site's policy leaves, and the ledger where both meet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accountant import Event, epsilon
+from fedhealth.privacy.ledger import Budget, Entry, Ledger
+from fedhealth.privacy.plan import Limits, PrivacyPlan, Request, make_plan
+from fedhealth.training.loop import Place
+
+LEDGERS = "privacy"
+"""The folder of the ledgers in a site's folder: one file `<data set>.jsonl` each."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What may be spent.
+
+    Attributes:
+        dataset: its name; one ledger each.
+        epsilon: the most that one run may spend, by the run and by the site's policy.
+        life: the most that all runs on the data set may spend together.
+        min_sigma: the least noise, as a multiple of the clipping bound.
+        min_cohort: the fewest units to train on.
+
+    """
+
+    dataset: str
+    epsilon: float
+    life: float = math.inf
+    min_sigma: float = 0.0
+    min_cohort: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.dataset or Path(self.dataset).name != self.dataset or self.dataset.startswith("."):
+            raise PrivacyError(f"{self.dataset!r} cannot name a ledger", "Give data.name a plain name.")
+
+    def plan(self, request: Request, units: int) -> PrivacyPlan:
+        """Return the whole run's plan for a cohort of `units`; the same on every call.
+
+        Raises:
+            PrivacyError: the cohort is too small, the target unreachable, or less noise asked than the policy demands.
+
+        """
+        return _plan(request, Limits(self.epsilon, self.min_sigma, self.min_cohort), units)
+
+    @contextmanager
+    def open(self, place: Place) -> Iterator[Ledger]:
+        """Hold the data set's ledger; nobody else can spend meanwhile."""
+        with Ledger.open(ledger_path(place.folder, self.dataset)) as ledger:
+            yield ledger
+
+    def book(self, ledger: Ledger, plan: PrivacyPlan, place: Place, number: int, event: Event) -> Entry:
+        """Book an event before it happens.
+
+        Raises:
+            PrivacyError: the budget does not allow it, or the clock is behind; nothing is spent.
+
+        """
+        return ledger.reserve(place.run, number, plan.unit, event, Budget(plan.delta, self.epsilon, self.life))
+
+    def check(self, plan: PrivacyPlan, place: Place) -> None:
+        """Raise what would stop the run later on, while nothing is spent yet.
+
+        Raises:
+            PrivacyError: the ledger is damaged or in use, ahead of the clock, or all rounds together exceed the life's
+                budget.
+
+        """
+        with self.open(place) as ledger:
+            entries = ledger.entries
+        if entries and time.time() < entries[-1].time - 60:
+            raise PrivacyError("the clock is behind the privacy ledger's last entry", "Set the machine's clock.")
+        if self.life == math.inf:
+            return
+        earlier = [entry.event for entry in entries if entry.kind == "book" and entry.run != place.run]
+        if epsilon([*earlier, *plan.run_events], plan.delta) > self.life:
+            raise PrivacyError(
+                f"the run would exceed the privacy budget of {self.dataset}",
+                "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
+            )
+
+
+def ledger_path(folder: Path, dataset: str) -> Path:
+    """Return where the ledger of a data set lies in a site's folder."""
+    return folder / LEDGERS / f"{dataset}.jsonl"
+
+
+@lru_cache(maxsize=32)
+def _plan(request: Request, limits: Limits, units: int) -> PrivacyPlan:
+    return make_plan(request, limits, units)
