@@ -6,14 +6,12 @@ Nothing survives in the process between two tasks but caches: private arrays liv
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from flwr.app import RecordDict
 from safetensors.numpy import load_file, save
 
@@ -27,7 +25,7 @@ from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import PRIVATE, write_atomic
 from fedhealth.training.features import with_features
-from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of
+from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import ScoreCounts, count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
 from fedhealth.training.towers import tower_of, training_rows
@@ -79,8 +77,7 @@ class Institution:
     @cached_property
     def model(self) -> MultimodalModel:
         """The model, its trained arrays to be overwritten by every task."""
-        # Said outright, since Ray starts its workers with one: the number of threads decides the last bits of a sum.
-        torch.set_num_threads(self.config.training.threads or os.cpu_count() or 1)
+        use_threads(self.config.training)
         built = build_model(self.config.model, self.config.data, self.config.seed)
         return built.to(device_of(self.config.training.device))
 

@@ -7,8 +7,11 @@ differences come from a bootstrap over patients, paired between models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import PRIVATE, RunDir, write_json
 from fedhealth.training.features import with_features
-from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of
+from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of, use_threads
 from fedhealth.training.metrics import Estimate, estimate
 from fedhealth.training.predictions import Predictions, predict, resampled, score
 from fedhealth.training.state import get_state, set_state
@@ -48,6 +51,7 @@ class Bench:
     @staticmethod
     def of(config: Config) -> Bench:
         """Prepare every site for the model of `config`."""
+        use_threads(config.training)
         model = build_model(config.model, config.data, config.seed).to(device_of(config.training.device))
         cohorts = {site: prepare(config.data, site) for site in config.data.sites}
         text = model.towers["text"].encoder if "text" in model.towers else None
@@ -93,13 +97,37 @@ def compare(job: Job, config: Config, run: RunDir) -> None:
     set_state(bench.model, load_file(run.path / "model.safetensors"))
     predictions: dict[str, BySite] = {FEDERATED: bench.test(run)}
     todo = [*_alternatives(config), *_modalities(config)]
-    for done, name in enumerate(todo):
-        run.event("comparing", name=name, done=done, total=len(todo))
-        predictions[name] = _modality(name, job, config, run) if name.endswith(" only") else _alternative(name, bench)
-    run.event("comparing", name="", done=len(todo), total=len(todo))
-    result = summarise(predictions, config)
+    for done, (name, scored) in enumerate(_trained(todo, job, config.comparison.workers)):
+        run.event("comparing", name=name, done=done + 1, total=len(todo))
+        predictions[name] = scored
+    ordered = {name: predictions[name] for name in (FEDERATED, *todo)}
+    result = summarise(ordered, config)
     write_json(run.path / "comparison.json", result)
     run.event("compared", lines=list(_lines(result)))
+
+
+def _trained(todo: Sequence[str], job: Job, workers: int) -> Iterator[tuple[str, BySite]]:
+    """Yield each alternative's predictions as it is trained, in this process or in `workers` others."""
+    if workers == 1:
+        yield from ((name, alternative(name, job)) for name in todo)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(alternative, name, job): name for name in todo}
+        yield from ((waiting[done], done.result()) for done in as_completed(waiting))
+
+
+def alternative(name: str, job: Job) -> BySite:
+    """Train one alternative and return its predictions on every site's test rows."""
+    if name.endswith(" only"):
+        return _modality(name.removesuffix(" only"), job)
+    bench = _bench(job)
+    bench.train_on(list(bench.cohorts) if name == CENTRALISED else [name.removeprefix("alone ")])
+    return bench.test()
+
+
+@lru_cache(maxsize=1)
+def _bench(job: Job) -> Bench:
+    return Bench.of(config_of(job))
 
 
 def summarise(predictions: Mapping[str, BySite], config: Config) -> dict[str, object]:
@@ -142,27 +170,18 @@ def _modalities(config: Config) -> list[str]:
     return [f"{name} only" for name in towers] if config.comparison.modalities and len(towers) > 1 else []
 
 
-def _alternative(name: str, bench: Bench) -> BySite:
-    bench.train_on(list(bench.cohorts) if name == CENTRALISED else [name.removeprefix("alone ")])
-    return bench.test()
-
-
-def _modality(name: str, job: Job, config: Config, run: RunDir) -> BySite:
+def _modality(kept: str, job: Job) -> BySite:
     """Run the same federation with a single tower, in a folder of its own."""
-    kept = name.removesuffix(" only")
-    words = [*job.overrides, *(f"model.{tower}=null" for tower in ("image", "text", "tabular") if tower != kept)]
-    folder = RunDir(run.path / "comparison" / kept)
-    single = Job(
-        f"{job.run}-{kept}",
-        tuple(words),
-        digest(compose(words, Path(job.config_dir) if job.config_dir else None)),
-        str(folder.path),
-        job.config_dir,
-    )
-    folder.begin({"run": single.run, "name": name, "digest": single.digest})
+    words = (*job.overrides, *(f"model.{tower}=null" for tower in ("image", "text", "tabular") if tower != kept))
+    folder = RunDir(Path(job.folder) / "comparison" / kept)
+    config_dir = Path(job.config_dir) if job.config_dir else None
+    digested = digest(compose(words, config_dir))
+    single = replace(job, run=f"{job.run}-{kept}", overrides=words, digest=digested, folder=str(folder.path))
+    folder.begin({"run": single.run, "name": f"{kept} only", "digest": single.digest})
+    config = config_of(single)
     instantiate(config.runtime).launch(single)
     folder.complete()
-    bench = Bench.of(config_of(single))
+    bench = Bench.of(config)
     set_state(bench.model, load_file(folder.path / "model.safetensors"))
     return bench.test(folder)
 

@@ -144,6 +144,7 @@ class ComparisonConfig:
     alone: bool = True
     centralised: bool = True
     modalities: bool = False
+    workers: int = 1
 
 
 @dataclass

@@ -88,6 +88,7 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         "training.batch_size": training["batch_size"],
         "strategy.rounds": strategy["rounds"],
         "strategy.attempts": strategy["attempts"],
+        "comparison.workers": plain["comparison"]["workers"],
         "data.image.size": data["image"]["size"],
         "model.dim": plain["model"]["dim"],
         "evaluation.bins": plain["evaluation"]["bins"],

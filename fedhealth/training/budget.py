@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,10 +14,9 @@ from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accountant import Event, epsilon
 from fedhealth.privacy.ledger import Budget, Entry, Ledger
 from fedhealth.privacy.plan import Limits, PrivacyPlan, Request, make_plan
+from fedhealth.privacy.spending import Promise, ledger_path, promise_path
+from fedhealth.rundir import write_json
 from fedhealth.training.loop import Place
-
-LEDGERS = "privacy"
-"""The folder of the ledgers in a site's folder: one file `<data set>.jsonl` each."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Allowance:
         return ledger.reserve(place.run, number, plan.unit, event, Budget(plan.delta, self.epsilon, self.life))
 
     def check(self, plan: PrivacyPlan, place: Place) -> None:
-        """Raise what would stop the run later on, while nothing is spent yet.
+        """Raise what would stop the run later on, while nothing is spent yet; otherwise note what is promised.
 
         Raises:
             PrivacyError: the ledger is damaged or in use, ahead of the clock, or all rounds together exceed the life's
@@ -79,19 +78,14 @@ class Allowance:
             entries = ledger.entries
         if entries and time.time() < entries[-1].time - 60:
             raise PrivacyError("the clock is behind the privacy ledger's last entry", "Set the machine's clock.")
-        if self.life == math.inf:
-            return
         earlier = [entry.event for entry in entries if entry.kind == "book" and entry.run != place.run]
-        if epsilon([*earlier, *plan.run_events], plan.delta) > self.life:
+        if self.life < math.inf and epsilon([*earlier, *plan.run_events], plan.delta) > self.life:
             raise PrivacyError(
                 f"the run would exceed the privacy budget of {self.dataset}",
                 "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
             )
-
-
-def ledger_path(folder: Path, dataset: str) -> Path:
-    """Return where the ledger of a data set lies in a site's folder."""
-    return folder / LEDGERS / f"{dataset}.jsonl"
+        promise = Promise(place.run, plan.unit, self.epsilon, plan.delta, plan.sigma, plan.rounds)
+        write_json(promise_path(place.folder, place.run), asdict(promise))
 
 
 @lru_cache(maxsize=32)

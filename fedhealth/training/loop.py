@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -145,6 +146,11 @@ class PlainTrainer:
                 "Lower the learning rate, or check the inputs for extreme values.",
             )
         return FitReport(steps, len(rows), loss)
+
+
+def use_threads(training: TrainingConfig) -> None:
+    """Set the number of threads outright: it decides the last bits of a sum, and Ray starts its workers with one."""
+    torch.set_num_threads(training.threads or os.cpu_count() or 1)
 
 
 def steps_of(training: TrainingConfig, rows: int) -> int:

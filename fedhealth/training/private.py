@@ -10,7 +10,6 @@ import io
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +31,9 @@ from fedhealth.privacy.oracle import Oracle
 from fedhealth.privacy.plan import PrivacyPlan, Request, bucket
 from fedhealth.privacy.sampler import PatientSampler, PhysicalBatch
 from fedhealth.privacy.selfcheck import MakeEngine, selfcheck
+from fedhealth.privacy.spending import scores_path
 from fedhealth.rundir import write_atomic
-from fedhealth.training.budget import LEDGERS, Allowance
+from fedhealth.training.budget import Allowance
 from fedhealth.training.loop import FitReport, Place, Statistics, Task, row_losses, steps_of
 from fedhealth.training.scores import noised, one_study_each
 from fedhealth.training.state import State
@@ -190,7 +190,7 @@ class PatientTrainer:
         held_out = {name: counts for name, counts in statistics.items() if not name.startswith("train.")}
         if not self.scores or not any(name.startswith("test.") for name in held_out):
             return {}
-        kept = place.folder / LEDGERS / f"scores-{sha256(place.run.encode()).hexdigest()[:16]}.npz"
+        kept = scores_path(place.folder, place.run)
         if not kept.is_file():
             plan = self.plan(task, place)
             if plan.scores is None:

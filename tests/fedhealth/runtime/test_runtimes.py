@@ -40,6 +40,15 @@ def test_a_run_leaves_everything_about_it(run):
     assert "<html" in (folder.path / "report.html").read_text()
 
 
+def test_alternatives_trained_side_by_side_are_the_same(run):
+    words = ("comparison.alone=true", "comparison.modalities=true")
+    one, two = (
+        json.loads((run(f"workers-{n}", *words, f"comparison.workers={n}").path / "comparison.json").read_text())
+        for n in (1, 2)
+    )
+    assert one == two
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(run):
     first = run("first")
     assert distance(first, run("second")) == 0.0
