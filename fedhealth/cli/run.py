@@ -21,6 +21,9 @@ from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 
 
+_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+
+
 class _Stop(BaseException):
     """Carries a fault past Hydra, which would first print every word of the command; it ends a sweep too."""
 
@@ -38,7 +41,7 @@ def run_hydra(words: list[str]) -> None:
     """
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we say what they mean
-    sys.argv = ["fedhealth run", *words]
+    sys.argv = ["fedhealth run", *flags_first(words)]
     app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
     try:
         app()
@@ -46,6 +49,20 @@ def run_hydra(words: list[str]) -> None:
         raise stop.fault from None
     except FAULTS as fault:
         raise explain(fault) from fault
+
+
+def flags_first(words: list[str]) -> list[str]:
+    """Return the words with options before overrides: Hydra's parser takes the overrides in one piece only."""
+    flags, overrides, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in _WITH_VALUE and rest:
+            flags.append(rest.pop(0))
+    return [*flags, *overrides]
 
 
 def run_demo(folder: Path, seed: int) -> None:

@@ -1,0 +1,55 @@
+"""The shipped experiments on the real data sets they are for (skipped where those are absent)."""
+
+import json
+
+import pytest
+from safetensors.numpy import load_file
+
+from fedhealth.config.compose import compose, quoted
+from fedhealth.launch import launch
+from fedhealth.rundir import PRIVATE, RunDir
+
+
+@pytest.fixture
+def run(shared_data, tmp_path):
+    weights = shared_data / "image_encoder" / "mobilenet_v2_imagenet_fp16.safetensors"
+
+    def start(experiment, folder, *words):
+        words = [
+            f"experiment={experiment}",
+            f"data.root={quoted(shared_data / folder)}",
+            f"model.image.weights={quoted(weights)}",
+            "training.threads=1",
+            "evaluation.bootstrap=20",
+            "comparison.alone=false",
+            "comparison.centralised=false",
+            *words,
+        ]
+        directory = RunDir(tmp_path / experiment)
+        launch(compose(words), words, directory)
+        return directory
+
+    return start
+
+
+def test_chest_x_rays_with_notes_here_and_laboratory_values_there(run):
+    folder = run("cxr", "fed_cxr", "strategy.rounds=2", "data.image.size=96")
+    assert folder.about["state"] == "completed"
+    prepared = {e["site"]: e["counts"] for e in folder.events()[0] if e["event"] == "prepared"}
+    assert prepared["hannover"]["text"] == 0
+    assert prepared["eurorad"]["tabular"] == 0
+    assert prepared["journals"]["unlabelled"] > 0
+    # Only Hannover has laboratory values: that tower cannot be hidden in a sum and stays there.
+    shared, kept = load_file(folder.path / "model.safetensors"), load_file(folder.site("hannover") / PRIVATE)
+    assert {name.split(".")[1] for name in kept} == {"tabular"}
+    assert set(kept) < set(shared)
+    evaluation = json.loads((folder.path / "evaluation.json").read_text())
+    assert evaluation["test"]["studies"] == 92
+
+
+def test_skin_lesions_of_the_smallest_source_and_its_neighbours(run):
+    sites = "data.sites=[vienna_dias,rosendahl,vidir_modern]"
+    folder = run("derm", "fed_derm", "strategy.rounds=3", "data.image.size=64", "training.local_steps=10", sites)
+    test = json.loads((folder.path / "evaluation.json").read_text())["test"]
+    assert test["studies"] == 46 + 251 + 271
+    assert test["auroc"]["value"] > 0.6
