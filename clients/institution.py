@@ -38,6 +38,7 @@ from fedhealth.wire import (
     TRAIN,
     Acceptance,
     Directive,
+    arrays_in,
     unpack,
     versions,
 )
@@ -158,7 +159,7 @@ class Institution:
         """
         if directive.digest != self.digest or self.site.name not in directive.cohort:
             raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
-        incoming = unpack(content.array_records[GLOBAL])
+        incoming = unpack(arrays_in(content, GLOBAL))
         if set(incoming) != set(self.personalization.shared(self.model, sorted(self._trained))):
             raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
         return incoming

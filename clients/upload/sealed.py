@@ -24,7 +24,7 @@ from fedhealth.secagg.weights import Scheme, announced_weight
 from fedhealth.site.identity import load_identity, load_roster, secrets_folder
 from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED
-from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, Directive, digest_of, pack, task_digest
+from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, Directive, digest_of, pack, task_digest, words_in
 
 _KEPT_FOR = "kept-for"  # the exchange that the kept words belong to
 
@@ -124,8 +124,7 @@ class SealedUpload:
 
 
 def _message(content: RecordDict, key: str) -> bytes:
-    record = content.config_records.get(SECAGG)
-    value = record.get(key) if record is not None else None
+    value = words_in(content, SECAGG).get(key) if SECAGG in content else None
     if not isinstance(value, bytes):
         raise SecureAggregationError(f"The lead sent no {key} message.", "Use secagg=on at lead and sites.")
     return value

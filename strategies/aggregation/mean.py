@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, RecordDict
 from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import tower_of
-from fedhealth.wire import SAME_RELEASE, STATISTICS, UPDATE, unpack
+from fedhealth.wire import SAME_RELEASE, STATISTICS, UPDATE, arrays_in, unpack
 from strategies.aggregation.contract import Aggregate, Ask, Round
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
@@ -44,12 +44,12 @@ class WeightedMean:
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
         """Fold one site's update and statistics."""
-        record = content.array_records.get(UPDATE, ArrayRecord())
+        record = arrays_in(content, UPDATE) if UPDATE in content else ArrayRecord()
         self._check(site, record)
         for name, array in record.items():
             if weight := self._weight(site, name):
                 _add_scaled(self._sums[name].reshape(-1), array.numpy().reshape(-1), weight * SCALE)
-        statistics = unpack(content.array_records[STATISTICS]) if STATISTICS in content else {}
+        statistics = unpack(arrays_in(content, STATISTICS)) if STATISTICS in content else {}
         for name, vector in statistics.items():
             self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
         self._sites.append(site)

@@ -22,7 +22,7 @@ from fedhealth.secagg.unmasking import Opened
 from fedhealth.site.identity import load_roster
 from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED, tower_of
-from fedhealth.wire import SAME_RELEASE, SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, unpack
+from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, arrays_in, digest_of, task_digest, unpack, words_in
 from strategies.aggregation.contract import Aggregate, Ask, AttemptFailedError, Round
 
 STATISTICS_SEGMENT = "statistics"
@@ -84,9 +84,7 @@ class SecureSum:
     def add(self, site: str, content: RecordDict) -> None:
         """Fold a masked upload."""
         head = _bytes(content, "head", site)
-        if SEALED not in content.array_records:
-            raise FederationError(f"Site {site!r} sent no masked segments.", SAME_RELEASE)
-        self._session.fold(head, unpack(content.array_records[SEALED]), site)
+        self._session.fold(head, unpack(arrays_in(content, SEALED)), site)
 
     def close(self, ask: Ask) -> Aggregate:
         """Fix the survivors, have the sum of their masks opened, and read the sum."""
@@ -162,8 +160,7 @@ def _record(message: bytes) -> RecordDict:
 
 
 def _bytes(content: RecordDict, key: str, site: str) -> bytes:
-    record = content.config_records.get(SECAGG)
-    value = record.get(key) if record is not None else None
+    value = words_in(content, SECAGG).get(key) if SECAGG in content else None
     if not isinstance(value, bytes):
         raise FederationError(f"Site {site!r} sent no {key} for secure aggregation.", "Use secagg=on at every site.")
     return value

@@ -1,13 +1,17 @@
 """The weighted mean is exact, independent of order, and refuses what does not fit."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.errors import FederationError
-from fedhealth.wire import STATISTICS, UPDATE, Directive, pack
+from fedhealth.wire import STATISTICS, UPDATE, Directive, pack, size_of
 from strategies.aggregation.contract import Round
 from strategies.aggregation.mean import WeightedMean
 
@@ -79,6 +83,22 @@ def test_what_does_not_fit_is_refused_whole(content, words):
         aggregation.add("a", content)
     aggregation.add("b", answer([1, 2]))
     assert aggregation.close(lambda kind, questions: iter(())).update["w"].tolist() == [1.0, 2.0]
+
+
+def test_an_answer_is_forgotten_at_once():
+    """No reference cycle holds 47 MB until the garbage collector comes by."""
+    aggregation = opened({"w": np.zeros(2, np.float32)}, {"a": 1.0})
+    content = answer([1, 2], n=[1])
+    held = weakref.ref(content[UPDATE])
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
+    gc.disable()
+    try:
+        aggregation.add("a", content)
+        assert size_of(Message(content, 1, "train")) > 0
+        del content
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_nobody_answers_twice_or_uninvited():
