@@ -217,8 +217,12 @@ class FederatedStrategy(Strategy):
             self._members.nodes[site]: RecordDict({DIRECTIVE: record, **content}) for site, content in questions.items()
         }
         for reply in exchange(grid, kind, asked, str(directive.round), timeout):
+            site = self._members.name_of(reply.node)
             if reply.message.has_content():
-                yield self._members.name_of(reply.node), reply.message.content
+                yield site, reply.message.content
+            else:
+                reason = reply.message.error.reason
+                self.event("site_refused", round=directive.round, site=site, question=kind, reason=reason)
 
     def _fold(self, reply: Reply, number: int) -> None:
         """Fold one answer; a site that failed or does not fit is left out of the round and named."""

@@ -97,6 +97,13 @@ class Display:
             f"  [red]{escape(event['site'])} left out of round {event['round']}: {escape(event['reason'])}[/]"
         )
 
+    def _on_site_refused(self, event: dict[str, Any]) -> None:
+        asked = f"{event['site']} did not answer {event['question']}: {event['reason']}"
+        self._console.print(f"  [yellow]{escape(asked)}[/]")
+
+    def _on_attempt_failed(self, event: dict[str, Any]) -> None:
+        self._console.print(f"  [yellow]round {event['round']} is tried again: {escape(event['reason'])}[/]")
+
     def _on_comparing(self, event: dict[str, Any]) -> None:
         self._bar("Comparison", event["total"], event["done"])
 

@@ -5,13 +5,13 @@ See docs/secure-aggregation.md. The lead never holds one site's update, counts o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
-from fedhealth.errors import FederationError, SecureAggregationError
+from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
 from fedhealth.secagg.layout import Entry, Layout, model_segment, statistics_segment
 from fedhealth.secagg.messages import Announcement
 from fedhealth.secagg.server import Consortium, Plan
@@ -70,6 +70,7 @@ class SecureSum:
         """Write the attempt's TRAIN: who, what layout, under which context."""
         directive = attempt.directive
         self._round = attempt
+        self._faults: list[str] = []
         plan = Plan(
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
@@ -105,9 +106,9 @@ class SecureSum:
         request = self._session.sign_request()
         if request is None:
             return
-        question = _record(request)
-        for site, content in ask(SIGN, dict.fromkeys(self._session.context.cohort, question)):
-            if self._session.endorse(_bytes(content, "answer", site), site):
+        questions = dict.fromkeys(self._session.context.cohort, _record(request))
+        for site, content in ask(SIGN, questions):
+            if self._heard(self._session.endorse, site, content):
                 return
 
     def _unmask(self, ask: Ask) -> None:
@@ -116,14 +117,23 @@ class SecureSum:
         done = False
         for _ in range(_UNMASK_TRIES):
             for site, content in ask(UNMASK, dict(waiting)):
+                done = self._heard(self._session.answer, site, content) or done
                 del waiting[site]
-                done = self._session.answer(_bytes(content, "answer", site), site) or done
             if done:
                 return
+        faults = "".join(f"\n  {fault}" for fault in self._faults)
         raise SecureAggregationError(
-            f"Too few sites opened their shares: {', '.join(sorted(waiting))} did not answer.",
+            f"Too few sites opened their shares; silent: {', '.join(sorted(waiting)) or 'none'}.{faults}",
             "See their own logs; nothing of this round was opened.",
         )
+
+    def _heard(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool:
+        """Take one answer; a false one is remembered with its sender and does not spoil the others."""
+        try:
+            return step(_bytes(content, "answer", site), site)
+        except FedhealthError as fault:
+            self._faults.append(f"{site}: {fault.problem}")
+            return False
 
     def _layout(self, attempt: Round) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""

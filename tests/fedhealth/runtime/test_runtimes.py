@@ -57,12 +57,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(run):
 
 @pytest.mark.filterwarnings("ignore")  # Ray and Flower's engine warn about themselves
 @pytest.mark.xdist_group("ray")
-def test_simulation_gives_the_model_of_local(run):
+@pytest.mark.parametrize("words", [["secagg=off"], ["secagg=on", "secagg.weights=exact", "training=sgd"]])
+def test_simulation_gives_the_model_of_local(run, words):
     pytest.importorskip("ray", reason="needs the extra fedhealth[simulation]")
-    local = run("local")
+    local = run("local", *[word for word in words if not word.startswith("secagg")])
     level = logging.getLogger("flwr").level
     try:
-        simulated = run("simulated", "runtime=simulation")
+        simulated = run("simulated", "runtime=simulation", *words)
     finally:
         logging.getLogger("flwr").setLevel(level)
     assert distance(local, simulated) <= 1e-5

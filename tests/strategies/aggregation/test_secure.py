@@ -96,7 +96,7 @@ def test_nothing_but_masked_words_leaves_a_site(run, replies):
 def test_weights_are_announced_in_coarse_buckets(run, replies):
     run("sealed", "secagg=on")
     announced = [reply.content["acceptance"]["weights"] for kind, _, reply in replies.seen if kind == "query.handshake"]
-    steps = 2 * np.log2(np.array(sum(announced, [])))
+    steps = 2 * np.log2(np.concatenate(announced))
     assert np.allclose(steps, np.round(steps), atol=1e-3)
 
 
@@ -134,7 +134,7 @@ def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeyp
 
 def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path):
     replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south")
-    with pytest.raises(Exception, match="survivors|too few|fewer"):
+    with pytest.raises(Exception, match=r"survivors|too few|fewer"):
         run("aborted", "secagg=on")
     assert RunDir(tmp_path / "aborted").about["state"] == "failed"
     assert not [s for s in replies.seen if s[0] == UNMASK]
@@ -147,7 +147,7 @@ def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
 
 
 def test_a_value_beyond_the_bound_names_the_layer_in_the_sites_log(run, tmp_path):
-    with pytest.raises(Exception, match="3 are needed|fewer than|survivors"):
+    with pytest.raises(Exception, match=r"3 are needed|fewer than|survivors"):
         run("narrow", "secagg=on", "secagg.bound=1e-6")
     assert "towers." in (tmp_path / "narrow" / "fedhealth.log").read_text()
 
