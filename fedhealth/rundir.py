@@ -14,6 +14,7 @@ from typing import Any
 from fedhealth.errors import ConfigError, FedhealthError
 
 PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share
+AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
 STATES = ("running", "completed", "failed", "stopped")
 
 

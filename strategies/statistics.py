@@ -23,9 +23,9 @@ def counts_of(statistics: Statistics) -> dict[str, ScoreCounts]:
 def summary(statistics: Statistics) -> dict[str, Any]:
     """Return examples, mean training loss, and each split's metrics (without intervals), ready for JSON."""
     found: dict[str, Any] = {}
-    if "train.examples" in statistics:
-        examples = int(statistics["train.examples"][0])
-        found |= {"examples": examples, "loss": float(statistics["train.loss"][0]) / LOSS_UNIT / max(1, examples)}
+    examples = int(statistics["train.examples"][0]) if "train.examples" in statistics else 0
+    if examples:  # under differential privacy they stay at the sites, and a secure sum of nothing is zero
+        found |= {"examples": examples, "loss": float(statistics["train.loss"][0]) / LOSS_UNIT / examples}
     for split, counts in counts_of(statistics).items():
         found[split] = {name: estimate.as_dict()["value"] for name, estimate in score_counts(counts, 0).items()}
     return found

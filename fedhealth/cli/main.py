@@ -14,9 +14,11 @@ import typer
 from rich.console import Console
 
 from fedhealth import __version__
+from fedhealth.cli import site
 from fedhealth.errors import FedhealthError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(site.app, name="site")
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -73,6 +75,17 @@ def run(context: typer.Context) -> None:
     from fedhealth.cli.run import run_hydra
 
     run_hydra(context.args)
+
+
+@app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
+def audit(
+    context: typer.Context,
+    level: Annotated[str, typer.Argument(help="quick: look at one step. standard: statistical audits too.")],
+) -> None:
+    """Is the training as private as it claims? Takes a run's folder, or overrides as `run` does."""
+    from fedhealth.cli.audit import run_audit
+
+    run_audit(level, context.args)
 
 
 if __name__ == "__main__":

@@ -87,10 +87,10 @@ class Display:
         self._bar("Federated rounds", self._rounds, event["round"])
         pooled = event["pooled"]
         auroc = pooled.get("validation", {}).get("auroc")
-        score = f", incoming model's validation AUROC {auroc:.3f}" if auroc is not None else ""
-        self._console.print(
-            f"round {event['round']}: loss {pooled.get('loss', float('nan')):.3f}{score}, {event['seconds']:.1f} s"
-        )
+        parts = [f"loss {pooled['loss']:.3f}"] if "loss" in pooled else []
+        parts += [f"incoming model's validation AUROC {auroc:.3f}"] if auroc is not None else []
+        parts.append(f"{event['seconds']:.1f} s")
+        self._console.print(f"round {event['round']}: {', '.join(parts)}")
 
     def _on_site_failed(self, event: dict[str, Any]) -> None:
         self._console.print(

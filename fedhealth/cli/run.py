@@ -20,7 +20,6 @@ from fedhealth.errors import FedhealthError
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 
-
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torchvision
@@ -14,6 +15,7 @@ from torchvision.models import get_model, list_models
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import Train, freeze
+from fedhealth.privacy.prepare import prepare
 
 SMALL_CNN = "small_cnn"
 
@@ -27,6 +29,8 @@ class ImageEncoder(nn.Module):
         train: which part is trained, see `freeze`.
         mean: subtracted after scaling to 0..1.
         std: divided by after that.
+        norm: `keep` batch normalisation, or, as private training demands where it is trained, put `group`
+            normalisation in its place or `freeze` it; pretrained scales stay.
 
     """
 
@@ -37,6 +41,7 @@ class ImageEncoder(nn.Module):
         train: Train = "all",
         mean: float = 0.5,
         std: float = 0.5,
+        norm: Literal["keep", "group", "freeze"] = "keep",
     ) -> None:
         super().__init__()
         network, self.width = _small_cnn() if architecture == SMALL_CNN else _torchvision(architecture, weights)
@@ -47,7 +52,7 @@ class ImageEncoder(nn.Module):
                 f"model.image: a frozen {architecture} without weights learns nothing.",
                 "Give model.image.weights=FILE or model.image.train=all.",
             )
-        self.network = network
+        self.network = network if norm == "keep" else prepare(network, norm)
         self.planes = 1 if architecture == SMALL_CNN else 3
         self.mean, self.std = mean, std
         freeze(self.network, train, "image")

@@ -167,7 +167,7 @@ def calibrate(target: float, delta: float, rate: float, steps: int, beside: Sequ
         raise PrivacyError(f"target epsilon {target} is not positive", "Set privacy.epsilon above 0.")
 
     def excess(sigma: float) -> float:
-        return math.log(epsilon([Event(sigma, rate, steps), *beside], delta) / target)
+        return math.log(max(epsilon([Event(sigma, rate, steps), *beside], delta), 1e-100) / target)
 
     high = _sigma_by_rdp(target, delta, rate, steps, beside)
     low = high / 2

@@ -120,7 +120,7 @@ def select(batch: Batch, rows: Sequence[int], total: int) -> Batch:
                 f"a batch tensor has shape {list(batch.shape)}, but the batch has {total} rows",
                 "Give every tensor of the batch the row as its first dimension.",
             )
-        return batch[torch.as_tensor(rows, device=batch.device)]
+        return batch[torch.as_tensor(rows, dtype=torch.long, device=batch.device)]
     if isinstance(batch, Mapping):
         return {key: select(value, rows, total) for key, value in batch.items()}
     if isinstance(batch, list | tuple):

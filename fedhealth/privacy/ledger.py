@@ -175,6 +175,16 @@ def verify(path: Path) -> tuple[Entry, ...]:
     return tuple(_recover(path)[0])
 
 
+def digest_of(path: Path) -> str:
+    """Return the hash of a ledger's last line, checked: the digest to keep in another place.
+
+    Raises:
+        PrivacyError: the ledger was edited, cut or damaged.
+
+    """
+    return _recover(path)[1]
+
+
 def spent(entries: list[Entry] | tuple[Entry, ...], delta: float, run: str | None = None) -> float:
     """Return epsilon at `delta` of the booked entries, of one run or of all."""
     return epsilon(_booked(entries, run), delta)

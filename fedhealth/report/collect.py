@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from fedhealth.privacy.spending import spending
 from fedhealth.report.record import FEDERATED, Answer, Comparison, Gain, Histogram, Round, Run, Site, Split
-from fedhealth.rundir import RunDir, read_json
+from fedhealth.rundir import AUDIT, RunDir, read_json
 from fedhealth.training.metrics import METRICS, Estimate
 
 
@@ -38,6 +39,8 @@ def collect(folder: Path) -> Run:
         evaluation={name: _split(entry) for name, entry in (read_json(folder / "evaluation.json") or {}).items()},
         histograms=_histograms(folder / "score_histograms.npz"),
         comparison=_comparison(read_json(folder / "comparison.json")),
+        spending=tuple(spending(folder)),
+        audit=tuple((read_json(folder / AUDIT) or {}).get("lines", ())),
     )
 
 

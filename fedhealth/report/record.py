@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fedhealth.privacy.spending import Spending
 from fedhealth.training.metrics import Estimate
 
 FEDERATED = "federated"
@@ -115,7 +116,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Run:
-    """All of it; `folder` is named, never read again."""
+    """All of it; `folder` is named, never read again; `spending` is known where the sites' ledgers lie below it."""
 
     folder: str
     about: Mapping[str, Any]
@@ -128,6 +129,8 @@ class Run:
     evaluation: Mapping[str, Split]
     histograms: Mapping[str, Histogram]
     comparison: Comparison | None
+    spending: tuple[Spending, ...] = ()
+    audit: tuple[str, ...] = ()
 
     def setting(self, path: str, default: Any = None) -> Any:
         """Return the configuration's value at a dotted path."""

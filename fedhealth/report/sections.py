@@ -10,6 +10,7 @@ from fedhealth.report import charts
 from fedhealth.report.compared import comparison, modality_comparison
 from fedhealth.report.notices import training_examples
 from fedhealth.report.page import Cell, Chart, Section, Table
+from fedhealth.report.privacy import privacy
 from fedhealth.report.quality import learning, quality
 from fedhealth.report.record import FEDERATED, MODALITIES, Run
 from fedhealth.report.wording import bracket, counted, duration, integer, listed, number, percent, size
@@ -167,6 +168,7 @@ ORDER: tuple[Callable[[Run], Section | None], ...] = (
     learning,
     quality,
     hospitals,
+    privacy,
     communication,
     timeline,
 )

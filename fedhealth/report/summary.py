@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import mean
 
 from fedhealth.report.page import Tile
+from fedhealth.report.privacy import promise
 from fedhealth.report.record import CENTRALISED, Run
 from fedhealth.report.verdict import alone_on_average
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
@@ -79,7 +80,7 @@ def _absences(run: Run) -> str:
 
 
 def _protection(run: Run) -> str:
-    privacy = {True: "trained with differential privacy", False: "no differential privacy", None: ""}
+    privacy = {True: f"trained with {promise(run)}", False: "no differential privacy", None: ""}
     secagg = {
         True: "secure aggregation: the lead saw only sums over hospitals",
         False: "no secure aggregation: the lead saw each hospital's own update",
@@ -101,6 +102,13 @@ def _tiles(run: Run) -> Iterator[Tile]:
         yield Tile(of, "hospitals took part", f"{100 * answered:.0f}\N{NO-BREAK SPACE}% of answers arrived")
         down, up = traffic_per_site(run)
         yield Tile(size(up), "sent by each hospital", f"{size(down)} received")
+    yield from _spent(run)
+
+
+def _spent(run: Run) -> Iterator[Tile]:
+    if run.spending:
+        most = max(run.spending, key=lambda each: each.epsilon)
+        yield Tile(f"{most.epsilon:.2f}", "epsilon spent", f"for each {most.unit}, the most at any hospital")
 
 
 def _sentence(text: str) -> str:

@@ -64,10 +64,12 @@ class Allowance:
             PrivacyError: the budget does not allow it, or the clock is behind; nothing is spent.
 
         """
+        promise = Promise(place.run, plan.unit, self.epsilon, plan.delta, plan.sigma, plan.rounds)
+        write_json(promise_path(place.folder, place.run), asdict(promise))
         return ledger.reserve(place.run, number, plan.unit, event, Budget(plan.delta, self.epsilon, self.life))
 
     def check(self, plan: PrivacyPlan, place: Place) -> None:
-        """Raise what would stop the run later on, while nothing is spent yet; otherwise note what is promised.
+        """Raise what would stop the run later on, while nothing is spent yet.
 
         Raises:
             PrivacyError: the ledger is damaged or in use, ahead of the clock, or all rounds together exceed the life's
@@ -84,8 +86,6 @@ class Allowance:
                 f"the run would exceed the privacy budget of {self.dataset}",
                 "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
             )
-        promise = Promise(place.run, plan.unit, self.epsilon, plan.delta, plan.sigma, plan.rounds)
-        write_json(promise_path(place.folder, place.run), asdict(promise))
 
 
 @lru_cache(maxsize=32)

@@ -112,7 +112,8 @@ class PatientTrainer:
             log.warning("declined: %s", fault)
             return [fault.problem]
         try:
-            self._selfcheck(task, plan)
+            batch, owners, losses = self.sample(task, plan)
+            selfcheck(self.make_engine, task.model, losses, plan.clipping, batch, owners)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
@@ -209,13 +210,13 @@ class PatientTrainer:
             found.setdefault(int(of_row[row]), []).append(int(row))
         return list(found.values())
 
-    def _selfcheck(self, task: Task, plan: PrivacyPlan) -> None:
+    def sample(self, task: Task, plan: PrivacyPlan) -> tuple[Batch, list[int], LossFn]:
+        """Return a few units' rows as a batch, the unit of each row, and the loss: what checks and audits look at."""
         units = self._units(task)
         chosen = [units[i] for i in np.linspace(0, len(units) - 1, min(_CHECKED_UNITS, len(units))).astype(int)]
         rows = [row for unit in chosen for row in unit[: plan.max_rows]]
         owners = [number for number, unit in enumerate(chosen) for _ in unit[: plan.max_rows]]
-        batch = _batch(task.examples, rows, next(task.model.parameters()).device)
-        selfcheck(self.make_engine, task.model, _loss_of(task.kind), plan.clipping, batch, owners)
+        return _batch(task.examples, rows, next(task.model.parameters()).device), owners, _loss_of(task.kind)
 
 
 def _loss_of(kind: TaskKind) -> LossFn:

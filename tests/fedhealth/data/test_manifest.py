@@ -244,3 +244,26 @@ def test_the_shares_of_the_hash_split_are_those_asked_for(tmp_path):
 def test_lines_are_few_and_sorted():
     assert lines([9, 3, 3]) == "line 3, 9"
     assert lines(range(2, 12)) == "line 2, 3, 4, 5, 6 and 5 more"
+
+
+def test_without_a_patient_column_every_row_is_a_patient(tmp_path, table_writer):
+    path = table_writer(
+        tmp_path / "data.csv", [{"label": "0", "text": "a"}, {"label": "1", "text": "a"}], ("label", "text")
+    )
+    data = DataConfig(name="x", root=str(tmp_path), manifest=path.name, sites=["s"])
+    data.columns = ColumnsConfig(patient=None, text="text", labels=["label"])
+    assert read_manifest(data, "s").table["patient"].nunique() == 2
+
+
+def test_rows_without_a_split_can_be_left_out(tmp_path, table_writer):
+    rows = [
+        {"patient_id": str(n), "text": "a", "label": "1", "split": split}
+        for n, split in enumerate(["train", "", "test"])
+    ]
+    path = table_writer(tmp_path / "data.csv", rows, ("patient_id", "text", "label", "split"))
+    data = DataConfig(name="x", root=str(tmp_path), manifest=path.name, sites=["s"])
+    data.columns = ColumnsConfig(text="text", labels=["label"], split="split")
+    data.split = SplitConfig(validation=0.0)
+    assert read_manifest(data, "s").table["split"].tolist() == ["train", "train", "test"]
+    data.split = SplitConfig(validation=0.0, drop_unlisted=True)
+    assert read_manifest(data, "s").table["split"].tolist() == ["train", "test"]

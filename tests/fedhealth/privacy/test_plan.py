@@ -92,3 +92,20 @@ def test_parameters_go_to_their_longest_prefix():
     clipping = Clipping(1.0, "tower", ("towers.image", "towers.image.body", "towers.im"))
     names = ["towers.image.stem.weight", "towers.image.body.weight", "towers.images.weight", "head.bias"]
     assert clipping.assign(names) == [0, 1, 3, 3]
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 8.0])
+def test_scores_take_their_share_of_the_same_epsilon(epsilon):
+    alone = make_plan(Request("patient", epsilon, 0.2, 10, 5, Clipping(0.5)), Limits(), 300)
+    both = make_plan(Request("patient", epsilon, 0.2, 10, 5, Clipping(0.5), scores=0.1), Limits(), 300)
+    assert both.epsilon <= epsilon
+    assert both.epsilon > 0.99 * epsilon
+    assert 1.03 < both.sigma / alone.sigma < 1.08  # about 1 / sqrt(0.9)
+    assert both.run_events == (both.run_event, both.scores)
+    assert alone.run_events == (alone.run_event,)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_that_leaves_nothing_is_refused(share):
+    with pytest.raises(PrivacyError, match="share"):
+        make_plan(Request("patient", 1.0, 0.2, 10, 5, Clipping(0.5), scores=share), Limits(), 300)

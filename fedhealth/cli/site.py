@@ -1,0 +1,74 @@
+"""`fedhealth site`: what a hospital's own people look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fedhealth.errors import ConfigError, PrivacyError
+
+app = typer.Typer(no_args_is_help=True, help="For the people of one hospital.")
+
+
+@app.callback()
+def _root() -> None:
+    """For the people of one hospital."""
+
+
+@app.command()
+def budget(
+    folder: Annotated[Path, typer.Argument(help="A site's folder, or a run directory with several sites.")],
+    delta: Annotated[float | None, typer.Option(help="Measure epsilon at this delta; default: each run's own.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
+) -> None:
+    """Show what every run spent on which data set; a ledger that was tampered with ends with exit code 6."""
+    from fedhealth.privacy.spending import ledgers
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder.", "Give a site's folder or a run directory.")
+    if delta is not None and not 0 < delta < 1:
+        raise ConfigError(f"--delta {delta} is not between 0 and 1.", "Use about 1 / (10 x number of patients).")
+    found = ledgers(folder)
+    if not found:
+        raise PrivacyError(f"There is no privacy ledger in {folder}.", "It begins with the first private run.")
+    console = Console()
+    console.print(_table(folder, delta))
+    for site, path in found:
+        _total(console, site, path, delta)
+        if verify:
+            _chain(console, site, path)
+
+
+def _table(folder: Path, delta: float | None) -> Table:
+    from fedhealth.privacy.spending import spending
+
+    table = Table(title="Privacy spent", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("Hospital/data set", "Run", "Unit"):
+        table.add_column(name, overflow="fold")
+    for name in ("Epsilon", "Delta", "Sigma", "Booked", "Declined"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in spending(folder, delta):
+        epsilon = f"{each.epsilon:.3f}" + ("" if each.target is None else f" of {each.target:g}")
+        numbers = (epsilon, f"{each.delta:.2g}", f"{each.sigma:.3g}", str(each.booked), str(each.declined))
+        table.add_row(f"{each.site}/{each.dataset}", each.run, each.unit, *numbers)
+    return table
+
+
+def _total(console: Console, site: str, path: Path, delta: float | None) -> None:
+    from fedhealth.privacy.spending import in_all
+
+    total, at = in_all(path, delta)
+    console.print(f"{site}, {path.stem}: epsilon {total:.3f} in all at delta {at:.2g}", markup=False, highlight=False)
+
+
+def _chain(console: Console, site: str, path: Path) -> None:
+    from fedhealth.privacy.ledger import digest_of, verify
+
+    entries = verify(path)
+    said = f"{site}, {path.stem}: {len(entries)} entries, chain whole, digest {digest_of(path)}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,92 @@
+"""`fedhealth site budget`: what was spent, and what happens when a ledger was touched."""
+
+import pytest
+
+from fedhealth.cli.main import main
+from fedhealth.errors import ConfigError, PrivacyError
+from fedhealth.privacy.accountant import Event
+from fedhealth.privacy.ledger import Budget, Ledger, digest_of, verify
+from fedhealth.privacy.spending import ledger_path, spending
+
+EVENT = Event(2.0, 0.1, 10)
+DELTA = 1e-4
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site's folder with two runs on one data set, the second one stopped by its budget."""
+    folder = tmp_path / "sites" / "north"
+    with Ledger.open(ledger_path(folder, "chest")) as ledger:
+        for number in (1, 2):
+            ledger.reserve("first", number, "patient", EVENT, Budget(DELTA))
+        ledger.reserve("second", 1, "patient", EVENT, Budget(DELTA))
+        with pytest.raises(PrivacyError, match="would exceed"):
+            ledger.reserve("second", 2, "patient", EVENT, Budget(DELTA, run=0.5))
+    return folder
+
+
+@pytest.fixture
+def budget(monkeypatch, capfd):
+    """`budget(*words)`: exit code and output of `fedhealth site budget`."""
+
+    def call(*words):
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "budget", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capfd.readouterr()
+        return stopped.value.code, shown.out + shown.err
+
+    return call
+
+
+def test_every_run_and_the_sum_are_shown(site, budget):
+    code, shown = budget(site, "--delta", DELTA)
+    assert code == 0
+    with Ledger.open(ledger_path(site, "chest")) as ledger:
+        assert f"{ledger.spent(DELTA, 'first'):.3f}" in shown
+        assert f"{ledger.spent(DELTA, 'second'):.3f}" in shown
+        assert f"north, chest: epsilon {ledger.spent(DELTA):.3f} in all at delta 0.0001" in shown
+    assert "digest" not in shown
+
+
+def test_a_run_directory_shows_all_its_sites(site, budget):
+    with Ledger.open(ledger_path(site.parent / "south", "chest")) as ledger:
+        ledger.reserve("first", 1, "patient", EVENT, Budget(DELTA))
+    code, shown = budget(site.parents[1])
+    assert code == 0
+    assert "north/chest" in shown
+    assert "south/chest" in shown
+
+
+def test_verify_prints_length_and_digest(site, budget):
+    path = ledger_path(site, "chest")
+    code, shown = budget(site, "--verify")
+    assert code == 0
+    assert f"{len(verify(path))} entries, chain whole, digest {digest_of(path)}" in shown
+
+
+def test_a_touched_ledger_is_refused(site, budget):
+    path = ledger_path(site, "chest")
+    path.write_bytes(path.read_bytes().replace(b'"steps":10', b'"steps":90', 1))
+    code, shown = budget(site)
+    assert code == PrivacyError.exit_code
+    assert "edited, cut or damaged" in shown
+
+
+def test_what_is_not_there_is_said(tmp_path, budget, site):
+    assert budget(tmp_path / "nowhere")[0] == ConfigError.exit_code
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, shown = budget(empty)
+    assert code == PrivacyError.exit_code
+    assert "There is no privacy ledger" in shown
+    assert budget(site, "--delta", "2")[0] == ConfigError.exit_code
+
+
+def test_spending_counts_what_was_declined(site):
+    first, second = spending(site, DELTA)
+    assert (first.run, first.booked, first.declined, first.target) == ("first", 2, 0, None)
+    assert (second.run, second.booked, second.declined) == ("second", 1, 1)
+    assert first.epsilon > second.epsilon > 0
+    assert first.curve[-1] == (2, first.epsilon)
