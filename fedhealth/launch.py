@@ -32,14 +32,11 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
         FedhealthError: anything that is not a bug; run.json says so too.
 
     """
-    validate(config)
-    job = Job(uuid.uuid4().hex[:12], (*words, *_absolute(config)), digest(config), str(run.path.resolve()), config_dir)
-    typed = config_of(job)
-    run.begin({"run": job.run, "name": typed.name, "digest": job.digest, "versions": versions(), "words": list(words)})
-    write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+    name = uuid.uuid4().hex[:12]
+    run.begin({"run": name, "versions": versions(), "words": list(words)})
     log = _log_to(run.path / "fedhealth.log")
     try:
-        _run(job, typed, run)
+        _run(_job(name, config, words, run, config_dir), run)
         run.complete()
     except BaseException as fault:
         run.fail(fault)
@@ -49,9 +46,19 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
         log.close()
 
 
-def _run(job: Job, config: Config, run: RunDir) -> None:
+def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> Job:
+    """Check the configuration and return the job it is, written down in the run directory."""
+    validate(config)
+    job = Job(name, (*words, *_absolute(config)), digest(config), str(run.path.resolve()), config_dir)
+    run.update(name=config_of(job).name, digest=job.digest)
+    write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+    return job
+
+
+def _run(job: Job, run: RunDir) -> None:
     from fedhealth.report.render import render
 
+    config = config_of(job)
     runtime = instantiate(config.runtime)
     if runtime.local_data:
         _prepare(config, run)

@@ -103,7 +103,8 @@ def test_a_good_run_completes(command):
 def test_a_fault_of_the_configuration(command, word, told):
     outcome = command(word)
     refused(outcome, CONFIG, *told)
-    assert outcome.about is None
+    # Words that do not compose have no run directory yet; what composes and is refused says so in its own.
+    assert outcome.about is None or outcome.about["state"] == "failed"
 
 
 def test_a_value_that_must_be_given(command):

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
+from fedhealth.errors import ConfigError
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 
@@ -80,3 +81,11 @@ def test_a_failed_run_says_so_in_its_directory(run, tmp_path, monkeypatch):
     assert about["state"] == "failed"
     assert "the network is gone" in about["error"]["problem"]
     assert not (tmp_path / "failed" / "report.html").exists()
+
+
+def test_a_fault_in_the_configuration_is_in_the_run_directory_too(run, tmp_path):
+    with pytest.raises(ConfigError, match="max_rejected"):
+        run("faulty", "data.max_rejected=7")
+    about = RunDir(tmp_path / "faulty").about
+    assert about["state"] == "failed"
+    assert "max_rejected" in about["error"]["problem"]
