@@ -19,12 +19,12 @@ from clients.personalization.contract import LocalTask, Personalization
 from clients.upload.contract import Seat, Upload
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config, TaskKind
-from fedhealth.data.batches import Examples, examples_of
+from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import PRIVATE, write_atomic
-from fedhealth.training.features import with_features
+from fedhealth.training.features import model_inputs
 from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import ScoreCounts, count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
@@ -85,9 +85,7 @@ class Institution:
     @cached_property
     def examples(self) -> Examples:
         """The rows as model inputs, frozen towers already applied."""
-        text = self.model.towers["text"].encoder if "text" in self.model.towers else None
-        examples = examples_of(self.cohort, self.model.modalities, getattr(text, "tokenize", None))
-        return with_features(examples, self.cohort, self.model)
+        return model_inputs(self.cohort, self.model)
 
     def accept(self, directive: Directive) -> RecordDict:
         """Answer the handshake."""

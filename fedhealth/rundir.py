@@ -15,7 +15,6 @@ from fedhealth.errors import ConfigError, FedhealthError
 
 PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share
 AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
-STATES = ("running", "completed", "failed", "stopped")
 
 
 def write_atomic(path: Path, content: bytes) -> None:

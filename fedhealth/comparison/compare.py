@@ -21,12 +21,12 @@ from fedhealth.comparison.pool import pool_examples, pool_predictions
 from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, digest
 from fedhealth.config.schema import Config
-from fedhealth.data.batches import Examples, examples_of
+from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import PRIVATE, RunDir, write_json
-from fedhealth.training.features import with_features
+from fedhealth.training.features import model_inputs
 from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of, use_threads
 from fedhealth.training.metrics import Estimate, estimate
 from fedhealth.training.predictions import Predictions, predict, resampled, score
@@ -54,12 +54,7 @@ class Bench:
         use_threads(config.training)
         model = build_model(config.model, config.data, config.seed).to(device_of(config.training.device))
         cohorts = {site: prepare(config.data, site) for site in config.data.sites}
-        text = model.towers["text"].encoder if "text" in model.towers else None
-        tokenize = getattr(text, "tokenize", None)
-        inputs = {
-            site: with_features(examples_of(cohort, model.modalities, tokenize), cohort, model)
-            for site, cohort in cohorts.items()
-        }
+        inputs = {site: model_inputs(cohort, model) for site, cohort in cohorts.items()}
         return Bench(config, model, cohorts, inputs)
 
     def test(self, run: RunDir | None = None) -> dict[str, Predictions]:

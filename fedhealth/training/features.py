@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedhealth.data.batches import Examples, Source, cached
+from fedhealth.data.batches import Examples, Source, cached, examples_of
 from fedhealth.data.cohort import Cohort
 from fedhealth.models.encoder import identity, is_frozen
 from fedhealth.models.multimodal import MultimodalModel, Tower
 
 _BATCH = 64
+
+
+def model_inputs(cohort: Cohort, model: MultimodalModel) -> Examples:
+    """Return the cohort as the inputs of `model`: its modalities, its tokens, its frozen towers already applied."""
+    text = model.towers["text"].encoder if "text" in model.towers else None
+    examples = examples_of(cohort, model.modalities, getattr(text, "tokenize", None))
+    return with_features(examples, cohort, model)
 
 
 def with_features(examples: Examples, cohort: Cohort, model: MultimodalModel) -> Examples:
