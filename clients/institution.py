@@ -6,7 +6,6 @@ Nothing survives in the process between two tasks but caches: private arrays liv
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +22,12 @@ from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.rundir import PRIVATE, write_atomic
+from fedhealth.rundir import PERSONAL, PRIVATE, write_atomic
 from fedhealth.training.features import model_inputs
 from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of, use_threads
-from fedhealth.training.predictions import ScoreCounts, count, predict
+from fedhealth.training.predictions import count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
-from fedhealth.training.towers import tower_of, training_rows
+from fedhealth.training.towers import METHOD, tower_of, training_rows
 from fedhealth.wire import (
     ACCEPTANCE,
     EVALUATE,
@@ -103,26 +102,29 @@ class Institution:
         ticket = self.upload.accept(self._seat(directive), TRAIN, directive, incoming, content)
         if (again := ticket.kept()) is not None:
             return again
-        local = {name for name in incoming if not ticket.sums(tower_of(name))}
-        set_state(self.model, incoming | self._private(kept=local | (self._trained - set(incoming))))
-        statistics = _counts("validation", self._score("validation"))
-        task, place = self._task(directive), self._place(directive)
-        report = self.personalization.train(LocalTask(task, self.trainer, place))
-        self._keep(local | (self._trained - set(incoming)))
-        released = self.trainer.release(statistics | _fit_statistics(report), task, place)
-        after = get_state(self.model, [name for name in incoming if name not in local])
-        update = {name: array - incoming[name] for name, array in after.items()}
-        return ticket.seal(self.trainer.protect(update, task, place), released)
+        summed = {name: array for name, array in incoming.items() if ticket.sums(tower_of(name))}
+        local = self._local(directive, incoming, summed)
+        statistics = self._scores(local, self.personalization.personal(local), "validation")
+        set_state(self.model, local.merged)
+        outcome = self.personalization.train(local)
+        self._keep(local)
+        released = self.trainer.release(statistics | _fit_statistics(outcome.report), local.task, local.place)
+        after = get_state(self.model, sorted(local.shared))
+        update = {name: array - local.shared[name] for name, array in after.items()}
+        update |= {METHOD + name: change for name, change in outcome.extra.items()}
+        return ticket.seal(self.trainer.protect(update, local.task, local.place), released)
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
-        """Score the final model on validation and test rows."""
+        """Score the final model on validation and test rows; keep the site's own model where it has one."""
         incoming = self._incoming(directive, content)
         ticket = self.upload.accept(self._seat(directive), EVALUATE, directive, incoming, content)
         if (again := ticket.kept()) is not None:
             return again
-        set_state(self.model, incoming | self._private(kept=self._trained))
-        statistics = _counts("validation", self._score("validation")) | _counts("test", self._score("test"))
-        return ticket.seal({}, self.trainer.release(statistics, self._task(directive), self._place(directive)))
+        local = self._local(directive, incoming, {}, final=True)
+        own = self.personalization.personal(local)
+        self._keep_own(local.merged | own, incoming)
+        statistics = self._scores(local, own, "validation", "test")
+        return ticket.seal({}, self.trainer.release(statistics, local.task, local.place))
 
     def answer(self, directive: Directive, kind: str, content: RecordDict) -> RecordDict:
         """Answer one of the upload's own messages."""
@@ -141,10 +143,6 @@ class Institution:
     def _kind(self) -> TaskKind:
         return self.config.data.task.kind
 
-    @cached_property
-    def _trained(self) -> set[str]:
-        return set(trained_names(self.model))
-
     def _seat(self, directive: Directive) -> Seat:
         return Seat(directive.run, self.site.name, self.site.folder, self.digest)
 
@@ -158,29 +156,66 @@ class Institution:
         if directive.digest != self.digest or self.site.name not in directive.cohort:
             raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
         incoming = unpack(arrays_in(content, GLOBAL))
-        if set(incoming) != set(self.personalization.shared(self.model, sorted(self._trained))):
+        if {name: array.shape for name, array in incoming.items()} != self._shapes:
             raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
         return incoming
 
-    def _private(self, kept: Set[str]) -> State:
-        """Return the arrays among `kept` that this site holds in its own folder."""
+    @cached_property
+    def _initial(self) -> State:
+        """Every trained array as the configuration's seed gives it."""
+        return get_state(self.model, trained_names(self.model))
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of everything that travels: the model's shared arrays and the method's own."""
+        shared = {n: self._initial[n].shape for n in self.personalization.shared(self.model, sorted(self._initial))}
+        extra = self.personalization.extras(shared)
+        return shared | {METHOD + name: shape for name, shape in extra.items()}
+
+    def _local(self, directive: Directive, incoming: State, summed: State, final: bool = False) -> LocalTask:
+        """Merge what came with what is the site's own; what is not summed is the site's own as well."""
         path = self.site.folder / PRIVATE
-        return {n: a for n, a in load_file(path).items() if n in kept} if path.is_file() else {}
+        stored = load_file(path) if path.is_file() else {}
+        private = {name: array for name, array in stored.items() if name in self._initial and name not in summed}
+        return LocalTask(
+            self._task(directive),
+            self.trainer,
+            self._place(directive),
+            shared={name: array for name, array in summed.items() if name in self._initial},
+            merged=self._initial | {n: a for n, a in incoming.items() if n in self._initial} | private,
+            extra={name.removeprefix(METHOD): array for name, array in summed.items() if name not in self._initial},
+            memory={n.removeprefix(METHOD): a for n, a in stored.items() if n not in self._initial},
+            final=final,
+        )
 
-    def _score(self, split: str) -> ScoreCounts:
-        rows = self.trainer.scored(self.examples, self.cohort.rows(split))
-        predictions = predict(self.model, self.examples, rows, self._kind)
-        return count(predictions, self.config.evaluation.bins)
+    def _scores(self, local: LocalTask, own: State, *splits: str) -> dict[str, np.ndarray]:
+        """Count the scores of the site's own model, or of the merged one where its own may not be told of."""
+        hidden = self.trainer.private and not self.personalization.protected
+        set_state(self.model, local.merged if hidden else local.merged | own)
+        found: dict[str, np.ndarray] = {}
+        for split in splits:
+            rows = self.trainer.scored(self.examples, self.cohort.rows(split))
+            counts = count(predict(self.model, self.examples, rows, self._kind), self.config.evaluation.bins)
+            found |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
+        return found
 
-    def _keep(self, names: Set[str]) -> None:
-        """Keep what is trained here but not part of the sum in the site's folder."""
-        if names:
+    def _keep(self, local: LocalTask) -> None:
+        """Keep what is trained here but not part of the sum, and the method's memory, in the site's folder."""
+        names = sorted(set(self._initial) - set(local.shared))
+        memory = {METHOD + name: array for name, array in local.memory.items()}
+        self._write(PRIVATE, get_state(self.model, names) | memory)
+
+    def _keep_own(self, own: State, incoming: State) -> None:
+        """Keep the arrays of the site's own model that are not the very arrays that came."""
+        self._write(PERSONAL, {name: array for name, array in own.items() if array is not incoming.get(name)})
+
+    def _write(self, name: str, arrays: State) -> None:
+        path = self.site.folder / name
+        if arrays:
             self.site.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomic(self.site.folder / PRIVATE, save(get_state(self.model, sorted(names))))
-
-
-def _counts(split: str, counts: ScoreCounts) -> dict[str, np.ndarray]:
-    return {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
+            write_atomic(path, save(arrays))
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _fit_statistics(report: FitReport) -> dict[str, np.ndarray]:

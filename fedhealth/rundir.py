@@ -13,7 +13,8 @@ from typing import Any
 
 from fedhealth.errors import ConfigError, FedhealthError
 
-PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share
+PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share, a method's memory
+PERSONAL = "personal.safetensors"  # beside it: the arrays in which its own final model differs from the shared one
 AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
 
 

@@ -40,10 +40,11 @@ def build(job: Job | None = None) -> ServerApp:
 def serve(grid: Grid, job: Job) -> None:
     """Run the federation of `job` and leave the model and its evaluation in the run directory."""
     config, folder = config_of(job), RunDir(Path(job.folder))
-    strategy = compose_strategy(config, job, folder)
+    initial = initial_state(config)
+    strategy = compose_strategy(config, job, folder, initial)
     started = strategy.start(
         grid,
-        pack(initial_state(config)),
+        pack(initial),
         num_rounds=config.strategy.rounds,
         timeout=config.strategy.round_timeout,
     )
@@ -53,16 +54,19 @@ def serve(grid: Grid, job: Job) -> None:
     np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_histograms(counts))
 
 
-def compose_strategy(config: Config, job: Job, folder: RunDir) -> FederatedStrategy:
-    """Put the configured parts together."""
+def compose_strategy(config: Config, job: Job, folder: RunDir, initial: State) -> FederatedStrategy:
+    """Put the configured parts together for shared arrays like `initial`."""
     lead = config.strategy
     aggregation: Aggregation = instantiate(config.secagg["lead"])
     aggregation.start(job.run, job.digest, folder.path)
+    shapes = {name: array.shape for name, array in initial.items()}
     return FederatedStrategy(
         Identity(job.run, job.digest),
         Cohort(tuple(config.data.sites), lead.min_sites, lead.quorum),
         aggregation,
         instantiate(lead.server_optimizer),
+        companion=instantiate(lead.companion),
+        extra=instantiate(config.personalization).extras(shapes),
         statistics=statistic_shapes(config),
         attempts=lead.attempts,
         event=folder.event,
@@ -72,7 +76,7 @@ def compose_strategy(config: Config, job: Job, folder: RunDir) -> FederatedStrat
 def initial_state(config: Config) -> State:
     """Return the shared arrays that every run of this configuration and seed starts from."""
     model = build_model(config.model, config.data, config.seed)
-    return get_state(model, trained_names(model))
+    return get_state(model, sorted(instantiate(config.personalization).shared(model, trained_names(model))))
 
 
 def statistic_shapes(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:

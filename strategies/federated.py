@@ -19,9 +19,11 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.training.state import State
+from fedhealth.training.towers import METHOD, tower_of
 from fedhealth.wire import DIRECTIVE, EVALUATE, GLOBAL, SECAGG, TRAIN, Directive, pack, unpack
 from strategies.aggregation.contract import Aggregate, Aggregation, AttemptFailedError, Round
 from strategies.cohort import Cohort, Members, gather
+from strategies.companion import Companion, Mean, Shapes
 from strategies.rounds import Event, Reply, exchange
 from strategies.server_optimizer import ServerOptimizer
 from strategies.statistics import metrics, summary
@@ -43,6 +45,8 @@ class FederatedStrategy(Strategy):
         cohort: who must take part.
         aggregation: how answers become one update.
         server_optimizer: how the update becomes the next model.
+        companion: the lead's half of a two-sided method; its arrays travel beside the model's.
+        extra: shapes of those arrays.
         statistics: by message type, the shape of every vector of statistics a site answers with.
         attempts: how often a round is tried when too few sites answer for a secure sum.
         event: called for everything worth showing.
@@ -58,6 +62,8 @@ class FederatedStrategy(Strategy):
         cohort: Cohort,
         aggregation: Aggregation,
         server_optimizer: ServerOptimizer,
+        companion: Companion | None = None,
+        extra: Shapes | None = None,
         statistics: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
         attempts: int = 3,
         event: Event = lambda kind, **fields: None,
@@ -66,6 +72,8 @@ class FederatedStrategy(Strategy):
         self.cohort = cohort
         self.aggregation = aggregation
         self.server_optimizer = server_optimizer
+        self.companion = companion or Mean()
+        self.extra = extra or {}
         self.statistics = statistics or {}
         self.attempts = attempts
         self.event = event
@@ -98,17 +106,17 @@ class FederatedStrategy(Strategy):
         self.summary()
         self._join(grid, timeout)
         self.event("started", rounds=num_rounds)
-        arrays = unpack(initial_arrays)
+        arrays = self._begin(unpack(initial_arrays))
         result = Result(arrays=initial_arrays)
         for number in range(1, num_rounds + 1):
             aggregate = self._train(grid, number, arrays, train_config, timeout)
-            arrays = self.server_optimizer.step(arrays, aggregate.update)
+            arrays = self._step(arrays, aggregate)
             result.train_metrics_clientapp[number] = metrics(aggregate.statistics)
-            if evaluate_fn and (scored := evaluate_fn(number, pack(arrays))):
+            if evaluate_fn and (scored := evaluate_fn(number, pack(_model(arrays)))):
                 result.evaluate_metrics_serverapp[number] = scored
         self.final = self._evaluate(grid, num_rounds, arrays, evaluate_config, timeout)
         result.evaluate_metrics_clientapp[num_rounds] = metrics(self.final)
-        result.arrays = pack(arrays)
+        result.arrays = pack(_model(arrays))
         return result
 
     def configure_train(
@@ -117,10 +125,12 @@ class FederatedStrategy(Strategy):
         """Return a round's training messages (Flower's interface, for loops other than `start`)."""
         if not self._members.nodes:
             self._join(grid, timeout=3600)
-        self._arrays = unpack(arrays)
+        if not self._arrays:
+            self._arrays = self._begin({})
+        self._arrays |= unpack(arrays)
         directive = self._directive(server_round)
         secret = self.aggregation.open(self._attempt(TRAIN, directive, self._arrays, self._arrays))
-        question = _question(directive, arrays, config, secret)
+        question = _question(directive, pack(self._arrays), config, secret)
         return [Message(question, node, TRAIN, group_id=str(server_round)) for node in self._members.nodes.values()]
 
     def aggregate_train(
@@ -130,8 +140,8 @@ class FederatedStrategy(Strategy):
         for message in replies:
             self._fold(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
         aggregate = self.aggregation.close(lambda kind, questions: iter(()))
-        self._arrays = self.server_optimizer.step(self._arrays, aggregate.update)
-        return pack(self._arrays), metrics(aggregate.statistics)
+        self._arrays = self._step(self._arrays, aggregate)
+        return pack(_model(self._arrays)), metrics(aggregate.statistics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -142,6 +152,22 @@ class FederatedStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return nothing: see `configure_evaluate`."""
         return None
+
+    def _begin(self, arrays: State) -> State:
+        """Return the model's arrays and the method's own beside them."""
+        return arrays | {METHOD + name: value for name, value in self.companion.begin(self.extra).items()}
+
+    def _step(self, arrays: State, aggregate: Aggregate) -> State:
+        """Return the next arrays: the model's by the server optimizer, the method's by its companion."""
+        model = self.server_optimizer.step(_model(arrays), _model(aggregate.update))
+        changed = {name: change * self._share(name, aggregate.sites) for name, change in aggregate.update.items()}
+        extra = self.companion.step(_method(arrays), _method(changed), aggregate.statistics)
+        return model | {METHOD + name: value for name, value in extra.items()}
+
+    def _share(self, name: str, answered: Iterable[str]) -> np.float32:
+        """Return which part of the cohort's weight answered, for the tower of an array."""
+        weights = {site: of_tower.get(tower_of(name), 0.0) for site, of_tower in self._members.weights.items()}
+        return np.float32(sum(weights[site] for site in answered) / (sum(weights.values()) or 1.0))
 
     def _join(self, grid: Grid, timeout: float) -> None:
         self._members = gather(grid, self.cohort, self.aggregation, _question(self._directive(0)), self.event, timeout)
@@ -243,6 +269,14 @@ class FederatedStrategy(Strategy):
         self._exchange += 1
         cohort = tuple(sorted(self._members.nodes))
         return Directive(self.identity.run, self.identity.digest, number, self._exchange, 0, cohort)
+
+
+def _model(arrays: State) -> State:
+    return {name: array for name, array in arrays.items() if not name.startswith(METHOD)}
+
+
+def _method(arrays: State) -> State:
+    return {name.removeprefix(METHOD): array for name, array in arrays.items() if name.startswith(METHOD)}
 
 
 def _question(

@@ -25,7 +25,7 @@ from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.rundir import PRIVATE, RunDir, write_json
+from fedhealth.rundir import PERSONAL, RunDir, write_json
 from fedhealth.training.features import model_inputs
 from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of, use_threads
 from fedhealth.training.metrics import Estimate, estimate
@@ -58,12 +58,12 @@ class Bench:
         return Bench(config, model, cohorts, inputs)
 
     def test(self, run: RunDir | None = None) -> dict[str, Predictions]:
-        """Score every site's test rows with the model as it is, and with what `run` left private at that site."""
+        """Score every site's test rows with the model as it is, or with the site's own of `run`."""
         kind, common = self.config.data.task.kind, get_state(self.model, list(self.model.state_dict()))
         scored = {}
         for site, cohort in self.cohorts.items():
-            private = run.site(site) / PRIVATE if run else None
-            own = load_file(private) if private and private.is_file() else {}
+            path = run.site(site) / PERSONAL if run else None
+            own = load_file(path) if path and path.is_file() else {}
             set_state(self.model, own)
             scored[site] = predict(self.model, self.examples[site], cohort.rows("test"), kind)
             set_state(self.model, {name: common[name] for name in own})

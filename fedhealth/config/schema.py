@@ -127,7 +127,10 @@ class TrainingConfig:
 
 @dataclass
 class StrategyConfig:
-    """The lead's part: how many rounds, who must answer, how answers become the next model."""
+    """The lead's part: how many rounds, who must answer, how answers become the next model.
+
+    `companion` is the lead's half of a two-sided method.
+    """
 
     rounds: int = 5
     min_sites: int | None = None
@@ -135,6 +138,7 @@ class StrategyConfig:
     attempts: int = 3
     round_timeout: float = 3600.0
     server_optimizer: Any = MISSING
+    companion: Any = MISSING
 
 
 @dataclass

@@ -40,6 +40,8 @@ class ClientTrainer:
 
     """
 
+    private = True
+
     def __init__(
         self,
         dataset: str,

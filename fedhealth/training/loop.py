@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedhealth.config.build import instantiate
@@ -26,6 +26,10 @@ _NO_CLASS = -100
 
 
 Statistics = dict[str, np.ndarray]
+
+Correction = Callable[[int, Mapping[str, nn.Parameter]], None]
+"""Called at every step (from 0) with the trained parameters once their gradients are made, and noised where training
+is private; may change `p.grad` by what depends on no patient, or on patients only through noised gradients."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Task:
-    """What to train on what. `seed` decides order and dropout, never privacy noise."""
+    """What to train on what. `seed` decides order and dropout, never privacy noise; `correct` changes each gradient."""
 
     model: MultimodalModel
     examples: Examples
@@ -67,10 +71,18 @@ class Task:
     training: TrainingConfig
     kind: TaskKind
     seed: int
+    correct: Correction | None = None
 
 
 class Trainer(Protocol):
-    """Trains a site's model in place, under some privacy promise."""
+    """Trains a site's model in place, under some privacy promise.
+
+    Attributes:
+        private: whether nothing may leave that was computed from weights trained without it.
+
+    """
+
+    private: bool
 
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return why this site cannot take part in the whole run; empty if it can. Nothing is spent."""
@@ -93,6 +105,8 @@ class Trainer(Protocol):
 
 class PlainTrainer:
     """Minibatch training without differential privacy."""
+
+    private = False
 
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return nothing: nothing is promised."""
@@ -127,16 +141,20 @@ class PlainTrainer:
             raise DataError("There is no row to train on.", "Label some training rows.")
         model.train()
         device = next(model.parameters()).device
-        optimizer = instantiate(training.optimizer)([p for p in model.parameters() if p.requires_grad])
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimizer = instantiate(training.optimizer)(list(parameters.values()))
         steps = steps_of(training, len(rows))
         total = torch.zeros((), dtype=torch.float64)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(task.seed)
-            for chosen in islice(epochs(rows, training.batch_size, np.random.default_rng(task.seed)), steps):
+            order = epochs(rows, training.batch_size, np.random.default_rng(task.seed))
+            for step, chosen in enumerate(islice(order, steps)):
                 batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
                 losses = row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
                 optimizer.zero_grad(set_to_none=True)
                 losses.mean().backward()  # type: ignore[no-untyped-call]
+                if task.correct:
+                    task.correct(step, parameters)
                 optimizer.step()
                 total += losses.detach().mean().double().cpu()
         loss = float(total) / steps

@@ -7,6 +7,7 @@ and once, after the last round, noised score histograms. Losses, norms, counts a
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ from fedhealth.privacy.clipping import Clipping
 from fedhealth.privacy.engine import GradientEngine, LossFn, trainable
 from fedhealth.privacy.hooks import OpacusHooks
 from fedhealth.privacy.noise import NoiseSource
-from fedhealth.privacy.optimizer import NoisyOptimizer
+from fedhealth.privacy.optimizer import AfterNoise, NoisyOptimizer
 from fedhealth.privacy.oracle import Oracle
 from fedhealth.privacy.plan import PrivacyPlan, Request, bucket
 from fedhealth.privacy.sampler import PatientSampler, PhysicalBatch
@@ -34,9 +35,10 @@ from fedhealth.privacy.selfcheck import MakeEngine, selfcheck
 from fedhealth.privacy.spending import scores_path
 from fedhealth.rundir import write_atomic
 from fedhealth.training.budget import Allowance
-from fedhealth.training.loop import FitReport, Place, Statistics, Task, row_losses, steps_of
+from fedhealth.training.loop import Correction, FitReport, Place, Statistics, Task, row_losses, steps_of
 from fedhealth.training.scores import noised, one_study_each
 from fedhealth.training.state import State
+from fedhealth.training.towers import METHOD
 
 ENGINES: Mapping[str, MakeEngine] = {"bk": BookKeeping, "opacus": OpacusHooks, "oracle": Oracle}
 _CHECKED_UNITS = 6
@@ -66,6 +68,8 @@ class PatientTrainer:
         min_cohort: the fewest units that the site trains on.
 
     """
+
+    private = True
 
     def __init__(
         self,
@@ -160,8 +164,9 @@ class PatientTrainer:
         if place is None:
             raise PrivacyError("private training needs a ledger", "Say where it happens: fit(task, place).")
         plan, model, training = self.plan(task, place), task.model.train(), task.training
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = NoisyOptimizer(instantiate(training.optimizer)(parameters), plan)
+        parameters = list(trainable(model).values())
+        correct = _after_noise(task.correct, model) if task.correct else None
+        optimizer = NoisyOptimizer(instantiate(training.optimizer)(parameters), plan, after_noise=correct)
         engine = self.make_engine(model, _loss_of(task.kind), plan.clipping)
         units = self._units(task)
         sampler = PatientSampler(
@@ -182,9 +187,9 @@ class PatientTrainer:
         return rows if self.unit == "record" else one_study_each(examples.study, examples.patient, rows)
 
     def protect(self, update: State, task: Task, place: Place) -> State:
-        """Return the update; what was not noised (running statistics) is zero."""
+        """Return the update; what is not made of noised gradients (running statistics) is zero."""
         names = trainable(task.model)
-        return {name: value if name in names else np.zeros_like(value) for name, value in update.items()}
+        return {n: v if n in names or n.startswith(METHOD) else np.zeros_like(v) for n, v in update.items()}
 
     def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
         """Return the final model's score histograms, noised and booked once a run; nothing of single rounds."""
@@ -224,6 +229,11 @@ def _loss_of(kind: TaskKind) -> LossFn:
         return row_losses(model(batch), batch["targets"], kind)
 
     return losses
+
+
+def _after_noise(correct: Correction, model: nn.Module) -> AfterNoise:
+    parameters, steps = trainable(model), itertools.count()
+    return lambda _: correct(next(steps), parameters)
 
 
 def _batch(examples: Examples, rows: Sequence[int], device: torch.device) -> Batch:

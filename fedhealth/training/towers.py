@@ -5,15 +5,17 @@ from __future__ import annotations
 from fedhealth.data.cohort import Cohort
 
 SHARED = "shared"
+METHOD = "method."  # prefix of a method's own arrays beside the model: method.KIND or method.KIND.ARRAY
 
 
 def tower_of(name: str) -> str:
     """Return the modality whose tower holds the array `name`, or `shared` for what every site trains.
 
-    A missing-modality token is trained by the sites that lack the modality: it is shared.
+    A missing-modality token is trained by the sites that lack the modality: it is shared. A method's array about an
+    array of the model belongs where that one does.
     """
-    parts = name.split(".")
-    return parts[1] if parts[0] == "towers" and parts[2] != "missing" else SHARED
+    parts = name.split(".")[2:] if name.startswith(METHOD) else name.split(".")
+    return parts[1] if parts[:1] == ["towers"] and parts[2] != "missing" else SHARED
 
 
 def training_rows(cohort: Cohort, modalities: frozenset[str]) -> dict[str, int]:
