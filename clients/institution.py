@@ -12,19 +12,18 @@ from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
-from safetensors.numpy import load_file, save
 
-from clients.personalization.contract import LocalTask, Personalization
-from clients.upload.contract import Seat, Upload
+from clients.memory import Memory
+from clients.personalization.contract import LocalTask, Outcome, Personalization
+from clients.upload.contract import Seat, Ticket, Upload
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.rundir import PERSONAL, PRIVATE, write_atomic
 from fedhealth.training.features import model_inputs
-from fedhealth.training.loop import FitReport, Place, Task, Trainer, device_of, use_threads
+from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
 from fedhealth.training.towers import METHOD, tower_of, training_rows
@@ -93,7 +92,8 @@ class Institution:
             reasons = self.trainer.objections(self._task(directive), self._place(directive))
         rows = self.trainer.weights(training_rows(self.cohort, self.model.modalities))
         weights, extra = self.upload.join(self._seat(directive), rows)
-        extra[ACCEPTANCE] = Acceptance(self.site.name, tuple(reasons), weights, versions()).record()
+        last = self.upload.last_exchange(self._seat(directive))
+        extra[ACCEPTANCE] = Acceptance(self.site.name, tuple(reasons), weights, versions(), last).record()
         return extra
 
     def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
@@ -107,12 +107,10 @@ class Institution:
         statistics = self._scores(local, self.personalization.personal(local), "validation")
         set_state(self.model, local.merged)
         outcome = self.personalization.train(local)
-        self._keep(local)
+        self._keep(directive, local)
         released = self.trainer.release(statistics | _fit_statistics(outcome.report), local.task, local.place)
-        after = get_state(self.model, sorted(local.shared))
-        update = {name: array - local.shared[name] for name, array in after.items()}
-        update |= {METHOD + name: change for name, change in outcome.extra.items()}
-        return ticket.seal(self.trainer.protect(update, local.task, local.place), released)
+        update = self._update(directive, local, outcome)
+        return self._sealed(directive, ticket, self.trainer.protect(update, local.task, local.place), released)
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows; keep the site's own model where it has one."""
@@ -122,7 +120,8 @@ class Institution:
             return again
         local = self._local(directive, incoming, {}, final=True)
         own = self.personalization.personal(local)
-        self._keep_own(local.merged | own, incoming)
+        # what came is the very same object: the rest is the site's own
+        self._memory(directive).keep_own({n: a for n, a in (local.merged | own).items() if a is not incoming.get(n)})
         statistics = self._scores(local, own, "validation", "test")
         return ticket.seal({}, self.trainer.release(statistics, local.task, local.place))
 
@@ -136,8 +135,8 @@ class Institution:
         return Task(self.model, self.examples, rows, self.config.training, self._kind, seed)
 
     def _place(self, directive: Directive) -> Place:
-        rounds = self.config.strategy.rounds
-        return Place(directive.run, self.site.name, self.site.folder, directive.round, rounds)
+        rounds, released = self.config.strategy.rounds, self._memory(directive).released(directive.round)
+        return Place(directive.run, self.site.name, self.site.folder, directive.round, rounds, released)
 
     @property
     def _kind(self) -> TaskKind:
@@ -174,8 +173,7 @@ class Institution:
 
     def _local(self, directive: Directive, incoming: State, summed: State, final: bool = False) -> LocalTask:
         """Merge what came with what is the site's own; what is not summed is the site's own as well."""
-        path = self.site.folder / PRIVATE
-        stored = load_file(path) if path.is_file() else {}
+        stored = self._memory(directive).before(directive.round + (1 if final else 0))
         private = {name: array for name, array in stored.items() if name in self._initial and name not in summed}
         return LocalTask(
             self._task(directive),
@@ -199,23 +197,32 @@ class Institution:
             found |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
         return found
 
-    def _keep(self, local: LocalTask) -> None:
+    def _keep(self, directive: Directive, local: LocalTask) -> None:
         """Keep what is trained here but not part of the sum, and the method's memory, in the site's folder."""
         names = sorted(set(self._initial) - set(local.shared))
         memory = {METHOD + name: array for name, array in local.memory.items()}
-        self._write(PRIVATE, get_state(self.model, names) | memory)
+        self._memory(directive).keep(directive.round, get_state(self.model, names) | memory)
 
-    def _keep_own(self, own: State, incoming: State) -> None:
-        """Keep the arrays of the site's own model that are not the very arrays that came."""
-        self._write(PERSONAL, {name: array for name, array in own.items() if array is not incoming.get(name)})
+    def _update(self, directive: Directive, local: LocalTask, outcome: Outcome) -> State:
+        """Return what this round changed, with what an answer that came too late changed in the last one."""
+        after = get_state(self.model, sorted(local.shared))
+        update = {name: array - local.shared[name] for name, array in after.items()}
+        update |= {METHOD + name: change for name, change in outcome.extra.items()}
+        if staleness := self.config.strategy.staleness:
+            memory = self._memory(directive)
+            late = memory.late(directive.round - 1) if self.site.name in directive.missed else {}
+            memory.keep_late(directive.round, update)
+            update |= {n: update[n] + np.float32(staleness) * a for n, a in late.items() if n in update}
+        return update
 
-    def _write(self, name: str, arrays: State) -> None:
-        path = self.site.folder / name
-        if arrays:
-            self.site.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomic(path, save(arrays))
-        else:
-            path.unlink(missing_ok=True)
+    def _sealed(self, directive: Directive, ticket: Ticket, update: State, statistics: Statistics) -> RecordDict:
+        """Return the answer; from here on something of the round may have left."""
+        answer = ticket.seal(update, statistics)
+        self._memory(directive).release(directive.round)
+        return answer
+
+    def _memory(self, directive: Directive) -> Memory:
+        return Memory(directive.run, self.site.folder)
 
 
 def _fit_statistics(report: FitReport) -> dict[str, np.ndarray]:

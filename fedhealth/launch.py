@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from fedhealth.config.build import instantiate
-from fedhealth.config.compose import digest, quoted, resolve
+from fedhealth.config.compose import compose, digest, quoted, resolve
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
+from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
 from fedhealth.rundir import RunDir, write_atomic
 from fedhealth.wire import versions
@@ -33,10 +36,41 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
 
     """
     name = uuid.uuid4().hex[:12]
-    run.begin({"run": name, "versions": versions(), "words": list(words)})
+    run.begin({"run": name, "versions": versions(), "words": list(words), "config_dir": config_dir})
+    with run.held(), _logged(run):
+        _run(_job(name, config, words, run, config_dir), run)
+
+
+def resume(run: RunDir) -> None:
+    """Go on with a run that was killed, stopped or failed, after its last completed round.
+
+    Raises:
+        FedhealthError: there is no such run, it is completed or running, its configuration now composes to something
+            else, or anything that `launch` raises.
+
+    """
+    about = run.about
+    if "digest" not in about:
+        raise ConfigError(f"{run.path} holds no run that could go on.", "Give the folder that has its run.json.")
+    if about["state"] == "completed":
+        raise ConfigError(f"The run in {run.path} is completed.", "Its report is there; start a new run.")
+    with run.held():
+        words = about.get("job") or about["words"]  # the job's hold in any working directory
+        config = compose(words, Path(about["config_dir"]) if about["config_dir"] else None)
+        if digest(config) != about["digest"]:
+            raise _changed(run, config)
+        run.update(state="running", error=None)
+        run.event("resuming")
+        with _logged(run):
+            _run(_job(about["run"], config, words, run, about["config_dir"]), run)
+
+
+@contextmanager
+def _logged(run: RunDir) -> Iterator[None]:
+    """Write the log into the run directory, and how the block ended into run.json."""
     log = _log_to(run.path / "fedhealth.log")
     try:
-        _run(_job(name, config, words, run, config_dir), run)
+        yield
         run.complete()
     except BaseException as fault:
         run.fail(fault)
@@ -46,11 +80,25 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
         log.close()
 
 
+def _changed(run: RunDir, config: DictConfig) -> ConfigError:
+    """Return the refusal to resume under another configuration, naming what differs."""
+    then = (run.path / "config.yaml").read_text("utf-8").splitlines()
+    now = OmegaConf.to_yaml(config, resolve=True).splitlines()
+    lines = [line for line in difflib.unified_diff(then, now, "then", "now", lineterm="", n=0) if line[:1] in "+-"]
+    differences = "\n  ".join(lines[2:12]) or "the digest alone: another release of fedhealth"
+    return ConfigError(
+        f"The configuration of {run.path} is no longer what the run was started with:\n  {differences}",
+        "Restore it, or start a new run.",
+    )
+
+
 def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> Job:
     """Check the configuration and return the job it is, written down in the run directory."""
     validate(config)
-    job = Job(name, (*words, *_absolute(config)), digest(config), str(run.path.resolve()), config_dir)
-    run.update(name=config_of(job).name, digest=job.digest)
+    job = Job(
+        name, tuple(dict.fromkeys([*words, *_absolute(config)])), digest(config), str(run.path.resolve()), config_dir
+    )
+    run.update(name=config_of(job).name, digest=job.digest, job=list(job.overrides))
     write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
     return job
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +62,33 @@ class RunDir:
             raise ConfigError(f"{self.path} already holds a run.", "Choose another hydra.run.dir.")
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "run.json", {"state": "running", "started": _now(), **about})
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from working on this run.
+
+        Raises:
+            ConfigError: one does.
+
+        """
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as fault:
+                raise ConfigError(f"The run in {self.path} is running.", "Wait for it, or stop it first.") from fault
+            yield
+
+    @property
+    def alive(self) -> bool:
+        """Whether some process holds the run."""
+        if not (self.path / ".lock").is_file():
+            return False
+        with (self.path / ".lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def update(self, **fields: object) -> None:
         """Change fields of run.json."""

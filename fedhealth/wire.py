@@ -51,6 +51,7 @@ class Directive:
         exchange: strictly increasing over the run, also when a round is repeated.
         attempt: of this exchange, from 0.
         cohort: names of the sites asked, sorted.
+        missed: those of them whose last answer failed or came too late.
 
     """
 
@@ -60,10 +61,12 @@ class Directive:
     exchange: int
     attempt: int
     cohort: tuple[str, ...]
+    missed: tuple[str, ...] = ()
 
     def record(self) -> ConfigRecord:
         """Return it as a Flower record."""
-        return ConfigRecord({**asdict(self), "cohort": list(self.cohort), "protocol": PROTOCOL_VERSION})
+        lists = {"cohort": list(self.cohort), "missed": list(self.missed)}
+        return ConfigRecord({**asdict(self), **lists, "protocol": PROTOCOL_VERSION})
 
     @staticmethod
     def parse(content: RecordDict) -> Directive:
@@ -78,12 +81,12 @@ class Directive:
             protocol = record["protocol"]
             words = [str(record[name]) for name in ("run", "digest")]
             numbers = [int(record[name]) for name in ("round", "exchange", "attempt")]
-            cohort = tuple(map(str, record["cohort"]))
+            cohort, missed = (tuple(map(str, record[name])) for name in ("cohort", "missed"))
         except (KeyError, TypeError, ValueError) as fault:
             raise FederationError(f"A directive lacks or garbles {fault}.", SAME_RELEASE) from fault
         if protocol != PROTOCOL_VERSION:
             raise FederationError(f"The lead speaks protocol {protocol!r}, this site {PROTOCOL_VERSION}.", SAME_RELEASE)
-        return Directive(words[0], words[1], numbers[0], numbers[1], numbers[2], cohort)
+        return Directive(words[0], words[1], numbers[0], numbers[1], numbers[2], cohort, missed)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Acceptance:
         reasons: why it does not take part; empty if it does.
         weights: by tower (and `shared`), what its update counts in the mean.
         versions: of the packages that matter.
+        exchange: the last one of this run that the site took part in; the lead goes on above it.
 
     """
 
@@ -102,10 +106,12 @@ class Acceptance:
     reasons: tuple[str, ...]
     weights: Mapping[str, float]
     versions: str
+    exchange: int = 0
 
     def record(self) -> ConfigRecord:
         """Return it as a Flower record."""
         fields: dict[str, Any] = {"site": self.site, "versions": self.versions, "reasons": list(self.reasons)}
+        fields["exchange"] = self.exchange
         fields |= {"towers": list(self.weights), "weights": [float(weight) for weight in self.weights.values()]}
         return ConfigRecord(fields)
 
@@ -121,11 +127,12 @@ class Acceptance:
             record = words_in(content, ACCEPTANCE)
             reasons = tuple(map(str, record["reasons"]))
             weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
-            found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]))
+            exchange = int(record["exchange"])
+            found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]), exchange)
         except (KeyError, TypeError, ValueError) as fault:
             raise FederationError(f"A site's acceptance lacks or garbles {fault}.", SAME_RELEASE) from fault
-        if not all(0 <= weight < 2**40 for weight in found.weights.values()):
-            raise FederationError(f"Site {found.site!r} announced an impossible weight.", SAME_RELEASE)
+        if not all(0 <= weight < 2**40 for weight in found.weights.values()) or not 0 <= exchange < 2**31:
+            raise FederationError(f"Site {found.site!r} announced an impossible number.", SAME_RELEASE)
         return found
 
 
@@ -141,7 +148,8 @@ def digest_of(arrays: State) -> bytes:
 
 def task_digest(kind: str, directive: Directive) -> bytes:
     """Return the SHA-256 of what a site is told to do with the arrays."""
-    return hashlib.sha256(f"{kind}|{directive.digest}|{directive.round}".encode()).digest()
+    missed = ",".join(directive.missed)
+    return hashlib.sha256(f"{kind}|{directive.digest}|{directive.round}|{missed}".encode()).digest()
 
 
 def pack(arrays: State) -> ArrayRecord:

@@ -19,7 +19,9 @@ from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
 from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
 from strategies.aggregation.contract import Aggregation
+from strategies.checkpoint import Checkpoints
 from strategies.cohort import Cohort
+from strategies.deadlines import Deadlines
 from strategies.federated import FederatedStrategy, Identity
 from strategies.statistics import counts_of
 
@@ -62,13 +64,15 @@ def compose_strategy(config: Config, job: Job, folder: RunDir, initial: State) -
     shapes = {name: array.shape for name, array in initial.items()}
     return FederatedStrategy(
         Identity(job.run, job.digest),
-        Cohort(tuple(config.data.sites), lead.min_sites, lead.quorum),
+        Cohort(tuple(config.data.sites), lead.min_sites, lead.quorum, lead.wait),
         aggregation,
         instantiate(lead.server_optimizer),
         companion=instantiate(lead.companion),
         extra=instantiate(config.personalization).extras(shapes),
         statistics=statistic_shapes(config),
         attempts=lead.attempts,
+        deadlines=Deadlines(lead.patience),
+        checkpoints=Checkpoints(folder.path, lead.checkpoints),
         event=folder.event,
     )
 

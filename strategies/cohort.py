@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
@@ -14,7 +15,8 @@ from fedhealth.wire import HANDSHAKE, Acceptance
 from strategies.aggregation.contract import Aggregation
 from strategies.rounds import Event, exchange, wait_for_nodes
 
-_JOIN_SECONDS = 60.0
+_JOIN_SECONDS = 60.0  # for the whole cohort to connect, and for a connected site to answer the handshake
+_LOOK_SECONDS = 2.0  # between two looks while a site is awaited
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Cohort:
         sites: names the configuration expects.
         min_sites: how many must accept and answer every round; None means all of them.
         quorum: share of the asked that must answer in a round.
+        wait: seconds to wait for missing sites when too few are there.
 
     """
 
     sites: tuple[str, ...]
     min_sites: int | None = None
     quorum: float = 1.0
+    wait: float = 0.0
 
     @property
     def needed(self) -> int:
@@ -44,10 +48,20 @@ class Cohort:
 
 @dataclass
 class Members:
-    """The sites that accepted: node id and announced weights (by tower) by name."""
+    """The sites that accepted: node id and announced weights (by tower) by name.
+
+    Attributes:
+        nodes: node id by name.
+        weights: by name and tower.
+        seen: all nodes that were connected.
+        last_exchange: the latest that any of them took part in.
+
+    """
 
     nodes: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    last_exchange: int = 0
 
     def name_of(self, node: int) -> str:
         """Return the site at a node."""
@@ -59,14 +73,39 @@ def gather(
 ) -> Members:
     """Ask every node whether it takes part; return those that accept and that the aggregation admits.
 
+    Too few are waited for, visibly, as long as some are not connected.
+
     Raises:
         FederationError: fewer accept than are needed, with each site's reasons.
 
     """
-    members = Members()
-    declined: dict[str, str] = {}
-    nodes = wait_for_nodes(grid, len(cohort.sites), min(timeout, _JOIN_SECONDS))
-    for reply in exchange(grid, HANDSHAKE, dict.fromkeys(nodes, question), "0", timeout):
+    started, expected = time.monotonic(), len(cohort.sites)
+    while True:
+        nodes = wait_for_nodes(grid, expected, min(timeout, _JOIN_SECONDS))
+        members, declined = _handshake(grid, nodes, cohort, aggregation, question, event, timeout)
+        if len(members.nodes) >= cohort.needed:
+            return members
+        if len(nodes) >= expected or time.monotonic() - started >= cohort.wait:
+            raise _too_few(members, declined, cohort)
+        missing = sorted(set(cohort.sites) - set(members.nodes))
+        event("waiting", needed=cohort.needed - len(members.nodes), missing=missing)
+        while set(grid.get_node_ids()) == members.seen and time.monotonic() - started < cohort.wait:
+            time.sleep(_LOOK_SECONDS)
+
+
+def _handshake(
+    grid: Grid,
+    nodes: Sequence[int],
+    cohort: Cohort,
+    aggregation: Aggregation,
+    question: RecordDict,
+    event: Event,
+    timeout: float,
+) -> tuple[Members, dict[str, str]]:
+    """Return who accepted, and the others' reasons."""
+    members, declined = Members(seen=set(nodes)), dict[str, str]()
+    limits = dict.fromkeys(nodes, min(timeout, _JOIN_SECONDS))
+    for reply in exchange(grid, HANDSHAKE, dict.fromkeys(nodes, question), "0", limits):
         if reply.message.has_error():
             declined[f"node {reply.node}"] = str(reply.message.error.reason)
             continue
@@ -84,10 +123,13 @@ def gather(
                 continue
             members.nodes[answer.site] = reply.node
             members.weights[answer.site] = answer.weights
-    if len(members.nodes) < cohort.needed:
-        reasons = "".join(f"\n  {site}: {why}" for site, why in declined.items())
-        raise FederationError(
-            f"{len(members.nodes)} of {len(cohort.sites)} sites accepted, {cohort.needed} are needed.{reasons}",
-            "Ask the sites named above, or lower strategy.min_sites.",
-        )
-    return members
+            members.last_exchange = max(members.last_exchange, answer.exchange)
+    return members, declined
+
+
+def _too_few(members: Members, declined: Mapping[str, str], cohort: Cohort) -> FederationError:
+    reasons = "".join(f"\n  {site}: {why}" for site, why in declined.items())
+    return FederationError(
+        f"{len(members.nodes)} of {len(cohort.sites)} sites accepted, {cohort.needed} are needed.{reasons}",
+        "Ask the sites named above, or lower strategy.min_sites.",
+    )

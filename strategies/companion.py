@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fedhealth.training.state import State
-
-Shapes = Mapping[str, tuple[int, ...]]
+from strategies.aggregation.contract import Shapes
 
 
 class Companion(Protocol):

@@ -8,33 +8,28 @@ a round is one exchange; the last model gets one `EVALUATE`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import METHOD, tower_of
-from fedhealth.wire import DIRECTIVE, EVALUATE, GLOBAL, SECAGG, TRAIN, Directive, pack, unpack
-from strategies.aggregation.contract import Aggregate, Aggregation, AttemptFailedError, Round
-from strategies.cohort import Cohort, Members, gather
-from strategies.companion import Companion, Mean, Shapes
-from strategies.rounds import Event, Reply, exchange
+from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
+from strategies.aggregation.contract import Aggregate, Aggregation, Shapes
+from strategies.checkpoint import Checkpoints, Snapshot
+from strategies.cohort import Cohort
+from strategies.companion import Companion, Mean
+from strategies.deadlines import Deadlines
+from strategies.rounds import Event, Reply
 from strategies.server_optimizer import ServerOptimizer
+from strategies.session import Identity, Question, Session, messages_to, question_of
 from strategies.statistics import metrics, summary
 
-
-@dataclass(frozen=True)
-class Identity:
-    """What every directive of a run repeats: our run id and the configuration's digest."""
-
-    run: str
-    digest: str
+__all__ = ["FederatedStrategy", "Identity"]
 
 
 class FederatedStrategy(Strategy):
@@ -49,6 +44,8 @@ class FederatedStrategy(Strategy):
         extra: shapes of those arrays.
         statistics: by message type, the shape of every vector of statistics a site answers with.
         attempts: how often a round is tried when too few sites answer for a secure sum.
+        deadlines: how long each site may take.
+        checkpoints: where completed rounds are kept; None keeps none.
         event: called for everything worth showing.
 
     Attributes:
@@ -64,28 +61,27 @@ class FederatedStrategy(Strategy):
         server_optimizer: ServerOptimizer,
         companion: Companion | None = None,
         extra: Shapes | None = None,
-        statistics: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
+        statistics: Mapping[str, Shapes] | None = None,
         attempts: int = 3,
+        deadlines: Deadlines | None = None,
+        checkpoints: Checkpoints | None = None,
         event: Event = lambda kind, **fields: None,
     ) -> None:
-        self.identity = identity
-        self.cohort = cohort
-        self.aggregation = aggregation
         self.server_optimizer = server_optimizer
         self.companion = companion or Mean()
         self.extra = extra or {}
         self.statistics = statistics or {}
-        self.attempts = attempts
+        self.checkpoints = checkpoints
         self.event = event
+        self.session = Session(identity, cohort, aggregation, attempts, deadlines or Deadlines(), event)
         self.final: dict[str, np.ndarray] = {}
-        self._members = Members()
-        self._exchange = 0
         self._arrays: State = {}
 
     def summary(self) -> None:
         """Say what is composed, as an event."""
-        parts = (self.aggregation, self.server_optimizer)
-        self.event("strategy", parts=[type(part).__name__ for part in parts], sites=list(self.cohort.sites))
+        parts = (self.session.aggregation, self.server_optimizer)
+        names = [type(part).__name__ for part in parts]
+        self.event("strategy", parts=names, sites=list(self.session.cohort.sites))
 
     def start(
         self,
@@ -99,47 +95,50 @@ class FederatedStrategy(Strategy):
     ) -> Result:
         """Run the federation; see Flower's `Strategy.start` for the arguments (`timeout` is per round, in seconds).
 
+        Goes on after the last checkpoint where there is one.
+
         Raises:
             FederationError: too few sites accepted or answered.
 
         """
         self.summary()
-        self._join(grid, timeout)
-        self.event("started", rounds=num_rounds)
-        arrays = self._begin(unpack(initial_arrays))
+        state = self._restored() or self._first(unpack(initial_arrays))
+        self.session.join(grid, timeout)
+        self.event("started", rounds=num_rounds, completed=state.round)
         result = Result(arrays=initial_arrays)
-        for number in range(1, num_rounds + 1):
-            aggregate = self._train(grid, number, arrays, train_config, timeout)
-            arrays = self._step(arrays, aggregate)
+        for number in range(state.round + 1, num_rounds + 1):
+            aggregate = self._train(grid, number, state.arrays, train_config, timeout)
+            state = self._completed(state, number, aggregate)
             result.train_metrics_clientapp[number] = metrics(aggregate.statistics)
-            if evaluate_fn and (scored := evaluate_fn(number, pack(_model(arrays)))):
+            if evaluate_fn and (scored := evaluate_fn(number, pack(_model(state.arrays)))):
                 result.evaluate_metrics_serverapp[number] = scored
-        self.final = self._evaluate(grid, num_rounds, arrays, evaluate_config, timeout)
+        self.final = self._evaluate(grid, num_rounds, state.arrays, evaluate_config, timeout)
         result.evaluate_metrics_clientapp[num_rounds] = metrics(self.final)
-        result.arrays = pack(_model(arrays))
+        result.arrays = pack(_model(state.arrays))
         return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return a round's training messages (Flower's interface, for loops other than `start`)."""
-        if not self._members.nodes:
-            self._join(grid, timeout=3600)
+        if not self.session.members.nodes:
+            self.session.join(grid, timeout=3600)
         if not self._arrays:
             self._arrays = self._begin({})
         self._arrays |= unpack(arrays)
-        directive = self._directive(server_round)
-        secret = self.aggregation.open(self._attempt(TRAIN, directive, self._arrays, self._arrays))
-        question = _question(directive, pack(self._arrays), config, secret)
-        return [Message(question, node, TRAIN, group_id=str(server_round)) for node in self._members.nodes.values()]
+        question = self._training(server_round, self._arrays, config)
+        directive = self.session.directive(server_round)
+        secret = self.session.aggregation.open(self.session.attempt(question, directive))
+        content = question_of(directive, pack(self._arrays), config, secret)
+        return messages_to(self.session.members, content, TRAIN, str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the next shared arrays from a round's replies (Flower's interface)."""
         for message in replies:
-            self._fold(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
-        aggregate = self.aggregation.close(lambda kind, questions: iter(()))
+            self.session.fold(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
+        aggregate = self.session.aggregation.close(lambda kind, questions: iter(()))
         self._arrays = self._step(self._arrays, aggregate)
         return pack(_model(self._arrays)), metrics(aggregate.statistics)
 
@@ -157,6 +156,41 @@ class FederatedStrategy(Strategy):
         """Return the model's arrays and the method's own beside them."""
         return arrays | {METHOD + name: value for name, value in self.companion.begin(self.extra).items()}
 
+    def _first(self, arrays: State) -> Snapshot:
+        return Snapshot(self.session.identity.digest, 0, 0, self._begin(arrays))
+
+    def _restored(self) -> Snapshot | None:
+        """Return the last checkpoint, and let the server optimizer remember what it knew then."""
+        state = self.checkpoints.latest() if self.checkpoints else None
+        if state is None:
+            return None
+        if state.digest != self.session.identity.digest:
+            raise FederationError(
+                "The checkpoints belong to another configuration.", "Resume with the run's own configuration."
+            )
+        self.server_optimizer.memory = state.optimizer
+        self.session.exchange = self.session.settled = state.exchange
+        self.event("resumed", round=state.round)
+        return state
+
+    def _completed(self, before: Snapshot, number: int, aggregate: Aggregate) -> Snapshot:
+        """Return the state after a round, on the disk before anything follows from it."""
+        scores = dict(before.scores)
+        auroc = summary(aggregate.statistics).get("validation", {}).get("auroc")
+        if auroc is not None:
+            scores[number - 1] = auroc  # sites score the model that comes in
+        arrays = self._step(before.arrays, aggregate)
+        state = Snapshot(
+            before.digest, number, self.session.exchange, arrays, dict(self.server_optimizer.memory), scores
+        )
+        if self.checkpoints:
+            try:
+                self.checkpoints.save(state)
+            except OSError as fault:
+                self.event("checkpoint_failed", round=number, reason=str(fault))
+        self.session.settled = state.exchange
+        return state
+
     def _step(self, arrays: State, aggregate: Aggregate) -> State:
         """Return the next arrays: the model's by the server optimizer, the method's by its companion."""
         model = self.server_optimizer.step(_model(arrays), _model(aggregate.update))
@@ -166,20 +200,21 @@ class FederatedStrategy(Strategy):
 
     def _share(self, name: str, answered: Iterable[str]) -> np.float32:
         """Return which part of the cohort's weight answered, for the tower of an array."""
-        weights = {site: of_tower.get(tower_of(name), 0.0) for site, of_tower in self._members.weights.items()}
-        return np.float32(sum(weights[site] for site in answered) / (sum(weights.values()) or 1.0))
+        weights = {site: towers.get(tower_of(name), 0.0) for site, towers in self.session.members.weights.items()}
+        return np.float32(sum(weights.get(site, 0.0) for site in answered) / (sum(weights.values()) or 1.0))
 
-    def _join(self, grid: Grid, timeout: float) -> None:
-        self._members = gather(grid, self.cohort, self.aggregation, _question(self._directive(0)), self.event, timeout)
+    def _training(self, number: int, arrays: State, config: ConfigRecord | None) -> Question:
+        return Question(TRAIN, number, arrays, arrays, self.statistics.get(TRAIN, {}), config)
 
     def _train(self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float) -> Aggregate:
         started = time.monotonic()
-        directive = self._directive(number)
-        self.event("round_started", round=number, sites=list(directive.cohort))
-        aggregate = self._aggregate(grid, TRAIN, directive, arrays, arrays, config, timeout)
-        needed = self.cohort.answers_needed(len(directive.cohort))
+        self.session.rejoin(grid, timeout)
+        asked = sorted(self.session.members.nodes)
+        self.event("round_started", round=number, sites=asked)
+        aggregate = self.session.ask(grid, self._training(number, arrays, config), timeout)
+        needed = self.session.cohort.answers_needed(len(asked))
         if len(aggregate.sites) < needed:
-            answered = f"{len(aggregate.sites)} of {len(directive.cohort)} sites"
+            answered = f"{len(aggregate.sites)} of {len(asked)} sites"
             raise FederationError(
                 f"Round {number}: {answered} answered, {needed} are needed.",
                 "See the sites' own logs; lower strategy.quorum to go on without them.",
@@ -193,82 +228,12 @@ class FederatedStrategy(Strategy):
         self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float
     ) -> dict[str, np.ndarray]:
         """Return the summed statistics of the final model on every site's validation and test rows."""
+        self.session.rejoin(grid, timeout)
         self.event("evaluation_started")
-        directive = self._directive(number)
-        final = self._aggregate(grid, EVALUATE, directive, arrays, {}, config, timeout)
+        question = Question(EVALUATE, number, arrays, {}, self.statistics.get(EVALUATE, {}), config)
+        final = self.session.ask(grid, question, timeout)
         self.event("evaluation_completed", sites=list(final.sites), pooled=summary(final.statistics))
         return final.statistics
-
-    def _aggregate(
-        self,
-        grid: Grid,
-        kind: str,
-        directive: Directive,
-        arrays: State,
-        expected: State,
-        config: ConfigRecord | None,
-        timeout: float,
-    ) -> Aggregate:
-        """Send `arrays` to the cohort and fold the answers; try again while nothing was opened and tries are left."""
-        packed = pack(arrays)
-        for attempt in range(self.attempts):
-            tried = replace(directive, attempt=attempt)
-            secret = self.aggregation.open(self._attempt(kind, tried, arrays, expected))
-            self._collect(grid, kind, tried, _question(tried, packed, config, secret), timeout)
-            try:
-                return self.aggregation.close(partial(self._ask, grid, directive, timeout))
-            except AttemptFailedError as fault:
-                self.event("attempt_failed", round=directive.round, attempt=attempt, reason=fault.problem)
-                failed = fault
-        raise failed
-
-    def _attempt(self, kind: str, directive: Directive, arrays: State, expected: State) -> Round:
-        return Round(kind, directive, arrays, expected, self.statistics.get(kind, {}), self._members.weights)
-
-    def _collect(self, grid: Grid, kind: str, directive: Directive, question: RecordDict, timeout: float) -> None:
-        """Ask the whole cohort and fold the answers as they come; name the silent."""
-        silent = {self._members.nodes[site]: site for site in directive.cohort}
-        for reply in exchange(grid, kind, dict.fromkeys(silent, question), str(directive.round), timeout):
-            del silent[reply.node]
-            self._fold(reply, directive.round)
-        for site in silent.values():
-            self.event("site_failed", round=directive.round, site=site, reason="no answer before the deadline")
-
-    def _ask(
-        self, grid: Grid, directive: Directive, timeout: float, kind: str, questions: Mapping[str, RecordDict]
-    ) -> Iterator[tuple[str, RecordDict]]:
-        """Ask some sites one more thing within a round."""
-        record = directive.record()
-        asked = {
-            self._members.nodes[site]: RecordDict({DIRECTIVE: record, **content}) for site, content in questions.items()
-        }
-        for reply in exchange(grid, kind, asked, str(directive.round), timeout):
-            site = self._members.name_of(reply.node)
-            if reply.message.has_content():
-                yield site, reply.message.content
-            else:
-                reason = reply.message.error.reason
-                self.event("site_refused", round=directive.round, site=site, question=kind, reason=reason)
-
-    def _fold(self, reply: Reply, number: int) -> None:
-        """Fold one answer; a site that failed or does not fit is left out of the round and named."""
-        site = self._members.name_of(reply.node)
-        if reply.message.has_error():
-            reason = f"{reply.message.error.reason} (see the site's own log)"
-            self.event("site_failed", round=number, site=site, reason=reason)
-            return
-        try:
-            own = self.aggregation.add(site, reply.message.content)
-        except FedhealthError as fault:
-            self.event("site_failed", round=number, site=site, reason=fault.problem)
-            return
-        costs = {"seconds": round(reply.seconds, 3), "sent": reply.sent, "received": reply.received}
-        self.event("site_answered", round=number, site=site, **costs, own=summary(own) if own else None)
-
-    def _directive(self, number: int) -> Directive:
-        self._exchange += 1
-        cohort = tuple(sorted(self._members.nodes))
-        return Directive(self.identity.run, self.identity.digest, number, self._exchange, 0, cohort)
 
 
 def _model(arrays: State) -> State:
@@ -277,13 +242,3 @@ def _model(arrays: State) -> State:
 
 def _method(arrays: State) -> State:
     return {name.removeprefix(METHOD): array for name, array in arrays.items() if name.startswith(METHOD)}
-
-
-def _question(
-    directive: Directive,
-    arrays: ArrayRecord | None = None,
-    config: ConfigRecord | None = None,
-    secret: ConfigRecord | None = None,
-) -> RecordDict:
-    records = {DIRECTIVE: directive.record(), GLOBAL: arrays, "config": config or None, SECAGG: secret}
-    return RecordDict({name: record for name, record in records.items() if record is not None})

@@ -42,16 +42,16 @@ class Reply:
 
 
 def exchange(
-    grid: Grid, message_type: str, contents: Mapping[int, RecordDict], group: str, timeout: float
+    grid: Grid, message_type: str, contents: Mapping[int, RecordDict], group: str, limits: Mapping[int, float]
 ) -> Iterator[Reply]:
-    """Ask each node its question and yield the replies as they come; who is silent for `timeout` seconds is left out.
+    """Ask each node its question and yield the replies as they come; who is silent for too long is left out.
 
     Args:
         grid: Flower's grid.
         message_type: such as `train.fit`.
         contents: the question by node id.
         group: Flower's group id, for its logs.
-        timeout: seconds until the unanswered are given up.
+        limits: by node id, the seconds until it is given up.
 
     """
     messages = [Message(content, node, message_type, group_id=group) for node, content in contents.items()]
@@ -59,7 +59,7 @@ def exchange(
     started = time.monotonic()
     waiting = dict(zip(grid.push_messages(messages), contents, strict=True))
     del messages
-    while waiting and time.monotonic() - started < timeout:
+    while waiting := {key: node for key, node in waiting.items() if time.monotonic() - started < limits[node]}:
         arrived = False
         for message in grid.pull_messages(list(waiting)):
             node = waiting.pop(message.metadata.reply_to_message_id, None)

@@ -13,7 +13,13 @@ class ServerOptimizer(Protocol):
     """Turns the shared arrays and the mean update (an ascending pseudo-gradient) into the next shared arrays.
 
     Arrays that are not in the update stay as they are.
+
+    Attributes:
+        memory: what a checkpoint must keep of it.
+
     """
+
+    memory: State
 
     def step(self, arrays: State, update: State) -> State:
         """Return the next shared arrays, same names, shapes and types."""
@@ -29,6 +35,7 @@ class Averaging:
 
     def __init__(self, learning_rate: float = 1.0) -> None:
         self.learning_rate = learning_rate
+        self.memory: State = {}
 
     def step(self, arrays: State, update: State) -> State:
         """Return arrays + learning_rate x update."""

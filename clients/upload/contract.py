@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedhealth.training.state import State
-from fedhealth.wire import Directive
+from fedhealth.wire import Directive, digest_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Ticket(Protocol):
         """Return whether the tower is part of the sum; otherwise it stays local wherever it is trained."""
 
     def kept(self) -> RecordDict | None:
-        """Return the answer again if this round's training is already done, None if there is training to do."""
+        """Return the answer again if the same question was answered already, None if there is work to do."""
 
     def seal(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
         """Return the records of the answer."""
@@ -43,6 +44,9 @@ class Upload(Protocol):
     def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
         """Return the weights to announce for training rows by tower, and what goes with the acceptance."""
 
+    def last_exchange(self, seat: Seat) -> int:
+        """Return the latest exchange of the run that this site accepted; 0 where that is of no consequence."""
+
     def accept(self, seat: Seat, kind: str, directive: Directive, incoming: State, content: RecordDict) -> Ticket:
         """Agree to an attempt before any work is done for it.
 
@@ -53,3 +57,9 @@ class Upload(Protocol):
 
     def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
         """Answer one of the upload's own messages."""
+
+
+def question_of(seat: Seat, kind: str, directive: Directive, incoming: State) -> str:
+    """Return a digest of what a site is asked: the same again after a restart, another in every round."""
+    words = f"{seat.run}|{kind}|{directive.round}|{digest_of(incoming).hex()}"
+    return sha256(words.encode()).hexdigest()

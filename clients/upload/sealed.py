@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
-from clients.upload.contract import Seat
+from clients.upload.contract import Seat, question_of
 from fedhealth.errors import SecureAggregationError
 from fedhealth.secagg.context import Context
 from fedhealth.secagg.kept import Quantised
@@ -26,14 +26,15 @@ from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED
 from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, Directive, digest_of, pack, task_digest, words_in
 
-_KEPT_FOR = "kept-for"  # the exchange that the kept words belong to
+_KEPT_FOR = "kept-for"  # the question that the kept words answer
 
 
 class SealedTicket:
     """One accepted attempt; the burned masks can be used once."""
 
-    def __init__(self, session: SiteSession, secrets: Store, context: Context, site: str) -> None:
+    def __init__(self, session: SiteSession, secrets: Store, context: Context, site: str, question: str) -> None:
         self._session, self._secrets, self._context = session, secrets, context
+        self._question = question.encode()
         self._owned = {segment.name: segment for segment in context.owned(site)}
 
     def sums(self, tower: str) -> bool:
@@ -41,10 +42,13 @@ class SealedTicket:
         return any(segment.tower == tower and segment.kind == "model" for segment in self._context.layout)
 
     def kept(self) -> RecordDict | None:
-        """Mask the kept words again if an earlier attempt of this exchange failed."""
+        """Mask the kept words again if an earlier attempt at this question failed; opened ones are forgotten."""
         quantised = self._session.kept()
-        if quantised is None or self._secrets.read(_KEPT_FOR) != self._exchange:
+        if quantised is None or self._secrets.read(_KEPT_FOR) != self._question:
             return None
+        digests = {name: digest for name, (digest, _, _) in quantised.segments.items()}
+        if digests != {name: segment.digest for name, segment in self._owned.items()}:
+            return None  # another cohort has another layout
         return self._mask(quantised)
 
     def seal(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
@@ -58,12 +62,8 @@ class SealedTicket:
             }
         quantised = self._session.quantise(self._context, vectors)
         self._session.keep(quantised)
-        self._secrets.write(_KEPT_FOR, self._exchange)
+        self._secrets.write(_KEPT_FOR, self._question)
         return self._mask(quantised)
-
-    @property
-    def _exchange(self) -> bytes:
-        return str(self._context.directive.exchange).encode()
 
     def _mask(self, quantised: Quantised) -> RecordDict:
         head, masked = self._session.upload(self._context, quantised)
@@ -105,7 +105,12 @@ class SealedUpload:
         context = session.accept(message, digest_of(incoming), task_digest(kind, directive))
         if context.directive.exchange != directive.exchange:
             raise SecureAggregationError("The lead names two exchanges at once.", "Restart the run.")
-        return SealedTicket(session, self._secrets(seat), context, seat.site)
+        question = question_of(seat, kind, directive, incoming)
+        return SealedTicket(session, self._secrets(seat), context, seat.site, question)
+
+    def last_exchange(self, seat: Seat) -> int:
+        """Return the journal's."""
+        return self._session(seat).exchange
 
     def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
         """Answer SIGN or UNMASK."""

@@ -104,6 +104,20 @@ class Display:
     def _on_attempt_failed(self, event: dict[str, Any]) -> None:
         self._console.print(f"  [yellow]round {event['round']} is tried again: {escape(event['reason'])}[/]")
 
+    def _on_resumed(self, event: dict[str, Any]) -> None:
+        self._console.print(f"[bold]going on after round {event['round']}[/]")
+
+    def _on_reopened(self, event: dict[str, Any]) -> None:
+        self._console.print(f"  round {event['round']}: opening the sum that was interrupted")
+
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        hospitals = "hospital" if event["needed"] == 1 else "hospitals"
+        missing = escape(", ".join(event["missing"]))
+        self._console.print(f"[yellow]waiting for {event['needed']} more {hospitals}[/] (not here: {missing})")
+
+    def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
+        self._console.print(f"  [red]round {event['round']} could not be kept on disk: {escape(event['reason'])}[/]")
+
     def _on_comparing(self, event: dict[str, Any]) -> None:
         self._bar("Comparison", event["total"], event["done"])
 

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from rich.console import Console
 
 from fedhealth.cli.progress import Display
 from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
-from fedhealth.errors import FedhealthError
-from fedhealth.launch import launch
+from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
@@ -38,6 +39,9 @@ def run_hydra(words: list[str]) -> None:
         FedhealthError: any fault of configuration, data, model or federation.
 
     """
+    if named := [word.removeprefix("resume=") for word in words if word.startswith("resume=")]:
+        _resume(words, Path(named[0]))
+        return
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we say what they mean
     sys.argv = ["fedhealth run", *flags_first(words)]
@@ -48,6 +52,16 @@ def run_hydra(words: list[str]) -> None:
         raise stop.fault from None
     except FAULTS as fault:
         raise explain(fault) from fault
+
+
+def _resume(words: list[str], folder: Path) -> None:
+    """Go on with the run in `folder`, under the configuration it was started with."""
+    if len(words) > 1:
+        raise ConfigError(
+            "A run goes on with the configuration it was started with.",
+            f"Use `fedhealth run resume={folder}` alone, or start a new run.",
+        )
+    _shown(RunDir(folder), resume)
 
 
 def flags_first(words: list[str]) -> list[str]:
@@ -94,9 +108,13 @@ def _job(config: DictConfig) -> None:
 
 
 def _run(config: DictConfig, words: list[str], folder: Path, config_dir: str) -> None:
+    _shown(RunDir(folder), lambda run: launch(config, words, run, config_dir))
+
+
+def _shown(run: RunDir, work: Callable[[RunDir], None]) -> None:
+    """Do the work with live progress, then say where the report is."""
     logging.captureWarnings(True)
     console = Console()
-    run = RunDir(folder)
     with Display(run, console):
-        launch(config, words, run, config_dir)
-    console.print(f"Report: {(folder / 'report.html').resolve().as_uri()}", soft_wrap=True)
+        work(run)
+    console.print(f"Report: {(run.path / 'report.html').resolve().as_uri()}", soft_wrap=True)

@@ -7,6 +7,7 @@ differences come from a bootstrap over patients, paired between models.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -172,10 +173,12 @@ def _modality(kept: str, job: Job) -> BySite:
     config_dir = Path(job.config_dir) if job.config_dir else None
     digested = digest(compose(words, config_dir))
     single = replace(job, run=f"{job.run}-{kept}", overrides=words, digest=digested, folder=str(folder.path))
-    folder.begin({"run": single.run, "name": f"{kept} only", "digest": single.digest})
     config = config_of(single)
-    instantiate(config.runtime).launch(single)
-    folder.complete()
+    if folder.about.get("state") != "completed":  # a resumed run may have trained it already
+        shutil.rmtree(folder.path, ignore_errors=True)
+        folder.begin({"run": single.run, "name": f"{kept} only", "digest": single.digest})
+        instantiate(config.runtime).launch(single)
+        folder.complete()
     bench = Bench.of(config)
     set_state(bench.model, load_file(folder.path / "model.safetensors"))
     return bench.test(folder)

@@ -129,7 +129,10 @@ class TrainingConfig:
 class StrategyConfig:
     """The lead's part: how many rounds, who must answer, how answers become the next model.
 
-    `companion` is the lead's half of a two-sided method.
+    `wait` seconds pass before too few connected hospitals end a run. A hospital has `round_timeout` seconds for a
+    round, or `patience` times its own slowest recent round if that is less. `staleness` weighs an answer that came too
+    late in the next round; 0 drops it. `checkpoints` newest ones are kept. `companion` is the lead's half of a
+    two-sided method.
     """
 
     rounds: int = 5
@@ -137,6 +140,10 @@ class StrategyConfig:
     quorum: float = 1.0
     attempts: int = 3
     round_timeout: float = 3600.0
+    patience: float | None = None
+    staleness: float = 0.0
+    wait: float = 600.0
+    checkpoints: int = 2
     server_optimizer: Any = MISSING
     companion: Any = MISSING
 

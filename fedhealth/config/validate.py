@@ -88,6 +88,7 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         "training.batch_size": training["batch_size"],
         "strategy.rounds": strategy["rounds"],
         "strategy.attempts": strategy["attempts"],
+        "strategy.checkpoints": strategy["checkpoints"],
         "comparison.workers": plain["comparison"]["workers"],
         "data.image.size": data["image"]["size"],
         "model.dim": plain["model"]["dim"],
@@ -104,9 +105,13 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         yield f"seed: must not be negative, is {plain['seed']}."
     if not strategy["round_timeout"] > 0:
         yield f"strategy.round_timeout: must be positive, is {strategy['round_timeout']}."
+    if strategy["patience"] is not None and not strategy["patience"] >= 1:
+        yield f"strategy.patience: must be at least 1 or null, is {strategy['patience']}."
     if data["image"]["channels"] not in (1, 3):
         yield f"data.image.channels: must be 1 (grey) or 3 (colour), is {data['image']['channels']}."
-    for key, value in (("data.max_rejected", data["max_rejected"]), ("strategy.quorum", strategy["quorum"])):
+    shares_of_one = {"data.max_rejected": data["max_rejected"]}
+    shares_of_one |= {f"strategy.{key}": strategy[key] for key in ("quorum", "staleness")}
+    for key, value in shares_of_one.items():
         if not 0 <= value <= 1:
             yield f"{key}: must be between 0 and 1, is {value}."
     shares = [data["split"][name] for name in ("validation", "test")]

@@ -52,6 +52,11 @@ class ServerSession:
         return self._asked
 
     @property
+    def survivors(self) -> tuple[str, ...]:
+        """Return who is in the sum that is being unmasked. Raises `RefusedError` where none is."""
+        return self._unmasking().survivors
+
+    @property
     def context(self) -> Context:
         """Return what the attempt in progress is about."""
         return self._attempt.context if self._attempt else self._unmasking().context

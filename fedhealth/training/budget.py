@@ -60,12 +60,16 @@ class Allowance:
     def book(self, ledger: Ledger, plan: PrivacyPlan, place: Place, number: int, event: Event) -> Entry:
         """Book an event before it happens.
 
+        What was booked for a round of which nothing left (the process was killed) pays for its repetition.
+
         Raises:
             PrivacyError: the budget does not allow it, or the clock is behind; nothing is spent.
 
         """
         promise = Promise(place.run, plan.unit, self.epsilon, plan.delta, plan.sigma, plan.rounds)
         write_json(promise_path(place.folder, place.run), asdict(promise))
+        if not place.released and (booked := _unused(ledger, place.run, number, event)) is not None:
+            return booked
         return ledger.reserve(place.run, number, plan.unit, event, Budget(plan.delta, self.epsilon, self.life))
 
     def check(self, plan: PrivacyPlan, place: Place) -> None:
@@ -86,6 +90,12 @@ class Allowance:
                 f"the run would exceed the privacy budget of {self.dataset}",
                 "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
             )
+
+
+def _unused(ledger: Ledger, run: str, number: int, event: Event) -> Entry | None:
+    """Return the last booking of a round that was never released; the same event only."""
+    booked = [entry for entry in ledger.entries if (entry.kind, entry.run, entry.round) == ("book", run, number)]
+    return booked[-1] if booked and booked[-1].event == event else None
 
 
 @lru_cache(maxsize=32)

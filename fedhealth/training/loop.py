@@ -51,6 +51,7 @@ class Place:
         folder: the site's private folder, outliving the run.
         round: the training round, from 1; 0 before training.
         rounds: how many the run will have.
+        released: whether something of this round may have left already; if not, what was booked for it was not spent.
 
     """
 
@@ -59,6 +60,7 @@ class Place:
     folder: Path
     round: int
     rounds: int
+    released: bool = True
 
 
 @dataclass(frozen=True)

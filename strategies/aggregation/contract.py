@@ -20,6 +20,9 @@ Ask = Callable[[str, Mapping[str, RecordDict]], Iterator[tuple[str, RecordDict]]
 Weights = Mapping[str, Mapping[str, float]]
 """By site, then by tower (see `fedhealth.training.towers`)."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of named arrays."""
+
 
 class AttemptFailedError(FederationError):
     """This attempt gave no sum, but nothing was opened either: the same round may be tried again."""
@@ -43,7 +46,7 @@ class Round:
     directive: Directive
     incoming: State
     expected: State
-    statistics: Mapping[str, tuple[int, ...]]
+    statistics: Shapes
     weights: Weights
 
 
@@ -66,6 +69,10 @@ class Aggregate:
 class Aggregation(Protocol):
     """Folds one round's answers as they arrive; holds one sum, never a list of answers."""
 
+    @property
+    def last_exchange(self) -> int:
+        """The latest exchange begun, also before a restart; 0 where that is of no consequence."""
+
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin (or continue) a run whose lead keeps its state in `folder`."""
 
@@ -75,6 +82,12 @@ class Aggregation(Protocol):
         Raises:
             FedhealthError: it does not fit; the site is left out.
 
+        """
+
+    def resume(self, attempt: Round, settled: int) -> int | None:
+        """Take up the opening of a sum over the same question that was interrupted; return its exchange.
+
+        None where there is none after the exchange `settled`; otherwise `close` is next.
         """
 
     def open(self, attempt: Round) -> ConfigRecord | None:

@@ -28,11 +28,16 @@ class WeightedMean:
     A tower is weighted by the rows that had its modality: a site without notes does not dilute the text tower.
     """
 
+    last_exchange = 0
+
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin a run: there is nothing to remember."""
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Take a site in: there is nothing to check."""
+
+    def resume(self, attempt: Round, settled: int) -> None:
+        """Return None: a sum in the open is not kept."""
 
     def open(self, attempt: Round) -> None:
         """Begin a round."""

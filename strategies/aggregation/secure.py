@@ -66,11 +66,26 @@ class SecureSum:
         if found.site != site:
             raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
 
+    @property
+    def last_exchange(self) -> int:
+        """The latest exchange this lead opened, also before a restart."""
+        return self._session.last[0]
+
+    def resume(self, attempt: Round, settled: int) -> int | None:
+        """Take up an interrupted unmasking of the same question: the same survivors, the same answers."""
+        if not self._session.asked or self._session.context.directive.exchange <= settled:
+            return None
+        context = self._session.context
+        same = _names(context.layout) == _names(self._layout(attempt))
+        if not same or context.directive.model_digest != digest_of(attempt.incoming):
+            return None
+        self._begin(attempt, resumed=True)
+        return context.directive.exchange
+
     def open(self, attempt: Round) -> ConfigRecord:
         """Write the attempt's TRAIN: who, what layout, under which context."""
         directive = attempt.directive
-        self._round = attempt
-        self._faults: list[str] = []
+        self._begin(attempt, resumed=False)
         plan = Plan(
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
@@ -82,6 +97,10 @@ class SecureSum:
         )
         return ConfigRecord({"train": self._session.open(plan)})
 
+    def _begin(self, attempt: Round, resumed: bool) -> None:
+        self._round, self._resumed = attempt, resumed
+        self._faults: list[str] = []
+
     def add(self, site: str, content: RecordDict) -> None:
         """Fold a masked upload."""
         head = _bytes(content, "head", site)
@@ -90,7 +109,7 @@ class SecureSum:
     def close(self, ask: Ask) -> Aggregate:
         """Fix the survivors, have the sum of their masks opened, and read the sum."""
         try:
-            survivors = self._session.close()
+            survivors = self._session.survivors if self._resumed else self._session.close()
         except SecureAggregationError as fault:
             raise AttemptFailedError(fault.problem, fault.advice) from fault
         self._sign(ask)
@@ -159,6 +178,10 @@ class SecureSum:
     def _statistics(self, opened: Opened) -> dict[str, np.ndarray]:
         sums = opened.vectors.get(STATISTICS_SEGMENT, {})
         return {name: np.asarray(sums[name], np.int64).reshape(self._round.statistics[name]) for name in sums}
+
+
+def _names(layout: Layout) -> list[tuple[str, list[str]]]:
+    return [(segment.name, [entry.name for entry in segment.entries]) for segment in layout]
 
 
 def _announced(members: Mapping[str, Announcement], tower: str) -> int:

@@ -176,7 +176,9 @@ def test_the_deadline_gives_up_on_the_silent_only():
     federation = Federation()
     federation.grid.__class__ = SilentGrid
     question = RecordDict({"directive": Directive("r", "d", 1, 1, 0, SITES).record(), GLOBAL: pack({})})
-    replies = list(exchange(federation.grid, TRAIN, {1: question, 2: question, 3: question}, "1", timeout=0.2))
+    replies = list(
+        exchange(federation.grid, TRAIN, {1: question, 2: question, 3: question}, "1", dict.fromkeys((1, 2, 3), 0.2))
+    )
     assert sorted(reply.node for reply in replies) == [1, 3]
 
 

@@ -1,0 +1,82 @@
+"""Kill a run with SIGKILL at a chosen moment: the process is forked, patched, and never knows what hit it."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import clients.institution
+import clients.memory
+import strategies.aggregation.secure
+import strategies.checkpoint
+import strategies.federated
+import strategies.session
+from fedhealth.config.compose import compose
+from fedhealth.launch import launch, resume
+from fedhealth.rundir import RunDir
+from fedhealth.secagg.server_session import ServerSession
+from fedhealth.training import loop
+
+Moment = tuple[object, str, int, bool]
+"""What is patched: owner, attribute, which call, and whether the call happens first."""
+
+MOMENTS: dict[str, Moment] = {
+    "before train": (strategies.session.Session, "_collect", 2, False),
+    "while training": (loop, "row_losses", 9, False),
+    "between training and memory": (clients.institution.Institution, "_keep", 5, False),
+    "between memory and answer": (clients.institution.Institution, "_sealed", 5, False),
+    "after upload": (strategies.session.Session, "fold", 5, True),
+    "between rounds": (strategies.federated.FederatedStrategy, "_train", 2, False),
+    "after the sum, before the checkpoint": (strategies.federated.FederatedStrategy, "_completed", 2, False),
+    "while checkpointing": (strategies.checkpoint, "write_atomic", 2, False),
+    "before the evaluation": (strategies.federated.FederatedStrategy, "_evaluate", 1, False),
+    "while evaluating": (strategies.session.Session, "fold", 11, True),
+}
+SEALED_MOMENTS: dict[str, Moment] = {
+    "before unmask": (strategies.aggregation.secure.SecureSum, "_unmask", 2, False),
+    "while unmasking": (ServerSession, "answer", 5, True),
+    "after unmask": (ServerSession, "finish", 2, False),
+}
+
+
+def killed_at(moment: Moment, words: list[str], run: RunDir) -> None:
+    """Launch a run in a child process and kill it at the moment.
+
+    Raises:
+        AssertionError: it ended by itself.
+
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(*_deadly(moment))
+                if (run.path / "run.json").exists():
+                    resume(run)
+                else:
+                    launch(compose(words), words, run)
+        finally:
+            os._exit(0)  # not reached when the moment came
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert killed, f"the moment never came: {moment}"
+
+
+def _deadly(moment: Moment) -> tuple[object, str, Callable[..., Any]]:
+    owner, name, nth, after = moment
+    genuine = getattr(owner, name)
+    calls = 0
+
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = genuine(*args, **kwargs)
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return owner, name, patched

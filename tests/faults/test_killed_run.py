@@ -1,0 +1,129 @@
+"""A run on one machine, killed at any moment and started again, ends like one that was not."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fedhealth.config.compose import compose
+from fedhealth.errors import ConfigError
+from fedhealth.launch import launch, resume
+from fedhealth.privacy.ledger import verify
+from fedhealth.privacy.spending import ledger_path
+from fedhealth.rundir import PERSONAL, RunDir
+
+_spec = importlib.util.spec_from_file_location("killing", Path(__file__).with_name("killing.py"))
+killing = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(killing)
+
+SITES = ("north", "south", "east")
+PLAIN = ["strategy.rounds=3", "training=sgd", "training.threads=1", "personalization=ditto"]
+REOPENED = {"while unmasking", "after unmask", "after the sum, before the checkpoint", "while checkpointing"}
+PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_rows=2", "data.name=cohort"]
+
+
+@pytest.fixture(name="words")
+def words_(good_hospitals, tiny_words):
+    def make(*extra):
+        return [*tiny_words(good_hospitals), *PLAIN, *extra]
+
+    return make
+
+
+@pytest.fixture(name="undisturbed", scope="module")
+def undisturbed_(good_hospitals, tiny_words, tmp_path_factory):
+    made = {}
+
+    def run(*extra):
+        if extra not in made:
+            words = [*tiny_words(good_hospitals), *PLAIN, *extra]
+            made[extra] = RunDir(tmp_path_factory.mktemp("undisturbed") / "run")
+            launch(compose(words), words, made[extra])
+        return made[extra]
+
+    return run
+
+
+def model(run: RunDir) -> dict[str, np.ndarray]:
+    return load_file(run.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("moment", killing.MOMENTS)
+def test_a_killed_run_ends_bit_identical(moment, words, undisturbed, tmp_path):
+    run, whole = RunDir(tmp_path / "run"), undisturbed()
+    killing.killed_at(killing.MOMENTS[moment], words(), run)
+    assert run.about["state"] == "running"
+    resume(run)
+    assert run.about["state"] == "completed"
+    assert all(np.array_equal(array, model(whole)[name]) for name, array in model(run).items())
+    for site in SITES:
+        own, expected = (load_file(each.site(site) / PERSONAL) for each in (run, whole))
+        assert all(np.array_equal(array, expected[name]) for name, array in own.items()), site
+
+
+@pytest.mark.parametrize("moment", killing.MOMENTS | killing.SEALED_MOMENTS)
+def test_with_secure_aggregation_too(moment, words, undisturbed, tmp_path):
+    run, whole = RunDir(tmp_path / "run"), undisturbed("secagg=on")
+    killing.killed_at((killing.MOMENTS | killing.SEALED_MOMENTS)[moment], words("secagg=on"), run)
+    resume(run)
+    for name, array in model(run).items():  # stochastic rounding differs from run to run
+        np.testing.assert_allclose(array, model(whole)[name], atol=1e-6)
+    opened = any(event["event"] == "reopened" for event in run.events()[0])
+    assert opened == (moment in REOPENED)  # the survivors were fixed: the same sum is opened, nobody trains again
+
+
+@pytest.mark.parametrize("secagg", ["on", "off"])
+@pytest.mark.parametrize("moment", ["while training", "between memory and answer", "after upload", "while evaluating"])
+def test_what_was_not_released_is_not_spent_twice(moment, secagg, words, tmp_path):
+    run = RunDir(tmp_path / "run")
+    secret = words(*PRIVATE, f"secagg={secagg}")
+    killing.killed_at(killing.MOMENTS[moment], secret, run)
+    resume(run)
+    for site in SITES:
+        entries = verify(ledger_path(run.site(site), "cohort"))
+        assert [(entry.kind, entry.round) for entry in entries] == [("book", number) for number in (1, 2, 3, 4)], site
+
+
+def test_killed_twice_in_one_round(words, undisturbed, tmp_path):
+    run = RunDir(tmp_path / "run")
+    killing.killed_at(killing.MOMENTS["after upload"], words(), run)
+    killing.killed_at((*killing.MOMENTS["after upload"][:2], 2, True), words(), run)
+    resume(run)
+    assert all(np.array_equal(array, model(undisturbed())[name]) for name, array in model(run).items())
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(words, undisturbed, tmp_path):
+    run = RunDir(tmp_path / "run")
+    killing.killed_at(killing.MOMENTS["before the evaluation"], words(), run)
+    newest = max((run.path / "checkpoints").glob("*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    resume(run)
+    resumed = [event["round"] for event in run.events()[0] if event["event"] == "resumed"]
+    assert resumed == [2]
+    assert "damaged" in (run.path / "fedhealth.log").read_text()
+    assert all(np.array_equal(array, model(undisturbed())[name]) for name, array in model(run).items())
+
+
+def test_another_configuration_is_refused_and_the_difference_named(words, tmp_path, monkeypatch):
+    run = RunDir(tmp_path / "run")
+    killing.killed_at(killing.MOMENTS["between rounds"], words(), run)
+    changed = [word.replace("strategy.rounds=3", "strategy.rounds=4") for word in run.about["job"]]
+    run.update(job=changed)
+    with pytest.raises(ConfigError, match=r"rounds: 4"):
+        resume(run)
+    assert run.about["state"] == "running"  # nothing was touched
+
+
+def test_a_completed_run_and_a_running_one_are_left_alone(words, undisturbed, tmp_path):
+    with pytest.raises(ConfigError, match="completed"):
+        resume(undisturbed())
+    run = RunDir(tmp_path / "run")
+    killing.killed_at(killing.MOMENTS["between rounds"], words(), run)
+    with run.held(), pytest.raises(ConfigError, match="is running"):
+        resume(run)
+    with pytest.raises(ConfigError, match="no run"):
+        resume(RunDir(tmp_path / "nothing"))
