@@ -1,5 +1,6 @@
-"""APFL: a learned mixture of a personal and the shared model. Deng et al., "Adaptive Personalized Federated Learning",
-2020, algorithm 1 and equation 10.
+"""APFL: a learned mixture of a personal and the shared model.
+
+Deng et al., "Adaptive Personalized Federated Learning", 2020, algorithm 1 and equation 10.
 
 The site's model is u = alpha * v + (1 - alpha) * w. A personal step follows the gradient g of F_k at u:
 v <- v - eta * alpha * g (the gradient by v), and alpha <- alpha - eta_alpha * <v - w, g>, kept in [0, 1].

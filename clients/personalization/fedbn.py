@@ -1,5 +1,7 @@
-"""FedBN: normalisation layers stay local. Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch
-Normalization", ICLR 2021, algorithm 1: w_l is averaged for every layer l that is not a normalisation layer.
+"""FedBN: normalisation layers stay local.
+
+Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021, algorithm 1: w_l is
+averaged for every layer l that is not a normalisation layer.
 
 The paper keeps batch normalisation; here every normalisation layer stays, scale, shift and running statistics alike,
 since private training has group normalisation in its place and text encoders have layer normalisation.

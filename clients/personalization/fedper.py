@@ -1,5 +1,6 @@
-"""FedPer: the head stays local. Arivazhagan et al., "Federated Learning with Personalization Layers", 2019, algorithm 1.
+"""FedPer: the head stays local.
 
+Arivazhagan et al., "Federated Learning with Personalization Layers", 2019, algorithm 1.
 Base and head are trained together; only the base travels. The head is the fusion's (`fusion.head`).
 """
 

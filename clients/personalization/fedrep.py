@@ -1,5 +1,6 @@
-"""FedRep: a local head, trained before the shared body. Collins et al., "Exploiting Shared Representations for
-Personalized Federated Learning", ICML 2021, algorithm 1.
+"""FedRep: a local head, trained before the shared body.
+
+Collins et al., "Exploiting Shared Representations for Personalized Federated Learning", ICML 2021, algorithm 1.
 
 In each round the head takes `head_steps` steps with the body fixed, then the body takes the others with the new head
 fixed. The part that rests loses its gradient, in private training its noised one: an optimizer skips it, momentum and
@@ -44,7 +45,7 @@ class FedRep(Whole):
         report = local.fit(head_first(self.head_steps))
         if report.steps <= self.head_steps:
             raise ConfigError(
-                f"personalization.head_steps: {self.head_steps} of a round's {report.steps} steps leave none to the body.",
+                f"personalization.head_steps: {self.head_steps} of a round's {report.steps} steps leave the body none.",
                 "Lower it, or train longer each round.",
             )
         return Outcome(report)

@@ -1,5 +1,6 @@
-"""FFA-LoRA: A stays as it was drawn, only B is trained and travels. Sun et al., "Improving LoRA in Privacy-preserving
-Federated Learning", ICLR 2024.
+"""FFA-LoRA: A stays as it was drawn, only B is trained and travels.
+
+Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", ICLR 2024.
 
 The mean of products B_k A_k is not the product of means; with one A for all it is. And noise enters the update once
 instead of twice (noise on B times noise on A).

@@ -1,7 +1,8 @@
 """Fine-tuning at the end: the last shared model is trained once more at each site, and stays there.
 
 Wang et al., "Federated Evaluation of On-device Personalization", 2019; Cheng et al., "Fine-tuning is Fine in Federated
-Learning", 2021. Until then it is FedAvg. The tuned model feeds nothing that is shared: it is not noised and never leaves.
+Learning", 2021. Until then it is FedAvg. The tuned model feeds nothing that is shared: it needs no noise and never
+leaves.
 """
 
 from __future__ import annotations

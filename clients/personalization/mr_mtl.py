@@ -1,5 +1,6 @@
-"""MR-MTL: mean-regularised multi-task learning. Liu et al., "On Privacy and Personalization in Cross-Silo Federated
-Learning", NeurIPS 2022, algorithm A1.
+"""MR-MTL: mean-regularised multi-task learning.
+
+Liu et al., "On Privacy and Personalization in Cross-Silo Federated Learning", NeurIPS 2022.
 
 Every site has a model w_k and minimises F_k(w_k) + lambda / 2 * ||w_k - mean(w)||^2. It goes on from its own model,
 not from the mean, and its own model is what is averaged: the contribution is w_k - mean(w), so that the mean moves to
