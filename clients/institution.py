@@ -78,6 +78,7 @@ class Institution:
         """The model, its trained arrays to be overwritten by every task."""
         use_threads(self.config.training)
         built = build_model(self.config.model, self.config.data, self.config.seed)
+        self.personalization.freeze(built)
         return built.to(device_of(self.config.training.device))
 
     @cached_property

@@ -80,7 +80,9 @@ def compose_strategy(config: Config, job: Job, folder: RunDir, initial: State) -
 def initial_state(config: Config) -> State:
     """Return the shared arrays that every run of this configuration and seed starts from."""
     model = build_model(config.model, config.data, config.seed)
-    return get_state(model, sorted(instantiate(config.personalization).shared(model, trained_names(model))))
+    personalization = instantiate(config.personalization)
+    personalization.freeze(model)
+    return get_state(model, sorted(personalization.shared(model, trained_names(model))))
 
 
 def statistic_shapes(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:

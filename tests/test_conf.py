@@ -12,6 +12,11 @@ from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate
 
 NOT_GROUPS = {"config"}  # the root file
+ADAPTED = ["model.tabular._target_=tests.clients.personalization.adapted.AdaptedEncoder", "~model.tabular.hidden"]
+NEEDS = {  # options that the default model has nothing for
+    ("personalization", "adapters"): ADAPTED,
+    ("personalization", "ffa_lora"): ADAPTED,
+}
 
 
 def options() -> Iterator[tuple[str, str]]:
@@ -60,7 +65,7 @@ def nodes(value) -> Iterator[dict]:
 def test_every_option_composes_is_valid_and_builds(group, option, mandatory):
     from fedhealth.models.multimodal import build_model
 
-    config = filled([f"{group}={option}"], mandatory)
+    config = filled([f"{group}={option}", *NEEDS.get((group, option), [])], mandatory)
     validate(config)
     typed = OmegaConf.to_object(config)
     assert isinstance(typed, Config)

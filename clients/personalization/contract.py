@@ -87,6 +87,14 @@ class Personalization(Protocol):
 
     protected: bool
 
+    def freeze(self, model: MultimodalModel) -> None:
+        """Switch off, at the lead and at every site, what this method leaves as the seed made it.
+
+        Raises:
+            ConfigError: the model has nothing for this method to work on.
+
+        """
+
     def shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
         """Return which of the trained arrays travel; the others stay in the site's private state.
 
@@ -108,10 +116,13 @@ class Personalization(Protocol):
 class Whole:
     """What most methods do where they do nothing special: everything is shared and scored as it is.
 
-    A method is not bound to it; it saves those that change one thing from repeating the other three.
+    A method is not bound to it; it saves those that change one thing from repeating the others.
     """
 
     protected = True
+
+    def freeze(self, model: MultimodalModel) -> None:
+        """Leave everything trained."""
 
     def shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
         """Return everything."""

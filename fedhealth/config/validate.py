@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from fedhealth.config.compose import resolve
+from fedhealth.config.pairs import pair_faults
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 
@@ -35,7 +36,7 @@ def validate(config: DictConfig) -> None:
             "\n".join(unknown), "Keys cannot be added to the schema; take the + away and correct the name."
         )
     faults = [*_target_faults(plain), *_range_faults(plain), *_consistency_faults(plain)]
-    if faults:
+    if faults := faults or [*pair_faults(plain)]:
         raise ConfigError("\n".join(faults), "Correct the values named above; `fedhealth run --cfg job` shows all.")
 
 

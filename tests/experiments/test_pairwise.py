@@ -1,0 +1,269 @@
+"""Every option with every other: each pair of choices is trained for two rounds somewhere below, or is refused.
+
+A new personalization, method or server optimizer is part of it by having its yaml file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, RecordDict
+from safetensors.numpy import load_file
+
+from clients.app import institution_of
+from fedhealth.config.compose import compose, conf_dir, resolve
+from fedhealth.config.pairs import PAIRS, pair_faults
+from fedhealth.config.validate import validate
+from fedhealth.errors import ConfigError
+from fedhealth.launch import launch
+from fedhealth.rundir import PERSONAL, PRIVATE, RunDir
+from fedhealth.runtime.grid import LocalGrid
+from fedhealth.training.towers import METHOD
+from fedhealth.wire import EVALUATE, GLOBAL, TRAIN, UPDATE, unpack
+from tests.experiments.covering import covering, pairs_of
+
+ROUNDS = 2
+SITES = ("north", "south", "east")
+CONTRIBUTED = {"mr_mtl", "scaffold"}  # what these keep is what they contribute, by their papers
+ADAPTED = ("model.tabular._target_=tests.clients.personalization.adapted.AdaptedEncoder", "~model.tabular.hidden")
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+METHODS = {name: [f"personalization={name}"] for name in _options("personalization")}
+METHODS |= {name: [f"method={name}"] for name in _options("method") if name != "fedavg"}
+TOWERS = {
+    "image": ["model.text=null", "model.tabular=null"],
+    "text": ["model.image=null", "model.tabular=null"],
+    "tabular": ["model.image=null", "model.text=null"],
+    "fusion": [],
+    "lora": ["model.text=null", *ADAPTED],
+}
+FACTORS = {
+    "method": list(METHODS),
+    "privacy": ["none", "patient"],
+    "secagg": ["off", "on"],
+    "towers": list(TOWERS),
+    "optimizer": _options("strategy/server_optimizer"),
+    "modalities": ["all", "missing"],
+}
+
+
+COMMON = ["data.root=/data"]
+SECTIONS = ("model", "training", "strategy")
+
+
+def words_of(case):
+    """Return the override words of a (partial) case."""
+    words = [*METHODS.get(case.get("method"), []), *TOWERS.get(case.get("towers"), [])]
+    words += [f"{group}={case[group]}" for group in ("privacy", "secagg") if group in case]
+    if "optimizer" in case:
+        words.append(f"strategy/server_optimizer={case['optimizer']}")
+    return words
+
+
+class Allowed:
+    """Asks the table of impossible pairs. Options are composed one by one: each changes settings of its own.
+
+    What is not chosen yet forbids nothing: a method that needs adapters is possible while some towers have them.
+    """
+
+    def __init__(self):
+        self._default = self._settings({})
+        self._changes = {
+            (factor, option): {key: value for key, value in self._settings(case).items() if value != self._default[key]}
+            for factor, options in FACTORS.items()
+            for option in options
+            for case in [{factor: option}]
+        }
+
+    def __call__(self, case):
+        if "method" in case and "towers" not in case:
+            return any(self({**case, "towers": towers}) for towers in TOWERS)
+        settings = dict(self._default)
+        for item in case.items():
+            settings |= self._changes[item]
+        plain = {section: {} for section in SECTIONS}
+        for (section, key), value in settings.items():
+            if key:
+                plain[section][key] = value
+            else:
+                plain[section] = value
+        return not any(pair.holds(plain) for pair in PAIRS)
+
+    @staticmethod
+    def _settings(case):
+        plain = resolve(compose([*COMMON, *words_of(case)]))
+        whole = {(section, None): plain[section] for section in ("privacy", "secagg", "personalization")}
+        return whole | {(section, key): value for section in SECTIONS for key, value in plain[section].items()}
+
+
+class Tapped(LocalGrid):
+    """A grid that writes down what went to each site and what left it; may restart the sites before each message."""
+
+    restart = False
+    last: Tapped
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.messages = []  # (type, site, arrays that came, what left)
+        Tapped.last = self
+
+    def pull_messages(self, message_ids):
+        for message_id in message_ids:
+            message = self._pushed[message_id]
+            if self.restart:
+                institution_of.cache_clear()
+            content = message.content
+            incoming = unpack(content[GLOBAL]) if GLOBAL in content else {}
+            [reply] = super().pull_messages([message_id])
+            metadata = message.metadata
+            assert not reply.has_error(), (metadata.message_type, reply.error)
+            self.messages.append((metadata.message_type, SITES[metadata.dst_node_id - 1], incoming, reply.content))
+            yield reply
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, good_hospitals, site_writer, table_writer):
+    """The three hospitals, and the same where `east` has no images and some of `south` neither notes nor labs."""
+    root = tmp_path_factory.mktemp("missing")
+    for seed, site in enumerate(SITES):
+        rows = site_writer(root, site, seed=seed)
+        for number, row in enumerate(rows):
+            if site == "east":
+                row["image"] = ""
+            if site == "south" and number % 3 == 0:
+                row["text"] = row["crp"] = row["ldh"] = ""
+        table_writer(root / site / "manifest.csv", rows)
+    return {"all": good_hospitals, "missing": root}
+
+
+@pytest.fixture
+def run(tmp_path, data, tiny_words, monkeypatch):
+    """Run a case; return its run directory and the grid that listened."""
+    monkeypatch.setattr("fedhealth.runtime.local.LocalGrid", Tapped)
+
+    def go(case, name="run", restart=False):
+        monkeypatch.setattr(Tapped, "restart", restart)
+        words = [*tiny_words(data[case["modalities"]]), "training.threads=1", *words_of(case)]
+        words += [] if case["method"] == "scaffold" else ["training.optimizer.weight_decay=0"]
+        folder = RunDir(tmp_path / name)
+        launch(compose(words), words, folder)
+        return folder, Tapped.last
+
+    return go
+
+
+ALLOWED = Allowed()
+CASES = covering(FACTORS, ALLOWED)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
+def test_every_pair_trains_and_keeps_private_what_is_private(case, run):
+    folder, grid = run(case)
+    assert sum(kind == TRAIN for kind, *_ in grid.messages) == ROUNDS * len(SITES)
+    model = load_file(folder.path / "model.safetensors")
+    assert all(np.isfinite(array).all() for array in model.values())
+    _the_sites_got_the_same(grid.messages, model)
+    for site in SITES:
+        _nothing_private_left(case, folder, site, [message for message in grid.messages if message[1] == site])
+
+
+def _the_sites_got_the_same(messages, model):
+    """Shared parameters are equal at all sites, at the end as well, and are what the run leaves."""
+    finals = [incoming for kind, _, incoming, _ in messages if kind == EVALUATE]
+    assert len(finals) == len(SITES)
+    for incoming in finals:
+        assert {name for name in incoming if not name.startswith(METHOD)} == set(model)
+        assert all(np.array_equal(incoming[name], array) for name, array in model.items())
+    assert any(
+        not np.array_equal(first[name], model[name])
+        for kind, _, first, _ in messages
+        if kind == TRAIN
+        for name in model
+    )
+
+
+def _nothing_private_left(case, folder, site, messages):
+    private = {}
+    for kept in (PRIVATE, PERSONAL):
+        path = folder.site(site) / kept
+        private |= {(kept, name): array for name, array in (load_file(path) if path.is_file() else {}).items()}
+    shared = messages[-1][2]
+    stays = {name for _, name in private if name not in shared and METHOD + name not in shared}
+    for *_, answer in messages:
+        assert not stays & {name for name, _ in contents(answer)}
+    if case["method"] in CONTRIBUTED:
+        return
+    came = {array.tobytes() for _, _, incoming, _ in messages for array in incoming.values()}
+    secrets = {array.tobytes() for array in private.values() if array.size > 1 and len(np.unique(array)) > 1} - came
+    for _, _, incoming, answer in messages:
+        for _, blob in contents(answer, incoming):
+            assert not [secret for secret in secrets if secret in blob]
+
+
+def contents(answer: RecordDict, incoming=None):
+    """Yield the name and bytes of everything in an answer; of an update also the arrays that it leads to."""
+    for name, record in answer.items():
+        if isinstance(record, ArrayRecord):
+            for key, array in unpack(record).items():
+                yield key, array.tobytes()
+                if name == UPDATE and incoming:
+                    yield key, (incoming[key] + array).tobytes()
+        else:
+            for key, value in record.items():
+                yield key, value if isinstance(value, bytes) else str(value).encode()
+
+
+@pytest.mark.parametrize("method", ["fedbn", "fedrep", "ditto", "apfl", "mr_mtl", "scaffold", "finetune"])
+def test_private_state_survives_a_restart(method, run):
+    case = {"method": method, "privacy": "none", "secagg": "off", "towers": "fusion", "modalities": "missing"}
+    (calm, _), (shaken, _) = run(case, "calm"), run(case, "shaken", restart=True)
+    files = [calm.path / "model.safetensors", *(calm.site(s) / f for s in SITES for f in (PRIVATE, PERSONAL))]
+    for path in files:
+        other = shaken.path / path.relative_to(calm.path)
+        assert path.is_file() == other.is_file()
+        if path.is_file():
+            before, after = load_file(path), load_file(other)
+            assert before.keys() == after.keys()
+            assert all(np.array_equal(array, after[name]) for name, array in before.items())
+
+
+def test_every_pair_is_covered_or_refused():
+    covered = set().union(*(pairs_of(case) for case in CASES))
+    options = [(factor, option) for factor, several in FACTORS.items() for option in several]
+    for i, one in enumerate(options):
+        for other in options[i + 1 :]:
+            if one[0] != other[0]:
+                assert ((one, other) in covered) == ALLOWED(dict([one, other])), (one, other)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.first} x {pair.second}")
+def test_an_impossible_pair_is_a_fault(pair):
+    words = [*COMMON, *IMPOSSIBLE[pair.first, pair.second]]
+    assert pair.message() in [*pair_faults(resolve(compose(words)))]
+
+
+def test_an_impossible_pair_stops_a_run_before_it_starts():
+    with pytest.raises(ConfigError, match="personalization=adapters with a model without LoRA: there is no adapter"):
+        validate(compose([*COMMON, "personalization=adapters"]))
+
+
+IMPOSSIBLE = {
+    ("personalization=adapters", "a model without LoRA"): ["personalization=adapters"],
+    ("personalization=ffa_lora", "a model without LoRA"): ["personalization=ffa_lora"],
+    ("personalization=fedtower", "a tower the model does not have"): ["personalization=fedtower", "model.image=null"],
+    ("personalization=fedrep", "head_steps not below training.local_steps"): [
+        "personalization=fedrep",
+        "training.local_steps=1",
+    ],
+    ("personalization.mu=null", "a lead that sends no mu"): ["personalization=fedprox", "personalization.mu=null"],
+    ("personalization.mu=null", "private training"): [
+        "personalization=fedprox",
+        "personalization.mu=null",
+        "privacy=patient",
+    ],
+    ("robust aggregation", "secagg=on"): ["secagg.lead={_target_:strategies.aggregation.robust.Median}"],
+}
