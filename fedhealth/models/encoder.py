@@ -8,22 +8,29 @@ from collections.abc import Sequence
 from torch import nn
 
 from fedhealth.errors import ModelError
+from fedhealth.models.lora import Lora, adapt
 
 Train = str | Sequence[str]
 
 
-def freeze(module: nn.Module, train: Train, owner: str) -> None:
-    """Let only a part of `module` be trained.
+def freeze(module: nn.Module, train: Train, owner: str, lora: Lora | None = None) -> None:
+    """Let only a part of `module` be trained, or adapters in it.
 
     Args:
         module: a pretrained or fresh encoder.
         train: `all`, `none`, or name prefixes of the parameters to train, such as `["features.18"]`.
         owner: the modality's name, for the message.
+        lora: adapters to add; the module itself is then frozen.
 
     Raises:
-        ModelError: a prefix that matches no parameter.
+        ModelError: a prefix that matches no parameter, or adapters in an encoder that is itself trained.
 
     """
+    if lora:
+        if train != "none":
+            raise ModelError(f"model.{owner}: adapters are for a frozen encoder.", f"Set model.{owner}.train=none.")
+        adapt(module, lora, owner)
+        return
     if isinstance(train, str) and train not in ("all", "none"):
         train = [train]
     names = [name for name, _ in module.named_parameters()]

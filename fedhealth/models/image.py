@@ -15,6 +15,7 @@ from torchvision.models import get_model, list_models
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import Train, freeze
+from fedhealth.models.lora import Lora
 from fedhealth.privacy.prepare import prepare
 
 SMALL_CNN = "small_cnn"
@@ -31,6 +32,7 @@ class ImageEncoder(nn.Module):
         std: divided by after that.
         norm: `keep` batch normalisation, or, as private training demands where it is trained, put `group`
             normalisation in its place or `freeze` it; pretrained scales stay.
+        lora: adapters to train in a frozen encoder (`train: none`); null for none.
 
     """
 
@@ -42,12 +44,13 @@ class ImageEncoder(nn.Module):
         mean: float = 0.5,
         std: float = 0.5,
         norm: Literal["keep", "group", "freeze"] = "keep",
+        lora: Lora | None = None,
     ) -> None:
         super().__init__()
         network, self.width = _small_cnn() if architecture == SMALL_CNN else _torchvision(architecture, weights)
         if architecture == SMALL_CNN and weights:
             _load(network, weights, architecture)
-        if train == "none" and not weights:
+        if train == "none" and not weights and not lora:
             raise ModelError(
                 f"model.image: a frozen {architecture} without weights learns nothing.",
                 "Give model.image.weights=FILE or model.image.train=all.",
@@ -55,7 +58,7 @@ class ImageEncoder(nn.Module):
         self.network = network if norm == "keep" else prepare(network, norm)
         self.planes = 1 if architecture == SMALL_CNN else 3
         self.mean, self.std = mean, std
-        freeze(self.network, train, "image")
+        freeze(self.network, train, "image", lora)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch of images."""

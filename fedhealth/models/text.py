@@ -15,6 +15,7 @@ from transformers.utils import logging as hf_logging
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import Train, freeze
+from fedhealth.models.lora import Lora
 
 _WORD = re.compile(r"\w+|[?!%+<>]")
 
@@ -31,6 +32,7 @@ class TextEncoder(nn.Module):
         heads: its attention heads.
         buckets: its vocabulary: words are hashed, so that sites need not agree on (or reveal) a word list.
         dropout: its dropout.
+        lora: adapters to train in a frozen encoder (`train: none`); null for none.
 
     """
 
@@ -44,9 +46,10 @@ class TextEncoder(nn.Module):
         heads: int = 2,
         buckets: int = 4096,
         dropout: float = 0.1,
+        lora: Lora | None = None,
     ) -> None:
         super().__init__()
-        if train == "none" and not pretrained:
+        if train == "none" and not pretrained and not lora:
             raise ModelError(
                 "model.text: a frozen encoder without weights learns nothing.",
                 "Give model.text.pretrained=... or model.text.train=all.",
@@ -68,7 +71,7 @@ class TextEncoder(nn.Module):
                 "Lower model.text.max_length.",
             )
         self._accepts = set(inspect.signature(self.network.forward).parameters)
-        freeze(self.network, train, "text")
+        freeze(self.network, train, "text", lora)
 
     def tokenize(self, texts: list[str]) -> np.ndarray:
         """Return token ids int64 [len(texts), L <= max_length], padded with `pad`."""
