@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import RecordDict
 
+from clients.bounds import bounded
 from clients.memory import Memory
 from clients.personalization.contract import LocalTask, Outcome, Personalization
 from clients.upload.contract import Seat, Ticket, Upload
@@ -214,7 +215,7 @@ class Institution:
             late = memory.late(directive.round - 1) if self.site.name in directive.missed else {}
             memory.keep_late(directive.round, update)
             update |= {n: update[n] + np.float32(staleness) * a for n, a in late.items() if n in update}
-        return update
+        return bounded(update, self.config.strategy.max_update_norm)
 
     def _sealed(self, directive: Directive, ticket: Ticket, update: State, statistics: Statistics) -> RecordDict:
         """Return the answer; from here on something of the round may have left."""

@@ -59,7 +59,7 @@ def serve(grid: Grid, job: Job) -> None:
 def compose_strategy(config: Config, job: Job, folder: RunDir, initial: State) -> FederatedStrategy:
     """Put the configured parts together for shared arrays like `initial`."""
     lead = config.strategy
-    aggregation: Aggregation = instantiate(config.secagg["lead"])
+    aggregation: Aggregation = instantiate(lead.aggregation or config.secagg["lead"])
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
     return FederatedStrategy(

@@ -12,10 +12,11 @@ from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate
 
 NOT_GROUPS = {"config"}  # the root file
-ADAPTED = ["model.tabular._target_=tests.clients.personalization.adapted.AdaptedEncoder", "~model.tabular.hidden"]
+ADAPTED = ["model/text=lora"]
 NEEDS = {  # options that the default model has nothing for
     ("personalization", "adapters"): ADAPTED,
     ("personalization", "ffa_lora"): ADAPTED,
+    **{("strategy/aggregation", name): ["secagg=off"] for name in ("median", "trimmed_mean", "krum", "multi_krum")},
 }
 
 

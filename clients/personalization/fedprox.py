@@ -28,8 +28,8 @@ class FedProx(Whole):
         self.mu = mu
 
     def extras(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return the lead's mu, where it is the lead's."""
-        return {MU: (1,)} if self.mu is None else {}
+        """Return the lead's mu, where it is the lead's, and what it remembers beside it."""
+        return {MU: (3,)} if self.mu is None else {}
 
     def train(self, local: LocalTask) -> Outcome:
         """Train with the proximal term."""

@@ -132,7 +132,8 @@ class StrategyConfig:
     `wait` seconds pass before too few connected hospitals end a run. A hospital has `round_timeout` seconds for a
     round, or `patience` times its own slowest recent round if that is less. `staleness` weighs an answer that came too
     late in the next round; 0 drops it. `checkpoints` newest ones are kept. `companion` is the lead's half of a
-    two-sided method.
+    two-sided method. `aggregation` replaces the mean where there is no secure aggregation. A site scales its update to
+    an L2 norm of `max_update_norm` at most.
     """
 
     rounds: int = 5
@@ -146,6 +147,8 @@ class StrategyConfig:
     checkpoints: int = 2
     server_optimizer: Any = MISSING
     companion: Any = MISSING
+    aggregation: Any = None
+    max_update_norm: float | None = None
 
 
 @dataclass

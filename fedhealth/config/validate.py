@@ -106,6 +106,8 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         yield f"seed: must not be negative, is {plain['seed']}."
     if not strategy["round_timeout"] > 0:
         yield f"strategy.round_timeout: must be positive, is {strategy['round_timeout']}."
+    if strategy["max_update_norm"] is not None and not strategy["max_update_norm"] > 0:
+        yield f"strategy.max_update_norm: must be positive or null, is {strategy['max_update_norm']}."
     if strategy["patience"] is not None and not strategy["patience"] >= 1:
         yield f"strategy.patience: must be at least 1 or null, is {strategy['patience']}."
     if data["image"]["channels"] not in (1, 3):

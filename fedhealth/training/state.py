@@ -47,3 +47,8 @@ def set_state(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     with torch.no_grad():
         for name, array in arrays.items():
             state[name].copy_(torch.from_numpy(np.array(array, order="C")))
+
+
+def norm_of(arrays: Mapping[str, np.ndarray]) -> float:
+    """Return the L2 norm of all arrays together."""
+    return float(np.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())))

@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, RecordDict
 from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import tower_of
-from fedhealth.wire import SAME_RELEASE, STATISTICS, UPDATE, arrays_in, unpack
+from fedhealth.wire import STATISTICS, UPDATE, arrays_in, unpack
+from strategies.aggregation.checks import check_norm, check_update
 from strategies.aggregation.contract import Aggregate, Ask, Round
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
@@ -26,7 +27,14 @@ class WeightedMean:
     """Sum weight x update over the sites, tower by tower; divide once at the end.
 
     A tower is weighted by the rows that had its modality: a site without notes does not dilute the text tower.
+
+    Args:
+        most: the largest L2 norm of an update; None for no bound.
+
     """
+
+    def __init__(self, most: float | None = None) -> None:
+        self.most = most
 
     last_exchange = 0
 
@@ -79,15 +87,13 @@ class WeightedMean:
         """Refuse a whole answer before any part of it is added."""
         if site not in self._weights or site in self._sites:
             raise FederationError(f"Site {site!r} answered twice or was not asked.", "Restart the site.")
-        if set(record) != set(self._sums):
-            odd = ", ".join(sorted(set(record) ^ set(self._sums))[:3])
-            raise FederationError(f"Site {site!r} sent other arrays than asked for: {odd}.", SAME_RELEASE)
-        for name, array in record.items():
-            values = array.numpy()
-            if values.shape != self._sums[name].shape or values.dtype != np.float32:
-                raise FederationError(f"Site {site!r} sent {name} as {values.dtype}{values.shape}.", SAME_RELEASE)
+        update = unpack(record)
+        check_update(site, update, self._sums)
+        if self.most is not None:
+            check_norm(site, update, self.most)
+        for name, values in update.items():
             peak = max(abs(float(values.max(initial=0.0))), abs(float(values.min(initial=0.0))))
-            if not peak * self._weight(site, name) * SCALE < self._ceiling:  # also true for NaN
+            if not peak * self._weight(site, name) * SCALE < self._ceiling:
                 raise FederationError(
                     f"Site {site!r} sent {name} with values up to {peak:g}.",
                     "Lower the learning rate; its training may have diverged.",

@@ -25,7 +25,7 @@ from tests.experiments.covering import covering, pairs_of
 ROUNDS = 2
 SITES = ("north", "south", "east")
 CONTRIBUTED = {"mr_mtl", "scaffold"}  # what these keep is what they contribute, by their papers
-ADAPTED = ("model.tabular._target_=tests.clients.personalization.adapted.AdaptedEncoder", "~model.tabular.hidden")
+ADAPTERS = "model.text.lora={_target_:fedhealth.models.lora.Lora,rank:2,alpha:4,targets:[query,value]}"
 
 
 def _options(group: str) -> list[str]:
@@ -39,7 +39,7 @@ TOWERS = {
     "text": ["model.image=null", "model.tabular=null"],
     "tabular": ["model.image=null", "model.text=null"],
     "fusion": [],
-    "lora": ["model.text=null", *ADAPTED],
+    "lora": ["model.tabular=null", "model.text.layers=1", "model.text.train=none", ADAPTERS],
 }
 FACTORS = {
     "method": list(METHODS),

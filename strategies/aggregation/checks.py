@@ -1,0 +1,45 @@
+"""What every aggregation in the open asks of an update before any part of it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedhealth.errors import FederationError
+from fedhealth.training.state import State, norm_of
+from fedhealth.wire import SAME_RELEASE
+
+
+def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -> None:
+    """Refuse an update with other arrays than expected, or with values that are no numbers.
+
+    Raises:
+        FederationError: naming the site and the array.
+
+    """
+    if set(update) != set(expected):
+        others = ", ".join(sorted(set(update) ^ set(expected))[:3])
+        raise FederationError(f"Site {site!r} sent other arrays than asked for: {others}.", SAME_RELEASE)
+    for name, values in update.items():
+        if values.shape != expected[name].shape or values.dtype != np.float32:
+            raise FederationError(f"Site {site!r} sent {name} as {values.dtype}{values.shape}.", SAME_RELEASE)
+        if (odd := values[~np.isfinite(values)]).size:
+            raise FederationError(
+                f"Site {site!r} sent {name} with values that are no numbers, such as {odd[0]}.",
+                "Lower the learning rate; its training may have diverged.",
+            )
+
+
+def check_norm(site: str, update: State, most: float) -> None:
+    """Refuse an update whose L2 norm is beyond the agreed bound (a thousandth is left for rounding).
+
+    Raises:
+        FederationError: naming the site.
+
+    """
+    norm = norm_of(update)
+    if not norm <= most * 1.001:
+        raise FederationError(
+            f"Site {site!r} sent an update of norm {norm:.3g}; {most:g} was agreed.", "Check that site's installation."
+        )
