@@ -24,6 +24,7 @@ from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.training.features import model_inputs
+from fedhealth.training.heterogeneity import drift, profile
 from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
@@ -87,6 +88,11 @@ class Institution:
         """The rows as model inputs, frozen towers already applied."""
         return model_inputs(self.cohort, self.model)
 
+    @cached_property
+    def _profile(self) -> dict[str, np.ndarray]:
+        """In which public bins the site lies; facts about its patients."""
+        return profile(self.cohort, self.config.data, self.model.modalities)
+
     def accept(self, directive: Directive) -> RecordDict:
         """Answer the handshake."""
         reasons = [] if directive.digest == self.digest else ["the configuration differs from the lead's"]
@@ -110,9 +116,11 @@ class Institution:
         set_state(self.model, local.merged)
         outcome = self.personalization.train(local)
         self._keep(directive, local)
-        released = self.trainer.release(statistics | _fit_statistics(outcome.report), local.task, local.place)
-        update = self._update(directive, local, outcome)
-        return self._sealed(directive, ticket, self.trainer.protect(update, local.task, local.place), released)
+        statistics |= _fit_statistics(outcome.report) | self._profile
+        released = self.trainer.release(statistics, local.task, local.place)
+        update = self.trainer.protect(self._update(directive, local, outcome), local.task, local.place)
+        # the drift is read off what leaves in any case: no promise is touched
+        return self._sealed(directive, ticket, update, released | drift(update))
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows; keep the site's own model where it has one."""

@@ -13,8 +13,9 @@ from safetensors.numpy import save
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.job import Job, config_of
-from fedhealth.models.multimodal import build_model, output_width
+from fedhealth.models.multimodal import MODALITIES, build_model, output_width
 from fedhealth.rundir import RunDir, write_atomic, write_json
+from fedhealth.training import heterogeneity
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
 from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
@@ -73,6 +74,10 @@ def compose_strategy(config: Config, job: Job, folder: RunDir, initial: State) -
         attempts=lead.attempts,
         deadlines=Deadlines(lead.patience),
         checkpoints=Checkpoints(folder.path, lead.checkpoints),
+        tables={
+            heterogeneity.PROFILE + table.name: table
+            for table in heterogeneity.tables(config.data, modalities_of(config))
+        },
         event=folder.event,
     )
 
@@ -85,13 +90,19 @@ def initial_state(config: Config) -> State:
     return get_state(model, sorted(personalization.shared(model, trained_names(model))))
 
 
+def modalities_of(config: Config) -> frozenset[str]:
+    """Return the modalities that the configured model has a tower for."""
+    return frozenset(name for name in MODALITIES if getattr(config.model, name))
+
+
 def statistic_shapes(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return, by message type, the vectors that an institution answers with (`clients.institution`)."""
     histogram: tuple[int, ...] = (output_width(config.data), config.evaluation.bins)
     scored: dict[str, dict[str, tuple[int, ...]]] = {
         split: {f"{split}.{side}": histogram for side in SIDES} for split in ("validation", "test")
     }
-    training: dict[str, tuple[int, ...]] = {"train.examples": (1,), "train.loss": (1,)}
+    differences = heterogeneity.shapes(config.data, modalities_of(config))
+    training = {"train.examples": (1,), "train.loss": (1,)} | differences
     return {TRAIN: training | scored["validation"], EVALUATE: scored["validation"] | scored["test"]}
 
 

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedhealth.errors import FederationError
+from fedhealth.training.heterogeneity import Table, divergence
 from fedhealth.training.state import State
 from fedhealth.training.towers import METHOD, tower_of
 from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
@@ -46,6 +47,7 @@ class FederatedStrategy(Strategy):
         attempts: how often a round is tried when too few sites answer for a secure sum.
         deadlines: how long each site may take.
         checkpoints: where completed rounds are kept; None keeps none.
+        tables: what the sites say of how they differ, by the name of the statistic.
         event: called for everything worth showing.
 
     Attributes:
@@ -65,6 +67,7 @@ class FederatedStrategy(Strategy):
         attempts: int = 3,
         deadlines: Deadlines | None = None,
         checkpoints: Checkpoints | None = None,
+        tables: Mapping[str, Table] | None = None,
         event: Event = lambda kind, **fields: None,
     ) -> None:
         self.server_optimizer = server_optimizer
@@ -72,10 +75,12 @@ class FederatedStrategy(Strategy):
         self.extra = extra or {}
         self.statistics = statistics or {}
         self.checkpoints = checkpoints
+        self.tables = tables or {}
         self.event = event
         self.session = Session(identity, cohort, aggregation, attempts, deadlines or Deadlines(), event)
         self.final: dict[str, np.ndarray] = {}
         self._arrays: State = {}
+        self._told: Mapping[str, object] = {}
 
     def summary(self) -> None:
         """Say what is composed, as an event."""
@@ -220,9 +225,29 @@ class FederatedStrategy(Strategy):
                 "See the sites' own logs; lower strategy.quorum to go on without them.",
             )
         seconds = round(time.monotonic() - started, 3)
-        pooled = summary(aggregate.statistics)
-        self.event("round_completed", round=number, seconds=seconds, sites=list(aggregate.sites), pooled=pooled)
+        told = {"pooled": summary(aggregate.statistics), "divergence": self._divergence(aggregate)}
+        self.event("round_completed", round=number, seconds=seconds, sites=list(aggregate.sites), **told)
+        self._tell_differences(aggregate.statistics)
         return aggregate
+
+    def _divergence(self, aggregate: Aggregate) -> float | None:
+        found = divergence(aggregate.statistics, aggregate.update, len(aggregate.sites))
+        return None if found is None else round(found, 4)
+
+    def _tell_differences(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Say once how the sites differ, where they may tell."""
+        counted = {name: statistics[name] for name in self.tables if name in statistics and statistics[name].any()}
+        tables = {
+            self.tables[name].name: {
+                "rows": self.tables[name].rows,
+                "edges": self.tables[name].edges,
+                "counts": counts.tolist(),
+            }
+            for name, counts in counted.items()
+        }
+        if tables and tables != self._told:
+            self.event("heterogeneity", tables=tables)
+            self._told = tables
 
     def _evaluate(
         self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float

@@ -58,15 +58,15 @@ class Bench:
         inputs = {site: model_inputs(cohort, model) for site, cohort in cohorts.items()}
         return Bench(config, model, cohorts, inputs)
 
-    def test(self, run: RunDir | None = None) -> dict[str, Predictions]:
-        """Score every site's test rows with the model as it is, or with the site's own of `run`."""
+    def test(self, run: RunDir | None = None, split: str = "test") -> dict[str, Predictions]:
+        """Score every site's held-out rows with the model as it is, or with the site's own of `run`."""
         kind, common = self.config.data.task.kind, get_state(self.model, list(self.model.state_dict()))
         scored = {}
         for site, cohort in self.cohorts.items():
             path = run.site(site) / PERSONAL if run else None
             own = load_file(path) if path and path.is_file() else {}
             set_state(self.model, own)
-            scored[site] = predict(self.model, self.examples[site], cohort.rows("test"), kind)
+            scored[site] = predict(self.model, self.examples[site], cohort.rows(split), kind)
             set_state(self.model, {name: common[name] for name in own})
         return scored
 

@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fedhealth.privacy.spending import spending
-from fedhealth.report.record import FEDERATED, Answer, Comparison, Gain, Histogram, Round, Run, Site, Split
+from fedhealth.report.record import FEDERATED, Answer, Bins, Comparison, Gain, Histogram, Round, Run, Site, Split
 from fedhealth.rundir import AUDIT, RunDir, read_json
 from fedhealth.training.metrics import METRICS, Estimate
 
@@ -41,6 +41,7 @@ def collect(folder: Path) -> Run:
         comparison=_comparison(read_json(folder / "comparison.json")),
         spending=tuple(spending(folder)),
         audit=tuple((read_json(folder / AUDIT) or {}).get("lines", ())),
+        profile=_profile(events),
     )
 
 
@@ -57,9 +58,10 @@ class _Draft:
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = float("nan")
     pooled: Mapping[str, Any] = field(default_factory=dict)
+    divergence: float | None = None
 
     def finished(self) -> Round:
-        return Round(self.number, tuple(self.answers), self.failures, self.seconds, self.pooled)
+        return Round(self.number, tuple(self.answers), self.failures, self.seconds, self.pooled, self.divergence)
 
 
 def _rounds(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[Round, ...], Round | None]:
@@ -82,7 +84,17 @@ def _rounds(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[Round, ...], Rou
             case "round_completed" | "evaluation_completed":
                 current.seconds = event.get("seconds", float("nan"))
                 current.pooled = event.get("pooled") or {}
+                current.divergence = event.get("divergence")
     return tuple(draft.finished() for draft in rounds), final.finished() if final else None
+
+
+def _profile(events: Iterable[Mapping[str, Any]]) -> dict[str, Bins]:
+    """Return the last tables of how the sites differ."""
+    told = [event["tables"] for event in events if event["event"] == "heterogeneity"]
+    return {
+        name: Bins(tuple(table["rows"]), tuple(table["edges"]), tuple(map(tuple, table["counts"])))
+        for name, table in (told[-1] if told else {}).items()
+    }
 
 
 def _sites(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Round:
         failures: reason by site that was asked and is missing.
         seconds: the whole round; NaN where it was not completed.
         pooled: examples, loss and the metrics of the model that came IN to the round.
+        divergence: how far the sites' updates point apart; None where it is not known.
 
     """
 
@@ -58,6 +59,16 @@ class Round:
     failures: Mapping[str, str]
     seconds: float
     pooled: Mapping[str, Any]
+    divergence: float | None = None
+
+
+@dataclass(frozen=True)
+class Bins:
+    """How many sites lie between which edges, for each of some rows."""
+
+    rows: tuple[str, ...]
+    edges: tuple[float, ...]
+    counts: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,7 @@ class Run:
     comparison: Comparison | None
     spending: tuple[Spending, ...] = ()
     audit: tuple[str, ...] = ()
+    profile: Mapping[str, Bins] = field(default_factory=dict)
 
     def setting(self, path: str, default: Any = None) -> Any:
         """Return the configuration's value at a dotted path."""

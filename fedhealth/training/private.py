@@ -194,7 +194,7 @@ class PatientTrainer:
 
     def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
         """Return the final model's score histograms, noised and booked once a run; nothing of single rounds."""
-        held_out = {name: counts for name, counts in statistics.items() if not name.startswith("train.")}
+        held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
         if not self.scores or not any(name.startswith("test.") for name in held_out):
             return {}
         kept = scores_path(place.folder, place.run)
