@@ -51,6 +51,7 @@ class Study:
         score: of predictions.
         held_out: words that hold validation rows out of the training rows; methods are then chosen by runs of their
             own. Empty where the data set has validation rows anyway.
+        without: methods that cannot work there: fedrep needs more than the one step of a round.
 
     """
 
@@ -58,6 +59,7 @@ class Study:
     words: list[str]
     score: Callable[[Any], float]
     held_out: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def studies(data: Path, cache: Path) -> Iterator[Study]:
     shared = [f"data.cache='{cache}'", *COMMON]
     if (data / "fed_heart").is_dir():
         words = ["experiment=heart", f"data.root='{data / 'fed_heart'}'", *shared]
-        yield Study("heart", words, accuracy, ("data.split.validation=0.25",))
+        yield Study("heart", words, accuracy, ("data.split.validation=0.25",), ("fedrep",))
     if (data / "fed_derm").is_dir():
         weights = data / "image_encoder" / "mobilenet_v2_imagenet_fp16.safetensors"
         words = ["experiment=derm", f"data.root='{data / 'fed_derm'}'", f"model.image.weights='{weights}'"]
@@ -169,6 +171,8 @@ def measure(study: Study, seeds: int, methods: Mapping[str, list[list[str]]]) ->
     for name in (ALONE, CENTRALISED):
         found[name] = [unfederated(study, [*study.words, f"seed={seed}"], name) for seed in range(seeds)]
     for name, settings in methods.items():
+        if name in study.without:
+            continue
         tried = []
         for words in settings:
             tried.append([federated(study, [*study.words, *words, f"seed={seed}"]) for seed in range(seeds)])

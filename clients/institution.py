@@ -20,7 +20,8 @@ from clients.upload.contract import Seat, Ticket, Upload
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.batches import Examples
-from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.data.cohort import Cohort, prepare, prepare_public
+from fedhealth.data.pool import pool_examples
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.training.features import model_inputs
@@ -89,6 +90,16 @@ class Institution:
         return model_inputs(self.cohort, self.model)
 
     @cached_property
+    def _training(self) -> tuple[Examples, np.ndarray]:
+        """What is trained on: the site's own training rows, and the public ones where there are any."""
+        rows, public = self.cohort.rows("train"), prepare_public(self.config.data)
+        if public is None:
+            return self.examples, rows
+        text = self.model.towers["text"].encoder if "text" in self.model.towers else None
+        pooled = pool_examples([self.examples, model_inputs(public, self.model)], pad=getattr(text, "pad", 0))
+        return pooled, np.concatenate([rows, public.rows("train") + len(self.examples.labels)])
+
+    @cached_property
     def _profile(self) -> dict[str, np.ndarray]:
         """In which public bins the site lies; facts about its patients."""
         return profile(self.cohort, self.config.data, self.model.modalities)
@@ -140,9 +151,9 @@ class Institution:
         return self.upload.answer(self._seat(directive), kind, content)
 
     def _task(self, directive: Directive) -> Task:
-        rows = self.cohort.rows("train")
+        examples, rows = self._training
         seed = _seed(self.config.seed, self.site.name, directive.round)
-        return Task(self.model, self.examples, rows, self.config.training, self._kind, seed)
+        return Task(self.model, examples, rows, self.config.training, self._kind, seed)
 
     def _place(self, directive: Directive) -> Place:
         rounds, released = self.config.strategy.rounds, self._memory(directive).released(directive.round)

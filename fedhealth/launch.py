@@ -134,7 +134,10 @@ def _prepare(config: Config, run: RunDir) -> None:
 def _absolute(config: DictConfig) -> list[str]:
     """Return overrides that hold wherever a worker process runs."""
     data = resolve(config)["data"]
-    return [f"data.{key}={quoted(Path(data[key]).expanduser().resolve())}" for key in ("root", "cache")]
+    places = {f"data.{key}": data[key] for key in ("root", "cache")}
+    if data["public"]["root"]:
+        places["data.public.root"] = data["public"]["root"]
+    return [f"{key}={quoted(Path(place).expanduser().resolve())}" for key, place in places.items()]
 
 
 def _log_to(path: Path) -> logging.Handler:

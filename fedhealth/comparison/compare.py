@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from fedhealth.comparison.pool import pool_examples, pool_predictions
+from fedhealth.comparison.pool import pool_predictions
 from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, digest
 from fedhealth.config.schema import Config
 from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.data.pool import pool_examples
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import PERSONAL, RunDir, write_json

@@ -31,6 +31,7 @@ FAULTS = (HydraException, OmegaConfBaseException, YAMLError)  # what composing c
 
 # What a site or a machine decides for itself; it cannot change what is trained.
 _LOCAL_KEYS = (
+    "data.public.root",
     "name",
     "runtime",
     "comparison",

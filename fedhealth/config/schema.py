@@ -85,6 +85,14 @@ class SplitConfig:
 
 
 @dataclass
+class PublicConfig:
+    """A public data set of the same columns that every site mixes into its training rows; null `root` = none."""
+
+    root: str | None = None
+    manifest: str = "manifest.csv"
+
+
+@dataclass
 class DataConfig:
     """Where the manifest is, what it means, and what the consortium agreed to read from it."""
 
@@ -100,6 +108,7 @@ class DataConfig:
     tabular: dict[str, TabularColumnConfig] = field(default_factory=dict)
     split: SplitConfig = field(default_factory=SplitConfig)
     max_rejected: float = 0.025
+    public: PublicConfig = field(default_factory=PublicConfig)
 
 
 @dataclass

@@ -129,6 +129,8 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
         yield "training: give exactly one of local_steps and local_epochs."
     if not data["sites"]:
         yield "data.sites: must name at least one site."
+    if data["public"]["root"] and "public" in data["sites"]:
+        yield "data.sites: no site can be called public beside data.public.root; rename it."
     for site in data["sites"]:
         if data["sites"].count(site) > 1 or Path(site).name != site or site in (".", ".."):
             yield f"data.sites: {site!r} is not a unique plain name."

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from fedhealth.data.tabular import encode, width
 from fedhealth.errors import DataError
 
 CACHE_VERSION = 1
+PUBLIC = "public"  # whose rows they are that belong to nobody
+_NO_MEANING = ("name", "root", "cache", "sites", "public")  # settings that do not change a cohort
 Progress = Callable[[int, int], None]
 
 
@@ -112,6 +114,18 @@ def prepare(data: DataConfig, site: str, progress: Progress | None = None) -> Co
     return load(folder, site)
 
 
+def prepare_public(data: DataConfig) -> Cohort | None:
+    """Return the public rows that every site trains on beside its own; None where the configuration has none.
+
+    Raises:
+        DataError: as for a site's own data.
+
+    """
+    if data.public.root is None:
+        return None
+    return prepare(replace(data, root=data.public.root, manifest=data.public.manifest, site_column=None), PUBLIC)
+
+
 def load(folder: Path, site: str) -> Cohort:
     """Open a finished cache folder without decoding anything."""
     report = json.loads((folder / "report.json").read_text("utf-8"))
@@ -129,7 +143,7 @@ def load(folder: Path, site: str) -> Cohort:
 
 
 def _key(manifest: Manifest, data: DataConfig, site: str) -> str:
-    meaning = {name: value for name, value in asdict(data).items() if name not in ("name", "root", "cache", "sites")}
+    meaning = {name: value for name, value in asdict(data).items() if name not in _NO_MEANING}
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, site, meaning], sort_keys=True, default=str).encode())
     digest.update(manifest.path.read_bytes())
     digest.update(json.dumps(manifest.table["text"].tolist()).encode())  # they may lie in files of their own

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.comparison.pool import Stacked, pool_examples, pool_predictions
+from fedhealth.comparison.pool import pool_predictions
 from fedhealth.data.batches import Examples, Source
+from fedhealth.data.pool import Stacked, pool_examples
 from fedhealth.training.predictions import Predictions
 
 
