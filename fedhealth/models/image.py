@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ class ImageEncoder(nn.Module):
         norm: `keep` batch normalisation, or, as private training demands where it is trained, put `group`
             normalisation in its place or `freeze` it; pretrained scales stay.
         lora: adapters to train in a frozen encoder (`train: none`); null for none.
+        widths: of the small network's four layers, multiples of 8; the fewer weights, the less noise protects them.
 
     """
 
@@ -45,9 +47,10 @@ class ImageEncoder(nn.Module):
         std: float = 0.5,
         norm: Literal["keep", "group", "freeze"] = "keep",
         lora: Lora | None = None,
+        widths: Sequence[int] = (16, 32, 64, 96),
     ) -> None:
         super().__init__()
-        network, self.width = _small_cnn() if architecture == SMALL_CNN else _torchvision(architecture, weights)
+        network, self.width = _small_cnn(widths) if architecture == SMALL_CNN else _torchvision(architecture, weights)
         if architecture == SMALL_CNN and weights:
             _load(network, weights, architecture)
         if train == "none" and not weights and not lora:
@@ -75,11 +78,17 @@ class ImageEncoder(nn.Module):
         return f"mean={self.mean}, std={self.std}"
 
 
-def _small_cnn() -> tuple[nn.Module, int]:
-    """Return four strided convolutions with group norm: 1 x 64 x 64 -> 96 features, 91 k parameters."""
-    widths = (1, 16, 32, 64, 96)
+def _small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
+    """Return strided convolutions with group norm; by default 1 x 64 x 64 -> 96 features, 91 k parameters.
+
+    Raises:
+        ModelError: a width that eight groups cannot share.
+
+    """
+    if not widths or any(width < 8 or width % 8 for width in widths):
+        raise ModelError(f"model.image.widths: {list(widths)} are not multiples of 8.", "Use such as [8, 16, 16, 16].")
     layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
+    for before, after in pairwise((1, *widths)):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), widths[-1]
 
