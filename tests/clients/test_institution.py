@@ -64,7 +64,10 @@ def test_training_answers_with_update_and_sums_only(ask, job):
     assert {name: array.shape for name, array in update.items()} == {n: a.shape for n, a in state.items()}
     assert any(np.abs(array).max() > 0 for array in update.values())
     statistics = unpack(reply.content[STATISTICS])
-    assert set(statistics) == {"train.examples", "train.loss", "validation.positives", "validation.negatives"}
+    told = {"train.examples", "train.loss", "validation.positives", "validation.negatives"}
+    differences = {"drift.squares", *(f"sites.{name}" for name in ("rows", "prevalence", "coverage"))}
+    differences |= {f"sites.{name}" for name in ("image", "text", "tabular")}
+    assert set(statistics) == told | differences
     assert all(vector.dtype == np.int64 for vector in statistics.values())
 
 
