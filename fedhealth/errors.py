@@ -59,3 +59,21 @@ class SecureAggregationError(FedhealthError):
     """A secure-aggregation message or state broke the protocol; nothing was opened."""
 
     exit_code = 7
+
+
+class TrustError(FedhealthError):
+    """A key, certificate, kit, job or log is not the one that was approved."""
+
+    exit_code = 8
+
+
+KINDS: tuple[type[FedhealthError], ...] = (
+    ConfigError,
+    DataError,
+    ModelError,
+    FederationError,
+    PrivacyError,
+    SecureAggregationError,
+    TrustError,
+)
+"""Every kind there is: a site's answer may name one of these and nothing else of a fault."""

@@ -30,7 +30,7 @@ HYDRA_VERSION_BASE = "1.3"
 FAULTS = (HydraException, OmegaConfBaseException, YAMLError)  # what composing can raise
 
 # What a site or a machine decides for itself; it cannot change what is trained.
-_LOCAL_KEYS = (
+LOCAL_KEYS = (
     "data.public.root",
     "name",
     "runtime",
@@ -40,6 +40,14 @@ _LOCAL_KEYS = (
     "data.cache",
     "data.site_column",
     "data.columns",
+    "training.device",
+    "training.threads",
+    "privacy.dataset",
+    "privacy.max_epsilon",
+    "privacy.life_epsilon",
+    "privacy.min_sigma",
+    "privacy.min_cohort",
+    "privacy.physical_rows",
 )
 
 
@@ -100,7 +108,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 def digest(config: DictConfig) -> str:
     """Return the SHA-256 of everything that decides what is trained, equal at the lead and at every site."""
     shared = resolve(config)
-    for path in _LOCAL_KEYS:
+    for path in LOCAL_KEYS:
         *parents, leaf = path.split(".")
         node = shared
         for parent in parents:

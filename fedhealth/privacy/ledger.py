@@ -1,29 +1,23 @@
 """The privacy ledger: what every run spent on one data set of one site, in a file that only grows.
 
 A line is booked, and on the disk, before the first step it pays for. It holds the event, not an epsilon, so a better
-accountant re-reads the past. Lines are chained by hash; a small head file beside the ledger holds the last line's
-number and hash, so that a cut end shows. A crash in the middle of a write leaves a torn last line that no booking
-call ever returned for: nothing was done on it, and it is removed when the ledger is next opened.
-
-The chain shows accidents and edits; whoever may write both files can forge both. `Ledger.head` is the digest to keep in
-another place (the site's audit log).
+accountant re-reads the past. Lines are chained by hash (`fedhealth.chain`); a line that a crash tore was never booked:
+nothing was done on it, and it is removed when the ledger is next opened. `Ledger.head` is the digest to keep in another
+place (the site's audit log).
 """
 
 import fcntl
-import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fedhealth import chain
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accountant import Event, epsilon, epsilon_online
 
-_START = "0" * 64
 # A clock may be put right by this much between two bookings, seconds.
 _CLOCK_TOLERANCE = 60.0
 
@@ -75,11 +69,8 @@ class Ledger:
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path, self._clock = path, clock
-        self._entries, self._hash, size = _recover(path)
-        with path.open("r+b") as file:
-            file.truncate(size)
-            os.fsync(file.fileno())
-        _write_head(path, len(self._entries), self._hash)
+        self._entries, self._end = _recover(path)
+        chain.repair(path, self._end)
 
     @classmethod
     @contextmanager
@@ -98,7 +89,8 @@ class Ledger:
                 raise PrivacyError(
                     f"another run is using the data set of {path.name}", "Wait for it to end; nothing was spent."
                 ) from error
-            _begin(path)
+            with _explained(path):
+                chain.begin(path)
             yield cls(path, clock)
 
     @property
@@ -109,7 +101,7 @@ class Ledger:
     @property
     def head(self) -> str:
         """Hash of the last line: a digest of the whole history."""
-        return self._hash
+        return self._end.digest
 
     def spent(self, delta: float, run: str | None = None) -> float:
         """Return epsilon at `delta` of one run, or of all runs together."""
@@ -152,14 +144,8 @@ class Ledger:
                 "Set the machine's clock; nothing was spent.",
             )
         entry = Entry(len(self._entries) + 1, max(now, last), kind, run, round_, unit, event, note)
-        line, digest = _line(entry, self._hash)
-        with self._path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        self._end = chain.append(self._path, self._end, asdict(entry))
         self._entries.append(entry)
-        self._hash = digest
-        _write_head(self._path, entry.number, digest)
         return entry
 
 
@@ -170,7 +156,7 @@ def verify(path: Path) -> tuple[Entry, ...]:
         PrivacyError: when it does not exist, or its chain is broken, edited or cut.
 
     """
-    if not path.exists() and not _head_path(path).exists():
+    if not path.exists() and not chain.head_path(path).exists():
         raise PrivacyError(f"there is no ledger {path.name}", "It begins with the first private run.")
     return tuple(_recover(path)[0])
 
@@ -182,7 +168,7 @@ def digest_of(path: Path) -> str:
         PrivacyError: the ledger was edited, cut or damaged.
 
     """
-    return _recover(path)[1]
+    return _recover(path)[1].digest
 
 
 def spent(entries: list[Entry] | tuple[Entry, ...], delta: float, run: str | None = None) -> float:
@@ -194,87 +180,26 @@ def _booked(entries: list[Entry] | tuple[Entry, ...], run: str | None) -> list[E
     return [e.event for e in entries if e.kind == "book" and run in (None, e.run)]
 
 
-def _begin(path: Path) -> None:
-    """Make the files of a new ledger: the head first, so that a ledger is never without."""
-    if not path.exists() and (not _head_path(path).exists() or _read_head(path)[0] == 0):
-        _write_head(path, 0, _START)
-        with path.open("xb") as file:
-            os.fsync(file.fileno())
-        _sync_folder(path)
+def _recover(path: Path) -> tuple[list[Entry], chain.Tail]:
+    """Return the entries, checked, and where the ledger ends."""
+    with _explained(path):
+        bodies, end = chain.recover(path)
+        return [_entry(body) for body in bodies], end
 
 
-def _recover(path: Path) -> tuple[list[Entry], str, int]:
-    """Return the entries, the last hash, and the length in bytes up to which the file is whole."""
-    if not path.exists():
-        raise _broken(path, "the file is gone, its head is not")
-    expected, head = _read_head(path)
-    entries: list[Entry] = []
-    digest, size, passed_head = _START, 0, expected == 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break  # torn by a crash; if it was ever booked, the head below tells
-        entry, digest = _parse(line, digest, path)
-        entries.append(entry)
-        size += len(line)
-        if entry.number != len(entries):
-            raise _broken(path, f"entry {len(entries)} is numbered {entry.number}")
-        if entry.number == expected:
-            passed_head = True
-            if digest != head:
-                raise _broken(path, f"entry {expected} is not the one the head file names")
-    if not passed_head:
-        raise _broken(path, f"{expected} entries were booked, {len(entries)} are left")
-    if len(entries) > expected + 1:
-        raise _broken(path, f"{len(entries)} entries, but the head file knows {expected}")
-    return entries, digest, size
-
-
-def _line(entry: Entry, previous: str) -> tuple[bytes, str]:
-    body = json.dumps(asdict(entry), sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(f"{previous}{body}".encode()).hexdigest()
-    return f'{{"entry":{body},"hash":"{digest}"}}\n'.encode(), digest
-
-
-def _parse(line: bytes, previous: str, path: Path) -> tuple[Entry, str]:
+def _entry(fields: Mapping[str, Any]) -> Entry:
     try:
-        fields: dict[str, Any] = json.loads(line)["entry"]
-        entry = Entry(**{**fields, "event": Event(**fields["event"])})
-    except (ValueError, TypeError, KeyError, PrivacyError) as error:
-        raise _broken(path, "a line cannot be read") from error
-    expected, digest = _line(entry, previous)
-    if expected != line:
-        raise _broken(path, f"entry {entry.number} does not follow from the one before")
-    return entry, digest
+        return Entry(**{**fields, "event": Event(**fields["event"])})
+    except (TypeError, KeyError, PrivacyError) as error:
+        raise chain.BrokenChainError("a line cannot be read") from error
 
 
-def _head_path(path: Path) -> Path:
-    return path.with_suffix(".head")
-
-
-def _read_head(path: Path) -> tuple[int, str]:
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        number, digest = _head_path(path).read_text().split()
-        return int(number), digest
-    except (OSError, ValueError) as error:
-        raise _broken(path, "its head file is missing or unreadable") from error
-
-
-def _write_head(path: Path, number: int, digest: str) -> None:
-    temporary = path.with_suffix(".head.new")
-    with temporary.open("w") as file:
-        file.write(f"{number} {digest}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(_head_path(path))
-    _sync_folder(path)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except chain.BrokenChainError as error:
+        raise _broken(path, str(error)) from error
 
 
 def _broken(path: Path, fault: str) -> PrivacyError:

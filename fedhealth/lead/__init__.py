@@ -1,0 +1,1 @@
+"""The consortium lead's side of trust: project, keys, certificates, members."""

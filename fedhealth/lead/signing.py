@@ -1,0 +1,48 @@
+"""The lead's signature on a job."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from fedhealth.lead.home import LeadHome
+from fedhealth.signed import sign
+from fedhealth.site.membership import SignedMembership
+from fedhealth.site.signature import PURPOSE, Order
+from fedhealth.vault import load_signing_key
+
+
+def make_order(
+    home: LeadHome, run: str, words: Sequence[str], digest: str, bundle: str, hours: float = 72.0
+) -> tuple[str, str]:
+    """Return (job, signature) as they are sent: a job of these words for the present members.
+
+    Args:
+        home: the lead's.
+        run: our own run id.
+        words: override words that a site accepts, see `fedhealth.config.screen`.
+        digest: of the configuration that they compose to.
+        bundle: SHA-256 of the bundle, hexadecimal.
+        hours: after which no site answers any more.
+
+    Raises:
+        TrustError: the key or the membership cannot be read.
+
+    """
+    membership = SignedMembership.loads(home.membership.read_bytes()).membership
+    now = int(time.time())
+    order = Order(
+        project=membership.project,
+        run=run,
+        words=tuple(words),
+        digest=digest,
+        roster=membership.roster.digest.hex(),
+        bundle=bundle,
+        issued=now,
+        expires=now + int(hours * 3600),
+        nonce=secrets.token_hex(16),
+    )
+    content = order.dumps()
+    signature = sign(load_signing_key(home.consortium_key), PURPOSE, content.encode())
+    return content, signature.hex()

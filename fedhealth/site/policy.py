@@ -1,0 +1,234 @@
+"""The hospital's rules, read from site.yaml. Without them, or with a fault in them, nothing leaves.
+
+Every limit has a strict default; a key that does not exist is a fault, so that a misspelt limit cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from fedhealth.errors import ConfigError
+from fedhealth.secagg.codec import SITE_ID
+from fedhealth.site.home import SiteHome
+from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
+
+UNITS = ("patient", "record", "client", "none")  # whom a run's privacy protects
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that jobs may train on.
+
+    Attributes:
+        dataset: the hospital's own name for it: one privacy ledger each, whatever a job calls the data.
+        root: folder of the manifest and the images.
+        manifest: its name below root.
+        cache: folder for decoded images.
+        columns: the manifest's names for patient, study, image, text, ... where they differ from the consortium's.
+        site_column: column that names the site, where the manifest holds several.
+
+    """
+
+    dataset: str
+    root: Path
+    manifest: str = "manifest.csv"
+    cache: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    site_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may ask for, and what may leave.
+
+    Attributes:
+        units: whom a run's privacy may protect: `patient`, `record`, `client`; `none` allows runs without any.
+        epsilon: the most that one run may spend.
+        life_epsilon: the most that all runs on one data set may spend together.
+        max_delta: the largest delta that a job may set.
+        min_sigma: the least noise, as a multiple of the clipping bound.
+        secure_aggregation: whether it is required.
+        min_sites: the smallest sum that this site takes part in.
+        min_patients: a smaller cohort reports nothing on its own.
+        models: options of the model groups; null for all that are installed.
+        personalizations: options of that group; null for all that are installed.
+        records: what a message may hold.
+        megabytes_per_round: that may leave.
+        largest_change: of one value of an update that leaves without secure aggregation.
+        hours: for how long this site takes part in one run.
+
+    """
+
+    units: tuple[str, ...] = ("patient",)
+    epsilon: float = 8.0
+    life_epsilon: float = 20.0
+    max_delta: float = 1e-4
+    min_sigma: float = 0.3
+    secure_aggregation: bool = True
+    min_sites: int = 3
+    min_patients: int = 20
+    models: tuple[str, ...] | None = None
+    personalizations: tuple[str, ...] | None = None
+    records: tuple[str, ...] = (ACCEPTANCE, SECAGG, SEALED)
+    megabytes_per_round: float = 1000.0
+    largest_change: float = 1000.0
+    hours: float = 72.0
+
+
+REHEARSAL = Limits(
+    units=UNITS,
+    epsilon=math.inf,
+    life_epsilon=math.inf,
+    max_delta=1.0,
+    min_sigma=0.0,
+    secure_aggregation=False,
+    min_sites=1,
+    min_patients=1,
+    records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),
+    megabytes_per_round=math.inf,
+    largest_change=3e38,
+    hours=math.inf,
+)
+"""For virtual sites on one machine: their data are the user's own. What is not predicted stays even there."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a task may use.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda:0`.
+        threads: of the processor.
+        memory_gb: after which a task is stopped.
+        minutes: for one message.
+        weights: folder of pretrained weights, which jobs name by file name only.
+
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    memory_gb: float = 16.0
+    minutes: float = 60.0
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All of site.yaml.
+
+    Attributes:
+        name: of the site, as in the roster.
+        lead: host:port of the lead's server.
+        data: sources by the name that jobs use (`data.name`).
+        limits: what may leave.
+        resources: what may be used.
+
+    """
+
+    name: str
+    lead: str
+    data: Mapping[str, Source] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    resources: Resources = field(default_factory=Resources)
+
+
+def load_policy(home: SiteHome) -> Policy:
+    """Read and check site.yaml.
+
+    Raises:
+        ConfigError: it is missing, unreadable, or holds a fault; all faults are named.
+
+    """
+    path = home.policy
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except FileNotFoundError as fault:
+        raise ConfigError(f"{path}: there is no policy.", "`fedhealth site init` writes one.") from fault
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as fault:
+        reason = " ".join(str(fault).split())
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}).", "Correct the file; nothing leaves meanwhile."
+        ) from fault
+    faults: list[str] = []
+    policy = _build(Policy, content, "", faults)
+    faults += [] if faults else _range_faults(policy)
+    if faults:
+        shown = "\n".join(f"{path}: {fault}" for fault in faults)
+        raise ConfigError(shown, "Correct the file; nothing leaves meanwhile.")
+    found: Policy = policy
+    return found
+
+
+def _build(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """Return `value` as `kind`; what does not fit is added to `faults`."""
+    if is_dataclass(kind):
+        return _section(kind, value, where, faults)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _build(inner[0], value, where, faults)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_build(inner[0], entry, f"{where}[{place}]", faults) for place, entry in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {str(key): _build(inner[1], entry, f"{where}.{key}", faults) for key, entry in value.items()}
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value).expanduser()
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in (str, bool, int, float) and type(value) is kind:
+        return value
+    faults.append(f"{where}: {value!r} is not of the right kind ({getattr(kind, '__name__', kind)}).")
+    return None
+
+
+def _section(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(value, dict):
+        faults.append(f"{where or 'the file'}: names and values are wanted here.")
+        return None
+    hints, prefix = get_type_hints(kind), f"{where}." if where else ""
+    known = {entry.name: entry for entry in fields(kind)}
+    faults += [f"{prefix}{key}: there is no such key." for key in value if key not in known]
+    required = [name for name, entry in known.items() if entry.default is entry.default_factory is MISSING]
+    faults += [f"{prefix}{name}: is missing." for name in required if name not in value]
+    given = {key: _build(hints[key], entry, f"{prefix}{key}", faults) for key, entry in value.items() if key in known}
+    return None if faults else kind(**given)
+
+
+def _range_faults(policy: Policy) -> list[str]:
+    limits, resources = policy.limits, policy.resources
+    positive = {
+        **{f"limits.{name}": getattr(limits, name) for name in ("epsilon", "life_epsilon", "megabytes_per_round")},
+        **{f"limits.{name}": getattr(limits, name) for name in ("largest_change", "hours")},
+        **{f"resources.{name}": getattr(resources, name) for name in ("threads", "memory_gb", "minutes")},
+    }
+    faults = [f"{name}: must be positive and finite." for name, value in positive.items() if not 0 < value < math.inf]
+    if not SITE_ID.fullmatch(policy.name):
+        faults.append(f"name: {policy.name!r} is no site name (lower case letters, digits, . _ and -).")
+    if not 0 < limits.max_delta < 1:
+        faults.append("limits.max_delta: must lie between 0 and 1.")
+    if not 0 <= limits.min_sigma < math.inf:
+        faults.append("limits.min_sigma: must not be negative.")
+    if limits.min_sites < 1 or limits.min_patients < 1:
+        faults.append("limits: min_sites and min_patients must be at least 1.")
+    faults += [f"limits.units: there is no unit {unit!r}." for unit in limits.units if unit not in UNITS]
+    return faults + _data_faults(policy)
+
+
+def _data_faults(policy: Policy) -> list[str]:
+    """Refuse two names of the same files, which would give the same patients two budgets."""
+    faults, ledgers = [], dict[Path, str]()
+    for name, source in policy.data.items():
+        if not SITE_ID.fullmatch(source.dataset):
+            faults.append(f"data.{name}.dataset: {source.dataset!r} is no plain name.")
+        root = source.root.resolve()
+        if ledgers.setdefault(root, source.dataset) != source.dataset:
+            faults.append(f"data.{name}.dataset: {root} already has the ledger {ledgers[root]!r}; use that name.")
+    return faults

@@ -1,0 +1,46 @@
+"""A consortium of three sites on disk: homes, keys, a signed membership."""
+
+from pathlib import Path
+
+from fedhealth.lead.home import LeadHome
+from fedhealth.site.home import SiteHome
+from fedhealth.site.membership import Member, Membership, SignedMembership, signed
+from fedhealth.vault import load_signing_key, make_signing_key
+
+SITES = ("charite", "klinikum", "st-brigid")
+
+
+class Consortium:
+    """The lead's home and the sites' homes below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.lead = LeadHome(root / "lead")
+        self.lead.create()
+        self.public = make_signing_key(self.lead.consortium_key)
+        self.homes = {site: SiteHome(root / site) for site in SITES}
+        for home in self.homes.values():
+            home.create()
+        self.save(self.membership())
+
+    def membership(self, **changes) -> Membership:
+        """Return the membership, or one that differs."""
+        members = tuple(
+            Member(site, home.identity().public_key().public_bytes_raw(), home.node_public())
+            for site, home in self.homes.items()
+        )
+        fields = {
+            "project": "chest",
+            "lead": "lead.example:9092",
+            "consortium": self.public,
+            "ca": "ab" * 32,
+            "serial": 1,
+            "issued": 1_700_000_000,
+            "members": members,
+        }
+        return Membership(**{**fields, **changes})
+
+    def save(self, membership: Membership) -> SignedMembership:
+        """Sign it and leave it in the lead's home."""
+        made = signed(membership, load_signing_key(self.lead.consortium_key))
+        self.lead.membership.write_bytes(made.dumps())
+        return made
