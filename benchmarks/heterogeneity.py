@@ -30,10 +30,12 @@ ALONE, FEDAVG, CENTRALISED = "alone", "fedavg", "centralised"
 METHODS: dict[str, list[list[str]]] = {
     FEDAVG: [[]],
     "fedprox": [["personalization=fedprox", f"personalization.mu={mu}"] for mu in (0.01, 0.1)],
+    "fedprox_adaptive": [["method=fedprox_adaptive"]],
     "scaffold": [["method=scaffold"]],
     "fedbn": [["personalization=fedbn"]],
     "fedper": [["personalization=fedper"]],
     "fedrep": [["personalization=fedrep"]],
+    "fedtower": [["personalization=fedtower", "personalization.tower=tabular"]],
     "ditto": [["personalization=ditto", f"personalization.weight={weight}"] for weight in (0.01, 0.1)],
     "mr_mtl": [["personalization=mr_mtl", f"personalization.weight={weight}"] for weight in (0.01, 0.1)],
     "apfl": [["personalization=apfl"]],
