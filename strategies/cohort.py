@@ -15,7 +15,7 @@ from fedhealth.wire import HANDSHAKE, Acceptance
 from strategies.aggregation.contract import Aggregation
 from strategies.rounds import Event, exchange, wait_for_nodes
 
-_JOIN_SECONDS = 60.0  # for the whole cohort to connect, and for a connected site to answer the handshake
+_JOIN_SECONDS = 60.0  # for the whole cohort to connect
 _LOOK_SECONDS = 2.0  # between two looks while a site is awaited
 
 
@@ -104,7 +104,7 @@ def _handshake(
 ) -> tuple[Members, dict[str, str]]:
     """Return who accepted, and the others' reasons."""
     members, declined = Members(seen=set(nodes)), dict[str, str]()
-    limits = dict.fromkeys(nodes, min(timeout, _JOIN_SECONDS))
+    limits = dict.fromkeys(nodes, timeout)  # a site's first answer may have to read all of its files
     for reply in exchange(grid, HANDSHAKE, dict.fromkeys(nodes, question), "0", limits):
         if reply.message.has_error():
             declined[f"node {reply.node}"] = str(reply.message.error.reason)

@@ -18,6 +18,8 @@ from strategies.deadlines import Deadlines
 from strategies.rounds import Event, Reply, exchange
 from strategies.statistics import summary
 
+_REJOIN_SECONDS = 60.0  # for a site that was here before to answer the handshake again
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -89,7 +91,7 @@ class Session:
         """Gather the sites again where one failed, came or went since the last time."""
         if self.missed or set(grid.get_node_ids()) != self.members.seen:
             missed = self.missed
-            self.join(grid, timeout)
+            self.join(grid, min(timeout, _REJOIN_SECONDS))
             self.missed = tuple(site for site in missed if site in self.members.nodes)
 
     def directive(self, number: int) -> Directive:

@@ -195,7 +195,7 @@ def test_the_ledgers_faults_are_refused_and_nothing_is_lost(hospital, monkeypatc
     with pytest.raises(PrivacyError, match="edited, cut or damaged"):
         trainer.fit(one.task(), one.place(2))
     one.ledger.write_bytes(b"")
-    assert "1 entries were booked, 0 are left" in trainer.objections(one.task(), one.place(0))[0]
+    assert "1 entries were written, 0 are left" in trainer.objections(one.task(), one.place(0))[0]
     one.ledger.write_bytes(kept)
 
     now = time.time()
