@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.errors import KINDS, FederationError
 from fedhealth.training.state import State
 
 PROTOCOL_VERSION = 1
@@ -37,6 +37,8 @@ SEALED = "sealed"  # to the lead: masked segments, uint8
 SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
 LOSS_UNIT = 2**20  # fixed point of sums of losses
 
+_ERRORS = {"InternalError": SITE_ERROR}
+_ERRORS |= {kind.__name__: SITE_ERROR + kind.exit_code for kind in KINDS}
 _PACKAGES = ("fedhealth", "flwr", "torch", "numpy")
 
 
@@ -198,9 +200,13 @@ def size_of(message: Message) -> int:
 
 def failure(fault: Exception, message: Message) -> Message:
     """Return the reply that names the kind of a site's fault, and nothing of what it says."""
-    known = isinstance(fault, FedhealthError)
-    code = SITE_ERROR + (fault.exit_code if isinstance(fault, FedhealthError) else 0)
-    return Message(Error(code, type(fault).__name__ if known else "InternalError"), reply_to=message)
+    kind = next((kind.__name__ for kind in type(fault).__mro__ if kind.__name__ in _ERRORS), "InternalError")
+    return Message(Error(_ERRORS[kind], kind), reply_to=message)
+
+
+def is_error_kind(code: int, reason: str) -> bool:
+    """Tell whether an error is one that `failure` writes: a kind of fault and nothing else."""
+    return _ERRORS.get(reason) == code
 
 
 def versions() -> str:

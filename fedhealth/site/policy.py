@@ -35,6 +35,7 @@ class Source:
         cache: folder for decoded images.
         columns: the manifest's names for patient, study, image, text, ... where they differ from the consortium's.
         site_column: column that names the site, where the manifest holds several.
+        public: folder of the consortium's public data, where this site mixes them in.
 
     """
 
@@ -44,6 +45,7 @@ class Source:
     cache: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     site_column: str | None = None
+    public: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Limits:
         min_sigma: the least noise, as a multiple of the clipping bound.
         secure_aggregation: whether it is required.
         min_sites: the smallest sum that this site takes part in.
+        exact_weights: whether the number of training rows may be announced instead of a power of sqrt 2 near it.
         min_patients: a smaller cohort reports nothing on its own.
         models: options of the model groups; null for all that are installed.
         personalizations: options of that group; null for all that are installed.
@@ -75,6 +78,7 @@ class Limits:
     min_sigma: float = 0.3
     secure_aggregation: bool = True
     min_sites: int = 3
+    exact_weights: bool = False
     min_patients: int = 20
     models: tuple[str, ...] | None = None
     personalizations: tuple[str, ...] | None = None
@@ -92,6 +96,7 @@ REHEARSAL = Limits(
     min_sigma=0.0,
     secure_aggregation=False,
     min_sites=1,
+    exact_weights=True,
     min_patients=1,
     records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),
     megabytes_per_round=math.inf,
@@ -131,11 +136,13 @@ class Policy:
         data: sources by the name that jobs use (`data.name`).
         limits: what may leave.
         resources: what may be used.
+        conf: folder of further configuration files that jobs may choose, installed by the hospital's own staff.
 
     """
 
     name: str
     lead: str
+    conf: Path | None = None
     data: Mapping[str, Source] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     resources: Resources = field(default_factory=Resources)
