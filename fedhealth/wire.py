@@ -198,10 +198,15 @@ def size_of(message: Message) -> int:
     return sum(record.count_bytes() if isinstance(record, ArrayRecord) else len(str(record)) for record in records)
 
 
-def failure(fault: Exception, message: Message) -> Message:
-    """Return the reply that names the kind of a site's fault, and nothing of what it says."""
+def error_of(fault: Exception) -> Error:
+    """Return the kind of a site's fault, and nothing of what it says."""
     kind = next((kind.__name__ for kind in type(fault).__mro__ if kind.__name__ in _ERRORS), "InternalError")
-    return Message(Error(_ERRORS[kind], kind), reply_to=message)
+    return Error(_ERRORS[kind], kind)
+
+
+def failure(fault: Exception, message: Message) -> Message:
+    """Return the reply that names the kind of a site's fault."""
+    return Message(error_of(fault), reply_to=message)
 
 
 def is_error_kind(code: int, reason: str) -> bool:

@@ -115,6 +115,7 @@ class Resources:
         threads: of the processor.
         memory_gb: after which a task is stopped.
         minutes: for one message.
+        incoming_megabytes: of one message.
         weights: folder of pretrained weights, which jobs name by file name only.
 
     """
@@ -123,6 +124,7 @@ class Resources:
     threads: int = 1
     memory_gb: float = 16.0
     minutes: float = 60.0
+    incoming_megabytes: float = 2000.0
     weights: Path | None = None
 
 
@@ -214,7 +216,10 @@ def _range_faults(policy: Policy) -> list[str]:
     positive = {
         **{f"limits.{name}": getattr(limits, name) for name in ("epsilon", "life_epsilon", "megabytes_per_round")},
         **{f"limits.{name}": getattr(limits, name) for name in ("largest_change", "hours")},
-        **{f"resources.{name}": getattr(resources, name) for name in ("threads", "memory_gb", "minutes")},
+        **{
+            f"resources.{name}": getattr(resources, name)
+            for name in ("threads", "memory_gb", "minutes", "incoming_megabytes")
+        },
     }
     faults = [f"{name}: must be positive and finite." for name, value in positive.items() if not 0 < value < math.inf]
     if not SITE_ID.fullmatch(policy.name):

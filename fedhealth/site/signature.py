@@ -147,6 +147,7 @@ class Orders:
 
         """
         known, digest = self._read(), hashlib.sha256(order.dumps().encode()).hexdigest()
+        new = order.run not in known
         seen = known.setdefault(order.run, {"digest": digest, "seen": self._clock(), "ended": None})
         if seen["digest"] != digest:
             raise TrustError(f"Run {order.run} was another job before.", _ADVICE)
@@ -154,7 +155,8 @@ class Orders:
             raise TrustError(f"Run {order.run} has ended; its job is not taken up again.", _ADVICE)
         if self._clock() > seen["seen"] + hours * 3600:
             raise TrustError(f"Run {order.run} has taken longer than this site allows.", "Raise hours in site.yaml.")
-        self._write(known)
+        if new:
+            self._write(known)
 
     def end(self, run: str) -> None:
         """Remember that a run ended; unknown runs are ignored."""
