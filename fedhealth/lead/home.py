@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +17,20 @@ from fedhealth.signed import canonical, parse_json
 from fedhealth.site.membership import Member
 from fedhealth.vault import make_folder, read_secret, write_secret
 
+VARIABLE = "FEDHEALTH_LEAD"
+
 
 @dataclass(frozen=True)
 class LeadHome:
     """Where everything of one consortium lies, on the lead's machine."""
 
     path: Path
+
+    @classmethod
+    def find(cls, path: Path | None = None) -> LeadHome:
+        """Return the home at `path`, else where FEDHEALTH_LEAD says, else ~/.fedhealth-lead."""
+        chosen = path or Path(os.environ.get(VARIABLE) or "~/.fedhealth-lead")
+        return cls(chosen.expanduser().absolute())
 
     @property
     def project(self) -> Path:
@@ -34,6 +46,11 @@ class LeadHome:
     def consortium_key(self) -> Path:
         """Ed25519, raw: signs memberships and jobs."""
         return self.keys / "consortium.key"
+
+    @property
+    def former_key(self) -> Path:
+        """The consortium's key before the last `rotate`: endorses what the present one signs."""
+        return self.keys / "former.key"
 
     @property
     def ca_key(self) -> Path:
@@ -59,6 +76,11 @@ class LeadHome:
     def membership(self) -> Path:
         """The latest signed list of members."""
         return self.path / "membership.json"
+
+    @property
+    def kits(self) -> Path:
+        """One file NAME.zip for each member, to be sent to it."""
+        return self.path / "kits"
 
     @property
     def members_folder(self) -> Path:
@@ -92,11 +114,18 @@ class LeadHome:
 
     def create(self) -> None:
         """Make the folders and the server's secrets; what is there is kept."""
-        for folder in (self.path, self.keys, self.members_folder, self.runs):
+        for folder in (self.path, self.keys, self.kits, self.members_folder, self.runs):
             make_folder(folder)
         for path in (self.token_file, self.superexec_secret):
             if not path.exists():
                 write_secret(path, secrets.token_hex(32).encode())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other command from changing keys or members meanwhile."""
+        with (self.path / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def token(self) -> str:
         """Return the control API's secret.

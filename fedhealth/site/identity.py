@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.errors import SecureAggregationError
+from fedhealth.rundir import write_atomic
 from fedhealth.secagg.context import Roster
 
 _KEY, _ROSTER = "identity.key", "roster.json"
@@ -45,7 +46,8 @@ def save_roster(folder: Path, members: Mapping[str, bytes]) -> None:
     """Write the approved members {site: public key}."""
     Roster.of(members)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / _ROSTER).write_text(json.dumps({site: key.hex() for site, key in members.items()}), "utf-8")
+    listed = json.dumps({site: key.hex() for site, key in members.items()})
+    write_atomic(folder / _ROSTER, listed.encode())
 
 
 def load_roster(folder: Path) -> Roster:

@@ -21,8 +21,8 @@ from fedhealth.signed import canonical, fingerprint, is_signed, parse_json, sign
 
 PURPOSE = "membership"
 _ADVICE = "Ask the lead for a new kit."
-_ADDRESS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?:[0-9]{1,5}", re.ASCII)
-_PROJECT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+ADDRESS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?:[0-9]{1,5}", re.ASCII)
+PROJECT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 _MOST_MEMBERS = 1000
 
 
@@ -129,8 +129,8 @@ class Membership:
         if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_MEMBERS:
             raise TrustError("The membership lists no members.", _ADVICE)
         found = Membership(
-            project=matching(fields, "project", _PROJECT),
-            lead=matching(fields, "lead", _ADDRESS),
+            project=matching(fields, "project", PROJECT),
+            lead=matching(fields, "lead", ADDRESS),
             consortium=hexadecimal(text(fields, "consortium", "membership"), 32, "consortium key"),
             ca=hexadecimal(text(fields, "ca", "membership"), 32, "digest of the certificate").hex(),
             serial=whole(fields, "serial"),

@@ -6,19 +6,14 @@ Every limit has a strict default; a key that does not exist is a fault, so that 
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedhealth.errors import ConfigError
 from fedhealth.secagg.codec import SITE_ID
 from fedhealth.site.home import SiteHome
+from fedhealth.typed import load
 from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
 
 UNITS = ("patient", "record", "client", "none")  # whom a run's privacy protects
@@ -157,58 +152,9 @@ def load_policy(home: SiteHome) -> Policy:
         ConfigError: it is missing, unreadable, or holds a fault; all faults are named.
 
     """
-    path = home.policy
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except FileNotFoundError as fault:
-        raise ConfigError(f"{path}: there is no policy.", "`fedhealth site init` writes one.") from fault
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as fault:
-        reason = " ".join(str(fault).split())
-        raise ConfigError(
-            f"{path}: cannot be read ({reason}).", "Correct the file; nothing leaves meanwhile."
-        ) from fault
-    faults: list[str] = []
-    policy = _build(Policy, content, "", faults)
-    faults += [] if faults else _range_faults(policy)
-    if faults:
-        shown = "\n".join(f"{path}: {fault}" for fault in faults)
-        raise ConfigError(shown, "Correct the file; nothing leaves meanwhile.")
-    found: Policy = policy
-    return found
-
-
-def _build(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """Return `value` as `kind`; what does not fit is added to `faults`."""
-    if is_dataclass(kind):
-        return _section(kind, value, where, faults)
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _build(inner[0], value, where, faults)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_build(inner[0], entry, f"{where}[{place}]", faults) for place, entry in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        return {str(key): _build(inner[1], entry, f"{where}.{key}", faults) for key, entry in value.items()}
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value).expanduser()
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind in (str, bool, int, float) and type(value) is kind:
-        return value
-    faults.append(f"{where}: {value!r} is not of the right kind ({getattr(kind, '__name__', kind)}).")
-    return None
-
-
-def _section(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
-    if not isinstance(value, dict):
-        faults.append(f"{where or 'the file'}: names and values are wanted here.")
-        return None
-    hints, prefix = get_type_hints(kind), f"{where}." if where else ""
-    known = {entry.name: entry for entry in fields(kind)}
-    faults += [f"{prefix}{key}: there is no such key." for key in value if key not in known]
-    required = [name for name, entry in known.items() if entry.default is entry.default_factory is MISSING]
-    faults += [f"{prefix}{name}: is missing." for name in required if name not in value]
-    given = {key: _build(hints[key], entry, f"{prefix}{key}", faults) for key, entry in value.items() if key in known}
-    return None if faults else kind(**given)
+    if not home.policy.exists():
+        raise ConfigError(f"{home.policy}: there is no policy.", "`fedhealth site init` writes one.")
+    return load(home.policy, Policy, _range_faults, "Correct the file; nothing leaves meanwhile.")
 
 
 def _range_faults(policy: Policy) -> list[str]:
