@@ -14,11 +14,12 @@ import typer
 from rich.console import Console
 
 from fedhealth import __version__
-from fedhealth.cli import site
+from fedhealth.cli import lead, site
 from fedhealth.errors import FedhealthError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
+app.add_typer(lead.app, name="lead")
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

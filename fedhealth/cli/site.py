@@ -14,10 +14,38 @@ from fedhealth.errors import ConfigError, PrivacyError
 
 app = typer.Typer(no_args_is_help=True, help="For the people of one hospital.")
 
+Home = Annotated[
+    Path | None, typer.Option("--home", help="The site's folder; default: FEDHEALTH_HOME, or ~/.fedhealth.")
+]
+
 
 @app.callback()
 def _root() -> None:
     """For the people of one hospital."""
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Option(help="The hospital's name in the consortium: lower case, digits, . _ and -.")],
+    lead: Annotated[str, typer.Option(help="host:port of the lead's server.")],
+    home: Home = None,
+) -> None:
+    """Make the hospital's keys, its join request and a strict site.yaml; what is there is kept."""
+    from fedhealth.cli.site_setup import run_init
+
+    run_init(name, lead, home)
+
+
+@app.command()
+def install(
+    kit: Annotated[Path, typer.Argument(help="The zip file that the lead sent.")],
+    fingerprint: Annotated[str | None, typer.Option(help="As the lead told it; asked for otherwise.")] = None,
+    home: Home = None,
+) -> None:
+    """Check the lead's kit, show whom it brings, and trust it once the fingerprint was compared."""
+    from fedhealth.cli.site_setup import run_install
+
+    run_install(kit, fingerprint, home)
 
 
 @app.command()
