@@ -6,9 +6,11 @@ Nothing survives in the process between two tasks but caches: private arrays liv
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import RecordDict
@@ -21,19 +23,24 @@ from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare, prepare_public
+from fedhealth.data.manifest import SPLITS
 from fedhealth.data.pool import pool_examples
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.site.gate import Outgoing, acceptance_form
+from fedhealth.site.reasons import DIFFERS, SMALL, told
+from fedhealth.training.expected import statistic_shapes
 from fedhealth.training.features import model_inputs
 from fedhealth.training.heterogeneity import drift, profile
 from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
-from fedhealth.training.towers import METHOD, tower_of, training_rows
+from fedhealth.training.towers import METHOD, SHARED, tower_of, training_rows
 from fedhealth.wire import (
     ACCEPTANCE,
     EVALUATE,
     GLOBAL,
+    HANDSHAKE,
     LOSS_UNIT,
     SAME_RELEASE,
     TRAIN,
@@ -44,20 +51,39 @@ from fedhealth.wire import (
     versions,
 )
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Site:
-    """Where an institution is: its name and its private folder."""
+    """Where an institution is.
+
+    Attributes:
+        name: of the site.
+        folder: its private folder, outliving runs: privacy ledgers, approved members.
+        keys: the folder of its identity key.
+        arrays: the folder of what it keeps for one run.
+        min_patients: a smaller cohort reports nothing on its own.
+
+    """
 
     name: str
     folder: Path
+    keys: Path
+    arrays: Path
+    min_patients: int = 1
+
+    @classmethod
+    def virtual(cls, name: str, folder: Path) -> Site:
+        """Return a site of a run on one machine: everything lies in one folder."""
+        return cls(name, folder, folder, folder)
 
 
 class Institution:
     """One hospital, for one configuration.
 
     Args:
-        site: its name and folder.
+        site: where it is.
         config: what it was told to do, already screened.
         digest: of the configuration.
 
@@ -106,13 +132,16 @@ class Institution:
 
     def accept(self, directive: Directive) -> RecordDict:
         """Answer the handshake."""
-        reasons = [] if directive.digest == self.digest else ["the configuration differs from the lead's"]
+        reasons = [] if directive.digest == self.digest else [DIFFERS]
         if not reasons:
             reasons = self.trainer.objections(self._task(directive), self._place(directive))
-        rows = self.trainer.weights(training_rows(self.cohort, self.model.modalities))
-        weights, extra = self.upload.join(self._seat(directive), rows)
+        if self.upload.alone and self._is_small("train"):
+            reasons.append(SMALL)
+        if reasons:
+            return declined(self.site.name, reasons)
+        weights, extra = self.upload.join(self._seat(directive), self.trainer.weights(self._told_rows()))
         last = self.upload.last_exchange(self._seat(directive))
-        extra[ACCEPTANCE] = Acceptance(self.site.name, tuple(reasons), weights, versions(), last).record()
+        extra[ACCEPTANCE] = Acceptance(self.site.name, (), weights, versions(), last).record()
         return extra
 
     def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
@@ -128,7 +157,7 @@ class Institution:
         outcome = self.personalization.train(local)
         self._keep(directive, local)
         statistics |= _fit_statistics(outcome.report) | self._profile
-        released = self.trainer.release(statistics, local.task, local.place)
+        released = self._reported(self.trainer.release(statistics, local.task, local.place))
         update = self.trainer.protect(self._update(directive, local, outcome), local.task, local.place)
         # the drift is read off what leaves in any case: no promise is touched
         return self._sealed(directive, ticket, update, released | drift(update))
@@ -144,11 +173,31 @@ class Institution:
         # what came is the very same object: the rest is the site's own
         self._memory(directive).keep_own({n: a for n, a in (local.merged | own).items() if a is not incoming.get(n)})
         statistics = self._scores(local, own, "validation", "test")
-        return ticket.seal({}, self.trainer.release(statistics, local.task, local.place))
+        return ticket.seal({}, self._reported(self.trainer.release(statistics, local.task, local.place)))
 
     def answer(self, directive: Directive, kind: str, content: RecordDict) -> RecordDict:
         """Answer one of the upload's own messages."""
         return self.upload.answer(self._seat(directive), kind, content)
+
+    def outgoing(self, directive: Directive, kind: str) -> Outgoing:
+        """Return what an answer to a message of this kind may hold: the gate compares."""
+        statistics = self._reported(statistic_shapes(self.config).get(kind, {}))
+        forms = self.upload.outgoing(self._seat(directive), kind, self._shapes, statistics)
+        return {**forms, ACCEPTANCE: acceptance_form(self.site.name)} if kind == HANDSHAKE else forms
+
+    def _told_rows(self) -> dict[str, int]:
+        """Return training rows by tower; of a tower with few rows nothing is said."""
+        rows = training_rows(self.cohort, self.model.modalities)
+        return {tower: count for tower, count in rows.items() if tower == SHARED or count >= self.site.min_patients}
+
+    def _is_small(self, split: str) -> bool:
+        """Tell whether a split has patients, but fewer than may report on their own."""
+        return 0 < len(np.unique(self.cohort.patient[self.cohort.rows(split)])) < self.site.min_patients
+
+    def _reported(self, statistics: Mapping[str, T]) -> dict[str, T]:
+        """Return the statistics without those that would show a small group on its own."""
+        small = {split for split in SPLITS if self.upload.alone and self._is_small(split)}
+        return {name: value for name, value in statistics.items() if name.partition(".")[0] not in small}
 
     def _task(self, directive: Directive) -> Task:
         examples, rows = self._training
@@ -164,7 +213,7 @@ class Institution:
         return self.config.data.task.kind
 
     def _seat(self, directive: Directive) -> Seat:
-        return Seat(directive.run, self.site.name, self.site.folder, self.digest)
+        return Seat(directive.run, self.site.name, self.site.folder, self.site.arrays, self.site.keys, self.digest)
 
     def _incoming(self, directive: Directive, content: RecordDict) -> State:
         """Return the incoming shared arrays.
@@ -243,7 +292,13 @@ class Institution:
         return answer
 
     def _memory(self, directive: Directive) -> Memory:
-        return Memory(directive.run, self.site.folder)
+        return Memory(directive.run, self.site.arrays)
+
+
+def declined(site: str, reasons: Sequence[str]) -> RecordDict:
+    """Return the answer of a site that does not take part, in words that tell nothing of its data."""
+    shown = tuple(dict.fromkeys(map(told, reasons)))
+    return RecordDict({ACCEPTANCE: Acceptance(site, shown, {}, versions()).record()})
 
 
 def _fit_statistics(report: FitReport) -> dict[str, np.ndarray]:

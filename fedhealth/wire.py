@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.errors import KINDS, FederationError
 from fedhealth.training.state import State
 
 PROTOCOL_VERSION = 1
@@ -37,6 +37,8 @@ SEALED = "sealed"  # to the lead: masked segments, uint8
 SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
 LOSS_UNIT = 2**20  # fixed point of sums of losses
 
+_ERRORS = {"InternalError": SITE_ERROR}
+_ERRORS |= {kind.__name__: SITE_ERROR + kind.exit_code for kind in KINDS}
 _PACKAGES = ("fedhealth", "flwr", "torch", "numpy")
 
 
@@ -196,11 +198,20 @@ def size_of(message: Message) -> int:
     return sum(record.count_bytes() if isinstance(record, ArrayRecord) else len(str(record)) for record in records)
 
 
+def error_of(fault: Exception) -> Error:
+    """Return the kind of a site's fault, and nothing of what it says."""
+    kind = next((kind.__name__ for kind in type(fault).__mro__ if kind.__name__ in _ERRORS), "InternalError")
+    return Error(_ERRORS[kind], kind)
+
+
 def failure(fault: Exception, message: Message) -> Message:
-    """Return the reply that names the kind of a site's fault, and nothing of what it says."""
-    known = isinstance(fault, FedhealthError)
-    code = SITE_ERROR + (fault.exit_code if isinstance(fault, FedhealthError) else 0)
-    return Message(Error(code, type(fault).__name__ if known else "InternalError"), reply_to=message)
+    """Return the reply that names the kind of a site's fault."""
+    return Message(error_of(fault), reply_to=message)
+
+
+def is_error_kind(code: int, reason: str) -> bool:
+    """Tell whether an error is one that `failure` writes: a kind of fault and nothing else."""
+    return _ERRORS.get(reason) == code
 
 
 def versions() -> str:

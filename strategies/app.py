@@ -13,20 +13,19 @@ from safetensors.numpy import save
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.job import Job, config_of
-from fedhealth.models.multimodal import MODALITIES, build_model, output_width
+from fedhealth.models.multimodal import build_model
 from fedhealth.rundir import RunDir, write_atomic, write_json
 from fedhealth.training import heterogeneity
+from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
-from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
+from fedhealth.wire import pack, unpack
 from strategies.aggregation.contract import Aggregation
 from strategies.checkpoint import Checkpoints
 from strategies.cohort import Cohort
 from strategies.deadlines import Deadlines
 from strategies.federated import FederatedStrategy, Identity
 from strategies.statistics import counts_of
-
-SIDES = ("positives", "negatives")
 
 
 def build(job: Job | None = None) -> ServerApp:
@@ -88,22 +87,6 @@ def initial_state(config: Config) -> State:
     personalization = instantiate(config.personalization)
     personalization.freeze(model)
     return get_state(model, sorted(personalization.shared(model, trained_names(model))))
-
-
-def modalities_of(config: Config) -> frozenset[str]:
-    """Return the modalities that the configured model has a tower for."""
-    return frozenset(name for name in MODALITIES if getattr(config.model, name))
-
-
-def statistic_shapes(config: Config) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return, by message type, the vectors that an institution answers with (`clients.institution`)."""
-    histogram: tuple[int, ...] = (output_width(config.data), config.evaluation.bins)
-    scored: dict[str, dict[str, tuple[int, ...]]] = {
-        split: {f"{split}.{side}": histogram for side in SIDES} for split in ("validation", "test")
-    }
-    differences = heterogeneity.shapes(config.data, modalities_of(config))
-    training = {"train.examples": (1,), "train.loss": (1,)} | differences
-    return {TRAIN: training | scored["validation"], EVALUATE: scored["validation"] | scored["test"]}
 
 
 def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, object]:

@@ -11,17 +11,30 @@ from typing import Protocol
 import numpy as np
 from flwr.app import RecordDict
 
+from fedhealth.site.gate import Outgoing, Shapes
 from fedhealth.training.state import State
 from fedhealth.wire import Directive, digest_of
 
 
 @dataclass(frozen=True)
 class Seat:
-    """A site's place in a run: the run's id, the site's name and private folder, the configuration's digest."""
+    """A site's place in a run.
+
+    Attributes:
+        run: its id.
+        site: the site's name.
+        folder: the site's private folder, outliving the run.
+        arrays: the folder of what it keeps for this run.
+        keys: the folder of its identity key.
+        digest: of the configuration.
+
+    """
 
     run: str
     site: str
     folder: Path
+    arrays: Path
+    keys: Path
     digest: str
 
 
@@ -39,7 +52,9 @@ class Ticket(Protocol):
 
 
 class Upload(Protocol):
-    """Open or sealed."""
+    """Open or sealed; `alone` where the lead sees each site's own answer."""
+
+    alone: bool
 
     def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
         """Return the weights to announce for training rows by tower, and what goes with the acceptance."""
@@ -57,6 +72,17 @@ class Upload(Protocol):
 
     def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
         """Answer one of the upload's own messages."""
+
+    def outgoing(self, seat: Seat, kind: str, update: Shapes, statistics: Shapes) -> Outgoing:
+        """Return what an answer to a message of this kind may hold beside the acceptance.
+
+        Args:
+            seat: the site's.
+            kind: of the message that is answered.
+            update: arrays that are shared.
+            statistics: vectors that may be sent.
+
+        """
 
 
 def question_of(seat: Seat, kind: str, directive: Directive, incoming: State) -> str:

@@ -13,8 +13,9 @@ from safetensors.numpy import save
 from clients.upload.contract import Seat, question_of
 from fedhealth.errors import SecureAggregationError
 from fedhealth.rundir import write_atomic
+from fedhealth.site.gate import ArraysForm, Outgoing, Shapes
 from fedhealth.training.state import State
-from fedhealth.wire import STATISTICS, UPDATE, Directive, pack
+from fedhealth.wire import EVALUATE, STATISTICS, TRAIN, UPDATE, Directive, pack
 
 _ANSWER = "answer.safetensors"
 
@@ -68,13 +69,15 @@ def _under(part: str, arrays: State) -> State:
 class PlainUpload:
     """No secure aggregation."""
 
+    alone = True
+
     def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
         """Announce exact counts."""
         return {tower: float(count) for tower, count in rows.items()}, RecordDict()
 
     def accept(self, seat: Seat, kind: str, directive: Directive, incoming: State, content: RecordDict) -> PlainTicket:
         """Agree to anything: the lead sees everything in any case."""
-        return PlainTicket(seat.folder / _ANSWER, question_of(seat, kind, directive, incoming))
+        return PlainTicket(seat.arrays / _ANSWER, question_of(seat, kind, directive, incoming))
 
     def last_exchange(self, seat: Seat) -> int:
         """Return 0: nothing depends on it."""
@@ -83,3 +86,12 @@ class PlainUpload:
     def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
         """Refuse: this site runs without secure aggregation."""
         raise SecureAggregationError("This run has no secure aggregation.", "Use secagg=on at lead and sites.")
+
+    def outgoing(self, seat: Seat, kind: str, update: Shapes, statistics: Shapes) -> Outgoing:
+        """Return the update and the statistics, as they are."""
+        forms: dict[str, ArraysForm] = {}
+        if kind in (TRAIN, EVALUATE):
+            forms[STATISTICS] = ArraysForm(statistics, "<i8")
+        if kind == TRAIN:
+            forms[UPDATE] = ArraysForm(update, "<f4")
+        return forms

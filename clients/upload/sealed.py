@@ -6,7 +6,8 @@ process that answers a message, so nothing here is kept in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -15,17 +16,41 @@ from clients.upload.contract import Seat, question_of
 from fedhealth.errors import SecureAggregationError
 from fedhealth.secagg.context import Context
 from fedhealth.secagg.kept import Quantised
-from fedhealth.secagg.layout import WEIGHT_ONE
+from fedhealth.secagg.layout import WEIGHT_ONE, Entry, model_segment, statistics_segment
+from fedhealth.secagg.messages import Announcement, Answer, Endorsement
+from fedhealth.secagg.messages import Upload as Head
 from fedhealth.secagg.site import Membership
 from fedhealth.secagg.site_session import SiteSession
 from fedhealth.secagg.store import FileStore, Store
 from fedhealth.secagg.threshold import Policy
 from fedhealth.secagg.weights import Scheme, announced_weight
+from fedhealth.site.gate import ArraysForm, Outgoing, Shapes, WordsForm
 from fedhealth.site.identity import load_identity, load_roster, secrets_folder
 from fedhealth.training.state import State
-from fedhealth.training.towers import SHARED
-from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, Directive, digest_of, pack, task_digest, words_in
+from fedhealth.training.towers import SHARED, tower_of
+from fedhealth.wire import (
+    EVALUATE,
+    HANDSHAKE,
+    SEALED,
+    SECAGG,
+    SIGN,
+    STATISTICS,
+    TRAIN,
+    UNMASK,
+    Directive,
+    digest_of,
+    pack,
+    task_digest,
+    words_in,
+)
 
+_ANSWERS: dict[str, tuple[str, Callable[[bytes, str], Announcement | Head | Endorsement | Answer]]] = {
+    HANDSHAKE: ("announcement", Announcement.from_bytes),
+    TRAIN: ("head", Head.from_bytes),
+    EVALUATE: ("head", Head.from_bytes),
+    SIGN: ("answer", Endorsement.from_bytes),
+    UNMASK: ("answer", Answer.from_bytes),
+}
 _KEPT_FOR = "kept-for"  # the question that the kept words answer
 
 
@@ -78,8 +103,11 @@ class SealedUpload:
         colluders: sites assumed to collude with the lead; null takes (n - 1) // 3.
         min_honest: honest contributions that must hide each other; null takes 3 (2 up to five sites).
         min_sites: smallest sum this site takes part in.
+        bits: on the wire for each value of the model, as the lead has it.
 
     """
+
+    alone = False
 
     def __init__(
         self,
@@ -87,8 +115,10 @@ class SealedUpload:
         colluders: int | None = None,
         min_honest: int | None = None,
         min_sites: int = 3,
+        bits: int = 32,
     ) -> None:
         self.weights = weights
+        self.bits = bits
         self.policy = Policy(colluders, min_honest, min_sites)
 
     def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
@@ -119,13 +149,47 @@ class SealedUpload:
         answer = steps[kind](_message(content, "message"))
         return RecordDict({SECAGG: ConfigRecord({"answer": answer})})
 
+    def outgoing(self, seat: Seat, kind: str, update: Shapes, statistics: Shapes) -> Outgoing:
+        """Return the protocol's messages, each decoded strictly, and masked segments of exactly these sizes."""
+        sizes = segment_sizes(update if kind == TRAIN else {}, statistics, self.bits)
+        members, segments = len(load_roster(seat.folder).members), len({tower_of(name) for name in update}) + 1
+        key, decode = _ANSWERS[kind]
+        most = 4096 + members * (512 + 64 * members * segments)
+
+        def genuine(value: object) -> bool:
+            if not isinstance(value, bytes) or len(value) > most:
+                return False
+            try:
+                return decode(value, seat.site).site == seat.site
+            except SecureAggregationError:
+                return False
+
+        forms: dict[str, ArraysForm | WordsForm] = {SECAGG: WordsForm({key: genuine})}
+        if kind in (TRAIN, EVALUATE):
+            forms[SEALED] = ArraysForm({name: (size,) for name, size in sizes.items()}, "|u1")
+        return forms
+
     def _session(self, seat: Seat) -> SiteSession:
         roster, digest = load_roster(seat.folder), bytes.fromhex(seat.digest)
-        me = Membership(seat.run, seat.site, load_identity(seat.folder), roster, digest, self.policy)
+        me = Membership(seat.run, seat.site, load_identity(seat.keys), roster, digest, self.policy)
         return SiteSession(me, FileStore(seat.folder / "secagg" / seat.run), self._secrets(seat))
 
     def _secrets(self, seat: Seat) -> FileStore:
         return FileStore(secrets_folder(seat.run, seat.site, seat.folder))
+
+
+def segment_sizes(update: Shapes, statistics: Shapes, bits: int) -> dict[str, int]:
+    """Return the bytes of every masked segment on the wire: they depend on shapes and nothing else."""
+    layers: dict[str, dict[str, int]] = {}
+    for name, shape in update.items():
+        layers.setdefault(tower_of(name), {})[name] = math.prod(shape)
+    segments = [
+        model_segment(tower, tower, lengths, bound=1.0, bits=bits, sites=1, normaliser=1)
+        for tower, lengths in layers.items()
+    ]
+    if entries := tuple(Entry(name, math.prod(shape), 1.0, 1.0) for name, shape in statistics.items()):
+        segments.append(statistics_segment(STATISTICS, SHARED, entries, sites=1))
+    return {segment.name: segment.wire_bytes for segment in segments}
 
 
 def _message(content: RecordDict, key: str) -> bytes:

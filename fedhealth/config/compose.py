@@ -76,18 +76,34 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Di
         ConfigError: unknown key, option or type, with the nearest right name.
 
     """
+    return _composed(overrides, config_dir)
+
+
+def _composed(overrides: Sequence[str], config_dir: Path | None, whole: bool = False) -> DictConfig:
+    """Compose, with Hydra's own part where the `whole` is wanted."""
     register_schema()
     extra = [f"hydra.searchpath=[{quoted(f'file://{config_dir.resolve()}')}]"] if config_dir else []
     outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: leave Hydra as it was found
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
-            return hydra_compose("config", overrides=[*overrides, *extra])
+            return hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
     except FAULTS as fault:
         raise explain(fault) from fault
     finally:
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
+
+
+def choices(words: Sequence[str], config_dir: Path | None = None) -> dict[str, str]:
+    """Return the option that is chosen in every group, such as {"model/text": "words"}.
+
+    Raises:
+        ConfigError: as `compose`.
+
+    """
+    chosen = _composed(words, config_dir, whole=True).hydra.runtime.choices
+    return {group: option for group, option in chosen.items() if isinstance(option, str)}
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

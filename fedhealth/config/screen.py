@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
@@ -26,9 +27,16 @@ _OWN = ("hydra", "secagg.lead", "secagg.site", "runtime", "comparison", *LOCAL_K
 _GROUPS_OWN = ("runtime",)  # groups that no job chooses
 
 
-def screen(words: Sequence[str]) -> list[str]:
-    """Return what is wrong with a job's words, all of it; empty when they may be composed."""
-    faults = [f"{word[:80]!r}: {fault}" for word in words for fault in _faults(word)]
+def screen(words: Sequence[str], further: Path | None = None) -> list[str]:
+    """Return what is wrong with a job's words, all of it; empty when they may be composed.
+
+    Args:
+        words: as they arrived.
+        further: a folder of options that this site's staff installed beside our own.
+
+    """
+    folders = (conf_dir(), *([further] if further else []))
+    faults = [f"{word[:80]!r}: {fault}" for word in words for fault in _faults(word, folders)]
     keys = [word.partition("=")[0] for word in words]
     return faults + [f"{key[:80]!r}: is set twice" for key in sorted({key for key in keys if keys.count(key) > 1})]
 
@@ -38,7 +46,7 @@ def travelling(words: Sequence[str]) -> list[str]:
     return [word for word in words if not _is_own(word.lstrip("+~").partition("=")[0])]
 
 
-def _faults(word: str) -> Iterator[str]:
+def _faults(word: str, folders: Sequence[Path]) -> Iterator[str]:
     if _DROPPED_COLUMN.fullmatch(word):
         return
     key, equals, value = word.partition("=")
@@ -46,8 +54,8 @@ def _faults(word: str) -> Iterator[str]:
         yield "is not of the form key=value"
     elif _is_own(key):
         yield "is for the site to decide"
-    elif _GROUP.fullmatch(key) and (conf_dir() / key).is_dir():
-        yield from _option_faults(key, value)
+    elif _GROUP.fullmatch(key) and any((folder / key).is_dir() for folder in folders):
+        yield from _option_faults(key, value, folders)
     elif not _KEY.fullmatch(key):
         yield "is no plain key (no +, ~, @, _ in front or interpolation)"
     elif not (_VALUE.fullmatch(value) or _LIST.fullmatch(value)):
@@ -56,8 +64,9 @@ def _faults(word: str) -> Iterator[str]:
         yield "is read by Hydra as something else than a plain value"
 
 
-def _option_faults(group: str, option: str) -> Iterator[str]:
-    listed = _OPTION.fullmatch(option) and (conf_dir() / group / f"{option}.yaml").is_file()
+def _option_faults(group: str, option: str, folders: Sequence[Path]) -> Iterator[str]:
+    files = [folder / group / f"{option}.yaml" for folder in folders]
+    listed = _OPTION.fullmatch(option) and any(file.is_file() for file in files)
     if not listed and option != "null":
         yield "is not an installed option"
 

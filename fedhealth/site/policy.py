@@ -30,6 +30,7 @@ class Source:
         cache: folder for decoded images.
         columns: the manifest's names for patient, study, image, text, ... where they differ from the consortium's.
         site_column: column that names the site, where the manifest holds several.
+        public: folder of the consortium's public data, where this site mixes them in.
 
     """
 
@@ -39,6 +40,7 @@ class Source:
     cache: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     site_column: str | None = None
+    public: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Limits:
         min_sigma: the least noise, as a multiple of the clipping bound.
         secure_aggregation: whether it is required.
         min_sites: the smallest sum that this site takes part in.
+        exact_weights: whether the number of training rows may be announced instead of a power of sqrt 2 near it.
         min_patients: a smaller cohort reports nothing on its own.
         models: options of the model groups; null for all that are installed.
         personalizations: options of that group; null for all that are installed.
@@ -70,6 +73,7 @@ class Limits:
     min_sigma: float = 0.3
     secure_aggregation: bool = True
     min_sites: int = 3
+    exact_weights: bool = False
     min_patients: int = 20
     models: tuple[str, ...] | None = None
     personalizations: tuple[str, ...] | None = None
@@ -87,6 +91,7 @@ REHEARSAL = Limits(
     min_sigma=0.0,
     secure_aggregation=False,
     min_sites=1,
+    exact_weights=True,
     min_patients=1,
     records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),
     megabytes_per_round=math.inf,
@@ -105,6 +110,7 @@ class Resources:
         threads: of the processor.
         memory_gb: after which a task is stopped.
         minutes: for one message.
+        incoming_megabytes: of one message.
         weights: folder of pretrained weights, which jobs name by file name only.
 
     """
@@ -113,6 +119,7 @@ class Resources:
     threads: int = 1
     memory_gb: float = 16.0
     minutes: float = 60.0
+    incoming_megabytes: float = 2000.0
     weights: Path | None = None
 
 
@@ -126,11 +133,13 @@ class Policy:
         data: sources by the name that jobs use (`data.name`).
         limits: what may leave.
         resources: what may be used.
+        conf: folder of further configuration files that jobs may choose, installed by the hospital's own staff.
 
     """
 
     name: str
     lead: str
+    conf: Path | None = None
     data: Mapping[str, Source] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     resources: Resources = field(default_factory=Resources)
@@ -153,7 +162,10 @@ def _range_faults(policy: Policy) -> list[str]:
     positive = {
         **{f"limits.{name}": getattr(limits, name) for name in ("epsilon", "life_epsilon", "megabytes_per_round")},
         **{f"limits.{name}": getattr(limits, name) for name in ("largest_change", "hours")},
-        **{f"resources.{name}": getattr(resources, name) for name in ("threads", "memory_gb", "minutes")},
+        **{
+            f"resources.{name}": getattr(resources, name)
+            for name in ("threads", "memory_gb", "minutes", "incoming_megabytes")
+        },
     }
     faults = [f"{name}: must be positive and finite." for name, value in positive.items() if not 0 < value < math.inf]
     if not SITE_ID.fullmatch(policy.name):

@@ -59,6 +59,12 @@ class Order:
     nonce: str
     protocol: int = PROTOCOL_VERSION
 
+    @property
+    def identity(self) -> str:
+        """A digest of what is asked: a renewed order for the same work has the same."""
+        asked = [self.project, self.run, list(self.words), self.digest]
+        return hashlib.sha256(canonical(asked)).hexdigest()
+
     def dumps(self) -> str:
         """Return what is signed and sent."""
         return canonical(asdict(self)).decode()
@@ -146,7 +152,8 @@ class Orders:
             TrustError: it ended here, its time is over, or its run id was used for another one.
 
         """
-        known, digest = self._read(), hashlib.sha256(order.dumps().encode()).hexdigest()
+        known, digest = self._read(), order.identity
+        new = order.run not in known
         seen = known.setdefault(order.run, {"digest": digest, "seen": self._clock(), "ended": None})
         if seen["digest"] != digest:
             raise TrustError(f"Run {order.run} was another job before.", _ADVICE)
@@ -154,7 +161,8 @@ class Orders:
             raise TrustError(f"Run {order.run} has ended; its job is not taken up again.", _ADVICE)
         if self._clock() > seen["seen"] + hours * 3600:
             raise TrustError(f"Run {order.run} has taken longer than this site allows.", "Raise hours in site.yaml.")
-        self._write(known)
+        if new:
+            self._write(known)
 
     def end(self, run: str) -> None:
         """Remember that a run ended; unknown runs are ignored."""

@@ -41,6 +41,7 @@ class ClientTrainer:
     """
 
     private = True
+    unit = "client"
 
     def __init__(
         self,

@@ -86,6 +86,10 @@ class Trainer(Protocol):
 
     private: bool
 
+    @property
+    def unit(self) -> str:
+        """Whom the promise protects: `patient`, `record`, `client` or `none`."""
+
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return why this site cannot take part in the whole run; empty if it can. Nothing is spent."""
 
@@ -109,6 +113,7 @@ class PlainTrainer:
     """Minibatch training without differential privacy."""
 
     private = False
+    unit = "none"
 
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return nothing: nothing is promised."""

@@ -27,7 +27,7 @@ def words_(good_hospitals, tiny_words):
 
 def institution(words, folder):
     job = Job("run", tuple(words), digest(compose(words)), str(folder))
-    return Institution(Site("north", folder), config_of(job), job.digest)
+    return Institution(Site.virtual("north", folder), config_of(job), job.digest)
 
 
 def test_public_rows_are_trained_on_and_neither_weighed_nor_tested(words, public, tmp_path):

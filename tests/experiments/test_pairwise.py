@@ -10,7 +10,7 @@ import pytest
 from flwr.app import ArrayRecord, RecordDict
 from safetensors.numpy import load_file
 
-from clients.app import institution_of
+from clients.app import institutions
 from fedhealth.config.compose import compose, conf_dir, resolve
 from fedhealth.config.pairs import PAIRS, pair_faults
 from fedhealth.config.validate import validate
@@ -115,7 +115,7 @@ class Tapped(LocalGrid):
         for message_id in message_ids:
             message = self._pushed[message_id]
             if self.restart:
-                institution_of.cache_clear()
+                institutions.cache_clear()
             content = message.content
             incoming = unpack(content[GLOBAL]) if GLOBAL in content else {}
             [reply] = super().pull_messages([message_id])

@@ -1,0 +1,97 @@
+"""runtime=deployment: the lead's server here, the sites in the hospitals.
+
+The job is signed and handed to the server; a server application does the rounds in a process of its own. Whoever
+started it may go away and come back: `fedhealth run resume=FOLDER` attaches to a run that goes on, and starts one again
+that does not.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fedhealth.bundle import bundle
+from fedhealth.config.screen import screen, travelling
+from fedhealth.errors import ConfigError, FederationError
+from fedhealth.job import Job
+from fedhealth.lead.control import Control, FlowerRun
+from fedhealth.lead.home import LeadHome
+from fedhealth.lead.jobs import save_job
+from fedhealth.lead.signing import make_order
+from fedhealth.rundir import RunDir
+from fedhealth.site.identity import save_roster
+from fedhealth.site.membership import SignedMembership
+
+_LOOK_SECONDS = 0.5
+
+
+class DeploymentRuntime:
+    """Runs a job in the hospitals.
+
+    Args:
+        home: the lead's folder; null takes FEDHEALTH_LEAD, then ~/.fedhealth-lead.
+        hours: after which no site answers this job any more.
+
+    """
+
+    local_data = False  # they stay in the hospitals
+
+    def __init__(self, home: str | None = None, hours: float = 72.0) -> None:
+        self.home, self.hours = LeadHome.find(Path(home) if home else None), hours
+
+    def launch(self, job: Job) -> None:
+        """Run the job to its end, or attach to it where it runs already.
+
+        Raises:
+            ConfigError: no site would accept its words, or there is no server.
+            FederationError: it was stopped, or failed.
+
+        """
+        run, words = RunDir(Path(job.folder)), travelling(job.overrides)
+        if faults := screen(words, Path(job.config_dir) if job.config_dir else None):
+            shown = "\n".join(faults)
+            raise ConfigError(f"No hospital accepts these words:\n{shown}", "Put them into an installed configuration.")
+        membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
+        save_roster(run.path, {member.site: member.identity for member in membership.members})
+        save_job(self.home, job)
+        control = Control(self.home)
+        number = self._going_on(control, run)
+        if number is None:
+            order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours)
+            number = control.start(bundle(), *order)
+            run.update(flower_run=str(number))
+        ended = self._wait(control, number)
+        if ended.result != "completed":
+            raise _fault(run, ended)
+
+    def _going_on(self, control: Control, run: RunDir) -> int | None:
+        """Return Flower's id of the job where it is still running."""
+        number = run.about.get("flower_run")
+        if number is None or all(each.id != int(number) for each in control.runs()):
+            return None
+        return int(number) if control.run(int(number)).status != "finished" else None
+
+    def _wait(self, control: Control, number: int) -> FlowerRun:
+        """Wait for the end; the server may be away for a while."""
+        while True:
+            try:
+                found = control.run(number)
+            except ConfigError:  # it is being started again
+                time.sleep(10 * _LOOK_SECONDS)
+                continue
+            if found.status == "finished":
+                return found
+            time.sleep(_LOOK_SECONDS)
+
+
+def _fault(run: RunDir, ended: FlowerRun) -> FederationError:
+    """Return why a run did not complete, in the words of the server application where it left some."""
+    if ended.result == "stopped":
+        return FederationError("The run was stopped.", f"`fedhealth run resume={run.path}` goes on with it.")
+    said = [event for event in run.events()[0] if event["event"] == "failed"]
+    if said:
+        return FederationError(str(said[-1]["problem"]), str(said[-1]["advice"]))
+    return FederationError(
+        f"The server application ended ({ended.details or ended.result}).",
+        f"See {run.path / 'fedhealth.log'} and the lead's executor.log; `fedhealth run resume={run.path}` goes on.",
+    )

@@ -1,0 +1,232 @@
+"""The site's runner: takes the lead's messages, checks who sent them, has a worker answer, sends the answer back.
+
+It connects outwards only, keeps no data, and survives everything but its own end: a lost connection is made again, a
+crashed worker costs one task, an order that is not the lead's is refused at once and written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.supercore.run import Run
+
+from fedhealth.bundle import bundle
+from fedhealth.errors import FedhealthError, TrustError
+from fedhealth.site.auditlog import AuditLog
+from fedhealth.site.home import SiteHome
+from fedhealth.site.identity import secrets_folder
+from fedhealth.site.link import Link, LostError, RefusedError, Task, connected
+from fedhealth.site.membership import SignedMembership
+from fedhealth.site.parcel import Parcel, refusal_of
+from fedhealth.site.policy import Policy, load_policy
+from fedhealth.site.signature import Order, Orders, verified
+from fedhealth.site.state import SiteState
+from fedhealth.site.worker import Worker, prepare
+from fedhealth.wire import error_of
+
+log = logging.getLogger("fedhealth.site")
+
+_IDLE_SECONDS, _BUSY_SECONDS, _BUSY_FOR = 1.0, 0.1, 30.0  # between two looks; the shorter one after a message
+_AGAIN_SECONDS = (1.0, 30.0)  # first and longest wait before connecting again
+_ENDED_SECONDS = 60.0  # between two questions whether an order has ended
+
+
+@dataclass
+class _Run:
+    """One of Flower's runs, believed to be the lead's."""
+
+    order: Order
+    words: str
+    signature: str
+    worker: Worker | None = None
+
+
+class Runner:
+    """One site.
+
+    Args:
+        home: the hospital's folder.
+        application: import path of the hospital's Flower application.
+
+    """
+
+    def __init__(self, home: SiteHome, application: str) -> None:
+        self.home, self.application = home, application
+        self.state, self.orders = SiteState(home), Orders(home)
+        self.stopping = threading.Event()
+        self._audit = AuditLog(home.audit)
+        self._runs: dict[int, _Run] = {}
+        self._outbox: tuple[int, Parcel, float] | None = None
+        self._looked = 0.0
+
+    def serve(self) -> None:
+        """Serve until `stopping` is set.
+
+        Raises:
+            FedhealthError: the site is not set up, or is running already.
+
+        """
+        policy, key = load_policy(self.home), self.home.node()
+        SignedMembership.loads(self.home.membership.read_bytes() if self.home.membership.is_file() else b"")
+        with self.state.held():
+            self.state.say(state="starting", site=policy.name, lead=policy.lead, error=None, run=None, round=None)
+            prepare(self.application)
+            self._audit.write("started")
+            pause = _AGAIN_SECONDS[0]
+            try:
+                while not self.stopping.is_set():
+                    try:
+                        with connected(policy.lead, str(self.home.ca), key) as link:
+                            self.state.say(state="connected", error=None)
+                            pause = _AGAIN_SECONDS[0]
+                            self._take(link)
+                    except (LostError, TrustError) as fault:
+                        log.warning("%s", fault)
+                        self.state.say(state="offline", error=str(fault).splitlines()[0])
+                        self.stopping.wait(pause)
+                        pause = min(2 * pause, _AGAIN_SECONDS[1])
+            finally:
+                self._dismiss()
+                self._audit.write("stopped")
+                self.state.say(state="stopped", run=None, round=None)
+
+    def _take(self, link: Link) -> None:
+        """Take and answer messages as long as the connection holds."""
+        busy = 0.0
+        while not self.stopping.is_set():
+            if self._outbox is not None:
+                self._deliver(link)
+            if self.state.paused:
+                self.state.say(state="paused")
+                self.stopping.wait(_IDLE_SECONDS)
+                continue
+            task = link.receive()
+            if task is not None:
+                self._answer(link, task)
+                busy = time.monotonic()
+            else:
+                self._look(link)
+                recent = time.monotonic() - busy < _BUSY_FOR
+                self.stopping.wait(_BUSY_SECONDS if recent else _IDLE_SECONDS)
+
+    def _answer(self, link: Link, task: Task) -> None:
+        """Put the answer to a message into the outbox."""
+        started = time.monotonic()
+        try:
+            answer = self._work(link, task)
+        except FedhealthError as fault:
+            log.warning("%s: %s", task.kind, fault)
+            error = error_of(fault)
+            self._audit.write("declined", kind=task.kind, flower_run=str(task.run), reason=error.reason)
+            self.state.say(error=fault.problem)
+            answer = refusal_of(task.head, error)
+        self._outbox = task.run, answer, time.monotonic() - started
+        self._deliver(link)
+
+    def _work(self, link: Link, task: Task) -> Parcel:
+        """Return the answer of the run's worker.
+
+        Raises:
+            FedhealthError: the run is not the lead's, the message is too large, or the worker failed.
+
+        """
+        policy = load_policy(self.home)
+        try:
+            run = self._believed(link, task.run, policy)
+        except FedhealthError:
+            link.confirm(task)
+            raise
+        parcel = link.pull(task, int(policy.resources.incoming_megabytes * 1e6))
+        self.state.say(state="working", run=run.order.run, task=task.kind, error=None)
+        if run.worker is None or not run.worker.alive:
+            run.worker = Worker(self.home.path, self.application, link.node, self.home.run / "site.log")
+        try:
+            return run.worker.work(run.words, parcel, policy.resources)
+        finally:
+            self.state.say(state="connected")
+
+    def _believed(self, link: Link, number: int, policy: Policy) -> _Run:
+        """Return a run of Flower's as the order that it carries.
+
+        Raises:
+            TrustError: it is not the lead's, brings another bundle than the installed release, or has ended.
+
+        """
+        membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
+        known = self._runs.get(number)
+        words, signature = (known.words, known.signature) if known else _job_of(link.run(number))
+        order = verified(words, signature, membership, bundle().digest)
+        self.orders.admit(order, policy.limits.hours)
+        if known is None:
+            self._dismiss()
+            self._runs[number] = known = _Run(order, words, signature)
+            self._audit.write("accepted", run=order.run, digest=order.digest)
+        return known
+
+    def _deliver(self, link: Link) -> None:
+        """Send what waits; it waits on where the connection is lost."""
+        if self._outbox is None:
+            return
+        try:
+            link.push(*self._outbox)
+        except RefusedError as fault:  # the run has ended, or the question is no longer open
+            log.warning("an answer was not taken: %s", fault)
+        self._outbox = None
+
+    def _look(self, link: Link) -> None:
+        """End the orders whose runs are completed at the lead, and forget their secrets."""
+        if not self._runs or time.monotonic() - self._looked < _ENDED_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for number, run in list(self._runs.items()):
+            status = link.run(number).status
+            if status.status == "finished":
+                if status.sub_status == "completed":
+                    self.orders.end(run.order.run)
+                    self._forget(run.order.run)
+                self._dismiss()
+
+    def _forget(self, run: str) -> None:
+        """Remove what secure aggregation kept for a run."""
+        name = load_policy(self.home).name
+        shutil.rmtree(secrets_folder(run, name, self.home.state), ignore_errors=True)
+        self._audit.write("ended", run=run)
+
+    def _dismiss(self) -> None:
+        """End all workers."""
+        for run in self._runs.values():
+            if run.worker is not None:
+                run.worker.stop()
+        self._runs.clear()
+
+
+def _job_of(about: Run) -> tuple[str, str]:
+    """Return the job and the signature that one of Flower's runs carries.
+
+    Raises:
+        TrustError: it brings another bundle than the installed release.
+
+    """
+    if about.fab_hash != bundle().digest:
+        raise TrustError(
+            f"Run {about.run_id} brings a bundle that this release does not predict ({about.fab_hash[:12]}).",
+            "Nothing was run. Install the lead's release of fedhealth, if it is the lead's run.",
+        )
+    return str(about.override_config.get("job", "")), str(about.override_config.get("signature", ""))
+
+
+def log_to(path: Path) -> None:
+    """Write the runner's log into a file of the site's, and to the terminal or journal."""
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    logger = logging.getLogger("fedhealth")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for handler in (logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()):
+        handler.setFormatter(form)
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

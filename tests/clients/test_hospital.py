@@ -1,0 +1,139 @@
+"""A hospital's answers to signed jobs: under its policy, through its gate, into its log."""
+
+import json
+import time
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.app import answer
+from fedhealth.config.compose import compose, digest
+from fedhealth.config.screen import travelling
+from fedhealth.site.auditlog import verify
+from fedhealth.site.identity import save_roster
+from fedhealth.site.signature import Order
+from fedhealth.wire import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive, pack, unpack
+from strategies.app import initial_state
+from tests.fedhealth.site.trust import Consortium
+
+POLICY = """\
+name: charite
+lead: lead.example:9092
+data:
+  tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
+limits:
+  units: [none]
+  secure_aggregation: false
+  records: [acceptance, update, statistics]
+  min_patients: {min_patients}
+"""
+
+
+@pytest.fixture(name="hospital")
+def hospital_(tmp_path, good_hospitals, tiny_words):
+    return Hospital(tmp_path, good_hospitals, tiny_words(good_hospitals))
+
+
+class Hospital:
+    """One member's home, and an order that the lead may send it."""
+
+    def __init__(self, tmp_path, data, words):
+        consortium = Consortium(tmp_path / "consortium")
+        self.home = consortium.homes["charite"]
+        self.home.kit.mkdir(exist_ok=True)
+        self.home.membership.write_bytes(consortium.lead.membership.read_bytes())
+        save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
+        self.root, self.cache = data, tmp_path / "cache"
+        own = ("data.site_column", "data.name", "data.sites")
+        self.words = [word for word in travelling(words) if word.partition("=")[0] not in own]
+        self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
+        self.config = compose([*self.words, f"data.root={data}"])
+        self.write_policy()
+
+    def write_policy(self, min_patients=3):
+        self.home.policy.write_text(
+            POLICY.format(root=self.root / "north", cache=self.cache, min_patients=min_patients)
+        )
+
+    def ask(self, kind, number=0, run="run12345", content=None):
+        """Send one message as the runner does and return the reply."""
+        now = int(time.time())
+        order = Order(
+            "chest", "run12345", tuple(self.words), digest(self.config), "0" * 64, "0" * 64, now, now + 60, "0" * 32
+        )
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
+        directive = Directive(run, order.digest, number, max(number, 1), 0, ("charite",)).record()
+        message = Message(RecordDict({DIRECTIVE: directive, **(content or {})}), 1, kind)
+        message.metadata.__dict__["_message_id"] = "1"
+        return answer(message, context)
+
+    def train(self, number=1):
+        from omegaconf import OmegaConf
+
+        state = initial_state(OmegaConf.to_object(self.config))
+        return self.ask(TRAIN, number, content={GLOBAL: pack(state)})
+
+    @property
+    def events(self):
+        return [entry["event"] for entry in verify(self.home.audit)]
+
+
+def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
+    assert Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons == ()
+    reply = hospital.train()
+    assert set(reply.content) == {UPDATE, STATISTICS}
+    assert hospital.events == ["left", "left"]
+    assert (hospital.home.arrays("run12345") / "released").is_file()
+    assert "patient" not in hospital.home.audit.read_text()
+
+
+def test_without_a_policy_nothing_leaves_but_the_kind_of_the_fault(hospital):
+    hospital.home.policy.unlink()
+    reply = hospital.ask(HANDSHAKE)
+    assert (reply.error.code, reply.error.reason) == (1002, "ConfigError")
+    assert hospital.events == ["failed"]
+
+
+def test_a_change_of_the_policy_holds_at_once(hospital):
+    assert Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons == ()
+    hospital.home.policy.write_text(hospital.home.policy.read_text().replace("units: [none]", "units: [patient]"))
+    reasons = Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons
+    assert reasons == ("privacy for each none is not allowed here, only for: patient",)
+    assert hospital.train().error.reason == "PrivacyError"
+    assert hospital.events == ["left", "left", "failed"]
+
+
+def test_a_message_of_another_run_than_the_signed_one_is_refused(hospital):
+    assert hospital.ask(HANDSHAKE, run="another1").error.reason == "TrustError"
+
+
+def test_a_small_cohort_reports_nothing_on_its_own(hospital):
+    hospital.write_policy(min_patients=8)  # the validation split has fewer
+    sizes = {name: len(vector) for name, vector in unpack(hospital.train().content[STATISTICS]).items()}
+    assert "train.examples" in sizes
+    assert not any(name.startswith("validation.") for name in sizes)
+    hospital.write_policy(min_patients=1000)
+    reply = hospital.ask(HANDSHAKE)
+    assert Acceptance.parse(reply.content).reasons == ("the cohort is too small to report on its own",)
+    assert Acceptance.parse(reply.content).weights == {}
+
+
+def test_a_patients_name_in_an_exception_stays(hospital, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("Mrs Example, born 1950, has a bad row")
+
+    monkeypatch.setattr("clients.institution.Institution.fit", broken)
+    reply = hospital.train()
+    assert (reply.error.code, reply.error.reason) == (1000, "InternalError")
+    assert "Example" not in json.dumps([dict(entry) for entry in verify(hospital.home.audit)])
+
+
+def test_a_site_says_nothing_that_was_not_predicted(hospital, monkeypatch):
+    def chatty(self, directive, content):
+        return RecordDict({"remark": pack({})})
+
+    monkeypatch.setattr("clients.institution.Institution.fit", chatty)
+    assert hospital.train().error.reason == "PrivacyError"
+    assert hospital.events == ["refused", "failed"]
