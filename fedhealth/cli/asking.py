@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, TrustError
 
 _LIMIT = 2**22  # bytes
 
@@ -34,7 +34,18 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def agree(question: str, told: str | None) -> None:
-    """Ask a person, unless the fingerprint was told with the command; a no ends the program."""
-    if told is None:
-        typer.confirm(question, abort=True)
+def agree(question: str, told: str | None = None) -> None:
+    """Ask a person, unless the fingerprint was told with the command.
+
+    Raises:
+        TrustError: the answer is no, or there is nobody to ask.
+
+    """
+    if told is not None:
+        return
+    try:
+        agreed = typer.confirm(question)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise TrustError("Nobody agreed.", "Nothing was changed.")

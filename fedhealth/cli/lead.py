@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="For the people of the consortium's lead.")
+from fedhealth.cli.options import LeadFolder
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="The lead's folder; default: FEDHEALTH_LEAD, or ~/.fedhealth-lead.")
-]
+app = typer.Typer(no_args_is_help=True, help="For the people of the consortium's lead.")
 
 
 @app.callback()
@@ -22,7 +20,7 @@ def _root() -> None:
 @app.command()
 def provision(
     project: Annotated[Path, typer.Argument(help="project.yaml: the consortium's name, address and certificate.")],
-    home: Home = None,
+    home: LeadFolder = None,
 ) -> None:
     """Make the consortium's keys, certificates and secrets; what is there is kept."""
     from fedhealth.cli.lead_members import run_provision
@@ -34,7 +32,7 @@ def provision(
 def admit(
     request: Annotated[Path, typer.Argument(help="join-request.json, as the hospital sent it.")],
     fingerprint: Annotated[str | None, typer.Option(help="As the hospital told it; asked for otherwise.")] = None,
-    home: Home = None,
+    home: LeadFolder = None,
 ) -> None:
     """Make a hospital a member after its fingerprint was compared, and write the kits."""
     from fedhealth.cli.lead_members import run_admit
@@ -43,7 +41,7 @@ def admit(
 
 
 @app.command()
-def members(home: Home = None) -> None:
+def members(home: LeadFolder = None) -> None:
     """Show the members, their fingerprints, and how long the certificates are valid."""
     from fedhealth.cli.lead_members import run_members
 
@@ -54,7 +52,7 @@ def members(home: Home = None) -> None:
 def revoke(
     site: Annotated[str, typer.Argument(help="The member's name.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    home: Home = None,
+    home: LeadFolder = None,
 ) -> None:
     """Take a hospital out for good; its keys are never admitted again."""
     from fedhealth.cli.lead_members import run_revoke
@@ -65,7 +63,7 @@ def revoke(
 @app.command()
 def renew(
     ca: Annotated[bool, typer.Option("--ca", help="A new authority too; every hospital needs its new kit.")] = False,
-    home: Home = None,
+    home: LeadFolder = None,
 ) -> None:
     """Replace the server's certificate; the hospitals need nothing new."""
     from fedhealth.cli.lead_members import run_renew
@@ -74,7 +72,7 @@ def renew(
 
 
 @app.command()
-def rotate(home: Home = None) -> None:
+def rotate(home: LeadFolder = None) -> None:
     """Replace the consortium's signing key; the former one endorses it, every hospital needs its new kit."""
     from fedhealth.cli.lead_members import run_rotate
 

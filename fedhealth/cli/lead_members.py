@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -72,7 +71,7 @@ def run_revoke(site: str, yes: bool, folder: Path | None) -> None:
     """Take a member out and say what the others do."""
     home, console = LeadHome.find(folder), Console()
     if not yes:
-        typer.confirm(f"Take {site} out for good?", abort=True)
+        agree(f"Take {site} out for good?")
     membership = revoke(home, site)
     say(console, f"{site} is no longer a member. New kits of the others are in {home.kits}. {_OTHERS}")
     _say_membership(console, membership)

@@ -23,6 +23,9 @@ lead: "{lead}"
 #     dataset: chest-2026
 #     root: /srv/fedhealth/chest
 #     manifest: manifest.csv
+#
+# Folder of further configuration files that jobs may choose; the lead tells whether one is needed.
+# conf: /srv/fedhealth/conf
 
 # What a job may ask for, and what may leave.
 limits:
@@ -33,6 +36,7 @@ limits:
   min_sigma: 0.3               # the least noise, as a multiple of the clipping bound
   secure_aggregation: true     # whether it is required: the lead sees sums only
   min_sites: 3                 # the smallest sum that this site takes part in
+  exact_weights: false         # whether the number of training rows may be told instead of a coarse step near it
   min_patients: 20             # a smaller cohort reports nothing on its own
   models: null                 # options of the model groups; null: all that are installed
   personalizations: null       # options of that group; null: all that are installed
@@ -45,6 +49,7 @@ resources:
   threads: 1
   memory_gb: 16.0              # after which a task is stopped
   minutes: 60.0                # for one message
+  incoming_megabytes: 2000.0   # of one message
   weights: null                # folder of pretrained weights, which jobs name by file name only
 """
 

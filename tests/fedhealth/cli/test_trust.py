@@ -81,11 +81,11 @@ def test_the_whole_way(people):
 
 def test_a_no_changes_nothing(people):
     people.begin()
-    assert people("lead", "admit", people.home.request, answer="n\n")[0] == 1
+    assert people("lead", "admit", people.home.request, answer="n\n")[0] == TrustError.exit_code
     assert not people.kit.exists()
     people("lead", "admit", people.home.request, answer="y\n")
     for answer in ("n\n", ""):
-        assert people("site", "install", people.kit, answer=answer)[0] == 1
+        assert people("site", "install", people.kit, answer=answer)[0] == TrustError.exit_code
         assert installed(people.home) is None
 
 
