@@ -53,9 +53,10 @@ def admit(home: LeadHome, content: bytes, fingerprint: str | None = None) -> Mem
         ConfigError: as `examine`.
 
     """
-    member = examine(home, content)
-    check_fingerprint(member.fingerprint, fingerprint, "request")
+    require_provisioned(home)
     with home.held():
+        member = examine(home, content)
+        check_fingerprint(member.fingerprint, fingerprint, "request")
         home.save_member(member)
         publish(home)
     return member

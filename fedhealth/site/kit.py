@@ -26,11 +26,8 @@ Kit of the consortium {project} for the site {site}, membership number {serial}.
 
     fedhealth site install {site}.zip
 
-shows a fingerprint. Compare it with the lead by telephone before you agree:
-
-    {fingerprint}
-
-This file is for people and is trusted by nothing. The kit holds no secret.
+shows the members and a fingerprint. Compare it with the lead by telephone before you agree; whoever could change this
+kit could also change a fingerprint written here. The kit holds no secret.
 """
 
 
@@ -46,11 +43,11 @@ class Kit:
 def make_kit(content: SignedMembership, authority_pem: bytes, site: str) -> bytes:
     """Return the zip for a site."""
     membership = content.membership
-    words = {"project": membership.project, "serial": membership.serial, "fingerprint": membership.fingerprint}
+    readme = _README.format(project=membership.project, site=site, serial=membership.serial)
     files = {
         "membership.json": content.dumps(),
         "ca.crt": authority_pem,
-        "README.txt": _README.format(site=site, **words).encode(),
+        "README.txt": readme.encode(),
     }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
