@@ -12,6 +12,7 @@ from dataclasses import replace
 from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, digest
 from fedhealth.config.schema import Config
+from fedhealth.config.screen import screen
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.errors import PrivacyError
 from fedhealth.models.multimodal import build_model
@@ -34,6 +35,9 @@ def check_run(home: SiteHome, policy: Policy, words: tuple[str, ...]) -> Iterato
     signed = installed(home)
     if signed is None:
         yield failed("run", "cannot be judged without members", "`fedhealth site install KIT.zip` first.")
+        return
+    if faults := screen(words, policy.conf):  # they come from outside: nothing composes them before
+        yield failed("run", "; ".join(faults), "Ask the lead; no site accepts such words.")
         return
     name = str(compose(words, policy.conf).data.name)
     source = policy.data.get(name)

@@ -138,11 +138,14 @@ def test_an_unreadable_image_is_noticed(rules, hospitals):
     [
         (("data.name=other",), "no data called 'other'"),
         (("training.batch_size=few",), "training.batch_size"),
-        (("data.image._target_=os.system",), "data.image"),
+        (("model.text._target_=os.getcwd",), "is no plain key"),
+        (("model.text.pretrained=/etc",), "is no plain value"),
+        (("data.root=/etc",), "is for the site to decide"),
     ],
 )
 def test_words_that_cannot_be_a_run(rules, words, told):
     _, found = run(rules, *words)
+    assert list(found) == ["run"]  # nothing was composed, read or built
     assert found["run"].result == Result.FAIL
     assert told in found["run"].seen
 
