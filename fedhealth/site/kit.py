@@ -72,7 +72,7 @@ def read_kit(content: bytes) -> Kit:
         raise TrustError("The kit is no zip file, or damaged.", _ADVICE) from fault
     signed = SignedMembership.loads(files["membership.json"])
     authority = load_certificate(files["ca.crt"], "The kit's ca.crt")
-    if not is_authority(authority) or digest_of(authority) != signed.membership.ca:
+    if digest_of(authority) != signed.membership.ca or not is_authority(authority):
         raise TrustError("The kit's ca.crt is not the authority that the membership names.", _ADVICE)
     return Kit(signed, authority, files["ca.crt"])
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from fedhealth.certificates import days_left
+from fedhealth.certificates import DAMAGED, days_left
 from fedhealth.site.check.contract import Check, failed, passed, warned
 
 _SECONDS = 10.0
@@ -111,7 +111,7 @@ def _issuer(lead: str) -> str:
             context.wrap_socket(raw, server_hostname=host) as secured,
         ):
             shown = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
-    except (OSError, ValueError):
+    except (OSError, *DAMAGED):
         return "an unknown issuer"
     return repr(shown.issuer.rfc4514_string()[:120])
 

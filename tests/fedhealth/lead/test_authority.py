@@ -1,6 +1,8 @@
 """Certificates that a strict verifier accepts, for the right names and time only."""
 
+import contextlib
 import hashlib
+import random
 import ssl
 from datetime import UTC, datetime, timedelta
 
@@ -80,3 +82,20 @@ def test_what_is_none_is_refused(server):
             load_certificate(content, "it")
     with pytest.raises(TrustError):
         load_key(b"no key", "it")
+
+
+@pytest.mark.filterwarnings("ignore")  # the library warns of some damages before it refuses them
+def test_a_damaged_certificate_is_refused_in_our_own_words(server, authority):
+    """Some damages name versions, curves and key types that nobody knows, or extensions twice."""
+    draw = random.Random(7)
+    for certificate in (server, authority):
+        whole = ssl.PEM_cert_to_DER_cert(certificate_pem(certificate).decode())
+        for _ in range(1500):
+            damaged = bytearray(whole)
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+            with contextlib.suppress(TrustError):
+                found = load_certificate(ssl.DER_cert_to_PEM_cert(bytes(damaged)).encode(), "it")
+                days_left(found)
+                names_of(found)
+                assert not is_authority(found) or found == authority
+                assert not is_issued_by(found, authority) or bytes(damaged) == whole

@@ -1,6 +1,8 @@
 """A join request: proof of both keys, strictly parsed, no secret in it."""
 
+import base64
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -102,3 +104,19 @@ def test_anything_else_is_refused_in_our_own_words(content):
 def test_a_large_one_is_refused(genuine):
     with pytest.raises(TrustError, match="larger"):
         read_request(json.dumps(genuine).encode() + b" " * 2**14)
+
+
+def test_a_damaged_key_is_refused_in_our_own_words(genuine):
+    """Some damages name curves and key types that nobody knows."""
+    draw = random.Random(7)
+    lines = genuine["member"]["node"].splitlines()
+    key = base64.b64decode("".join(lines[1:-1]))
+    for place in range(24):  # where type and curve are named
+        for _ in range(20):
+            damaged = bytes([*key[:place], draw.randrange(256), *key[place + 1 :]])
+            if damaged == key:
+                continue
+            body = base64.b64encode(damaged).decode()
+            pem = "\n".join([lines[0], body[:64], body[64:128], body[128:], lines[-1], ""])
+            with pytest.raises(TrustError):
+                read_request(json.dumps({**genuine, "member": {**genuine["member"], "node": pem}}).encode())
