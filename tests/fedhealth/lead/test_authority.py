@@ -97,5 +97,5 @@ def test_a_damaged_certificate_is_refused_in_our_own_words(server, authority):
                 found = load_certificate(ssl.DER_cert_to_PEM_cert(bytes(damaged)).encode(), "it")
                 days_left(found)
                 names_of(found)
-                assert not is_authority(found) or found == authority
-                assert not is_issued_by(found, authority) or bytes(damaged) == whole
+                same = found.tbs_certificate_bytes == certificate.tbs_certificate_bytes  # what is signed
+                assert same or not (is_authority(found) or is_issued_by(found, authority))
