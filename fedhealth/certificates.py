@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from fedhealth.errors import TrustError
+
+DAMAGED = (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension)
+"""What reading a certificate from outside can raise."""
 
 
 def load_certificate(pem: bytes, what: str) -> x509.Certificate:
@@ -20,7 +23,7 @@ def load_certificate(pem: bytes, what: str) -> x509.Certificate:
     """
     try:
         found = x509.load_pem_x509_certificates(pem)
-    except ValueError as fault:
+    except DAMAGED as fault:
         raise TrustError(f"{what} is no certificate.", "Ask the lead for a new kit.") from fault
     if len(found) != 1:
         raise TrustError(f"{what} holds {len(found)} certificates instead of one.", "Ask the lead for a new kit.")
@@ -36,7 +39,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
     """Tell whether a certificate may sign others and signed itself."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except DAMAGED:
         return False
     return constraints.ca and is_issued_by(certificate, certificate)
 
@@ -45,7 +48,7 @@ def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
     """Tell whether the authority signed the certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError):
+    except (*DAMAGED, InvalidSignature, UnsupportedAlgorithm, TypeError):
         return False
     return True
 
@@ -62,6 +65,6 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the DNS names and IP addresses that a certificate is for."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except DAMAGED:
         return ()
     return tuple(str(name.value) for name in names)

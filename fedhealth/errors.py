@@ -67,6 +67,12 @@ class TrustError(FedhealthError):
     exit_code = 8
 
 
+class NotReadyError(FedhealthError):
+    """A check of the installation or of the site failed; the table of checks says which."""
+
+    exit_code = 9
+
+
 KINDS: tuple[type[FedhealthError], ...] = (
     ConfigError,
     DataError,

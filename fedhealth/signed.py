@@ -42,6 +42,19 @@ def fingerprint(*parts: bytes) -> str:
     return "-".join(digest[start : start + _GROUP] for start in range(0, _GROUPS * _GROUP, _GROUP))
 
 
+def check_fingerprint(shown: str, told: str | None, what: str) -> None:
+    """Compare what this machine computed with what a person was told; None where people compared it themselves.
+
+    Raises:
+        TrustError: they differ.
+
+    """
+    if told is not None and told.strip().lower() != shown:
+        raise TrustError(
+            f"The {what}'s fingerprint is {shown}, not {told[:80]!r}.", "Ask the sender what happened, by telephone."
+        )
+
+
 def parse_json(content: bytes | str, what: str, limit: int = 2**20) -> Any:
     """Read JSON that came from outside: bounded, no key twice, no NaN.
 

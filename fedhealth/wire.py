@@ -7,13 +7,15 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedhealth.errors import KINDS, FederationError
-from fedhealth.training.state import State
+
+if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
+    from fedhealth.training.state import State
 
 PROTOCOL_VERSION = 1
 SAME_RELEASE = "Use the same fedhealth release everywhere."

@@ -14,11 +14,13 @@ import typer
 from rich.console import Console
 
 from fedhealth import __version__
-from fedhealth.cli import site
+from fedhealth.cli import lead, site
+from fedhealth.cli.options import Json
 from fedhealth.errors import FedhealthError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
+app.add_typer(lead.app, name="lead")
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -67,6 +69,14 @@ def demo(
     from fedhealth.cli.run import run_demo
 
     run_demo(folder, seed)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Is fedhealth installed as it should be? A check that fails ends with exit code 9."""
+    from fedhealth.cli.site_check import run_doctor
+
+    run_doctor(as_json)
 
 
 @app.command(context_settings=_PASS_THROUGH)

@@ -10,14 +10,53 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.cli import site_audit
+from fedhealth.cli.options import Json, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
 
 app = typer.Typer(no_args_is_help=True, help="For the people of one hospital.")
+app.add_typer(site_audit.app, name="audit")
 
 
 @app.callback()
 def _root() -> None:
     """For the people of one hospital."""
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Option(help="The hospital's name in the consortium: lower case, digits, . _ and -.")],
+    lead: Annotated[str, typer.Option(help="host:port of the lead's server.")],
+    home: SiteFolder = None,
+) -> None:
+    """Make the hospital's keys, its join request and a strict site.yaml; what is there is kept."""
+    from fedhealth.cli.site_setup import run_init
+
+    run_init(name, lead, home)
+
+
+@app.command()
+def install(
+    kit: Annotated[Path, typer.Argument(help="The zip file that the lead sent.")],
+    fingerprint: Annotated[str | None, typer.Option(help="As the lead told it; asked for otherwise.")] = None,
+    home: SiteFolder = None,
+) -> None:
+    """Check the lead's kit, show whom it brings, and trust it once the fingerprint was compared."""
+    from fedhealth.cli.site_setup import run_install
+
+    run_install(kit, fingerprint, home)
+
+
+@app.command()
+def check(
+    words: Annotated[list[str] | None, typer.Argument(help="A run to try, in the lead's words: experiment=...")] = None,
+    as_json: Json = False,
+    home: SiteFolder = None,
+) -> None:
+    """Check everything that a run needs, and say how to fix it; a check that fails ends with exit code 9."""
+    from fedhealth.cli.site_check import run_check
+
+    run_check(words or [], home, as_json)
 
 
 @app.command()

@@ -54,7 +54,7 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
 
     """
     path = manifest_path(data, site)
-    table = _numbered(_read_table(path))
+    table = _numbered(read_table(path))
     _require_columns(table, data, path)
     if data.site_column:
         table = table[table[data.site_column].str.strip() == site]
@@ -69,7 +69,13 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
     return Manifest(path, rows.drop(columns="position").reset_index(drop=True), labels[rows["position"].to_numpy()])
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a file as text, one row a line; empty string = empty cell.
+
+    Raises:
+        DataError: there is none, or it is no table.
+
+    """
     if not path.is_file():
         raise DataError(f"{path}: there is no such manifest.", "Check data.root and data.manifest.")
     try:

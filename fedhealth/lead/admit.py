@@ -6,6 +6,7 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
 from fedhealth.lead.publish import publish, require_provisioned
+from fedhealth.signed import check_fingerprint
 from fedhealth.site.membership import Member, Membership
 from fedhealth.site.request import read_request
 
@@ -39,16 +40,23 @@ def examine(home: LeadHome, content: bytes) -> Member:
     return member
 
 
-def admit(home: LeadHome, content: bytes) -> Member:
+def admit(home: LeadHome, content: bytes, fingerprint: str | None = None) -> Member:
     """Admit the sender of a join request, sign the members anew, and write every kit.
 
+    Args:
+        home: the lead's.
+        content: the request.
+        fingerprint: as told by the site; None where a person has compared it.
+
     Raises:
-        TrustError: as `examine`.
+        TrustError: as `examine`, or another fingerprint.
         ConfigError: as `examine`.
 
     """
-    member = examine(home, content)
+    require_provisioned(home)
     with home.held():
+        member = examine(home, content)
+        check_fingerprint(member.fingerprint, fingerprint, "request")
         home.save_member(member)
         publish(home)
     return member

@@ -54,7 +54,7 @@ def consider(order: Order, policy: Policy, membership: Membership, home: SiteHom
         source = policy.data.get(name)
         if source is None:
             return Consent(None, (say(reasons.NO_SOURCE, name),))
-        words = (*order.words, *_own_words(policy, source, order.words))
+        words = (*order.words, *own_words(policy, source, order.words))
         job = Job(order.run, words, order.digest, str(home.arrays(order.run)), str(policy.conf or ""))
         config = config_of(job)
     except ConfigError as fault:
@@ -70,7 +70,7 @@ def _composed(words: tuple[str, ...], conf: Path | None) -> tuple[str, dict[str,
     return str(compose(words, conf).data.name), choices(words, conf)
 
 
-def _own_words(policy: Policy, source: Source, words: Sequence[str]) -> Iterator[str]:
+def own_words(policy: Policy, source: Source, words: Sequence[str]) -> Iterator[str]:
     """Yield what the site decides by itself, as override words."""
     yield f"data.root={quoted(source.root.absolute())}"
     yield f"data.manifest={quoted(source.manifest)}"

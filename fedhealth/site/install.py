@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fedhealth.certificates import days_left
 from fedhealth.errors import TrustError
 from fedhealth.rundir import write_atomic
+from fedhealth.signed import check_fingerprint
 from fedhealth.site.auditlog import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.identity import save_roster
@@ -80,8 +81,7 @@ def install(home: SiteHome, content: bytes, fingerprint: str | None = None) -> R
     """
     found = review(home, content)
     with _refusals_logged(home, content):
-        if fingerprint is not None and fingerprint.strip().lower() != found.fingerprint:
-            raise TrustError(f"The kit's fingerprint is {found.fingerprint}, not {fingerprint[:80]!r}.", _ADVICE)
+        check_fingerprint(found.fingerprint, fingerprint, "kit")
     membership = found.membership
     fields = {"serial": membership.serial, "fingerprint": found.fingerprint, "changes": list(found.changes)}
     AuditLog(home.audit).write("kit installed", sha256=hashlib.sha256(content).hexdigest(), **fields)

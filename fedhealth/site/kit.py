@@ -26,11 +26,8 @@ Kit of the consortium {project} for the site {site}, membership number {serial}.
 
     fedhealth site install {site}.zip
 
-shows a fingerprint. Compare it with the lead by telephone before you agree:
-
-    {fingerprint}
-
-This file is for people and is trusted by nothing. The kit holds no secret.
+shows the members and a fingerprint. Compare it with the lead by telephone before you agree; whoever could change this
+kit could also change a fingerprint written here. The kit holds no secret.
 """
 
 
@@ -46,11 +43,11 @@ class Kit:
 def make_kit(content: SignedMembership, authority_pem: bytes, site: str) -> bytes:
     """Return the zip for a site."""
     membership = content.membership
-    words = {"project": membership.project, "serial": membership.serial, "fingerprint": membership.fingerprint}
+    readme = _README.format(project=membership.project, site=site, serial=membership.serial)
     files = {
         "membership.json": content.dumps(),
         "ca.crt": authority_pem,
-        "README.txt": _README.format(site=site, **words).encode(),
+        "README.txt": readme.encode(),
     }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -75,7 +72,7 @@ def read_kit(content: bytes) -> Kit:
         raise TrustError("The kit is no zip file, or damaged.", _ADVICE) from fault
     signed = SignedMembership.loads(files["membership.json"])
     authority = load_certificate(files["ca.crt"], "The kit's ca.crt")
-    if not is_authority(authority) or digest_of(authority) != signed.membership.ca:
+    if digest_of(authority) != signed.membership.ca or not is_authority(authority):
         raise TrustError("The kit's ca.crt is not the authority that the membership names.", _ADVICE)
     return Kit(signed, authority, files["ca.crt"])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -252,7 +253,7 @@ def _node_key(pem: str) -> str:
     """Return the key in its one spelling."""
     try:
         key = serialization.load_pem_public_key(pem.encode()) if len(pem) < 2000 else None
-    except ValueError as fault:
+    except (ValueError, UnsupportedAlgorithm) as fault:
         raise TrustError("A node key is not readable.", _ADVICE) from fault
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         raise TrustError("A node key is not of curve secp384r1.", _ADVICE)

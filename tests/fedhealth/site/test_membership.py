@@ -5,6 +5,8 @@ import stat
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from fedhealth.errors import TrustError
 from fedhealth.site.home import SiteHome
@@ -87,3 +89,27 @@ def test_doubles_and_other_keys_are_refused(consortium):
     for members in ((one, one, two), (two, one, three), ()):
         with pytest.raises(TrustError):
             SignedMembership.loads(consortium.save(consortium.membership(members=members)).dumps())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.fixture(name="genuine", scope="module")
+def genuine_(tmp_path_factory):
+    return json.loads(Consortium(tmp_path_factory.mktemp("trust")).lead.membership.read_bytes())
+
+
+@given(value=JSON, data=st.data())
+def test_any_value_in_any_place_is_refused_in_our_own_words(genuine, value, data):
+    content = json.loads(json.dumps(genuine))
+    place = data.draw(st.sampled_from(["", "membership", "members"]))
+    node = {"": content, "membership": content["membership"], "members": content["membership"]["members"][0]}[place]
+    key = data.draw(st.sampled_from(sorted(node)))
+    assume(node[key] != value)
+    node[key] = value
+    with pytest.raises(TrustError):
+        SignedMembership.loads(json.dumps(content).encode())

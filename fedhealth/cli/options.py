@@ -1,0 +1,16 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LeadFolder = Annotated[
+    Path | None, typer.Option("--home", help="The lead's folder; default: FEDHEALTH_LEAD, or ~/.fedhealth-lead.")
+]
+SiteFolder = Annotated[
+    Path | None, typer.Option("--home", help="The site's folder; default: FEDHEALTH_HOME, or ~/.fedhealth.")
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]

@@ -1,0 +1,92 @@
+"""`fedhealth site audit`: verify, show, export; a touched log is refused by all three."""
+
+import csv
+import json
+
+import pytest
+
+from fedhealth.cli.main import main
+from fedhealth.errors import ConfigError, TrustError
+from fedhealth.site.auditlog import AuditLog, digest_of, verify_export
+from fedhealth.site.home import SiteHome
+
+
+@pytest.fixture(name="home")
+def home_(tmp_path):
+    home = SiteHome(tmp_path / "site")
+    home.create()
+    home.policy.write_text("name: charite\nlead: lead.example:9092\n")
+    for number in range(25):
+        AuditLog(home.audit, clock=lambda: 1_700_000_000.0).write("left" if number % 5 else "refused", bytes=number)
+    return home
+
+
+@pytest.fixture(name="audit")
+def audit_(home, monkeypatch, capfd):
+    """`audit(*words)`: exit code and output of `fedhealth site audit`."""
+
+    def call(*words):
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setenv("FEDHEALTH_HOME", str(home.path))
+        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "audit", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out + err
+
+    return call
+
+
+def test_verify_counts_events_and_tells_the_digest(home, audit):
+    code, shown = audit("verify")
+    assert code == 0
+    assert "25 entries, chain whole" in shown
+    assert "left: 20" in shown
+    assert "refused: 5" in shown
+    assert digest_of(home.audit) in shown
+
+
+def test_show_tells_the_last_entries(audit):
+    code, shown = audit("show", "--last", "3")
+    assert code == 0
+    assert [line.split()[0] for line in shown.splitlines() if "2023-11-14 22:13:20" in line] == ["23", "24", "25"]
+    assert '{"bytes": 24}' in shown
+
+
+def test_an_export_is_signed_by_the_site(home, audit, tmp_path):
+    code, shown = audit("export", tmp_path / "log.json")
+    assert code == 0
+    assert digest_of(home.audit) in shown
+    content = (tmp_path / "log.json").read_bytes()
+    assert len(verify_export(content, home.identity().public_key().public_bytes_raw())) == 25
+    assert json.loads(content)["site"] == "charite"
+
+
+def test_an_export_for_a_spreadsheet(audit, tmp_path):
+    assert audit("export", tmp_path / "log.csv")[0] == 0
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["number", "time", "event", "fields"]
+    assert rows[1] == ["1", "2023-11-14 22:13:20", "refused", '{"bytes": 0}']
+    assert len(rows) == 26
+
+
+def test_a_file_that_cannot_be_written_is_said(audit, tmp_path):
+    for path in (tmp_path / "log.txt", tmp_path / "nowhere" / "log.json"):
+        assert audit("export", path)[0] == ConfigError.exit_code
+
+
+def test_a_touched_log_is_refused(home, audit, tmp_path):
+    home.audit.write_bytes(home.audit.read_bytes().replace(b'"bytes":3,', b'"bytes":4,'))
+    for words in (("verify",), ("show",), ("export", tmp_path / "a.json"), ("export", tmp_path / "a.csv")):
+        code, shown = audit(*words)
+        assert code == TrustError.exit_code
+        assert "edited, cut or damaged" in shown
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_log_that_was_never_begun_is_empty(home, audit):
+    for path in home.audit.parent.iterdir():
+        path.unlink()
+    assert "0 entries" in audit("verify")[1]
+    assert audit("show")[0] == 0

@@ -1,0 +1,122 @@
+"""Admitting and revoking: only with proof, only once, never again after revocation."""
+
+import json
+
+import pytest
+
+from fedhealth.errors import ConfigError, TrustError
+from fedhealth.lead.admit import admit, examine, revoke
+from fedhealth.lead.home import LeadHome
+from fedhealth.lead.publish import published
+from fedhealth.site.home import SiteHome
+from fedhealth.site.kit import read_kit
+from fedhealth.site.membership import SignedMembership
+from fedhealth.site.request import make_request, read_request
+from tests.fedhealth.site.consortium import LEAD, SITES, World
+
+
+@pytest.fixture(name="world")
+def world_(tmp_path):
+    return World(tmp_path)
+
+
+def test_every_member_gets_a_kit_of_the_same_members(world):
+    assert sorted(path.name for path in world.lead.kits.iterdir()) == [f"{site}.zip" for site in SITES]
+    latest = SignedMembership.loads(world.lead.membership.read_bytes()).membership
+    assert [member.site for member in latest.members] == list(SITES)
+    assert latest.serial == 3
+    for site in SITES:
+        assert read_kit(world.kit(site)).signed.membership == latest
+
+
+def test_admitting_again_changes_nothing(world):
+    before = world.lead.membership.read_bytes()
+    admit(world.lead, world.homes["charite"].request.read_bytes())
+    assert world.lead.membership.read_bytes() == before
+
+
+def test_the_fingerprint_is_the_same_at_both_ends(world):
+    home = world.site("fourth")
+    shown = make_request(home, "fourth", LEAD).fingerprint
+    assert examine(world.lead, home.request.read_bytes()).fingerprint == shown
+    assert published(world.lead).member("fourth") is None  # looking admits nobody
+
+
+def test_a_stolen_public_key_is_no_proof(world):
+    thief = world.site("thief")
+    own = json.loads(thief.request.read_bytes())
+    victim = json.loads(world.homes["charite"].request.read_bytes())
+    for key in ("identity", "node"):
+        stolen = {**own, "member": {**own["member"], key: victim["member"][key]}}
+        with pytest.raises(TrustError, match="not signed with its own"):
+            admit(world.lead, json.dumps(stolen).encode())
+    swapped = {**own, "by_identity": victim["by_identity"], "by_node": victim["by_node"]}
+    with pytest.raises(TrustError, match="not signed with its own"):
+        admit(world.lead, json.dumps(swapped).encode())
+
+
+def test_another_sites_name_is_taken(world, tmp_path):
+    impostor = SiteHome(tmp_path / "impostor")
+    make_request(impostor, "charite", LEAD)
+    with pytest.raises(ConfigError, match="is a member with other keys"):
+        admit(world.lead, impostor.request.read_bytes())
+
+
+def test_a_member_under_a_second_name_is_refused(world):
+    home = world.homes["charite"]
+    make_request(home, "charite-2", LEAD)
+    with pytest.raises(TrustError, match="asks with keys of 'charite'"):
+        admit(world.lead, home.request.read_bytes())
+
+
+def test_a_request_for_another_lead_is_refused(world, tmp_path):
+    home = SiteHome(tmp_path / "lost")
+    make_request(home, "lost", "other.example:9092")
+    with pytest.raises(ConfigError, match=r"for the lead other\.example:9092"):
+        admit(world.lead, home.request.read_bytes())
+
+
+def test_revoked_keys_never_come_back(world):
+    serial = published(world.lead).serial
+    left = revoke(world.lead, "klinikum")
+    assert left.serial == serial + 1
+    assert left.member("klinikum") is None
+    assert not (world.lead.kits / "klinikum.zip").exists()
+    with pytest.raises(TrustError, match="were revoked"):
+        admit(world.lead, world.homes["klinikum"].request.read_bytes())
+    make_request(world.homes["klinikum"], "other-name", LEAD)
+    with pytest.raises(TrustError, match="were revoked"):
+        admit(world.lead, world.homes["klinikum"].request.read_bytes())
+
+
+def test_a_site_with_new_keys_comes_back_under_its_name(world, tmp_path):
+    revoke(world.lead, "klinikum")
+    home = SiteHome(tmp_path / "again")
+    make_request(home, "klinikum", LEAD)
+    admit(world.lead, home.request.read_bytes())
+    assert published(world.lead).member("klinikum").node == home.node_public()
+
+
+def test_nobody_and_the_last_member_are_not_revoked(world):
+    with pytest.raises(ConfigError, match="no member 'nobody'"):
+        revoke(world.lead, "nobody")
+    revoke(world.lead, "charite")
+    revoke(world.lead, "klinikum")
+    with pytest.raises(ConfigError, match="last member"):
+        revoke(world.lead, "st-brigid")
+
+
+def test_a_damaged_members_file_stops_everything(world):
+    path = world.lead.members_folder / "charite.json"
+    path.rename(world.lead.members_folder / "evil.json")
+    with pytest.raises(TrustError, match="holds the keys of 'charite'"):
+        world.add("fourth")
+
+
+def test_without_a_project_nobody_is_admitted(world, tmp_path):
+    with pytest.raises(TrustError, match="no project"):
+        admit(LeadHome(tmp_path / "nowhere"), world.homes["charite"].request.read_bytes())
+
+
+def test_requests_are_read_as_written(world):
+    assert read_request(world.homes["charite"].request.read_bytes()).member.site == "charite"
