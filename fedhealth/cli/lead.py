@@ -77,3 +77,43 @@ def rotate(home: LeadFolder = None) -> None:
     from fedhealth.cli.lead_members import run_rotate
 
     run_rotate(home)
+
+
+@app.command()
+def serve(home: LeadFolder = None) -> None:
+    """Serve the hospitals until stopped; on loopback the lead's own commands."""
+    from fedhealth.cli.lead_serve import run_serve
+
+    run_serve(home)
+
+
+@app.command()
+def sites(home: LeadFolder = None) -> None:
+    """Show which hospitals are connected."""
+    from fedhealth.cli.lead_serve import run_sites
+
+    run_sites(home)
+
+
+@app.command()
+def runs(home: LeadFolder = None) -> None:
+    """Show the runs that were started here."""
+    from fedhealth.cli.lead_serve import run_runs
+
+    run_runs(home)
+
+
+@app.command()
+def stop(run: Annotated[str, typer.Argument(help="The run's id, or its beginning.")], home: LeadFolder = None) -> None:
+    """Stop a run; `fedhealth run resume=FOLDER` goes on with it."""
+    from fedhealth.cli.lead_serve import run_stop
+
+    run_stop(run, home)
+
+
+@app.command()
+def logs(run: Annotated[str, typer.Argument(help="The run's id, or its beginning.")], home: LeadFolder = None) -> None:
+    """Print a run's log."""
+    from fedhealth.cli.lead_serve import run_logs
+
+    run_logs(run, home)

@@ -60,6 +60,57 @@ def check(
 
 
 @app.command()
+def start(home: SiteFolder = None) -> None:
+    """Take part: connect to the lead and work on its runs until stopped. Connects outwards only."""
+    from fedhealth.cli.site_run import run_start
+
+    run_start(home)
+
+
+@app.command()
+def status(as_json: Json = False, home: SiteFolder = None) -> None:
+    """Show how the site stands, what it works on, what is spent, and the last error."""
+    from fedhealth.cli.site_run import run_status
+
+    run_status(home, as_json)
+
+
+@app.command()
+def stop(home: SiteFolder = None) -> None:
+    """End a running site and sign off at the lead."""
+    from fedhealth.cli.site_run import run_stop
+
+    run_stop(home)
+
+
+@app.command()
+def pause(home: SiteFolder = None) -> None:
+    """Take no new work; what is being worked on is finished."""
+    from fedhealth.cli.site_run import run_pause
+
+    run_pause(home, paused=True)
+
+
+@app.command()
+def resume(home: SiteFolder = None) -> None:
+    """Take work again after `pause`."""
+    from fedhealth.cli.site_run import run_pause
+
+    run_pause(home, paused=False)
+
+
+@app.command()
+def leave(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: SiteFolder = None,
+) -> None:
+    """Leave the consortium for good; ledgers and audit log are kept."""
+    from fedhealth.cli.site_run import run_leave
+
+    run_leave(home, yes)
+
+
+@app.command()
 def budget(
     folder: Annotated[Path, typer.Argument(help="A site's folder, or a run directory with several sites.")],
     delta: Annotated[float | None, typer.Option(help="Measure epsilon at this delta; default: each run's own.")] = None,
