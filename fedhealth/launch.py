@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
 from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
-from fedhealth.rundir import RunDir, write_atomic
+from fedhealth.rundir import RunDir, logged_to, write_atomic
 from fedhealth.wire import versions
 
 
@@ -68,16 +67,13 @@ def resume(run: RunDir) -> None:
 @contextmanager
 def _logged(run: RunDir) -> Iterator[None]:
     """Write the log into the run directory, and how the block ended into run.json."""
-    log = _log_to(run.path / "fedhealth.log")
-    try:
-        yield
-        run.complete()
-    except BaseException as fault:
-        run.fail(fault)
-        raise
-    finally:
-        logging.getLogger("fedhealth").removeHandler(log)
-        log.close()
+    with logged_to(run.path / "fedhealth.log"):
+        try:
+            yield
+            run.complete()
+        except BaseException as fault:
+            run.fail(fault)
+            raise
 
 
 def _changed(run: RunDir, config: DictConfig) -> ConfigError:
@@ -138,14 +134,3 @@ def _absolute(config: DictConfig) -> list[str]:
     if data["public"]["root"]:
         places["data.public.root"] = data["public"]["root"]
     return [f"{key}={quoted(Path(place).expanduser().resolve())}" for key, place in places.items()]
-
-
-def _log_to(path: Path) -> logging.Handler:
-    """Send fedhealth's log to a file: a terminal shows what matters, the file has everything."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logger = logging.getLogger("fedhealth")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return handler

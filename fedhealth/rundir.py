@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -38,6 +39,22 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; None where the file does not exist."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Send fedhealth's log to a file: a terminal shows what matters, the file has everything."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("fedhealth")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
 
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config
+from fedhealth.errors import FedhealthError
 from fedhealth.job import Job, config_of
+from fedhealth.lead.home import LeadHome
+from fedhealth.lead.jobs import job_of
 from fedhealth.models.multimodal import build_model
-from fedhealth.rundir import RunDir, write_atomic, write_json
+from fedhealth.rundir import RunDir, logged_to, write_atomic, write_json
 from fedhealth.training import heterogeneity
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
@@ -29,14 +33,30 @@ from strategies.statistics import counts_of
 
 
 def build(job: Job | None = None) -> ServerApp:
-    """Return the application, for one job or (where Flower brings it) for the job in the run configuration."""
+    """Return the application, for one job or (where Flower brings it) for the order in the run configuration."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        serve(grid, job or Job.loads(str(context.run_config["job"])))
+        if job:
+            serve(grid, job)
+        else:
+            serve_order(grid, str(context.run_config["job"]))
 
     return app
+
+
+def serve_order(grid: Grid, words: str) -> None:
+    """Run the federation of a signed order, in a process of its own: what happens is written down for the lead."""
+    (pull_objects.__kwdefaults__ or {})["initial_backoff"] = 0.05  # a second of Flower's, on every reply
+    job = job_of(LeadHome.find(), words)
+    folder = RunDir(Path(job.folder))
+    with logged_to(folder.path / "fedhealth.log"):
+        try:
+            serve(grid, job)
+        except FedhealthError as fault:
+            folder.event("failed", problem=fault.problem, advice=fault.advice)
+            raise
 
 
 def serve(grid: Grid, job: Job) -> None:

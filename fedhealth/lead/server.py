@@ -96,7 +96,7 @@ async def _serve(home: LeadHome, project: Project) -> None:
     app = _application(home, project)
     host, port = project.bind
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
-    tls = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
+    tls: dict[str, Any] = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
     private = _Server(uvicorn.Config(app, "127.0.0.1", project.control_port, lifespan="on", **quiet))
     public = _Server(uvicorn.Config(OnlyFleet(app), host, port, lifespan="off", **tls, **quiet))
     servers = (private, public)
@@ -212,7 +212,7 @@ def _executor(home: LeadHome, project: Project) -> Iterator[None]:
         command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{project.control_port}"]
         command += ["--superexec-auth-secret-file", str(home.superexec_secret)]
         with (home.path / "executor.log").open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 - ours
         write_secret(note, str(process.pid).encode())
     try:
         yield
