@@ -17,22 +17,7 @@ _MUCH_SPENT = 0.8  # of the life's budget
 
 def check_policy(policy: Policy) -> Iterator[Check]:
     """Say what the policy allows that is looser than the default."""
-    strict, limits = Limits(), policy.limits
-    loose = [f"privacy for {unit} allowed" for unit in limits.units if unit not in strict.units]
-    if not limits.secure_aggregation:
-        loose.append("secure aggregation not required")
-    if limits.exact_weights:
-        loose.append("exact counts may be told")
-    loose += [
-        f"{name} {getattr(limits, name):g}"
-        for name in ("epsilon", "life_epsilon", "max_delta")
-        if getattr(limits, name) > getattr(strict, name)
-    ]
-    loose += [
-        f"{name} {getattr(limits, name):g}"
-        for name in ("min_sigma", "min_sites", "min_patients")
-        if getattr(limits, name) < getattr(strict, name)
-    ]
+    limits, loose = policy.limits, list(_loose(policy.limits))
     if loose:
         yield warned("policy", f"looser than the default: {', '.join(loose)}", "Make sure that this is meant.")
     else:
@@ -41,16 +26,30 @@ def check_policy(policy: Policy) -> Iterator[Check]:
         yield warned("data", "site.yaml names none", "Add a section data; without one every run is declined.")
 
 
+def _loose(limits: Limits) -> Iterator[str]:
+    strict = Limits()
+    yield from (f"privacy for {unit} allowed" for unit in limits.units if unit not in strict.units)
+    yield from (f"records {name} allowed" for name in limits.records if name not in strict.records)
+    if not limits.secure_aggregation:
+        yield "secure aggregation not required"
+    if limits.exact_weights:
+        yield "exact counts may be told"
+    for name in ("epsilon", "life_epsilon", "max_delta"):
+        if getattr(limits, name) > getattr(strict, name):
+            yield f"{name} {getattr(limits, name):g}"
+    for name in ("min_sigma", "min_sites", "min_patients"):
+        if getattr(limits, name) < getattr(strict, name):
+            yield f"{name} {getattr(limits, name):g}"
+
+
 def check_keys(home: SiteHome) -> Iterator[Check]:
     """Check that keys can be read by this user and by nobody else."""
     home.identity()
     home.node()
     faults = [fault for path in (home.path, home.keys, home.state) if (fault := _open_to_others(path))]
     if faults:
-        folders = " ".join(path for path, _ in faults)
-        yield failed(
-            "keys", "; ".join(f"{path} {fault}" for path, fault in faults), f"chown to you, chmod 700 {folders}"
-        )
+        seen = "; ".join(f"{path} {fault}" for path, fault in faults)
+        yield failed("keys", seen, f"Make them yours alone: chmod 700 {' '.join(path for path, _ in faults)}")
     else:
         yield passed("keys", "private to this user")
 

@@ -79,6 +79,22 @@ def test_the_whole_way(people):
     assert people("lead", "revoke", "charite", "--yes")[0] == ConfigError.exit_code
 
 
+def test_a_second_hospital_joins_and_leaves(people, tmp_path):
+    people.begin()
+    people("lead", "admit", people.home.request, answer="y\n")
+    other = tmp_path / "other"
+    people("site", "init", "--name", "klinikum", "--lead", LEAD, "--home", other)
+    code, shown = people("lead", "admit", other / "join-request.json", answer="y\n")
+    assert code == 0
+    assert "The other members have new kits too" in shown
+    assert people("lead", "revoke", "klinikum", answer="n\n")[0] == TrustError.exit_code
+    code, shown = people("lead", "revoke", "klinikum", answer="y\n")
+    assert code == 0
+    assert "klinikum is no longer a member" in shown
+    assert people("lead", "admit", other / "join-request.json", answer="y\n")[0] == TrustError.exit_code
+    assert "every hospital installs its kit" in people("lead", "renew", "--ca")[1]
+
+
 def test_a_no_changes_nothing(people):
     people.begin()
     assert people("lead", "admit", people.home.request, answer="n\n")[0] == TrustError.exit_code

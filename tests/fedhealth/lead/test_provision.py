@@ -11,6 +11,7 @@ from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import key_fingerprint, provision, renew, rotate
 from fedhealth.lead.publish import published
+from fedhealth.site.kit import read_kit
 from fedhealth.site.membership import SignedMembership
 from tests.fedhealth.site.consortium import World
 
@@ -103,6 +104,14 @@ def test_renewing_the_server_needs_no_kit(tmp_path):
     assert after[0] == before[0]
     assert after[1] != before[1]
     assert world.kit("charite") == kit
+
+
+def test_a_new_address_needs_new_kits(tmp_path):
+    world = World(tmp_path, sites=("charite",))
+    provision(world.lead, Project("chest", "new.example:443"))
+    assert (published(world.lead).lead, published(world.lead).serial) == ("new.example:443", 2)
+    assert names_of(certificates(world.lead)[1]) == ("new.example",)
+    assert read_kit(world.kit("charite")).signed.membership.lead == "new.example:443"
 
 
 def test_a_new_authority_needs_new_kits(tmp_path):

@@ -43,6 +43,7 @@ def test_a_policy_without_data_is_a_warning():
         ({"units": ("patient", "none")}, "privacy for none allowed"),
         ({"secure_aggregation": False}, "secure aggregation not required"),
         ({"exact_weights": True}, "exact counts"),
+        ({"records": ("acceptance", "update")}, "records update allowed"),
         ({"epsilon": 10.0}, "epsilon 10"),
         ({"life_epsilon": 50.0}, "life_epsilon 50"),
         ({"max_delta": 0.01}, "max_delta 0.01"),
