@@ -58,7 +58,7 @@ class Poc:
         return LeadHome(self.root / "lead")
 
     def home(self, site: str) -> SiteHome:
-        """A site's folder."""
+        """Return a site's folder."""
         return SiteHome(self.root / "sites" / site)
 
     def set_up(self) -> None:

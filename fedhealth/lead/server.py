@@ -76,14 +76,18 @@ def serve(home: LeadHome) -> None:
         if not path.is_file():
             raise ConfigError(f"{path} is missing.", "Run `fedhealth lead provision` first.")
     os.environ.update(environment(home))
-    with _executor(home, project):
-        asyncio.run(_serve(home, project))
+    executor = Executor(home, project)
+    try:
+        asyncio.run(_serve(home, project, executor))
+    finally:
+        executor.stop()
 
 
 def environment(home: LeadHome) -> dict[str, str]:
     """Return what Flower's processes must find in their environment: our folders, and nobody called home."""
     return {
         VARIABLE: str(home.path),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "FLWR_HOME": str(make_folder(home.path / "flower")),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -92,7 +96,7 @@ def environment(home: LeadHome) -> dict[str, str]:
     }
 
 
-async def _serve(home: LeadHome, project: Project) -> None:
+async def _serve(home: LeadHome, project: Project, executor: Executor) -> None:
     app = _application(home, project)
     host, port = project.bind
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
@@ -103,7 +107,7 @@ async def _serve(home: LeadHome, project: Project) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _end, servers)
     log.info("serving hospitals on %s:%d, the lead on 127.0.0.1:%d", host, port, project.control_port)
-    members = asyncio.create_task(_keep_members(home))
+    members = asyncio.create_task(_keep(home, executor))
     try:
         await asyncio.gather(*(server.serve() for server in servers))
     except SystemExit as fault:  # uvicorn's way to say that an address is taken
@@ -174,11 +178,12 @@ def _application(home: LeadHome, project: Project) -> Any:
     )
 
 
-async def _keep_members(home: LeadHome) -> None:
-    """Keep the registered nodes equal to the members, also when the list changes."""
+async def _keep(home: LeadHome, executor: Executor) -> None:
+    """Keep the executor running, and the registered nodes equal to the members, also when the list changes."""
     known = None
     while True:
         await asyncio.sleep(0.2 if known is None else _LOOK_SECONDS)
+        executor.keep()
         changed = home.membership.stat().st_mtime_ns if home.membership.is_file() else None
         if changed is None or changed == known:
             continue
@@ -202,32 +207,39 @@ def _match_members(home: LeadHome) -> None:
         log.info("members: %d let in, %d kept out", len(missing), len(surplus))
 
 
-@contextlib.contextmanager
-def _executor(home: LeadHome, project: Project) -> Iterator[None]:
-    """Have Flower's executor of server applications run beside us; one that outlived an earlier server is kept."""
-    note = home.path / "executor.pid"
-    process = None
-    if not _is_executor(note):
+class Executor:
+    """Flower's starter of server applications, beside the server: one that outlived an earlier server is kept."""
+
+    def __init__(self, home: LeadHome, project: Project) -> None:
+        self._home, self._note = home, home.path / "executor.pid"
         program = Path(sys.executable).with_name("flower-superexec")
-        command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{project.control_port}"]
-        command += ["--superexec-auth-secret-file", str(home.superexec_secret)]
-        with (home.path / "executor.log").open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)  # noqa: S603 - ours
-        write_secret(note, str(process.pid).encode())
-    try:
-        yield
-    finally:
+        self._command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{project.control_port}"]
+        self._command += ["--superexec-auth-secret-file", str(home.superexec_secret)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep(self) -> None:
+        """Start it unless it runs."""
+        if self._process is not None and self._process.poll() is not None:
+            log.warning("the starter of server applications ended; see executor.log. It is started again.")
+        elif self._runs():
+            return
+        with (self._home.path / "executor.log").open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                self._command, stdout=output, stderr=output, start_new_session=True
+            )
+        write_secret(self._note, str(self._process.pid).encode())
+
+    def stop(self) -> None:
+        """End it, and what it started."""
         with contextlib.suppress(OSError, ValueError):
-            os.killpg(int(note.read_text("ascii")), signal.SIGTERM)
-        note.unlink(missing_ok=True)
-        if process:
-            process.wait()
+            os.killpg(int(self._note.read_text("ascii")), signal.SIGTERM)
+        self._note.unlink(missing_ok=True)
+        if self._process is not None:
+            self._process.wait()
 
-
-def _is_executor(note: Path) -> bool:
-    """Tell whether the noted process is still our executor."""
-    try:
-        pid = int(note.read_text("ascii"))
-        return b"flower-superexec" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return False
+    def _runs(self) -> bool:
+        try:
+            pid = int(self._note.read_text("ascii"))
+            return b"flower-superexec" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return False
