@@ -76,8 +76,9 @@ def _serve(sites: int, result: multiprocessing.connection.Connection) -> None:  
     from flwr.app import Message, RecordDict
     from flwr.clientapp import ClientApp
 
+    from fedhealth.arrays import pack
     from fedhealth.runtime.grid import LocalGrid
-    from fedhealth.wire import ACCEPTANCE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, pack
+    from fedhealth.wire import ACCEPTANCE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
     from strategies.aggregation.mean import WeightedMean
     from strategies.cohort import Cohort
     from strategies.federated import FederatedStrategy, Identity

@@ -19,6 +19,7 @@ from clients.bounds import bounded
 from clients.memory import Memory
 from clients.personalization.contract import LocalTask, Outcome, Personalization
 from clients.upload.contract import Seat, Ticket, Upload
+from fedhealth.arrays import arrays_in, unpack
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.batches import Examples
@@ -46,8 +47,6 @@ from fedhealth.wire import (
     TRAIN,
     Acceptance,
     Directive,
-    arrays_in,
-    unpack,
     versions,
 )
 

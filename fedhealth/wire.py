@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedhealth.errors import KINDS, FederationError
 
@@ -154,31 +154,6 @@ def task_digest(kind: str, directive: Directive) -> bytes:
     """Return the SHA-256 of what a site is told to do with the arrays."""
     missed = ",".join(directive.missed)
     return hashlib.sha256(f"{kind}|{directive.digest}|{directive.round}|{missed}".encode()).digest()
-
-
-def pack(arrays: State) -> ArrayRecord:
-    """Return named arrays as a Flower record."""
-    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
-
-
-def unpack(record: ArrayRecord) -> State:
-    """Return the arrays of a Flower record; never unpickles."""
-    return {name: array.numpy() for name, array in record.items()}
-
-
-def arrays_in(content: RecordDict, name: str) -> ArrayRecord:
-    """Return a record of arrays.
-
-    Not through `content.array_records`: Flower 1.41's view refers back to its record, and 47 MB wait for the collector.
-
-    Raises:
-        FederationError: there is none of that name.
-
-    """
-    record = content.get(name)
-    if not isinstance(record, ArrayRecord):
-        raise FederationError(f"A message lacks the arrays {name!r}.", SAME_RELEASE)
-    return record
 
 
 def words_in(content: RecordDict, name: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
 
+from fedhealth.arrays import plain, unpack
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.errors import FedhealthError
@@ -23,7 +24,6 @@ from fedhealth.training import heterogeneity
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
-from fedhealth.wire import pack, unpack
 from strategies.aggregation.contract import Aggregation
 from strategies.checkpoint import Checkpoints
 from strategies.cohort import Cohort
@@ -66,7 +66,7 @@ def serve(grid: Grid, job: Job) -> None:
     strategy = compose_strategy(config, job, folder, initial)
     started = strategy.start(
         grid,
-        pack(initial),
+        plain(initial),
         num_rounds=config.strategy.rounds,
         timeout=config.strategy.round_timeout,
     )

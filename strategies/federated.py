@@ -15,11 +15,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedhealth.arrays import pack, plain, unpack
 from fedhealth.errors import FederationError
 from fedhealth.training.heterogeneity import Table, divergence
 from fedhealth.training.state import State
 from fedhealth.training.towers import METHOD, tower_of
-from fedhealth.wire import EVALUATE, TRAIN, pack, unpack
+from fedhealth.wire import EVALUATE, TRAIN
 from strategies.aggregation.contract import Aggregate, Aggregation, Shapes
 from strategies.checkpoint import Checkpoints, Snapshot
 from strategies.cohort import Cohort
@@ -115,11 +116,11 @@ class FederatedStrategy(Strategy):
             aggregate = self._train(grid, number, state.arrays, train_config, timeout)
             state = self._completed(state, number, aggregate)
             result.train_metrics_clientapp[number] = metrics(aggregate.statistics)
-            if evaluate_fn and (scored := evaluate_fn(number, pack(_model(state.arrays)))):
+            if evaluate_fn and (scored := evaluate_fn(number, plain(_model(state.arrays)))):
                 result.evaluate_metrics_serverapp[number] = scored
         self.final = self._evaluate(grid, num_rounds, state.arrays, evaluate_config, timeout)
         result.evaluate_metrics_clientapp[num_rounds] = metrics(self.final)
-        result.arrays = pack(_model(state.arrays))
+        result.arrays = plain(_model(state.arrays))
         return result
 
     def configure_train(
@@ -145,7 +146,7 @@ class FederatedStrategy(Strategy):
             self.session.fold(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
         aggregate = self.session.aggregation.close(lambda kind, questions: iter(()))
         self._arrays = self._step(self._arrays, aggregate)
-        return pack(_model(self._arrays)), metrics(aggregate.statistics)
+        return plain(_model(self._arrays)), metrics(aggregate.statistics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

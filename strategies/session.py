@@ -9,9 +9,10 @@ from functools import partial
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedhealth.arrays import pack
 from fedhealth.errors import FedhealthError
 from fedhealth.training.state import State
-from fedhealth.wire import DIRECTIVE, GLOBAL, SECAGG, Directive, pack
+from fedhealth.wire import DIRECTIVE, GLOBAL, SECAGG, Directive
 from strategies.aggregation.contract import Aggregate, Aggregation, AttemptFailedError, Round, Shapes
 from strategies.cohort import Cohort, Members, gather
 from strategies.deadlines import Deadlines

@@ -11,11 +11,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from clients.upload.contract import Seat, question_of
+from fedhealth.arrays import pack
 from fedhealth.errors import SecureAggregationError
 from fedhealth.rundir import write_atomic
 from fedhealth.site.gate import ArraysForm, Outgoing, Shapes
 from fedhealth.training.state import State
-from fedhealth.wire import EVALUATE, STATISTICS, TRAIN, UPDATE, Directive, pack
+from fedhealth.wire import EVALUATE, STATISTICS, TRAIN, UPDATE, Directive
 
 _ANSWER = "answer.safetensors"
 

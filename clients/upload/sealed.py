@@ -13,6 +13,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.upload.contract import Seat, question_of
+from fedhealth.arrays import pack
 from fedhealth.errors import SecureAggregationError
 from fedhealth.secagg.context import Context
 from fedhealth.secagg.kept import Quantised
@@ -39,7 +40,6 @@ from fedhealth.wire import (
     UNMASK,
     Directive,
     digest_of,
-    pack,
     task_digest,
     words_in,
 )

@@ -8,16 +8,15 @@ Nothing is copied, and everything is hashed once.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from fedhealth.arrays import PACKED, SERIAL, header_of, names_in
 from fedhealth.errors import PrivacyError
 from fedhealth.site.policy import Limits
 from fedhealth.site.reasons import told
@@ -51,16 +50,20 @@ class ArraysForm:
         if not isinstance(record, ArrayRecord):
             yield "it is no record of arrays"
             return
-        for name, array in record.items():
-            if name not in self.shapes:
-                yield f"it holds an array that is not listed ({short(name)})"
-                continue
-            header, size = _npy(self.shapes[name], self.dtype)
-            data = array.data
-            if array.stype != "numpy.ndarray" or len(data) != size or not data.startswith(header):
-                yield f"{name} has another shape, type or size than predicted"
-            elif self.dtype == "<f4" and not _peak(data, self.dtype, len(header)) <= limits.largest_change:
-                yield f"{name} is not finite, or changes by more than {limits.largest_change:g}"
+        if set(record) != {PACKED} or not _is_sound(record[PACKED]):
+            yield "it is not packed as our code packs arrays"
+            return
+        data = record[PACKED].data
+        names = names_in(data)
+        if names is None or not set(names) <= set(self.shapes):
+            yield f"it holds an array that is not listed ({short(sorted(set(names or ()) - set(self.shapes)))})"
+            return
+        header = header_of({name: self.shapes[name] for name in names}, self.dtype)
+        sizes = {name: math.prod(self.shapes[name]) * np.dtype(self.dtype).itemsize for name in sorted(names)}
+        if not data.startswith(header) or len(data) != len(header) + sum(sizes.values()):
+            yield "an array has another shape, type or size than predicted"
+        elif self.dtype == "<f4":
+            yield from _large(data, len(header), sizes, limits.largest_change)
 
 
 @dataclass(frozen=True)
@@ -184,16 +187,15 @@ def short(name: object) -> str:
     return f"sha256 {hashlib.sha256(str(name).encode()).hexdigest()[:12]}"
 
 
-@lru_cache(maxsize=4096)
-def _npy(shape: tuple[int, ...], dtype: str) -> tuple[bytes, int]:
-    """Return the header of an array as Flower sends it, and the length of the whole: there is one spelling only."""
-    kind, file = np.dtype(dtype), io.BytesIO()
-    fields = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, fields)
-    return file.getvalue(), file.tell() + math.prod(shape) * kind.itemsize
+def _is_sound(array: Array) -> bool:
+    """Tell whether what describes the bytes says no more than `pack` says."""
+    return array.stype == SERIAL and array.dtype == "uint8" and tuple(array.shape) == (len(array.data),)
 
 
-def _peak(data: bytes, dtype: str, offset: int) -> float:
-    """Return the largest magnitude, NaN if there is one."""
-    values = np.frombuffer(data, dtype, offset=offset)
-    return float(np.max([abs(float(values.max(initial=0))), abs(float(values.min(initial=0)))]))
+def _large(data: bytes, start: int, sizes: Mapping[str, int], most: float) -> Iterator[str]:
+    """Yield the arrays (float32, one behind the other) that hold something beyond `most`, or no number."""
+    for name, size in sizes.items():
+        values = np.frombuffer(data, "<f4", count=size // 4, offset=start)
+        start += size
+        if not np.max(np.abs([values.max(initial=0), values.min(initial=0)])) <= most:  # a NaN is not
+            yield f"{name} is not finite, or changes by more than {most:g}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import RecordDict
 
+from fedhealth.arrays import arrays_in, unpack
 from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import tower_of
-from fedhealth.wire import STATISTICS, UPDATE, arrays_in, unpack
+from fedhealth.wire import STATISTICS, UPDATE
 from strategies.aggregation.checks import check_norm, check_update
 from strategies.aggregation.contract import Aggregate, Ask, Round
 
@@ -57,11 +58,11 @@ class WeightedMean:
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
         """Fold one site's update and statistics."""
-        record = arrays_in(content, UPDATE) if UPDATE in content else ArrayRecord()
-        self._check(site, record)
-        for name, array in record.items():
+        update = unpack(arrays_in(content, UPDATE)) if UPDATE in content else {}
+        self._check(site, update)
+        for name, values in update.items():
             if weight := self._weight(site, name):
-                _add_scaled(self._sums[name].reshape(-1), array.numpy().reshape(-1), weight * SCALE)
+                _add_scaled(self._sums[name].reshape(-1), values.reshape(-1), weight * SCALE)
         statistics = unpack(arrays_in(content, STATISTICS)) if STATISTICS in content else {}
         for name, vector in statistics.items():
             self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
@@ -83,11 +84,10 @@ class WeightedMean:
     def _weight(self, site: str, name: str) -> float:
         return self._weights[site].get(tower_of(name), 0.0)
 
-    def _check(self, site: str, record: ArrayRecord) -> None:
+    def _check(self, site: str, update: State) -> None:
         """Refuse a whole answer before any part of it is added."""
         if site not in self._weights or site in self._sites:
             raise FederationError(f"Site {site!r} answered twice or was not asked.", "Restart the site.")
-        update = unpack(record)
         check_update(site, update, self._sums)
         if self.most is not None:
             check_norm(site, update, self.most)

@@ -15,10 +15,11 @@ import numpy as np
 from flwr.app import RecordDict
 from flwr.server.strategy.aggregate import aggregate_krum, aggregate_median, aggregate_trimmed_avg
 
+from fedhealth.arrays import arrays_in, unpack
 from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import tower_of
-from fedhealth.wire import STATISTICS, UPDATE, arrays_in, unpack
+from fedhealth.wire import STATISTICS, UPDATE
 from strategies.aggregation.checks import check_norm, check_update
 from strategies.aggregation.contract import Aggregate, Ask, Round
 

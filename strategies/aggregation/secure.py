@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from fedhealth.arrays import arrays_in, unpack
 from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
 from fedhealth.secagg.layout import Entry, Layout, model_segment, statistics_segment
 from fedhealth.secagg.messages import Announcement
@@ -22,7 +23,7 @@ from fedhealth.secagg.unmasking import Opened
 from fedhealth.site.identity import load_roster
 from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED, tower_of
-from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, arrays_in, digest_of, task_digest, unpack, words_in
+from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, words_in
 from strategies.aggregation.contract import Aggregate, Ask, AttemptFailedError, Round
 
 STATISTICS_SEGMENT = "statistics"

@@ -8,12 +8,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import answer
+from fedhealth.arrays import pack, unpack
 from fedhealth.config.compose import compose, digest
 from fedhealth.config.screen import travelling
 from fedhealth.site.auditlog import verify
 from fedhealth.site.identity import save_roster
 from fedhealth.site.signature import Order
-from fedhealth.wire import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive, pack, unpack
+from fedhealth.wire import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
 from strategies.app import initial_state
 from tests.fedhealth.site.trust import Consortium
 

@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, RecordDict
 from safetensors.numpy import load_file
 
 from clients.app import institutions
+from fedhealth.arrays import unpack
 from fedhealth.config.compose import compose, conf_dir, resolve
 from fedhealth.config.pairs import PAIRS, pair_faults
 from fedhealth.config.validate import validate
@@ -19,7 +20,7 @@ from fedhealth.launch import launch
 from fedhealth.rundir import PERSONAL, PRIVATE, RunDir
 from fedhealth.runtime.grid import LocalGrid
 from fedhealth.training.towers import METHOD
-from fedhealth.wire import EVALUATE, GLOBAL, TRAIN, UPDATE, unpack
+from fedhealth.wire import EVALUATE, GLOBAL, TRAIN, UPDATE
 from tests.experiments.covering import covering, pairs_of
 
 ROUNDS = 2

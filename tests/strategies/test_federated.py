@@ -9,21 +9,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Strategy
 
+from fedhealth.arrays import pack, unpack
 from fedhealth.errors import FederationError
 from fedhealth.runtime.grid import LocalGrid
-from fedhealth.wire import (
-    ACCEPTANCE,
-    EVALUATE,
-    GLOBAL,
-    HANDSHAKE,
-    STATISTICS,
-    TRAIN,
-    UPDATE,
-    Acceptance,
-    Directive,
-    pack,
-    unpack,
-)
+from fedhealth.wire import ACCEPTANCE, EVALUATE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
 from strategies.aggregation.mean import WeightedMean
 from strategies.cohort import Cohort
 from strategies.federated import FederatedStrategy, Identity

@@ -5,13 +5,14 @@ import weakref
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedhealth.arrays import PACKED, SERIAL, pack
 from fedhealth.errors import FederationError
-from fedhealth.wire import STATISTICS, UPDATE, Directive, pack, size_of
+from fedhealth.wire import STATISTICS, UPDATE, Directive, size_of
 from strategies.aggregation.contract import Round
 from strategies.aggregation.mean import WeightedMean
 
@@ -66,6 +67,9 @@ def test_a_site_that_is_silent_does_not_count():
     assert result.sites == ("a", "b")
 
 
+GARBAGE = RecordDict({UPDATE: ArrayRecord({PACKED: Array("uint8", (9,), SERIAL, b"no header")})})
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -75,6 +79,7 @@ def test_a_site_that_is_silent_does_not_count():
         (answer([np.nan, 0]), "nan"),
         (answer([0, np.inf]), "inf"),
         (answer([0, -3e38]), "3e"),
+        (GARBAGE, "cannot be read"),
     ],
 )
 def test_what_does_not_fit_is_refused_whole(content, words):

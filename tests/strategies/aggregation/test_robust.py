@@ -8,13 +8,14 @@ from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 import clients.app
+from fedhealth.arrays import pack, unpack
 from fedhealth.config.compose import compose
 from fedhealth.config.validate import validate
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 from fedhealth.training.state import norm_of
-from fedhealth.wire import TRAIN, UPDATE, Directive, pack, unpack
+from fedhealth.wire import TRAIN, UPDATE, Directive
 from strategies.aggregation.contract import Round
 from strategies.aggregation.robust import Robust, krum, median, trimmed_mean
 

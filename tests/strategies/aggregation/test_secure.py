@@ -8,6 +8,7 @@ from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
 import clients.app
+from fedhealth.arrays import unpack
 from fedhealth.config.compose import compose
 from fedhealth.errors import SecureAggregationError
 from fedhealth.launch import launch
@@ -85,7 +86,7 @@ def test_nothing_but_masked_words_leaves_a_site(run, replies):
         assert not {UPDATE, STATISTICS} & set(reply.content), kind
         assert all(name in ("acceptance", "secagg", SEALED) for name in reply.content)
     masked = [reply.content[SEALED] for kind, _, reply in replies.seen if kind == TRAIN]
-    words = np.concatenate([array.numpy().ravel() for record in masked for array in record.values()])
+    words = np.concatenate([array.ravel() for record in masked for array in unpack(record).values()])
     counts = np.bincount(words, minlength=256)
     assert counts.std() / counts.mean() < 4 / np.sqrt(counts.mean())  # the bytes of a mask are uniform
     answered = [event for event in folder.events()[0] if event["event"] == "site_answered"]
@@ -128,7 +129,7 @@ def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeyp
     assert len(failed) == 1
     assert len(trained) == 3
     uploads = [reply for kind, site, reply in replies.seen if kind == TRAIN and site == "north"]
-    first, second = (np.concatenate([a.numpy() for a in reply.content[SEALED].values()]) for reply in uploads)
+    first, second = (np.concatenate(list(unpack(reply.content[SEALED]).values())) for reply in uploads)
     assert (first == second).mean() < 0.05  # fresh masks
 
 
