@@ -7,6 +7,7 @@ other.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -53,5 +54,7 @@ def bundle() -> Bundle:
     from flwr.cli.build import build_fab_from_files
 
     project = _PROJECT.format(publisher=PUBLISHER, name=NAME, version=version("fedhealth"), flwr=version("flwr"))
-    content, _ = build_fab_from_files({"pyproject.toml": project.encode()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower's, of pathspec
+        content, _ = build_fab_from_files({"pyproject.toml": project.encode()})
     return Bundle(content, hashlib.sha256(content).hexdigest())

@@ -29,7 +29,7 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.install import install
 from fedhealth.site.request import make_request
 
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 
 
 @dataclass

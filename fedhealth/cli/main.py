@@ -71,6 +71,19 @@ def demo(
     run_demo(folder, seed)
 
 
+@app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
+def poc(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where everything of it lies.")] = Path("outputs/poc"),
+    sites: Annotated[int, typer.Option(min=3, max=32, help="How many hospitals.")] = 4,
+    stay: Annotated[bool, typer.Option(help="Go on after the first run, to try the other commands.")] = True,
+) -> None:
+    """A consortium of real processes on this machine, over TLS, with demo data; takes overrides as `run` does."""
+    from fedhealth.cli.poc import run_poc
+
+    run_poc(folder, sites, context.args, stay)
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Is fedhealth installed as it should be? A check that fails ends with exit code 9."""

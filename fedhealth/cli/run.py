@@ -93,6 +93,11 @@ def run_demo(folder: Path, seed: int) -> None:
         f"data.root={quoted(hospitals)}",
         f"data.cache={quoted(folder / 'cache')}",
     ]
+    run_words(words, folder)
+
+
+def run_words(words: list[str], folder: Path) -> None:
+    """Run what the words compose to, in a new directory below `folder` named by the time."""
     _run(compose(words), words, folder / datetime.now().strftime("%Y%m%d-%H%M%S"), "")
 
 

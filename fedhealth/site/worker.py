@@ -37,7 +37,7 @@ def prepare(application: str) -> None:
 
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([application.rpartition(".")[0], "fedhealth.site.worker", "opacus", "peft"])
+    context.set_forkserver_preload([application.rpartition(".")[0], "fedhealth.site.worker", "opacus"])
     warm = context.Process(target=_nothing)
     warm.start()
     warm.join()

@@ -1,7 +1,7 @@
 """The four hospitals, what is wrong with each, and how they are written to disk."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,18 +77,26 @@ HOSPITALS = (
 )
 
 
-def write_hospitals(root: Path, seed: int = 7, patients: int = 400) -> list[str]:
-    """Write every hospital under root/<name>/: manifest.csv and images/*.dcm.
+def write_hospitals(root: Path, seed: int = 7, patients: int = 400, sites: int = len(HOSPITALS)) -> list[str]:
+    """Write hospitals under root/<name>/: manifest.csv and images/*.dcm.
 
     The same arguments give the same bytes. `patients` is a hospital of relative size 1; see HOSPITALS for the rest.
+    Beyond the first four, hospitals are like them under another name, with patients of their own.
 
     Returns:
         The hospitals' names, which are their folders' names.
 
     """
-    for index, hospital in enumerate(HOSPITALS):
+    chosen = [_numbered(index) for index in range(sites)]
+    for index, hospital in enumerate(chosen):
         _write_hospital(root / hospital.name, hospital, np.random.default_rng([seed, index]), patients)
-    return [hospital.name for hospital in HOSPITALS]
+    return [hospital.name for hospital in chosen]
+
+
+def _numbered(index: int) -> Hospital:
+    turn, which = divmod(index, len(HOSPITALS))
+    hospital = HOSPITALS[which]
+    return replace(hospital, name=f"{hospital.name}-{turn + 1}") if turn else hospital
 
 
 def _write_hospital(folder: Path, hospital: Hospital, rng: np.random.Generator, patients: int) -> None:
