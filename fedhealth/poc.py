@@ -87,17 +87,17 @@ class Poc:
             self.start_lead()
             for site in self.data:
                 self.start_site(site)
-            control = Control(self.lead)
-            self.wait(lambda: self.online(control) == len(self.data), "all sites to connect")
-            yield control
+            with Control(self.lead) as control:
+                self.wait(lambda: self.online(control) == len(self.data), "all sites to connect")
+                yield control
         finally:
             self.stop()
 
     def start_lead(self) -> None:
         """Start the lead's server."""
         self._start("lead", "lead", "serve", "--home", str(self.lead.path))
-        control = Control(self.lead)
-        self.wait(lambda: _answers(control), "the lead's server")
+        with Control(self.lead) as control:
+            self.wait(lambda: _answers(control), "the lead's server")
 
     def start_site(self, site: str) -> None:
         """Start a site."""

@@ -32,7 +32,8 @@ def run_sites(home: Path | None) -> None:
     from fedhealth.lead.control import Control
 
     place = LeadHome.find(home)
-    nodes = {node.public.strip(): node for node in Control(place).nodes()}
+    with Control(place) as control:
+        nodes = {node.public.strip(): node for node in control.nodes()}
     table = _table("Hospital", "State", "Since")
     for member in place.members():
         node = nodes.get(member.node.strip())
@@ -57,7 +58,8 @@ def run_stop(run: str, home: Path | None) -> None:
     number = RunDir(Path(_job(place, run).folder)).about.get("flower_run")
     if number is None:
         raise ConfigError(f"Run {run} was never started.", "`fedhealth lead runs` lists the runs.")
-    Control(place).stop(int(number))
+    with Control(place) as control:
+        control.stop(int(number))
     typer.echo("stopped")
 
 

@@ -78,7 +78,7 @@ def poc(
     sites: Annotated[int, typer.Option(min=3, max=32, help="How many hospitals.")] = 4,
     stay: Annotated[bool, typer.Option(help="Go on after the first run, to try the other commands.")] = True,
 ) -> None:
-    """A consortium of real processes on this machine, over TLS, with demo data; takes overrides as `run` does."""
+    """Try a whole consortium here: real processes, TLS, demo data; takes overrides as `run` does."""
     from fedhealth.cli.poc import run_poc
 
     run_poc(folder, sites, context.args, stay)

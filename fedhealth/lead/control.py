@@ -50,12 +50,18 @@ class FlowerRun:
 
 
 class Control:
-    """Commands to the server of the consortium at `home`."""
+    """Commands to the server of the consortium at `home`; a context manager."""
 
     def __init__(self, home: LeadHome) -> None:
         address = f"127.0.0.1:{load_project(home.project).control_port}"
         self._address = address
         self._client = ControlHttpClient.from_server_address(address, True, None, [_Token(home.token())])
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._client.close()
 
     def start(self, bundle: Bundle, job: str, signature: str) -> int:
         """Start a run; return Flower's id of it."""

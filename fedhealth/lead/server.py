@@ -197,12 +197,13 @@ async def _keep(home: LeadHome, executor: Executor) -> None:
 def _match_members(home: LeadHome) -> None:
     from fedhealth.lead.control import Control, changes
 
-    control, signed = Control(home), SignedMembership.loads(home.membership.read_bytes())
-    missing, surplus = changes(control.nodes(), [member.node for member in signed.membership.members])
-    for public in missing:
-        control.register(public)
-    for node in surplus:
-        control.unregister(node)
+    signed = SignedMembership.loads(home.membership.read_bytes())
+    with Control(home) as control:
+        missing, surplus = changes(control.nodes(), [member.node for member in signed.membership.members])
+        for public in missing:
+            control.register(public)
+        for node in surplus:
+            control.unregister(node)
     if missing or surplus:
         log.info("members: %d let in, %d kept out", len(missing), len(surplus))
 

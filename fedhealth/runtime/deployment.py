@@ -54,13 +54,13 @@ class DeploymentRuntime:
         membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
-        control = Control(self.home)
-        number = self._going_on(control, run)
-        if number is None:
-            order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours)
-            number = control.start(bundle(), *order)
-            run.update(flower_run=str(number))
-        ended = self._wait(control, number)
+        with Control(self.home) as control:
+            number = self._going_on(control, run)
+            if number is None:
+                order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours)
+                number = control.start(bundle(), *order)
+                run.update(flower_run=str(number))
+            ended = self._wait(control, number)
         if ended.result != "completed":
             raise _fault(run, ended)
 

@@ -7,6 +7,7 @@ and ends the whole process on some faults; here a fault raises `LostError` and t
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -88,6 +89,8 @@ class Link:
         answer = _call(self._client.PullMessages, PullMessagesRequest(node=self._node))
         if not answer.messages_list:
             return None
+        if not answer.message_object_trees:
+            raise LostError("the server sends a message without saying what it consists of")
         message: MessageProto = answer.messages_list[0]
         about = message.metadata
         tree = answer.message_object_trees[0]
@@ -189,13 +192,9 @@ def connected(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterato
         TrustError: it does not accept this node, or is not the lead's server.
 
     """
-    public = key.public_key()
-    interceptors: list[ProtobufClientInterceptor] = [_Versions(), NodeAuthHttpInterceptor(key, public)]
-    client = FleetHttpClient.from_server_address(address, False, ca, interceptors)
-    client._client.event_hooks = {"response": [_refuse_large]}
-    with client:
+    with client_of(address, ca, key) as client:
         request = ActivateNodeRequest(
-            public_key=public_key_to_bytes(public), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+            public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )
         link = Link(client, _call(client.ActivateNode, request).node_id)
         ended = threading.Event()
@@ -207,6 +206,15 @@ def connected(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterato
             ended.set()
             with suppress(LostError, TrustError, httpx.HTTPError):
                 client.DeactivateNode(DeactivateNodeRequest(node_id=link.node))
+
+
+def client_of(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
+    """Return Flower's client, which signs with the node's key and believes the kit's authority alone."""
+    interceptors: list[ProtobufClientInterceptor] = [_Versions(), NodeAuthHttpInterceptor(key, key.public_key())]
+    trusted = ssl.create_default_context(cafile=ca)  # with a file, the machine's own authorities do not count
+    client = FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trusted)
+    client._client.event_hooks, client._client.follow_redirects = {"response": [_refuse_large]}, False
+    return client
 
 
 def _keep_beating(link: Link, ended: threading.Event) -> None:
@@ -247,5 +255,7 @@ def _call(method: Callable[[Any], T], request: Any) -> T:
                 raise TrustError(f"{problem} ({fault})", "Ask the lead for a new kit; send nothing.") from fault
             if attempt == _TRIES:
                 raise LostError(f"no connection ({fault})") from fault
+        except ValueError as fault:  # bytes that are no answer
+            raise LostError(str(fault)) from fault
         time.sleep(0.2 * attempt)
     raise LostError("no answer")

@@ -85,9 +85,10 @@ class Runner:
                             self.state.say(state="connected", error=None)
                             pause = _AGAIN_SECONDS[0]
                             self._take(link)
-                    except (LostError, TrustError) as fault:
-                        log.warning("%s", fault)
-                        self.state.say(state="offline", error=str(fault).splitlines()[0])
+                    except Exception as fault:
+                        expected = isinstance(fault, LostError | FedhealthError)
+                        log.warning("%s", fault, exc_info=None if expected else fault)
+                        self.state.say(state="offline", error=f"{fault}".partition("\n")[0] or type(fault).__name__)
                         self.stopping.wait(pause)
                         pause = min(2 * pause, _AGAIN_SECONDS[1])
             finally:

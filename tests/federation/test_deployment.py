@@ -1,0 +1,45 @@
+"""Real processes over TLS with everything on: what left is logged, and the model is that of one machine."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fedhealth.privacy.spending import in_all, ledgers
+from fedhealth.site.auditlog import verify
+from fedhealth.site.state import SiteState
+from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG
+from tests.federation.conftest import LOOSE, SITES, STRICT
+
+pytestmark = pytest.mark.xdist_group("federation")
+
+
+def test_three_private_rounds_over_tls(consortium, tmp_path):
+    consortium.agree(STRICT)
+    words = ("secagg=on", "privacy=patient", "strategy.rounds=3")
+    run = consortium.run(tmp_path / "run", *words)
+    assert run.about["state"] == "completed"
+    completed = [event for event in run.events()[0] if event["event"] == "round_completed"]
+    assert [sorted(event["sites"]) for event in completed] == [sorted(SITES)] * 3
+    assert json.loads((run.path / "evaluation.json").read_text())["test"]["studies"] > 10
+    assert (run.path / "report.html").stat().st_size > 1000
+    for site in SITES:
+        home = consortium.poc.home(site)
+        left = [entry for entry in verify(home.audit) if entry["event"] == "left"]
+        assert len(left) >= 7  # handshake, three times train and unmask
+        assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED}
+        ((_, ledger),) = ledgers(home.state)
+        assert 0 < in_all(ledger, None)[0] <= 8.0
+        assert SiteState(home).about["state"] == "connected"
+
+
+def test_the_model_is_that_of_one_machine(consortium, tmp_path):
+    consortium.agree(LOOSE)
+    words = ("secagg=off", "seed=3", "strategy.rounds=2")  # masking rounds at random, so it is not bit for bit
+    here, there = (consortium.run(tmp_path / name, *words, runtime=name) for name in ("local", "deployment"))
+    one, other = (load_file(run.path / "model.safetensors") for run in (here, there))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    first, second = (json.loads((run.path / "evaluation.json").read_text()) for run in (here, there))
+    assert first == second

@@ -1,0 +1,193 @@
+"""Who is not the lead, or not the hospital it says, gets nothing: each try is refused and everything stays up."""
+
+import csv
+import hashlib
+import json
+import ssl
+import warnings
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.cli.build import build_fab_from_files
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import PullObjectRequest
+from flwr.proto.node_pb2 import Node
+
+from fedhealth.bundle import Bundle, bundle
+from fedhealth.errors import FederationError, TrustError
+from fedhealth.lead.project import load_project
+from fedhealth.lead.server import FLEET
+from fedhealth.lead.signing import make_order
+from fedhealth.site.auditlog import verify
+from fedhealth.site.link import client_of, connected
+from tests.conftest import write_table
+from tests.federation.conftest import LOOSE, SITES, STRICT
+
+pytestmark = pytest.mark.xdist_group("federation")
+
+NAME = "Mrs Example"
+EVIL = """
+import json, time
+from pathlib import Path
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    content = RecordDict({"directive": ConfigRecord({"x": 1})})
+    nodes = list(grid.get_node_ids())
+    asked = [Message(content, dst_node_id=node, message_type="query.handshake") for node in nodes]
+    replies = list(grid.send_and_receive(asked, timeout=60))
+    said = [reply.error.reason if reply.has_error() else "ANSWERED" for reply in replies]
+    Path(str(context.run_config["answers"])).write_text(json.dumps(said))
+"""
+PROJECT = """
+[project]
+name = "fedhealth-run"
+version = "1.0.0"
+description = "x"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "fedhealth"
+[tool.flwr.app.components]
+serverapp = "evil:app"
+clientapp = "clients.app:app"
+[tool.flwr.app.config]
+job = ""
+signature = ""
+answers = "{answers}"
+"""
+
+
+@pytest.fixture(name="outside")
+def outside_(consortium):
+    """A client in the hospitals' network: it has the address and the authority's certificate."""
+    project = load_project(consortium.poc.lead.project)
+    with httpx.Client(base_url=f"https://{project.lead}", verify=tls(consortium)) as client:
+        yield client
+
+
+@pytest.fixture(name="inside")
+def inside_(consortium):
+    """A client on the lead's machine, without the token."""
+    project = load_project(consortium.poc.lead.project)
+    with httpx.Client(base_url=f"http://127.0.0.1:{project.control_port}") as client:
+        yield client
+
+
+def tls(consortium):
+    return ssl.create_default_context(cafile=str(consortium.poc.lead.ca))
+
+
+def paths():
+    """Every path of Flower's server."""
+    from flwr.superlink.main import create_app
+
+    return sorted(create_app().openapi()["paths"])
+
+
+def test_hospitals_see_the_fleet_paths_and_nothing_else(outside):
+    known = paths()
+    assert sum(path.startswith("/v1/control/") for path in known) > 5
+    assert sum(path.startswith("/v1/runtime/") for path in known) > 5
+    hidden = [path for path in known if not path.startswith(FLEET)]
+    hidden += [
+        f"{FLEET}register-node",
+        f"{FLEET}unregister-node",
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/fleet/../control/",
+    ]
+    for path in hidden:
+        for method in ("POST", "GET"):
+            assert outside.request(method, path, content=b"").status_code == 404, path
+
+
+def test_without_token_or_secret_the_leads_own_paths_answer_nothing(inside):
+    guarded = [path for path in paths() if path.startswith(("/v1/control/", "/v1/runtime/"))]
+    for headers in ({}, {"Authorization": "Bearer guess"}, {"flwr-app-token": "stolen", "task-token": "stolen"}):
+        for path in guarded:
+            status = inside.post(path, content=b"", headers=headers).status_code
+            assert status in (400, 401, 403, 404), (path, status)
+
+
+def test_nobody_without_an_approved_key_connects(consortium):
+    project = load_project(consortium.poc.lead.project)
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    with pytest.raises(TrustError), connected(project.lead, str(consortium.poc.lead.ca), stranger):
+        pass
+
+
+def test_a_hospital_speaks_for_itself_only(consortium):
+    """With its own key it can neither sign another off, nor take or confirm its messages, nor answer for it."""
+    poc, project = consortium.poc, load_project(consortium.poc.lead.project)
+    theirs = poc.home(SITES[1]).node_public().strip()
+    victim = next(node.id for node in consortium.control.nodes() if node.public.strip() == theirs)
+    node = Node(node_id=victim)
+    with client_of(project.lead, str(poc.lead.ca), poc.home(SITES[0]).node()) as client:
+        for method, request in (
+            (client.DeactivateNode, DeactivateNodeRequest(node_id=victim)),
+            (client.PullMessages, PullMessagesRequest(node=node)),
+            (client.PushMessages, PushMessagesRequest(node=node)),
+            (client.PullObject, PullObjectRequest(node=node, run_id=1, object_id="0")),
+            (client.SendNodeHeartbeat, SendNodeHeartbeatRequest(node=node, heartbeat_interval=30)),
+        ):
+            with pytest.raises(httpx.HTTPStatusError) as fault:
+                method(request)
+            assert fault.value.response.status_code in (401, 403)
+    assert poc.online(consortium.control) == len(SITES)
+
+
+def test_a_run_with_code_of_its_own_is_refused_by_every_hospital(consortium, tmp_path):
+    """Somebody has the lead's token and even a genuine order, and brings another bundle under the right name."""
+    answers = tmp_path / "answers.json"
+    files = {"pyproject.toml": PROJECT.format(answers=answers).encode(), "evil.py": EVIL.encode()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower's, of pathspec
+        content, _ = build_fab_from_files(files)
+    evil = Bundle(content, hashlib.sha256(content).hexdigest())
+    order = make_order(consortium.poc.lead, "a1b2c3d4e5f6", ["seed=1"], "0" * 64, bundle().digest, 1.0)
+    before = [declined(consortium, site) for site in SITES]
+    consortium.control.start(evil, *order)
+    consortium.poc.wait(answers.is_file, "the hospitals' answers")
+    consortium.poc.wait(lambda: answers.read_text().endswith("]"), "all of them")
+    assert json.loads(answers.read_text()) == ["TrustError"] * len(SITES)
+    assert [declined(consortium, site) for site in SITES] == [count + 1 for count in before]
+    assert consortium.poc.online(consortium.control) == len(SITES)
+
+
+def test_what_the_policy_does_not_allow_is_declined_with_reasons(consortium, tmp_path):
+    consortium.agree(STRICT)
+    with pytest.raises(FederationError) as refused:
+        consortium.run(tmp_path / "run", "secagg=off", "privacy=none", "strategy.rounds=1", "strategy.wait=5")
+    for reason in ("secure aggregation", "privacy for each none"):
+        assert str(refused.value).count(reason) >= 1
+    assert consortium.poc.online(consortium.control) == len(SITES)
+
+
+def test_a_patients_name_in_a_fault_stays_in_the_hospital(consortium, tmp_path):
+    consortium.agree(LOOSE)
+    manifest = consortium.poc.data["west"] / "manifest.csv"
+    genuine = manifest.read_text()
+    rows = list(csv.DictReader(genuine.splitlines()))
+    rows[0]["label"] = NAME
+    write_table(manifest, rows)
+    try:
+        with pytest.raises(FederationError) as refused:
+            consortium.run(tmp_path / "run", "secagg=off", "strategy.rounds=1", "strategy.wait=5")
+    finally:
+        manifest.write_text(genuine)
+    assert NAME not in str(refused.value)
+    assert NAME in (consortium.poc.home("west").run / "site.log").read_text()
+    for folder in (consortium.poc.lead.path, tmp_path / "run"):
+        assert not [path for path in folder.rglob("*") if path.is_file() and NAME.encode() in path.read_bytes()]
+
+
+def declined(consortium, site):
+    return sum(entry["event"] == "declined" for entry in verify(consortium.poc.home(site).audit))
