@@ -63,7 +63,7 @@ class Poc:
 
     def set_up(self) -> None:
         """Make keys, certificates, members, kits and policies."""
-        public, control = _free_ports()
+        public, control = free_ports()
         address = f"127.0.0.1:{public}"
         provision(self.lead, Project("poc", address, listen=address, control_port=control))
         for site in self.data:
@@ -156,7 +156,8 @@ def _answers(control: Control) -> bool:
     return True
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
+    """Return two ports of this machine that are free now."""
     with socket.socket() as one, socket.socket() as other:
         for each in (one, other):
             each.bind(("127.0.0.1", 0))

@@ -44,7 +44,7 @@ def _tell(console: Console, poc: Poc, site: str) -> None:
         f"fedhealth lead sites --home {lead}",
         f"fedhealth lead runs --home {lead}",
         f"fedhealth site status --home {home}",
-        f"fedhealth site budget --home {home}",
+        f"fedhealth site budget {home}",
         f"fedhealth site audit show --home {home}",
         f"fedhealth run runtime=deployment runtime.home={lead} experiment=demo privacy=patient",
     ):

@@ -112,13 +112,17 @@ def leave(
 
 @app.command()
 def budget(
-    folder: Annotated[Path, typer.Argument(help="A site's folder, or a run directory with several sites.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A run directory with several sites; default: this site's folder.")
+    ] = None,
     delta: Annotated[float | None, typer.Option(help="Measure epsilon at this delta; default: each run's own.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
 ) -> None:
     """Show what every run spent on which data set; a ledger that was tampered with ends with exit code 6."""
     from fedhealth.privacy.spending import ledgers
+    from fedhealth.site.home import SiteHome
 
+    folder = folder or SiteHome.find(None).path
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder.", "Give a site's folder or a run directory.")
     if delta is not None and not 0 < delta < 1:

@@ -196,7 +196,13 @@ def connected(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterato
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )
-        link = Link(client, _call(client.ActivateNode, request).node_id)
+        try:
+            link = Link(client, _call(client.ActivateNode, request).node_id)
+        except RefusedError as fault:
+            raise TrustError(
+                f"The lead's server does not let this site in ({fault}).",
+                "The lead has not admitted its key, or its last process was killed: that is over within a minute.",
+            ) from fault
         ended = threading.Event()
         beats = threading.Thread(target=_keep_beating, args=(link, ended), daemon=True, name="heartbeat")
         beats.start()

@@ -1,6 +1,10 @@
-"""docs/hospital-it.md, followed command by command in a temporary home, with a real TLS server as the lead's."""
+"""docs/hospital-it.md, followed command by command in a temporary home, beside the lead's real server."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,11 +12,13 @@ import pytest
 from fedhealth.cli.main import main
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.admit import admit
+from fedhealth.lead.control import Control
+from fedhealth.lead.project import Project
+from fedhealth.lead.provision import provision
+from fedhealth.poc import Poc, free_ports
 from fedhealth.site import auditlog
 from fedhealth.site.check.all import check_site
 from fedhealth.site.home import SiteHome
-from fedhealth.site.install import installed
-from tests.fedhealth.site.check.tls import Authority, serving
 from tests.fedhealth.site.consortium import World
 from tests.guide import DOCS, steps
 
@@ -21,13 +27,15 @@ LEAD = "lead.example:9092"
 
 
 class Hospital:
-    """Follows the guide in a folder; the lead's people are at hand."""
+    """Follows the guide in a folder; the lead's people are at hand, and the lead's server runs."""
 
-    def __init__(self, folder, address, authority, monkeypatch, capfd):
-        self.folder, self.address, self.monkeypatch, self.capfd = folder, address, monkeypatch, capfd
-        self.home = SiteHome(folder / "home")
-        self.world = World(folder / "consortium", lead=address, sites=("klinikum", "st-brigid"))
-        self.world.lead.ca.write_bytes(authority.path.read_bytes())
+    def __init__(self, folder, monkeypatch, capfd):
+        public, control = free_ports()
+        self.folder, self.address, self.monkeypatch, self.capfd = folder, f"127.0.0.1:{public}", monkeypatch, capfd
+        self.home, self.process = SiteHome(folder / "home"), None
+        self.world = World(folder / "consortium", lead=self.address, sites=("klinikum", "st-brigid"))
+        self.lead = self.world.lead
+        provision(self.lead, Project("chest", self.address, ("localhost",), self.address, control))
         monkeypatch.setenv("FEDHEALTH_HOME", str(self.home.path))
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.chdir(folder)
@@ -49,6 +57,19 @@ class Hospital:
         admit(self.world.lead, self.home.request.read_bytes())
         (self.folder / "charite.zip").write_bytes(self.world.kit("charite"))
 
+    def started(self, yaml):
+        """Start the site as its script does, and wait until the lead sees it."""
+        environment = {**os.environ, "FEDHEALTH": str(Path(sys.executable).with_name("fedhealth"))}
+        with (self.folder / "site.log").open("wb") as log:
+            command = ["bash", str(DOCS.parent / "scripts" / "start-site.sh")]
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        with Control(self.lead) as control:
+            ends = time.monotonic() + 300
+            while not any(node.status == "online" for node in control.nodes()):
+                assert self.process.poll() is None, (self.folder / "site.log").read_text()
+                assert time.monotonic() < ends
+                time.sleep(0.1)
+
     def edited(self, yaml):
         """Add the guide's example to site.yaml; the files are in a folder of the test."""
         with self.home.policy.open("a") as file:
@@ -57,18 +78,26 @@ class Hospital:
 
 @pytest.fixture(name="hospital")
 def hospital_(tmp_path, monkeypatch, capfd):
-    authority = Authority(tmp_path / "authority")
     write_hospitals(tmp_path / "hospitals", seed=7)
     (tmp_path / "srv" / "fedhealth").mkdir(parents=True)
     (tmp_path / "hospitals" / "northfield").rename(tmp_path / "srv" / "fedhealth" / "ward-7")
-    with serving(authority.context()) as address:
-        yield Hospital(tmp_path, address, authority, monkeypatch, capfd)
+    hospital = Hospital(tmp_path, monkeypatch, capfd)
+    poc = Poc(tmp_path / "consortium", {})
+    poc.start_lead()
+    try:
+        yield hospital
+    finally:
+        if hospital.process is not None:
+            hospital.process.kill()
+            hospital.process.wait()
+        poc.stop()
 
 
 def test_the_guide_works_as_written(hospital):
     acts = {
         "the lead admits charite and sends charite.zip": hospital.admitted,
         "added to site.yaml": hospital.edited,
+        "the site runs": hospital.started,
     }
     shown = []
     for step in steps(PAGE):
@@ -83,8 +112,11 @@ def test_the_guide_works_as_written(hospital):
     assert "FAIL" not in everything
     for words in ("accepted: experiment=demo", "one step of", "the budget suffices", "520 patients"):
         assert words in re.sub(r"\s+", " ", everything)
-    assert installed(hospital.home).membership.member("charite")
-    assert auditlog.counts(hospital.home.audit)["kit installed"] == 1
+    assert "charite: connected" in everything
+    assert hospital.process.wait(30) == 0
+    counted = auditlog.counts(hospital.home.audit)
+    assert [counted[event] for event in ("kit installed", "started", "stopped", "left the consortium")] == [1] * 4
+    assert not hospital.home.node_key.exists()
     assert {path.name for path in hospital.folder.glob("audit.*")} == {"audit.json", "audit.csv"}
 
 

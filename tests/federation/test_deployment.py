@@ -36,7 +36,12 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
 
 def test_the_model_is_that_of_one_machine(consortium, tmp_path):
     consortium.agree(LOOSE)
-    words = ("secagg=off", "seed=3", "strategy.rounds=2")  # masking rounds at random, so it is not bit for bit
+    words = (
+        "secagg=off",
+        "seed=3",
+        "strategy.rounds=2",
+        "training.threads=1",
+    )  # masking rounds at random, so it is not bit for bit
     here, there = (consortium.run(tmp_path / name, *words, runtime=name) for name in ("local", "deployment"))
     one, other = (load_file(run.path / "model.safetensors") for run in (here, there))
     assert one.keys() == other.keys()
