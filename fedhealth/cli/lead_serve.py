@@ -59,8 +59,10 @@ def run_stop(run: str, home: Path | None) -> None:
     if number is None:
         raise ConfigError(f"Run {run} was never started.", "`fedhealth lead runs` lists the runs.")
     with Control(place) as control:
-        control.stop(int(number))
-    typer.echo("stopped")
+        running = control.run(int(number)).status != "finished"
+        if running:
+            control.stop(int(number))
+    typer.echo("stopped" if running else "The run has ended already.")
 
 
 def run_logs(run: str, home: Path | None) -> None:

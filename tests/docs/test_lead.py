@@ -1,0 +1,99 @@
+"""docs/lead.md, followed command by command: provision, admit, serve, and a private run in three hospitals."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fedhealth.data.synthetic import write_hospitals
+from fedhealth.lead.home import LeadHome
+from fedhealth.poc import Poc, free_ports
+from fedhealth.site.install import install
+from fedhealth.site.request import make_request
+from tests.guide import steps
+
+pytestmark = pytest.mark.xdist_group("federation")  # one set of hospitals at a time
+PROGRAM = str(Path(sys.executable).with_name("fedhealth"))
+SITES = ("charite", "klinikum", "st-brigid")
+ADDRESS, PORT = "lead.example:9092", "control_port: 9093"
+
+
+class Lead:
+    """The lead's people in a folder of the test; the hospitals' people are at hand."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        public, self.control = free_ports()
+        self.address = f"127.0.0.1:{public}"
+        names = write_hospitals(folder / "hospitals", patients=60, sites=len(SITES))
+        self.poc = Poc(folder, {site: folder / "hospitals" / name for site, name in zip(SITES, names, strict=True)})
+        self.environment = {**os.environ, "FEDHEALTH_LEAD": str(self.poc.lead.path), "COLUMNS": "200"}
+        self.environment |= {"OMP_NUM_THREADS": "1"}
+
+    def command(self, words):
+        """Type a command, say yes where it asks; return what was shown."""
+        runs = sorted(LeadHome(self.poc.lead.path).runs.glob("*.json"))
+        typed = [PROGRAM, *(runs[-1].stem if word == "RUN" else word for word in words[1:])]
+        done = subprocess.run(
+            typed, input="y\n", env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=500
+        )
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def written(self, yaml):
+        """Write project.yaml as the guide has it, at addresses that are free here."""
+        own = yaml.replace(ADDRESS, self.address).replace("0.0.0.0:9092", self.address)
+        (self.folder / "project.yaml").write_text(own.replace(PORT, f"control_port: {self.control}"))
+
+    def asked(self, yaml):
+        """Three hospitals make their requests and write their rules."""
+        for site in SITES:
+            home = self.poc.home(site)
+            request = make_request(home, site, self.address)
+            self.poc.write_policy(site, self.address)
+            (self.folder / f"{site}.json").write_bytes(home.request.read_bytes())
+            assert request
+
+    def served(self, yaml):
+        self.poc.start_lead()
+
+    def worked(self, yaml):
+        """The hospitals install their kits and start."""
+        from fedhealth.lead.control import Control
+
+        for site in SITES:
+            install(self.poc.home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
+            self.poc.start_site(site)
+        with Control(self.poc.lead) as control:
+            self.poc.wait(lambda: self.poc.online(control) == len(SITES), "the hospitals")
+
+
+@pytest.fixture(name="lead")
+def lead_(tmp_path):
+    lead = Lead(tmp_path)
+    yield lead
+    lead.poc.stop()
+
+
+def test_the_guide_works_as_written(lead):
+    acts = {
+        "project.yaml": lead.written,
+        "three hospitals send their requests": lead.asked,
+        "the server runs": lead.served,
+        "the hospitals run": lead.worked,
+    }
+    shown = {}
+    for step in steps("lead.md"):
+        if step.mark:
+            acts.pop(step.mark)(step.yaml)
+        else:
+            shown[" ".join(step.words[1:3])] = lead.command(step.words)
+    assert not acts
+    assert all(site in shown["lead sites"] for site in SITES)
+    assert "Report: file://" in shown["run runtime=deployment"]
+    assert "completed" in shown["lead runs"]
+    assert "ended already" in shown["lead stop"]
+    assert OmegaConf.load(lead.poc.lead.project).lead == lead.address
