@@ -87,6 +87,17 @@ def run(context: typer.Context) -> None:
     run_hydra(context.args)
 
 
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run directories, or the folder of a sweep.")],
+    to: Annotated[Path | None, typer.Option(help="Where the page and the CSV go.")] = None,
+) -> None:
+    """Several runs in one table: how good, how private, how much traffic, and which of them no other beats."""
+    from fedhealth.cli.compare import run_compare
+
+    run_compare(folders, to)
+
+
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
 def audit(
     context: typer.Context,

@@ -194,3 +194,4 @@ class Config:
     runtime: Any = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    sweep: Any = None

@@ -127,6 +127,8 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
     data, training, model = plain["data"], plain["training"], plain["model"]
     if (training["local_steps"] is None) == (training["local_epochs"] is None):
         yield "training: give exactly one of local_steps and local_epochs."
+    if plain["sweep"] is not None:
+        yield "sweep: a search is no run; start it without --multirun, and alone."
     if not data["sites"]:
         yield "data.sites: must name at least one site."
     if data["public"]["root"] and "public" in data["sites"]:
