@@ -9,7 +9,9 @@ import time
 
 import pytest
 
+from fedhealth.config.compose import compose
 from fedhealth.rundir import RunDir
+from fedhealth.sweep.job import work_on
 
 
 def states(folder):
@@ -49,13 +51,12 @@ def test_a_sweep_goes_on_from_its_own_directory_only(fedhealth, tiny_words, good
     assert "Go on with it from that directory." in said
 
 
-def test_a_directory_with_other_runs_is_refused(fedhealth, tiny_words, good_hospitals, tmp_path):
-    words = [*tiny_words(good_hospitals), "strategy.rounds=1", "hydra.sweep.dir=sweep"]
-    assert fedhealth("run", "--multirun", *words, "seed=1,")[0] in (0, 2)
-    assert fedhealth("run", "--multirun", *words, "seed=1,2")[0] == 0
-    code, said = fedhealth("run", "--multirun", *words, "seed=3,2")
-    assert code == 0 or "holds another run" in said
-    assert "holds another run than" in said
+def test_a_directory_with_another_run_is_refused(tiny_words, good_hospitals, tmp_path):
+    words, run = [*tiny_words(good_hospitals), "strategy.rounds=1"], RunDir(tmp_path / "run")
+    run.begin({"digest": "of something else"})
+    ended = work_on(compose(words), words, run)
+    assert ended.state == "failed"
+    assert "holds another run than" in ended.problem
 
 
 @pytest.mark.slow
