@@ -20,6 +20,7 @@ from fedhealth.lead.jobs import job_of
 from fedhealth.models.multimodal import build_model
 from fedhealth.rundir import RunDir, logged_to, write_atomic, write_json
 from fedhealth.training import heterogeneity
+from fedhealth.training.bounds import largest_errors
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
@@ -117,6 +118,7 @@ def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, 
             "studies": int(summed.positives[0].sum() + summed.negatives[0].sum()),
             "positives": summed.positives.sum(axis=1).tolist(),
             **{name: value.as_dict() for name, value in score_counts(summed, resamples, seed).items()},
+            "error": {name: round(error, 7) for name, error in largest_errors(summed).items()},
         }
         for split, summed in counts.items()
     }

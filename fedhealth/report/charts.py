@@ -110,6 +110,27 @@ def roc(tables: Mapping[str, ScoreTable]) -> Figure:
     return figure
 
 
+def precision_recall(tables: Mapping[str, ScoreTable]) -> Figure:
+    """Draw one precision-recall curve per class, as steps; a dotted line is the class's prevalence."""
+    figure = blank(320)
+    axes = figure.add_subplot(
+        aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="recall", ylabel="precision"
+    )
+    axes.grid()
+    single = len(tables) == 1
+    for index, (name, table) in enumerate(tables.items()):
+        colour = ACCENT if single else PALETTE[index % len(PALETTE)]
+        hits = np.cumsum(table.positives[::-1])
+        called = hits + np.cumsum(table.negatives[::-1])
+        used = called > 0
+        recall, precision = hits[used] / hits[-1], hits[used] / called[used]
+        axes.plot(recall, precision, color=colour, linewidth=2 if single else 1.4, label=short(name))
+        axes.axhline(hits[-1] / called[-1], color=colour, linewidth=1, dashes=(1, 3))
+    if not single and len(tables) <= _TOLD_APART:
+        axes.legend(loc="lower left")
+    return figure
+
+
 def calibration(table: ScoreTable) -> Figure:
     """Draw observed frequency against stated probability in equal-width bins, with 95 % Wilson intervals."""
     figure = blank(320)

@@ -123,7 +123,7 @@ def _training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _split(entry: Mapping[str, Any]) -> Split:
-    return Split(int(entry.get("studies", 0)), _metrics(entry))
+    return Split(int(entry.get("studies", 0)), _metrics(entry), dict(entry.get("error", {})))
 
 
 def _metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,10 +84,18 @@ class Site:
 
 @dataclass(frozen=True)
 class Split:
-    """The final model on a split of all sites: labelled studies, and every metric with its interval."""
+    """The final model on a split of all sites.
+
+    Attributes:
+        studies: that are labelled.
+        metrics: with their intervals.
+        errors: by metric, how far a value from summed histograms can be off; empty where unknown.
+
+    """
 
     studies: int
     metrics: Mapping[str, Estimate]
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ class Run:
         found = self.evaluation.get("test")
         if found is None or not found.studies:
             return None
-        return Split(found.studies, self.comparison.federated) if self.comparison else found
+        return replace(found, metrics=self.comparison.federated) if self.comparison else found
 
     @property
     def rounds_done(self) -> int:

@@ -57,7 +57,7 @@ def test_it_fits(folder, width):
     assert seen["client"] == width
     assert seen["scroll"] == width
     assert seen["wide"] == []
-    assert seen["drawn"] == 9
+    assert seen["drawn"] == 10
 
 
 def test_dark_is_dark(folder):

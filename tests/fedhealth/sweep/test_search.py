@@ -14,15 +14,12 @@ from fedhealth.sweep.search import Search
 class Scripted:
     """Stands in for a trial's process: plays a run whose validation score after each round is known."""
 
-    started = []
-
     def __init__(self, target, args):
         words, folder, _ = args
         self.run, self.words, self.pid, self.exitcode = RunDir(module.Path(folder)), words, None, 0
         self.number, self.alive = 0, True
 
     def start(self):
-        Scripted.started.append(self.words)
         if "state" not in self.run.about:
             self.run.begin({"digest": "x"})
 
@@ -49,7 +46,6 @@ class Scripted:
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
-    Scripted.started = []
     monkeypatch.setattr(module, "get_context", lambda kind: type("Context", (), {"Process": Scripted}))
     monkeypatch.setattr(module, "_interrupt", lambda process: process.stop())
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0)
