@@ -31,6 +31,7 @@ from fedhealth.site.gate import Outgoing, acceptance_form
 from fedhealth.site.reasons import DIFFERS, SMALL, told
 from fedhealth.training.expected import statistic_shapes
 from fedhealth.training.features import model_inputs
+from fedhealth.training.groups import count_groups, membership
 from fedhealth.training.heterogeneity import drift, profile
 from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import count, predict
@@ -172,7 +173,7 @@ class Institution:
         own = self.personalization.personal(local)
         # what came is the very same object: the rest is the site's own
         self._memory(directive).keep_own({n: a for n, a in (local.merged | own).items() if a is not incoming.get(n)})
-        statistics = self._scores(local, own, "validation", "test")
+        statistics = self._scores(local, own, "validation", "test") | self._groups()
         return ticket.seal({}, self._reported(self.trainer.release(statistics, local.task, local.place)))
 
     def answer(self, directive: Directive, kind: str, content: RecordDict) -> RecordDict:
@@ -197,6 +198,7 @@ class Institution:
     def _reported(self, statistics: Mapping[str, T]) -> dict[str, T]:
         """Return the statistics without those that would show a small group on its own."""
         small = {split for split in SPLITS if self.upload.alone and self._is_small(split)}
+        small |= {"groups"} if "test" in small else set()
         return {name: value for name, value in statistics.items() if name.partition(".")[0] not in small}
 
     def _task(self, directive: Directive) -> Task:
@@ -266,6 +268,16 @@ class Institution:
             counts = count(predict(self.model, self.examples, rows, self._kind), self.config.evaluation.bins)
             found |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
         return found
+
+    def _groups(self) -> dict[str, np.ndarray]:
+        """Count the scores of the model as `_scores` left it, by group of patients."""
+        if self.trainer.private or not self.config.evaluation.subgroups:
+            return {}
+        rows = self.cohort.rows("test")
+        scored = predict(self.model, self.examples, rows, self._kind)
+        first = rows[np.unique(self.examples.study[rows], return_index=True)[1]]
+        places = {name: of_row[first] for name, of_row in membership(self.cohort, self.config).items()}
+        return count_groups(scored, places, self.config)
 
     def _keep(self, directive: Directive, local: LocalTask) -> None:
         """Keep what is trained here but not part of the sum, and the method's memory, in the site's folder."""

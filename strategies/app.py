@@ -18,8 +18,8 @@ from fedhealth.job import Job, config_of
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.jobs import job_of
 from fedhealth.models.multimodal import build_model
-from fedhealth.rundir import RunDir, logged_to, write_atomic, write_json
-from fedhealth.training import heterogeneity
+from fedhealth.rundir import GROUPS, RunDir, logged_to, write_atomic, write_json
+from fedhealth.training import groups, heterogeneity
 from fedhealth.training.bounds import largest_errors
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
@@ -74,6 +74,8 @@ def serve(grid: Grid, job: Job) -> None:
     write_atomic(folder.path / "model.safetensors", save(unpack(started.arrays)))
     counts = counts_of(strategy.final)
     write_json(folder.path / "evaluation.json", _evaluation(counts, config))
+    if told := groups.judged(strategy.final, config):
+        write_json(folder.path / GROUPS, told)
     np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_histograms(counts))
 
 

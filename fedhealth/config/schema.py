@@ -172,10 +172,16 @@ class ComparisonConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Bins of the score histograms (AUC error below 1/bins) and resamples behind each confidence interval."""
+    """Bins of the score histograms, and resamples behind each confidence interval.
+
+    `subgroups` names columns of `data.tabular` by which test patients are told apart: categorical ones with an empty
+    list, numeric ones with the edges of their bands. A group of fewer than `min_group` is not reported.
+    """
 
     bins: int = 2048
     bootstrap: int = 1000
+    subgroups: dict[str, list[float]] = field(default_factory=dict)
+    min_group: int = 10
 
 
 @dataclass

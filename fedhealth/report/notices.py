@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from fedhealth.report.groups import unequal
 from fedhealth.report.page import Notice
 from fedhealth.report.record import CENTRALISED, Run
 from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalities, verdict
@@ -122,6 +123,13 @@ def dominating_site(run: Run) -> Iterator[Notice]:
             yield Notice(f"{site} dominates", text)
 
 
+def unequal_groups(run: Run) -> Iterator[Notice]:
+    """Say which groups of patients the model serves worse."""
+    for each in run.groupings:
+        if verdict(each.gap) is Verdict.better:
+            yield Notice(f"Patients differ by {each.variable} in how well the model works", unequal(each))
+
+
 def missed_rounds(run: Run) -> Iterator[Notice]:
     """Say who did not contribute."""
     for site in run.sites:
@@ -188,6 +196,7 @@ RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
     against_centralised,
     modalities_without_gain,
     dominating_site,
+    unequal_groups,
     missed_rounds,
     data_warnings,
     untested_sites,

@@ -107,6 +107,24 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The final model on one group of test patients: studies (None where too few to say), and metrics if large."""
+
+    name: str
+    studies: int | None
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A variable that patients are grouped by, and the AUROC of its best group less that of its worst."""
+
+    variable: str
+    groups: tuple[Group, ...]
+    gap: Estimate
+
+
+@dataclass(frozen=True)
 class Gain:
     """What an alternative reaches, and what federating gains over it (paired)."""
 
@@ -151,6 +169,7 @@ class Run:
     spending: tuple[Spending, ...] = ()
     audit: tuple[str, ...] = ()
     profile: Mapping[str, Bins] = field(default_factory=dict)
+    groupings: tuple[Grouping, ...] = ()
 
     def setting(self, path: str, default: Any = None) -> Any:
         """Return the configuration's value at a dotted path."""

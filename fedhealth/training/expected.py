@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedhealth.config.schema import Config
 from fedhealth.models.multimodal import MODALITIES, output_width
-from fedhealth.training import heterogeneity
+from fedhealth.training import groups, heterogeneity
 from fedhealth.wire import EVALUATE, TRAIN
 
 SIDES = ("positives", "negatives")
@@ -24,4 +24,5 @@ def statistic_shapes(config: Config) -> dict[str, Shapes]:
     }
     differences = heterogeneity.shapes(config.data, modalities_of(config))
     training: Shapes = {"train.examples": (1,), "train.loss": (1,)} | differences
-    return {TRAIN: training | scored["validation"], EVALUATE: scored["validation"] | scored["test"]}
+    final = scored["validation"] | scored["test"] | groups.shapes(config)
+    return {TRAIN: training | scored["validation"], EVALUATE: final}
