@@ -27,17 +27,25 @@ def run_compare(folders: Sequence[Path], to: Path | None) -> None:
 
     """
     from fedhealth.report.render import render_page
-    from fedhealth.report.several import page_of, summary
+    from fedhealth.report.several import chosen, differences_section, page_of, summary
+    from fedhealth.report.wording import interval
+    from fedhealth.sweep.paired import differences
     from fedhealth.sweep.table import as_csv, entries
 
     found = entries(folders)
-    console = Console()
+    console, best = Console(), chosen(found)
+    gains = differences(best, [entry for entry in found if entry is not best]) if best else []
     console.print(_table(found))
     console.print(summary(found), highlight=False, markup=False, soft_wrap=True)
+    for each in gains:
+        paired = "" if each.paired else " (not paired)"
+        line = f"  over {each.other.label} it gains {interval(each.gain, sign=True)}{paired}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    further = [shown for shown in [differences_section(best, gains) if best else None] if shown]
     place = to or (folders[0] if len(folders) == 1 else Path())
     place.mkdir(parents=True, exist_ok=True)
     write_atomic(place / TABLE, as_csv(found).encode())
-    write_atomic(place / PAGE, render_page(lambda: page_of(found)).encode())
+    write_atomic(place / PAGE, render_page(lambda: page_of(found, further)).encode())
     console.print(f"Page: {(place / PAGE).resolve().as_uri()}", soft_wrap=True)
 
 

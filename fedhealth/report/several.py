@@ -9,13 +9,20 @@ from fedhealth.report import charts
 from fedhealth.report.charts import Point, Series
 from fedhealth.report.page import Cell, Chart, Notice, Page, Section, Table
 from fedhealth.report.summary import METRIC
+from fedhealth.report.verdict import Verdict, verdict
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
+from fedhealth.sweep.paired import Difference
 from fedhealth.sweep.table import Entry, pareto
 
 _NAME = METRIC_NAMES[METRIC]
 _CHOSEN = (
     f"Runs are compared by their {_NAME} on validation rows; the test {_NAME} of the chosen one is what to report. "
     "The best of many runs looks better than it is: its validation score was picked for being high."
+)
+_PAIRED = (
+    "The chosen run has the highest validation score. Gains are resampled over the same test patients for both runs, "
+    "so that an interval can exclude zero although the two runs' own intervals overlap; where a row says not paired, "
+    "only sums over hospitals were at hand. There is no correction for the number of comparisons."
 )
 
 _COSTS: tuple[tuple[str, str, Callable[[Entry], float]], ...] = (
@@ -37,13 +44,17 @@ def page_of(found: Sequence[Entry], sections: Sequence[Section] = ()) -> Page:
     )
 
 
+def chosen(found: Sequence[Entry]) -> Entry | None:
+    """Return the run with the highest validation score; None where none has one."""
+    return max(pareto(found), key=lambda entry: entry.validation.value, default=None)
+
+
 def summary(found: Sequence[Entry]) -> str:
     """Return what the runs show, in a few sentences."""
     done = [entry for entry in found if entry.state == "completed"]
     said = [f"{counted(len(found), 'run')}, {len(done)} completed."]
     front = pareto(found)
-    if front:
-        best = max(front, key=lambda entry: entry.validation.value)
+    if (best := chosen(found)) is not None:
         said.append(f"The highest validation {_NAME} is {interval(best.validation)}: {best.label}.")
         if not math.isnan(best.test.value):
             said.append(f"Its test {_NAME} is {interval(best.test)}.")
@@ -51,6 +62,25 @@ def summary(found: Sequence[Entry]) -> str:
         if others:
             said.append(f"Less privacy spent or less traffic, at some loss: {listed(others)}.")
     return " ".join(said)
+
+
+def differences_section(best: Entry, found: Sequence[Difference]) -> Section | None:
+    """Show what the chosen run gains over the others on test patients."""
+    if not found:
+        return None
+    rows = tuple(
+        (
+            Cell(each.other.label, "" if each.paired else "not paired"),
+            Cell(number(each.other.test.value), bracket(each.other.test)),
+            Cell(number(each.gain.value, sign=True), bracket(each.gain, sign=True)),
+            Cell(verdict(each.gain).value),
+        )
+        for each in found
+    )
+    better = [each for each in found if verdict(each.gain) is Verdict.better]
+    lead = f"{best.label} is better than {len(better)} of {counted(len(found), 'other run')} beyond chance."
+    head = ("Run", f"Test {_NAME}", "Gain of the chosen run", "")
+    return Section("differences", "Is the chosen run better?", lead, tables=(Table("", head, rows),), notes=(_PAIRED,))
 
 
 def _failures(found: Sequence[Entry]) -> list[Notice]:
