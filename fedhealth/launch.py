@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import load_file
 
 from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, digest, quoted, resolve
@@ -17,7 +18,8 @@ from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
 from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
-from fedhealth.rundir import RunDir, logged_to, write_atomic
+from fedhealth.revision import revision
+from fedhealth.rundir import MODEL, RunDir, logged_to, write_atomic
 from fedhealth.wire import versions
 
 
@@ -35,7 +37,8 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
 
     """
     name = uuid.uuid4().hex[:12]
-    run.begin({"run": name, "versions": versions(), "words": list(words), "config_dir": config_dir})
+    made = {"versions": versions(), "revision": revision()}
+    run.begin({"run": name, **made, "words": list(words), "config_dir": config_dir})
     with run.held(), _logged(run):
         _run(_job(name, config, words, run, config_dir), run)
 
@@ -100,6 +103,8 @@ def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, confi
 
 
 def _run(job: Job, run: RunDir) -> None:
+    from fedhealth.exported.card import CARD, card
+    from fedhealth.exported.model import save_model
     from fedhealth.report.render import render
 
     config = config_of(job)
@@ -107,11 +112,17 @@ def _run(job: Job, run: RunDir) -> None:
     if runtime.local_data:
         _prepare(config, run)
     runtime.launch(job)
+    save_model(_composed(job), load_file(run.path / "model.safetensors"), run.path / MODEL)
     if runtime.local_data:
         from fedhealth.comparison.compare import compare
 
         compare(job, config, run)
+    write_atomic(run.path / MODEL / CARD, card(run.path).encode())
     write_atomic(run.path / "report.html", render(run.path).encode())
+
+
+def _composed(job: Job) -> DictConfig:
+    return compose(job.overrides, Path(job.config_dir) if job.config_dir else None)
 
 
 def _prepare(config: Config, run: RunDir) -> None:

@@ -98,6 +98,24 @@ def compare(
     run_compare(folders, to)
 
 
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported model: the folder `model` of a run.")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A DICOM, JPEG, PNG or TIFF file; may be given twice.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="The text, or @FILE.")] = None,
+    value: Annotated[list[str] | None, typer.Option(help="A clinical variable, such as age=67.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A manifest of many studies instead.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Where the table's scores go; default: the terminal.")] = None,
+    own: Annotated[Path | None, typer.Option(help="A hospital's personal.safetensors: its own model.")] = None,
+) -> None:
+    """Score new studies with an exported model."""
+    from fedhealth.cli.predict import run_predict
+
+    run_predict(model, image or [], note, value or [], table, to, own)
+
+
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
 def audit(
     context: typer.Context,

@@ -70,6 +70,7 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
         ("Started", _readable(run.about.get("started"))),
         ("Finished", _readable(run.about.get("finished"))),
         ("Versions", ", ".join(version.replace("=", "\N{NO-BREAK SPACE}") for version in versions)),
+        ("Source revision", run.about.get("revision")),
         ("Seed", run.setting("seed")),
         ("Configuration digest", run.about.get("digest")),
         ("Asked for with", " ".join(map(str, run.about.get("words", ())))),
