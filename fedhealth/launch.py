@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import load_file
 
 from fedhealth.config.build import instantiate
+from fedhealth.config.cautions import cautions
 from fedhealth.config.compose import compose, digest, quoted, resolve
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate
@@ -108,6 +109,8 @@ def _run(job: Job, run: RunDir) -> None:
     from fedhealth.report.render import render
 
     config = config_of(job)
+    for title, text in cautions(resolve(_composed(job))):
+        run.event("caution", title=title, text=text)
     runtime = instantiate(config.runtime)
     if runtime.local_data:
         _prepare(config, run)

@@ -88,6 +88,14 @@ def run(context: typer.Context) -> None:
 
 
 @app.command()
+def watch(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Follow a run from another terminal; ends with it."""
+    from fedhealth.cli.watch import run_watch
+
+    run_watch(folder)
+
+
+@app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Run directories, or the folder of a sweep.")],
     to: Annotated[Path | None, typer.Option(help="Where the page and the CSV go.")] = None,

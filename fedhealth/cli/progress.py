@@ -63,6 +63,9 @@ class Display:
             self._tasks[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[name], total=total, completed=done)
 
+    def _on_caution(self, event: dict[str, Any]) -> None:
+        self._console.print(f"[yellow]{escape(event['title'])}.[/] {escape(event['text'])}")
+
     def _on_preparing(self, event: dict[str, Any]) -> None:
         self._bar(f"Reading {escape(event['site'])}", event["total"] or None, event["done"])
 
