@@ -180,7 +180,7 @@ class EvaluationConfig:
 
     bins: int = 2048
     bootstrap: int = 1000
-    subgroups: dict[str, list[float]] = field(default_factory=dict)
+    subgroups: dict[str, list[Any]] = field(default_factory=dict)
     min_group: int = 10
 
 

@@ -128,8 +128,6 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
     data, training, model = plain["data"], plain["training"], plain["model"]
     if (training["local_steps"] is None) == (training["local_epochs"] is None):
         yield "training: give exactly one of local_steps and local_epochs."
-    if plain["sweep"] is not None:
-        yield "sweep: a search is no run; start it without --multirun, and alone."
     if not data["sites"]:
         yield "data.sites: must name at least one site."
     if data["public"]["root"] and "public" in data["sites"]:
@@ -155,13 +153,18 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
 
 def _subgroup_faults(plain: dict[str, Any]) -> Iterator[str]:
     columns = plain["data"]["tabular"]
+
+    def ascending(edges: list[Any]) -> bool:
+        numbers = all(type(edge) in (int, float) for edge in edges)  # whole numbers are edges too
+        return bool(edges) and numbers and sorted(set(edges)) == edges
+
     for name, edges in plain["evaluation"]["subgroups"].items():
         where = f"evaluation.subgroups.{name}"
         if name not in columns:
             yield f"{where}: data.tabular has no such column."
         elif columns[name]["kind"] == "categorical" and edges:
             yield f"{where}: the column's levels are its groups; give an empty list."
-        elif columns[name]["kind"] == "numeric" and (not edges or sorted(set(edges)) != edges):
+        elif columns[name]["kind"] == "numeric" and not ascending(edges):
             yield f"{where}: give the ascending edges of its bands, such as [40, 60]."
 
 

@@ -61,6 +61,8 @@ def validation_of(run: RunDir) -> float | None:
 
 
 def _finish(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> str:
+    if config.sweep is not None:
+        raise ConfigError("A search is no run of a sweep.", "Start it without --multirun.")
     about = run.about
     if "digest" not in about:  # nothing, or a run that ended before it was checked
         Path(run.path / "run.json").unlink(missing_ok=True)

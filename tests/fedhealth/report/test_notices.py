@@ -112,4 +112,4 @@ def test_more_traffic_than_training_is_said(run, notices_of):
     run.events = [
         {**event, "sent": 9_000_000} if event["event"] == "site_answered" else event for event in run.default_events()
     ]
-    assert "takes 16\N{NO-BREAK SPACE}s" in notices_of()["More communication than training"]
+    assert "takes 15\N{NO-BREAK SPACE}s" in notices_of()["More communication than training"]

@@ -59,6 +59,11 @@ def test_a_directory_with_another_run_is_refused(tiny_words, good_hospitals, tmp
     assert "holds another run than" in ended.problem
 
 
+def test_a_search_within_a_grid_is_refused(tmp_path):
+    words = ["data.root=x", "sweep=search"]
+    assert "no run of a sweep" in work_on(compose(words), words, RunDir(tmp_path / "run")).problem
+
+
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_in_two_processes(fedhealth, tiny_words, good_hospitals, tmp_path):
     words = [*tiny_words(good_hospitals), "strategy.rounds=1", "hydra.sweep.dir=sweep", "seed=1,2,3,4"]
