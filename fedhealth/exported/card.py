@@ -22,6 +22,7 @@ from fedhealth.rundir import MODEL, read_json
 
 CARD = "README.md"  # what the hub shows
 _HUB_METRICS = {"auroc": "roc_auc", "auprc": "average_precision", "balanced_accuracy": "balanced_accuracy"}
+_OF_THIS_MACHINE = ("Asked for with",)  # its words name folders
 _COUNTS = ("patients", "rows", *MODALITIES)
 
 
@@ -48,7 +49,7 @@ def card(folder: Path) -> str:
         groups=_groups(run),
         elsewhere=len((read_json(folder / MODEL / CONFIG) or {}).get(ELSEWHERE, ())),
         notices=notices(run),
-        facts=facts(run),
+        facts=[(name, value) for name, value in facts(run) if name not in _OF_THIS_MACHINE],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedhealth.report.page import Cell, Section, Table
 from fedhealth.report.record import Group, Grouping, Run
 from fedhealth.report.verdict import Verdict, verdict
-from fedhealth.report.wording import METRIC_NAMES, bracket, interval, listed, number
+from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
 
 _SHOWN = ("auroc", "balanced_accuracy", "calibration_error")
 
@@ -15,7 +15,7 @@ def groups(run: Run) -> Section | None:
     if not run.groupings:
         return None
     head = ("Group", "Studies", *(METRIC_NAMES[name] for name in _SHOWN))
-    tables = tuple(Table(f"By {each.variable}", head, tuple(map(_row, each.groups))) for each in run.groupings)
+    tables = tuple(Table(_caption(run, each), head, tuple(map(_row, each.groups))) for each in run.groupings)
     uneven = [each for each in run.groupings if verdict(each.gap) is Verdict.better]
     lead = " ".join(map(unequal, uneven)) or "No difference in AUROC between groups is shown beyond chance."
     least = run.setting("evaluation.min_group", 10)
@@ -25,6 +25,12 @@ def groups(run: Run) -> Section | None:
         f"than {least} patients in a group reports nothing of that variable.",
     )
     return Section("groups", "Groups of patients", lead, tables=tables, notes=notes)
+
+
+def _caption(run: Run, grouping: Grouping) -> str:
+    """Say how many of the test studies the table is about: hospitals with small groups are not in it."""
+    told = sum(group.studies or 0 for group in grouping.groups)
+    return f"By {grouping.variable}" + (f" ({told} of {counted(run.test.studies, 'test study')})" if run.test else "")
 
 
 def unequal(grouping: Grouping) -> str:
