@@ -29,6 +29,7 @@ from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.site.gate import Outgoing, acceptance_form
 from fedhealth.site.reasons import DIFFERS, SMALL, told
+from fedhealth.training.describe import tables, without_small
 from fedhealth.training.expected import statistic_shapes
 from fedhealth.training.features import model_inputs
 from fedhealth.training.groups import count_groups, membership
@@ -39,6 +40,7 @@ from fedhealth.training.state import State, get_state, set_state, trained_names
 from fedhealth.training.towers import METHOD, SHARED, tower_of, training_rows
 from fedhealth.wire import (
     ACCEPTANCE,
+    DESCRIBE,
     EVALUATE,
     GLOBAL,
     HANDSHAKE,
@@ -147,7 +149,7 @@ class Institution:
 
     def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the incoming model, train, and answer with the update and the statistics."""
-        incoming = self._incoming(directive, content)
+        incoming = self._incoming(directive, TRAIN, content)
         ticket = self.upload.accept(self._seat(directive), TRAIN, directive, incoming, content)
         if (again := ticket.kept()) is not None:
             return again
@@ -165,7 +167,7 @@ class Institution:
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows; keep the site's own model where it has one."""
-        incoming = self._incoming(directive, content)
+        incoming = self._incoming(directive, EVALUATE, content)
         ticket = self.upload.accept(self._seat(directive), EVALUATE, directive, incoming, content)
         if (again := ticket.kept()) is not None:
             return again
@@ -175,6 +177,20 @@ class Institution:
         self._memory(directive).keep_own({n: a for n, a in (local.merged | own).items() if a is not incoming.get(n)})
         statistics = self._scores(local, own, "validation", "test") | self._groups()
         return ticket.seal({}, self._reported(self.trainer.release(statistics, local.task, local.place)))
+
+    def describe(self, directive: Directive, content: RecordDict) -> RecordDict:
+        """Count the patients in public bins; no model is involved."""
+        self._check(directive, DESCRIBE)
+        ticket = self.upload.accept(self._seat(directive), DESCRIBE, directive, {}, content)
+        if (again := ticket.kept()) is not None:
+            return again
+        counts = without_small(tables(self.cohort, self.config), self._least_count)
+        return ticket.seal({}, self.trainer.release(counts, self._task(directive), self._place(directive)))
+
+    @property
+    def _least_count(self) -> int:
+        """The smallest count that may be told where the lead sees each site's own."""
+        return self.config.evaluation.min_group if self.upload.alone and not self.trainer.private else 0
 
     def answer(self, directive: Directive, kind: str, content: RecordDict) -> RecordDict:
         """Answer one of the upload's own messages."""
@@ -217,15 +233,26 @@ class Institution:
     def _seat(self, directive: Directive) -> Seat:
         return Seat(directive.run, self.site.name, self.site.folder, self.site.arrays, self.site.keys, self.digest)
 
-    def _incoming(self, directive: Directive, content: RecordDict) -> State:
+    def _check(self, directive: Directive, kind: str) -> None:
+        """Refuse a task of another run, cohort or purpose.
+
+        Raises:
+            FederationError: it is one.
+
+        """
+        if directive.digest != self.digest or self.site.name not in directive.cohort:
+            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
+        if kind not in statistic_shapes(self.config):
+            raise FederationError("This run has another purpose.", "Restart the run.")
+
+    def _incoming(self, directive: Directive, kind: str, content: RecordDict) -> State:
         """Return the incoming shared arrays.
 
         Raises:
             FederationError: the task belongs to another run, or the arrays to another model.
 
         """
-        if directive.digest != self.digest or self.site.name not in directive.cohort:
-            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
+        self._check(directive, kind)
         incoming = unpack(arrays_in(content, GLOBAL))
         if {name: array.shape for name, array in incoming.items()} != self._shapes:
             raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)

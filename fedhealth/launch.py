@@ -8,19 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import load_file
 
 from fedhealth.config.build import instantiate
 from fedhealth.config.cautions import cautions
 from fedhealth.config.compose import compose, digest, quoted, resolve
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
 from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
 from fedhealth.revision import revision
-from fedhealth.rundir import MODEL, RunDir, logged_to, write_atomic
+from fedhealth.rundir import COUNTS, MODEL, STATISTICS, RunDir, logged_to, write_atomic, write_json
 from fedhealth.wire import versions
 
 
@@ -115,6 +116,9 @@ def _run(job: Job, run: RunDir) -> None:
     if runtime.local_data:
         _prepare(config, run)
     runtime.launch(job)
+    if config.purpose is Purpose.describe:
+        _describe(config, run)
+        return
     save_model(_composed(job), load_file(run.path / "model.safetensors"), run.path / MODEL)
     if runtime.local_data:
         from fedhealth.comparison.compare import compare
@@ -122,6 +126,20 @@ def _run(job: Job, run: RunDir) -> None:
         compare(job, config, run)
     write_atomic(run.path / MODEL / CARD, card(run.path).encode())
     write_atomic(run.path / "report.html", render(run.path).encode())
+
+
+def _describe(config: Config, run: RunDir) -> None:
+    """Turn summed counts into statistics; the raw sums, which hold small counts, are removed."""
+    from fedhealth.report.collect import collect
+    from fedhealth.report.described import lines, page, statistics
+    from fedhealth.report.render import render_page
+
+    with np.load(run.path / COUNTS, allow_pickle=False) as stored:
+        found = statistics({name: stored[name] for name in stored.files}, config)
+    write_json(run.path / STATISTICS, found)
+    (run.path / COUNTS).unlink()
+    run.event("described", lines=lines(found))
+    write_atomic(run.path / "report.html", render_page(lambda: page(found, collect(run.path))).encode())
 
 
 def _composed(job: Job) -> DictConfig:

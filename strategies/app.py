@@ -12,13 +12,13 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
 
 from fedhealth.config.build import instantiate
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.errors import FedhealthError
 from fedhealth.job import Job, config_of
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.jobs import job_of
 from fedhealth.models.multimodal import build_model
-from fedhealth.rundir import GROUPS, RunDir, logged_to, write_atomic, write_json
+from fedhealth.rundir import COUNTS, GROUPS, RunDir, logged_to, write_atomic, write_json
 from fedhealth.training import groups, heterogeneity
 from fedhealth.training.bounds import largest_errors
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
@@ -65,6 +65,10 @@ def serve(grid: Grid, job: Job) -> None:
     config, folder = config_of(job), RunDir(Path(job.folder))
     initial = initial_state(config)
     strategy = compose_strategy(config, job, folder, initial)
+    if config.purpose is Purpose.describe:
+        summed = strategy.describe(grid, config.strategy.round_timeout)
+        np.savez(folder.path / COUNTS, allow_pickle=False, **summed)
+        return
     started = strategy.start(
         grid,
         pack(initial),

@@ -87,6 +87,14 @@ def run(context: typer.Context) -> None:
     run_hydra(context.args)
 
 
+@app.command(context_settings=_PASS_THROUGH)
+def stats(context: typer.Context) -> None:
+    """Describe the hospitals' patients in sums, before anything is trained; takes overrides as `run` does."""
+    from fedhealth.cli.run import run_hydra
+
+    run_hydra([*context.args, "purpose=describe"])
+
+
 @app.command()
 def watch(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Follow a run from another terminal; ends with it."""

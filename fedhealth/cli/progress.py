@@ -121,6 +121,10 @@ class Display:
     def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
         self._console.print(f"  [red]round {event['round']} could not be kept on disk: {escape(event['reason'])}[/]")
 
+    def _on_described(self, event: dict[str, Any]) -> None:
+        for line in event["lines"]:
+            self._console.print(line, markup=False, highlight=False)
+
     def _on_comparing(self, event: dict[str, Any]) -> None:
         self._bar("Comparison", event["total"], event["done"])
 

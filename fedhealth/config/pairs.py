@@ -79,11 +79,22 @@ def _mu_without_losses(plain: Plain) -> bool:
     return plain["personalization"]["mu"] is None and private
 
 
+def _statistics_of_hospitals(plain: Plain) -> bool:
+    return plain["purpose"] == "describe" and _is(plain["privacy"], "fedhealth.training.client.ClientTrainer")
+
+
 def _both(first: Callable[[Plain], bool], second: Callable[[Plain], bool]) -> Callable[[Plain], bool]:
     return lambda plain: first(plain) and second(plain)
 
 
 PAIRS = (
+    Pair(
+        "fedhealth stats",
+        "privacy=client",
+        "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
+        "Use privacy=patient, or privacy=none where the policy allows it",
+        _statistics_of_hospitals,
+    ),
     Pair(
         "personalization=adapters",
         "a model without LoRA",

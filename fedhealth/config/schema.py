@@ -21,6 +21,13 @@ class TaskKind(Enum):
     multilabel = "multilabel"
 
 
+class Purpose(Enum):
+    """What a run is for: a model, or statistics of the patients without any training."""
+
+    train = "train"
+    describe = "describe"
+
+
 class ColumnKind(Enum):
     """How a tabular column is encoded."""
 
@@ -189,6 +196,7 @@ class Config:
     """The whole configuration; `conf/config.yaml` gives each group its default."""
 
     name: str = "run"
+    purpose: Purpose = Purpose.train
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
