@@ -89,13 +89,6 @@ def _both(first: Callable[[Plain], bool], second: Callable[[Plain], bool]) -> Ca
 
 PAIRS = (
     Pair(
-        "fedhealth stats",
-        "privacy=client",
-        "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
-        "Use privacy=patient, or privacy=none where the policy allows it",
-        _statistics_of_hospitals,
-    ),
-    Pair(
         "personalization=adapters",
         "a model without LoRA",
         "there is no adapter to keep at the site",
@@ -143,5 +136,12 @@ PAIRS = (
         "a median, a trimmed mean or Krum needs each site's own update, and the lead sees sums only",
         "Use secagg=off, or bound the norm of each site's update instead",
         _robust_on_sums,
+    ),
+    Pair(
+        "fedhealth stats",
+        "privacy=client",
+        "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
+        "Use privacy=patient, or privacy=none where the policy allows it",
+        _statistics_of_hospitals,
     ),
 )

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedhealth.config.compose import compose
+from fedhealth.config.screen import screen
 from fedhealth.config.validate import validate
 from fedhealth.errors import ConfigError
 from fedhealth.launch import launch
@@ -15,6 +16,8 @@ from fedhealth.privacy.spending import spending
 from fedhealth.report.described import lines, statistics
 from fedhealth.rundir import STATISTICS, RunDir
 from fedhealth.training.describe import PREFIX, noised, quantities, shapes, tables, without_small
+from fedhealth.training.expected import statistic_shapes
+from fedhealth.wire import DESCRIBE
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,13 @@ def test_noise_is_booked_and_drawn_once(tiny_words, good_hospitals, tmp_path):
 def test_whole_hospitals_cannot_be_protected_in_statistics():
     with pytest.raises(ConfigError, match="no bounded sensitivity"):
         validate(compose(["data.root=x", "purpose=describe", "privacy=client"]))
+
+
+def test_a_job_of_one_purpose_answers_no_question_of_the_other():
+    words = ["data.root=x", "purpose=describe"]
+    assert list(statistic_shapes(OmegaConf.to_object(compose(words)))) == [DESCRIBE]
+    assert DESCRIBE not in statistic_shapes(OmegaConf.to_object(compose(words[:1])))
+    assert screen(words[1:]) == []  # a lead may ask for it, the policy decides
 
 
 def test_quantities_have_names_of_their_own(config):
