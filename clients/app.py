@@ -23,7 +23,7 @@ from fedhealth.site.membership import SignedMembership
 from fedhealth.site.policy import REHEARSAL, Policy, load_policy
 from fedhealth.site.signature import Order
 from fedhealth.site.traffic import Traffic
-from fedhealth.wire import ACCEPTANCE, EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK, Directive, failure
+from fedhealth.wire import ACCEPTANCE, DESCRIBE, EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK, Directive, failure
 
 Answer = Callable[[Institution, Directive, RecordDict], RecordDict]
 
@@ -33,6 +33,7 @@ ANSWERS: dict[str, Answer] = {
     HANDSHAKE: lambda institution, directive, content: institution.accept(directive),
     TRAIN: lambda institution, directive, content: institution.fit(directive, content),
     EVALUATE: lambda institution, directive, content: institution.evaluate(directive, content),
+    DESCRIBE: lambda institution, directive, content: institution.describe(directive, content),
     SIGN: lambda institution, directive, content: institution.answer(directive, SIGN, content),
     UNMASK: lambda institution, directive, content: institution.answer(directive, UNMASK, content),
 }

@@ -30,8 +30,10 @@ from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.site.gate import Outgoing, acceptance_form
 from fedhealth.site.reasons import DIFFERS, SMALL, told
+from fedhealth.training.describe import tables, without_small
 from fedhealth.training.expected import statistic_shapes
 from fedhealth.training.features import model_inputs
+from fedhealth.training.groups import count_groups, membership
 from fedhealth.training.heterogeneity import drift, profile
 from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, device_of, use_threads
 from fedhealth.training.predictions import count, predict
@@ -39,6 +41,7 @@ from fedhealth.training.state import State, get_state, set_state, trained_names
 from fedhealth.training.towers import METHOD, SHARED, tower_of, training_rows
 from fedhealth.wire import (
     ACCEPTANCE,
+    DESCRIBE,
     EVALUATE,
     GLOBAL,
     HANDSHAKE,
@@ -145,7 +148,7 @@ class Institution:
 
     def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the incoming model, train, and answer with the update and the statistics."""
-        incoming = self._incoming(directive, content)
+        incoming = self._incoming(directive, TRAIN, content)
         ticket = self.upload.accept(self._seat(directive), TRAIN, directive, incoming, content)
         if (again := ticket.kept()) is not None:
             return again
@@ -163,7 +166,7 @@ class Institution:
 
     def evaluate(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the final model on validation and test rows; keep the site's own model where it has one."""
-        incoming = self._incoming(directive, content)
+        incoming = self._incoming(directive, EVALUATE, content)
         ticket = self.upload.accept(self._seat(directive), EVALUATE, directive, incoming, content)
         if (again := ticket.kept()) is not None:
             return again
@@ -171,8 +174,22 @@ class Institution:
         own = self.personalization.personal(local)
         # what came is the very same object: the rest is the site's own
         self._memory(directive).keep_own({n: a for n, a in (local.merged | own).items() if a is not incoming.get(n)})
-        statistics = self._scores(local, own, "validation", "test")
+        statistics = self._scores(local, own, "validation", "test") | self._groups()
         return ticket.seal({}, self._reported(self.trainer.release(statistics, local.task, local.place)))
+
+    def describe(self, directive: Directive, content: RecordDict) -> RecordDict:
+        """Count the patients in public bins; no model is involved."""
+        self._check(directive, DESCRIBE)
+        ticket = self.upload.accept(self._seat(directive), DESCRIBE, directive, {}, content)
+        if (again := ticket.kept()) is not None:
+            return again
+        counts = without_small(tables(self.cohort, self.config), self._least_count)
+        return ticket.seal({}, self.trainer.release(counts, self._task(directive), self._place(directive)))
+
+    @property
+    def _least_count(self) -> int:
+        """The smallest count that may be told where the lead sees each site's own."""
+        return self.config.evaluation.min_group if self.upload.alone and not self.trainer.private else 0
 
     def answer(self, directive: Directive, kind: str, content: RecordDict) -> RecordDict:
         """Answer one of the upload's own messages."""
@@ -196,6 +213,7 @@ class Institution:
     def _reported(self, statistics: Mapping[str, T]) -> dict[str, T]:
         """Return the statistics without those that would show a small group on its own."""
         small = {split for split in SPLITS if self.upload.alone and self._is_small(split)}
+        small |= {"groups"} if "test" in small else set()
         return {name: value for name, value in statistics.items() if name.partition(".")[0] not in small}
 
     def _task(self, directive: Directive) -> Task:
@@ -214,15 +232,26 @@ class Institution:
     def _seat(self, directive: Directive) -> Seat:
         return Seat(directive.run, self.site.name, self.site.folder, self.site.arrays, self.site.keys, self.digest)
 
-    def _incoming(self, directive: Directive, content: RecordDict) -> State:
+    def _check(self, directive: Directive, kind: str) -> None:
+        """Refuse a task of another run, cohort or purpose.
+
+        Raises:
+            FederationError: it is one.
+
+        """
+        if directive.digest != self.digest or self.site.name not in directive.cohort:
+            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
+        if kind not in statistic_shapes(self.config):
+            raise FederationError("This run has another purpose.", "Restart the run.")
+
+    def _incoming(self, directive: Directive, kind: str, content: RecordDict) -> State:
         """Return the incoming shared arrays.
 
         Raises:
             FederationError: the task belongs to another run, or the arrays to another model.
 
         """
-        if directive.digest != self.digest or self.site.name not in directive.cohort:
-            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
+        self._check(directive, kind)
         incoming = unpack(arrays_in(content, GLOBAL))
         if {name: array.shape for name, array in incoming.items()} != self._shapes:
             raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
@@ -265,6 +294,16 @@ class Institution:
             counts = count(predict(self.model, self.examples, rows, self._kind), self.config.evaluation.bins)
             found |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
         return found
+
+    def _groups(self) -> dict[str, np.ndarray]:
+        """Count the scores of the model as `_scores` left it, by group of patients."""
+        if self.trainer.private or not self.config.evaluation.subgroups:
+            return {}
+        rows = self.cohort.rows("test")
+        scored = predict(self.model, self.examples, rows, self._kind)
+        first = rows[np.unique(self.examples.study[rows], return_index=True)[1]]
+        places = {name: of_row[first] for name, of_row in membership(self.cohort, self.config).items()}
+        return count_groups(scored, places, self.config)
 
     def _keep(self, directive: Directive, local: LocalTask) -> None:
         """Keep what is trained here but not part of the sum, and the method's memory, in the site's folder."""

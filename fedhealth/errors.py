@@ -73,6 +73,12 @@ class NotReadyError(FedhealthError):
     exit_code = 9
 
 
+class SweepError(FedhealthError):
+    """Some runs of a sweep did not complete; the others did."""
+
+    exit_code = 10
+
+
 KINDS: tuple[type[FedhealthError], ...] = (
     ConfigError,
     DataError,

@@ -8,16 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import load_file
 
 from fedhealth.config.build import instantiate
+from fedhealth.config.cautions import cautions
 from fedhealth.config.compose import compose, digest, quoted, resolve
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
 from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
-from fedhealth.rundir import RunDir, logged_to, write_atomic
+from fedhealth.revision import revision
+from fedhealth.rundir import COUNTS, MODEL, STATISTICS, RunDir, logged_to, write_atomic, write_json
 from fedhealth.wire import versions
 
 
@@ -35,7 +39,8 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
 
     """
     name = uuid.uuid4().hex[:12]
-    run.begin({"run": name, "versions": versions(), "words": list(words), "config_dir": config_dir})
+    made = {"versions": versions(), "revision": revision()}
+    run.begin({"run": name, **made, "words": list(words), "config_dir": config_dir})
     with run.held(), _logged(run):
         _run(_job(name, config, words, run, config_dir), run)
 
@@ -100,18 +105,45 @@ def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, confi
 
 
 def _run(job: Job, run: RunDir) -> None:
+    from fedhealth.exported.card import CARD, card
+    from fedhealth.exported.model import save_model
     from fedhealth.report.render import render
 
     config = config_of(job)
+    for title, text in cautions(resolve(_composed(job))):
+        run.event("caution", title=title, text=text)
     runtime = instantiate(config.runtime)
     if runtime.local_data:
         _prepare(config, run)
     runtime.launch(job)
+    if config.purpose is Purpose.describe:
+        _describe(config, run)
+        return
+    save_model(_composed(job), load_file(run.path / "model.safetensors"), run.path / MODEL)
     if runtime.local_data:
         from fedhealth.comparison.compare import compare
 
         compare(job, config, run)
+    write_atomic(run.path / MODEL / CARD, card(run.path).encode())
     write_atomic(run.path / "report.html", render(run.path).encode())
+
+
+def _describe(config: Config, run: RunDir) -> None:
+    """Turn summed counts into statistics; the raw sums, which hold small counts, are removed."""
+    from fedhealth.report.collect import collect
+    from fedhealth.report.described import lines, page, statistics
+    from fedhealth.report.render import render_page
+
+    with np.load(run.path / COUNTS, allow_pickle=False) as stored:
+        found = statistics({name: stored[name] for name in stored.files}, config)
+    write_json(run.path / STATISTICS, found)
+    (run.path / COUNTS).unlink()
+    run.event("described", lines=lines(found))
+    write_atomic(run.path / "report.html", render_page(lambda: page(found, collect(run.path))).encode())
+
+
+def _composed(job: Job) -> DictConfig:
+    return compose(job.overrides, Path(job.config_dir) if job.config_dir else None)
 
 
 def _prepare(config: Config, run: RunDir) -> None:

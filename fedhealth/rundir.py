@@ -18,6 +18,11 @@ from fedhealth.errors import ConfigError, FedhealthError
 
 PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share, a method's memory
 PERSONAL = "personal.safetensors"  # beside it: the arrays in which its own final model differs from the shared one
+PREDICTIONS = "predictions.npz"  # beside it: the final model's scores of its test studies
+MODEL = "model"  # in a run directory: the exported model's folder
+GROUPS = "groups.json"  # in a run directory: the final model's scores by group of patients
+STATISTICS = "statistics.json"  # in the directory of a description: what the counts say, small ones left out
+COUNTS = "counts.npz"  # in the directory of a description: summed counts by table
 AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
 
 

@@ -24,6 +24,7 @@ SAME_RELEASE = "Use the same fedhealth release everywhere."
 HANDSHAKE = "query.handshake"
 TRAIN = "train.fit"
 EVALUATE = "evaluate.score"
+DESCRIBE = "query.describe"  # statistics of the patients; no model is involved
 SIGN = "query.sign"  # secure aggregation: sign the list of survivors
 UNMASK = "query.unmask"  # secure aggregation: open the shares of the survivors' masks
 

@@ -13,14 +13,15 @@ from safetensors.numpy import save
 
 from fedhealth.arrays import plain, unpack
 from fedhealth.config.build import instantiate
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.errors import FedhealthError
 from fedhealth.job import Job, config_of
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.jobs import job_of
 from fedhealth.models.multimodal import build_model
-from fedhealth.rundir import RunDir, logged_to, write_atomic, write_json
-from fedhealth.training import heterogeneity
+from fedhealth.rundir import COUNTS, GROUPS, RunDir, logged_to, write_atomic, write_json
+from fedhealth.training import groups, heterogeneity
+from fedhealth.training.bounds import largest_errors
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
@@ -64,6 +65,10 @@ def serve(grid: Grid, job: Job) -> None:
     config, folder = config_of(job), RunDir(Path(job.folder))
     initial = initial_state(config)
     strategy = compose_strategy(config, job, folder, initial)
+    if config.purpose is Purpose.describe:
+        summed = strategy.describe(grid, config.strategy.round_timeout)
+        np.savez(folder.path / COUNTS, allow_pickle=False, **summed)
+        return
     started = strategy.start(
         grid,
         plain(initial),
@@ -73,6 +78,8 @@ def serve(grid: Grid, job: Job) -> None:
     write_atomic(folder.path / "model.safetensors", save(unpack(started.arrays)))
     counts = counts_of(strategy.final)
     write_json(folder.path / "evaluation.json", _evaluation(counts, config))
+    if told := groups.judged(strategy.final, config):
+        write_json(folder.path / GROUPS, told)
     np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_histograms(counts))
 
 
@@ -117,6 +124,7 @@ def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, 
             "studies": int(summed.positives[0].sum() + summed.negatives[0].sum()),
             "positives": summed.positives.sum(axis=1).tolist(),
             **{name: value.as_dict() for name, value in score_counts(summed, resamples, seed).items()},
+            "error": {name: round(error, 7) for name, error in largest_errors(summed).items()},
         }
         for split, summed in counts.items()
     }

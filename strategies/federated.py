@@ -20,7 +20,7 @@ from fedhealth.errors import FederationError
 from fedhealth.training.heterogeneity import Table, divergence
 from fedhealth.training.state import State
 from fedhealth.training.towers import METHOD, tower_of
-from fedhealth.wire import EVALUATE, TRAIN
+from fedhealth.wire import DESCRIBE, EVALUATE, TRAIN
 from strategies.aggregation.contract import Aggregate, Aggregation, Shapes
 from strategies.checkpoint import Checkpoints, Snapshot
 from strategies.cohort import Cohort
@@ -122,6 +122,18 @@ class FederatedStrategy(Strategy):
         result.evaluate_metrics_clientapp[num_rounds] = metrics(self.final)
         result.arrays = plain(_model(state.arrays))
         return result
+
+    def describe(self, grid: Grid, timeout: float) -> dict[str, np.ndarray]:
+        """Return the sums of what the sites tell of their patients; nothing is trained.
+
+        Raises:
+            FederationError: too few sites accepted or answered.
+
+        """
+        self.session.join(grid, timeout)
+        self.event("describing", sites=sorted(self.session.members.nodes))
+        question = Question(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE])
+        return self.session.ask(grid, question, timeout).statistics
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -16,7 +16,7 @@ from fedhealth.errors import SecureAggregationError
 from fedhealth.rundir import write_atomic
 from fedhealth.site.gate import ArraysForm, Outgoing, Shapes
 from fedhealth.training.state import State
-from fedhealth.wire import EVALUATE, STATISTICS, TRAIN, UPDATE, Directive
+from fedhealth.wire import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE, Directive
 
 _ANSWER = "answer.safetensors"
 
@@ -91,7 +91,7 @@ class PlainUpload:
     def outgoing(self, seat: Seat, kind: str, update: Shapes, statistics: Shapes) -> Outgoing:
         """Return the update and the statistics, as they are."""
         forms: dict[str, ArraysForm] = {}
-        if kind in (TRAIN, EVALUATE):
+        if kind in (TRAIN, EVALUATE, DESCRIBE):
             forms[STATISTICS] = ArraysForm(statistics, "<i8")
         if kind == TRAIN:
             forms[UPDATE] = ArraysForm(update, "<f4")

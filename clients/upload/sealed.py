@@ -30,6 +30,7 @@ from fedhealth.site.identity import load_identity, load_roster, secrets_folder
 from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED, tower_of
 from fedhealth.wire import (
+    DESCRIBE,
     EVALUATE,
     HANDSHAKE,
     SEALED,
@@ -48,6 +49,7 @@ _ANSWERS: dict[str, tuple[str, Callable[[bytes, str], Announcement | Head | Endo
     HANDSHAKE: ("announcement", Announcement.from_bytes),
     TRAIN: ("head", Head.from_bytes),
     EVALUATE: ("head", Head.from_bytes),
+    DESCRIBE: ("head", Head.from_bytes),
     SIGN: ("answer", Endorsement.from_bytes),
     UNMASK: ("answer", Answer.from_bytes),
 }
@@ -165,7 +167,7 @@ class SealedUpload:
                 return False
 
         forms: dict[str, ArraysForm | WordsForm] = {SECAGG: WordsForm({key: genuine})}
-        if kind in (TRAIN, EVALUATE):
+        if kind in (TRAIN, EVALUATE, DESCRIBE):
             forms[SEALED] = ArraysForm({name: (size,) for name, size in sizes.items()}, "|u1")
         return forms
 

@@ -100,6 +100,51 @@ def run(context: typer.Context) -> None:
     run_hydra(context.args)
 
 
+@app.command(context_settings=_PASS_THROUGH)
+def stats(context: typer.Context) -> None:
+    """Describe the hospitals' patients in sums, before anything is trained; takes overrides as `run` does."""
+    from fedhealth.cli.run import run_hydra
+
+    run_hydra([*context.args, "purpose=describe"])
+
+
+@app.command()
+def watch(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Follow a run from another terminal; ends with it."""
+    from fedhealth.cli.watch import run_watch
+
+    run_watch(folder)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run directories, or the folder of a sweep.")],
+    to: Annotated[Path | None, typer.Option(help="Where the page and the CSV go.")] = None,
+) -> None:
+    """Several runs in one table: how good, how private, how much traffic, and which of them no other beats."""
+    from fedhealth.cli.compare import run_compare
+
+    run_compare(folders, to)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported model: the folder `model` of a run.")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A DICOM, JPEG, PNG or TIFF file; may be given twice.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="The text, or @FILE.")] = None,
+    value: Annotated[list[str] | None, typer.Option(help="A clinical variable, such as age=67.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A manifest of many studies instead.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Where the table's scores go; default: the terminal.")] = None,
+    own: Annotated[Path | None, typer.Option(help="A hospital's personal.safetensors: its own model.")] = None,
+) -> None:
+    """Score new studies with an exported model."""
+    from fedhealth.cli.predict import run_predict
+
+    run_predict(model, image or [], note, value or [], table, to, own)
+
+
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
 def audit(
     context: typer.Context,

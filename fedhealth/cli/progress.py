@@ -63,6 +63,9 @@ class Display:
             self._tasks[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[name], total=total, completed=done)
 
+    def _on_caution(self, event: dict[str, Any]) -> None:
+        self._console.print(f"[yellow]{escape(event['title'])}.[/] {escape(event['text'])}")
+
     def _on_preparing(self, event: dict[str, Any]) -> None:
         self._bar(f"Reading {escape(event['site'])}", event["total"] or None, event["done"])
 
@@ -117,6 +120,10 @@ class Display:
 
     def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
         self._console.print(f"  [red]round {event['round']} could not be kept on disk: {escape(event['reason'])}[/]")
+
+    def _on_described(self, event: dict[str, Any]) -> None:
+        for line in event["lines"]:
+            self._console.print(line, markup=False, highlight=False)
 
     def _on_comparing(self, event: dict[str, Any]) -> None:
         self._bar("Comparison", event["total"], event["done"])

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from fedhealth.cli import sweep
 from fedhealth.cli.progress import Display
 from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
 from fedhealth.errors import ConfigError, FedhealthError
@@ -37,11 +39,17 @@ def run_hydra(words: list[str]) -> None:
 
     Raises:
         FedhealthError: any fault of configuration, data, model or federation.
+        SweepError: some of many runs did not complete.
 
     """
     if named := [word.removeprefix("resume=") for word in words if word.startswith("resume=")]:
-        _resume(words, Path(named[0]))
-        return
+        folder = Path(named[0])
+        if not (folder / sweep.PLAN).is_file():
+            _resume(words, folder)
+            return
+        _alone(words, folder)
+        words = sweep.words_of(folder)
+    words, folder = sweep.folder_of(words)
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we say what they mean
     sys.argv = ["fedhealth run", *flags_first(words)]
@@ -52,16 +60,26 @@ def run_hydra(words: list[str]) -> None:
         raise stop.fault from None
     except FAULTS as fault:
         raise explain(fault) from fault
+    if (folder / sweep.PLAN).is_file():
+        sweep.conclude(folder)
 
 
 def _resume(words: list[str], folder: Path) -> None:
-    """Go on with the run in `folder`, under the configuration it was started with."""
+    """Go on with the run or the search in `folder`, under the configuration it was started with."""
+    _alone(words, folder)
+    if (folder / sweep.SEARCH).is_file():
+        sweep.resume_search(folder)
+    else:
+        _shown(RunDir(folder), resume)
+
+
+def _alone(words: list[str], folder: Path) -> None:
+    """Refuse words beside `resume=`."""
     if len(words) > 1:
         raise ConfigError(
             "A run goes on with the configuration it was started with.",
             f"Use `fedhealth run resume={folder}` alone, or start a new run.",
         )
-    _shown(RunDir(folder), resume)
 
 
 def flags_first(words: list[str]) -> list[str]:
@@ -104,10 +122,14 @@ def run_words(words: list[str], folder: Path) -> None:
 def _job(config: DictConfig) -> None:
     """Run one composed configuration in the directory that Hydra made for it."""
     settings = HydraConfig.get()
+    if settings.mode is RunMode.MULTIRUN:
+        sweep.run_job(config)
+        return
     own = settings.runtime.config_sources
     extra = next((source.path for source in own if source.provider == "command-line"), "")
+    work = sweep.run_search if config.sweep else _run
     try:
-        _run(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
+        work(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
     except FedhealthError as fault:
         raise _Stop(fault) from fault
 

@@ -27,7 +27,7 @@ from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.data.pool import pool_examples
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.rundir import PERSONAL, RunDir, write_json
+from fedhealth.rundir import PERSONAL, PREDICTIONS, RunDir, write_json
 from fedhealth.training.features import model_inputs
 from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of, use_threads
 from fedhealth.training.metrics import Estimate, estimate
@@ -93,6 +93,8 @@ def compare(job: Job, config: Config, run: RunDir) -> None:
     bench = Bench.of(config)
     set_state(bench.model, load_file(run.path / "model.safetensors"))
     predictions: dict[str, BySite] = {FEDERATED: bench.test(run)}
+    for site, own in predictions[FEDERATED].items():
+        np.savez(run.site(site) / PREDICTIONS, allow_pickle=False, **vars(own))
     todo = [*_alternatives(config), *_modalities(config)]
     for done, (name, scored) in enumerate(_trained(todo, job, config.comparison.workers)):
         run.event("comparing", name=name, done=done + 1, total=len(todo))

@@ -35,6 +35,7 @@ LOCAL_KEYS = (
     "name",
     "runtime",
     "comparison",
+    "sweep",
     "data.root",
     "data.manifest",
     "data.cache",

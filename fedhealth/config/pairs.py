@@ -79,6 +79,10 @@ def _mu_without_losses(plain: Plain) -> bool:
     return plain["personalization"]["mu"] is None and private
 
 
+def _statistics_of_hospitals(plain: Plain) -> bool:
+    return plain["purpose"] == "describe" and _is(plain["privacy"], "fedhealth.training.client.ClientTrainer")
+
+
 def _both(first: Callable[[Plain], bool], second: Callable[[Plain], bool]) -> Callable[[Plain], bool]:
     return lambda plain: first(plain) and second(plain)
 
@@ -132,5 +136,12 @@ PAIRS = (
         "a median, a trimmed mean or Krum needs each site's own update, and the lead sees sums only",
         "Use secagg=off, or bound the norm of each site's update instead",
         _robust_on_sums,
+    ),
+    Pair(
+        "fedhealth stats",
+        "privacy=client",
+        "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
+        "Use privacy=patient, or privacy=none where the policy allows it",
+        _statistics_of_hospitals,
     ),
 )

@@ -21,6 +21,13 @@ class TaskKind(Enum):
     multilabel = "multilabel"
 
 
+class Purpose(Enum):
+    """What a run is for: a model, or statistics of the patients without any training."""
+
+    train = "train"
+    describe = "describe"
+
+
 class ColumnKind(Enum):
     """How a tabular column is encoded."""
 
@@ -172,10 +179,16 @@ class ComparisonConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Bins of the score histograms (AUC error below 1/bins) and resamples behind each confidence interval."""
+    """Bins of the score histograms, and resamples behind each confidence interval.
+
+    `subgroups` names columns of `data.tabular` by which test patients are told apart: categorical ones with an empty
+    list, numeric ones with the edges of their bands. A group of fewer than `min_group` is not reported.
+    """
 
     bins: int = 2048
     bootstrap: int = 1000
+    subgroups: dict[str, list[Any]] = field(default_factory=dict)
+    min_group: int = 10
 
 
 @dataclass
@@ -183,6 +196,7 @@ class Config:
     """The whole configuration; `conf/config.yaml` gives each group its default."""
 
     name: str = "run"
+    purpose: Purpose = Purpose.train
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -194,3 +208,4 @@ class Config:
     runtime: Any = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    sweep: Any = None

@@ -94,6 +94,7 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         "data.image.size": data["image"]["size"],
         "model.dim": plain["model"]["dim"],
         "evaluation.bins": plain["evaluation"]["bins"],
+        "evaluation.min_group": plain["evaluation"]["min_group"],
         "evaluation.bootstrap": plain["evaluation"]["bootstrap"],
     }
     for key in ("local_steps", "local_epochs"):
@@ -147,6 +148,24 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
         if column["kind"] == "categorical" and not column["levels"]:
             yield f"data.tabular.{name}.levels: a categorical column needs its levels."
     yield from _task_faults(data)
+    yield from _subgroup_faults(plain)
+
+
+def _subgroup_faults(plain: dict[str, Any]) -> Iterator[str]:
+    columns = plain["data"]["tabular"]
+
+    def ascending(edges: list[Any]) -> bool:
+        numbers = all(type(edge) in (int, float) for edge in edges)  # whole numbers are edges too
+        return bool(edges) and numbers and sorted(set(edges)) == edges
+
+    for name, edges in plain["evaluation"]["subgroups"].items():
+        where = f"evaluation.subgroups.{name}"
+        if name not in columns:
+            yield f"{where}: data.tabular has no such column."
+        elif columns[name]["kind"] == "categorical" and edges:
+            yield f"{where}: the column's levels are its groups; give an empty list."
+        elif columns[name]["kind"] == "numeric" and not ascending(edges):
+            yield f"{where}: give the ascending edges of its bands, such as [40, 60]."
 
 
 def _task_faults(data: dict[str, Any]) -> Iterator[str]:

@@ -30,6 +30,36 @@ class Series:
     y: Sequence[float]
 
 
+@dataclass(frozen=True)
+class Point:
+    """A run in a drawing of what utility costs: its name there, cost, utility, and whether no other run beats it."""
+
+    name: str
+    cost: float
+    utility: Estimate
+    best: bool
+
+
+def frontier(points: Sequence[Point], cost: str, utility: str) -> Figure:
+    """Draw utility with its interval against cost, on a logarithmic axis where costs differ by more than tenfold."""
+    figure = blank(300)
+    axes = figure.add_subplot()
+    for point in points:
+        colour = ACCENT if point.best else MUTED
+        if not math.isnan(point.utility.low):
+            axes.vlines(point.cost, point.utility.low, point.utility.high, color=colour, linewidth=1.4, alpha=0.6)
+        axes.plot([point.cost], [point.utility.value], "D" if point.best else "o", color=colour, markersize=6)
+        axes.annotate(point.name, (point.cost, point.utility.value), (6, 5), textcoords="offset points", color=INK)
+    costs = [point.cost for point in points]
+    axes.set_xscale("log" if max(costs) > 10 * min(costs) else "linear")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.margins(x=0.12)
+    axes.set_xlabel(cost)
+    axes.set_ylabel(utility)
+    axes.grid()
+    return figure
+
+
 def forest(rows: Sequence[tuple[str, Estimate]], axis: str) -> Figure:
     """Draw estimates with intervals, one a row; the first is the one the others are measured against."""
     figure = blank(52 + _ROW * len(rows))
@@ -46,17 +76,17 @@ def forest(rows: Sequence[tuple[str, Estimate]], axis: str) -> Figure:
     return figure
 
 
-def curves(pooled: Series, sites: Sequence[Series], axis: str) -> Figure:
-    """Draw a value per round: pooled in bold, sites as thin lines."""
+def curves(pooled: Series, sites: Sequence[Series], axis: str, many: str = "single hospitals") -> Figure:
+    """Draw a value per round: pooled in bold, sites as thin lines; `many` names them where they are drawn alike."""
     named = len(sites) <= _TOLD_APART
     figure = blank(250 + (16 * math.ceil((len(sites) + 1) / 2) if named else 16))
     axes = figure.add_subplot()
     for index, line in enumerate(sites):
         colour = PALETTE[index % len(PALETTE)] if named else MUTED
         dash = "-" if index < len(PALETTE) or not named else "--"
-        label = short(line.name) if named else "" if index else "single hospitals"
+        label = short(line.name) if named else "" if index else many
         axes.plot(line.x, line.y, dash, color=colour, linewidth=1.2, label=label, alpha=1 if named else 0.5)
-    axes.plot(pooled.x, pooled.y, color=INK, linewidth=2.4, label=pooled.name, marker="o", markersize=3)
+    axes.plot(pooled.x, pooled.y, color=INK, linewidth=2.4, label=short(pooled.name), marker="o", markersize=3)
     axes.set_xlabel("rounds")
     axes.set_ylabel(axis)
     axes.grid(axis="y")
@@ -77,6 +107,27 @@ def roc(tables: Mapping[str, ScoreTable]) -> Figure:
         axes.plot(*rates, color=colour, linewidth=2 if single else 1.4, label=short(name))
     if not single and len(tables) <= _TOLD_APART:
         axes.legend(loc="lower right")
+    return figure
+
+
+def precision_recall(tables: Mapping[str, ScoreTable]) -> Figure:
+    """Draw one precision-recall curve per class, as steps; a dotted line is the class's prevalence."""
+    figure = blank(320)
+    axes = figure.add_subplot(
+        aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="recall", ylabel="precision"
+    )
+    axes.grid()
+    single = len(tables) == 1
+    for index, (name, table) in enumerate(tables.items()):
+        colour = ACCENT if single else PALETTE[index % len(PALETTE)]
+        hits = np.cumsum(table.positives[::-1])
+        called = hits + np.cumsum(table.negatives[::-1])
+        used = called > 0
+        recall, precision = hits[used] / hits[-1], hits[used] / called[used]
+        axes.plot(recall, precision, color=colour, linewidth=2 if single else 1.4, label=short(name))
+        axes.axhline(hits[-1] / called[-1], color=colour, linewidth=1, dashes=(1, 3))
+    if not single and len(tables) <= _TOLD_APART:
+        axes.legend(loc="lower left")
     return figure
 
 

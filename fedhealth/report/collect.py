@@ -15,8 +15,21 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fedhealth.privacy.spending import spending
-from fedhealth.report.record import FEDERATED, Answer, Bins, Comparison, Gain, Histogram, Round, Run, Site, Split
-from fedhealth.rundir import AUDIT, RunDir, read_json
+from fedhealth.report.record import (
+    FEDERATED,
+    Answer,
+    Bins,
+    Comparison,
+    Gain,
+    Group,
+    Grouping,
+    Histogram,
+    Round,
+    Run,
+    Site,
+    Split,
+)
+from fedhealth.rundir import AUDIT, GROUPS, RunDir, read_json
 from fedhealth.training.metrics import METRICS, Estimate
 
 
@@ -42,6 +55,7 @@ def collect(folder: Path) -> Run:
         spending=tuple(spending(folder)),
         audit=tuple((read_json(folder / AUDIT) or {}).get("lines", ())),
         profile=_profile(events),
+        groupings=tuple(map(_grouping, read_json(folder / GROUPS) or ())),
     )
 
 
@@ -123,7 +137,7 @@ def _training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _split(entry: Mapping[str, Any]) -> Split:
-    return Split(int(entry.get("studies", 0)), _metrics(entry))
+    return Split(int(entry.get("studies", 0)), _metrics(entry), dict(entry.get("error", {})))
 
 
 def _metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:
@@ -146,6 +160,18 @@ def _comparison(content: Mapping[str, Any] | None) -> Comparison | None:
         for row in content["differences"]
     }
     return Comparison(metric, _metrics(federated), own, gains)
+
+
+def _grouping(entry: Mapping[str, Any]) -> Grouping:
+    groups = tuple(
+        Group(
+            str(row["group"]),
+            row["studies"],
+            {name: estimate_of(row[name]) for name in METRICS if row.get(name) is not None},
+        )
+        for row in entry["groups"]
+    )
+    return Grouping(str(entry["variable"]), groups, estimate_of(entry["gap"]))
 
 
 def _histograms(path: Path) -> dict[str, Histogram]:

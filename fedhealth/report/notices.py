@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from fedhealth.config import cautions
+from fedhealth.config.cautions import FEWEST_SITES
+from fedhealth.report.groups import unequal
 from fedhealth.report.page import Notice
 from fedhealth.report.record import CENTRALISED, Run
+from fedhealth.report.summary import traffic_per_site
 from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalities, verdict
-from fedhealth.report.wording import counted, interval, listed, percent
+from fedhealth.report.wording import counted, duration, interval, listed, percent
 
-FEWEST_SITES = 3
 LARGEST_SHARE = 0.6
+LINE = 20e6  # bits a second: what many hospitals' outgoing lines give
 
 
 def notices(run: Run) -> tuple[Notice, ...]:
@@ -30,6 +34,13 @@ def unfinished(run: Run) -> Iterator[Notice]:
         )
     elif not run.evaluation:
         yield Notice("There is no final evaluation", "What is shown below comes from training alone.")
+
+
+def settings(run: Run) -> Iterator[Notice]:
+    """Repeat what was said of the configuration before the run."""
+    for rule in (cautions.unprotected, cautions.weak_privacy):
+        for title, text in rule(run.config):
+            yield Notice(title, text)
 
 
 def no_differential_privacy(run: Run) -> Iterator[Notice]:
@@ -122,6 +133,13 @@ def dominating_site(run: Run) -> Iterator[Notice]:
             yield Notice(f"{site} dominates", text)
 
 
+def unequal_groups(run: Run) -> Iterator[Notice]:
+    """Say which groups of patients the model serves worse."""
+    for each in run.groupings:
+        if verdict(each.gap) is Verdict.better:
+            yield Notice(f"Patients differ by {each.variable} in how well the model works", unequal(each))
+
+
 def missed_rounds(run: Run) -> Iterator[Notice]:
     """Say who did not contribute."""
     for site in run.sites:
@@ -159,8 +177,25 @@ def untested_sites(run: Run) -> Iterator[Notice]:
 def rehearsal(run: Run) -> Iterator[Notice]:
     """Say that no data was apart."""
     if run.rounds and str(run.setting("runtime._target_", "")).startswith("fedhealth.runtime.local."):
-        text = "All data lay on one machine: the times say nothing about a network."
+        text = "All data lay on one machine: the times say nothing about a network. "
+        for _, advice in cautions.everything_here(run.config):
+            text += advice.removeprefix("Good for a rehearsal. ")
         yield Notice("A rehearsal", text, serious=False)
+
+
+def heavy_traffic(run: Run) -> Iterator[Notice]:
+    """Say that moving the model takes longer than training it; a rehearsal's times hold no transport."""
+    down, up = traffic_per_site(run)
+    seconds = sum(each.seconds for each in run.rounds if not math.isnan(each.seconds))
+    line = (down + up) * 8 / LINE
+    here = str(run.setting("runtime._target_", "")).startswith("fedhealth.runtime.local.")
+    if run.rounds and 0 < seconds < (line if here else 2 * line):
+        yield Notice(
+            "More communication than training",
+            f"On a line of {LINE / 1e6:.0f} Mbit/s a hospital's traffic takes {duration(line)}, its training less. "
+            "Try more training.local_steps with fewer rounds, secagg.bits=16, or adapters (model/text=lora).",
+            serious=False,
+        )
 
 
 def training_examples(run: Run) -> dict[str, int]:
@@ -181,6 +216,7 @@ def _ended(text: str) -> str:
 
 RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
     unfinished,
+    settings,
     no_differential_privacy,
     no_secure_aggregation,
     few_sites,
@@ -188,8 +224,10 @@ RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
     against_centralised,
     modalities_without_gain,
     dominating_site,
+    unequal_groups,
     missed_rounds,
     data_warnings,
     untested_sites,
     rehearsal,
+    heavy_traffic,
 )

@@ -73,3 +73,31 @@ class Notice:
     title: str
     text: str
     serious: bool = True
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        kind: what sort of page, above the title.
+        title: its name.
+        summary: the answer in one paragraph of plain words.
+        gloss: what a reader must know to understand the summary, in small print.
+        tiles: key figures.
+        notices: what a reader must not overlook.
+        sections: the rest.
+        facts: (name, value), how it was made.
+        config: the resolved configuration.
+
+    """
+
+    kind: str
+    title: str
+    summary: str
+    gloss: str = ""
+    tiles: tuple[Tile, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    sections: tuple[Section, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    config: str = ""

@@ -12,7 +12,7 @@ from fedhealth.report import charts
 from fedhealth.report.charts import Series
 from fedhealth.report.page import Cell, Chart, Section, Table
 from fedhealth.report.record import Histogram, Run
-from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, number
+from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
 from fedhealth.training.metrics import ScoreTable, bin_centres
 
 
@@ -50,7 +50,22 @@ def quality(run: Run) -> Section | None:
         f"probability, its size the number of studies, its line a 95\N{NO-BREAK SPACE}% interval.{macro}"
     )
     lead = f"The final model on {counted(run.test.studies, 'labelled test study')} that no hospital trained on."
-    return Section("quality", "How good the final model is", lead, drawn, (table,), (note,))
+    return Section("quality", "How good the final model is", lead, drawn, (table,), (note, *_exactness(run)))
+
+
+def _exactness(run: Run) -> tuple[str, ...]:
+    """Say how far sums over hospitals can be from the scores of single studies."""
+    known = {name: error for name, error in run.test.errors.items() if name in METRIC_NAMES} if run.test else {}
+    if not known:
+        return ()
+    told = listed([f"the {METRIC_NAMES[name]} by {_bound(error)}" for name, error in known.items()])
+    noise = " The noise of differential privacy comes on top." if run.protected("privacy") else ""
+    return (f"A score from such histograms differs from that of the single studies at most so: {told}.{noise}",)
+
+
+def _bound(error: float) -> str:
+    """Round up: a bound must stay one."""
+    return f"{math.ceil(error * 10000) / 10000:.4f}"
 
 
 def _validation_chart(run: Run) -> Chart | None:
@@ -123,6 +138,8 @@ def _quality_charts(run: Run, counts: Histogram) -> tuple[Chart, ...]:
     if defined:
         told = f"Receiver operating characteristic on the test rows: {', '.join(defined)}."
         drawn.append(Chart("ROC curve", told, charts.roc(defined)))
+        told = "Precision against recall on the test rows; dotted is the prevalence, which guessing reaches."
+        drawn.append(Chart("Precision and recall", told, charts.precision_recall(defined)))
     if np.any(together.positives + together.negatives):
         told = "Observed frequency against predicted probability on the test rows; the diagonal is perfect."
         drawn.append(Chart("Calibration", told, charts.calibration(together)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,10 +84,18 @@ class Site:
 
 @dataclass(frozen=True)
 class Split:
-    """The final model on a split of all sites: labelled studies, and every metric with its interval."""
+    """The final model on a split of all sites.
+
+    Attributes:
+        studies: that are labelled.
+        metrics: with their intervals.
+        errors: by metric, how far a value from summed histograms can be off; empty where unknown.
+
+    """
 
     studies: int
     metrics: Mapping[str, Estimate]
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,24 @@ class Histogram:
 
     positives: np.ndarray
     negatives: np.ndarray
+
+
+@dataclass(frozen=True)
+class Group:
+    """The final model on one group of test patients: studies (None where too few to say), and metrics if large."""
+
+    name: str
+    studies: int | None
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A variable that patients are grouped by, and the AUROC of its best group less that of its worst."""
+
+    variable: str
+    groups: tuple[Group, ...]
+    gap: Estimate
 
 
 @dataclass(frozen=True)
@@ -143,6 +169,7 @@ class Run:
     spending: tuple[Spending, ...] = ()
     audit: tuple[str, ...] = ()
     profile: Mapping[str, Bins] = field(default_factory=dict)
+    groupings: tuple[Grouping, ...] = ()
 
     def setting(self, path: str, default: Any = None) -> Any:
         """Return the configuration's value at a dotted path."""
@@ -174,7 +201,7 @@ class Run:
         found = self.evaluation.get("test")
         if found is None or not found.studies:
             return None
-        return Split(found.studies, self.comparison.federated) if self.comparison else found
+        return replace(found, metrics=self.comparison.federated) if self.comparison else found
 
     @property
     def rounds_done(self) -> int:

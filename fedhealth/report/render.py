@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -11,11 +12,16 @@ from jinja2 import Environment, StrictUndefined
 
 from fedhealth.report.collect import collect
 from fedhealth.report.notices import notices
-from fedhealth.report.page import Chart
+from fedhealth.report.page import Chart, Page
 from fedhealth.report.record import Run
 from fedhealth.report.sections import sections
 from fedhealth.report.summary import summary, tiles
 from fedhealth.report.svg import house_style, inline
+
+_GLOSS = (
+    "AUROC: how often the model ranks a patient with the finding above one without; 0.5 is guessing, 1 is perfect. "
+    "In brackets: 95\N{NO-BREAK SPACE}% confidence intervals."
+)
 
 
 def render(run: Path) -> str:
@@ -26,19 +32,34 @@ def render(run: Path) -> str:
 
     """
     found = collect(run)
+    return render_page(lambda: page_of(found))
+
+
+def render_page(make: Callable[[], Page]) -> str:
+    """Return the HTML document of the page that `make` returns; its charts are drawn in the house's style."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     with house_style():
+        page = make()
         return template.render(
-            title=found.about.get("name") or found.folder,
-            summary=summary(found),
-            tiles=tiles(found),
-            notices=notices(found),
-            sections=sections(found),
-            facts=facts(found),
-            config=found.config_text,
+            **{field.name: getattr(page, field.name) for field in fields(page)},
             draw=_drawing(),
         )
+
+
+def page_of(run: Run) -> Page:
+    """Return the report of a run."""
+    return Page(
+        kind="Federated training report",
+        title=str(run.about.get("name") or run.folder),
+        summary=summary(run),
+        gloss=_GLOSS,
+        tiles=tiles(run),
+        notices=notices(run),
+        sections=sections(run),
+        facts=facts(run),
+        config=run.config_text,
+    )
 
 
 def facts(run: Run) -> tuple[tuple[str, str], ...]:
@@ -49,6 +70,7 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
         ("Started", _readable(run.about.get("started"))),
         ("Finished", _readable(run.about.get("finished"))),
         ("Versions", ", ".join(version.replace("=", "\N{NO-BREAK SPACE}") for version in versions)),
+        ("Source revision", run.about.get("revision")),
         ("Seed", run.setting("seed")),
         ("Configuration digest", run.about.get("digest")),
         ("Asked for with", " ".join(map(str, run.about.get("words", ())))),

@@ -8,6 +8,7 @@ from statistics import mean, median
 
 from fedhealth.report import charts
 from fedhealth.report.compared import comparison, modality_comparison
+from fedhealth.report.groups import groups
 from fedhealth.report.heterogeneity import heterogeneity
 from fedhealth.report.notices import training_examples
 from fedhealth.report.page import Cell, Chart, Section, Table
@@ -168,6 +169,7 @@ ORDER: tuple[Callable[[Run], Section | None], ...] = (
     modality_comparison,
     learning,
     quality,
+    groups,
     hospitals,
     heterogeneity,
     privacy,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.models.multimodal import MODALITIES, output_width
-from fedhealth.training import heterogeneity
-from fedhealth.wire import EVALUATE, TRAIN
+from fedhealth.training import describe, groups, heterogeneity
+from fedhealth.wire import DESCRIBE, EVALUATE, TRAIN
 
 SIDES = ("positives", "negatives")
 Shapes = dict[str, tuple[int, ...]]
@@ -18,10 +18,13 @@ def modalities_of(config: Config) -> frozenset[str]:
 
 def statistic_shapes(config: Config) -> dict[str, Shapes]:
     """Return, by message type, the shape of every vector (int64) that an institution answers with."""
+    if config.purpose is Purpose.describe:
+        return {DESCRIBE: describe.shapes(config)}
     histogram: tuple[int, ...] = (output_width(config.data), config.evaluation.bins)
     scored: dict[str, Shapes] = {
         split: {f"{split}.{side}": histogram for side in SIDES} for split in ("validation", "test")
     }
     differences = heterogeneity.shapes(config.data, modalities_of(config))
     training: Shapes = {"train.examples": (1,), "train.loss": (1,)} | differences
-    return {TRAIN: training | scored["validation"], EVALUATE: scored["validation"] | scored["test"]}
+    final = scored["validation"] | scored["test"] | groups.shapes(config)
+    return {TRAIN: training | scored["validation"], EVALUATE: final}

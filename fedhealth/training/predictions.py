@@ -113,6 +113,12 @@ def resampled(predictions: Predictions, resamples: int, seed: int = 0) -> dict[s
 
 def score_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str, Estimate]:
     """Return every metric of summed histograms, with intervals from a Poisson bootstrap over studies."""
+    drawn = drawn_counts(counts, resamples, seed)
+    return {name: metrics.estimate(values[1:], float(values[0])) for name, values in drawn.items()}
+
+
+def drawn_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return for every metric of summed histograms its value [0] and its bootstrap values [1:]; NaN if not defined."""
     centres = metrics.bin_centres(counts.positives.shape[1])
     generator = np.random.default_rng(seed)
     columns = [
@@ -121,7 +127,7 @@ def score_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str
         if counts.positives[column].any() and counts.negatives[column].any()
     ]
     if not columns:
-        return {name: Estimate(float("nan"), float("nan"), float("nan")) for name in metrics.METRICS}
+        return {name: np.full(resamples + 1, np.nan) for name in metrics.METRICS}
     tables = []
     for column in columns:
         used = (counts.positives[column] + counts.negatives[column]) > 0
@@ -129,8 +135,7 @@ def score_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str
         for side in (counts.positives[column, used], counts.negatives[column, used]):
             sides.append(np.concatenate([side[None], generator.poisson(side, (resamples, len(side)))]).astype(float))
         tables.append(ScoreTable(centres[used], *sides))
-    values = {name: metrics.macro(metric, tables) for name, metric in metrics.METRICS.items()}
-    return {name: metrics.estimate(value[1:], float(value[0])) for name, value in values.items()}
+    return {name: metrics.macro(metric, tables) for name, metric in metrics.METRICS.items()}
 
 
 def _probabilities(logits: np.ndarray, kind: TaskKind) -> np.ndarray:

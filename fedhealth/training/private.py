@@ -10,7 +10,7 @@ import io
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from fedhealth.config.build import instantiate
 from fedhealth.config.schema import TaskKind
 from fedhealth.data.batches import Batch, Examples
 from fedhealth.errors import ModelError, PrivacyError
+from fedhealth.privacy.accountant import Event
 from fedhealth.privacy.bk import BookKeeping
 from fedhealth.privacy.clipping import Clipping
 from fedhealth.privacy.engine import GradientEngine, LossFn, trainable
@@ -35,6 +36,7 @@ from fedhealth.privacy.sampler import PatientSampler, PhysicalBatch
 from fedhealth.privacy.selfcheck import MakeEngine, selfcheck
 from fedhealth.privacy.spending import scores_path
 from fedhealth.rundir import write_atomic
+from fedhealth.training import describe
 from fedhealth.training.budget import Allowance
 from fedhealth.training.loop import Correction, FitReport, Place, Statistics, Task, row_losses, steps_of
 from fedhealth.training.scores import noised, one_study_each
@@ -194,19 +196,37 @@ class PatientTrainer:
 
     def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
         """Return the final model's score histograms, noised and booked once a run; nothing of single rounds."""
+        if any(name.startswith(describe.PREFIX) for name in statistics):
+            return self._described(statistics, task, place)
         held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
         if not self.scores or not any(name.startswith("test.") for name in held_out):
             return {}
+        plan = self.plan(task, place)
+        if plan.scores is None:
+            return {}
+        event = plan.scores
+        return self._once(plan, event, place, lambda: noised(held_out, event.sigma, NoiseSource()))
+
+    def _described(self, counts: Statistics, task: Task, place: Place) -> Statistics:
+        """Return counts of patients, noised and booked: the whole of the run's epsilon goes into them."""
+        units = len(np.unique(task.examples.patient))
+        request = Request(self.unit, self.epsilon, 1.0, 1, 1, Clipping(1.0), self.sigma, self.delta)
+        plan = self.allowance.plan(request, units)
+        # without one study, a patient may count by another: one count less in one bin, one more in another
+        counts_moved = 1 if self.unit == "patient" else 2
+        return self._once(
+            plan, plan.round_event, place, lambda: describe.noised(counts, plan.sigma, counts_moved, NoiseSource())
+        )
+
+    def _once(self, plan: PrivacyPlan, event: Event, place: Place, draw: Callable[[], Statistics]) -> Statistics:
+        """Book, draw and keep a run's one noisy release; asked again, the same: no second draw to average."""
         kept = scores_path(place.folder, place.run)
         if not kept.is_file():
-            plan = self.plan(task, place)
-            if plan.scores is None:
-                return {}
             unseen = replace(place, released=False)  # what is released is in that file
             with self.allowance.open(place) as ledger:
-                self.allowance.book(ledger, plan, unseen, place.rounds + 1, plan.scores)
-                _keep(kept, noised(held_out, plan.scores.sigma, NoiseSource()))
-        with np.load(kept, allow_pickle=False) as stored:  # asked again, the same answer: no second draw to average
+                self.allowance.book(ledger, plan, unseen, place.rounds + 1, event)
+                _keep(kept, draw())
+        with np.load(kept, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
     def _units(self, task: Task) -> list[list[int]]:

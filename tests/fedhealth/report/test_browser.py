@@ -7,6 +7,11 @@ import subprocess
 
 import pytest
 
+from fedhealth.report.render import render_page
+from fedhealth.report.several import page_of
+from fedhealth.sweep.table import entries
+from tests.fedhealth.sweep.test_table import write
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 
@@ -41,7 +46,10 @@ def look(folder, width, dark=False):
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options += [f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
     command = [BROWSER, *options, "--window-size=1400,900", "--dump-dom", f"file://{folder / 'probe.html'}"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    command.insert(1, "--enable-logging=stderr")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    shown, complaints = done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert complaints == []  # a page that fetched anything would have broken its own content policy
     return json.loads(re.search(r"<title>(.*?)</title>", shown)[1].replace("&amp;", "&"))
 
 
@@ -57,10 +65,21 @@ def test_it_fits(folder, width):
     assert seen["client"] == width
     assert seen["scroll"] == width
     assert seen["wide"] == []
-    assert seen["drawn"] == 9
+    assert seen["drawn"] == 10
 
 
 def test_dark_is_dark(folder):
     light, dark = (look(folder, 1280, dark)["paper"] for dark in (False, True))
     assert light == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", dark))) < 60
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_several_runs_fits(tmp_path, width):
+    runs = [(0.9, 8, 1e8), (0.8, 1, 1e8), (0.85, 3, 2e6), (0.7, 8, 1e8)]
+    for place, (auroc, epsilon, sent) in enumerate(runs):
+        write(tmp_path / "sweep", place, auroc, epsilon, int(sent))
+    found = entries([tmp_path / "sweep"])
+    (tmp_path / "report.html").write_text(render_page(lambda: page_of(found)))
+    seen = look(tmp_path, width)
+    assert (seen["client"], seen["scroll"], seen["wide"], seen["drawn"]) == (width, width, [], 3)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from fedhealth.report import charts
 from fedhealth.report.charts import Series
@@ -37,6 +37,14 @@ def test_the_roc_curve_equals_scikit_learns(scored):
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     np.testing.assert_allclose(line.get_xdata(), false)
     np.testing.assert_allclose(line.get_ydata(), true)
+
+
+def test_the_precision_recall_curve_equals_scikit_learns(scored):
+    scores, labels = scored
+    line = charts.precision_recall({"x": tabulate(scores, labels, np.ones(400))}).axes[0].lines[0]
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    np.testing.assert_allclose(line.get_xdata(), recall[-2::-1])
+    np.testing.assert_allclose(line.get_ydata(), precision[-2::-1])
 
 
 def test_the_calibration_curve_equals_scikit_learns(scored):

@@ -95,3 +95,21 @@ def test_a_site_that_declined(run, notices_of):
 def test_a_failed_run_says_so(run, notices_of):
     run.about |= {"state": "failed", "error": {"problem": "Round 2: 1 of 3 sites answered."}}
     assert notices_of()["This run failed"] == "Round 2: 1 of 3 sites answered."
+
+
+def test_a_weak_promise_is_said(run, notices_of):
+    run.config = run.config.replace("PlainTrainer}", "PlainTrainer, epsilon: 12}")
+    assert "Epsilon 12 promises little" in notices_of()
+
+
+def test_hospitals_without_any_protection_are_said_first(run, notices_of):
+    run.config = run.config.replace("local.LocalRuntime", "deployment.DeploymentRuntime")
+    assert next(iter(notices_of())).startswith("Between hospitals without differential privacy and without")
+
+
+def test_more_traffic_than_training_is_said(run, notices_of):
+    assert "More communication than training" not in notices_of()  # 3 rounds of 1.9 MB in 9 seconds
+    run.events = [
+        {**event, "sent": 9_000_000} if event["event"] == "site_answered" else event for event in run.default_events()
+    ]
+    assert "takes 15\N{NO-BREAK SPACE}s" in notices_of()["More communication than training"]

@@ -94,7 +94,7 @@ def test_nothing_is_fetched_and_no_colour_is_fixed(whole):
     for forbidden in ("http:", "https:", "<script", "<link", "@import", "src="):
         assert forbidden not in source
     drawings = re.findall(r"<svg.*?</svg>", source, re.DOTALL)
-    assert len(drawings) == 9
+    assert len(drawings) == 10
     for drawing in drawings:
         assert not re.search(r"#[0-9a-f]{6}\b", drawing)
         assert 'role="img"' in drawing

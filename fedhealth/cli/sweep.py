@@ -1,0 +1,152 @@
+"""Sweeps on the command line: what is planned, a line for every run, and the table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+
+from fedhealth.config.compose import compose, quoted
+from fedhealth.errors import ConfigError, SweepError
+from fedhealth.rundir import RunDir, read_json, write_json
+
+PLAN = "multirun.yaml"  # what Hydra leaves in a sweep's folder
+SEARCH = "search.json"  # what a search was started with
+
+
+class Announcement(Callback):
+    """Says what a sweep will run and spend; Hydra calls it."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Print it."""
+        from fedhealth.sweep.plan import epsilon_of, planned
+
+        params, words = config.hydra.sweeper.get("params") or {}, config.hydra.overrides.task
+        runs = planned(list(words), dict(params), GlobalHydra.instance().config_loader())
+        asked = [spent for run in runs if (spent := epsilon_of(compose(run))) is not None]
+        console = Console()
+        console.print(f"{len(runs)} runs in {escape(str(config.hydra.sweep.dir))}", soft_wrap=True)
+        if asked:
+            console.print(
+                f"  {len(asked)} of them with differential privacy: together at most epsilon {sum(asked):g} "
+                "for each person they protect; every hospital's ledger adds up what is really spent",
+                soft_wrap=True,
+            )
+
+
+def folder_of(words: Sequence[str]) -> tuple[list[str], Path]:
+    """Return the words with a sweep's folder among them, and that folder."""
+    named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("hydra.sweep.dir=")]
+    if named:
+        return list(words), Path(named[-1])
+    folder = Path("multirun") / datetime.now().strftime("%Y-%m-%d") / datetime.now().strftime("%H-%M-%S")
+    return [*words, f"hydra.sweep.dir={quoted(folder)}"], folder
+
+
+def words_of(folder: Path) -> list[str]:
+    """Return the words that a sweep was started with.
+
+    Raises:
+        ConfigError: it was started from another working directory, where its words may mean something else.
+
+    """
+    plan: Any = OmegaConf.load(folder / PLAN).hydra
+    _same_place(folder, plan.runtime.cwd)
+    own = [source.path for source in plan.runtime.config_sources if source.provider == "command-line"]
+    extra = [f"--config-dir={own[0]}"] if own else []
+    set_here = ("hydra.sweep.dir=", "hydra.mode=")
+    hydra = [word for word in plan.overrides.hydra if not word.startswith(set_here)]
+    return [*extra, "--multirun", *plan.overrides.task, *hydra, f"hydra.sweep.dir={quoted(folder)}"]
+
+
+def run_job(config: DictConfig) -> None:
+    """Do one run of a sweep and say how it ended, in one line: several processes share the terminal."""
+    from fedhealth.sweep.job import work_on
+
+    settings = HydraConfig.get()
+    extra = next((source.path for source in settings.runtime.config_sources if source.provider == "command-line"), "")
+    words, run = list(settings.overrides.task), RunDir(Path(settings.runtime.output_dir))
+    begun = datetime.now()
+    ended = work_on(config, words, run, extra)
+    shown = {"completed": "[green]done[/]", "kept": "[dim]kept[/]", "failed": "[red]failed[/]"}[ended.state]
+    shared = {str(word).lower() for word in OmegaConf.load(Path(settings.sweep.dir) / PLAN).hydra.overrides.task}
+    swept = [word for word in words if word.lower() not in shared]  # Hydra writes False for false
+    result = ended.problem if ended.state == "failed" else _result(ended.validation)
+    seconds = (datetime.now() - begun).total_seconds()
+    Console().print(
+        f"{shown} {settings.job.num}: {escape(' '.join(swept))}  {escape(result)}  ({seconds:.0f} s)",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def run_search(config: DictConfig, words: Sequence[str], folder: Path, config_dir: str) -> None:
+    """Let the configured search run its trials below `folder`, then show them.
+
+    Raises:
+        ConfigError: its settings are no search, or it is running.
+
+    """
+    from fedhealth.config.build import instantiate
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SEARCH, {"words": list(words), "config_dir": config_dir, "cwd": str(Path.cwd())})
+    own = [word for word in words if not word.partition("=")[0].lstrip("+~").startswith("sweep")]
+    console = Console()
+    with RunDir(folder).held():
+        search = instantiate(config.sweep)
+        console.print(f"{search.trials} trials in {escape(str(folder))}", soft_wrap=True)
+        search.run(own, folder, config_dir, lambda line: console.print(line, markup=False, soft_wrap=True))
+    _show(folder)
+
+
+def resume_search(folder: Path) -> None:
+    """Go on with a search.
+
+    Raises:
+        ConfigError: it was started from another working directory, or is running.
+
+    """
+    begun = read_json(folder / SEARCH)
+    _same_place(folder, begun["cwd"])
+    config = compose(begun["words"], Path(begun["config_dir"]) if begun["config_dir"] else None)
+    run_search(config, begun["words"], folder, begun["config_dir"])
+
+
+def conclude(folder: Path) -> None:
+    """Show the sweep's table and leave it in its folder.
+
+    Raises:
+        SweepError: some runs failed; the others are complete.
+
+    """
+    _show(folder)
+    runs = [RunDir(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    if failed := [run.path.name for run in runs if run.about.get("state") != "completed"]:
+        raise SweepError(
+            f"{len(failed)} of {len(runs)} runs did not complete: {', '.join(failed)}.",
+            f"See their run.json; `fedhealth run resume={folder}` does them again and leaves the others.",
+        )
+
+
+def _result(validation: float | None) -> str:
+    return "validation AUROC not defined" if validation is None else f"validation AUROC {validation:.3f}"
+
+
+def _same_place(folder: Path, then: str) -> None:
+    if then != str(Path.cwd()):
+        raise ConfigError(f"The sweep in {folder} was started in {then}.", "Go on with it from that directory.")
+
+
+def _show(folder: Path) -> None:
+    from fedhealth.cli.compare import run_compare
+
+    run_compare([folder], None)

@@ -1,0 +1,17 @@
+"""A finished federation over three tiny hospitals, with its exported model."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from fedhealth.config.compose import compose
+from fedhealth.launch import launch
+from fedhealth.rundir import RunDir
+
+
+@pytest.fixture(scope="package")
+def finished(tmp_path_factory, tiny_words, good_hospitals):
+    """(run directory, typed configuration)."""
+    words = tiny_words(good_hospitals)
+    run = RunDir(tmp_path_factory.mktemp("exported") / "run")
+    launch(compose(words), words, run)
+    return run, OmegaConf.to_object(compose(words))

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from fedhealth.errors import DataError
+from fedhealth.exported.model import load_model
+from fedhealth.exported.score import Study, class_names, read_studies, score
+from fedhealth.rundir import MODEL
+
+
+@pytest.fixture(scope="module")
+def exported(finished):
+    return load_model(finished[0].path / MODEL)
+
+
+@pytest.fixture
+def image(good_hospitals):
+    return good_hospitals / "north" / "images" / "1.png"
+
+
+def test_studies_do_not_influence_each_other(exported, image):
+    studies = [
+        Study((image,), "worse today", {"crp": "90", "ldh": "350"}),
+        Study((), "better today, walks about and says so at length"),
+        Study((image,)),
+        Study((), "", {"crp": "12"}),
+    ]
+    together = score(exported, studies)
+    assert together.shape == (4, 1)
+    for place, study in enumerate(studies):
+        np.testing.assert_allclose(score(exported, [study])[0], together[place], atol=1e-6)
+
+
+def test_several_images_are_one_study(exported, image):
+    other = image.with_name("2.png")
+    one, two, both = score(exported, [Study((image,)), Study((other,)), Study((image, other))])[:, 0]
+    logit = np.log(np.array([one, two]) / (1 - np.array([one, two]))).mean()
+    assert both == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (Study(), "nothing that the model could look at"),
+        (Study(text="x", values={"hair": "red"}), "no 'hair'"),
+        (Study(text="x", values={"crp": "high"}), "not a finite number"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(exported, study, said):
+    with pytest.raises(DataError, match=said):
+        score(exported, [study])
+
+
+def test_an_unreadable_image_is_no_missing_one(exported, tmp_path):
+    (tmp_path / "broken.dcm").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"broken\.dcm"):
+        score(exported, [Study((tmp_path / "broken.dcm",), "text")])
+
+
+def test_a_table_needs_the_columns_but_no_labels(exported, tmp_path, table_writer):
+    columns = ("patient_id", "study_id", "image", "text", "crp", "ldh")
+    row = {"patient_id": "p", "study_id": "7", "image": "", "text": "worse", "crp": "", "ldh": "300"}
+    ids, studies = read_studies(table_writer(tmp_path / "new.csv", [row], columns), exported.data)
+    assert ids == ["p 7"]
+    assert studies == [Study((), "worse", {"crp": "", "ldh": "300"})]
+    with pytest.raises(DataError, match="missing column study_id, image"):
+        read_studies(table_writer(tmp_path / "bad.csv", [{"patient_id": "p"}], ("patient_id",)), exported.data)
+
+
+def test_probabilities_are_named_by_their_class(exported):
+    assert class_names(exported.data) == ["severe"]

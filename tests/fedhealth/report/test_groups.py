@@ -1,0 +1,54 @@
+import json
+
+from fedhealth.report.collect import collect
+from fedhealth.report.groups import groups
+from fedhealth.rundir import GROUPS
+
+
+def score(value):
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+def grouping(gap):
+    rows = [
+        {
+            "group": "F",
+            "studies": 90,
+            "auroc": score(0.9),
+            "balanced_accuracy": score(0.8),
+            "calibration_error": score(0.1),
+        },
+        {
+            "group": "M",
+            "studies": 80,
+            "auroc": score(0.8),
+            "balanced_accuracy": score(0.7),
+            "calibration_error": score(0.1),
+        },
+        {"group": "X", "studies": None, "auroc": None, "balanced_accuracy": None, "calibration_error": None},
+    ]
+    return [{"variable": "sex", "groups": rows, "gap": gap}]
+
+
+def section(run, gap):
+    (run.write() / GROUPS).write_text(json.dumps(grouping(gap)))
+    return groups(collect(run.folder))
+
+
+def test_who_is_served_worse_is_said_first(run, notices_of):
+    shown = section(run, {"value": 0.1, "low": 0.05, "high": 0.15})
+    assert (
+        shown.lead == "By sex, the AUROC of M (0.800) and F (0.900) differs by 0.100 [0.050,\N{NO-BREAK SPACE}0.150]."
+    )
+    assert [cell.text for cell in shown.tables[0].rows[2]] == ["X", "too few", "too few", "too few", "too few"]
+    assert "Patients differ by sex in how well the model works" in notices_of()
+
+
+def test_a_gap_that_may_be_chance_is_called_so(run, notices_of):
+    shown = section(run, {"value": 0.1, "low": -0.05, "high": 0.25})
+    assert shown.lead.startswith("No difference in AUROC between groups is shown")
+    assert not any("differ by sex" in title for title in notices_of())
+
+
+def test_without_groups_there_is_no_section(run):
+    assert groups(collect(run.write())) is None
