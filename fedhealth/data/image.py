@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedhealth.data import grayscale
-from fedhealth.data.dicom import MAX_BYTES, MAX_PIXELS, ImageError, is_dicom, read_dicom
+from fedhealth.data.dicom import MAX_BYTES, MAX_PIXELS, is_dicom, read_dicom
+from fedhealth.data.imagefault import ImageError
 from fedhealth.errors import ConfigError
 
 __all__ = ["ImageError", "read_image"]
@@ -100,7 +101,7 @@ def _decode_picture(file: BinaryIO) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _DEEP_MODES:
         values = np.asarray(upright, dtype=np.float32)
-        return Image.fromarray(grayscale.to_uint8(grayscale.stretch(values)))
+        return Image.fromarray(grayscale.to_whole(grayscale.stretch(values)))
     return upright
 
 
