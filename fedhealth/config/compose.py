@@ -37,6 +37,7 @@ LOCAL_KEYS = (
     "comparison",
     "data.root",
     "data.manifest",
+    "data.source",
     "data.cache",
     "data.site_column",
     "data.columns",

@@ -68,7 +68,7 @@ def read_dicom(file: BinaryIO) -> npt.NDArray[np.uint8]:
     return image.astype(np.uint8, copy=False)
 
 
-def open_dicom(file: BinaryIO, further: Sequence[str] = ()) -> Dataset:
+def open_dicom(file: BinaryIO, further: Sequence[str | int] = ()) -> Dataset:
     """Read a file's header and its pixel data, undecoded; `further` names elements to keep beside our own.
 
     Raises:

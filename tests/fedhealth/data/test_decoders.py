@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGExtende
 
 from fedhealth.data.decoders import decodable, stored_frame
 from fedhealth.data.dicom import frames, open_dicom, read_frame
-from fedhealth.data.image import _guarded, read_image
+from fedhealth.data.image import guarded, read_image
 from fedhealth.data.imagefault import ImageError
 
 DATA = Path(os.environ.get("FEDHEALTH_TEST_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
@@ -81,7 +81,7 @@ NO_IMAGE = ("no pixel data", "not a DICOM", "nothing in the header describes an 
 
 
 def decoded(path, index=0):
-    with path.open("rb") as file, _guarded():
+    with path.open("rb") as file, guarded():
         dataset = open_dicom(file)
         return frames(dataset), stored_frame(dataset, index).astype(np.int64)
 
@@ -154,7 +154,7 @@ def test_twelve_bit_jpeg(name):
         dataset = open_dicom(file)
         assert dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit
         assert decodable(dataset)
-        with _guarded():
+        with guarded():
             pixels = stored_frame(dataset, 0)
     assert pixels.dtype.itemsize == 2
     assert 255 < pixels.max() < 4096
