@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import get_expected_length
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -32,7 +33,7 @@ MAX_PIXELS = 100_000_000  # in the one frame that is decoded; the largest mammog
 MAX_BYTES = 1 << 30  # of a file, and of what a deflated one expands to
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_TAGS = [
+_KEYWORDS = [
     *("SOPClassUID", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
@@ -44,6 +45,7 @@ _TAGS = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *_PIXELS,
 ]
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS]
 
 
 def is_dicom(head: bytes) -> bool:
@@ -68,7 +70,7 @@ def read_dicom(file: BinaryIO) -> npt.NDArray[np.uint8]:
     return image.astype(np.uint8, copy=False)
 
 
-def open_dicom(file: BinaryIO, further: Sequence[str | int] = ()) -> Dataset:
+def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     """Read a file's header and its pixel data, undecoded; `further` names elements to keep beside our own.
 
     Raises:

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from fedhealth.data.dicom import frames
 
-OVERLAY = 0x60003000
-TAGS: list[str | int] = [
+OVERLAY = Tag(0x60003000)
+_KEYWORDS = [
     *("PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID", "SOPInstanceUID"),
     *("Modality", "BodyPartExamined", "ViewPosition", "InstanceNumber"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
-    *("BurnedInAnnotation", "ConversionType", OVERLAY),
+    *("BurnedInAnnotation", "ConversionType"),
 ]
+TAGS = [*map(Tag, _KEYWORDS), OVERLAY]
 """Elements that are looked at beside those that describe pixels; none of them is kept as it is, but codes and words."""
 
 _WORD = re.compile(r"[A-Z0-9_ ]{1,16}", re.ASCII)

@@ -40,7 +40,6 @@ class Joined:
 
     Attributes:
         rows: of the manifest, in its order.
-        nameless: names of files without a patient, in header and tables.
         unmatched: for each table, how many of its rows belong to no image and name no patient.
         matched: for each table, how many rows of the manifest it says something of.
         contradictions: for each column, how many rows were left empty because two cells differ.
@@ -48,7 +47,6 @@ class Joined:
     """
 
     rows: list[Row]
-    nameless: list[str]
     unmatched: list[int]
     matched: list[int]
     contradictions: Mapping[str, int]
@@ -71,28 +69,31 @@ class _Indexed:
         return found.pop() if len(found) == 1 else ""
 
 
+def nameless(entries: Iterable[Entry], tables: Sequence[Rows], headers: Mapping[str, Entry]) -> list[str]:
+    """Return the names of files and series whose patient neither header nor tables tell; arguments as for `join`."""
+    indexed = [_Indexed(table) for table in tables]
+    rows = ((entry.name, _image_row(entry, headers.get(entry.name, entry), 0, indexed)) for entry in entries)
+    return [name for name, row in rows if not row.keys["patient"]]
+
+
 def join(entries: Iterable[Entry], tables: Sequence[Rows], headers: Mapping[str, Entry]) -> Joined:
     """Join.
 
     Args:
-        entries: of files and series with images, in the order of the cache.
+        entries: of files and series with images of known patients, in the order of the cache.
         tables: as read.
         headers: for the name of a series, the entry of one of its files.
 
     """
     indexed = [_Indexed(table) for table in tables]
-    rows, nameless = [], []
-    for entry in entries:
-        own = [_image_row(entry, headers.get(entry.name, entry), picture.slot, indexed) for picture in entry.pictures]
-        named = [row for row in own if row.keys["patient"]]
-        rows += named
-        nameless += [entry.name] * bool(own and not named)
+    owned = ((entry, headers.get(entry.name, entry), picture) for entry in entries for picture in entry.pictures)
+    rows = [_image_row(entry, header, picture.slot, indexed) for entry, header, picture in owned]
     finest_first = sorted(indexed, key=lambda each: KEYS.index(each.key))
     unmatched = {id(each): _add_imageless(rows, each) for each in finest_first}
     contradictions: Counter[str] = Counter()
     matched = [_fill(rows, each, contradictions) for each in indexed]
     rows.sort(key=lambda row: (row.keys["patient"], row.study, row.slot is None, row.slot or 0))
-    return Joined(rows, nameless, [unmatched[id(each)] for each in indexed], matched, dict(contradictions))
+    return Joined(rows, [unmatched[id(each)] for each in indexed], matched, dict(contradictions))
 
 
 def _image_row(entry: Entry, header: Entry, slot: int, tables: Sequence[_Indexed]) -> Row:

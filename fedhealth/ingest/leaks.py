@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 SUSPICIOUS_AUROC = 0.95
-SUSPICIOUS_WORD = 0.9  # share of a label's reports that a word tells apart from the others
 _FOLDS, _FEWEST, _WORDS, _SHOWN = 5, 20, 20_000, 8
 _WORD = re.compile(r"[^\W\d_]{2,40}")
 
@@ -84,7 +83,7 @@ def words_tell(texts: Sequence[str], label: np.ndarray, patients: Sequence[str])
     scores = np.full(len(texts), np.nan)
     for held_out in range(_FOLDS):
         weights = _weights(places, label, fold != held_out, len(words))
-        for row in np.flatnonzero(fold == held_out):
+        for row in np.flatnonzero(fold == held_out).tolist():
             scores[row] = weights[places[row]].sum()
     return Wordy(_auroc(scores, label), _telling(places, label, list(words)))
 
@@ -94,7 +93,7 @@ def _weights(places: Sequence[np.ndarray], label: np.ndarray, rows: np.ndarray, 
     ratios = []
     for kind in (label, ~label):
         chosen = np.flatnonzero(rows & kind)
-        held = [places[row] for row in chosen]
+        held = [places[row] for row in chosen.tolist()]
         count = np.bincount(np.concatenate(held), minlength=size) if held else np.zeros(size)
         ratios.append(np.log((count + 1) / (len(chosen) + 2)))
     difference: np.ndarray = ratios[0] - ratios[1]
@@ -110,16 +109,7 @@ def _telling(places: Sequence[np.ndarray], label: np.ndarray, words: Sequence[st
 
 def _auroc(scores: np.ndarray, label: np.ndarray) -> float:
     """Return the area under the curve by ranks; ties count half."""
-    kinds, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     positives, negatives = int(label.sum()), int((~label).sum())
     return float((ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def contradictory(contradictions: Mapping[str, int]) -> list[str]:
-    """Say which columns were left empty where tables differ."""
-    return [
-        f"Column {name!r}: {count} row(s) are left empty, since tables contradict each other."
-        for name, count in sorted(contradictions.items())
-        if count
-    ]

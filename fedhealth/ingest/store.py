@@ -2,8 +2,8 @@
 
 In a cohort's folder: `images-DIGEST.npy`, and `items.jsonl`, which says for every file what became of it and where
 its images are. What an ingest has done so far lies in `work/` in the same form, pixels appended as they come: an ingest
-that is interrupted goes on from there. The finished file of images is written in the order of the files' names, so that the
-same files give the same bytes whoever decoded them and when.
+that is interrupted goes on from there. The finished file of images is written in the order of the files' names, so that
+the same files give the same bytes whoever decoded them and when.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Store:
                 path.unlink()
 
     def _read(self, path: Path, done: bool) -> tuple[Path | None, dict[str, Entry]]:
-        """Read entries, and the file that their pixels are in; nothing where either is missing or of another meaning."""
+        """Read entries, and the file that their pixels are in; nothing where either is missing or not ours."""
         if not path.is_file():
             return None, {}
         lines = _lines(path)
