@@ -1,4 +1,4 @@
-"""The X-ray set as a hospital has it: DICOM files of several scanners, a table of reports, a table of labels and values."""
+"""The X-ray set as a hospital has it: DICOM files of several scanners, a table of reports, one of labels and values."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _fill(rows: list[Row], table: _Indexed, contradictions: Counter[str]) -> int
                 row.cells[name] = "\n".join(filter(None, (before, cell)))
             elif before != cell:
                 row.cells[name] = ""
-            contradictions[name] += not row.cells[name]
+            contradictions.update([name] * (not row.cells[name]))
     return matched
 
 

@@ -69,16 +69,18 @@ class Store:
         self._meaning, self._work = hashlib.sha256(meaning.encode()).hexdigest(), folder / "work"
         self._finished, finished = self._read(folder / ITEMS, done=True)
         begun, working = self._read(self._work / ITEMS, done=False)
-        self._known = finished | working
         if begun is None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work.mkdir(mode=0o700)
-            (self._work / ITEMS).write_text(self._heading("pixels.bin"), "ascii")
         self._pixels = (self._work / "pixels.bin").open("ab")
-        self._journal = (self._work / ITEMS).open("a", encoding="ascii")
         self._next = self._pixels.tell() // self._record
         self._pixels.truncate(self._next * self._record)
-        self._unsynced = 0
+        whole = {  # a power cut may have kept the journal and lost the pixels
+            name: entry for name, entry in working.items() if all(each.slot < self._next for each in entry.pictures)
+        }
+        write_atomic(self._work / ITEMS, (self._heading("pixels.bin") + "".join(map(_line, whole.values()))).encode())
+        self._journal = (self._work / ITEMS).open("a", encoding="ascii")
+        self._known, self._unsynced = finished | whole, 0
 
     def __enter__(self) -> Store:
         return self
@@ -208,7 +210,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 content = json.loads(line)
             except ValueError:
-                return
+                continue
             if isinstance(content, dict):
                 yield content
 

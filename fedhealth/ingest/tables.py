@@ -83,7 +83,7 @@ def _frame(path: Path) -> tuple[pd.DataFrame, str]:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: the table is larger than 1 GiB.", "Split it.")
     if path.suffix.lower() == ".parquet":
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path).convert_dtypes()  # a whole number stays one beside missing cells
         return frame.astype(object).where(frame.notna(), "").astype(str), ""
     content = path.read_bytes()
     encoding = _encoding(content, path)

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from fedhealth.errors import FedhealthError
+
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
@@ -60,6 +62,8 @@ class Pool(Generic[Task, Answer]):
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
         self._workers: list[_Worker[Task]] = [self._started() for _ in range(workers)]
+        for worker in self._workers:
+            _await(worker)
 
     def __enter__(self) -> Pool[Task, Answer]:
         return self
@@ -114,7 +118,9 @@ class Pool(Generic[Task, Answer]):
         _end(worker)
         blamed = worker.given.popleft()
         again.extend(worker.given)
-        self._workers[self._workers.index(worker)] = self._started()
+        place = self._workers.index(worker)
+        self._workers[place] = self._started()
+        _await(self._workers[place])
         return blamed, Failed(reason)
 
     def _started(self) -> _Worker[Task]:
@@ -123,6 +129,16 @@ class Pool(Generic[Task, Answer]):
         process.start()
         theirs.close()
         return _Worker(process, ours)
+
+
+def _await(worker: _Worker[Any]) -> None:
+    """Wait until a worker is ready: what it takes to start counts for no task."""
+    try:
+        worker.connection.recv()
+    except EOFError as fault:
+        raise FedhealthError(
+            "A worker process ended as it started.", "See whether memory or processes ran out."
+        ) from fault
 
 
 def _end(worker: _Worker[Any]) -> None:
@@ -137,6 +153,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any], megabytes: int) -
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)  # decoders print what they do not understand
     _limit(megabytes)
+    connection.send("ready")
     while True:
         try:
             task = connection.recv()
