@@ -51,7 +51,7 @@ def describe(outcome: Outcome, data: DataConfig) -> dict[str, Any]:
         ],
         "contradictions": dict(outcome.joined.contradictions),
         "duplicates": _duplicates(outcome),
-        "telling": [*_telling(outcome, labels, facts)],
+        "telling": [*_telling(outcome, labels, data, facts)],
         "privacy": phi.warnings([each for each in facts if each], outcome.tables),
     }
     return report | {"warnings": [*cohort.warnings, *_warnings(report)]}
@@ -138,9 +138,9 @@ def _duplicates(outcome: Outcome) -> dict[str, dict[str, int]]:
 
 
 def _telling(
-    outcome: Outcome, labels: Mapping[str, np.ndarray], facts: Sequence[Facts | None]
+    outcome: Outcome, labels: Mapping[str, np.ndarray], data: DataConfig, facts: Sequence[Facts | None]
 ) -> Iterator[dict[str, Any]]:
-    """Yield how well reports, and headers, tell each class of each label by their words alone."""
+    """Yield how well reports, and headers, tell each class of each label (of two the positive) by their words alone."""
     cohort = outcome.cohort
     first = np.unique(cohort.study, return_index=True)[1]  # one row for each study
     headers = ["" if each is None else f"{each.modality} {each.view} {each.body_part}" for each in facts]
@@ -148,7 +148,7 @@ def _telling(
         rows = [row for row in first.tolist() if texts[row].strip()]
         for name, words in labels.items():
             known = [row for row in rows if words[row]]
-            kinds = sorted({words[row] for row in known})
+            kinds = data.task.classes if data.task.kind is not TaskKind.multilabel else ("no", "yes")
             for kind in kinds[1:] if len(kinds) == 2 else kinds:
                 found = words_tell(
                     [texts[row] for row in known],

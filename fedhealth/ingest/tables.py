@@ -20,7 +20,9 @@ from fedhealth.ingest.settings import Table, Text
 from fedhealth.ingest.text import cleaned, suspicious
 
 MAX_BYTES = 1 << 30
-_SAMPLE = 1 << 16  # bytes from which encoding and separator are told
+_SAMPLE = 1 << 16  # characters from which the separator is told
+_GUESSED = 1 << 20  # bytes from which an encoding is guessed
+_MOST_ACCENTS = 0.2  # of all letters of a Western text; other scripts read in its encoding have nothing else
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SEPARATORS = ",;\t|"
 
@@ -91,31 +93,35 @@ def _frame(path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def _encoding(content: bytes, path: Path) -> str:
-    """Tell the encoding: by its mark, as UTF-8 where the bytes are that, else by the letters' frequencies."""
+    """Tell the encoding: by its mark, as UTF-8 where it is that, as Western, else by the letters' frequencies."""
     for mark, name in _MARKS.items():
         if content.startswith(mark):
             return name
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as fault:
-        around = content[: _SAMPLE // 2] + content[max(0, fault.start - _SAMPLE // 4) :][: _SAMPLE // 2]
-        guess = from_bytes(around).best()
-        if guess is None:
-            raise DataError(f"{path}: its encoding cannot be told.", _EXPORT) from None
-        try:
-            content.decode(guess.encoding)
-        except UnicodeDecodeError:
-            return "cp1252" if _decodes(content, "cp1252") else "latin-1"
-        return guess.encoding
-    return "utf-8"
+    if _decoded(content, "utf-8") is not None:
+        return "utf-8"
+    if _western(_decoded(content, "cp1252")):
+        return "cp1252"
+    guess = from_bytes(content[:_GUESSED]).best()
+    if guess is None or _decoded(content, guess.encoding) is None:
+        raise DataError(f"{path}: its encoding cannot be told.", _EXPORT)
+    return guess.encoding
 
 
-def _decodes(content: bytes, encoding: str) -> bool:
+def _decoded(content: bytes, encoding: str) -> str | None:
     try:
-        content.decode(encoding)
+        return content.decode(encoding)
     except UnicodeDecodeError:
+        return None
+
+
+def _western(text: str | None) -> bool:
+    """Tell whether a text read as Windows' Western encoding is one: few letters have accents, and few symbols."""
+    if text is None:
         return False
-    return True
+    further = [letter for letter in text if letter > "\x7f"]
+    letters = sum(map(str.isalpha, text))
+    accents = sum(map(str.isalpha, further))
+    return accents <= _MOST_ACCENTS * letters and len(further) - accents <= max(accents, _MOST_ACCENTS * letters)
 
 
 def _parsed(content: str, path: Path) -> pd.DataFrame:

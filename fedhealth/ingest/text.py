@@ -54,9 +54,9 @@ def cleaned(report: str, text: Text, names: Iterable[str] = ()) -> str:
     for pattern in _removed(text.remove):
         kept = pattern.sub(" ", kept)
     if text.deidentify:
-        kept = _without_names(kept, names)
         for pattern in _IDENTIFYING:
             kept = pattern.sub(_MARK, kept)
+        kept = _without_names(kept, names)
     return re.sub(r"[ \t]{2,}", " ", kept).strip()
 
 

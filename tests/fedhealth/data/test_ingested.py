@@ -23,7 +23,8 @@ def folder_(tmp_path_factory):
 
 
 def words(folder, *further):
-    return ["data=demo", "data/source=ingested", f"data.root={folder}", "data.sites=[charite]", *WORDS, *further]
+    place = [f"data.root={folder}", "data.manifest=manifest.csv", "data.sites=[charite]"]
+    return ["data=demo", "data/source=ingested", *place, *WORDS, *further]
 
 
 def data(folder, *further):
@@ -35,7 +36,7 @@ def test_it_is_read_without_decoding_or_copying(folder):
     assert isinstance(cohort.images, np.memmap)
     assert (cohort.folder / "images.npy").is_symlink()
     assert cohort.counts()["image"] == 20
-    assert {len(cohort.rows(split)) > 0 for split in ("train", "test")} == {True}
+    assert len(cohort.rows("train")) > 0
 
 
 def test_several_ingested_hospitals_on_one_machine(folder, tmp_path):

@@ -21,14 +21,11 @@ def write_image(path, patient, number=0, label=0, seed=0, size=24):
     generator = np.random.default_rng(seed)
     bright = generator.random((size, size - 4)) < 0.3 + 0.4 * label
     grey = (60 + 120 * bright + generator.integers(0, 20, bright.shape)).astype(np.uint8)
-    scanner = Scanner(size, size - 4, 8, bool(seed % 2), SYNTAXES[seed % 3], False, 1.0, 0.0, 0.0, "A")
+    inverted = bool(seed % 2)
+    scanner = Scanner(size, size - 4, 8, inverted, SYNTAXES[seed % 3], False, 1.0, 0.0, 0.0, "A")
+    header = Header("charite", patient, f"{patient}-{number}", number, 60, "F")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_dicom(
-        path,
-        Header("charite", patient, f"{patient}-{number}", number, 60, "F"),
-        scanner,
-        255 - grey if scanner.inverted else grey,
-    )
+    write_dicom(path, header, scanner, 255 - grey if inverted else grey)
 
 
 def write_csv(path, rows, encoding="utf-8", delimiter=","):

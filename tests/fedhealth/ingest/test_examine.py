@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from fedhealth.data.image import read_image
+from fedhealth.data.image import guarded, read_image
 from fedhealth.ingest.examine import Series, Work, examine
 from fedhealth.ingest.header import facts_of
 from fedhealth.ingest.settings import Image, Rule
 from fedhealth.ingest.source import Folder, Item
 from tests.fedhealth.data.test_dicom import RAMP, make
+
+MIDDLE = Rule()
 
 
 def write(folder, name, **elements):
@@ -19,7 +21,7 @@ def write(folder, name, **elements):
     return Item(name, "")
 
 
-def work(folder, rule=Rule(), size=8, channels=1, **image):
+def work(folder, rule=MIDDLE, size=8, channels=1, **image):
     return Work(Folder(str(folder)), (rule,), Image(**image), size, channels)
 
 
@@ -77,8 +79,7 @@ def slices(folder, count=5, **elements):
 
 def test_a_series_waits_for_its_other_files(tmp_path):
     found = examine(work(tmp_path, Rule(stack="series")), slices(tmp_path)[0])
-    assert not (found.pictures or found.rejected or found.left_out)
-    assert found.rule == 0
+    assert (found.pictures, found.rejected, found.left_out, found.rule) == ((), "", "", 0)
     assert found.facts.place == 0.0
 
 
@@ -117,8 +118,9 @@ def test_what_is_no_image_is_left_out_and_not_broken(tmp_path):
 
 def test_no_more_of_a_header_is_kept_than_is_listed(tmp_path):
     secret = "Okafor"
-    dataset = make(BodyPartExamined=secret + "^Ada", ViewPosition="ap", PatientID=secret, AccessionNumber=secret)
-    facts = facts_of(dataset)
+    with guarded():
+        dataset = make(BodyPartExamined=secret + "^Ada", ViewPosition="ap", PatientID=secret, AccessionNumber=secret)
+        facts = facts_of(dataset)
     assert secret.lower() not in repr(facts).lower()
     assert (facts.body_part, facts.view) == ("", "AP")
     assert facts.patient != facts.accession

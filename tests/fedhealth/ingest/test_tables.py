@@ -22,6 +22,13 @@ def read(path, **further):
     return found
 
 
+def test_other_scripts(tmp_path):
+    path = tmp_path / "a.csv"
+    report = "Сердце не увеличено, лёгкие без очаговых и инфильтративных изменений, плевральные полости свободны"
+    path.write_bytes(f'id,Text,y\n7,"{report}",1\n'.encode("cp1251"))
+    assert read(path).cells["text"] == [report]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_encodings_and_separators(tmp_path, encoding, separator):
