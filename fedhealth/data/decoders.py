@@ -53,6 +53,12 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
+def syntax_of(dataset: Dataset) -> UID:
+    """Return the transfer syntax; making a `UID` of what is one takes longer than it seems."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return syntax if isinstance(syntax, UID) else UID(syntax)
+
+
 def decodable(dataset: Dataset) -> bool:
     """Tell whether there is a decoder for the data set's transfer syntax.
 
@@ -60,7 +66,7 @@ def decodable(dataset: Dataset) -> bool:
         NotImplementedError: pydicom does not know the transfer syntax.
 
     """
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax = syntax_of(dataset)
     return syntax == DEFLATED_FRAMES or get_decoder(syntax).is_available
 
 
@@ -71,7 +77,7 @@ def stored_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
         Exception: what the decoder raises; they share no base class.
 
     """
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax = syntax_of(dataset)
     if syntax == DEFLATED_FRAMES or (syntax == RLELossless and dataset.BitsAllocated == 1):
         return pixel_array(_unpacked(dataset, index, syntax), index=0)
     if syntax.is_encapsulated or "PixelData" not in dataset:

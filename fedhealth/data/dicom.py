@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -24,7 +23,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from fedhealth.data.decoders import DEFLATED_FRAMES, decodable, stored_frame
+from fedhealth.data.decoders import DEFLATED_FRAMES, decodable, stored_frame, syntax_of
 from fedhealth.data.display import picture
 from fedhealth.data.grayscale import Whole
 from fedhealth.data.imagefault import ImageError
@@ -120,7 +119,7 @@ def read_stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
     try:
         return stored_frame(dataset, index)
     except Exception:  # the decoders share no base class, and their messages quote the header
-        name = UID(dataset.file_meta.TransferSyntaxUID).name
+        name = syntax_of(dataset).name
         raise ImageError(
             f"pixel data ({name}) cannot be decoded: damaged, or a variant that no installed decoder reads",
             "Export the file again, or in Explicit VR Little Endian.",
@@ -153,7 +152,7 @@ def _check_geometry(dataset: Dataset) -> None:
 
 
 def _check_decodable(dataset: Dataset) -> None:
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax = syntax_of(dataset)
     try:
         known = decodable(dataset)
     except NotImplementedError:

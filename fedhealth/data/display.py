@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import UID
 
 from fedhealth.data import grayscale
+from fedhealth.data.decoders import syntax_of
 from fedhealth.data.grayscale import Float, Whole
 from fedhealth.data.imagefault import ImageError
 
-_LOOKED_UP = 1 << 16  # from this many pixels on, a table of all values is cheaper than each pixel by itself
+_LOOKED_UP = 1 << 14  # from this many pixels on, a table of all values is cheaper than each pixel by itself
+_COUNTED = 1 << 15  # pixels, evenly spaced, that are enough to set the contrast
 
 
 def picture(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 8) -> Whole:
@@ -43,12 +44,14 @@ def picture(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 
     groups = list(_groups(dataset, index))
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2 or stored.size < _LOOKED_UP:
         return _tones(_modality(stored.astype(np.float32), groups), groups, _padding(stored, dataset), bits)
-    lowest = int(stored.min())
-    domain = np.arange(lowest, int(stored.max()) + 1)
-    counted = np.bincount((stored if lowest == 0 else stored.astype(np.int32) - lowest).ravel(), minlength=domain.size)
+    lowest = min(0, int(stored.min())) if stored.dtype.kind == "i" else 0
+    highest = 255 if stored.dtype.itemsize == 1 else int(stored.max())
+    places = stored if lowest == 0 else stored.astype(np.int32) - lowest
+    domain = np.arange(lowest, highest + 1)
+    counts = np.bincount(places.ravel()[:: max(1, stored.size // _COUNTED)], minlength=domain.size)
     values = _modality(domain.astype(np.float32), groups)
-    table = _tones(values, groups, _padding(domain, dataset), bits, counted)
-    return table[stored if lowest == 0 else stored.astype(np.int32) - lowest]
+    table = _tones(values, groups, _padding(domain, dataset), bits, counts)
+    return table.take(places, mode="clip")  # nothing lies outside; clipping is the fast way
 
 
 def projection(slices: Iterable[tuple[npt.NDArray[Any], Dataset, int]], bits: int = 8) -> Whole:
@@ -109,12 +112,18 @@ def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_
 def _color(stored: npt.NDArray[Any], dataset: Dataset, bits: int) -> Whole:
     depth = int(dataset.BitsStored)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)[..., :3]
-        # Some scanners declare 16-bit palettes and fill them with 8-bit values.
-        depth = 16 if stored.max(initial=0) > 255 else 8
+        return _palette(dataset, int(stored.max(initial=0)), stored.dtype, bits)[stored]
     if stored.dtype == np.uint8 and depth == bits == 8:
         return stored
     return grayscale.to_whole(stored.astype(np.float32) / np.float32(2**depth - 1), bits)
+
+
+def _palette(dataset: Dataset, highest: int, kind: np.dtype[Any], bits: int) -> Whole:
+    """Return the colour [values, 3] of every stored value up to the highest."""
+    colors = apply_color_lut(np.arange(highest + 1, dtype=kind), dataset)[..., :3]
+    # Some scanners declare 16-bit palettes and fill them with 8-bit values.
+    depth = 16 if colors.max(initial=0) > 255 else 8
+    return grayscale.to_whole(colors.astype(np.float32) / np.float32(2**depth - 1), bits)
 
 
 def _groups(dataset: Dataset, index: int) -> Iterator[Dataset]:
@@ -166,7 +175,7 @@ def _table(item: Dataset, dataset: Dataset) -> tuple[Float, int, int]:
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     data = item.LUTData
     if isinstance(data, bytes):  # VR OW: words in the byte order of the file
-        little = UID(dataset.file_meta.TransferSyntaxUID).is_little_endian
+        little = syntax_of(dataset).is_little_endian
         data = np.frombuffer(data, dtype="<u2" if little else ">u2")
     table = np.asarray([] if data is None else data, dtype=np.float32).ravel()[: entries or 1 << 16]
     if table.size == 0:

@@ -86,9 +86,17 @@ def _resized(image: Image.Image, sides: tuple[int, int], size: int | None = None
 def _centred(small: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.uint8]:
     """Pad [rows, columns, channels] to a square around its centre, with the median of its own border."""
     height, width, channels = small.shape
+    if height == width == size:
+        return np.ascontiguousarray(small.transpose(2, 0, 1))
     border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
-    canvas = np.empty((size, size, channels), dtype=small.dtype)
-    canvas[:] = np.median(border, axis=0)
+    canvas = np.empty((channels, size, size), dtype=small.dtype)
+    canvas[:] = _median(border)[:, None, None]
     top, left = (size - height) // 2, (size - width) // 2
-    canvas[top : top + height, left : left + width] = small
-    return np.ascontiguousarray(canvas.transpose(2, 0, 1))
+    canvas[:, top : top + height, left : left + width] = small.transpose(2, 0, 1)
+    return canvas
+
+
+def _median(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """Return what `numpy.median` does over the first axis, in a tenth of its time for so few values."""
+    ranked = np.sort(values, axis=0)
+    return (ranked[(len(ranked) - 1) // 2].astype(np.float64) + ranked[len(ranked) // 2]) / 2.0

@@ -56,10 +56,19 @@ class Series(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One kept image: its pixels [channels, size, size] as bytes, and their digest."""
+    """One kept image.
+
+    Attributes:
+        pixels: [channels, size, size] as bytes; empty once they are in a file.
+        digest: of the pixels.
+        file: that holds them, and the slot in it.
+
+    """
 
     pixels: bytes
     digest: str
+    file: str = ""
+    slot: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ def _chosen(count: int, rule: Rule) -> list[int]:
 
 def _kept(work: Work, picture: Whole, facts: Facts) -> Picture:
     pixels = fitted(picture, work.size, work.channels, _scale(work, facts)).astype(_kind(work), copy=False).tobytes()
-    return Picture(pixels, hashlib.blake2b(pixels, digest_size=16).hexdigest())
+    return Picture(pixels, hashlib.sha256(pixels).hexdigest()[:32])
 
 
 def _kind(work: Work) -> np.dtype[Any]:

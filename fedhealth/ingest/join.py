@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedhealth.ingest.entries import Entry
 from fedhealth.ingest.header import code
 from fedhealth.ingest.settings import KEYS
-from fedhealth.ingest.store import Entry
 from fedhealth.ingest.tables import Rows
 
 

@@ -17,10 +17,10 @@ from fedhealth import __version__
 from fedhealth.config.schema import DataConfig, TaskKind
 from fedhealth.data.manifest import SPLITS
 from fedhealth.ingest import phi
+from fedhealth.ingest.entries import Entry
 from fedhealth.ingest.header import Facts
 from fedhealth.ingest.leaks import SUSPICIOUS_AUROC, Wordy, duplicates, words_tell
 from fedhealth.ingest.run import Outcome
-from fedhealth.ingest.store import Entry
 
 REPORT, PAGE = "report.json", "report.html"
 _EXAMPLES = 3  # files named for each reason

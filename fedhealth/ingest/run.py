@@ -19,12 +19,13 @@ from fedhealth.config.schema import DataConfig
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.data.ingested import ABOUT, MANIFEST, STRUCTURE
 from fedhealth.errors import ConfigError, DataError
+from fedhealth.ingest.entries import Entry
 from fedhealth.ingest.examine import Work
 from fedhealth.ingest.join import Joined, join, nameless
 from fedhealth.ingest.settings import Settings
 from fedhealth.ingest.source import Source
 from fedhealth.ingest.stages import Progress, examined, read_tables, stacked
-from fedhealth.ingest.store import Entry, Store
+from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows
 from fedhealth.rundir import write_atomic, write_json
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from fedhealth.errors import DataError, FedhealthError
-from fedhealth.ingest.examine import Found, Series, Work, examine
+from fedhealth.ingest.entries import Entry
+from fedhealth.ingest.examine import Found, Series, Work
+from fedhealth.ingest.keep import examine_and_keep
 from fedhealth.ingest.select import chosen, in_order
 from fedhealth.ingest.settings import Settings, Table
 from fedhealth.ingest.source import Item
-from fedhealth.ingest.store import Entry, Store
+from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows, load_table
 from fedhealth.ingest.work import Failed, Pool
 
@@ -35,7 +37,7 @@ def examined(store: Store, work: Work, settings: Settings, workers: int, progres
     progress("Reading files", done, len(items))
     limits = settings.limits
     if new:
-        task = partial(examine, work)
+        task = partial(examine_and_keep, work, store.work)
         with Pool[Item, Found](task, min(workers, len(new)), limits.seconds, limits.megabytes, _AHEAD) as pool:
             for item, answer in pool.answers(new):
                 found[item.name] = store.add(*item, _as_found(answer))
@@ -92,7 +94,10 @@ def _read_stacks(
     limits = settings.limits
     progress("Reading series", 0, len(tasks))
     with Pool[Series, Found](
-        partial(examine, work), min(workers, len(tasks)), limits.seconds * longest, limits.megabytes
+        partial(examine_and_keep, work, store.work),
+        min(workers, len(tasks)),
+        limits.seconds * longest,
+        limits.megabytes,
     ) as pool:
         for task, answer in pool.answers(task for task, _ in tasks):
             found.append(store.add(task.name, stamps[task.name], _as_found(answer)))

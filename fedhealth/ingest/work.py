@@ -24,7 +24,7 @@ from fedhealth.errors import FedhealthError
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
-_PRELOADED = ["fedhealth.ingest.examine", "fedhealth.ingest.tables"]
+_PRELOADED = ["fedhealth.ingest.keep"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
+from fedhealth.ingest.entries import Entry, Kept
 from fedhealth.ingest.header import Facts, code
 from fedhealth.ingest.join import join, nameless
-from fedhealth.ingest.store import Entry, Kept
 from fedhealth.ingest.tables import Rows
 
 
@@ -9,7 +9,7 @@ def facts(patient="p", study="s", accession="a", instance="i"):
 
 
 def image(name, slot, **keys):
-    return Entry(name, "", facts(**keys), 0, "", "", (Kept(slot, ""),))
+    return Entry(name, "", facts(**keys), 0, "", "", (Kept("", slot, ""),))
 
 
 def table(keys, cells):
@@ -71,6 +71,6 @@ def test_who_a_file_belongs_to():
 
 
 def test_a_series_takes_the_keys_of_its_files():
-    series = Entry("series r 0", "", None, 0, "", "", (Kept(0, ""),))
+    series = Entry("series r 0", "", None, 0, "", "", (Kept("", 0, ""),))
     found = join([series], [], {"series r 0": image("1", 0, patient="q")})
     assert found.rows[0].keys["patient"] == "q"
