@@ -48,6 +48,8 @@ def load(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], advic
 
 def _build(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     """Return `value` as `kind`; what does not fit is added to `faults`."""
+    if kind is Any:
+        return value
     if is_dataclass(kind):
         return _section(kind, value, where, faults)
     origin, inner = get_origin(kind), get_args(kind)

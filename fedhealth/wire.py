@@ -26,6 +26,7 @@ TRAIN = "train.fit"
 EVALUATE = "evaluate.score"
 DESCRIBE = "query.describe"  # statistics of the patients; no model is involved
 SIGN = "query.sign"  # secure aggregation: sign the list of survivors
+END = "query.end"  # the job is done
 UNMASK = "query.unmask"  # secure aggregation: open the shares of the survivors' masks
 
 # Record names.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
@@ -25,12 +25,15 @@ from fedhealth.training.bounds import largest_errors
 from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
 from fedhealth.training.predictions import ScoreCounts, score_counts
 from fedhealth.training.state import State, get_state, trained_names
+from fedhealth.wire import END
 from strategies.aggregation.contract import Aggregation
 from strategies.checkpoint import Checkpoints
 from strategies.cohort import Cohort
 from strategies.deadlines import Deadlines
 from strategies.federated import FederatedStrategy, Identity
 from strategies.statistics import counts_of
+
+_FAREWELL_SECONDS = 10.0  # for hospitals to hear that the job is done
 
 
 def build(job: Job | None = None) -> ServerApp:
@@ -55,9 +58,16 @@ def serve_order(grid: Grid, words: str) -> None:
     with logged_to(folder.path / "fedhealth.log"):
         try:
             serve(grid, job)
+            _farewell(grid)
         except FedhealthError as fault:
             folder.event("failed", problem=fault.problem, advice=fault.advice)
             raise
+
+
+def _farewell(grid: Grid) -> None:
+    """Tell the sites that the job is done: they take it up never again. One that is away finds out by the hours."""
+    done = [Message(RecordDict(), dst_node_id=node, message_type=END) for node in grid.get_node_ids()]
+    grid.send_and_receive(done, timeout=_FAREWELL_SECONDS)
 
 
 def serve(grid: Grid, job: Job) -> None:

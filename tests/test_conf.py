@@ -76,7 +76,7 @@ def test_every_option_composes_is_valid_and_builds(group, option, mandatory):
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     assert trained
     assert instantiate(plain["training"]["optimizer"])(trained).param_groups
-    for part in ("privacy", "secagg", "personalization", "strategy", "runtime"):
+    for part in ("data", "privacy", "secagg", "personalization", "strategy", "runtime"):
         built = [instantiate(node) for node in nodes(plain[part])]
         assert all(part is not None for part in built)
         assert built or part == "privacy", part

@@ -24,6 +24,7 @@ def run_serve(home: Path | None) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # a line for each request otherwise
     serve(LeadHome.find(home))
 
 

@@ -60,6 +60,20 @@ def check(
 
 
 @app.command()
+def ingest(
+    file: Annotated[Path, typer.Argument(help="What there is, and how it belongs together: docs/ingest.md.")],
+    words: Annotated[list[str] | None, typer.Argument(help="Settings of the data: data.max_rejected=0.1")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the cohort; what is done there is kept.")] = Path("cohort"),
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one for each processor.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a cohort of DICOM files and tables, with a report of what is there and what was set aside."""
+    from fedhealth.cli.ingest import run_ingest
+
+    run_ingest(file, out, words or [], workers, as_json)
+
+
+@app.command()
 def start(home: SiteFolder = None) -> None:
     """Take part: connect to the lead and work on its runs until stopped. Connects outwards only."""
     from fedhealth.cli.site_run import run_start

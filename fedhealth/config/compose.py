@@ -38,6 +38,7 @@ LOCAL_KEYS = (
     "sweep",
     "data.root",
     "data.manifest",
+    "data.source",
     "data.cache",
     "data.site_column",
     "data.columns",

@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+FILES = {"_target_": "fedhealth.data.files.Files"}  # where rows and images come from unless a site says otherwise
+
 
 class TaskKind(Enum):
     """What one row's label is: one of two classes, one of K, or any subset of K."""
@@ -106,6 +108,7 @@ class DataConfig:
     name: str = MISSING
     root: str = MISSING
     manifest: str = "manifest.csv"
+    source: Any = field(default_factory=FILES.copy)
     cache: str = "${oc.env:FEDHEALTH_CACHE,'~/.cache/fedhealth'}"
     site_column: str | None = None
     sites: list[str] = MISSING

@@ -24,7 +24,6 @@ _VALUE = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9_.+-]{0,63}", re.ASCII)
 _LIST = re.compile(rf"\[({_VALUE.pattern}(, ?{_VALUE.pattern}){{0,199}})?\]", re.ASCII)
 _DROPPED_COLUMN = re.compile(r"~data\.tabular\.[A-Za-z0-9_-]{1,64}", re.ASCII)
 _OWN = ("hydra", "secagg.lead", "secagg.site", "runtime", "comparison", *LOCAL_KEYS)
-_GROUPS_OWN = ("runtime",)  # groups that no job chooses
 
 
 def screen(words: Sequence[str], further: Path | None = None) -> list[str]:
@@ -72,7 +71,8 @@ def _option_faults(group: str, option: str, folders: Sequence[Path]) -> Iterator
 
 
 def _is_own(key: str) -> bool:
-    return any(key == own or key.startswith((f"{own}.", f"{own}/", f"{own}@")) for own in _OWN)
+    dotted = key.replace("/", ".")  # data/source chooses what data.source says
+    return any(dotted == own or dotted.startswith((f"{own}.", f"{own}@")) for own in _OWN)
 
 
 def _is_plain(word: str) -> bool:

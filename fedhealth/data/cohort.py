@@ -1,7 +1,7 @@
 """A site's cohort: everything training needs, memory-mapped from a cache that is built once.
 
-The cache folder is named by a digest of the manifest's bytes, the data configuration, the texts and each image file's
-size and time stamp, and appears under its name only when complete. Nothing in it carries a patient's or a file's name,
+The cache folder is named by a digest of the manifest's bytes, the data configuration, the texts and what the source
+says of the images, and appears under its name only when complete. Nothing in it carries a patient's or a file's name,
 except the list of rejected files that hospital IT needs.
 """
 
@@ -11,33 +11,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
-from fedhealth.config.schema import DataConfig, TaskKind
-from fedhealth.data.image import read_image
-from fedhealth.data.manifest import SPLITS, Manifest, read_manifest
+from fedhealth.config.build import instantiate
+from fedhealth.config.schema import FILES, DataConfig, TaskKind
+from fedhealth.data.manifest import SPLITS, Manifest
+from fedhealth.data.pictures import Pictures, Progress, Rejected
 from fedhealth.data.tabular import encode, width
 from fedhealth.errors import DataError
 
 CACHE_VERSION = 1
 PUBLIC = "public"  # whose rows they are that belong to nobody
 _NO_MEANING = ("name", "root", "cache", "sites", "public")  # settings that do not change a cohort
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """An image file that was set aside, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Cohort:
         study: int64 [N], which study; rows of one study share text, labs and label.
         split: int8 [N], index into `SPLITS`.
         labels: float32 [N, K]; NaN = missing.
-        images: uint8 [M, channels, size, size], memory-mapped; M may be 0.
+        images: uint8 or uint16 [M, channels, size, size], memory-mapped; M may be 0.
         image_index: int64 [N], row of `images`; -1 = missing.
         texts: N strings; empty = missing.
         tabular: float32 [N, F].
@@ -107,10 +96,11 @@ def prepare(data: DataConfig, site: str, progress: Progress | None = None) -> Co
         DataError: what is wrong with manifest, images, tabular cells or labels, and where.
 
     """
-    manifest = read_manifest(data, site)
-    folder = Path(data.cache).expanduser() / site / _key(manifest, data, site)
+    pictures: Pictures = instantiate(data.source)
+    manifest = pictures.manifest(data, site)
+    folder = Path(data.cache).expanduser() / site / _key(manifest, data, site, pictures.state(manifest))
     if not (folder / "report.json").is_file():
-        _build(manifest, data, site, folder, progress or (lambda done, total: None))
+        _build(manifest, data, site, folder, pictures, progress or (lambda done, total: None))
     return load(folder, site)
 
 
@@ -123,7 +113,8 @@ def prepare_public(data: DataConfig) -> Cohort | None:
     """
     if data.public.root is None:
         return None
-    return prepare(replace(data, root=data.public.root, manifest=data.public.manifest, site_column=None), PUBLIC)
+    rows = replace(data, root=data.public.root, manifest=data.public.manifest, site_column=None, source=FILES)
+    return prepare(rows, PUBLIC)
 
 
 def load(folder: Path, site: str) -> Cohort:
@@ -142,39 +133,34 @@ def load(folder: Path, site: str) -> Cohort:
     )
 
 
-def _key(manifest: Manifest, data: DataConfig, site: str) -> str:
+def _key(manifest: Manifest, data: DataConfig, site: str, pictures: str) -> str:
     meaning = {name: value for name, value in asdict(data).items() if name not in _NO_MEANING}
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, site, meaning], sort_keys=True, default=str).encode())
     digest.update(manifest.path.read_bytes())
     digest.update(json.dumps(manifest.table["text"].tolist()).encode())  # they may lie in files of their own
-    for name in _files(manifest):
-        file = manifest.path.parent / name
-        stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else "absent"
-        digest.update(f"{name}|{stamp}\n".encode())
+    digest.update(pictures.encode())
     return digest.hexdigest()[:20]
 
 
-def _files(manifest: Manifest) -> list[str]:
-    return sorted(set(manifest.table["image"]) - {""})
-
-
-def _build(manifest: Manifest, data: DataConfig, site: str, folder: Path, progress: Progress) -> None:
+def _build(
+    manifest: Manifest, data: DataConfig, site: str, folder: Path, pictures: Pictures, progress: Progress
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     try:
-        _fill(manifest, data, site, draft, progress)
+        _fill(manifest, data, site, draft, pictures, progress)
         if not folder.exists():  # another process may have built the same cache meanwhile
             draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _fill(manifest: Manifest, data: DataConfig, site: str, draft: Path, progress: Progress) -> None:
+def _fill(manifest: Manifest, data: DataConfig, site: str, draft: Path, pictures: Pictures, progress: Progress) -> None:
     table = manifest.table
     tabular, tabular_present = encode(table, data.tabular, manifest.path)
-    slots, rejected = _decode(manifest, data, draft / "images.npy", progress)
+    slots, rejected = pictures.store(manifest, data, draft / "images.npy", progress)
     image_index = table["image"].map(lambda name: slots.get(name, -1)).to_numpy(np.int64)
     texts = table["text"].to_numpy(object)
     keep = (image_index >= 0) | (texts != "") | tabular_present
@@ -203,43 +189,6 @@ def _fill(manifest: Manifest, data: DataConfig, site: str, draft: Path, progress
     warnings = _warnings(rows, data, site, dropped=int((~keep).sum()), rejected=len(rejected))
     report = {"rejected": [asdict(entry) for entry in rejected], "warnings": warnings}
     (draft / "report.json").write_text(json.dumps(report), "utf-8")
-
-
-def _decode(
-    manifest: Manifest, data: DataConfig, target: Path, progress: Progress
-) -> tuple[dict[str, int], list[Rejected]]:
-    """Decode every image file once, in order, into `target`; return each file's slot and the files set aside."""
-    files = _files(manifest)
-    shape = (len(files), data.image.channels, data.image.size, data.image.size)
-    images = open_memmap(target, mode="w+", dtype=np.uint8, shape=shape) if files else np.zeros(shape, np.uint8)
-    if not files:
-        np.save(target, images, allow_pickle=False)
-
-    def decode(slot: int) -> Rejected | None:
-        try:
-            images[slot] = read_image(manifest.path.parent / files[slot], data.image.size, data.image.channels)
-        except DataError as fault:
-            return Rejected(files[slot], fault.problem)
-        return None
-
-    rejected: list[Rejected] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, fault in enumerate(pool.map(decode, range(len(files))), start=1):
-            rejected += [fault] if fault else []
-            progress(done, len(files))
-    _refuse_too_many(rejected, len(files), data.max_rejected, manifest.path)
-    bad = {entry.path for entry in rejected}
-    return {name: slot for slot, name in enumerate(files) if name not in bad}, rejected
-
-
-def _refuse_too_many(rejected: list[Rejected], total: int, limit: float, path: Path) -> None:
-    if len(rejected) > limit * total:
-        shown = "\n".join(f"  {entry.reason}" for entry in rejected[:5])
-        more = f"\n  and {len(rejected) - 5} more" if len(rejected) > 5 else ""
-        raise DataError(
-            f"{path}: {len(rejected)} of {total} image files are unreadable:\n{shown}{more}",
-            f"Repair or remove them, or raise data.max_rejected (now {limit:g}) if they may be left out.",
-        )
 
 
 def _warnings(rows: dict[str, np.ndarray], data: DataConfig, site: str, dropped: int, rejected: int) -> list[str]:

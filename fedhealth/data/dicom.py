@@ -1,41 +1,41 @@
-"""One DICOM file -> one display-ready frame, or the reason why not.
+"""Open one DICOM file: its pixels' description, checked, or the reason why it cannot be used.
 
-Only the elements that describe pixels are kept: names, dates and identifiers cannot leave in a message. The
-order of operations is the standard's (PS3.3 C.7.6.3, C.11): decode, modality LUT, VOI LUT or window, then the
-photometric interpretation.
+Only the elements that describe pixels are kept: names, dates and identifiers cannot leave in a message.
 """
 
+from __future__ import annotations
+
 import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import get_expected_length, pixel_array
+from pydicom.pixels.utils import get_expected_length
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
 )
 
-from fedhealth.data import grayscale
-from fedhealth.errors import DataError
+from fedhealth.data.decoders import DEFLATED_FRAMES, decodable, stored_frame, syntax_of
+from fedhealth.data.display import picture
+from fedhealth.data.grayscale import Whole
+from fedhealth.data.imagefault import ImageError
 
 MAX_PIXELS = 100_000_000  # in the one frame that is decoded; the largest mammograms have 30 million
 MAX_BYTES = 1 << 30  # of a file, and of what a deflated one expands to
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_TAGS = [
+_KEYWORDS = [
     *("SOPClassUID", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "PixelRepresentation"),
-    *("PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(f"{color}PaletteColorLookupTableDescriptor" for color in ("Red", "Green", "Blue")),
@@ -44,22 +44,7 @@ _TAGS = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *_PIXELS,
 ]
-
-
-class ImageError(DataError):
-    """An image file that cannot be used.
-
-    Args:
-        reason: short, without the path, so that reasons can be counted; quotes no header value other than the
-            transfer syntax and the geometry.
-        advice: what to do about it.
-        path: the file, where it is known.
-
-    """
-
-    def __init__(self, reason: str, advice: str = "", path: Path | None = None) -> None:
-        super().__init__(f"{path}: {reason}" if path else reason, advice)
-        self.reason = reason
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS]
 
 
 def is_dicom(head: bytes) -> bool:
@@ -78,29 +63,67 @@ def read_dicom(file: BinaryIO) -> npt.NDArray[np.uint8]:
             sign of damage.
 
     """
-    dataset = _read(file)
-    _check_geometry(dataset)
-    _check_decodable(dataset)
-    index = _frames(dataset) // 2
-    stored = _decode(dataset, index)
-    if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return _color(stored, dataset)
-    return _grey(stored, dataset, index)
+    dataset = open_dicom(file)
+    image = read_frame(dataset, frames(dataset) // 2)
+    assert image.dtype == np.uint8  # noqa: S101 - eight bits were asked for
+    return image.astype(np.uint8, copy=False)
 
 
-def _read(file: BinaryIO) -> Dataset:
+def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
+    """Read a file's header and its pixel data, undecoded; `further` names elements to keep beside our own.
+
+    Raises:
+        ImageError: it is damaged beyond use, or expands to more than is allowed.
+
+    """
     head = file.read(4096)
     if DeflatedExplicitVRLittleEndian.encode() in head:
         _check_inflated_size(file, head)
     file.seek(0)
-    dataset = dcmread(file, force=head[128:132] != b"DICM", specific_tags=list(_TAGS))
+    dataset = dcmread(file, force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
-        raise ImageError("the file is truncated, or its DICOM header is damaged", "Export or copy the file again.")
+        if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            raise ImageError("a DICOM directory, not an image", "Leave it out.")
+        raise ImageError("nothing in the header describes an image: truncated, or no image", "Export the file again.")
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
     return dataset
+
+
+def frames(dataset: Dataset) -> int:
+    """Return how many frames the header announces."""
+    return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def read_frame(dataset: Dataset, index: int, bits: int = 8) -> Whole:
+    """Decode one frame as it is to be seen: uint8 or uint16 [rows, columns] or [rows, columns, 3] (RGB), 0 = black.
+
+    Raises:
+        ImageError: with the reason.
+
+    """
+    return picture(read_stored(dataset, index), dataset, index, bits)
+
+
+def read_stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
+    """Decode one frame as it is stored, once the header is found possible.
+
+    Raises:
+        ImageError: with the reason.
+
+    """
+    _check_geometry(dataset)
+    _check_decodable(dataset)
+    try:
+        return stored_frame(dataset, index)
+    except Exception:  # the decoders share no base class, and their messages quote the header
+        name = syntax_of(dataset).name
+        raise ImageError(
+            f"pixel data ({name}) cannot be decoded: damaged, or a variant that no installed decoder reads",
+            "Export the file again, or in Explicit VR Little Endian.",
+        ) from None
 
 
 def _check_inflated_size(file: BinaryIO, head: bytes) -> None:
@@ -113,10 +136,6 @@ def _check_inflated_size(file: BinaryIO, head: bytes) -> None:
         if total > MAX_BYTES:
             raise ImageError("the deflated data set expands beyond 1 GiB", "Export the file uncompressed.")
         chunk = inflate.unconsumed_tail or file.read(1 << 16)
-
-
-def _frames(dataset: Dataset) -> int:
-    return max(1, int(dataset.get("NumberOfFrames") or 1))
 
 
 def _check_geometry(dataset: Dataset) -> None:
@@ -133,107 +152,16 @@ def _check_geometry(dataset: Dataset) -> None:
 
 
 def _check_decodable(dataset: Dataset) -> None:
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax = syntax_of(dataset)
     try:
-        decoder = get_decoder(syntax)
+        known = decodable(dataset)
     except NotImplementedError:
+        known = False
+    if not known:
         raise ImageError(
             f"no decoder for transfer syntax {syntax.name}",
             "Export the file in a common transfer syntax, such as Explicit VR Little Endian.",
-        ) from None
-    if not decoder.is_available:
-        wanted = sorted(need.split(" requires ")[-1] for need in decoder.missing_dependencies)
-        raise ImageError(f"no decoder for transfer syntax {syntax.name}", f"Install one of: {'; '.join(wanted)}.")
-    native = not syntax.is_encapsulated and "PixelData" in dataset
-    if native and len(dataset.PixelData or b"") < get_expected_length(dataset):
+        )
+    native = syntax != DEFLATED_FRAMES and not syntax.is_encapsulated
+    if native and "PixelData" in dataset and len(dataset.PixelData or b"") < get_expected_length(dataset):
         raise ImageError("truncated pixel data", "Export or copy the file again.")
-
-
-def _decode(dataset: Dataset, index: int) -> npt.NDArray[Any]:
-    try:
-        return pixel_array(dataset, index=index)
-    except Exception:  # the decoders share no base class, and their messages quote the header
-        name = UID(dataset.file_meta.TransferSyntaxUID).name
-        raise ImageError(
-            f"pixel data ({name}) cannot be decoded: damaged, or a variant that no installed decoder reads",
-            "Export the file again, or in Explicit VR Little Endian.",
-        ) from None
-
-
-def _color(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint8]:
-    bits = int(dataset.BitsStored)
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)[..., :3]
-        # Some scanners declare 16-bit palettes and fill them with 8-bit values.
-        bits = 16 if stored.max(initial=0) > 255 else 8
-    return grayscale.to_uint8(stored.astype(np.float32) / np.float32(2**bits - 1))
-
-
-def _grey(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
-    groups = list(_groups(dataset, index))
-    values = _modality(stored.astype(np.float32), groups)
-    unit = _voi(values, groups, exact=stored.dtype.kind == "f")
-    if unit is None:
-        # No window: the frame's own content sets the contrast. Also for 8 bits, so that scanners which store
-        # 8 and 12 bits give comparable pictures.
-        padding = dataset.get("PixelPaddingValue")
-        unit = grayscale.stretch(values, None if padding is None else stored == padding)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        unit = 1.0 - unit
-    return grayscale.to_uint8(unit)
-
-
-def _groups(dataset: Dataset, index: int) -> Iterator[Dataset]:
-    """Yield what may hold a frame's LUTs and window: the data set, then the enhanced functional groups."""
-    yield dataset
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    for group in [*per_frame[index : index + 1], *(dataset.get("SharedFunctionalGroupsSequence") or [])]:
-        for keyword in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
-            yield from group.get(keyword) or []
-
-
-def _modality(values: grayscale.Float, groups: list[Dataset]) -> grayscale.Float:
-    for group in groups:
-        if group.get("ModalityLUTSequence"):
-            table, first, _ = _table(group.ModalityLUTSequence[0], groups[0])
-            return grayscale.lookup(values, table, first)
-        if group.get("RescaleSlope") is not None:
-            slope, intercept = float(group.RescaleSlope), float(group.get("RescaleIntercept") or 0.0)
-            return np.asarray(values * slope + intercept, dtype=np.float32)
-    return values
-
-
-def _voi(values: grayscale.Float, groups: list[Dataset], exact: bool) -> grayscale.Float | None:
-    """Apply the first VOI LUT or window found; None where there is no valid one.
-
-    `exact`: stored as floats, where LINEAR's correction for whole grey levels has no meaning.
-    """
-    for group in groups:
-        if group.get("VOILUTSequence"):
-            table, first, bits = _table(group.VOILUTSequence[0], groups[0])
-            return grayscale.lookup(values, table, first) / np.float32(2**bits - 1)
-        center, width = _first(group.get("WindowCenter")), _first(group.get("WindowWidth"))
-        if center is not None and width is not None:
-            function = str(group.get("VOILUTFunction") or "LINEAR").upper()
-            linear = "LINEAR_EXACT" if exact else "LINEAR"
-            return grayscale.window(values, center, width, linear if function == "LINEAR" else function)
-    return None
-
-
-def _first(value: object) -> float | None:
-    """Return the first of one or several numbers (alternative windows), None if there is none."""
-    many = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return None if not many or many[0] in (None, "") else float(str(many[0]))
-
-
-def _table(item: Dataset, dataset: Dataset) -> tuple[grayscale.Float, int, int]:
-    """Read a LUT sequence item -> (entries, first mapped value, bits of an entry)."""
-    entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    data = item.LUTData
-    if isinstance(data, bytes):  # VR OW: words in the byte order of the file
-        little = UID(dataset.file_meta.TransferSyntaxUID).is_little_endian
-        data = np.frombuffer(data, dtype="<u2" if little else ">u2")
-    table = np.asarray([] if data is None else data, dtype=np.float32).ravel()[: entries or 1 << 16]
-    if table.size == 0:
-        raise ImageError("an empty lookup table in the header", "Export the file again.")
-    return table, first, bits

@@ -8,39 +8,62 @@ import numpy as np
 import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
+Whole = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _TAIL = 0.5  # percent cut at each end: dead pixels and burnt-in text must not set the contrast
 _SAMPLE = 1_000_000  # the percentiles of a million evenly spaced pixels are good enough, whatever the size
 
 
-def to_uint8(unit: Float) -> npt.NDArray[np.uint8]:
-    """Round values in [0, 1] to 0..255; what is outside saturates, NaN becomes black."""
-    scaled: Float = np.nan_to_num(unit, nan=0.0) * np.float32(255.0) + np.float32(0.5)
-    return scaled.clip(0.0, 255.0).astype(np.uint8)
+def to_whole(unit: Float, bits: int = 8) -> Whole:
+    """Round values in [0, 1] to whole numbers of 8 or 16 bits; what is outside saturates, NaN becomes black."""
+    top = np.float32(2**bits - 1)
+    scaled: Float = np.nan_to_num(unit, nan=0.0) * top + np.float32(0.5)
+    limited = scaled.clip(0.0, top)
+    return limited.astype(np.uint8) if bits == 8 else limited.astype(np.uint16)
 
 
-def stretch(values: Float, ignore: npt.NDArray[np.bool_] | None = None) -> Float:
+def stretch(
+    values: Float, ignore: npt.NDArray[np.bool_] | None = None, counts: npt.NDArray[np.int64] | None = None
+) -> Float:
     """Map the 0.5th to 99.5th percentile linearly to [0, 1].
 
     Args:
         values: any range; infinities and NaN do not count.
         ignore: same shape, True where a pixel is padding and must not set the range.
+        counts: same shape, how many pixels each value stands for; one each where not given.
 
     """
-    step = max(1, values.size // _SAMPLE)
+    step = max(1, values.size // _SAMPLE) if counts is None else 1
     kept = values.ravel()[::step]
     usable = np.isfinite(kept)
     if ignore is not None:
         usable &= ~ignore.ravel()[::step]
+    if counts is not None:
+        usable &= counts.ravel() > 0
+    weights = None if counts is None else counts.ravel()[usable]
     kept = kept[usable]
     if kept.size == 0:
         return np.zeros_like(values)
-    low, high = np.percentile(kept, [_TAIL, 100.0 - _TAIL])
+    low, high = _percentiles(kept, weights)
     if high <= low:  # a mask, or nearly empty: fewer than 0.5 % of the pixels carry the content
         low, high = kept.min(), kept.max()
     if high <= low:
         return np.zeros_like(values)
     return _clip((values - np.float32(low)) / np.float32(high - low))
+
+
+def _percentiles(values: Float, counts: npt.NDArray[np.int64] | None) -> tuple[float, float]:
+    """Return the two tails' ends, interpolated as `numpy.percentile` does."""
+    shares = np.array([_TAIL, 100.0 - _TAIL])
+    if counts is None:
+        low, high = np.percentile(values, shares)
+        return float(low), float(high)
+    order = np.argsort(values, kind="stable")
+    ends = np.cumsum(counts[order])
+    place = shares / 100.0 * (ends[-1] - 1)
+    below, above = (values[order][np.searchsorted(ends, at, side="right")] for at in (np.floor(place), np.ceil(place)))
+    low, high = below + (above - below) * (place - np.floor(place))
+    return float(low), float(high)
 
 
 def window(values: Float, center: float, width: float, function: str = "LINEAR") -> Float | None:

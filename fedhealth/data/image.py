@@ -12,7 +12,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedhealth.data import grayscale
-from fedhealth.data.dicom import MAX_BYTES, MAX_PIXELS, ImageError, is_dicom, read_dicom
+from fedhealth.data.dicom import MAX_BYTES, MAX_PIXELS, is_dicom, read_dicom
+from fedhealth.data.geometry import square
+from fedhealth.data.imagefault import ImageError
 from fedhealth.errors import ConfigError
 
 __all__ = ["ImageError", "read_image"]
@@ -45,9 +47,9 @@ def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
             f"no image has {channels} channels of {size} pixels", "Use 1 or 3 channels and a size above 0."
         )
     try:
-        with _guarded():
+        with guarded():
             image = _decode(path)
-            return _square(image.convert("L" if channels == 1 else "RGB"), size, channels)
+            return square(image.convert("L" if channels == 1 else "RGB"), size)
     except ImageError as fault:
         raise ImageError(fault.reason, fault.advice, path) from None
     except OSError as fault:
@@ -58,7 +60,7 @@ def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
+def guarded() -> Iterator[None]:
     """Silence the parsers, whose warnings quote header values; keep Pillow's bomb warning, as an error."""
     logger = logging.getLogger("pydicom")
     level = logger.level
@@ -100,19 +102,5 @@ def _decode_picture(file: BinaryIO) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _DEEP_MODES:
         values = np.asarray(upright, dtype=np.float32)
-        return Image.fromarray(grayscale.to_uint8(grayscale.stretch(values)))
+        return Image.fromarray(grayscale.to_whole(grayscale.stretch(values)))
     return upright
-
-
-def _square(image: Image.Image, size: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Resize the long side to `size` with antialiasing, pad the short one -> uint8 [channels, size, size]."""
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    small = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(small, dtype=np.uint8).reshape(height, width, channels)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    canvas = np.empty((size, size, channels), dtype=np.uint8)
-    canvas[:] = np.median(border, axis=0)
-    top, left = (size - height) // 2, (size - width) // 2
-    canvas[top : top + height, left : left + width] = pixels
-    return np.ascontiguousarray(canvas.transpose(2, 0, 1))

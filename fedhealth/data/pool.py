@@ -21,7 +21,7 @@ class Stacked:
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
         self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
-        self.dtype = parts[0].dtype
+        self.dtype = np.result_type(*parts)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -32,7 +32,9 @@ class Stacked:
         owner = np.searchsorted(self._starts, index, side="right") - 1
         for part in np.unique(owner):
             chosen = owner == part
-            taken[chosen] = self._parts[part][index[chosen] - self._starts[part]]
+            values = self._parts[part][index[chosen] - self._starts[part]]
+            deeper = values.dtype == np.uint8 and self.dtype == np.uint16  # 255 and 65535 are both white
+            taken[chosen] = values.astype(np.uint16) * 257 if deeper else values
         return taken
 
 

@@ -23,7 +23,7 @@ SMALL_CNN = "small_cnn"
 
 
 class ImageEncoder(nn.Module):
-    """uint8 or float images [B, C, H, W] in 0..255 -> features [B, width].
+    """Images [B, C, H, W], uint8, uint16 or float in 0..255, -> features [B, width].
 
     Args:
         architecture: `small_cnn` or a torchvision classification model, such as `mobilenet_v2`.
@@ -65,7 +65,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch of images."""
-        scaled = (images.float() / 255.0 - self.mean) / self.std
+        top = 65535.0 if images.dtype == torch.uint16 else 255.0
+        scaled = (images.float() / top - self.mean) / self.std
         if scaled.shape[1] < self.planes:
             scaled = scaled.expand(-1, self.planes, -1, -1)
         elif scaled.shape[1] > self.planes:

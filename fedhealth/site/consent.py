@@ -74,6 +74,7 @@ def own_words(policy: Policy, source: Source, words: Sequence[str]) -> Iterator[
     """Yield what the site decides by itself, as override words."""
     yield f"data.root={quoted(source.root.absolute())}"
     yield f"data.manifest={quoted(source.manifest)}"
+    yield f"data/source={'ingested' if source.ingested else 'files'}"
     yield f"data.site_column={_text(source.site_column)}"
     if source.cache:
         yield f"data.cache={quoted(source.cache.absolute())}"

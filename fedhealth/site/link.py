@@ -32,6 +32,7 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.run import Run
@@ -230,6 +231,14 @@ def _keep_beating(link: Link, ended: threading.Event) -> None:
             link.beat()
 
 
+def _is_over(answer: httpx.Response) -> bool:
+    """Tell whether a request is refused for its run, which has ended or not begun; Flower says the same for both."""
+    try:
+        return bool(answer.json()["code"] == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _some(names: Iterable[str], count: int) -> Iterator[list[str]]:
     """Yield names in groups."""
     rest = iter(names)
@@ -250,6 +259,8 @@ def _call(method: Callable[[Any], T], request: Any) -> T:
             return method(request)
         except httpx.HTTPStatusError as fault:
             code = fault.response.status_code
+            if _is_over(fault.response):
+                raise RefusedError("the run is not running") from fault
             if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise TrustError("The lead's server does not accept this site's key.", "Ask the lead.") from fault
             if code < 500 or attempt == _TRIES:

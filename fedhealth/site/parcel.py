@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -71,6 +71,11 @@ def parcel_of(message: Message) -> Parcel:
 def refusal_of(question: bytes, error: Error) -> Parcel:
     """Return an error as the answer to a message, of which nothing but its head was looked at."""
     return parcel_of(Message(error, reply_to=message_from_proto(MessageProto.FromString(question))))
+
+
+def receipt_of(question: bytes) -> Parcel:
+    """Return an empty answer to a message."""
+    return parcel_of(Message(RecordDict(), reply_to=message_from_proto(MessageProto.FromString(question))))
 
 
 def object_ids(tree: ObjectTree) -> Iterator[str]:

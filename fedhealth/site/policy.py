@@ -27,6 +27,7 @@ class Source:
         dataset: the hospital's own name for it: one privacy ledger each, whatever a job calls the data.
         root: folder of the manifest and the images.
         manifest: its name below root.
+        ingested: whether root is what `fedhealth site ingest` made.
         cache: folder for decoded images.
         columns: the manifest's names for patient, study, image, text, ... where they differ from the consortium's.
         site_column: column that names the site, where the manifest holds several.
@@ -37,6 +38,7 @@ class Source:
     dataset: str
     root: Path
     manifest: str = "manifest.csv"
+    ingested: bool = False
     cache: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     site_column: str | None = None

@@ -22,18 +22,18 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.identity import secrets_folder
 from fedhealth.site.link import Link, LostError, RefusedError, Task, connected
 from fedhealth.site.membership import SignedMembership
-from fedhealth.site.parcel import Parcel, refusal_of
+from fedhealth.site.parcel import Parcel, receipt_of, refusal_of
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.signature import Order, Orders, verified
 from fedhealth.site.state import SiteState
 from fedhealth.site.worker import Worker, prepare
-from fedhealth.wire import error_of
+from fedhealth.wire import END, error_of
 
 log = logging.getLogger("fedhealth.site")
 
 _IDLE_SECONDS, _BUSY_SECONDS, _BUSY_FOR = 1.0, 0.1, 30.0  # between two looks; the shorter one after a message
 _AGAIN_SECONDS = (1.0, 30.0)  # first and longest wait before connecting again
-_ENDED_SECONDS = 60.0  # between two questions whether an order has ended
+_ENDED_SECONDS = 60.0  # between two questions whether a run is over
 
 
 @dataclass
@@ -77,6 +77,8 @@ class Runner:
             self.state.say(state="starting", site=policy.name, lead=policy.lead, error=None, run=None, round=None)
             prepare(self.application)
             self._audit.write("started")
+            for run in self.orders.lapsed(policy.limits.hours):
+                self._end(run)
             pause = _AGAIN_SECONDS[0]
             try:
                 while not self.stopping.is_set():
@@ -142,6 +144,10 @@ class Runner:
         except FedhealthError:
             link.confirm(task)
             raise
+        if task.kind == END:
+            link.confirm(task)
+            self._end(run.order.run)
+            return receipt_of(task.head)
         parcel = link.pull(task, int(policy.resources.incoming_megabytes * 1e6))
         self.state.say(state="working", run=run.order.run, task=task.kind, error=None)
         if run.worker is None or not run.worker.alive:
@@ -180,20 +186,20 @@ class Runner:
         self._outbox = None
 
     def _look(self, link: Link) -> None:
-        """End the orders whose runs are completed at the lead, and forget their secrets."""
+        """Let the workers of runs go that are over at the lead; they may go on there later."""
         if not self._runs or time.monotonic() - self._looked < _ENDED_SECONDS:
             return
         self._looked = time.monotonic()
-        for number, run in list(self._runs.items()):
-            status = link.run(number).status
-            if status.status == "finished":
-                if status.sub_status == "completed":
-                    self.orders.end(run.order.run)
-                    self._forget(run.order.run)
+        for number in list(self._runs):
+            try:
+                link.run(number)
+            except RefusedError:
                 self._dismiss()
 
-    def _forget(self, run: str) -> None:
-        """Remove what secure aggregation kept for a run."""
+    def _end(self, run: str) -> None:
+        """Take an order up never again, and remove what secure aggregation kept for it."""
+        self._dismiss()
+        self.orders.end(run)
         name = load_policy(self.home).name
         shutil.rmtree(secrets_folder(run, name, self.home.state), ignore_errors=True)
         self._audit.write("ended", run=run)

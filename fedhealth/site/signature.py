@@ -171,9 +171,10 @@ class Orders:
             known[run]["ended"] = self._clock()
             self._write(known)
 
-    def open(self) -> list[str]:
-        """Return the runs that have not ended."""
-        return [run for run, entry in self._read().items() if entry["ended"] is None]
+    def lapsed(self, hours: float) -> list[str]:
+        """Return the runs that have not ended and that this site takes no part in any more."""
+        since = self._clock() - hours * 3600
+        return [run for run, entry in self._read().items() if entry["ended"] is None and entry["seen"] < since]
 
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():

@@ -116,6 +116,7 @@ def _look(cohort: Cohort, rows: np.ndarray) -> list[float]:
         return [float("nan")] * 2
     some = np.unique(stored[np.linspace(0, len(stored) - 1, min(_IMAGES, len(stored))).astype(int)])
     pixels = np.asarray(cohort.images[some], np.float32)
+    pixels /= 257 if cohort.images.dtype == np.uint16 else 1
     return [float(pixels.mean()), float(pixels.std())]
 
 

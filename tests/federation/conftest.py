@@ -14,7 +14,7 @@ from tests.conftest import write_site
 SITES = ("north", "south", "east", "west")
 STRICT = {"min_patients": 10}
 LOOSE = {
-    "min_patients": 3,
+    "min_patients": 1,
     "units": ["none"],
     "secure_aggregation": False,
     "records": [ACCEPTANCE, UPDATE, STATISTICS],

@@ -32,6 +32,7 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
         ((_, ledger),) = ledgers(home.state)
         assert 0 < in_all(ledger, None)[0] <= 8.0
         assert SiteState(home).about["state"] == "connected"
+        assert [entry["run"] for entry in verify(home.audit) if entry["event"] == "ended"] == [run.about["run"]]
 
 
 def test_the_model_is_that_of_one_machine(consortium, tmp_path):

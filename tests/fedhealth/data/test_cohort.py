@@ -89,7 +89,7 @@ def test_the_second_time_nothing_is_decoded(data, monkeypatch):
     def never(*arguments):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(module, "read_image", never)
+    monkeypatch.setattr("fedhealth.data.files.read_image", never)
     second = prepare(data, "north")
     assert second.folder == first.folder
     assert isinstance(second.images, np.memmap)

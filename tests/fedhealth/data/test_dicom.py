@@ -267,11 +267,6 @@ def test_true_reasons(tmp_path):
     assert "empty lookup table" in reason(tmp_path, make(VOILUTSequence=lut([0, 0, 8], [])))
 
 
-def test_what_to_install_is_named(tmp_path):
-    with pytest.raises(ImageError, match="pylibjpeg"):
-        read(tmp_path, make(syntax=JPEGLSLossless, PixelData=encapsulate([b"\0\1"])))
-
-
 def test_bombs_are_refused_from_the_header(tmp_path, monkeypatch):
     assert "65535 x 65535" in reason(tmp_path, make(Rows=65535, Columns=65535))
     assert reason(tmp_path, make(NumberOfFrames=100_000)) == "truncated pixel data"

@@ -59,8 +59,8 @@ def test_lookup_takes_the_ends_outside_the_table():
     assert grayscale.lookup(values, table, first=-1).tolist() == [10, 20, 30, 30, 30]
 
 
-def test_to_uint8_rounds_and_saturates():
-    assert grayscale.to_uint8(np.array([-1, 0, 0.5, 1, 2, np.nan], dtype=np.float32)).tolist() == [
+def test_to_whole_rounds_and_saturates():
+    assert grayscale.to_whole(np.array([-1, 0, 0.5, 1, 2, np.nan], dtype=np.float32)).tolist() == [
         0,
         0,
         128,

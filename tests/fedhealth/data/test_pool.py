@@ -70,3 +70,10 @@ def test_predictions_are_pooled_with_patients_apart():
     pooled = pool_predictions([one, none, one])
     np.testing.assert_array_equal(pooled.patient, [0, 0, 1, 1])
     np.testing.assert_array_equal(pooled.scores[:, 0], [0.1, 0.2, 0.1, 0.2])
+
+
+def test_images_of_eight_and_sixteen_bits_are_equally_bright():
+    parts = [np.array([[0], [255]], np.uint8), np.array([[65535], [257]], np.uint16)]
+    stacked = Stacked(parts)
+    assert stacked.dtype == np.uint16
+    assert stacked[np.array([1, 2, 3, 0])].tolist() == [[65535], [65535], [257], [0]]

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedhealth.bundle import bundle
 from fedhealth.errors import FederationError
 from fedhealth.lead.signing import make_order
-from fedhealth.site.link import Task
+from fedhealth.site.link import RefusedError, Task
 from fedhealth.site.parcel import parcel_of
 
 
@@ -24,7 +24,7 @@ class Network:
     def __init__(self, lead):
         self.lead, self.runs, self.waiting = lead, {}, deque()
         self.names, self.parcels, self.answers, self.confirmed, self.faults = {}, {}, {}, [], deque()
-        self.connections = 0
+        self.connections, self.over = 0, set()
         self.news = threading.Condition()
 
     @contextmanager
@@ -42,7 +42,6 @@ class Network:
             run_id=number,
             fab_hash=fab or bundle().digest,
             override_config={"job": job, "signature": signature},
-            status=SimpleNamespace(status="running", sub_status=""),
         )
 
     def ask(self, number, kind, name):
@@ -58,6 +57,8 @@ class Network:
         return self.waiting.popleft() if self.waiting else None
 
     def run(self, number):
+        if number in self.over:
+            raise RefusedError("the run is not running")
         return self.runs[number]
 
     def confirm(self, task):

@@ -7,14 +7,18 @@ import time
 
 import pytest
 
+from fedhealth.bundle import bundle
 from fedhealth.errors import ConfigError, TrustError
+from fedhealth.lead.signing import make_order
 from fedhealth.site import runner as module
 from fedhealth.site.auditlog import verify
 from fedhealth.site.home import SiteHome
 from fedhealth.site.identity import secrets_folder
 from fedhealth.site.link import LostError, RefusedError
 from fedhealth.site.runner import Runner
+from fedhealth.site.signature import Orders, verified
 from fedhealth.site.state import SiteState
+from fedhealth.wire import END
 from tests.fedhealth.site.network import Network
 from tests.fedhealth.site.trust import Consortium
 
@@ -127,8 +131,8 @@ def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
     hospital.said("a")
     secrets = secrets_folder("run00001", "charite", hospital.home.state)
     secrets.mkdir(parents=True)
-    network.runs[7].status.status, network.runs[7].status.sub_status = "finished", "completed"
-    hospital.until(lambda: hospital.logged("ended"))
+    assert not hospital.ask("done", END).content
+    assert [entry["run"] for entry in hospital.logged("ended")] == ["run00001"]
     assert not secrets.exists()
     network.start(8, **network.runs[7].override_config)
     assert hospital.ask("replayed", number=8).error.reason == "TrustError"
@@ -137,10 +141,21 @@ def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
 def test_a_stopped_run_may_go_on_later(hospital):
     network = hospital.network
     hospital.said("a")
-    network.runs[7].status.status, network.runs[7].status.sub_status = "finished", "stopped"
+    network.over.add(7)
     hospital.until(lambda: not hospital.runner._runs)
     network.order("run00001", 8)
     assert hospital.said("b", number=8)
+
+
+def test_a_run_that_took_too_long_is_forgotten_at_the_next_start(tmp_path):
+    site = Hospital(tmp_path)
+    orders = Orders(site.home, clock=lambda: time.time() - 100 * 3600)
+    words, signature = make_order(site.consortium.lead, "run00001", ["seed=1"], "0" * 64, bundle().digest, 1.0)
+    membership = site.consortium.membership()
+    orders.admit(verified(words, signature, membership, bundle().digest), 72.0)
+    site.runner.stopping.set()
+    site.runner.serve()
+    assert [entry["run"] for entry in site.logged("ended")] == ["run00001"]
 
 
 def test_an_answer_waits_for_the_connection(hospital):

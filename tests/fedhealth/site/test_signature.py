@@ -74,14 +74,14 @@ def test_a_job_that_ended_is_not_taken_up_again(consortium, job):
     orders, order = Orders(home, lambda: now[0]), Order.parse(job[0])
     orders.admit(order, hours=1)
     orders.admit(order, hours=1)  # a restart in between
-    assert Orders(home).open() == [order.run]
+    assert Orders(home).lapsed(-1) == [order.run]
     with pytest.raises(TrustError, match="another job"):
         orders.admit(replace(order, words=("seed=1",)), hours=1)
     now[0] += 3601
     with pytest.raises(TrustError, match="longer than this site allows"):
         orders.admit(order, hours=1)
     orders.end(order.run)
-    assert Orders(home).open() == []
+    assert Orders(home).lapsed(-1) == []
     with pytest.raises(TrustError, match="has ended"):
         orders.admit(order, hours=10)
 

@@ -1,0 +1,64 @@
+"""The X-ray set as a hospital has it: DICOM files of several scanners, a table of reports, one of labels and values."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fedhealth.data.synthetic.dicomfile import Header, write_dicom
+from fedhealth.data.synthetic.radiograph import Scanner
+
+Row = dict[str, str]
+_KINDS = [(8, False, "implicit"), (12, False, "explicit"), (8, True, "explicit"), (12, True, "rle"), (8, False, "rle")]
+
+
+def rows_of(folder: Path, site: str | None = None) -> list[Row]:
+    """Return the rows of data.csv, of one site or all."""
+    with (folder / "data.csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if site in (None, row["site"])]
+
+
+def wrap(data: Path, target: Path, rows: Sequence[Row], copies: int = 1) -> None:
+    """Write each row's image as a DICOM file below `target`/images; the kinds of file take turns.
+
+    Args:
+        data: the folder of data.csv.
+        target: a folder.
+        rows: of data.csv.
+        copies: how many patients each patient becomes; the pixels of a copy differ from the original's in one corner.
+
+    """
+    for number, row in enumerate(rows):
+        grey = np.asarray(Image.open(data / row["image"]).convert("L"))
+        for copy in range(copies):
+            patient = row["patient_id"] + (f"-{copy}" if copy else "")
+            folder = target / "images" / patient
+            folder.mkdir(parents=True, exist_ok=True)
+            bits, inverted, syntax = _KINDS[number % len(_KINDS)]
+            pixels = grey.copy()
+            pixels[0, 0] = copy % 256
+            stored = (pixels.astype(np.uint16) << (bits - 8)).astype(np.uint8 if bits == 8 else np.uint16)
+            stored = (2**bits - 1) - stored if inverted else stored
+            scanner = Scanner(*pixels.shape, bits, inverted, syntax, False, 1.0, 0.0, 0.0, "A")
+            header = Header("charite", patient, f"study-{number}-{copy}", 1, 60, row["sex"] or "O")
+            write_dicom(folder / f"{number}.dcm", header, scanner, stored.astype(np.dtype(stored.dtype)))
+
+
+def write_tables(target: Path, rows: Sequence[Row]) -> None:
+    """Write reports.csv (Windows' encoding, semicolons) and labels.csv; a patient's last label counts."""
+    with (target / "reports.csv").open("w", newline="", encoding="cp1252", errors="replace") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(["PatientNr", "Befund"])
+        writer.writerows([row["patient_id"], row["text"]] for row in rows if row["text"])
+    values = [name for name in rows[0] if name.startswith("lab_")]
+    with (target / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["pid", "severe", "split", *values])
+        last = {row["patient_id"]: row for row in rows}
+        writer.writerows(
+            [patient, row["severe"], row["split"], *(row[name] for name in values)] for patient, row in last.items()
+        )

@@ -1,0 +1,128 @@
+"""One frame of pixel data as it is stored: pydicom's decoders, and what they lack.
+
+imagecodecs reads the JPEG and JPEG-LS variants that Pillow does not: lossless, 12 bits, JPEG-LS. Deflated frames
+(PS3.5 10.20) and single-bit frames in RLE are unpacked here. Bits beside the stored ones are not part of a value
+(PS3.5 8.1.1), wherever the high bit is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from copy import copy
+from typing import Any
+
+import numpy.typing as npt
+import rle
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+DEFLATED_FRAMES = UID("1.2.840.10008.1.2.8.1")
+_JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
+DECODER_DEPENDENCIES = dict.fromkeys((JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, *_JPEG_LS), ("imagecodecs",))
+"""Which transfer syntaxes this module decodes, as pydicom asks its plugins."""
+
+_LABEL = "fedhealth"
+_RLE_HEADER = 64  # bytes
+
+
+def is_available(syntax: str) -> bool:
+    """Tell pydicom whether this module decodes a transfer syntax."""
+    return syntax in DECODER_DEPENDENCIES
+
+
+def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
+    """Decode one JPEG or JPEG-LS frame for pydicom -> little-endian samples, colour by pixel."""
+    import imagecodecs
+
+    decode = imagecodecs.jpegls_decode if runner.transfer_syntax in _JPEG_LS else imagecodecs.jpeg_decode
+    pixels: npt.NDArray[Any] = decode(src)
+    runner.set_option("planar_configuration", 0)
+    runner.set_option("bits_allocated", 8 * pixels.dtype.itemsize)
+    return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def syntax_of(dataset: Dataset) -> UID:
+    """Return the transfer syntax; making a `UID` of what is one takes longer than it seems."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return syntax if isinstance(syntax, UID) else UID(syntax)
+
+
+def decodable(dataset: Dataset) -> bool:
+    """Tell whether there is a decoder for the data set's transfer syntax.
+
+    Raises:
+        NotImplementedError: pydicom does not know the transfer syntax.
+
+    """
+    syntax = syntax_of(dataset)
+    return syntax == DEFLATED_FRAMES or get_decoder(syntax).is_available
+
+
+def stored_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
+    """Return frame `index` [rows, columns] or [rows, columns, 3]; YBR is turned into RGB.
+
+    Raises:
+        Exception: what the decoder raises; they share no base class.
+
+    """
+    syntax = syntax_of(dataset)
+    if syntax == DEFLATED_FRAMES or (syntax == RLELossless and dataset.BitsAllocated == 1):
+        return pixel_array(_unpacked(dataset, index, syntax), index=0)
+    if syntax.is_encapsulated or "PixelData" not in dataset:
+        return pixel_array(dataset, index=index)
+    return _stored_bits(pixel_array(dataset, index=index, correct_unused_bits=False), dataset)
+
+
+def _stored_bits(values: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    """Shift out what lies above and below the stored bits, keeping the sign."""
+    stored, allocated = int(dataset.BitsStored), 8 * values.dtype.itemsize
+    if values.dtype.kind not in "iu" or dataset.BitsAllocated == 1 or stored >= allocated:
+        return values
+    high = int(dataset.get("HighBit", stored - 1))
+    if not stored - 1 <= high < allocated:
+        high = stored - 1
+    return (values << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def _unpacked(dataset: Dataset, index: int, syntax: UID) -> Dataset:
+    """Return a native data set of one frame in place of a packing that pydicom does not know."""
+    packed = get_frame(dataset.PixelData, index, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    frame = copy(dataset)
+    frame.file_meta = FileMetaDataset()
+    frame.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    frame.NumberOfFrames = 1
+    unpack = _inflated if syntax == DEFLATED_FRAMES else _run_lengths
+    pixels = unpack(packed, frame)
+    frame.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    return frame
+
+
+def _run_lengths(packed: bytes, frame: Dataset) -> bytes:
+    return bytes(rle.rle.decode_segment(packed[_RLE_HEADER:]))
+
+
+def _inflated(packed: bytes, frame: Dataset) -> bytes:
+    bits = int(frame.Rows) * int(frame.Columns) * int(frame.get("SamplesPerPixel") or 1) * int(frame.BitsAllocated)
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, -(-bits // 8) + 1)
+
+
+def _register() -> None:
+    for syntax in DECODER_DEPENDENCIES:
+        decoder = get_decoder(syntax)
+        if _LABEL not in decoder.available_plugins:
+            decoder.add_plugin(_LABEL, (__name__, decode_frame.__name__))
+
+
+_register()

@@ -1,0 +1,76 @@
+from fedhealth.ingest.entries import Entry, Kept
+from fedhealth.ingest.header import Facts, code
+from fedhealth.ingest.join import join, nameless
+from fedhealth.ingest.tables import Rows
+
+
+def facts(patient="p", study="s", accession="a", instance="i"):
+    return Facts(patient, study, accession, "r", instance, "CT", "", "", "", "", 8, 8, 1, None, None, "", False, False)
+
+
+def image(name, slot, **keys):
+    return Entry(name, "", facts(**keys), 0, "", "", (Kept("", slot, ""),))
+
+
+def table(keys, cells):
+    return Rows("t.csv", "utf-8", keys, cells, 0)
+
+
+def cells(found):
+    return [(row.slot, row.cells) for row in found.rows]
+
+
+def test_the_finest_key_decides():
+    images = [image("1", 0, accession="a"), image("2", 1, accession="b")]
+    reports = table({"accession": ["a", "b"], "patient": ["p", "p"]}, {"text": ["one", "two"]})
+    labels = table({"patient": ["p"]}, {"label": ["1"]})
+    found = join(images, [labels, reports], {})
+    assert cells(found) == [(0, {"label": "1", "text": "one"}), (1, {"label": "1", "text": "two"})]
+    assert (found.matched, found.unmatched) == ([2, 2], [0, 0])
+
+
+def test_a_file_can_be_a_key():
+    found = join([image("x/1.dcm", 0)], [table({"file": [code("file", "x/1.dcm")]}, {"label": ["0"]})], {})
+    assert cells(found) == [(0, {"label": "0"})]
+
+
+def test_rows_without_image():
+    reports = table({"accession": ["a", "z", "y"], "patient": ["p", "q", ""]}, {"text": ["one", "two", "three"]})
+    labels = table({"patient": ["q", "u"]}, {"label": ["1", "0"]})
+    found = join([image("1", 0)], [labels, reports], {})
+    assert cells(found) == [(0, {"text": "one"}), (None, {"label": "1", "text": "two"}), (None, {"label": "0"})]
+    assert [row.study for row in found.rows] == ["s", "z", "u"]
+    assert found.unmatched == [0, 1]
+
+
+def test_contradictions_leave_a_cell_empty_and_are_counted():
+    one = table({"patient": ["p", "p"]}, {"label": ["0", "1"], "crp": ["5", "5"]})
+    found = join([image("1", 0)], [one], {})
+    assert cells(found) == [(0, {"label": "", "crp": "5"})]
+    assert found.contradictions == {"label": 1}
+    two = table({"patient": ["p"]}, {"crp": ["6"], "label": ["1"]})
+    found = join([image("1", 0)], [one, two], {})
+    assert cells(found)[0][1] == {"label": "", "crp": ""}
+    three = table({"patient": ["p"]}, {"crp": ["5"]})
+    assert join([image("1", 0)], [three, three], {}).contradictions == {}
+
+
+def test_several_reports_of_a_study_are_one_text():
+    both = table({"patient": ["p", "p", "p"]}, {"text": ["one", "two", "one"]})
+    assert cells(join([image("1", 0)], [both], {})) == [(0, {"text": "one\ntwo"})]
+
+
+def test_who_a_file_belongs_to():
+    unnamed = image("1", 0, patient="")
+    assert nameless([unnamed], [], {}) == ["1"]
+    told = table({"accession": ["a"], "patient": ["q"]}, {})
+    assert nameless([unnamed], [told], {}) == []
+    assert join([unnamed], [told], {}).rows[0].keys["patient"] == "q"
+    torn = table({"accession": ["a", "a"], "patient": ["q", "r"]}, {})
+    assert nameless([unnamed], [torn], {}) == ["1"]
+
+
+def test_a_series_takes_the_keys_of_its_files():
+    series = Entry("series r 0", "", None, 0, "", "", (Kept("", 0, ""),))
+    found = join([series], [], {"series r 0": image("1", 0, patient="q")})
+    assert found.rows[0].keys["patient"] == "q"

@@ -1,0 +1,88 @@
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedhealth.errors import DataError
+from fedhealth.ingest.header import code
+from fedhealth.ingest.settings import Table, Text
+from fedhealth.ingest.tables import Rows, load_table
+
+REPORT = "Befund: Größe unauffällig, Herz naß, Lungenödem weg, öfter über Übelkeit geklagt"
+
+
+def table(path, **further):
+    return Table(path, {"patient": "id"}, {"text": "Text", "label": "y"}, **further)
+
+
+def read(path, **further):
+    found = load_table(table(path, **further), Text())
+    if isinstance(found, DataError):
+        raise found
+    return found
+
+
+def test_other_scripts(tmp_path):
+    path = tmp_path / "a.csv"
+    report = "Сердце не увеличено, лёгкие без очаговых и инфильтративных изменений, плевральные полости свободны"
+    path.write_bytes(f'id,Text,y\n7,"{report}",1\n'.encode("cp1251"))
+    assert read(path).cells["text"] == [report]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_encodings_and_separators(tmp_path, encoding, separator):
+    path = tmp_path / "a.csv"
+    lines = [separator.join(cells) for cells in (("id", "Text", "y"), ("7", f'"{REPORT}"', "1"), ("8", "", ""))]
+    path.write_bytes("\r\n".join(lines).encode(encoding))
+    found = read(path)
+    assert found.cells == {"text": [REPORT, ""], "label": ["1", ""]}
+    assert found.keys == {"patient": [code("patient", "7"), code("patient", "8")]}
+
+
+def test_parquet_and_its_missing_values(tmp_path):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"id": [7, 8], "Text": ["fine", None], "y": [1, None]}, dtype="object").to_parquet(path)
+    assert read(path).cells == {"text": ["fine", ""], "label": ["1", ""]}
+
+
+def test_blanks_around_identifiers_do_not_count():
+    assert code("patient", " 7 ") == code("patient", "7") == code("patient", 7)
+    assert code("patient", "07") != code("patient", "7")
+    assert code("patient", " ") == code("patient", None) == ""
+
+
+def test_names_of_a_row_are_taken_out_of_its_report(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('id,who,Text,y\n7,"Okafor, Ada",Ada OKAFOR walks. Larsen too.,1\n')
+    assert read(path, names=("who",)).cells["text"] == ["_ _ walks. Larsen too."]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "cannot be read"),
+        (b"id,Text\n1,a\n", "no column 'y'"),
+        (b"id,Text,y\n", "no rows"),
+        (b"id,Text,y\n1,a,0,9\n1,a,0\n", "cannot be read"),
+        (b'id,Text,y\n1,"a,0\n', "cannot be read"),
+        (b"\0\1\2" * 100, "no text"),
+        (b"PK\3\4" + bytes(range(256)) * 20, "."),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path, content, problem):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=problem) as caught:
+        read(path)
+    assert str(path) in caught.value.problem
+    assert caught.value.advice
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=300), suffix=st.sampled_from(["csv", "parquet"]))
+def test_anything_is_a_table_or_a_fault(tmp_path, content, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"id,Text,y\n" * (suffix == "csv") + content)
+    found = load_table(table(path), Text())
+    assert isinstance(found, Rows | DataError)

@@ -1,0 +1,81 @@
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedhealth.ingest.settings import Text
+from fedhealth.ingest.text import cleaned, suspicious
+
+REPORT = """HISTORY: cough since Monday
+FINDINGS: The heart is large.
+No effusion seen.
+IMPRESSION
+Pneumonia, patient intubated. Intubation went well."""
+
+
+def test_sections():
+    assert cleaned(REPORT, Text(sections=("findings",))) == "The heart is large.\nNo effusion seen."
+    assert cleaned(REPORT, Text(sections=("history", "impression"))).startswith("cough since Monday\nPneumonia")
+    assert "findings" not in cleaned("Befund: alles gut. Beurteilung: gesund", Text(sections=("findings",)))
+    assert cleaned("no headings here", Text(sections=("findings",))) == "no headings here"
+    assert cleaned("The findings are clear", Text(sections=("history",))) == "The findings are clear"
+
+
+def test_words_that_tell_the_label():
+    text = Text(remove=("intubat*", "ARDS", "high-flow"))
+    assert cleaned("Intubated for ARDS; high-flow before. Cardswell", text) == "for ; before. Cardswell"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "12.03.1950",
+        "2020-01-31",
+        "3/7/21",
+        "March 3, 2020",
+        "3 March 2020",
+        "12. Mai 1999",
+        "14:35",
+        "a.b@clinic.example",
+        "https://x.example/7?id=4",
+        "+49 30 450 50",
+        "0305551234",
+        "AB1234567",
+        "Dr. Okafor",
+        "Prof. Dr. med. Larsen",
+        "Frau Müller",
+        "Mrs Mary Smith",
+    ],
+)
+def test_what_identifies_is_taken_out(secret):
+    assert cleaned(f"seen by {secret} today", Text()) == "seen by _ today"
+    assert cleaned(f"seen by {secret} today", Text(deidentify=False)) == f"seen by {secret} today"
+
+
+@pytest.mark.parametrize("harmless", ["a 3.5 cm mass", "T2 lesion", "grade 3 of 4", "L4/L5", "SpO2 94 %", "COVID19"])
+def test_what_does_not_stays(harmless):
+    assert cleaned(f"there is {harmless} now", Text()) == f"there is {harmless} now"
+
+
+def test_what_still_looks_like_a_name_is_counted():
+    assert suspicious("signed Okafor")
+    assert not suspicious("the heart is large")
+
+
+@pytest.mark.parametrize(
+    "hostile", ["a" * 100_000, "1 " * 50_000, "Dr. " * 25_000, "www." * 25_000, "_" * 90_000, "1/" * 50_000]
+)
+def test_no_text_takes_long(hostile):
+    start = time.process_time()
+    cleaned(hostile, Text(sections=("findings",), remove=("a*",)))
+    suspicious(hostile)
+    assert time.process_time() - start < 20
+
+
+@given(st.text(max_size=300))
+def test_cleaning_twice_changes_nothing_more(report):
+    text = Text(remove=("intubat*",))
+    once = cleaned(report, text)
+    assert len(once) <= len(report)
+    assert isinstance(cleaned(once, text), str)
