@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from clients.institution import Institution, Site, declined
 from fedhealth.errors import PrivacyError, TrustError
 from fedhealth.job import Job, config_of
+from fedhealth.models.stored import use_folder
 from fedhealth.rundir import RunDir
 from fedhealth.site.auditlog import AuditLog
 from fedhealth.site.consent import Consent, consider
@@ -105,6 +106,7 @@ def _hospital(message: Message, home: SiteHome, words: str) -> RecordDict:
         raise TrustError("The message belongs to another run than its job.", "Restart the run.")
     if terms.consent.job is None:
         return _declined(kind, directive, terms, gate)
+    use_folder(terms.policy.resources.weights)
     site = Site(terms.policy.name, home.state, home.keys, arrays, limits.min_patients)
     return _passed(institution_of(site, terms.consent.job), message, gate)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
@@ -31,8 +32,10 @@ from strategies.checkpoint import Checkpoints
 from strategies.cohort import Cohort
 from strategies.deadlines import Deadlines
 from strategies.federated import FederatedStrategy, Identity
+from strategies.rounds import exchange
 from strategies.statistics import counts_of
 
+log = logging.getLogger("fedhealth.lead")
 _FAREWELL_SECONDS = 10.0  # for hospitals to hear that the job is done
 
 
@@ -66,8 +69,13 @@ def serve_order(grid: Grid, words: str) -> None:
 
 def _farewell(grid: Grid) -> None:
     """Tell the sites that the job is done: they take it up never again. One that is away finds out by the hours."""
-    done = [Message(RecordDict(), dst_node_id=node, message_type=END) for node in grid.get_node_ids()]
-    grid.send_and_receive(done, timeout=_FAREWELL_SECONDS)
+    nodes = list(grid.get_node_ids())
+    contents = {node: RecordDict({"end": ConfigRecord({"node": str(node)})}) for node in nodes}
+    try:
+        for _ in exchange(grid, END, contents, "end", dict.fromkeys(nodes, _FAREWELL_SECONDS)):
+            pass
+    except Exception:
+        log.warning("not every site was told that the job is done", exc_info=True)
 
 
 def serve(grid: Grid, job: Job) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from fedhealth.wire import size_of
 
@@ -19,6 +21,7 @@ Event = Callable[..., None]
 """Called as event(kind, **fields) for everything worth showing."""
 
 POLL_SECONDS = 0.05
+_PUSHES = 4  # of the same messages, before it is a fault
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def exchange(
     messages = [Message(content, node, message_type, group_id=group) for node, content in contents.items()]
     sizes = {message.metadata.dst_node_id: size_of(message) for message in messages}
     started = time.monotonic()
-    waiting = dict(zip(grid.push_messages(messages), contents, strict=True))
+    waiting = dict(zip(_pushed(grid, messages), contents, strict=True))
     del messages
     while waiting := {key: node for key, node in waiting.items() if time.monotonic() - started < limits[node]}:
         arrived = False
@@ -68,6 +71,14 @@ def exchange(
                 yield Reply(node, message, time.monotonic() - started, sizes[node], size_of(message))
         if waiting and not arrived:
             time.sleep(POLL_SECONDS)
+
+
+def _pushed(grid: Grid, messages: list[Message]) -> list[str]:
+    """Push the messages and return their ids; again where a site's early confirmation took a part off the server."""
+    for _ in range(_PUSHES - 1):
+        with suppress(ObjectPushError):
+            return list(grid.push_messages(messages))
+    return list(grid.push_messages(messages))
 
 
 def wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:

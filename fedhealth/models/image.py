@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,6 +16,7 @@ from torchvision.models import get_model, list_models
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import Train, freeze
 from fedhealth.models.lora import Lora
+from fedhealth.models.stored import stored
 from fedhealth.privacy.prepare import prepare
 
 SMALL_CNN = "small_cnn"
@@ -117,7 +117,7 @@ def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int
 
 
 def _load(network: nn.Module, weights: str, architecture: str) -> None:
-    path = Path(weights).expanduser()
+    path = stored(weights)
     try:
         state = {
             name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor

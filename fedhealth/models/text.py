@@ -16,6 +16,7 @@ from transformers.utils import logging as hf_logging
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import Train, freeze
 from fedhealth.models.lora import Lora
+from fedhealth.models.stored import stored
 
 _WORD = re.compile(r"\w+|[?!%+<>]")
 
@@ -140,6 +141,7 @@ def _first_position(network: nn.Module) -> int:
 def _pretrained(name: str) -> tuple[nn.Module, Any]:
     """Load weights from safetensors only, and no code: what a hospital loads must not be able to run anything."""
     hf_logging.disable_progress_bar()  # the run has its own
+    name = str(folder) if (folder := stored(name)).is_dir() else name
     try:
         network, loaded = AutoModel.from_pretrained(
             name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True

@@ -139,13 +139,8 @@ class Runner:
 
         """
         policy = load_policy(self.home)
-        try:
-            run = self._believed(link, task.run, policy)
-        except FedhealthError:
-            link.confirm(task)
-            raise
+        run = self._believed(link, task.run, policy)
         if task.kind == END:
-            link.confirm(task)
             self._end(run.order.run)
             return receipt_of(task.head)
         parcel = link.pull(task, int(policy.resources.incoming_megabytes * 1e6))

@@ -36,6 +36,7 @@ def prepare(application: str) -> None:
         application: import path of the hospital's Flower application.
 
     """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # weights come from this machine: no job makes a hospital fetch a model
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([application.rpartition(".")[0], "fedhealth.site.worker", "opacus"])
     warm = context.Process(target=_nothing)
