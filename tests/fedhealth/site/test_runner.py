@@ -176,7 +176,7 @@ def test_an_answer_that_nobody_wants_any_more_is_dropped(hospital):
 def test_a_paused_site_takes_nothing(hospital):
     state = SiteState(hospital.home)
     state.pause()
-    hospital.until(lambda: state.about["state"] == "paused")
+    hospital.until(lambda: state.about.get("state") == "paused")
     hospital.network.ask(7, "query.handshake", "waits")
     time.sleep(0.2)
     assert hospital.network.waiting
