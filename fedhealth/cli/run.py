@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+_DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
 
 
 class _Stop(BaseException):
@@ -78,22 +79,24 @@ def flags_first(words: list[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def run_demo(folder: Path, seed: int) -> None:
-    """Write the synthetic hospitals below `folder`, run `experiment=demo` on them."""
+def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
+    """Write the synthetic hospitals below `folder`, run `experiment=demo` on them, with `overrides`."""
     from fedhealth.data.synthetic import write_hospitals
 
     console = Console()
     hospitals = folder / "hospitals"
-    with console.status(f"Writing four synthetic hospitals to {hospitals}"):
-        shutil.rmtree(hospitals, ignore_errors=True)
-        write_hospitals(hospitals, seed=seed)
     words = [
         "experiment=demo",
         f"seed={seed}",
         f"data.root={quoted(hospitals)}",
         f"data.cache={quoted(folder / 'cache')}",
+        *overrides,
     ]
-    _run(compose(words), words, folder / datetime.now().strftime("%Y%m%d-%H%M%S"), "")
+    config = compose(words)  # a misspelt word is told before anything is written
+    with console.status(f"Writing four synthetic hospitals to {hospitals}"):
+        shutil.rmtree(hospitals, ignore_errors=True)
+        write_hospitals(hospitals, seed=seed, patients=_DEMO_PATIENTS)
+    _run(config, words, folder / datetime.now().strftime("%Y%m%d-%H%M%S"), "")
 
 
 def _job(config: DictConfig) -> None:
