@@ -38,7 +38,13 @@ def comparison(run: Run) -> Section | None:
     average = alone_on_average(compared)
     lead = _answer(compared, average) if average else f"Compared with all data in one place: {in_words(others[0])}."
     return _section(
-        "federate", "Should we federate at all?", lead, ("Federated", "federating"), compared, others, (_PAIRED, _work(run))
+        "federate",
+        "Should we federate at all?",
+        lead,
+        ("Federated", "federating"),
+        compared,
+        others,
+        (_PAIRED, _work(run)),
     )
 
 
