@@ -22,7 +22,7 @@ from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
-_DEMO_PATIENTS = 800  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
+DEMO_PATIENTS = 800  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
 
 
 class _Stop(BaseException):
@@ -95,7 +95,7 @@ def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
     config = compose(words)  # a misspelt word is told before anything is written
     with console.status(f"Writing four synthetic hospitals to {hospitals}"):
         shutil.rmtree(hospitals, ignore_errors=True)
-        write_hospitals(hospitals, seed=seed, patients=_DEMO_PATIENTS)
+        write_hospitals(hospitals, seed=seed, patients=DEMO_PATIENTS)
     _run(config, words, folder / datetime.now().strftime("%Y%m%d-%H%M%S"), "")
 
 
