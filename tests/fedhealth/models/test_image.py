@@ -130,10 +130,10 @@ def test_a_depth_that_a_network_does_not_have(architecture, depth, said):
 @pytest.mark.parametrize(
     ("architecture", "train", "taken", "left"),
     [
-        ("mobilenet_v2", ["features.18"], 18, ["network.features.18.0.weight"]),
-        ("small_cnn", ["6"], 6, ["network.6.weight"]),
-        ("small_cnn", "all", 0, ["network.0.weight"]),
-        ("resnet18", ["layer4"], 0, ["network.layer4.0.conv1.weight"]),
+        ("mobilenet_v2", ["features.18"], 18, "network.features.18.0.weight"),
+        ("small_cnn", ["6"], 6, "network.6.weight"),
+        ("small_cnn", "all", 0, "network.0.weight"),
+        ("resnet18", ["layer4"], 0, "network.layer4.0.conv1.weight"),
     ],
 )
 def test_the_frozen_front_is_apart_and_names_stay(architecture, train, taken, left):
@@ -142,7 +142,7 @@ def test_the_frozen_front_is_apart_and_names_stay(architecture, train, taken, le
     torch.manual_seed(0)
     part = ImageEncoder(architecture, train=train).eval()
     assert len(part.front.layers) == taken
-    assert [name for name, p in part.named_parameters() if p.requires_grad][0] == left[0]
+    assert next(name for name, p in part.named_parameters() if p.requires_grad) == left
     images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         torch.testing.assert_close(part(images), whole(images))
