@@ -199,15 +199,20 @@ def cpu_seconds(step: Step) -> float:
 
 
 def ratio(private: Step, plain: Step, pairs: int, warm: int) -> float:
-    """Return the median ratio over pairs of steps taken in turn."""
+    """Return the median ratio over pairs of steps taken in turn, after some private ones; the plain step is warm."""
     for _ in range(warm):
-        plain()
         private()
     return statistics.median([cpu_seconds(private) / cpu_seconds(plain) for _ in range(pairs)])
 
 
-def peak_memory(name: str, make: Callable[[nn.Module, Data], Step]) -> int:
-    """Return the bytes that a fresh process needs for two steps, the model included."""
+def memory_ratio(name: str) -> float:
+    """Return the memory of two private steps over that of two plain ones, each in a fresh process, side by side."""
+    private, plain = [_in_child(name, make) for make in (bk_step, plain_step)]
+    return _bytes_of(*private) / _bytes_of(*plain)
+
+
+def _in_child(name: str, make: Callable[[nn.Module, Data], Step]) -> tuple[int, int]:
+    """Start a process that takes two steps; return its id and the pipe into which it writes the bytes it needed."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -218,6 +223,10 @@ def peak_memory(name: str, make: Callable[[nn.Module, Data], Step]) -> int:
         os.write(write, str(_status("VmHWM") - before).encode())
         os._exit(0)
     os.close(write)
+    return child, read
+
+
+def _bytes_of(child: int, read: int) -> int:
     with os.fdopen(read) as pipe:
         size = int(pipe.read())
     os.waitpid(child, 0)
@@ -238,14 +247,14 @@ def noise_share(private_seconds: float, weights: int) -> float:
 
 def measure(quick: bool) -> dict[str, float]:
     """Run everything and return the figures by key."""
-    pairs, found = (5 if quick else 15), {}
-    memory = {name: (peak_memory(name, bk_step), peak_memory(name, plain_step)) for name in MODELS}
+    pairs, warm = (3, 1) if quick else (15, 2)
+    found = {f"mem_{name}": memory_ratio(name) for name in MODELS}  # before this process grows
     for name, build in MODELS.items():
         torch.manual_seed(0)
         data, model = make_data(), build()
         private, plain = bk_step(model, data), plain_step(build(), data)
-        found[f"bk_{name}"] = ratio(private, plain, pairs, warm=2)
-        found[f"mem_{name}"] = memory[name][0] / memory[name][1]
+        plain()
+        found[f"bk_{name}"] = ratio(private, plain, pairs, warm)
         if name == "resnet18":
             step = statistics.median([cpu_seconds(private) for _ in range(3)])
             found["noise_share"] = noise_share(step, sum(p.numel() for p in model.parameters()))
@@ -269,7 +278,7 @@ def table(found: dict[str, float]) -> str:
 def main() -> None:
     """Print the table and, as the last line, the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about a minute")
+    parser.add_argument("--quick", action="store_true", help="under a minute")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # Opacus's and peft's, about their own use of torch

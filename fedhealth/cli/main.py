@@ -60,15 +60,18 @@ def _root(
 
 @app.command()
 def demo(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="As `run` takes them, such as privacy=none or privacy.epsilon=3.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where to write the synthetic hospitals and the run.")] = Path(
         "outputs/demo"
     ),
     seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 7,
 ) -> None:
-    """Four synthetic hospitals, from files on disk to a report."""
+    """Four synthetic hospitals, from files on disk to a report; every patient protected with epsilon 8."""
     from fedhealth.cli.run import run_demo
 
-    run_demo(folder, seed)
+    run_demo(folder, seed, overrides or [])
 
 
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})

@@ -10,6 +10,7 @@ from rich.console import Console
 from fedhealth.cli.run import run_words
 from fedhealth.config.compose import quoted
 from fedhealth.data.synthetic import write_hospitals
+from fedhealth.errors import ConfigError
 from fedhealth.poc import Poc
 
 
@@ -27,6 +28,8 @@ def run_poc(folder: Path, sites: int, words: list[str], stay: bool) -> None:
         poc = Poc(folder, {name: hospitals / name for name in names})
         if not poc.lead.membership.is_file():
             poc.set_up()
+        elif {member.site for member in poc.lead.members()} != set(names):
+            raise ConfigError(f"{folder} holds a consortium of other sites.", "Choose another --folder.")
     console.print(f"Starting the lead's server and {sites} sites; their logs are {folder}/*.log", soft_wrap=True)
     with poc.running():
         job = ["experiment=demo", f"data.sites=[{','.join(names)}]", *words]
@@ -46,6 +49,6 @@ def _tell(console: Console, poc: Poc, site: str) -> None:
         f"fedhealth site status --home {home}",
         f"fedhealth site budget {home}",
         f"fedhealth site audit show --home {home}",
-        f"fedhealth run runtime=deployment runtime.home={lead} experiment=demo privacy=patient",
+        f"fedhealth run runtime=deployment runtime.home={lead} experiment=demo",
     ):
         console.print(f"  {command}", soft_wrap=True)

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+DEMO_PATIENTS = 800  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
 
 
 class _Stop(BaseException):
@@ -96,27 +97,33 @@ def flags_first(words: list[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def run_demo(folder: Path, seed: int) -> None:
-    """Write the synthetic hospitals below `folder`, run `experiment=demo` on them."""
+def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
+    """Write the synthetic hospitals below `folder`, run `experiment=demo` on them, with `overrides`."""
     from fedhealth.data.synthetic import write_hospitals
 
     console = Console()
     hospitals = folder / "hospitals"
-    with console.status(f"Writing four synthetic hospitals to {hospitals}"):
-        shutil.rmtree(hospitals, ignore_errors=True)
-        write_hospitals(hospitals, seed=seed)
     words = [
         "experiment=demo",
         f"seed={seed}",
         f"data.root={quoted(hospitals)}",
         f"data.cache={quoted(folder / 'cache')}",
+        *overrides,
     ]
-    run_words(words, folder)
+    config = compose(words)  # a misspelt word is told before anything is written
+    with console.status(f"Writing four synthetic hospitals to {hospitals}"):
+        shutil.rmtree(hospitals, ignore_errors=True)
+        write_hospitals(hospitals, seed=seed, patients=DEMO_PATIENTS)
+    _run(config, words, _stamped(folder), "")
 
 
 def run_words(words: list[str], folder: Path) -> None:
     """Run what the words compose to, in a new directory below `folder` named by the time."""
-    _run(compose(words), words, folder / datetime.now().strftime("%Y%m%d-%H%M%S"), "")
+    _run(compose(words), words, _stamped(folder), "")
+
+
+def _stamped(folder: Path) -> Path:
+    return folder / datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def _job(config: DictConfig) -> None:

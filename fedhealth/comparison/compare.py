@@ -1,8 +1,9 @@
 """Train the alternatives to the federation with the same work, and score all of them on the same test patients.
 
 A site alone takes as many optimizer steps as it took in the federation; the centralised model takes as many as all
-sites together. Alternatives train without differential privacy, which can only flatter them. Intervals and
-differences come from a bootstrap over patients, paired between models.
+sites together. Where the run protects patients, so do the alternatives, each with a budget of its own as large as the
+run's; the centralised model then takes as many steps as one site, over batches as large as all sites' together, because
+noise is added by step. Intervals and differences come from a bootstrap over patients, paired between models.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -21,15 +23,16 @@ from safetensors.numpy import load_file
 from fedhealth.comparison.pool import pool_predictions
 from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, digest
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, TrainingConfig
 from fedhealth.data.batches import Examples
 from fedhealth.data.cohort import Cohort, prepare
 from fedhealth.data.pool import pool_examples
+from fedhealth.errors import PrivacyError
 from fedhealth.job import Job, config_of
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.rundir import PERSONAL, PREDICTIONS, RunDir, write_json
 from fedhealth.training.features import model_inputs
-from fedhealth.training.loop import PlainTrainer, Task, device_of, steps_of, use_threads
+from fedhealth.training.loop import Place, Task, Trainer, device_of, steps_of, use_threads
 from fedhealth.training.metrics import Estimate, estimate
 from fedhealth.training.predictions import Predictions, predict, resampled, score
 from fedhealth.training.state import get_state, set_state
@@ -72,20 +75,34 @@ class Bench:
         return scored
 
     def train_on(self, sites: list[str]) -> None:
-        """Train a fresh model on the pooled training rows of `sites`."""
+        """Train a fresh model on the pooled training rows of `sites`, under the promise that the run makes.
+
+        Raises:
+            PrivacyError: these sites have too few patients for it.
+
+        """
         fresh = build_model(self.config.model, self.config.data, self.config.seed)
         self.model.load_state_dict(fresh.state_dict())
-        training = self.config.training
-        rounds = self.config.strategy.rounds
-        steps = rounds * sum(steps_of(training, len(self.cohorts[site].rows("train"))) for site in sites)
         text = self.model.towers["text"].encoder if "text" in self.model.towers else None
         pooled = pool_examples([self.examples[site] for site in sites], pad=getattr(text, "pad", 0))
         starts = np.cumsum([0, *(len(self.examples[site].labels) for site in sites)])
-        rows = np.concatenate(
-            [self.cohorts[site].rows("train") + start for site, start in zip(sites, starts, strict=False)]
-        )
-        work = replace(training, local_steps=steps, local_epochs=None)
-        PlainTrainer().fit(Task(self.model, pooled, rows, work, self.config.data.task.kind, self.config.seed))
+        rows = [self.cohorts[site].rows("train") for site in sites]
+        shifted = np.concatenate([own + start for own, start in zip(rows, starts, strict=False)])
+        trainer: Trainer = instantiate(self.config.privacy)
+        work = self._work([len(own) for own in rows], trainer.private)
+        task = Task(self.model, pooled, shifted, work, self.config.data.task.kind, self.config.seed)
+        with TemporaryDirectory() as folder:  # nothing of this model leaves: its ledger ends with it
+            trainer.fit(task, Place("comparison", "all" if len(sites) > 1 else sites[0], Path(folder), 1, 1))
+
+    def _work(self, rows: Sequence[int], private: bool) -> TrainingConfig:
+        """Return the whole training of one model on `rows` of several sites: as much work as they did together."""
+        training, rounds = self.config.training, self.config.strategy.rounds
+        if private:
+            training = replace(training, batch_size=training.batch_size * len(rows))
+            steps = steps_of(training, sum(rows))
+        else:
+            steps = sum(steps_of(training, count) for count in rows)
+        return replace(training, local_steps=rounds * steps, local_epochs=None)
 
 
 def compare(job: Job, config: Config, run: RunDir) -> None:
@@ -98,14 +115,14 @@ def compare(job: Job, config: Config, run: RunDir) -> None:
     todo = [*_alternatives(config), *_modalities(config)]
     for done, (name, scored) in enumerate(_trained(todo, job, config.comparison.workers)):
         run.event("comparing", name=name, done=done + 1, total=len(todo))
-        predictions[name] = scored
-    ordered = {name: predictions[name] for name in (FEDERATED, *todo)}
+        predictions |= {name: scored} if scored else {}
+    ordered = {name: predictions[name] for name in (FEDERATED, *todo) if name in predictions}
     result = summarise(ordered, config)
     write_json(run.path / "comparison.json", result)
     run.event("compared", lines=list(_lines(result)))
 
 
-def _trained(todo: Sequence[str], job: Job, workers: int) -> Iterator[tuple[str, BySite]]:
+def _trained(todo: Sequence[str], job: Job, workers: int) -> Iterator[tuple[str, BySite | None]]:
     """Yield each alternative's predictions as it is trained, in this process or in `workers` others."""
     if workers == 1:
         yield from ((name, alternative(name, job)) for name in todo)
@@ -115,12 +132,15 @@ def _trained(todo: Sequence[str], job: Job, workers: int) -> Iterator[tuple[str,
         yield from ((waiting[done], done.result()) for done in as_completed(waiting))
 
 
-def alternative(name: str, job: Job) -> BySite:
-    """Train one alternative and return its predictions on every site's test rows."""
+def alternative(name: str, job: Job) -> BySite | None:
+    """Train one alternative; return its predictions on every site's test rows, None where privacy forbids to train."""
     if name.endswith(" only"):
         return _modality(name.removesuffix(" only"), job)
     bench = _bench(job)
-    bench.train_on(list(bench.cohorts) if name == CENTRALISED else [name.removeprefix("alone ")])
+    try:
+        bench.train_on(list(bench.cohorts) if name == CENTRALISED else [name.removeprefix("alone ")])
+    except PrivacyError:  # a site that the federation did without, too
+        return None
     return bench.test()
 
 

@@ -18,6 +18,18 @@ Batch = dict[str, Tensor]
 Tokenize = Callable[[list[str]], np.ndarray]
 
 
+_STAND_INS = ("_maps", "_features")
+
+
+def stand_ins(modality: str) -> tuple[str, str]:
+    """Return what sources are called that hold what an encoder's frozen front, or all of it, makes of a modality."""
+    return modality + _STAND_INS[0], modality + _STAND_INS[1]
+
+
+def _modality(source: str) -> str:
+    return source.removesuffix(_STAND_INS[0]).removesuffix(_STAND_INS[1])
+
+
 @dataclass(frozen=True)
 class Source:
     """One modality. `values` [M, ...] may be memory-mapped; `index` int64 [N], -1 = missing in that row."""
@@ -41,7 +53,7 @@ class Examples:
     """A cohort as model inputs.
 
     Attributes:
-        sources: by modality name, or `<modality>_features` where a frozen encoder's outputs stand in for it.
+        sources: by modality name, or by one of its `stand_ins` where a frozen encoder's outputs are used instead.
         labels: float32 [N, K]; NaN = missing.
         patient: int64 [N].
         study: int64 [N].
@@ -61,7 +73,7 @@ class Examples:
         batch: Batch = {}
         for name, source in self.sources.items():
             values, present = source.take(rows)
-            batch[f"{name.removesuffix('_features')}_present"] = present
+            batch[f"{_modality(name)}_present"] = present
             if present.any():
                 batch[name] = values
         return batch

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
 from fedhealth.errors import ModelError
-from fedhealth.models.encoder import Train, freeze
+from fedhealth.models.encoder import Train, freeze, is_frozen
 from fedhealth.models.lora import Lora
 from fedhealth.models.stored import stored
 from fedhealth.privacy.prepare import prepare
@@ -34,7 +34,9 @@ class ImageEncoder(nn.Module):
         norm: `keep` batch normalisation, or, as private training demands where it is trained, put `group`
             normalisation in its place or `freeze` it; pretrained scales stay.
         lora: adapters to train in a frozen encoder (`train: none`); null for none.
-        widths: of the small network's four layers, multiples of 8; the fewer weights, the less noise protects them.
+        widths: of the small network's layers, multiples of 8; the fewer weights, the less noise protects them.
+        depth: how many layers of a torchvision network's `features` are kept, counted from the input; null for all. The
+            last one is often wide and made for ImageNet's classes: without it there is less to noise.
 
     """
 
@@ -48,9 +50,12 @@ class ImageEncoder(nn.Module):
         norm: Literal["keep", "group", "freeze"] = "keep",
         lora: Lora | None = None,
         widths: Sequence[int] = (16, 32, 64, 96),
+        depth: int | None = None,
     ) -> None:
         super().__init__()
         network, self.width = _small_cnn(widths) if architecture == SMALL_CNN else _torchvision(architecture, weights)
+        if depth is not None:
+            self.width = _shorten(network, depth, architecture)
         if architecture == SMALL_CNN and weights:
             _load(network, weights, architecture)
         if train == "none" and not weights and not lora:
@@ -58,25 +63,65 @@ class ImageEncoder(nn.Module):
                 f"model.image: a frozen {architecture} without weights learns nothing.",
                 "Give model.image.weights=FILE or model.image.train=all.",
             )
-        self.network = network if norm == "keep" else prepare(network, norm)
-        self.planes = 1 if architecture == SMALL_CNN else 3
-        self.mean, self.std = mean, std
-        freeze(self.network, train, "image", lora)
+        network = network if norm == "keep" else prepare(network, norm)
+        freeze(network, train, "image", lora)
+        layers, self.network = _split(network)
+        self.front = Front(layers, 1 if architecture == SMALL_CNN else 3, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch of images."""
+        return self.finish(self.front(images))
+
+    def finish(self, maps: Tensor) -> Tensor:
+        """Encode what `front` makes of a batch of images."""
+        features: Tensor = self.network(maps)
+        return features
+
+
+class Front(nn.Module):
+    """What never changes, up to the first trained layer: images [B, C, H, W] in 0..255 -> what that layer is given.
+
+    Args:
+        layers: frozen; none of a network that is trained from its first layer on, or not at all.
+        planes: of the network's input.
+        mean: see `ImageEncoder`.
+        std: see `ImageEncoder`.
+
+    """
+
+    def __init__(self, layers: nn.Sequential, planes: int, mean: float, std: float) -> None:
+        super().__init__()
+        self.layers, self.planes, self.mean, self.std = layers, planes, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale the images and pass them through the frozen layers."""
         top = 65535.0 if images.dtype == torch.uint16 else 255.0
         scaled = (images.float() / top - self.mean) / self.std
         if scaled.shape[1] < self.planes:
             scaled = scaled.expand(-1, self.planes, -1, -1)
         elif scaled.shape[1] > self.planes:
             scaled = scaled.mean(dim=1, keepdim=True)
-        features: Tensor = self.network(scaled)
-        return features
+        maps: Tensor = self.layers(scaled)
+        return maps
 
     def extra_repr(self) -> str:
         """Name the settings that change the features, for the cache's identity."""
         return f"mean={self.mean}, std={self.std}"
+
+
+def _split(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
+    """Return the frozen layers before the first trained one, and the rest; parameters keep their names in the rest.
+
+    Layers can only be taken off a chain: the network itself, or the `features` of most torchvision networks.
+    """
+    chain = network if isinstance(network, nn.Sequential) else getattr(network, "features", None)
+    if not isinstance(chain, nn.Sequential) or is_frozen(network):
+        return nn.Sequential(), network
+    first = next((place for place, layer in enumerate(chain) if not is_frozen(layer)), len(chain))
+    if chain is network:
+        return chain[:first], chain[first:]
+    network.features = chain[first:]
+    return chain[:first], network
 
 
 def _small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
@@ -114,6 +159,25 @@ def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int
     parent, _, leaf = linears[-1].rpartition(".")
     setattr(network.get_submodule(parent), leaf, nn.Identity())
     return network, int(width)  # type: ignore[arg-type]
+
+
+def _shorten(network: nn.Module, depth: int, architecture: str) -> int:
+    """Keep the first layers of the network's `features` and return the width of what they give."""
+    chain = getattr(network, "features", None)
+    if not isinstance(chain, nn.Sequential) or not 0 < depth <= len(chain):
+        has = f"has {len(chain)} layers" if isinstance(chain, nn.Sequential) else "is no chain of layers"
+        raise ModelError(f"model.image.depth={depth}: {architecture} {has}.", "Use a number up to that, or null.")
+    network.features = chain[:depth]
+    network.eval()  # or batch statistics of this image would be kept
+    try:
+        with torch.inference_mode():
+            width = int(network(torch.zeros(1, 3, 128, 128)).shape[1])
+    except RuntimeError as fault:
+        raise ModelError(
+            f"model.image.depth={depth}: what follows in {architecture} does not fit its layer {depth}.", "Use null."
+        ) from fault
+    network.train()
+    return width
 
 
 def _load(network: nn.Module, weights: str, architecture: str) -> None:

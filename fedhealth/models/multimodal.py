@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig, TaskKind
 from fedhealth.data import tabular
-from fedhealth.data.batches import Batch
+from fedhealth.data.batches import Batch, stand_ins
 from fedhealth.errors import ModelError
 from fedhealth.models.encoder import is_frozen
 
@@ -27,12 +27,25 @@ class Tower(nn.Module):
         self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim), nn.ReLU())
         self.missing = nn.Embedding(1, dim)  # an embedding, not a bare parameter: it has per-sample gradients
 
-    def forward(self, values: Tensor | None, features: Tensor | None, present: Tensor) -> Tensor:
-        """Return [B, dim] from raw values or from the frozen encoder's cached features; either may be absent."""
+    def forward(self, values: Tensor | None, maps: Tensor | None, features: Tensor | None, present: Tensor) -> Tensor:
+        """Return [B, dim] from raw values or from what was cached of them; all three may be absent.
+
+        Args:
+            values: the encoder's inputs.
+            maps: what the frozen front of the encoder makes of them.
+            features: what the frozen encoder makes of them.
+            present: bool [B].
+
+        """
         token = self.missing(torch.zeros(len(present), dtype=torch.long, device=present.device))
-        if values is None and features is None:
+        if features is not None:
+            encoded = features
+        elif maps is not None:
+            encoded = self.encoder.finish(maps)  # type: ignore[operator]
+        elif values is not None:
+            encoded = self.encoder(values)
+        else:
             return cast(Tensor, token)
-        encoded = self.encoder(values) if features is None else features
         return torch.where(present.unsqueeze(1), self.project(encoded), token)
 
 
@@ -54,7 +67,7 @@ class MultimodalModel(nn.Module):
         size, device = _extent(batch)
         nobody = torch.zeros(size, dtype=torch.bool, device=device)
         features = [
-            tower(batch.get(name), batch.get(f"{name}_features"), batch.get(f"{name}_present", nobody))
+            tower(*(batch.get(key) for key in (name, *stand_ins(name))), batch.get(f"{name}_present", nobody))
             for name, tower in self.towers.items()
         ]
         return cast(Tensor, self.fusion(features))

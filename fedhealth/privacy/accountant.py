@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants import PRVAccountant
 from opacus.accountants.analysis.prv import Domain
+from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 from fedhealth.errors import PrivacyError
 
@@ -63,11 +64,16 @@ def epsilon_online(events: Iterable[Event], delta: float) -> float:
     history = _merged(events)
     if not history:
         return 0.0
-    accountant = RDPAccountant()
-    accountant.history = history
+    total = sum(steps * _rdp(sigma, rate) for sigma, rate, steps in history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the best order is the largest: the bound is loose, not wrong
-        return max(0.0, float(accountant.get_epsilon(_valid(delta), alphas=_ORDERS)))
+        return max(0.0, float(get_privacy_spent(orders=_ORDERS, rdp=total, delta=_valid(delta))[0]))
+
+
+@lru_cache(maxsize=1024)
+def _rdp(sigma: float, rate: float) -> np.ndarray:
+    """Return what one release costs at every order; releases add up, so a round is not computed twice."""
+    return np.asarray(compute_rdp(q=rate, noise_multiplier=sigma, steps=1, orders=_ORDERS))
 
 
 def epsilon(events: Iterable[Event], delta: float) -> float:

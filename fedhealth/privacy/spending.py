@@ -14,6 +14,8 @@ from fedhealth.privacy.ledger import Entry, spent, verify
 
 FOLDER = "privacy"
 """In a site's folder: one ledger `<data set>.jsonl` for each data set."""
+MUCH = 0.8
+"""Share of a budget from which on its owner is told that little is left."""
 _SITES = "sites"
 _POINTS = 3  # each takes the exact accountant a moment
 _DELTA = 1e-5
@@ -63,6 +65,16 @@ class Spending:
     curve: tuple[tuple[int, float], ...]
 
 
+@dataclass(frozen=True)
+class Total:
+    """What all runs together spent on one data set of one site, measured at `delta`."""
+
+    site: str
+    dataset: str
+    epsilon: float
+    delta: float
+
+
 def ledger_path(folder: Path, dataset: str) -> Path:
     """Return where the ledger of a data set lies in a site's folder."""
     return folder / FOLDER / f"{dataset}.jsonl"
@@ -108,6 +120,12 @@ def in_all(path: Path, delta: float | None = None) -> tuple[float, float]:
     promises = [_promise(path, run) for run in {entry.run for entry in entries}]
     at = delta or min((promise.delta for promise in promises if promise), default=_DELTA)
     return spent(entries, at), at
+
+
+def totals(folder: Path) -> Iterator[Total]:
+    """Yield what was spent in all, by site and data set; see `spending`."""
+    for site, path in ledgers(folder):
+        yield Total(site, path.stem, *in_all(path))
 
 
 def _spending(

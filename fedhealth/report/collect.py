@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from fedhealth.privacy.spending import spending
+from fedhealth.privacy.spending import spending, totals
 from fedhealth.report.record import (
     FEDERATED,
     Answer,
@@ -53,6 +53,7 @@ def collect(folder: Path) -> Run:
         histograms=_histograms(folder / "score_histograms.npz"),
         comparison=_comparison(read_json(folder / "comparison.json")),
         spending=tuple(spending(folder)),
+        totals=tuple(totals(folder)),
         audit=tuple((read_json(folder / AUDIT) or {}).get("lines", ())),
         profile=_profile(events),
         groupings=tuple(map(_grouping, read_json(folder / GROUPS) or ())),

@@ -18,8 +18,14 @@ _PAIRED = (
 )
 _WORK = (
     "A hospital alone trains as many steps as it did in the federation, the pooled model as many as all hospitals "
-    "together; both train without differential privacy."
+    "together."
 )
+_PRIVATE_WORK = (
+    "Every alternative protects patients as the federation does, with a budget of its own as large. A hospital alone "
+    "trains as many steps as it did in the federation; the pooled model as many over batches as large as all "
+    "hospitals' together, since noise is added by step."
+)
+_UNPROTECTED_WORK = f"{_WORK} Both train without differential privacy: nothing of them would leave."
 
 
 def comparison(run: Run) -> Section | None:
@@ -32,7 +38,13 @@ def comparison(run: Run) -> Section | None:
     average = alone_on_average(compared)
     lead = _answer(compared, average) if average else f"Compared with all data in one place: {in_words(others[0])}."
     return _section(
-        "federate", "Should we federate at all?", lead, ("Federated", "federating"), compared, others, (_PAIRED, _WORK)
+        "federate",
+        "Should we federate at all?",
+        lead,
+        ("Federated", "federating"),
+        compared,
+        others,
+        (_PAIRED, _work(run)),
     )
 
 
@@ -68,6 +80,13 @@ def _answer(compared: Comparison, average: Gain) -> str:
             return f"It is not shown. The gain over training alone is {gain} {metric} on average: it may be chance."
         case _:
             return f"It cannot be told: the {metric} is not defined on these test patients."
+
+
+def _work(run: Run) -> str:
+    """Say how the alternatives were trained."""
+    if not run.protected("privacy"):
+        return _WORK
+    return _UNPROTECTED_WORK if run.setting("privacy.unit") is None else _PRIVATE_WORK
 
 
 def _section(

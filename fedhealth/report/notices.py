@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 
 from fedhealth.config import cautions
-from fedhealth.config.cautions import FEWEST_SITES
+from fedhealth.config.cautions import FEWEST_SITES, LARGE_EPSILON
+from fedhealth.privacy.spending import MUCH
 from fedhealth.report.groups import unequal
 from fedhealth.report.page import Notice
 from fedhealth.report.record import CENTRALISED, Run
@@ -38,9 +39,8 @@ def unfinished(run: Run) -> Iterator[Notice]:
 
 def settings(run: Run) -> Iterator[Notice]:
     """Repeat what was said of the configuration before the run."""
-    for rule in (cautions.unprotected, cautions.weak_privacy):
-        for title, text in rule(run.config):
-            yield Notice(title, text)
+    for title, text in cautions.unprotected(run.config):
+        yield Notice(title, text)
 
 
 def no_differential_privacy(run: Run) -> Iterator[Notice]:
@@ -50,6 +50,34 @@ def no_differential_privacy(run: Run) -> Iterator[Notice]:
             "No differential privacy",
             "The model may remember single patients. Do not give it to anyone who may not see the training data.",
         )
+
+
+def weak_privacy(run: Run) -> Iterator[Notice]:
+    """Say that so large an epsilon bounds little."""
+    asked = run.setting("privacy.epsilon") if run.protected("privacy") else None
+    spent = [each.epsilon for each in run.spending] or ([float(asked)] if asked is not None else [])
+    if spent and max(spent) > LARGE_EPSILON:
+        yield Notice(
+            f"Epsilon {max(spent):.3g} promises little",
+            f"Above {LARGE_EPSILON:g}, the guarantee alone hardly limits what can be learned about one patient.",
+        )
+
+
+def budget_nearly_spent(run: Run) -> Iterator[Notice]:
+    """Say where little is left: of a data set's budget for life, or of the budget of a run that is to go on."""
+    life = run.setting("privacy.life_epsilon")
+    for each in run.totals:
+        if life and each.epsilon >= MUCH * life:
+            spent = f"All runs on {each.dataset} together spent epsilon {each.epsilon:.2f} of {life:g}"
+            yield Notice(f"{each.site} has little privacy budget left", f"{spent}: further runs may be declined.")
+    if run.about.get("state") not in ("failed", "stopped"):
+        return  # a run that ended as planned has spent what it was allowed to
+    for part in run.spending:
+        if part.target and part.epsilon >= MUCH * part.target:
+            spent = f"It spent epsilon {part.epsilon:.2f} of the {part.target:g} that this run may spend"
+            yield Notice(
+                f"{part.site} can hardly go on with this run", f"{spent}: rounds still to come may be declined."
+            )
 
 
 def no_secure_aggregation(run: Run) -> Iterator[Notice]:
@@ -218,6 +246,8 @@ RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
     unfinished,
     settings,
     no_differential_privacy,
+    weak_privacy,
+    budget_nearly_spent,
     no_secure_aggregation,
     few_sites,
     gain_over_alone,

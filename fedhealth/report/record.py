@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedhealth.privacy.spending import Spending
+from fedhealth.privacy.spending import Spending, Total
 from fedhealth.training.metrics import Estimate
 
 FEDERATED = "federated"
@@ -153,7 +153,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Run:
-    """All of it; `folder` is named, never read again; `spending` is known where the sites' ledgers lie below it."""
+    """All of it; `folder` is named, never read again.
+
+    `spending` (by run) and `totals` (of all runs) are known where the sites' ledgers lie below it.
+    """
 
     folder: str
     about: Mapping[str, Any]
@@ -167,6 +170,7 @@ class Run:
     histograms: Mapping[str, Histogram]
     comparison: Comparison | None
     spending: tuple[Spending, ...] = ()
+    totals: tuple[Total, ...] = ()
     audit: tuple[str, ...] = ()
     profile: Mapping[str, Bins] = field(default_factory=dict)
     groupings: tuple[Grouping, ...] = ()

@@ -1,4 +1,4 @@
-"""A frozen encoder says the same about an image every time: ask it once and keep the answer."""
+"""A frozen encoder, or its frozen front, says the same about an image every time: ask it once and keep the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedhealth.data.batches import Examples, Source, cached, examples_of
+from fedhealth.data.batches import Examples, Source, cached, examples_of, stand_ins
 from fedhealth.data.cohort import Cohort
 from fedhealth.models.encoder import identity, is_frozen
 from fedhealth.models.multimodal import MultimodalModel, Tower
@@ -26,20 +26,36 @@ def model_inputs(cohort: Cohort, model: MultimodalModel) -> Examples:
 
 
 def with_features(examples: Examples, cohort: Cohort, model: MultimodalModel) -> Examples:
-    """Return examples in which every frozen tower's inputs are replaced by its cached outputs."""
+    """Return examples in which the inputs of frozen towers, and of towers' frozen fronts, are cached outputs."""
     for name, tower in model.towers.items():
         encoder = cast(Tower, tower).encoder
         source = examples.sources.get(name)
-        if source is None or not len(source.values) or not is_frozen(encoder):
+        if source is None or not len(source.values):
             continue
-        features = cached(
-            cohort.folder,
-            f"{name}-features",
-            f"{identity(encoder)}|{source.values.shape}|{_tokens_digest(name, source)}",
-            partial(_encode, encoder, source.values),
-        )
-        examples = examples.with_source(f"{name}_features", Source(features, source.index), replacing=name)
+        maps, features = stand_ins(name)
+        front = getattr(encoder, "front", None)
+        if is_frozen(encoder):
+            examples = _replaced(examples, name, features, cohort, encoder)
+        elif front is not None and list(front.parameters()) and _small(front, source.values):
+            examples = _replaced(examples, name, maps, cohort, front)
     return examples
+
+
+def _replaced(examples: Examples, name: str, stand_in: str, cohort: Cohort, fixed: nn.Module) -> Examples:
+    """Let the cached outputs of a module that is not trained stand in for a modality."""
+    source = examples.sources[name]
+    outputs = cached(
+        cohort.folder,
+        stand_in.replace("_", "-"),
+        f"{identity(fixed)}|{source.values.shape}|{_tokens_digest(name, source)}",
+        partial(_encode, fixed, source.values),
+    )
+    return examples.with_source(stand_in, Source(outputs, source.index), replacing=name)
+
+
+def _small(front: nn.Module, values: np.ndarray) -> bool:
+    """Return whether outputs are no more numbers than the inputs: those of early layers would fill the disk."""
+    return _encode(front, values[:1]).size <= values[:1].size
 
 
 def _tokens_digest(name: str, source: Source) -> str:
@@ -48,7 +64,7 @@ def _tokens_digest(name: str, source: Source) -> str:
 
 
 def _encode(encoder: nn.Module, values: np.ndarray) -> np.ndarray:
-    """Return float32 [M, width]."""
+    """Return float32 [M, ...]."""
     encoder.eval()
     device = next(encoder.parameters()).device
     with torch.inference_mode():

@@ -12,8 +12,6 @@ from fedhealth.site.check.contract import Check, failed, passed, warned
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Limits, Policy
 
-_MUCH_SPENT = 0.8  # of the life's budget
-
 
 def check_policy(policy: Policy) -> Iterator[Check]:
     """Say what the policy allows that is looser than the default."""
@@ -63,13 +61,13 @@ def _open_to_others(folder: Path) -> tuple[str, str] | None:
 
 def check_budget(home: SiteHome, policy: Policy) -> Iterator[Check]:
     """Check every data set's ledger and what is left for life."""
-    from fedhealth.privacy.spending import in_all, ledgers
+    from fedhealth.privacy.spending import MUCH, in_all, ledgers
 
     life, found = policy.limits.life_epsilon, ledgers(home.state)
     for _, path in found:
         spent, delta = in_all(path)
         seen = f"{path.stem}: epsilon {spent:.2f} of {life:g} spent at delta {delta:.1g}"
-        if spent >= _MUCH_SPENT * life:
+        if spent >= MUCH * life:
             yield warned("budget", seen, "Runs that would exceed it are declined; `fedhealth site budget` shows them.")
         else:
             yield passed("budget", seen)

@@ -1,8 +1,10 @@
-"""The command line of `fedhealth run`."""
+"""The command line of `fedhealth run` and `fedhealth demo`."""
 
 import pytest
 
-from fedhealth.cli.run import flags_first
+from fedhealth.cli.run import flags_first, run_demo
+from fedhealth.config.validate import validate
+from fedhealth.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -17,3 +19,36 @@ from fedhealth.cli.run import flags_first
 )
 def test_flags_may_stand_anywhere(words, ordered):
     assert flags_first(words.split()) == ordered.split()
+
+
+@pytest.fixture(name="demo")
+def demo_(tmp_path, monkeypatch):
+    """Run the demo without its work; return its configuration."""
+    seen = []
+    monkeypatch.setattr("fedhealth.data.synthetic.write_hospitals", lambda folder, **_: folder.mkdir(parents=True))
+    monkeypatch.setattr("fedhealth.cli.run._run", lambda config, *_: seen.append(config))
+
+    def run(*words):
+        run_demo(tmp_path, 7, words)
+        validate(seen[-1])
+        return seen[-1]
+
+    return run
+
+
+def test_the_demo_protects_every_patient_unless_told_otherwise(demo):
+    private = demo()
+    assert (private.privacy.unit, private.privacy.epsilon, private.secagg.lead._target_) == (
+        "patient",
+        8.0,
+        "strategies.aggregation.secure.SecureSum",
+    )
+    assert demo("privacy.epsilon=3").privacy.epsilon == 3.0
+    assert demo("privacy=none").privacy == {"_target_": "fedhealth.training.loop.PlainTrainer"}
+    assert demo("privacy=record").privacy.unit == "record"
+
+
+def test_a_misspelt_word_is_told_before_hospitals_are_written(demo, tmp_path):
+    with pytest.raises(ConfigError, match="epsilom"):
+        demo("privacy.epsilom=3")
+    assert not (tmp_path / "hospitals").exists()

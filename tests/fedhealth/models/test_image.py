@@ -97,3 +97,52 @@ def test_the_identity_tells_settings_apart():
 
     assert made() == made()
     assert made() != made(mean=0.4)
+
+
+def test_a_shortened_network_is_the_whole_ones_beginning():
+    torch.manual_seed(0)
+    whole = ImageEncoder("mobilenet_v2").eval()
+    torch.manual_seed(0)
+    short = ImageEncoder("mobilenet_v2", depth=18).eval()
+    assert (whole.width, short.width) == (1280, 320)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = whole.network.features[:18](whole.front(images)).mean((2, 3))
+        torch.testing.assert_close(short(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "depth", "said"),
+    [
+        ("mobilenet_v2", 20, "has 19 layers"),
+        ("mobilenet_v2", 0, "has 19 layers"),
+        ("resnet18", 3, "is no chain of layers"),
+        ("small_cnn", 1, "is no chain of layers"),
+        ("squeezenet1_1", 5, "no linear classifier"),
+        ("vgg11", 3, "does not fit"),
+    ],
+)
+def test_a_depth_that_a_network_does_not_have(architecture, depth, said):
+    with pytest.raises(ModelError, match=said):
+        ImageEncoder(architecture, depth=depth)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "train", "taken", "left"),
+    [
+        ("mobilenet_v2", ["features.18"], 18, "network.features.18.0.weight"),
+        ("small_cnn", ["6"], 6, "network.6.weight"),
+        ("small_cnn", "all", 0, "network.0.weight"),
+        ("resnet18", ["layer4"], 0, "network.layer4.0.conv1.weight"),
+    ],
+)
+def test_the_frozen_front_is_apart_and_names_stay(architecture, train, taken, left):
+    torch.manual_seed(0)
+    whole = ImageEncoder(architecture).eval()
+    torch.manual_seed(0)
+    part = ImageEncoder(architecture, train=train).eval()
+    assert len(part.front.layers) == taken
+    assert next(name for name, p in part.named_parameters() if p.requires_grad) == left
+    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(part(images), whole(images))

@@ -32,7 +32,7 @@ def cohort(hospitals, tmp_path):
 
 @pytest.fixture
 def build(tmp_path, encoder_saver):
-    def made(train="none", seed=0):
+    def made(train="none", seed=0, text=None):
         torch.manual_seed(seed)
         weights = tmp_path / f"{seed}.safetensors"
         save_file(ImageEncoder().network.state_dict(), weights)
@@ -42,7 +42,7 @@ def build(tmp_path, encoder_saver):
             text={
                 "_target_": "fedhealth.models.text.TextEncoder",
                 "pretrained": str(encoder_saver(tmp_path / "bert")),
-                "train": train,
+                "train": text or train,
             },
             fusion={"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 0},
         )
@@ -97,6 +97,23 @@ def test_a_changed_tokenizer_is_other_features(cohort, build, monkeypatch):
 def test_a_trained_tower_is_left_alone(cohort, build):
     model = build(train="all")
     assert set(with_features(inputs(cohort, model), cohort, model).sources) == {"image", "text"}
+
+
+@pytest.mark.parametrize("trained", ["9", "10"])
+def test_the_frozen_front_of_a_trained_tower_is_asked_once(cohort, build, trained):
+    model = build(train=[trained], text="none")
+    direct = inputs(cohort, model)
+    stood_in = with_features(direct, cohort, model)
+    assert set(stood_in.sources) == {"image_maps", "text_features"}
+    rows = np.arange(24)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(stood_in.batch(rows)), model(direct.batch(rows)), rtol=1e-5, atol=1e-5)
+    assert stood_in.batch(rows)["image_present"].tolist() == [row != 3 for row in range(24)]
+
+
+def test_a_front_whose_outputs_are_larger_than_the_images_is_not_cached(cohort, build):
+    model = build(train=["6"], text="none")
+    assert "image" in with_features(inputs(cohort, model), cohort, model).sources
 
 
 def test_a_site_without_the_modality_is_left_alone(cohort, build):
