@@ -1,7 +1,7 @@
 """MLflow: a store on this machine (a database file or a folder) or a server.
 
-What is sent is what the lead knows: the resolved configuration, pooled curves and scores, bytes and times, the report and
-the model card. What virtual sites keep to themselves, and the weights unless asked for, stay in the run directory.
+What is sent is what the lead knows: the resolved configuration, pooled curves and scores, bytes and times, the report
+and the model card. What virtual sites keep to themselves, and the weights unless asked for, stay in the run directory.
 """
 
 from __future__ import annotations
