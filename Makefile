@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format lock bench clean dev
+.PHONY: help demo test lint format lock docs bench clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,6 +38,9 @@ format: $(READY)  ## rewrite to the house style
 lock: $(READY)  ## renew requirements.lock (no download addresses)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+docs: $(READY)  ## the documentation as a site, in build/site
+	$(BIN)/mkdocs build --strict
 
 bench: $(READY)  ## every benchmark, quick
 	$(BIN)/python -m benchmarks.core --quick

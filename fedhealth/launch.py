@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
     name = uuid.uuid4().hex[:12]
     made = {"versions": versions(), "revision": revision()}
     run.begin({"run": name, **made, "words": list(words), "config_dir": config_dir})
-    with run.held(), _logged(run):
+    with run.held(), _tracked(config, run), _logged(run):
         _run(_job(name, config, words, run, config_dir), run)
 
 
@@ -65,7 +65,7 @@ def resume(run: RunDir) -> None:
             raise _changed(run, config)
         run.update(state="running", error=None)
         run.event("resuming")
-        with _logged(run):
+        with _tracked(config, run), _logged(run):
             _run(_job(about["run"], config, words, run, about["config_dir"]), run)
 
 
@@ -79,6 +79,13 @@ def _logged(run: RunDir) -> Iterator[None]:
         except BaseException as fault:
             run.fail(fault)
             raise
+
+
+def _tracked(config: DictConfig, run: RunDir) -> AbstractContextManager[None]:
+    """Tell the run to the configured tracker when it has ended, however it ended."""
+    from fedhealth.tracking import tracked
+
+    return tracked(config.tracking, run) if config.tracking else nullcontext()
 
 
 def _changed(run: RunDir, config: DictConfig) -> ConfigError:

@@ -121,6 +121,12 @@ class Display:
     def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
         self._console.print(f"  [red]round {event['round']} could not be kept on disk: {escape(event['reason'])}[/]")
 
+    def _on_tracked(self, event: dict[str, Any]) -> None:
+        self._console.print(f"Tracked: {escape(event['where'])}", soft_wrap=True)
+
+    def _on_tracking_failed(self, event: dict[str, Any]) -> None:
+        self._console.print(f"[yellow]Tracking failed[/], the run did not: {escape(event['reason'])}", soft_wrap=True)
+
     def _on_described(self, event: dict[str, Any]) -> None:
         for line in event["lines"]:
             self._console.print(line, markup=False, highlight=False)

@@ -36,6 +36,7 @@ LOCAL_KEYS = (
     "runtime",
     "comparison",
     "sweep",
+    "tracking",
     "data.root",
     "data.manifest",
     "data.source",

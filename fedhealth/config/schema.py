@@ -212,3 +212,4 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
     sweep: Any = None
+    tracking: Any = None
