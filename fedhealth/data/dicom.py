@@ -155,7 +155,7 @@ def _why(dataset: Dataset) -> ImageError:
         known = False
     if not known:
         return ImageError(
-            f"no decoder for transfer syntax {syntax.name}",
+            f"no decoder for transfer syntax {syntax.name if syntax.is_valid else 'that is none'}",
             "Export the file in a common transfer syntax, such as Explicit VR Little Endian.",
         )
     native = syntax != DEFLATED_FRAMES and not syntax.is_encapsulated
