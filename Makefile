@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format lock docs bench clean dev
+.PHONY: help demo test lint format lock docs bench fuzz clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -44,6 +44,9 @@ docs: $(READY)  ## the documentation as a site, in build/site
 
 bench: $(READY)  ## every benchmark, quick
 	$(BIN)/python -m benchmarks.core --quick
+
+fuzz: $(READY)  ## thousands of broken DICOM files and tables against the ingest
+	FEDHEALTH_FUZZ_FILES=2000 FEDHEALTH_FUZZ_TABLES=500 $(BIN)/python -m pytest -q -s tests/fuzz
 
 clean:  ## remove what was built
 	rm -rf $(VENV) dist build outputs multirun .mypy_cache .pytest_cache .ruff_cache

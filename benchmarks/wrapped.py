@@ -22,30 +22,29 @@ def rows_of(folder: Path, site: str | None = None) -> list[Row]:
         return [row for row in csv.DictReader(file) if site in (None, row["site"])]
 
 
-def wrap(data: Path, target: Path, rows: Sequence[Row], copies: int = 1) -> None:
+def wrap(data: Path, target: Path, rows: Sequence[Row], longest: int | None = None) -> None:
     """Write each row's image as a DICOM file below `target`/images; the kinds of file take turns.
 
     Args:
         data: the folder of data.csv.
         target: a folder.
         rows: of data.csv.
-        copies: how many patients each patient becomes; the pixels of a copy differ from the original's in one corner.
+        longest: side in pixels that images are enlarged to; null for as they are.
 
     """
     for number, row in enumerate(rows):
-        grey = np.asarray(Image.open(data / row["image"]).convert("L"))
-        for copy in range(copies):
-            patient = row["patient_id"] + (f"-{copy}" if copy else "")
-            folder = target / "images" / patient
-            folder.mkdir(parents=True, exist_ok=True)
-            bits, inverted, syntax = _KINDS[number % len(_KINDS)]
-            pixels = grey.copy()
-            pixels[0, 0] = copy % 256
-            stored = (pixels.astype(np.uint16) << (bits - 8)).astype(np.uint8 if bits == 8 else np.uint16)
-            stored = (2**bits - 1) - stored if inverted else stored
-            scanner = Scanner(*pixels.shape, bits, inverted, syntax, False, 1.0, 0.0, 0.0, "A")
-            header = Header("charite", patient, f"study-{number}-{copy}", 1, 60, row["sex"] or "O")
-            write_dicom(folder / f"{number}.dcm", header, scanner, stored.astype(np.dtype(stored.dtype)))
+        image = Image.open(data / row["image"]).convert("L")
+        if longest:
+            scale = longest / max(image.size)
+            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        bits, inverted, syntax = _KINDS[number % len(_KINDS)]
+        grey = np.asarray(image).astype(np.uint16) << (bits - 8)
+        stored = ((2**bits - 1) - grey if inverted else grey).astype(np.uint8 if bits == 8 else np.uint16)
+        scanner = Scanner(*stored.shape, bits, inverted, syntax, False, 1.0, 0.0, 0.0, "A")
+        folder = target / "images" / row["patient_id"]
+        folder.mkdir(parents=True, exist_ok=True)
+        header = Header("charite", row["patient_id"], f"study-{number}", 1, 60, row["sex"] or "O")
+        write_dicom(folder / f"{number}.dcm", header, scanner, stored)
 
 
 def write_tables(target: Path, rows: Sequence[Row]) -> None:

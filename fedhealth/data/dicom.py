@@ -115,15 +115,10 @@ def read_stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
 
     """
     _check_geometry(dataset)
-    _check_decodable(dataset)
     try:
         return stored_frame(dataset, index)
     except Exception:  # the decoders share no base class, and their messages quote the header
-        name = syntax_of(dataset).name
-        raise ImageError(
-            f"pixel data ({name}) cannot be decoded: damaged, or a variant that no installed decoder reads",
-            "Export the file again, or in Explicit VR Little Endian.",
-        ) from None
+        raise _why(dataset) from None
 
 
 def _check_inflated_size(file: BinaryIO, head: bytes) -> None:
@@ -151,17 +146,22 @@ def _check_geometry(dataset: Dataset) -> None:
         )
 
 
-def _check_decodable(dataset: Dataset) -> None:
+def _why(dataset: Dataset) -> ImageError:
+    """Return why the pixel data of a data set cannot be decoded."""
     syntax = syntax_of(dataset)
     try:
         known = decodable(dataset)
     except NotImplementedError:
         known = False
     if not known:
-        raise ImageError(
-            f"no decoder for transfer syntax {syntax.name}",
+        return ImageError(
+            f"no decoder for transfer syntax {syntax.name if syntax.is_valid else 'that is none'}",
             "Export the file in a common transfer syntax, such as Explicit VR Little Endian.",
         )
     native = syntax != DEFLATED_FRAMES and not syntax.is_encapsulated
     if native and "PixelData" in dataset and len(dataset.PixelData or b"") < get_expected_length(dataset):
-        raise ImageError("truncated pixel data", "Export or copy the file again.")
+        return ImageError("truncated pixel data", "Export or copy the file again.")
+    return ImageError(
+        f"pixel data ({syntax.name}) cannot be decoded: damaged, or a variant that no installed decoder reads",
+        "Export the file again, or in Explicit VR Little Endian.",
+    )

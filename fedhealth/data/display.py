@@ -51,6 +51,8 @@ def picture(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 
     counts = np.bincount(places.ravel()[:: max(1, stored.size // _COUNTED)], minlength=domain.size)
     values = _modality(domain.astype(np.float32), groups)
     table = _tones(values, groups, _padding(domain, dataset), bits, counts)
+    if stored.dtype == np.uint8 and bits == 8:  # the fastest way by far
+        return np.frombuffer(stored.tobytes().translate(table.tobytes()), np.uint8).reshape(stored.shape)
     return table.take(places, mode="clip")  # nothing lies outside; clipping is the fast way
 
 

@@ -63,15 +63,15 @@ def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
 def guarded() -> Iterator[None]:
     """Silence the parsers, whose warnings quote header values; keep Pillow's bomb warning, as an error."""
     logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    heard = not logger.disabled
+    logger.disabled = True
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = not heard
 
 
 def _decode(path: Path) -> Image.Image:

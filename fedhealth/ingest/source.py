@@ -77,11 +77,11 @@ class Folder:
         """Return a file's bytes."""
         try:
             with (Path(self.root).expanduser() / item.name).open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
+                if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                    raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
+                content = file.read()
         except OSError as fault:
             raise ImageError(fault.strerror or "the file cannot be read", "Check its permissions.") from None
-        if len(content) > MAX_BYTES:
-            raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
         if not content:
             raise ImageError("the file is empty", "Export or copy the file again.")
         return content

@@ -5,13 +5,13 @@ This runs in a worker: what comes back holds no identifier and no more of a repo
 
 from __future__ import annotations
 
-import warnings
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
+from itertools import repeat
 from pathlib import Path
 
-import pandas as pd
 from charset_normalizer import from_bytes
 
 from fedhealth.errors import DataError, FedhealthError
@@ -24,6 +24,7 @@ _SAMPLE = 1 << 16  # characters from which the separator is told
 _GUESSED = 1 << 20  # bytes from which an encoding is guessed
 _MOST_ACCENTS = 0.2  # of all letters of a Western text; other scripts read in its encoding have nothing else
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_SHOWN = 50  # columns, and characters of each name
 _SEPARATORS = ",;\t|"
 
 
@@ -66,30 +67,44 @@ _EXPORT = "Export it as UTF-8 CSV or Parquet."
 
 
 def _loaded(table: Table, text: Text) -> Rows:
-    frame, encoding = _frame(table.path)
+    columns, encoding = _columns(table.path)
     wanted = [*table.keys.values(), *table.columns.values(), *table.names]
-    if missing := [column for column in wanted if column not in frame.columns]:
-        has = ", ".join(map(str, frame.columns[:50]))
+    if missing := [column for column in wanted if column not in columns]:
+        has = ", ".join(name[:_SHOWN] for name in list(columns)[:_SHOWN])
         raise DataError(f"{table.path}: no column {', '.join(map(repr, missing))}.", f"Correct tables; it has: {has}.")
-    keys = {key: [code(key, cell) for cell in frame[column]] for key, column in table.keys.items()}
-    cells = {name: frame[column].str.strip().tolist() for name, column in table.columns.items()}
+    keys = {key: [code(key, cell) for cell in columns[column]] for key, column in table.keys.items()}
+    cells = {name: [cell.strip() for cell in columns[column]] for name, column in table.columns.items()}
     if "text" in cells:
-        people = zip(*(frame[column] for column in table.names), strict=True) if table.names else [()] * len(frame)
-        cells["text"] = [cleaned(report, text, names) for report, names in zip(cells["text"], people, strict=True)]
+        people = zip(*(columns[column] for column in table.names), strict=True) if table.names else repeat(())
+        cells["text"] = [cleaned(report, text, names) for report, names in zip(cells["text"], people, strict=False)]
     return Rows(str(table.path), encoding, keys, cells, sum(map(suspicious, cells.get("text", []))))
 
 
-def _frame(path: Path) -> tuple[pd.DataFrame, str]:
+def _columns(path: Path) -> tuple[dict[str, list[str]], str]:
+    """Return each column's cells as text, and the encoding."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such table.", "Correct tables.path.")
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: the table is larger than 1 GiB.", "Split it.")
     if path.suffix.lower() == ".parquet":
-        frame = pd.read_parquet(path).convert_dtypes()  # a whole number stays one beside missing cells
-        return frame.astype(object).where(frame.notna(), "").astype(str), ""
+        return _parquet(path), ""
     content = path.read_bytes()
     encoding = _encoding(content, path)
     return _parsed(content.decode(encoding), path), encoding
+
+
+def _parquet(path: Path) -> dict[str, list[str]]:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    return {name: [_plain(cell) for cell in table[name].to_pylist()] for name in table.column_names}
+
+
+def _plain(cell: object) -> str:
+    """Return a cell as text; whole numbers stay whole where missing cells beside them have made them fractions."""
+    if cell is None or cell != cell:  # only NaN differs from itself
+        return ""
+    return str(int(cell)) if isinstance(cell, bool | float) and float(cell).is_integer() else str(cell)
 
 
 def _encoding(content: bytes, path: Path) -> str:
@@ -124,25 +139,25 @@ def _western(text: str | None) -> bool:
     return accents <= _MOST_ACCENTS * letters and len(further) - accents <= max(accents, _MOST_ACCENTS * letters)
 
 
-def _parsed(content: str, path: Path) -> pd.DataFrame:
-    if "\0" in content[:_SAMPLE]:
-        raise DataError(f"{path}: this is no text.", _EXPORT)
+def _parsed(content: str, path: Path) -> dict[str, list[str]]:
+    csv.field_size_limit(MAX_BYTES)
+    rows = csv.reader(StringIO(content, newline=""), delimiter=_separator(content[:_SAMPLE]), strict=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # surplus cells would be dropped in silence
-            frame = pd.read_csv(
-                StringIO(content),
-                sep=_separator(content[:_SAMPLE]),
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-            )
-    except (ValueError, pd.errors.ParserWarning) as fault:
-        reason = str(fault).splitlines()[0][:200]
-        raise DataError(f"{path}: cannot be read as a table ({reason}).", _EXPORT) from None
-    if frame.empty:
+        header = next(rows, [])
+        body = [_whole(row, header, rows.line_num) for row in rows if row]
+    except (csv.Error, ValueError) as fault:
+        raise DataError(f"{path}: cannot be read as a table ({str(fault)[:200]}).", _EXPORT) from None
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: two columns have the same name.", "Name every column in the first line.")
+    if not body:
         raise DataError(f"{path}: the table has no rows.", "Take it out of tables, or export it again.")
-    return frame.fillna("")
+    return {name: list(cells) for name, cells in zip(header, zip(*body, strict=True), strict=True)}
+
+
+def _whole(row: list[str], header: list[str], line: int) -> list[str]:
+    if len(row) != len(header):
+        raise ValueError(f"line {line} has {len(row)} cells, the header has {len(header)}")
+    return row
 
 
 def _separator(sample: str) -> str:

@@ -61,12 +61,13 @@ def test_names_of_a_row_are_taken_out_of_its_report(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "cannot be read"),
+        (b"", "no rows"),
         (b"id,Text\n1,a\n", "no column 'y'"),
         (b"id,Text,y\n", "no rows"),
         (b"id,Text,y\n1,a,0,9\n1,a,0\n", "cannot be read"),
         (b'id,Text,y\n1,"a,0\n', "cannot be read"),
-        (b"\0\1\2" * 100, "no text"),
+        (b"\0\1\2" * 100, "no rows"),
+        (b"id,Text,y,y\n1,a,0,1\n", "the same name"),
         (b"PK\3\4" + bytes(range(256)) * 20, "."),
     ],
 )

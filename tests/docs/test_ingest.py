@@ -1,0 +1,48 @@
+"""docs/ingest.md, followed as written."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fedhealth.cli.main import main
+from fedhealth.ingest.settings import KEYS, TAKES, Rule, Settings, Table
+from tests.fedhealth.ingest.hospital import Hospital
+from tests.guide import DOCS, steps
+
+PAGE = (DOCS / "ingest.md").read_text("utf-8")
+
+
+def test_the_guide_works_as_written(tmp_path, monkeypatch, capfd):
+    hospital = Hospital(tmp_path / "charite", patients=60)
+    monkeypatch.chdir(tmp_path)
+    for step in steps("ingest.md"):
+        if step.mark:
+            places = step.yaml.replace("/srv/pacs/export", str(hospital.images)).replace(
+                "/srv/pacs", str(hospital.folder)
+            )
+            (tmp_path / step.mark).write_text(places)
+            continue
+        monkeypatch.setattr("sys.argv", list(step.words))
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert not stopped.value.code, capfd.readouterr()
+    report = json.loads((tmp_path / "cohort" / "report.json").read_text())
+    assert report["cohort"]["patients"] == 60
+    written = {path.name for path in (tmp_path / "cohort").iterdir()} - {".lock"}
+    listed = {name.strip("` ") for row in table("What it writes") for name in row[0].split(",")}
+    assert {name if not name.startswith("images-") else "images-….npy" for name in written} == listed - {"work/"}
+
+
+def table(title):
+    """Return the rows of the table below a title."""
+    section = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in section.splitlines() if row.startswith("|")][2:]
+
+
+def test_every_key_of_the_file_is_described():
+    listed = {name.strip("` ") for row in table("What is in the file") for name in row[0].split(",")}
+    assert listed == {field.name for field in dataclasses.fields(Settings)}
+    described = " ".join(cell for row in table("What is in the file") for cell in row)
+    words = {field.name for kind in (Table, Rule) for field in dataclasses.fields(kind)} | {*KEYS, *TAKES}
+    assert {word for word in words if f"`{word}`" not in described} == set()
