@@ -31,7 +31,7 @@ from fedhealth.wire import END, error_of
 
 log = logging.getLogger("fedhealth.site")
 
-_IDLE_SECONDS, _BUSY_SECONDS, _BUSY_FOR = 1.0, 0.1, 30.0  # between two looks; the shorter one after a message
+_LOOK_SECONDS = (0.1, 2.0)  # shortest and longest wait between two looks: a tenth of the time since the last message
 _AGAIN_SECONDS = (1.0, 30.0)  # first and longest wait before connecting again
 _ENDED_SECONDS = 60.0  # between two questions whether a run is over
 
@@ -106,7 +106,7 @@ class Runner:
                 self._deliver(link)
             if self.state.paused:
                 self.state.say(state="paused")
-                self.stopping.wait(_IDLE_SECONDS)
+                self.stopping.wait(_LOOK_SECONDS[1])
                 continue
             task = link.receive()
             if task is not None:
@@ -114,8 +114,8 @@ class Runner:
                 busy = time.monotonic()
             else:
                 self._look(link)
-                recent = time.monotonic() - busy < _BUSY_FOR
-                self.stopping.wait(_BUSY_SECONDS if recent else _IDLE_SECONDS)
+                shortest, longest = _LOOK_SECONDS
+                self.stopping.wait(min(longest, max(shortest, (time.monotonic() - busy) / 10)))
 
     def _answer(self, link: Link, task: Task) -> None:
         """Put the answer to a message into the outbox."""

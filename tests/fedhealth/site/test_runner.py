@@ -68,8 +68,7 @@ class Hospital:
 def hospital_(tmp_path, monkeypatch):
     site = Hospital(tmp_path)
     monkeypatch.setattr(module, "connected", site.network.connected)
-    monkeypatch.setattr(module, "_IDLE_SECONDS", 0.02)
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", (0.02, 0.02))
     monkeypatch.setattr(module, "_AGAIN_SECONDS", (0.05, 0.1))
     monkeypatch.setattr(module, "_ENDED_SECONDS", 0.0)
     site.network.order("run00001", 7)
