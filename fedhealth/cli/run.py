@@ -24,7 +24,7 @@ from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
-DEMO_PATIENTS = 800  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
+DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
 
 
 class _Stop(BaseException):
