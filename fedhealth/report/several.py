@@ -34,7 +34,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Entry], float]], ...] = (
 def page_of(found: Sequence[Entry], sections: Sequence[Section] = ()) -> Page:
     """Return the page about several runs, with further sections below the table."""
     front, numbered = pareto(found), list(enumerate(found, start=1))
-    parts = [_table(numbered, front), *_trade_offs(numbered, front), *sections, *_learning(found)]
+    parts = [_table(numbered, front), *_trade_offs(numbered, front), *sections, *_learning(numbered)]
     return Page(
         kind="Comparison of runs",
         title=" and ".join(dict.fromkeys(str(entry.run.about.get("name", entry.run.folder)) for entry in found)),
@@ -127,13 +127,13 @@ def _trade_offs(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -
     return [Section("trade-offs", "What utility costs", lead, tuple(drawn))]
 
 
-def _learning(found: Sequence[Entry]) -> list[Section]:
+def _learning(numbered: Sequence[tuple[int, Entry]]) -> list[Section]:
     lines = []
-    for entry in found:
+    for place, entry in numbered:
         curve = {each.number - 1: (each.pooled.get("validation") or {}).get(METRIC) for each in entry.run.rounds}
-        known = {place: float(value) for place, value in curve.items() if value is not None}
+        known = {after: float(value) for after, value in curve.items() if value is not None}
         if known:
-            lines.append(Series(entry.label, list(known), list(known.values())))
+            lines.append(Series(f"run {place}", list(known), list(known.values())))
     if not lines:
         return []
     best = max(lines, key=lambda line: line.y[-1])

@@ -18,7 +18,7 @@ def test_the_guide_works_as_written(tmp_path, monkeypatch, capfd):
     shown = []
     for step in steps("researcher.md"):
         if step.mark:
-            write_hospitals(tmp_path / "outputs" / "demo" / "hospitals", patients=60)
+            write_hospitals(tmp_path / "outputs" / "demo" / "hospitals", patients=40)
             continue
         monkeypatch.setattr("sys.argv", list(step.words))
         with pytest.raises(SystemExit) as stopped:
