@@ -52,9 +52,12 @@ def main() -> None:
 
 def _measured(data: Path, folder: Path, workers: int, quick: bool) -> dict[str, Any]:
     counts = {"1x": _export(data, folder / "1x", 1), "10x": _export(data, folder / "10x", 10)}
-    repeats = 2 if quick else 5
-    small, large = _best("ingest", folder / "1x", workers, 1), _best("ingest", folder / "10x", workers, repeats)
-    bare, epoch = _best("bare", folder / "10x", workers, repeats), _best("epoch", folder / "10x", workers, 1)
+    repeats = 3 if quick else 5
+    small, times = _run("ingest", folder / "1x", workers), []
+    for _ in range(repeats):  # in turn, so that a busy moment of the machine meets both
+        times.append([_run(step, folder / "10x", workers) for step in ("ingest", "bare")])
+    large, bare = (min(each, key=lambda found: found["seconds"]) for each in zip(*times, strict=True))
+    epoch = _run("epoch", folder / "10x", workers)
     return {
         "files": counts["10x"],
         "workers": workers,
@@ -89,13 +92,6 @@ tables: [{{path: {folder}/files.csv, keys: {{file: file, patient: patient}}, col
     return len(names)
 
 
-def _best(step: str, folder: Path, workers: int, repeats: int) -> dict[str, float]:
-    found = [_run(step, folder, workers) for _ in range(repeats)]
-    best = min(found, key=lambda each: each["seconds"])
-    print(step, folder.name, best, file=sys.stderr)
-    return best
-
-
 def _run(step: str, folder: Path, workers: int) -> dict[str, float]:
     """Run a step in a process of its own; return its seconds, and the most memory that it and its children had."""
     words = ["--step", step, "--folder", str(folder), "--workers", str(workers)]
@@ -107,7 +103,9 @@ def _run(step: str, folder: Path, workers: int) -> dict[str, float]:
         time.sleep(_LOOK_SECONDS)
     if process.returncode:
         raise SystemExit(f"{step} failed")
-    return json.loads(process.communicate()[0]) | {"peak_mb": round(peak / 1024)}
+    found = json.loads(process.communicate()[0]) | {"peak_mb": round(peak / 1024)}
+    print(step, folder.name, found, file=sys.stderr)
+    return found
 
 
 def _tree_kilobytes(root: int) -> int:
