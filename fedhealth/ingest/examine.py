@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,10 +109,12 @@ def examine(work: Work, unit: Item | Series) -> Found:
 
 
 def _opened(work: Work, item: Item) -> Dataset:
-    content = work.source.read(item)
-    if not is_dicom(content[:132]):
-        raise ImageError("not a DICOM file", "Take it out of the folder, or name it in source.exclude.")
-    return open_dicom(BytesIO(content), TAGS)
+    with work.source.open(item) as file:
+        head = file.read(132)
+        if not is_dicom(head):
+            raise ImageError("not a DICOM file", "Take it out of the folder, or name it in source.exclude.")
+        file.seek(0)
+        return open_dicom(file, TAGS)
 
 
 def _file(work: Work, dataset: Dataset, facts: Facts) -> Found:

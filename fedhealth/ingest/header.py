@@ -99,8 +99,14 @@ def facts_of(dataset: Dataset) -> Facts:
         spacing=_spacing(dataset),
         burned_in=_word(_plain(dataset, "BurnedInAnnotation")),
         overlay=OVERLAY in dataset,
-        secondary="Secondary Capture" in kind or bool(dataset.get("ConversionType")),
+        secondary="Secondary Capture" in kind or bool(_value(dataset, "ConversionType")),
     )
+
+
+def _value(dataset: Dataset, keyword: str) -> object:
+    """Return an element's value; most are absent, which `Dataset.get` takes long to find."""
+    tag = _TAG[keyword]
+    return dataset[tag].value if tag in dataset else None
 
 
 def _plain(dataset: Dataset, keyword: str) -> object:
@@ -126,12 +132,12 @@ def _numbers(value: object, count: int) -> list[float] | None:
 def _place(dataset: Dataset) -> float | None:
     """Return where a slice lies along the normal of its series, else its number."""
     position, axes = (
-        _numbers(dataset.get("ImagePositionPatient"), 3),
-        _numbers(dataset.get("ImageOrientationPatient"), 6),
+        _numbers(_value(dataset, "ImagePositionPatient"), 3),
+        _numbers(_value(dataset, "ImageOrientationPatient"), 6),
     )
     if position and axes:
         return float(np.dot(np.cross(axes[:3], axes[3:]), position))
-    number = dataset.get("InstanceNumber")
+    number = _value(dataset, "InstanceNumber")
     return None if number in (None, "") else float(str(number))
 
 
@@ -141,7 +147,7 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
         groups += group.get("PixelMeasuresSequence") or []
     for group in groups:
         for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-            found = _numbers(group.get(keyword), 2)
+            found = _numbers(_value(group, keyword), 2)
             if found and min(found) > 0:
                 return found[0], found[1]
     return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from fedhealth.data.dicom import MAX_BYTES
 from fedhealth.data.imagefault import ImageError
@@ -40,8 +40,8 @@ class Source(Protocol):
 
         """
 
-    def read(self, item: Item) -> bytes:
-        """Return an item's content.
+    def open(self, item: Item) -> BinaryIO:
+        """Return an item's content as an open file.
 
         Raises:
             ImageError: it cannot be read.
@@ -73,18 +73,19 @@ class Folder:
                 if not any(fnmatch(name, pattern) for pattern in self.exclude):
                     yield _item(Path(folder, name), root)
 
-    def read(self, item: Item) -> bytes:
-        """Return a file's bytes."""
+    def open(self, item: Item) -> BinaryIO:
+        """Open a file."""
         try:
-            with (Path(self.root).expanduser() / item.name).open("rb") as file:
-                if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                    raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
-                content = file.read()
+            file = (Path(self.root).expanduser() / item.name).open("rb")
+            size = os.fstat(file.fileno()).st_size
         except OSError as fault:
             raise ImageError(fault.strerror or "the file cannot be read", "Check its permissions.") from None
-        if not content:
-            raise ImageError("the file is empty", "Export or copy the file again.")
-        return content
+        if 0 < size <= MAX_BYTES:
+            return file
+        file.close()
+        if size:
+            raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
+        raise ImageError("the file is empty", "Export or copy the file again.")
 
 
 def _item(path: Path, root: Path) -> Item:
