@@ -80,7 +80,7 @@ def _mu_without_losses(plain: Plain) -> bool:
 
 
 def _statistics_of_hospitals(plain: Plain) -> bool:
-    return plain["purpose"] == "describe" and _is(plain["privacy"], "fedhealth.training.client.ClientTrainer")
+    return plain.get("purpose") == "describe" and _is(plain["privacy"], "fedhealth.training.client.ClientTrainer")
 
 
 def _both(first: Callable[[Plain], bool], second: Callable[[Plain], bool]) -> Callable[[Plain], bool]:

@@ -99,7 +99,8 @@ def prepare(data: DataConfig, site: str, progress: Progress | None = None) -> Co
     pictures: Pictures = instantiate(data.source)
     manifest = pictures.manifest(data, site)
     folder = Path(data.cache).expanduser() / site / _key(manifest, data, site, pictures.state(manifest))
-    if not (folder / "report.json").is_file():
+    if not _is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)
         _build(manifest, data, site, folder, pictures, progress or (lambda done, total: None))
     return load(folder, site)
 
@@ -142,6 +143,11 @@ def _key(manifest: Manifest, data: DataConfig, site: str, pictures: str) -> str:
     return digest.hexdigest()[:20]
 
 
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a cache is there, with its images: an ingested cohort's may have been moved since."""
+    return (folder / "report.json").is_file() and (folder / "images.npy").is_file()
+
+
 def _build(
     manifest: Manifest, data: DataConfig, site: str, folder: Path, pictures: Pictures, progress: Progress
 ) -> None:
@@ -151,7 +157,7 @@ def _build(
     draft.mkdir(mode=0o700)
     try:
         _fill(manifest, data, site, draft, pictures, progress)
-        if not folder.exists():  # another process may have built the same cache meanwhile
+        if not _is_whole(folder):  # another process may have built the same cache meanwhile
             draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -253,6 +253,7 @@ def test_an_impossible_pair_stops_a_run_before_it_starts():
 
 
 IMPOSSIBLE = {
+    ("fedhealth stats", "privacy=client"): ["purpose=describe", "privacy=client"],
     ("personalization=adapters", "a model without LoRA"): ["personalization=adapters"],
     ("personalization=ffa_lora", "a model without LoRA"): ["personalization=ffa_lora"],
     ("personalization=fedtower", "a tower the model does not have"): ["personalization=fedtower", "model.image=null"],

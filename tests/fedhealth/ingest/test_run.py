@@ -1,6 +1,7 @@
 """From a hospital's files to a cohort: right, whatever is broken, whenever it is interrupted, always the same."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,11 @@ def test_the_report_of_splits_adds_up(hospital, out):
     assert sum(len(cohort.rows(split, labelled=False)) for split in SPLITS) == len(cohort.split)
     assert json.loads((out / "cohort.json").read_text())["images"] == about(out).images
     assert oct(out.stat().st_mode)[-3:] == "700"
+
+
+def test_a_cohort_that_was_moved_is_found_again(hospital, out):
+    before = hospital.ingest(out)
+    shutil.move(out, out.with_name("moved"))
+    after = hospital.ingest(out.with_name("moved"))
+    assert after.cohort.rows("train").tolist() == before.cohort.rows("train").tolist()
+    assert len(after.cohort.images) == len(before.cohort.images)

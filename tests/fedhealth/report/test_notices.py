@@ -98,7 +98,7 @@ def test_a_failed_run_says_so(run, notices_of):
 
 
 def test_a_weak_promise_is_said(run, notices_of):
-    run.config = run.config.replace("PlainTrainer}", "PlainTrainer, epsilon: 12}")
+    run.config = run.config.replace("loop.PlainTrainer}", "private.PatientTrainer, epsilon: 12}")
     assert "Epsilon 12 promises little" in notices_of()
 
 
