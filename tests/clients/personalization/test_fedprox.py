@@ -52,5 +52,5 @@ def test_the_term_is_added_after_the_noise_and_is_not_noised_or_clipped():
         parameter.summed_grad = torch.zeros_like(parameter)
     optimizer.step()
     for name, value in (("body.weight", 100.0), ("fusion.head.weight", 160.0)):
-        assert seen["noised"][name].abs().item() > 0
+        assert seen["noised"][name].abs().item() < value / 2  # noise alone; on its grid it may be 0
         assert (seen["corrected"][name] - seen["noised"][name]).item() == pytest.approx(value, rel=1e-5)
