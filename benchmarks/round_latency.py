@@ -34,7 +34,7 @@ OPEN = {
     "min_patients": 3,
 }
 WORDS = [
-    "model/image=null",
+    "model.image=null",
     "model/text=words",
     "model.text.dropout=0",
     "privacy=none",

@@ -1,7 +1,8 @@
 """Named arrays as Flower records: packed into one safetensors file on our wire, one by one at Flower's interfaces.
 
-Flower sends every array as objects of its own, a request each; a packed record costs the same few requests whatever the
-model. The packed form has one spelling only (`header_of`), so that the site's gate can tell that nothing else is in it.
+Flower sends every array as three objects, a request each; a packed record costs as many whatever the model, and a small
+one, which travels as a record of bytes, a single request. The packed form has one spelling only (`header_of`), so that
+the site's gate can tell that nothing else is in it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -21,15 +22,35 @@ from fedhealth.errors import FederationError
 if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
     from fedhealth.training.state import State
 
+_SAME_RELEASE = "Use the same fedhealth release everywhere."
 PACKED = "packed"  # the only key of a packed record
 SERIAL = "safetensors"  # how its content is written
+SMALL = 2**20  # bytes up to which packed arrays are one object; Flower cuts larger ones into pieces
 _KINDS = {"<f4": "F32", "<i8": "I64", "|u1": "U8"}
 
 
-def pack(arrays: State) -> ArrayRecord:
-    """Return named arrays as one record of a single array of bytes."""
+Packed = ArrayRecord | ConfigRecord
+
+
+def pack(arrays: State) -> Packed:
+    """Return named arrays as one record: of bytes where it is small, of a single array of bytes otherwise."""
     content = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    if len(content) <= SMALL:
+        return ConfigRecord({PACKED: content})
     return ArrayRecord({PACKED: Array("uint8", (len(content),), SERIAL, content)})
+
+
+def packed_in(record: object) -> bytes | None:
+    """Return the packed bytes of a record that says nothing else; None where it is no such record."""
+    if not isinstance(record, Packed) or set(record) != {PACKED}:
+        return None
+    held = record[PACKED]
+    if isinstance(held, bytes):
+        return held if len(held) <= SMALL else None
+    if not isinstance(held, Array):
+        return None
+    about = held.stype, held.dtype, tuple(held.shape)
+    return held.data if about == (SERIAL, "uint8", (len(held.data),)) and len(held.data) > SMALL else None
 
 
 def plain(arrays: State) -> ArrayRecord:
@@ -37,23 +58,26 @@ def plain(arrays: State) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
 
 
-def unpack(record: ArrayRecord) -> State:
+def unpack(record: Packed) -> State:
     """Return the arrays of a record, packed or plain; never unpickles.
 
     Raises:
         FederationError: the packed bytes are not what `pack` writes.
 
     """
-    if set(record) != {PACKED} or record[PACKED].stype != SERIAL:
+    content = packed_in(record)
+    if content is None:
+        if not isinstance(record, ArrayRecord) or PACKED in record:
+            raise FederationError("A message's arrays are not packed as they should be.", _SAME_RELEASE)
         return {name: array.numpy() for name, array in record.items()}
     try:
-        arrays = load(record[PACKED].data)
+        arrays = load(content)
     except (SafetensorError, ValueError, KeyError) as fault:
-        raise FederationError("A message's arrays cannot be read.", "Use the same fedhealth release.") from fault
+        raise FederationError("A message's arrays cannot be read.", _SAME_RELEASE) from fault
     return {name: arrays[name] for name in sorted(arrays)}  # `load` lists them in another order each time
 
 
-def arrays_in(content: RecordDict, name: str) -> ArrayRecord:
+def arrays_in(content: RecordDict, name: str) -> Packed:
     """Return a record of arrays.
 
     Not through `content.array_records`: Flower 1.41's view refers back to its record, and 47 MB wait for the collector.
@@ -63,8 +87,8 @@ def arrays_in(content: RecordDict, name: str) -> ArrayRecord:
 
     """
     record = content.get(name)
-    if not isinstance(record, ArrayRecord):
-        raise FederationError(f"A message lacks the arrays {name!r}.", "Use the same fedhealth release everywhere.")
+    if not isinstance(record, Packed):
+        raise FederationError(f"A message lacks the arrays {name!r}.", _SAME_RELEASE)
     return record
 
 

@@ -23,6 +23,7 @@ MODEL = "model"  # in a run directory: the exported model's folder
 GROUPS = "groups.json"  # in a run directory: the final model's scores by group of patients
 STATISTICS = "statistics.json"  # in the directory of a description: what the counts say, small ones left out
 COUNTS = "counts.npz"  # in the directory of a description: summed counts by table
+SERVED = ".served"  # in the directory of a run in the hospitals: locked by the process that does the rounds
 AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
 
 
@@ -86,14 +87,14 @@ class RunDir:
         write_json(self.path / "run.json", {"state": "running", "started": _now(), **about})
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep every other process from working on this run.
+    def held(self, part: str = "") -> Iterator[None]:
+        """Keep every other process from working on this run, or on a part of it (`SERVED`).
 
         Raises:
             ConfigError: one does.
 
         """
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / f"{part}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as fault:
@@ -103,9 +104,17 @@ class RunDir:
     @property
     def alive(self) -> bool:
         """Whether some process holds the run."""
-        if not (self.path / ".lock").is_file():
+        return self._is_held(".lock")
+
+    @property
+    def served(self) -> bool:
+        """Whether a server application does the run's rounds."""
+        return self._is_held(f"{SERVED}.lock")
+
+    def _is_held(self, name: str) -> bool:
+        if not (self.path / name).is_file():
             return False
-        with (self.path / ".lock").open() as lock:
+        with (self.path / name).open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

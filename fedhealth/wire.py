@@ -38,6 +38,8 @@ STATISTICS = "statistics"  # to the lead: int64 vectors that may be summed
 SECAGG = "secagg"  # both ways: secure aggregation's own messages, bytes
 SEALED = "sealed"  # to the lead: masked segments, uint8
 
+WAIT_HEADER = "fedhealth-wait"  # of a site's request: how many seconds it may be kept until there is an answer
+
 SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
 LOSS_UNIT = 2**20  # fixed point of sums of losses
 
@@ -172,9 +174,15 @@ def words_in(content: RecordDict, name: str) -> Mapping[str, Any]:
 
 
 def size_of(message: Message) -> int:
-    """Return the payload of a message in bytes (words as they print: Flower 1.41 cannot count empty ones)."""
-    records = message.content.values() if message.has_content() else ()
-    return sum(record.count_bytes() if isinstance(record, ArrayRecord) else len(str(record)) for record in records)
+    """Return the payload of a message in bytes."""
+    return sum(map(payload_of, message.content.values())) if message.has_content() else 0
+
+
+def payload_of(record: Any) -> int:
+    """Return the payload of a record in bytes; words count as they print (Flower 1.41 cannot count empty ones)."""
+    if isinstance(record, ArrayRecord):
+        return record.count_bytes()
+    return sum(len(key) + len(value if isinstance(value, bytes) else str(value)) for key, value in record.items())
 
 
 def error_of(fault: Exception) -> Error:

@@ -11,12 +11,14 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.wire import HANDSHAKE, Acceptance
+from fedhealth.wire import HANDSHAKE, SITE_ERROR, Acceptance
 from strategies.aggregation.contract import Aggregation
 from strategies.rounds import Event, exchange, wait_for_nodes
 
+_TRIES = 4  # to hear from a site that is there and does not answer, or whose process crashed
 _JOIN_SECONDS = 60.0  # for the whole cohort to connect
-_LOOK_SECONDS = 2.0  # between two looks while a site is awaited
+_AGAIN_SECONDS = 15.0  # until all are asked again: a site that was started again looks like one that never went
+LOOK_SECONDS = 2.0  # between two looks while a site is awaited
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Members:
         weights: by name and tower.
         seen: all nodes that were connected.
         last_exchange: the latest that any of them took part in.
+        unheard: connected nodes that gave no answer of their own.
 
     """
 
@@ -62,6 +65,7 @@ class Members:
     weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     last_exchange: int = 0
+    unheard: set[int] = field(default_factory=set)
 
     def name_of(self, node: int) -> str:
         """Return the site at a node."""
@@ -79,18 +83,21 @@ def gather(
         FederationError: fewer accept than are needed, with each site's reasons.
 
     """
-    started, expected = time.monotonic(), len(cohort.sites)
+    started, expected, tries = time.monotonic(), len(cohort.sites), 0
     while True:
         nodes = wait_for_nodes(grid, expected, min(timeout, _JOIN_SECONDS))
         members, declined = _handshake(grid, nodes, cohort, aggregation, question, event, timeout)
         if len(members.nodes) >= cohort.needed:
             return members
-        if len(nodes) >= expected or time.monotonic() - started >= cohort.wait:
+        tries += 1
+        final = len(nodes) >= expected and not (members.unheard and tries < _TRIES)
+        if final or time.monotonic() - started >= cohort.wait:
             raise _too_few(members, declined, cohort)
         missing = sorted(set(cohort.sites) - set(members.nodes))
         event("waiting", needed=cohort.needed - len(members.nodes), missing=missing)
-        while set(grid.get_node_ids()) == members.seen and time.monotonic() - started < cohort.wait:
-            time.sleep(_LOOK_SECONDS)
+        looked = time.monotonic()
+        while set(grid.get_node_ids()) == members.seen and time.monotonic() - looked < min(cohort.wait, _AGAIN_SECONDS):
+            time.sleep(LOOK_SECONDS)
 
 
 def _handshake(
@@ -105,10 +112,14 @@ def _handshake(
     """Return who accepted, and the others' reasons."""
     members, declined = Members(seen=set(nodes)), dict[str, str]()
     limits = dict.fromkeys(nodes, timeout)  # a site's first answer may have to read all of its files
+    members.unheard = set(nodes)
     for reply in exchange(grid, HANDSHAKE, dict.fromkeys(nodes, question), "0", limits):
         if reply.message.has_error():
             declined[f"node {reply.node}"] = str(reply.message.error.reason)
+            if reply.message.error.code > SITE_ERROR:  # the site has found a fault; others pass with a new process
+                members.unheard.discard(reply.node)
             continue
+        members.unheard.discard(reply.node)
         answer = Acceptance.parse(reply.message.content)
         event("handshake", site=answer.site, reasons=list(answer.reasons), versions=answer.versions)
         if answer.reasons:
@@ -124,6 +135,7 @@ def _handshake(
             members.nodes[answer.site] = reply.node
             members.weights[answer.site] = answer.weights
             members.last_exchange = max(members.last_exchange, answer.exchange)
+    declined = {f"node {node}": "no answer" for node in members.unheard} | declined
     return members, declined
 
 

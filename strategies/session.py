@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedhealth.arrays import pack
-from fedhealth.errors import FedhealthError
+from fedhealth.arrays import Packed, pack
+from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.training.state import State
 from fedhealth.wire import DIRECTIVE, GLOBAL, SECAGG, Directive
 from strategies.aggregation.contract import Aggregate, Aggregation, AttemptFailedError, Round, Shapes
-from strategies.cohort import Cohort, Members, gather
+from strategies.cohort import LOOK_SECONDS, Cohort, Members, gather
 from strategies.deadlines import Deadlines
 from strategies.rounds import Event, Reply, exchange
 from strategies.statistics import summary
@@ -50,6 +51,10 @@ class Question:
     expected: State
     statistics: Shapes
     config: ConfigRecord | None = None
+
+
+class TooFewError(FederationError):
+    """Fewer sites answered than are needed; nothing was opened."""
 
 
 class Session:
@@ -109,8 +114,24 @@ class Session:
     def ask(self, grid: Grid, question: Question, timeout: float) -> Aggregate:
         """Send the arrays to the cohort and fold the answers; try again while nothing was opened and tries are left.
 
-        A sum whose opening was interrupted by the lead's end is opened instead.
+        Where too few answer, it is asked again under a new exchange once the silent are back: who has answered keeps
+        the answer and trains nothing twice. A sum whose opening was interrupted by the lead's end is opened instead.
+
+        Raises:
+            FederationError: too few answered, every time.
+
         """
+        for number in range(self.attempts):
+            try:
+                return self._ask(grid, question, timeout)
+            except TooFewError as fault:
+                self.event("attempt_failed", round=question.round, attempt=number, reason=fault.problem)
+                failed = fault
+                if number + 1 < self.attempts:
+                    self.rejoin(grid, timeout)
+        raise failed
+
+    def _ask(self, grid: Grid, question: Question, timeout: float) -> Aggregate:
         directive = self.directive(question.round)
         last = self.aggregation.resume(self.attempt(question, directive), self.settled)
         if last is not None:
@@ -122,6 +143,7 @@ class Session:
             secret = self.aggregation.open(self.attempt(question, tried))
             content = question_of(tried, packed, question.config, secret)
             self._collect(grid, question.kind, tried, content, timeout)
+            self._require(directive)
             try:
                 return self.aggregation.close(partial(self._ask_some, grid, directive, timeout))
             except AttemptFailedError as fault:
@@ -159,6 +181,20 @@ class Session:
             self.event("site_failed", round=directive.round, site=site, reason="no answer before its deadline")
         self.missed = tuple(sorted([*failed, *silent.values()]))
 
+    def _require(self, directive: Directive) -> None:
+        """Refuse to open a sum of fewer answers than the quorum asks for.
+
+        Raises:
+            TooFewError: there are fewer.
+
+        """
+        asked, needed = len(directive.cohort), self.cohort.answers_needed(len(directive.cohort))
+        if asked - len(self.missed) < needed:
+            raise TooFewError(
+                f"Round {directive.round}: {asked - len(self.missed)} of {asked} sites answered, {needed} are needed.",
+                "See the sites' own logs; lower strategy.quorum to go on without them.",
+            )
+
     def _ask_some(
         self, grid: Grid, directive: Directive, timeout: float, kind: str, questions: Mapping[str, RecordDict]
     ) -> Iterator[tuple[str, RecordDict]]:
@@ -169,6 +205,7 @@ class Session:
             for site, content in questions.items()
             if site in self.members.nodes
         }
+        self._wait_for_one(grid, asked)
         limits = dict.fromkeys(asked, timeout)
         for reply in exchange(grid, kind, asked, str(directive.round), limits):
             site = self.members.name_of(reply.node)
@@ -178,10 +215,17 @@ class Session:
                 reason = reply.message.error.reason
                 self.event("site_refused", round=directive.round, site=site, question=kind, reason=reason)
 
+    def _wait_for_one(self, grid: Grid, nodes: Iterable[int]) -> None:
+        """Wait, visibly, until one of the sites at some nodes is connected; all of them may be starting again."""
+        wanted, started = set(nodes), time.monotonic()
+        while not wanted & set(grid.get_node_ids()) and time.monotonic() - started < self.cohort.wait:
+            self.event("waiting", needed=1, missing=sorted(map(self.members.name_of, wanted)))
+            time.sleep(LOOK_SECONDS)
+
 
 def question_of(
     directive: Directive,
-    arrays: ArrayRecord | None = None,
+    arrays: Packed | None = None,
     config: ConfigRecord | None = None,
     secret: ConfigRecord | None = None,
 ) -> RecordDict:

@@ -47,9 +47,12 @@ class LocalTask:
         """The model that is trained in place."""
         return self.task.model
 
-    def fit(self, correct: Correction | None = None) -> FitReport:
-        """Train the model in place under the site's privacy promise; call it once a round: it spends the round."""
-        return self.trainer.fit(replace(self.task, correct=correct), self.place)
+    def fit(self, correct: Correction | None = None, resumable: bool = True) -> FitReport:
+        """Train the model in place under the site's privacy promise; call it once a round: it spends the round.
+
+        A round that was interrupted goes on, unless `correct` remembers something from step to step.
+        """
+        return self.trainer.fit(replace(self.task, correct=correct, resumable=resumable), self.place)
 
     def fit_copy(self, start: State, correct: Correction | None = None) -> State:
         """Train a copy that never leaves and return its arrays; the model is left as it was.

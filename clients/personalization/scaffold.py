@@ -34,7 +34,7 @@ class Scaffold(Whole):
             name: torch.from_numpy(local.extra[CONTROL + name] - (0 if control is None else control))
             for name, control in own.items()
         }
-        report = local.fit(_corrected(gap, total))
+        report = local.fit(_corrected(gap, total), resumable=False)
         change = {}
         for name, control in own.items():
             mean = (total[name] / max(1, report.steps)).cpu().numpy()

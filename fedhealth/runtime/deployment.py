@@ -8,6 +8,7 @@ that does not.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedhealth.bundle import bundle
@@ -23,6 +24,8 @@ from fedhealth.site.identity import save_roster
 from fedhealth.site.membership import SignedMembership
 
 _LOOK_SECONDS = 0.5
+_GONE_SECONDS = 3.0  # without the process that does the rounds, until it is started again
+_TRIES = 3  # without a completed round in between
 
 
 class DeploymentRuntime:
@@ -55,14 +58,31 @@ class DeploymentRuntime:
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
         with Control(self.home) as control:
+            self._to_the_end(control, run, job, words)
+
+    def _to_the_end(self, control: Control, run: RunDir, job: Job, words: Sequence[str]) -> None:
+        """Have the rounds done; again, from the last completed one, where the process that does them was killed.
+
+        Raises:
+            FederationError: it was stopped, failed, or was killed again and again without a completed round.
+
+        """
+        tries = 0
+        while True:
+            before, position = _rounds(run), run.events()[1]
             number = self._going_on(control, run)
             if number is None:
                 order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours)
                 number = control.start(bundle(), *order)
                 run.update(flower_run=str(number))
-            ended = self._wait(control, number)
-        if ended.result != "completed":
-            raise _fault(run, ended)
+            ended = self._wait(control, run, number)
+            if ended.result == "completed":
+                return
+            tries = 1 if _rounds(run) > before else tries + 1
+            failed = _fault(run, ended, position)
+            if not isinstance(failed, _KilledError) or tries == _TRIES:
+                raise failed
+            run.event("restarting", reason=failed.problem)
 
     def _going_on(self, control: Control, run: RunDir) -> int | None:
         """Return Flower's id of the job where it is still running."""
@@ -71,27 +91,45 @@ class DeploymentRuntime:
             return None
         return int(number) if control.run(int(number)).status != "finished" else None
 
-    def _wait(self, control: Control, number: int) -> FlowerRun:
-        """Wait for the end; the server may be away for a while."""
+    def _wait(self, control: Control, run: RunDir, number: int) -> FlowerRun:
+        """Wait for the end; the server may be away for a while.
+
+        Flower notices after a minute that the process with the rounds is gone; that it holds the run no more tells at
+        once.
+        """
+        seen, unserved = False, 0
         while True:
             try:
                 found = control.run(number)
+                if found.status == "finished":
+                    return found
+                unserved = 0 if run.served else unserved + 1
+                seen = seen or not unserved
+                if seen and unserved * _LOOK_SECONDS >= _GONE_SECONDS:
+                    control.stop(number)
+                    return FlowerRun(number, "finished", "failed", "its process is gone")
             except ConfigError:  # it is being started again
+                unserved = 0
                 time.sleep(10 * _LOOK_SECONDS)
-                continue
-            if found.status == "finished":
-                return found
             time.sleep(_LOOK_SECONDS)
 
 
-def _fault(run: RunDir, ended: FlowerRun) -> FederationError:
+class _KilledError(FederationError):
+    """The process that did the rounds ended without a word."""
+
+
+def _rounds(run: RunDir) -> int:
+    return sum(event["event"] == "round_completed" for event in run.events()[0])
+
+
+def _fault(run: RunDir, ended: FlowerRun, position: int) -> FederationError:
     """Return why a run did not complete, in the words of the server application where it left some."""
     if ended.result == "stopped":
         return FederationError("The run was stopped.", f"`fedhealth run resume={run.path}` goes on with it.")
-    said = [event for event in run.events()[0] if event["event"] == "failed"]
+    said = [event for event in run.events(position)[0] if event["event"] == "failed"]
     if said:
         return FederationError(str(said[-1]["problem"]), str(said[-1]["advice"]))
-    return FederationError(
+    return _KilledError(
         f"The server application ended ({ended.details or ended.result}).",
         f"See {run.path / 'fedhealth.log'} and the lead's executor.log; `fedhealth run resume={run.path}` goes on.",
     )

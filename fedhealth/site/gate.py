@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ConfigRecord, RecordDict
 
-from fedhealth.arrays import PACKED, SERIAL, header_of, names_in
+from fedhealth.arrays import header_of, names_in, packed_in
 from fedhealth.errors import PrivacyError
 from fedhealth.site.policy import Limits
 from fedhealth.site.reasons import told
 from fedhealth.site.traffic import Traffic
-from fedhealth.wire import Directive, is_error_kind, versions
+from fedhealth.wire import Directive, is_error_kind, payload_of, versions
 
 Log = Callable[..., None]
 """Called as log(event, **fields)."""
@@ -47,13 +47,10 @@ class ArraysForm:
 
     def faults(self, record: object, limits: Limits) -> Iterator[str]:
         """Yield what does not fit; names of our own code only, never a value."""
-        if not isinstance(record, ArrayRecord):
-            yield "it is no record of arrays"
-            return
-        if set(record) != {PACKED} or not _is_sound(record[PACKED]):
+        data = packed_in(record)
+        if data is None:
             yield "it is not packed as our code packs arrays"
             return
-        data = record[PACKED].data
         names = names_in(data)
         if names is None or not set(names) <= set(self.shapes):
             yield f"it holds an array that is not listed ({short(sorted(set(names or ()) - set(self.shapes)))})"
@@ -165,8 +162,7 @@ def acceptance_form(site: str) -> WordsForm:
 
 def bytes_of(content: RecordDict) -> int:
     """Return the payload in bytes (words as they print)."""
-    records = content.values()
-    return sum(record.count_bytes() if isinstance(record, ArrayRecord) else len(str(record)) for record in records)
+    return sum(map(payload_of, content.values()))
 
 
 def digest_of(content: RecordDict) -> str:
@@ -176,20 +172,21 @@ def digest_of(content: RecordDict) -> str:
         record = content[name]
         digest.update(f"{len(name)}|{name}|{len(record)}|".encode())
         for key, value in record.items():
-            data = value.data if isinstance(value, Array) else repr(value).encode()
+            data = _bytes(value)
             digest.update(f"{len(key)}|{key}|{len(data)}|".encode())
             digest.update(data)
     return digest.hexdigest()
 
 
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return value.data if isinstance(value, Array) else repr(value).encode()
+
+
 def short(name: object) -> str:
     """Return how a name that nobody listed appears in the log: it may be free text itself."""
     return f"sha256 {hashlib.sha256(str(name).encode()).hexdigest()[:12]}"
-
-
-def _is_sound(array: Array) -> bool:
-    """Tell whether what describes the bytes says no more than `pack` says."""
-    return array.stype == SERIAL and array.dtype == "uint8" and tuple(array.shape) == (len(array.data),)
 
 
 def _large(data: bytes, start: int, sizes: Mapping[str, int], most: float) -> Iterator[str]:

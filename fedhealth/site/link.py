@@ -42,11 +42,13 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedhealth.errors import FederationError, TrustError
 from fedhealth.site.parcel import Parcel, object_ids
+from fedhealth.wire import WAIT_HEADER
 
 T = TypeVar("T")
 _PULL_SECONDS, _PULL_TRIES = 0.05, 600  # until an announced object has arrived at the server
 _TRIES = 3  # of one request before the connection counts as lost
 _AT_ONCE = 8  # objects that are fetched or sent side by side
+WAIT_SECONDS = 5  # that the server may keep a question; a site that is told to stop waits as long
 _LARGEST_ANSWER = 2**26  # bytes; Flower cuts arrays into pieces of 5 MB
 
 
@@ -160,11 +162,15 @@ class Link:
         raise FederationError("A part of a message did not arrive at the server.", "The lead sends it again.")
 
 
-class _Versions:
-    """Tells the server our Flower release; unlike Flower's own, it does not end the process when the two differ."""
+class _Headers:
+    """Tells the server our Flower release (unlike Flower's own, it does not end the process when the two differ).
+
+    And that a question may be kept until there is an answer.
+    """
 
     def __init__(self) -> None:
         self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+        self._headers[WAIT_HEADER] = str(WAIT_SECONDS)
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers."""
@@ -217,7 +223,7 @@ def connected(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterato
 
 def client_of(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
     """Return Flower's client, which signs with the node's key and believes the kit's authority alone."""
-    interceptors: list[ProtobufClientInterceptor] = [_Versions(), NodeAuthHttpInterceptor(key, key.public_key())]
+    interceptors: list[ProtobufClientInterceptor] = [_Headers(), NodeAuthHttpInterceptor(key, key.public_key())]
     trusted = ssl.create_default_context(cafile=ca)  # with a file, the machine's own authorities do not count
     client = FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trusted)
     client._client.event_hooks, client._client.follow_redirects = {"response": [_refuse_large]}, False

@@ -108,14 +108,14 @@ class Runner:
                 self.state.say(state="paused")
                 self.stopping.wait(_LOOK_SECONDS[1])
                 continue
+            asked = time.monotonic()
             task = link.receive()
             if task is not None:
                 self._answer(link, task)
                 busy = time.monotonic()
             else:
                 self._look(link)
-                shortest, longest = _LOOK_SECONDS
-                self.stopping.wait(min(longest, max(shortest, (time.monotonic() - busy) / 10)))
+                self.stopping.wait(_pause(asked, busy))
 
     def _answer(self, link: Link, task: Task) -> None:
         """Put the answer to a message into the outbox."""
@@ -205,6 +205,12 @@ class Runner:
             if run.worker is not None:
                 run.worker.stop()
         self._runs.clear()
+
+
+def _pause(asked: float, busy: float) -> float:
+    """Return the seconds until the next look; the server has most often waited for us already."""
+    now, (shortest, longest) = time.monotonic(), _LOOK_SECONDS
+    return max(0.0, min(longest, max(shortest, (now - busy) / 10)) - (now - asked))
 
 
 def _job_of(about: Run) -> tuple[str, str]:

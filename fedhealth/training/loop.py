@@ -20,6 +20,7 @@ from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Examples, epochs
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
+from fedhealth.training.progress import Progress
 from fedhealth.training.state import State
 
 _NO_CLASS = -100
@@ -65,7 +66,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Task:
-    """What to train on what. `seed` decides order and dropout, never privacy noise; `correct` changes each gradient."""
+    """What to train on what. `seed` decides order and dropout, never privacy noise; `correct` changes each gradient.
+
+    `resumable` says that `correct` remembers nothing from step to step, so that an interrupted round may go on.
+    """
 
     model: MultimodalModel
     examples: Examples
@@ -74,6 +78,7 @@ class Task:
     kind: TaskKind
     seed: int
     correct: Correction | None = None
+    resumable: bool = True
 
 
 class Trainer(Protocol):
@@ -151,11 +156,12 @@ class PlainTrainer:
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = instantiate(training.optimizer)(list(parameters.values()))
         steps = steps_of(training, len(rows))
-        total = torch.zeros((), dtype=torch.float64)
+        progress = Progress(progress_folder(task, place), model, optimizer, (task.seed, steps, rows.tolist()))
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(task.seed)
+            progress.take_up()
             order = epochs(rows, training.batch_size, np.random.default_rng(task.seed))
-            for step, chosen in enumerate(islice(order, steps)):
+            for step, chosen in islice(enumerate(order), progress.step, steps):
                 batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
                 losses = row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
                 optimizer.zero_grad(set_to_none=True)
@@ -163,14 +169,20 @@ class PlainTrainer:
                 if task.correct:
                     task.correct(step, parameters)
                 optimizer.step()
-                total += losses.detach().mean().double().cpu()
-        loss = float(total) / steps
+                progress.done(step + 1, progress.loss + float(losses.detach().mean()))
+        progress.end()
+        loss = progress.loss / steps
         if not math.isfinite(loss):
             raise ModelError(
                 "The training loss is not a finite number.",
                 "Lower the learning rate, or check the inputs for extreme values.",
             )
         return FitReport(steps, len(rows), loss)
+
+
+def progress_folder(task: Task, place: Place | None) -> Path | None:
+    """Return where a round's progress is kept, if it may be taken up again."""
+    return place.folder if place and task.resumable else None
 
 
 def use_threads(training: TrainingConfig) -> None:

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +39,17 @@ from fedhealth.privacy.spending import scores_path
 from fedhealth.rundir import write_atomic
 from fedhealth.training import describe
 from fedhealth.training.budget import Allowance
-from fedhealth.training.loop import Correction, FitReport, Place, Statistics, Task, row_losses, steps_of
+from fedhealth.training.loop import (
+    Correction,
+    FitReport,
+    Place,
+    Statistics,
+    Task,
+    progress_folder,
+    row_losses,
+    steps_of,
+)
+from fedhealth.training.progress import Progress
 from fedhealth.training.scores import noised, one_study_each
 from fedhealth.training.state import State
 from fedhealth.training.towers import METHOD
@@ -168,8 +179,8 @@ class PatientTrainer:
             raise PrivacyError("private training needs a ledger", "Say where it happens: fit(task, place).")
         plan, model, training = self.plan(task, place), task.model.train(), task.training
         parameters = list(trainable(model).values())
-        correct = _after_noise(task.correct, model) if task.correct else None
-        optimizer = NoisyOptimizer(instantiate(training.optimizer)(parameters), plan, after_noise=correct)
+        plain = instantiate(training.optimizer)(parameters)
+        progress = Progress(progress_folder(task, place), model, plain, (plan, place.run, place.round))
         engine = self.make_engine(model, _loss_of(task.kind), plan.clipping)
         units = self._units(task)
         sampler = PatientSampler(
@@ -177,9 +188,17 @@ class PatientTrainer:
         )
         device = next(model.parameters()).device
         with self.allowance.open(place) as ledger, torch.random.fork_rng(devices=_cuda(device)):
-            optimizer.allow(self.allowance.book(ledger, plan, place, place.round, plan.round_event).event)
+            booked = self.allowance.book(ledger, plan, place, place.round, plan.round_event).event
             torch.manual_seed(task.seed)  # dropout alone: sampling and noise never depend on it
-            losses = [_step(engine, optimizer, task.examples, physical, device) for physical in sampler]
+            progress.take_up()
+            correct = _after_noise(task.correct, model, progress.step) if task.correct else None
+            optimizer = NoisyOptimizer(plain, plan, after_noise=correct)
+            optimizer.allow(booked)
+            losses = []
+            for step, physical in islice(enumerate(sampler, 1), progress.step, None):
+                losses.append(_step(engine, optimizer, task.examples, physical, device))
+                progress.done(step, 0.0)
+        progress.end()
         if not all(bool(p.isfinite().all()) for p in parameters):
             raise ModelError("The private training diverged.", "Lower the learning rate.")
         seen = torch.cat([torch.zeros(1), *losses])
@@ -253,8 +272,8 @@ def _loss_of(kind: TaskKind) -> LossFn:
     return losses
 
 
-def _after_noise(correct: Correction, model: nn.Module) -> AfterNoise:
-    parameters, steps = trainable(model), itertools.count()
+def _after_noise(correct: Correction, model: nn.Module, done: int) -> AfterNoise:
+    parameters, steps = trainable(model), itertools.count(done)
     return lambda _: correct(next(steps), parameters)
 
 

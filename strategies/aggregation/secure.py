@@ -134,13 +134,11 @@ class SecureSum:
     def _unmask(self, ask: Ask) -> None:
         """Ask the survivors until enough have answered; the same list every time."""
         waiting = {site: _record(request) for site, request in self._session.unmask_requests().items()}
-        done = False
         for _ in range(_UNMASK_TRIES):
             for site, content in ask(UNMASK, dict(waiting)):
-                done = self._heard(self._session.answer, site, content) or done
+                if self._heard(self._session.answer, site, content):
+                    return
                 del waiting[site]
-            if done:
-                return
         faults = "".join(f"\n  {fault}" for fault in self._faults)
         raise SecureAggregationError(
             f"Too few sites opened their shares; silent: {', '.join(sorted(waiting)) or 'none'}.{faults}",

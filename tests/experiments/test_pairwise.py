@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 from clients.app import institutions
-from fedhealth.arrays import unpack
+from fedhealth.arrays import packed_in, unpack
 from fedhealth.config.compose import compose, conf_dir, resolve
 from fedhealth.config.pairs import PAIRS, pair_faults
 from fedhealth.config.validate import validate
@@ -208,7 +208,7 @@ def _nothing_private_left(case, folder, site, messages):
 def contents(answer: RecordDict, incoming=None):
     """Yield the name and bytes of everything in an answer; of an update also the arrays that it leads to."""
     for name, record in answer.items():
-        if isinstance(record, ArrayRecord):
+        if packed_in(record) is not None:
             for key, array in unpack(record).items():
                 yield key, array.tobytes()
                 if name == UPDATE and incoming:

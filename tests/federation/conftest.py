@@ -1,5 +1,11 @@
 """The lead's server and four hospitals as processes of their own, over TLS: started once for all tests here."""
 
+import json
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -21,11 +27,14 @@ LOOSE = {
 }
 
 
+INJECTED = Path(__file__).with_name("injected")
+
+
 class Consortium:
     """A running consortium, and what the lead's and the hospitals' people do in it."""
 
-    def __init__(self, poc, words):
-        self.poc, self.words, self.control = poc, words, None
+    def __init__(self, poc, words, faults):
+        self.poc, self.words, self.control, self.faults = poc, words, None, faults
 
     def agree(self, limits):
         """All hospitals write these limits into their site.yaml; nobody restarts anything."""
@@ -43,6 +52,40 @@ class Consortium:
         launch(compose(chosen), chosen, run)
         return run
 
+    def wish(self, moment, call, kind, *names):
+        """Have processes killed at a call of a moment; see injected/ for the kinds."""
+        (self.faults / "done.json").unlink(missing_ok=True)
+        pids = [self.poc.processes[name].pid for name in names]
+        draft = self.faults / "draft.json"
+        draft.write_text(json.dumps({"moment": moment, "call": call, "kind": kind, "pids": pids}))
+        draft.rename(self.faults / "wish.json")
+
+    @property
+    def fulfilled(self):
+        """Whether the moment came."""
+        (self.faults / "wish.json").unlink(missing_ok=True)
+        return (self.faults / "done.json").is_file()
+
+    @contextmanager
+    def supervised(self):
+        """Start again what ends, as systemd does."""
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._supervise, args=(ended,))
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+    def _supervise(self, ended):
+        while not ended.wait(0.3):
+            gone = [name for name, process in self.poc.processes.items() if process.poll() is not None]
+            for name in gone:
+                del self.poc.processes[name]
+            for name in sorted(gone, key=lambda name: name != "lead"):
+                self.poc.start_lead() if name == "lead" else self.poc.start_site(name)
+
     def travelling(self, *words):
         """The words of a job as they reach the hospitals."""
         return travelling([*self.words, *words])
@@ -57,6 +100,9 @@ def consortium(tmp_path_factory, tiny_words):
     words = [word for word in tiny_words(root / "hospitals") if word.partition("=")[0] not in own]
     poc = Poc(root, {site: root / "hospitals" / site for site in SITES}, limits=STRICT)
     poc.set_up()
-    running = Consortium(poc, [*words, f"data.sites=[{','.join(SITES)}]"])
-    with poc.running() as running.control:
-        yield running
+    running = Consortium(poc, [*words, f"data.sites=[{','.join(SITES)}]"], root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
+        with poc.running() as running.control:
+            yield running

@@ -17,8 +17,8 @@ from flwr.proto.node_pb2 import Node
 
 from fedhealth.bundle import Bundle, bundle
 from fedhealth.errors import FederationError, TrustError
+from fedhealth.lead.fleet import FLEET
 from fedhealth.lead.project import load_project
-from fedhealth.lead.server import FLEET
 from fedhealth.lead.signing import make_order
 from fedhealth.site.auditlog import verify
 from fedhealth.site.link import client_of, connected

@@ -4,13 +4,13 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.numpy import save
 
-from fedhealth.arrays import PACKED, SERIAL, arrays_in, header_of, names_in, pack, plain, unpack
+from fedhealth.arrays import PACKED, SMALL, arrays_in, header_of, names_in, pack, packed_in, plain, unpack
 from fedhealth.errors import FederationError
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(
@@ -25,7 +25,7 @@ def states(kinds=KINDS):
 
 
 def raw(content):
-    return ArrayRecord({PACKED: Array("uint8", (len(content),), SERIAL, content)})
+    return ConfigRecord({PACKED: content})
 
 
 @given(states())
@@ -41,9 +41,29 @@ def test_what_is_packed_comes_back_in_the_order_of_names(state):
 @given(states())
 def test_there_is_one_spelling_of_the_header(state):
     kind = next((array.dtype.str for array in state.values()), "<f4")
-    content = pack(state)[PACKED].data
+    content = packed_in(pack(state))
     assert content.startswith(header_of({name: array.shape for name, array in state.items()}, kind))
     assert sorted(names_in(content)) == sorted(state)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_small_record_is_one_object_and_a_large_one_is_cut_into_pieces(over):
+    state = {"w": np.zeros(SMALL - 80 + over, np.uint8)}  # the header is 80 bytes long
+    record = pack(state)
+    assert isinstance(record, ArrayRecord if over else ConfigRecord)
+    assert len(packed_in(record)) == SMALL + over
+    assert unpack(record)["w"].shape == state["w"].shape
+
+
+def test_what_is_packed_and_says_more_is_refused():
+    for record in (
+        ConfigRecord({PACKED: "text"}),
+        ConfigRecord({PACKED: b"", "more": 1}),
+        ArrayRecord({PACKED: Array("uint8", (1,), "pickle", b"x")}),
+    ):
+        assert packed_in(record) is None
+        with pytest.raises(FederationError, match="not packed"):
+            unpack(record)
 
 
 def test_arrays_in_fortran_order_keep_their_values():

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from flwr.supercore.corestate.sql_corestate import SqlCoreState
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
@@ -78,6 +79,7 @@ def test_nothing_is_forgotten():
 
 def test_the_inner_parts_that_we_touch_are_there():
     assert "initial_backoff" in pull_objects.__kwdefaults__
+    assert inspect.signature(SqlCoreState._cleanup_expired_task_tokens).parameters.keys() == {"self"}
     with FleetHttpClient("https://lead.example") as client:
         assert client._client.event_hooks.keys() >= {"response"}
         assert client._client.follow_redirects

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from fedhealth.arrays import PACKED, SERIAL, pack, plain
+from fedhealth.arrays import PACKED, SERIAL, SMALL, pack, plain
 from fedhealth.errors import PrivacyError
 from fedhealth.site.gate import ArraysForm, Gate, WordsForm, acceptance_form, check_error, digest_of
 from fedhealth.site.policy import Limits
@@ -61,6 +61,10 @@ def changed(**records):
 
 
 def packed(content):
+    return ConfigRecord({PACKED: content})
+
+
+def large(content):
     return ArrayRecord({PACKED: Array("uint8", (len(content),), SERIAL, content)})
 
 
@@ -81,6 +85,8 @@ def reordered():
     return len(text).to_bytes(8, "little") + text + bytes(32)
 
 
+LARGE = save({"fusion.bias": np.ones(SMALL, np.float32)})
+
 HOSTILE = {
     "an unlisted record": changed(metrics=ConfigRecord({"note": SECRET})),
     "a record named by a patient": RecordDict({SECRET: ConfigRecord({"x": 1})}),
@@ -91,15 +97,17 @@ HOSTILE = {
     "another type": changed(update=pack({"fusion.bias": np.ones(2, np.float64)})),
     "the same bytes in another shape": changed(update=pack({"fusion.weight": np.ones((3, 2), np.float32)})),
     "arrays that are not packed": changed(update=plain({"fusion.bias": np.ones(2, np.float32)})),
-    "an array beside the packed ones": changed(update=ArrayRecord({**pack(BIAS), SECRET: Array(BIAS["fusion.bias"])})),
+    "an array beside the packed ones": changed(update=ConfigRecord({**pack(BIAS), SECRET: b"x"})),
+    "an array beside a large one": changed(update=ArrayRecord({**large(LARGE), SECRET: Array(BIAS["fusion.bias"])})),
+    "few bytes as if they were many": changed(update=large(save(BIAS))),
+    "many bytes as if they were few": changed(update=packed(LARGE)),
+    "words instead of bytes": changed(update=ConfigRecord({PACKED: SECRET})),
     "something behind the arrays": changed(update=packed(save(BIAS) + SECRET.encode())),
     "words for whoever reads the file": changed(update=packed(save(BIAS, metadata={"patient": SECRET}))),
     "a space in the list of arrays": changed(update=packed(spaced(save(BIAS)))),
     "arrays listed in another order": changed(update=packed(reordered())),
-    "another serialisation": changed(update=ArrayRecord({PACKED: Array("uint8", (1,), "pickle", b"x")})),
-    "another type of packed bytes": changed(
-        update=ArrayRecord({PACKED: Array(SECRET, (len(save(BIAS)),), SERIAL, save(BIAS))})
-    ),
+    "another serialisation": changed(update=ArrayRecord({PACKED: Array("uint8", (len(LARGE),), "pickle", LARGE)})),
+    "another type of packed bytes": changed(update=ArrayRecord({PACKED: Array(SECRET, (len(LARGE),), SERIAL, LARGE)})),
     "no list of arrays": changed(update=packed(SECRET.encode())),
     "a number that is none": changed(update=pack({"fusion.bias": np.array([np.nan, 0], np.float32)})),
     "infinity": changed(update=pack({"fusion.bias": np.array([0, -np.inf], np.float32)})),

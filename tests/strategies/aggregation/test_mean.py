@@ -5,12 +5,12 @@ import weakref
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.arrays import PACKED, SERIAL, pack
+from fedhealth.arrays import PACKED, pack
 from fedhealth.errors import FederationError
 from fedhealth.wire import STATISTICS, UPDATE, Directive, size_of
 from strategies.aggregation.contract import Round
@@ -67,7 +67,7 @@ def test_a_site_that_is_silent_does_not_count():
     assert result.sites == ("a", "b")
 
 
-GARBAGE = RecordDict({UPDATE: ArrayRecord({PACKED: Array("uint8", (9,), SERIAL, b"no header")})})
+GARBAGE = RecordDict({UPDATE: ConfigRecord({PACKED: b"no header"})})
 
 
 @pytest.mark.parametrize(
