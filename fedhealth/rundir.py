@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fedhealth.errors import ConfigError, FedhealthError
 
@@ -25,6 +25,9 @@ STATISTICS = "statistics.json"  # in the directory of a description: what the co
 COUNTS = "counts.npz"  # in the directory of a description: summed counts by table
 SERVED = ".served"  # in the directory of a run in the hospitals: locked by the process that does the rounds
 AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
+
+
+_LOOK_SECONDS = 0.2  # between two tries to lock
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -87,18 +90,23 @@ class RunDir:
         write_json(self.path / "run.json", {"state": "running", "started": _now(), **about})
 
     @contextmanager
-    def held(self, part: str = "") -> Iterator[None]:
+    def held(self, part: str = "", patience: float = 0.0) -> Iterator[None]:
         """Keep every other process from working on this run, or on a part of it (`SERVED`).
 
+        Args:
+            part: of the work; the whole where none is named.
+            patience: seconds to wait for another process to end.
+
         Raises:
-            ConfigError: one does.
+            ConfigError: one works on it.
 
         """
+        ends = time.monotonic() + patience
         with (self.path / f"{part}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as fault:
-                raise ConfigError(f"The run in {self.path} is running.", "Wait for it, or stop it first.") from fault
+            while not _locked(lock):
+                if time.monotonic() >= ends:
+                    raise ConfigError(f"The run in {self.path} is running.", "Wait for it, or stop it first.")
+                time.sleep(_LOOK_SECONDS)
             yield
 
     @property
@@ -158,6 +166,15 @@ class RunDir:
     def site(self, name: str) -> Path:
         """Return the private folder of a site that runs on this machine."""
         return self.path / "sites" / name
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file for this process alone, and tell whether that was possible."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _plain(value: object) -> object:

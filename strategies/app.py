@@ -36,6 +36,7 @@ from strategies.rounds import exchange
 from strategies.statistics import counts_of
 
 log = logging.getLogger("fedhealth.lead")
+_FORMER_SECONDS = 120.0  # for a process that did the rounds before to notice that it is no longer asked to
 _FAREWELL_SECONDS = 10.0  # for hospitals to hear that the job is done
 
 
@@ -58,7 +59,7 @@ def serve_order(grid: Grid, words: str) -> None:
     (pull_objects.__kwdefaults__ or {})["initial_backoff"] = 0.05  # a second of Flower's, on every reply
     job = job_of(LeadHome.find(), words)
     folder = RunDir(Path(job.folder))
-    with logged_to(folder.path / "fedhealth.log"), folder.held(SERVED):
+    with logged_to(folder.path / "fedhealth.log"), folder.held(SERVED, _FORMER_SECONDS):
         try:
             serve(grid, job)
             _farewell(grid)

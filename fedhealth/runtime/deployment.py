@@ -87,9 +87,7 @@ class DeploymentRuntime:
     def _going_on(self, control: Control, run: RunDir) -> int | None:
         """Return Flower's id of the job where it is still running."""
         number = run.about.get("flower_run")
-        if number is None or all(each.id != int(number) for each in control.runs()):
-            return None
-        return int(number) if control.run(int(number)).status != "finished" else None
+        return int(number) if number and control.run(int(number)).status != "finished" else None
 
     def _wait(self, control: Control, run: RunDir, number: int) -> FlowerRun:
         """Wait for the end; the server may be away for a while.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
 from fedhealth.config.screen import travelling
@@ -16,6 +17,7 @@ from fedhealth.poc import Poc
 from fedhealth.rundir import RunDir
 from fedhealth.wire import ACCEPTANCE, STATISTICS, UPDATE
 from tests.conftest import write_site
+from tests.federation.proxy import Proxy
 
 SITES = ("north", "south", "east", "west")
 STRICT = {"min_patients": 10}
@@ -33,15 +35,14 @@ INJECTED = Path(__file__).with_name("injected")
 class Consortium:
     """A running consortium, and what the lead's and the hospitals' people do in it."""
 
-    def __init__(self, poc, words, faults):
-        self.poc, self.words, self.control, self.faults = poc, words, None, faults
+    def __init__(self, poc, words, faults, network):
+        self.poc, self.words, self.control, self.faults, self.network = poc, words, None, faults, network
 
     def agree(self, limits):
         """All hospitals write these limits into their site.yaml; nobody restarts anything."""
         self.poc.limits = limits
-        address = OmegaConf.load(self.poc.home(SITES[0]).policy).lead
         for site in SITES:
-            self.poc.write_policy(site, address)
+            self.poc.write_policy(site, OmegaConf.load(self.poc.home(site).policy).lead)
 
     def run(self, folder, *words, runtime="deployment"):
         """Run a job to its end."""
@@ -100,9 +101,28 @@ def consortium(tmp_path_factory, tiny_words):
     words = [word for word in tiny_words(root / "hospitals") if word.partition("=")[0] not in own]
     poc = Poc(root, {site: root / "hospitals" / site for site in SITES}, limits=STRICT)
     poc.set_up()
-    running = Consortium(poc, [*words, f"data.sites=[{','.join(SITES)}]"], root)
+    network = Proxy(int(OmegaConf.load(poc.home(SITES[-1]).policy).lead.rpartition(":")[2]))
+    poc.write_policy(SITES[-1], f"127.0.0.1:{network.port}")
+    running = Consortium(poc, [*words, f"data.sites=[{','.join(SITES)}]"], root, network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
-        with poc.running() as running.control:
-            yield running
+        try:
+            with poc.running() as running.control:
+                yield running
+        finally:
+            network.close()
+
+
+@pytest.fixture(scope="session", name="undisturbed")
+def undisturbed_(consortium, tmp_path_factory):
+    made = {}
+
+    def model(*words):
+        if words not in made:
+            consortium.agree(LOOSE)
+            run = consortium.run(tmp_path_factory.mktemp("calm") / "run", *words)
+            made[words] = load_file(run.path / "model.safetensors")
+        return made[words]
+
+    return model

@@ -4,16 +4,17 @@
 """
 
 import os
+import subprocess
+import sys
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from tests.federation.conftest import LOOSE, SITES
+from fedhealth.rundir import RunDir
+from tests.federation.conftest import SITES
+from tests.federation.looking import PLAIN, equal, happened, wait_for
 
 pytestmark = pytest.mark.xdist_group("federation")
 
-PLAIN = ["secagg=off", "seed=5", "strategy.rounds=2", "training=sgd", "training.threads=1"]
 SEALED = [*PLAIN, "secagg=on"]
 CALLS = {  # which call: in the second round where there is a choice
     "before train": 2,
@@ -34,21 +35,8 @@ IN_TURN = [
     ("all of them", "while checkpointing"),
 ]
 MATRIX = [(victim, moment) for victim in VICTIMS for moment in CALLS]
-CASES = MATRIX if os.environ.get("FEDHEALTH_FAULTS") == "full" else IN_TURN
-
-
-@pytest.fixture(scope="module", name="undisturbed")
-def undisturbed_(consortium, tmp_path_factory):
-    made = {}
-
-    def model(*words):
-        if words not in made:
-            consortium.agree(LOOSE)
-            run = consortium.run(tmp_path_factory.mktemp("calm") / "run", *words)
-            made[words] = load_file(run.path / "model.safetensors")
-        return made[words]
-
-    return model
+FULL = os.environ.get("FEDHEALTH_FAULTS") == "full"
+CASES = MATRIX if FULL else IN_TURN
 
 
 def strike(consortium, victim, moment):
@@ -74,8 +62,20 @@ def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, vic
     assert run.about["state"] == "completed"
     rounds = [event["round"] for event in run.events()[0] if event["event"] == "round_completed"]
     assert rounds == [1, 2] or rounds == [1, 2, 2]  # a round whose checkpoint was lost is done again
-    for name, array in load_file(run.path / "model.safetensors").items():
-        if words is PLAIN:
-            assert np.array_equal(array, expected[name]), name
-        else:
-            assert np.allclose(array, expected[name], atol=1e-6), name
+    assert equal(run, expected, atol=0.0 if words is PLAIN else 1e-6)  # secure aggregation rounds at random
+
+
+def test_a_run_whose_starter_and_everything_else_died_is_taken_up_by_the_lead(consortium, undisturbed, tmp_path):
+    expected, run = undisturbed(*PLAIN), RunDir(tmp_path / "run")
+    words = [*consortium.words, *PLAIN, "runtime=deployment", f"runtime.home='{consortium.poc.lead.path}'"]
+    command = [sys.executable, "-m", "fedhealth.cli.main", "run", *words, f"hydra.run.dir='{run.path}'"]
+    starter = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_for(lambda: happened(run, "round_completed"), 120)
+    starter.kill()
+    starter.wait()
+    with consortium.supervised():
+        for name in ("lead", *SITES):
+            consortium.poc.processes[name].kill()
+        wait_for(lambda: run.about["state"] == "completed", 240)
+    assert happened(run, "resuming")
+    assert equal(run, expected)
