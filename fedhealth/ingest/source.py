@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import translate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -63,35 +65,58 @@ class Folder:
     exclude: tuple[str, ...] = NOT_IMAGES
 
     def items(self) -> Iterator[Item]:
-        """Yield every file, sorted by folder and name."""
+        """Yield every file, sorted by folder and name; links are followed, into each folder once."""
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise DataError(f"{root}: there is no such folder.", "Correct source.root.")
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                if not any(fnmatch(name, pattern) for pattern in self.exclude):
-                    yield _item(Path(folder, name), root)
+        start = len(root.as_posix().rstrip("/")) + 1  # of names: `Path.relative_to` takes long for so many
+        skipped = re.compile("|".join(map(translate, self.exclude)) or r"(?!)").match
+        entered, closed = {root.resolve()}, list[OSError]()
+        for folder, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
+            folders[:] = sorted(name for name in folders if name[0] != "." and _is_new(Path(folder, name), entered))
+            yield from (_item(Path(folder, name), start) for name in sorted(files) if not skipped(name))
+        for fault in closed:  # set aside like a file: what is in it is missing
+            yield Item(str(fault.filename)[start:] or ".", "unreadable")
 
     def open(self, item: Item) -> BinaryIO:
         """Open a file."""
+        path = Path(self.root).expanduser() / item.name
         try:
-            file = (Path(self.root).expanduser() / item.name).open("rb")
-            size = os.fstat(file.fileno()).st_size
+            status = path.stat()
+            _check_kind(status.st_mode)
+            file = path.open("rb")
         except OSError as fault:
             raise ImageError(fault.strerror or "the file cannot be read", "Check its permissions.") from None
-        if 0 < size <= MAX_BYTES:
+        if 0 < status.st_size <= MAX_BYTES:
             return file
         file.close()
-        if size:
+        if status.st_size:
             raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
         raise ImageError("the file is empty", "Export or copy the file again.")
 
 
-def _item(path: Path, root: Path) -> Item:
+def _is_new(folder: Path, entered: set[Path]) -> bool:
+    """Tell whether a folder is none, or no link to one, that is read under another name: links may go in circles."""
+    if not folder.is_symlink():
+        return True
+    real = folder.resolve()
+    if not entered.isdisjoint((real, *real.parents)):
+        return False
+    entered.add(real)
+    return True
+
+
+def _item(path: Path, start: int) -> Item:
     try:
         status = path.stat()
         stamp = f"{status.st_size}|{status.st_mtime_ns}"
     except OSError:
         stamp = "unreadable"
-    return Item(path.relative_to(root).as_posix(), stamp)
+    return Item(str(path)[start:], stamp)
+
+
+def _check_kind(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise ImageError("a folder that cannot be opened", "Check its permissions.")
+    if not stat.S_ISREG(mode):
+        raise ImageError("no file but a pipe, socket or device", "Take it out of the folder.")
