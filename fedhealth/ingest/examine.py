@@ -23,6 +23,7 @@ from fedhealth.ingest.settings import Image, Rule
 from fedhealth.ingest.source import Item, Source
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
 DAMAGED, UNREADABLE = "the file is damaged", "the file cannot be read"
 
 
@@ -123,6 +124,8 @@ def _opened(work: Work, item: Item) -> Dataset:
         raise _UnopenedError(fault.reason, fault.advice) from None
     with opened as file:
         head = file.read(132)
+        if head.startswith(_ARCHIVES):
+            raise ImageError("an archive, not a DICOM file", "Unpack it, and take it out of the folder.")
         if not is_dicom(head):
             raise ImageError("not a DICOM file", "Take it out of the folder, or name it in source.exclude.")
         file.seek(0)

@@ -96,11 +96,11 @@ class Folder:
 
 
 def _is_new(folder: Path, entered: set[Path]) -> bool:
-    """Tell whether a folder is none, or no link to one, that is read under another name: links may go in circles."""
+    """Tell whether a folder is no link into what is read under another name, nor around it: in a circle."""
     if not folder.is_symlink():
         return True
     real = folder.resolve()
-    if not entered.isdisjoint((real, *real.parents)):
+    if not entered.isdisjoint((real, *real.parents)) or any(real in each.parents for each in entered):
         return False
     entered.add(real)
     return True
