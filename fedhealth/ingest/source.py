@@ -71,9 +71,10 @@ class Folder:
             raise DataError(f"{root}: there is no such folder.", "Correct source.root.")
         start = len(root.as_posix().rstrip("/")) + 1  # of names: `Path.relative_to` takes long for so many
         skipped = re.compile("|".join(map(translate, self.exclude)) or r"(?!)").match
-        entered, closed = {root.resolve()}, list[OSError]()
+        entered, closed = [root.resolve()], list[OSError]()
         for folder, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
-            folders[:] = sorted(name for name in folders if name[0] != "." and _is_new(Path(folder, name), entered))
+            seen = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = [name for name in seen if _is_new(Path(folder, name), entered)]
             yield from (_item(Path(folder, name), start) for name in sorted(files) if not skipped(name))
         for fault in closed:  # set aside like a file: what is in it is missing
             yield Item(str(fault.filename)[start:] or ".", "unreadable")
@@ -95,14 +96,14 @@ class Folder:
         raise ImageError("the file is empty", "Export or copy the file again.")
 
 
-def _is_new(folder: Path, entered: set[Path]) -> bool:
-    """Tell whether a folder is no link into what is read under another name, nor around it: in a circle."""
+def _is_new(folder: Path, entered: list[Path]) -> bool:
+    """Tell whether a folder is no link into what is read anyway, nor around the root, the first of those entered."""
     if not folder.is_symlink():
         return True
     real = folder.resolve()
-    if not entered.isdisjoint((real, *real.parents)) or any(real in each.parents for each in entered):
+    if real in entered[0].parents or not {real, *real.parents}.isdisjoint(entered):
         return False
-    entered.add(real)
+    entered.append(real)
     return True
 
 
