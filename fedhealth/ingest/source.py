@@ -81,19 +81,26 @@ class Folder:
 
     def open(self, item: Item) -> BinaryIO:
         """Open a file."""
-        path = Path(self.root).expanduser() / item.name
         try:
-            status = path.stat()
-            _check_kind(status.st_mode)
-            file = path.open("rb")
+            descriptor = os.open(Path(self.root).expanduser() / item.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as fault:
             raise ImageError(fault.strerror or "the file cannot be read", "Check its permissions.") from None
-        if 0 < status.st_size <= MAX_BYTES:
-            return file
-        file.close()
-        if status.st_size:
-            raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
-        raise ImageError("the file is empty", "Export or copy the file again.")
+        status = os.fstat(descriptor)
+        if why := _unfit(status.st_mode, status.st_size):
+            os.close(descriptor)
+            raise ImageError(*why)
+        return os.fdopen(descriptor, "rb")
+
+
+def _unfit(mode: int, size: int) -> tuple[str, str] | None:
+    """Return why something cannot be read as a file, and what to do about it; a pipe would keep us waiting."""
+    if stat.S_ISDIR(mode):
+        return "a folder that cannot be opened", "Check its permissions."
+    if not stat.S_ISREG(mode):
+        return "no file but a pipe, socket or device", "Take it out of the folder."
+    if size > MAX_BYTES:
+        return "the file is larger than 1 GiB", "Export a smaller rendition."
+    return None if size else ("the file is empty", "Export or copy the file again.")
 
 
 def _is_new(folder: Path, entered: list[Path]) -> bool:
@@ -114,10 +121,3 @@ def _item(path: Path, start: int) -> Item:
     except OSError:
         stamp = "unreadable"
     return Item(str(path)[start:], stamp)
-
-
-def _check_kind(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise ImageError("a folder that cannot be opened", "Check its permissions.")
-    if not stat.S_ISREG(mode):
-        raise ImageError("no file but a pipe, socket or device", "Take it out of the folder.")
