@@ -81,15 +81,15 @@ class Folder:
 
     def open(self, item: Item) -> BinaryIO:
         """Open a file."""
+        path = Path(self.root).expanduser() / item.name
         try:
-            descriptor = os.open(Path(self.root).expanduser() / item.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            status = path.stat()
+            why = _unfit(status.st_mode, status.st_size)
+            if why is None:
+                return path.open("rb")
         except OSError as fault:
             raise ImageError(fault.strerror or "the file cannot be read", "Check its permissions.") from None
-        status = os.fstat(descriptor)
-        if why := _unfit(status.st_mode, status.st_size):
-            os.close(descriptor)
-            raise ImageError(*why)
-        return os.fdopen(descriptor, "rb")
+        raise ImageError(*why)
 
 
 def _unfit(mode: int, size: int) -> tuple[str, str] | None:
