@@ -1,11 +1,17 @@
 """What ingest costs beside bare decoding, and what an epoch from its cache costs beside decoding again.
 
 `python -m benchmarks.ingest [--quick] [--data FOLDER]` multiplies the DICOM corpus and the X-ray set re-wrapped as
-DICOM at a small detector's size, ingests them, and decodes, resizes and writes the same files with nothing around it,
-with the same decoders, on the same number of processes. Each measurement runs in a process of its own; its peak counts
-all of its processes. The last line is one JSON object:
-`over_raw_decode` is our wall time over the bare one, `epoch_over_decode` the time to read every image from the cache in
-batches over the bare one, `peak_mb` and `peak_mb_10x` the peaks for the files and for ten times as many.
+DICOM, as they are, and takes turns: all that `fedhealth site ingest` does from nothing, an epoch from its cache, and
+`benchmarks.bare` on the same files and the same number of processes; the order of the turns alternates, and the ratios
+of each turn's times are taken before their median. Worker processes are forked from one that has imported what both
+need, and the configuration is read before: what a command takes to start counts for neither. Memory is measured apart,
+in fresh processes. The last line is one
+JSON object:
+`over_raw_decode` is our wall time over the bare one, `epoch_over_decode` the time to read every image from the cache
+in batches over the bare one, both with the lowest and highest of the turns; `cpu_over_raw_decode` is the ratio of the
+processors' time, which hardly depends on what else the machine does; `peak_mb` and `peak_mb_10x` are the most
+memory that all processes had together for the files and for ten times as many; `_detector` are X-rays enlarged to
+1,600 pixels, as detectors make them, where the set has thumbnails of 320 (not with `--quick`).
 """
 
 from __future__ import annotations
@@ -13,67 +19,74 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.wrapped import rows_of, wrap
-
 SIZE = 224
-LONGEST = 640  # side of an X-ray in pixels; the set has thumbnails of 320, detectors have 1,000 to 4,000
-_LOOK_SECONDS = 0.5  # more often would slow down what is measured
+DETECTOR = 1600  # pixels
+_LOOK_SECONDS = 0.1
 _BATCH = 32
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer files")
+    parser.add_argument("--quick", action="store_true", help="fewer files and turns")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of dicom and fed_cxr")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
-        print(json.dumps(STEPS[arguments.step](arguments.folder, arguments.workers)))
+        print(json.dumps(STEPS[arguments.step](arguments.folder, arguments.workers, arguments.turns)))
         return
     with tempfile.TemporaryDirectory(prefix="fedhealth-") as folder:
         print(json.dumps(_measured(arguments.data, Path(folder), arguments.workers, arguments.quick)))
 
 
 def _measured(data: Path, folder: Path, workers: int, quick: bool) -> dict[str, Any]:
-    step = 3 if quick else 1
-    counts = {name: _export(data, folder / name, copies, step) for name, copies in (("1x", 1), ("10x", 10))}
-    repeats = 3 if quick else 5
-    small, times = _run("ingest", folder / "1x", workers), []
-    for _ in range(repeats):  # in turn, so that a busy moment of the machine meets both
-        times.append([_run(each, folder / "10x", workers) for each in ("ingest", "bare")])
-    large, bare = (min(each, key=lambda found: found["seconds"]) for each in zip(*times, strict=True))
-    epoch = _run("epoch", folder / "10x", workers)
+    step, turns = (3, 5) if quick else (1, 11)
+    _export(data, folder / "1x", 1, step)
+    files = _export(data, folder / "10x", 10, step)
+    peaks = {name: _run("ingest", folder / name, workers)[1] for name in ("1x", "10x")}
+    found = {"files": files, "workers": workers} | _ratios(folder / "10x", workers, turns, files)
+    found |= {"peak_mb": peaks["1x"], "peak_mb_10x": peaks["10x"]}
+    if not quick:
+        count = _export(data, folder / "detector", 1, step, DETECTOR)
+        large = _ratios(folder / "detector", workers, turns, count)
+        found |= {f"{name}_detector": large[name] for name in ("files_per_s", "over_raw_decode")}
+    return found
+
+
+def _ratios(folder: Path, workers: int, turns: int, files: int) -> dict[str, Any]:
+    times = _run("turns", folder, workers, turns)[0]
+    over = [ours / bare for ours, bare in zip(times["ingest"], times["bare"], strict=True)]
+    cpu = [ours / bare for ours, bare in zip(times["ingest cpu"], times["bare cpu"], strict=True)]
+    epoch = [ours / bare for ours, bare in zip(times["epoch"], times["bare"], strict=True)]
     return {
-        "files": counts["10x"],
-        "workers": workers,
-        "files_per_s": round(counts["10x"] / large["seconds"], 1),
-        "over_raw_decode": round(large["seconds"] / bare["seconds"], 3),
-        "epoch_over_decode": round(epoch["seconds"] / bare["seconds"], 4),
-        "peak_mb": small["peak_mb"],
-        "peak_mb_10x": large["peak_mb"],
+        "files_per_s": round(files / statistics.median(times["ingest"]), 1),
+        "over_raw_decode": round(statistics.median(over), 3),
+        "over_raw_decode_range": [round(min(over), 3), round(max(over), 3)],
+        "cpu_over_raw_decode": round(statistics.median(cpu), 3),
+        "epoch_over_decode": round(statistics.median(epoch), 4),
+        "epoch_over_decode_range": [round(min(epoch), 4), round(max(epoch), 4)],
     }
 
 
-def _export(data: Path, folder: Path, copies: int, step: int) -> int:
+def _export(data: Path, folder: Path, copies: int, step: int, longest: int | None = None) -> int:
     """Write a hospital's files, a table that says whose they are, and settings; return how many files there are."""
+    from benchmarks.wrapped import rows_of, wrap  # not at the top: workers import this module
+
     xrays, images = data / "fed_cxr", folder / "images"
-    wrap(xrays, folder, rows_of(xrays)[::step], LONGEST)
+    wrap(xrays, folder, rows_of(xrays)[::step], longest)
     shutil.copytree(data / "dicom" / "files", images / "corpus")
     originals = sorted(images.iterdir())
     for number in range(1, copies):
@@ -93,20 +106,22 @@ tables: [{{path: {folder}/files.csv, keys: {{file: file, patient: patient}}, col
     return len(names)
 
 
-def _run(step: str, folder: Path, workers: int) -> dict[str, float]:
-    """Run a step in a process of its own; return its seconds, and the most memory that it and its children had."""
-    words = ["--step", step, "--folder", str(folder), "--workers", str(workers)]
+def _run(step: str, folder: Path, workers: int, turns: int = 0) -> tuple[Any, int]:
+    """Run a step in a process of its own; return what it says, and the most MB that it and its children had."""
+    words = ["--step", step, "--folder", str(folder), "--workers", str(workers), "--turns", str(turns)]
     quiet = os.environ | {"FEDHEALTH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.ingest", *words], stdout=subprocess.PIPE, env=quiet)
+    if turns:  # looking takes time from what is timed
+        process.wait()
     peak = 0
     while process.poll() is None:
         peak = max(peak, _tree_kilobytes(process.pid))
         time.sleep(_LOOK_SECONDS)
     if process.returncode:
         raise SystemExit(f"{step} failed")
-    found = json.loads(process.communicate()[0]) | {"peak_mb": round(peak / 1024)}
-    print(step, folder.name, found, file=sys.stderr)
-    return found
+    found = json.loads(process.communicate()[0])
+    print(step, folder.name, found, round(peak / 1024) or "", file=sys.stderr)
+    return found, round(peak / 1024)
 
 
 def _tree_kilobytes(root: int) -> int:
@@ -131,66 +146,59 @@ def _tree_kilobytes(root: int) -> int:
     return total
 
 
-def ingest_step(folder: Path, workers: int) -> dict[str, float]:
-    """Ingest from nothing."""
+def ingest_step(folder: Path, workers: int, _turns: int) -> float:
+    """Ingest from nothing, report and page made; return the seconds."""
     from fedhealth.cli.ingest import describing
+    from fedhealth.ingest.page import render
+    from fedhealth.ingest.report import describe
     from fedhealth.ingest.run import ingest
     from fedhealth.ingest.settings import load_settings
 
     settings, out = load_settings(folder / "ingest.yaml"), folder / "cohort"
-    shutil.rmtree(out, ignore_errors=True)
     data = describing(settings, out, (f"data.image.size={SIZE}", "data.max_rejected=0.5"))
+    for former in (out, folder / "cache"):
+        shutil.rmtree(former, ignore_errors=True)
     start = time.perf_counter()
-    ingest(settings, data, out, workers, lambda *told: None)
-    return {"seconds": time.perf_counter() - start}
+    outcome = ingest(settings, data, out, workers, lambda *told: None)
+    render(describe(outcome, data), outcome.cohort)
+    return time.perf_counter() - start
 
 
-def bare_step(folder: Path, workers: int) -> dict[str, float]:
-    """Decode, resize and write each file, and nothing else."""
-    paths = sorted((folder / "images").rglob("*.dcm"))
-    target = folder / "bare.npy"
-    shape = (len(paths), 1, SIZE, SIZE)
-    np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+def turns_step(folder: Path, workers: int, turns: int) -> dict[str, list[float]]:
+    """Take turns; the first is not counted, for it imports and fills the system's file cache."""
+    steps = {"ingest": ingest_step, "bare": bare_step}
+    times: dict[str, list[float]] = {name: [] for name in (*steps, "epoch", "ingest cpu", "bare cpu")}
+    for turn in range(turns + 1):
+        for name in list(steps)[:: -1 if turn % 2 else 1]:
+            before = _cpu_seconds()
+            times[name].append(steps[name](folder, workers, 0))
+            times[f"{name} cpu"].append(_cpu_seconds() - before)
+        times["epoch"].append(epoch_step(folder))
+    return {name: each[1:] for name, each in times.items()}
+
+
+def _cpu_seconds() -> float:
+    """Return what this process, the one that workers are forked from, and the workers that ended have used."""
+    from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
+
+    pid = _forkserver._forkserver_pid
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15] if pid else []
+    return time.process_time() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def bare_step(folder: Path, workers: int, _turns: int) -> float:
+    """Decode, resize and write each file, and nothing else; return the seconds."""
+    from benchmarks.bare import decode_all
+
     start = time.perf_counter()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fedhealth.data.dicom"])
-    with context.Pool(workers) as pool:
-        for _ in pool.imap_unordered(partial(_decode, target), enumerate(paths), chunksize=4):
-            pass
-    return {"seconds": time.perf_counter() - start}
+    decode_all(folder / "images", folder / "bare.npy", SIZE, workers)
+    return time.perf_counter() - start
 
 
-def _decode(target: Path, numbered: tuple[int, Path]) -> None:
-    """Decode a file's middle frame, stretch it to 8 bits, resize it, and write it to its place."""
-    import warnings
+def epoch_step(folder: Path) -> float:
+    """Read every image of the cohort once, in batches, in random order; return the seconds."""
+    import numpy as np
 
-    from PIL import Image
-    from pydicom import dcmread
-
-    from fedhealth.data.decoders import stored_frame
-
-    number, path = numbered
-    warnings.simplefilter("ignore")
-    try:
-        dataset = dcmread(path, force=True)
-        pixels = stored_frame(dataset, int(dataset.get("NumberOfFrames") or 1) // 2).astype(np.float32)
-    except Exception:  # what cannot be decoded takes no time in either
-        return
-    low, high = pixels.min(), pixels.max()
-    grey = ((pixels - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
-    side = SIZE / max(grey.shape[:2])
-    sides = (max(1, round(grey.shape[1] * side)), max(1, round(grey.shape[0] * side)))
-    small = np.asarray(Image.fromarray(grey).convert("L").resize(sides, Image.Resampling.BILINEAR))
-    _images(target)[number, 0, : small.shape[0], : small.shape[1]] = small
-
-
-@cache
-def _images(target: Path) -> np.memmap:
-    return np.lib.format.open_memmap(target, mode="r+")
-
-
-def epoch_step(folder: Path, workers: int) -> dict[str, float]:
-    """Read every image of the cohort once, in batches, in random order."""
     from fedhealth.cli.ingest import describing
     from fedhealth.data.batches import epochs, examples_of
     from fedhealth.data.cohort import prepare
@@ -205,10 +213,10 @@ def epoch_step(folder: Path, workers: int) -> dict[str, float]:
     batches = epochs(rows, _BATCH, np.random.default_rng(0))
     for _ in range(-(-len(rows) // _BATCH)):
         examples.batch(next(batches))
-    return {"seconds": time.perf_counter() - start}
+    return time.perf_counter() - start
 
 
-STEPS = {"ingest": ingest_step, "bare": bare_step, "epoch": epoch_step}
+STEPS = {"ingest": ingest_step, "turns": turns_step}
 
 if __name__ == "__main__":
     main()

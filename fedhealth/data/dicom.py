@@ -45,6 +45,7 @@ _KEYWORDS = [
     *_PIXELS,
 ]
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS]
+_FRAMES = Tag("NumberOfFrames")
 
 
 def is_dicom(head: bytes) -> bool:
@@ -94,7 +95,7 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
 
 def frames(dataset: Dataset) -> int:
     """Return how many frames the header announces."""
-    return max(1, int(dataset.get("NumberOfFrames") or 1))
+    return max(1, int(dataset[_FRAMES].value or 1)) if _FRAMES in dataset else 1
 
 
 def read_frame(dataset: Dataset, index: int, bits: int = 8) -> Whole:

@@ -20,7 +20,7 @@ from fedhealth.data.grayscale import Float, Whole
 from fedhealth.data.imagefault import ImageError
 
 _LOOKED_UP = 1 << 14  # from this many pixels on, a table of all values is cheaper than each pixel by itself
-_COUNTED = 1 << 15  # pixels, evenly spaced, that are enough to set the contrast
+_COUNTED = 1 << 14  # pixels, evenly spaced, that are enough to set the contrast
 
 
 def picture(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 8) -> Whole:

@@ -46,7 +46,8 @@ def fitted(
     if scale is not None:
         sides = (max(1, round(across * scale[1])), max(1, round(down * scale[0])))
     if picture.dtype == np.uint8:
-        image = Image.fromarray(picture).convert("L" if channels == 1 else "RGB")
+        image, mode = Image.fromarray(picture), "L" if channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
         small = np.asarray(_resized(image, sides, size)).reshape(*_cut(sides, size)[::-1], -1)
     else:
         planes = [Image.fromarray(plane) for plane in _planes(picture, channels)]

@@ -23,7 +23,8 @@ from fedhealth.ingest.settings import Image, Rule
 from fedhealth.ingest.source import Item, Source
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-DAMAGED = "the file is damaged"
+_ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
+DAMAGED, UNREADABLE = "the file is damaged", "the file cannot be read"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Found:
         pictures: kept images.
         left_out: why it is no part of the cohort though nothing is wrong with it.
         rejected: why it was set aside.
+        lasting: false where the cause may lie outside the file, which is then tried again the next time.
 
     """
 
@@ -88,6 +90,11 @@ class Found:
     pictures: tuple[Picture, ...] = ()
     left_out: str = ""
     rejected: str = ""
+    lasting: bool = True
+
+
+class _UnopenedError(ImageError):
+    """The source does not give a file away: permissions, or a share that is not there."""
 
 
 def examine(work: Work, unit: Item | Series) -> Found:
@@ -101,16 +108,24 @@ def examine(work: Work, unit: Item | Series) -> Found:
             facts = facts_of(dataset)
             return _file(work, dataset, facts)
     except ImageError as fault:
-        return Found(facts, rejected=fault.reason)
+        return Found(facts, rejected=fault.reason, lasting=not isinstance(fault, _UnopenedError))
     except MemoryError:
         raise
-    except Exception:  # parsers of damaged files raise almost anything, and quote what they read
+    except Exception as fault:  # parsers of damaged files raise almost anything, and quote what they read
+        if isinstance(fault, OSError) and fault.errno:  # the system's, such as a share that went away
+            return Found(facts, rejected=fault.strerror or UNREADABLE, lasting=False)
         return Found(facts, rejected=DAMAGED)
 
 
 def _opened(work: Work, item: Item) -> Dataset:
-    with work.source.open(item) as file:
+    try:
+        opened = work.source.open(item)
+    except ImageError as fault:
+        raise _UnopenedError(fault.reason, fault.advice) from None
+    with opened as file:
         head = file.read(132)
+        if head.startswith(_ARCHIVES):
+            raise ImageError("an archive, not a DICOM file", "Unpack it, and take it out of the folder.")
         if not is_dicom(head):
             raise ImageError("not a DICOM file", "Take it out of the folder, or name it in source.exclude.")
         file.seek(0)

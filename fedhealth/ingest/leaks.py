@@ -36,7 +36,7 @@ class Wordy:
     """How well the words of a report alone tell a label, in patients that the words were not taken from.
 
     Attributes:
-        auroc: of naive Bayes, cross-validated by patient.
+        auroc: of naive Bayes, cross-validated by patient; the mean of the folds, weighted by their pairs.
         words: the words that tell most.
 
     """
@@ -65,7 +65,7 @@ def duplicates(images: Iterable[tuple[str, str, str]]) -> Duplicates:
 
 
 def words_tell(texts: Sequence[str], label: np.ndarray, patients: Sequence[str]) -> Wordy | None:
-    """Predict a label from bags of words; None where there are too few reports of both kinds.
+    """Predict a label from bags of words; None where there are too few reports of both kinds, or too few patients.
 
     Args:
         texts: N reports, none empty.
@@ -80,12 +80,14 @@ def words_tell(texts: Sequence[str], label: np.ndarray, patients: Sequence[str])
     words = {word: place for place, (word, _) in enumerate(counts.most_common(_WORDS))}
     places = [np.array(sorted(words[word] for word in bag if word in words), np.int64) for bag in bags]
     fold = np.array([hashlib.sha256(patient.encode()).digest()[0] % _FOLDS for patient in patients])
-    scores = np.full(len(texts), np.nan)
-    for held_out in range(_FOLDS):
+    won = pairs = 0.0
+    for held_out in range(_FOLDS):  # scores of two folds do not compare: their priors differ, against the label
         weights = _weights(places, label, fold != held_out, len(words))
-        for row in np.flatnonzero(fold == held_out).tolist():
-            scores[row] = weights[places[row]].sum()
-    return Wordy(_auroc(scores, label), _telling(places, label, list(words)))
+        rows = np.flatnonzero(fold == held_out)
+        scores = np.array([weights[places[row]].sum() for row in rows.tolist()])
+        count = float(label[rows].sum() * (~label[rows]).sum())
+        won, pairs = won + (count * _auroc(scores, label[rows]) if count else 0.0), pairs + count
+    return Wordy(won / pairs, _telling(places, label, list(words))) if pairs else None
 
 
 def _weights(places: Sequence[np.ndarray], label: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from fedhealth.ingest.header import Facts
-from fedhealth.ingest.tables import Rows
+from fedhealth.ingest.text import suspicious
 
 # Modalities and object types whose images usually carry text unless somebody took it out (PS3.15 E.3.1).
 _BURNED = ("US", "ES", "XC", "SC", "OT", "GM", "SM", "XA", "RF", "DOC")
@@ -25,15 +25,14 @@ def burned_in(facts: Facts) -> str:
     return ""
 
 
-def warnings(facts: Iterable[Facts], tables: Iterable[Rows]) -> list[str]:
-    """Say what to look at before anybody else sees these data."""
+def warnings(facts: Iterable[Facts], texts: Iterable[str]) -> list[str]:
+    """Say what to look at before anybody else sees these data: headers of their images, and their reports."""
     found: list[str] = []
     known = list(facts)
     reasons = Counter(filter(None, map(burned_in, known)))
     found += [f"Text may be burnt into {count} image(s): {reason}." for reason, count in reasons.most_common()]
     if overlays := sum(each.overlay for each in known):
         found.append(f"{overlays} file(s) have overlay planes, which may hold text; they are not part of the cache.")
-    for table in tables:
-        if table.suspicious:
-            found.append(f"{table.path}: {table.suspicious} report(s) still seem to hold a name or a number.")
+    if named := sum(map(suspicious, texts)):
+        found.append(f"{named} report(s) still seem to hold a name or a number: look at manifest.csv.")
     return found

@@ -15,6 +15,7 @@ import numpy as np
 
 from fedhealth import __version__
 from fedhealth.config.schema import DataConfig, TaskKind
+from fedhealth.data.cohort import Cohort
 from fedhealth.data.manifest import SPLITS
 from fedhealth.ingest import phi
 from fedhealth.ingest.entries import Entry
@@ -44,7 +45,7 @@ def describe(outcome: Outcome, data: DataConfig) -> dict[str, Any]:
         "missing": _missing(outcome, data),
         "tables": [
             {"path": table.path, "encoding": table.encoding or "Parquet", "rows": len(table), "matched": matched}
-            | {"unmatched": unmatched, "suspicious": table.suspicious}
+            | {"unmatched": unmatched}
             for table, matched, unmatched in zip(
                 outcome.tables, outcome.joined.matched, outcome.joined.unmatched, strict=True
             )
@@ -52,9 +53,9 @@ def describe(outcome: Outcome, data: DataConfig) -> dict[str, Any]:
         "contradictions": dict(outcome.joined.contradictions),
         "duplicates": _duplicates(outcome),
         "telling": [*_telling(outcome, labels, data, facts)],
-        "privacy": phi.warnings([each for each in facts if each], outcome.tables),
+        "privacy": phi.warnings([each for each in facts if each], cohort.texts),
     }
-    return report | {"warnings": [*cohort.warnings, *_warnings(report)]}
+    return report | {"warnings": [*_warnings(report), *_of_columns(report, cohort)]}
 
 
 def _facts(outcome: Outcome) -> Iterator[Facts | None]:
@@ -162,17 +163,27 @@ def _told(by: str, name: str, kind: str, found: Wordy) -> dict[str, Any]:
     return {"by": by, "label": name, "class": kind, "auroc": round(found.auroc, 3), "words": list(found.words)}
 
 
+def _of_columns(report: Mapping[str, Any], cohort: Cohort) -> Iterator[str]:
+    """Yield the cohort's own warnings; columns that nobody fills, which a hospital may have many of, in one."""
+    empty = [name for name, count in report["missing"].items() if count == len(cohort.split)]
+    if empty:
+        yield f"No row has a value of {', '.join(empty)}."
+    for warning in cohort.warnings:
+        if not any(f"column {name!r} " in warning for name in empty):
+            yield warning
+
+
 def _warnings(report: Mapping[str, Any]) -> Iterator[str]:
     files, same = report["files"], report["duplicates"]
     if rejected := sum(each["count"] for each in files["rejected"].values()):
         yield f"{rejected} of {files['examined']} files were set aside."
     for what, counts in same.items():
         if counts["images"]:
-            yield f"{counts['images']} {what} are copies of others."
+            yield f"{counts['images']} {what.removesuffix('s')}(s) are copies of others."
         if counts["across_splits"]:
-            yield f"{counts['across_splits']} groups of equal {what} lie in several splits; scores will be too good."
+            yield f"{counts['across_splits']} group(s) of equal {what} lie in several splits; scores will be too good."
         if counts["across_patients"]:
-            yield f"{counts['across_patients']} groups of equal {what} belong to several patients."
+            yield f"{counts['across_patients']} group(s) of equal {what} belong to several patients."
     for told in report["telling"]:
         if max(told["auroc"], 1 - told["auroc"]) >= SUSPICIOUS_AUROC:
             yield (

@@ -29,7 +29,7 @@ from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows
 from fedhealth.rundir import write_atomic, write_json
 
-VERSION = 1  # of what turns a file into pixels; another one reads everything again
+VERSION = 2  # of what turns a file into pixels; another one reads everything again
 REJECTED = "rejected.csv"
 NAMELESS = "no patient identifier, in the header or in a table"
 _INGESTED = {"_target_": "fedhealth.data.ingested.Ingested"}

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, how many there are)."""
 
 _TABLE_PATIENCE = 10  # a table may take so many times as long as an image
-_AHEAD = 4
+_AHEAD = 16  # files; on a busy machine this process may have to wait, and workers should not
 
 
 def examined(store: Store, work: Work, settings: Settings, workers: int, progress: Progress) -> list[Entry]:
@@ -47,7 +47,7 @@ def examined(store: Store, work: Work, settings: Settings, workers: int, progres
 
 
 def _as_found(answer: Found | Failed) -> Found:
-    return Found(rejected=answer.reason) if isinstance(answer, Failed) else answer
+    return Found(rejected=answer.reason, lasting=False) if isinstance(answer, Failed) else answer
 
 
 def stacked(

@@ -78,7 +78,8 @@ class Store:
     def add(self, name: str, stamp: str, found: Found) -> Entry:
         """Write down what became of a file or series, its pixels being in a file of `work`."""
         pictures = tuple(Kept(picture.file, picture.slot, picture.digest) for picture in found.pictures)
-        entry = Entry(name, stamp, found.facts, found.rule, found.left_out, found.rejected, pictures)
+        again = stamp if found.lasting else ""
+        entry = Entry(name, again, found.facts, found.rule, found.left_out, found.rejected, pictures)
         self._journal.write(line_of(entry))
         self._added += 1
         if self._added % _FLUSH_EVERY == 0:

@@ -17,7 +17,7 @@ from charset_normalizer import from_bytes
 from fedhealth.errors import DataError, FedhealthError
 from fedhealth.ingest.header import code
 from fedhealth.ingest.settings import Table, Text
-from fedhealth.ingest.text import cleaned, suspicious
+from fedhealth.ingest.text import cleaned
 
 MAX_BYTES = 1 << 30
 _SAMPLE = 1 << 16  # characters from which the separator is told
@@ -26,6 +26,7 @@ _MOST_ACCENTS = 0.2  # of all letters of a Western text; other scripts read in i
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SHOWN = 50  # columns, and characters of each name
 _SEPARATORS = ",;\t|"
+_WESTERN = "cp1252"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,6 @@ class Rows:
         encoding: that it was read in; empty for Parquet.
         keys: by the name of the key, a code for each row; empty = no key.
         cells: by the consortium's column, each row's text; empty = missing.
-        suspicious: reports that still seem to name somebody.
 
     """
 
@@ -45,7 +45,6 @@ class Rows:
     encoding: str
     keys: Mapping[str, list[str]]
     cells: Mapping[str, list[str]]
-    suspicious: int
 
     def __len__(self) -> int:
         return len(next(iter(self.keys.values())))
@@ -77,7 +76,7 @@ def _loaded(table: Table, text: Text) -> Rows:
     if "text" in cells:
         people = zip(*(columns[column] for column in table.names), strict=True) if table.names else repeat(())
         cells["text"] = [cleaned(report, text, names) for report, names in zip(cells["text"], people, strict=False)]
-    return Rows(str(table.path), encoding, keys, cells, sum(map(suspicious, cells.get("text", []))))
+    return Rows(str(table.path), encoding, keys, cells)
 
 
 def _columns(path: Path) -> tuple[dict[str, list[str]], str]:
@@ -90,7 +89,10 @@ def _columns(path: Path) -> tuple[dict[str, list[str]], str]:
         return _parquet(path), ""
     content = path.read_bytes()
     encoding = _encoding(content, path)
-    return _parsed(content.decode(encoding), path), encoding
+    if encoding != _WESTERN:
+        return _parsed(content.decode(encoding), path), encoding
+    text, encoding = _western_lines(content)
+    return _parsed(text, path), encoding
 
 
 def _parquet(path: Path) -> dict[str, list[str]]:
@@ -114,12 +116,22 @@ def _encoding(content: bytes, path: Path) -> str:
             return name
     if _decoded(content, "utf-8") is not None:
         return "utf-8"
-    if _western(_decoded(content, "cp1252")):
-        return "cp1252"
+    if _western(content.decode(_WESTERN, "replace")):
+        return _WESTERN
     guess = from_bytes(content[:_GUESSED]).best()
     if guess is None or _decoded(content, guess.encoding) is None:
         raise DataError(f"{path}: its encoding cannot be told.", _EXPORT)
     return guess.encoding
+
+
+def _western_lines(content: bytes) -> tuple[str, str]:
+    """Read line by line: several exports put together, or one bad letter, make a file that is UTF-8 in parts."""
+    lines, mixed = [], False
+    for line in content.splitlines(keepends=True):
+        text = _decoded(line, "utf-8")
+        mixed |= text is not None and not line.isascii()
+        lines.append(line.decode(_WESTERN, "replace") if text is None else text)
+    return "".join(lines), f"{_WESTERN} and utf-8" if mixed else _WESTERN
 
 
 def _decoded(content: bytes, encoding: str) -> str | None:
@@ -129,10 +141,8 @@ def _decoded(content: bytes, encoding: str) -> str | None:
         return None
 
 
-def _western(text: str | None) -> bool:
+def _western(text: str) -> bool:
     """Tell whether a text read as Windows' Western encoding is one: few letters have accents, and few symbols."""
-    if text is None:
-        return False
     further = [letter for letter in text if letter > "\x7f"]
     letters = sum(map(str.isalpha, text))
     accents = sum(map(str.isalpha, further))

@@ -29,6 +29,17 @@ _IDENTIFYING = [
     ),
     re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?(?:\s?[ap]m)?\b", re.IGNORECASE),  # times
     re.compile(r"\+?\d[\d\s()/-]{6,20}\d"),  # telephone
+    re.compile(  # what follows a heading of a name
+        r"\b(?:(?i:(?:vor|nach|patienten|patient['’]?s?\s)?name|signed|dictated|referr(?:ed|ing\sphysician)|radiologist"
+        r"|unterzeichnet|diktiert|befunder(?:in)?)(?i:\s(?:by|von|durch))?\s?:"
+        r"|(?i:(?:signed|dictated|referred)\sby|(?:unterzeichnet|diktiert)\s(?:von|durch)))[ \t]{0,3}"
+        r"(?:(?:Dr|Prof|PD|med)\b\.?\s){0,3}[A-ZÄÖÜ][\w'-]{0,40}(?:,?[ \t][A-ZÄÖÜ][\w'-]{0,40}){0,2}"
+    ),
+    re.compile(  # streets and towns
+        r"\b[A-ZÄÖÜ][\w-]{2,30}(?:straße|strasse|str\.|weg|platz|allee|gasse)\s\d{1,4}[a-z]?\b"
+        r"|\b\d{1,5}\s(?:[A-Z][a-z]{1,20}\s){1,3}(?:Street|St|Avenue|Ave|Road|Rd|Lane|Drive|Boulevard|Blvd)\b"
+        r"|\b\d{5}\s[A-ZÄÖÜ][a-zäöüß]{2,30}\b"
+    ),
     re.compile(r"\b(?=\w{0,19}\d\w{0,19}\d\w{0,19}\d\w{0,19}\d\w{0,19}\d)\w{6,40}\b"),  # record numbers
     re.compile(
         r"\b(?:Dr|Prof|Mr|Mrs|Ms|Herr|Frau|Herrn|PD|Priv\.-Doz)\b\.?(?:\s(?:med|Dr|Prof)\b\.?){0,3}"

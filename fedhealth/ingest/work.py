@@ -9,12 +9,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import select
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -25,6 +26,7 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 _PRELOADED = ["fedhealth.ingest.keep"]
+_PAUSE = 0.005  # seconds
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Pool(Generic[Task, Answer]):
         self._work, self._seconds, self._megabytes, self._ahead = work, seconds, megabytes, ahead
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
+        self._poll = select.poll()
         self._workers: list[_Worker[Task]] = [self._started() for _ in range(workers)]
         for worker in self._workers:
             _await(worker)
@@ -79,13 +82,10 @@ class Pool(Generic[Task, Answer]):
         again: deque[Task] = deque()
         waiting = iter(tasks)
         while self._give(again, waiting):
-            busy = [worker for worker in self._workers if worker.given]
-            ready = wait([worker.connection for worker in busy], timeout=self._patience(busy))
-            for worker in busy:
-                if worker.connection in ready:
-                    yield self._take(worker, again)
-                elif time.monotonic() - worker.since > self._seconds:
-                    yield self._replaced(worker, again, f"takes longer than {self._seconds:g} s")
+            for worker in self._ready():
+                yield self._take(worker, again)
+            for worker in self._late():
+                yield self._replaced(worker, again, f"takes longer than {self._seconds:g} s")
 
     def _give(self, again: deque[Task], waiting: Iterator[Task]) -> bool:
         """Hand out tasks; false when there are none left, given or not."""
@@ -102,8 +102,25 @@ class Pool(Generic[Task, Answer]):
                     break
         return any(worker.given for worker in self._workers)
 
-    def _patience(self, busy: list[_Worker[Task]]) -> float:
-        return max(0.01, min(worker.since for worker in busy) + self._seconds - time.monotonic())
+    def _ready(self) -> list[_Worker[Task]]:
+        """Wait for answers; return whose there are."""
+        busy = [worker for worker in self._workers if worker.given]
+        found = self._poll.poll(0)
+        if not found:
+            if min(len(worker.given) for worker in busy) > self._ahead // 2:
+                time.sleep(_PAUSE)  # let some come together: this process takes turns with the workers
+            soonest = min(worker.since for worker in busy) + self._seconds - time.monotonic()
+            found = self._poll.poll(1000 * max(0.01, soonest))
+        ready = {descriptor for descriptor, _ in found}
+        answering = [worker for worker in self._workers if worker.connection.fileno() in ready]
+        for worker in answering:
+            if not worker.given:  # it has nothing to say, so it died
+                self._renew(worker)
+        return [worker for worker in answering if worker.given]
+
+    def _late(self) -> list[_Worker[Task]]:
+        now = time.monotonic()
+        return [worker for worker in self._workers if worker.given and now - worker.since > self._seconds]
 
     def _take(self, worker: _Worker[Task], again: deque[Task]) -> tuple[Task, Answer | Failed]:
         try:
@@ -115,19 +132,24 @@ class Pool(Generic[Task, Answer]):
 
     def _replaced(self, worker: _Worker[Task], again: deque[Task], reason: str) -> tuple[Task, Failed]:
         """Blame the task in hand, keep the others for the next worker."""
-        _end(worker)
         blamed = worker.given.popleft()
         again.extend(worker.given)
+        self._renew(worker)
+        return blamed, Failed(reason)
+
+    def _renew(self, worker: _Worker[Task]) -> None:
+        self._poll.unregister(worker.connection)
+        _end(worker)
         place = self._workers.index(worker)
         self._workers[place] = self._started()
         _await(self._workers[place])
-        return blamed, Failed(reason)
 
     def _started(self) -> _Worker[Task]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._work, self._megabytes), daemon=True)
         process.start()
         theirs.close()
+        self._poll.register(ours, select.POLLIN)
         return _Worker(process, ours)
 
 

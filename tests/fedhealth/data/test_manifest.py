@@ -216,7 +216,7 @@ def test_an_unknown_split_is_refused(tmp_path):
         split_of(tmp_path, [("p1", "holdout")])
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     patients=st.lists(st.integers(0, 40), min_size=1, max_size=80),
     newcomers=st.lists(st.integers(41, 60), max_size=20),

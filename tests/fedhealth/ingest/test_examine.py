@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedhealth.data.image import guarded, read_image
+from fedhealth.data.imagefault import ImageError
 from fedhealth.ingest.examine import Series, Work, examine
 from fedhealth.ingest.header import facts_of
 from fedhealth.ingest.settings import Image, Rule
@@ -124,3 +125,41 @@ def test_no_more_of_a_header_is_kept_than_is_listed(tmp_path):
     assert secret.lower() not in repr(facts).lower()
     assert (facts.body_part, facts.view) == ("", "AP")
     assert facts.patient != facts.accession
+
+
+def test_an_archive_is_told_from_a_broken_file(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4" + bytes(200))
+    assert examine(work(tmp_path), Item("a.zip", "")).rejected == "an archive, not a DICOM file"
+
+
+class Away(Folder):
+    """A share that is not there."""
+
+    def open(self, item):
+        raise ImageError("Permission denied", "Check it.")
+
+
+def test_what_may_lie_outside_the_file_is_tried_again(tmp_path):
+    item = write(tmp_path, "a")
+    assert examine(work(tmp_path), item).lasting
+    away = Work(Away(str(tmp_path)), (MIDDLE,), Image(), 8, 1)
+    found = examine(away, item)
+    assert (found.rejected, found.lasting) == ("Permission denied", False)
+    (tmp_path / "b").write_bytes(b"no image")
+    assert examine(work(tmp_path), Item("b", "")).lasting
+
+
+def test_numbers_of_a_header_as_files_have_them(tmp_path):
+    with guarded():
+        facts = facts_of(make(PixelSpacing=["0.5", "0.25"], InstanceNumber="7"))
+        assert (facts.spacing, facts.place) == ((0.5, 0.25), 7.0)
+        assert facts_of(make(ImagerPixelSpacing=["0.5", "0"])).spacing is None
+    item = write(
+        tmp_path,
+        "a",
+        PixelSpacing=["0.5", "0.25"],
+        ImagePositionPatient=[0, 0, -3],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+    )
+    facts = examine(work(tmp_path), item).facts
+    assert (facts.spacing, facts.place) == ((0.5, 0.25), -3.0)

@@ -13,7 +13,7 @@ def image(name, slot, **keys):
 
 
 def table(keys, cells):
-    return Rows("t.csv", "utf-8", keys, cells, 0)
+    return Rows("t.csv", "utf-8", keys, cells)
 
 
 def cells(found):

@@ -51,3 +51,11 @@ def test_burnt_in_text():
     assert phi.burned_in(replace(plain, modality="US", burned_in="NO")) == ""
     assert "capture" in phi.burned_in(replace(plain, secondary=True))
     assert phi.warnings([plain, replace(plain, overlay=True)], [])[0].startswith("1 file(s) have overlay")
+
+
+def test_equal_headers_tell_nothing():
+    _, label, patients = reports(0.0)
+    label = label & (np.arange(len(label)) % 3 > 0)  # rarer than the other
+    found = words_tell(["DX PA CHEST"] * len(label), label, patients)
+    assert found is not None
+    assert found.auroc == 0.5

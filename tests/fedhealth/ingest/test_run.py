@@ -245,6 +245,7 @@ def test_every_known_file_is_read_or_set_aside(tmp_path, out, shared_data):
     allowed = (
         "no pixel",
         "not a DICOM",
+        "an archive",
         "nothing in the header",
         "a DICOM directory",
         "truncated",

@@ -29,6 +29,14 @@ def test_other_scripts(tmp_path):
     assert read(path).cells["text"] == [report]
 
 
+def test_several_encodings_in_one_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(f'id,Text,y\n7,"{REPORT}",1\n'.encode("cp1252") + f'8,"{REPORT}",0\n'.encode() + b"9,a\x81b,1\n")
+    found = read(path)
+    assert found.cells["text"] == [REPORT, REPORT, "a\ufffdb"]
+    assert found.encoding == "cp1252 and utf-8"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_encodings_and_separators(tmp_path, encoding, separator):

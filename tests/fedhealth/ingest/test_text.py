@@ -46,6 +46,15 @@ def test_words_that_tell_the_label():
         "Prof. Dr. med. Larsen",
         "Frau Müller",
         "Mrs Mary Smith",
+        "Name: Okafor, Ada",
+        "Patientenname: Hans Müller",
+        "Patient's name: Mary Ann Smith",
+        "Unterzeichnet von Dr. med. Klein",
+        "Signed: PD Dr. Hans Larsen",
+        "dictated by Okafor",
+        "Hauptstraße 12",
+        "12 Old Mill Road",
+        "10115 Berlin",
     ],
 )
 def test_what_identifies_is_taken_out(secret):
@@ -53,7 +62,10 @@ def test_what_identifies_is_taken_out(secret):
     assert cleaned(f"seen by {secret} today", Text(deidentify=False)) == f"seen by {secret} today"
 
 
-@pytest.mark.parametrize("harmless", ["a 3.5 cm mass", "T2 lesion", "grade 3 of 4", "L4/L5", "SpO2 94 %", "COVID19"])
+@pytest.mark.parametrize(
+    "harmless",
+    ["a 3.5 cm mass", "T2 lesion", "grade 3 of 4", "L4/L5", "SpO2 94 %", "COVID19"],
+)
 def test_what_does_not_stays(harmless):
     assert cleaned(f"there is {harmless} now", Text()) == f"there is {harmless} now"
 

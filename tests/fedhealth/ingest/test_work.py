@@ -1,6 +1,7 @@
 """Workers that hang, crash and eat memory, and the tasks beside them."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -17,6 +18,8 @@ def work(task):
         return len(bytearray(2 << 30))
     if task == "large":
         return bytes(1 << 20)
+    if task == "slow":
+        time.sleep(0.5)
     return f"{task} done"
 
 
@@ -43,3 +46,12 @@ def test_what_hangs_is_ended():
 
 def test_no_tasks():
     assert answers([]) == {}
+
+
+def test_a_worker_that_dies_with_nothing_to_do_is_replaced():
+    with Pool(work, workers=2, seconds=60, megabytes=256) as pool:
+        dead = pool._workers[1].process
+        os.kill(dead.pid, signal.SIGKILL)
+        dead.join()
+        assert list(pool.answers(["slow"])) == [("slow", "slow done")]
+        assert pool._workers[1].process.is_alive()
