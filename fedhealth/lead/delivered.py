@@ -29,9 +29,9 @@ class Delivered:
     def answered(self, node: int, reply_to: str) -> None:
         """Forget a message that has its answer."""
         with self._lock:
-            handed = self._open.get(node)
-            if handed is not None and handed.messages_list[0].metadata.message_id == reply_to:
-                del self._open[node]
+            for handed in (self._open, self._again):
+                if node in handed and handed[node].messages_list[0].metadata.message_id == reply_to:
+                    del handed[node]
 
     def returned(self, node: int) -> None:
         """Note that a node has connected anew: what it was handed before may be lost."""

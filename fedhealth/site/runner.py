@@ -20,6 +20,7 @@ from fedhealth.errors import FedhealthError, TrustError
 from fedhealth.site.auditlog import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.identity import secrets_folder
+from fedhealth.site.inbox import Inbox
 from fedhealth.site.link import Link, LostError, RefusedError, Task, connected
 from fedhealth.site.membership import SignedMembership
 from fedhealth.site.parcel import Parcel, receipt_of, refusal_of
@@ -59,7 +60,7 @@ class Runner:
         self.home, self.application = home, application
         self.state, self.orders = SiteState(home), Orders(home)
         self.stopping = threading.Event()
-        self._audit = AuditLog(home.audit)
+        self._audit, self._inbox = AuditLog(home.audit), Inbox(home.run / "inbox.json")
         self._runs: dict[int, _Run] = {}
         self._outbox: tuple[int, Parcel, float] | None = None
         self._looked = 0.0
@@ -109,8 +110,9 @@ class Runner:
                 self.stopping.wait(_LOOK_SECONDS[1])
                 continue
             asked = time.monotonic()
-            task = link.receive()
+            task = self._inbox.waiting() or link.receive()
             if task is not None:
+                self._inbox.keep(task)
                 self._answer(link, task)
                 busy = time.monotonic()
             else:
@@ -128,6 +130,10 @@ class Runner:
             self._audit.write("declined", kind=task.kind, flower_run=str(task.run), reason=error.reason)
             self.state.say(error=fault.problem)
             answer = refusal_of(task.head, error)
+        except RefusedError as fault:  # the run has ended: nobody waits for an answer
+            log.warning("%s: %s", task.kind, fault)
+            self._inbox.clear()
+            return
         self._outbox = task.run, answer, time.monotonic() - started
         self._deliver(link)
 
@@ -179,6 +185,7 @@ class Runner:
         except RefusedError as fault:  # the run has ended, or the question is no longer open
             log.warning("an answer was not taken: %s", fault)
         self._outbox = None
+        self._inbox.clear()
 
     def _look(self, link: Link) -> None:
         """Let the workers of runs go that are over at the lead; they may go on there later."""
