@@ -103,9 +103,8 @@ def _changed(run: RunDir, config: DictConfig) -> ConfigError:
 def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> Job:
     """Check the configuration and return the job it is, written down in the run directory."""
     validate(config)
-    job = Job(
-        name, tuple(dict.fromkeys([*words, *_absolute(config)])), digest(config), str(run.path.resolve()), config_dir
-    )
+    each_once = tuple(reversed(dict.fromkeys(reversed([*words, *_absolute(config)]))))  # the last word counts
+    job = Job(name, each_once, digest(config), str(run.path.resolve()), config_dir)
     run.update(name=config_of(job).name, digest=job.digest, job=list(job.overrides))
     write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
     return job

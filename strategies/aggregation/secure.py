@@ -24,10 +24,10 @@ from fedhealth.site.identity import load_roster
 from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED, tower_of
 from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, words_in
+from strategies.aggregation.checks import STATISTICS_BOUND
 from strategies.aggregation.contract import Aggregate, Ask, AttemptFailedError, Round
 
 STATISTICS_SEGMENT = "statistics"
-STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62
 _UNMASK_TRIES = 3
 
 
