@@ -127,6 +127,17 @@ def watch(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> N
 
 
 @app.command()
+def status(
+    run: Annotated[str, typer.Argument(help="A run directory, or the id of a run in the hospitals.")],
+    as_json: Json = False,
+) -> None:
+    """Tell how a run stands, whom it waits for, and what to do; the exit code is the state's (see the README)."""
+    from fedhealth.cli.status import run_status
+
+    run_status(run, as_json)
+
+
+@app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Run directories, or the folder of a sweep.")],
     to: Annotated[Path | None, typer.Option(help="Where the page and the CSV go.")] = None,

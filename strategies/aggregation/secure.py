@@ -137,23 +137,28 @@ class SecureSum:
         done = False
         for _ in range(_UNMASK_TRIES):
             for site, content in ask(UNMASK, dict(waiting)):
-                done = self._heard(self._session.answer, site, content) or done
-                del waiting[site]
+                heard = self._heard(self._session.answer, site, content)
+                done = done or bool(heard)
+                if heard is not None:  # a false answer may be a blip: that site is asked again
+                    del waiting[site]
             if done:
                 return
         faults = "".join(f"\n  {fault}" for fault in self._faults)
         raise SecureAggregationError(
-            f"Too few sites opened their shares; silent: {', '.join(sorted(waiting)) or 'none'}.{faults}",
+            f"Too few sites opened their shares; without answer: {', '.join(sorted(waiting)) or 'none'}.{faults}",
             "See their own logs; nothing of this round was opened.",
         )
 
-    def _heard(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool:
-        """Take one answer; a false one is remembered with its sender and does not spoil the others."""
+    def _heard(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool | None:
+        """Take one answer, tell whether they are enough now.
+
+        None for a false one, which is remembered with its sender and does not spoil the others.
+        """
         try:
             return step(_bytes(content, "answer", site), site)
         except FedhealthError as fault:
             self._faults.append(f"{site}: {fault.problem}")
-            return False
+            return None
 
     def _layout(self, attempt: Round) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""
