@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -51,6 +52,8 @@ def write(path: Path, collector: Collector) -> None:
         draft.replace(path)
     except OSError as fault:
         log.warning("%s could not be written: %s", path, fault)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def serve(collector: Collector, port: int, stop: threading.Event) -> None:

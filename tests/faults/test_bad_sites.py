@@ -1,8 +1,6 @@
 """Sites that raise, answer garbage, NaN, other shapes, another round, twice or late: a round loses them, no more."""
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +11,7 @@ from fedhealth.errors import FederationError
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 from fedhealth.wire import HANDSHAKE, TRAIN
-
-_spec = importlib.util.spec_from_file_location("unreliable", Path(__file__).with_name("unreliable.py"))
-unreliable = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(unreliable)
+from tests.faults import unreliable
 
 WORDS = ["training=sgd", "training.threads=1", "strategy.round_timeout=3", "strategy.rounds=9"]
 FAULTS = {  # round: whose answer to TRAIN is how
