@@ -49,7 +49,7 @@ fuzz: $(READY)  ## thousands of broken DICOM files and tables against the ingest
 	FEDHEALTH_FUZZ_FILES=2000 FEDHEALTH_FUZZ_TABLES=500 $(BIN)/python -m pytest -q -s tests/fuzz
 
 soak: $(READY)  ## 200 rounds of 16 hospitals in which something goes wrong all the time: nothing leaks
-	FEDHEALTH_SOAK_ROUNDS=200 FEDHEALTH_SOAK_SITES=16 $(BIN)/python -m pytest -q -s tests/faults/test_soak.py
+	FEDHEALTH_SOAK_ROUNDS=200 FEDHEALTH_SOAK_SITES=16 FEDHEALTH_SOAK_SECAGG=on,off $(BIN)/python -m pytest -q -s tests/faults/test_soak.py
 
 clean:  ## remove what was built
 	rm -rf $(VENV) dist build outputs multirun .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedhealth.account import Account
 from fedhealth.errors import ConfigError, FedhealthError
@@ -17,6 +16,7 @@ from fedhealth.rundir import RunDir
 
 STATES = ("running", "waiting", "completed", "stopped", "failed", "interrupted")
 SERVER = "the lead's server"
+_GOING_ON = ("pending", "starting", "running")  # what Flower calls a run that has not finished
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def standing(run: RunDir, server: Server = server_of, account: Account | None = 
 
     Args:
         run: the folder.
-        server: asked about a run in the hospitals that run.json calls running.
+        server: asked about a run in the hospitals that has not completed.
         account: of the run's events, where they were read already.
 
     Raises:
@@ -82,11 +82,13 @@ def standing(run: RunDir, server: Server = server_of, account: Account | None = 
         raise ConfigError(f"{run.path} holds no run.", "Give the folder that has its run.json.")
     account = account or Account().take(run.events()[0])
     state, waiting_for = str(about["state"]), account.missing
-    if state == "running":
-        state, waiting_for = _unended(run, about, account, server)
-    error = (about.get("error") or {}).get("problem") or account.trouble
-    advice = _advice(run, state, waiting_for, account, str((about.get("error") or {}).get("advice", "")))
+    said = server(run) if "flower_run" in about and state != "completed" else ""
+    if state == "running" or said.startswith(_GOING_ON):  # whoever started it may have gone away
+        state, waiting_for = _unended(run, account, said)
     ended = state in ("completed", "stopped", "failed")
+    fault = (about.get("error") or {}) if ended else {}
+    error = fault.get("problem") or account.trouble
+    advice = _advice(run, state, waiting_for, account, str(fault.get("advice", "")))
     return Standing(
         run.path,
         str(about.get("run", "")),
@@ -99,13 +101,11 @@ def standing(run: RunDir, server: Server = server_of, account: Account | None = 
     )
 
 
-def _unended(run: RunDir, about: dict[str, Any], account: Account, server: Server) -> tuple[str, tuple[str, ...]]:
-    """Return the state of a run that run.json calls running, and who is waited for."""
-    said = server(run) if "flower_run" in about else ""
+def _unended(run: RunDir, account: Account, said: str) -> tuple[str, tuple[str, ...]]:
+    """Return the state of a run that has not ended, and who is waited for."""
     if said == "away":
         return "waiting", (SERVER,)
-    going_on = run.alive or said.startswith(("pending", "starting", "running"))
-    if not going_on:
+    if not (run.alive or said.startswith(_GOING_ON)):
         return "interrupted", ()
     if account.missing:
         return "waiting", account.missing

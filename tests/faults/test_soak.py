@@ -13,10 +13,11 @@ import pytest
 
 ROUNDS = int(os.environ.get("FEDHEALTH_SOAK_ROUNDS", "20"))
 SITES = int(os.environ.get("FEDHEALTH_SOAK_SITES", "6"))
+MODES = os.environ.get("FEDHEALTH_SOAK_SECAGG", "on").split(",")
 SETTLED = 10  # rounds after which every cache is filled
 
 
-@pytest.mark.parametrize("secagg", ["on", "off"])
+@pytest.mark.parametrize("secagg", MODES)
 def test_nothing_leaks_whatever_goes_wrong(secagg, tmp_path):
     command = [sys.executable, "-m", "tests.faults.soak", str(tmp_path), str(ROUNDS), str(SITES), secagg]
     root = Path(__file__).resolve().parents[2]

@@ -76,6 +76,15 @@ def test_in_the_hospitals_the_leads_server_knows(run, said, state, waiting_for):
     assert (found.state, found.waiting_for) == (state, waiting_for)
 
 
+def test_a_run_in_the_hospitals_goes_on_when_its_terminal_was_stopped(run):
+    run.update(flower_run="7")
+    run.fail(KeyboardInterrupt())
+    found = standing(run, lambda run: "running")
+    assert (found.state, found.waiting_for, found.error) == ("running", ("south",), "")
+    assert standing(run, lambda run: "finished:stopped").state == "stopped"
+    assert standing(run, lambda run: "away").state == "stopped"
+
+
 def test_a_server_that_is_not_there_is_away(run, tmp_path):
     run.update(flower_run="7")
     (run.path / "config.yaml").write_text(f"runtime:\n  home: {tmp_path / 'nowhere'}\n")
