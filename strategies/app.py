@@ -59,7 +59,7 @@ def serve_order(grid: Grid, words: str) -> None:
     (pull_objects.__kwdefaults__ or {})["initial_backoff"] = 0.05  # a second of Flower's, on every reply
     job = job_of(LeadHome.find(), words)
     folder = RunDir(Path(job.folder))
-    with logged_to(folder.path / "fedhealth.log"), told(folder):
+    with logged_to(folder.path / "fedhealth.log"), told(folder, at_server=True):
         try:
             serve(grid, job)
             _farewell(grid)

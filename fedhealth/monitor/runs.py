@@ -111,9 +111,16 @@ def _is_old(finished: str) -> bool:
 
 
 @contextmanager
-def told(run: RunDir) -> Iterator[None]:
-    """Keep the run's metrics.prom up to date while the block runs, and once more at its end."""
-    collector, stop = RunMetrics(lambda: [run], lambda run: "running"), threading.Event()
+def told(run: RunDir, at_server: bool = False) -> Iterator[None]:
+    """Keep the run's metrics.prom up to date while the block runs, and once more at its end.
+
+    Args:
+        run: the run.
+        at_server: whether the block is the server's part, which goes on when nobody holds the run.
+
+    """
+    stop = threading.Event()
+    collector = RunMetrics(lambda: [run], lambda run: "running" if at_server and not stop.is_set() else "")
 
     def follow() -> None:
         position = -1

@@ -74,6 +74,18 @@ def test_the_run_directory_holds_them_up_to_the_end(run, monkeypatch):
     assert [each.name for each in run.path.glob(".*")] == [".lock"]
 
 
+def test_the_servers_part_of_a_run_goes_on_without_its_terminal(run, monkeypatch):
+    monkeypatch.setattr(runs, "_LOOK_SECONDS", 0.01)
+    run.update(flower_run="7")
+    run.fail(KeyboardInterrupt())
+    path, state = run.path / METRICS, ("fedhealth_run_state", ("name", "chest"), ("run", "abc"))
+    with told(run, at_server=True):
+        while not path.is_file():
+            threading.Event().wait(0.01)
+        assert values(path.read_text())[*state, ("state", "running")] == 1
+    assert values(path.read_text())[*state, ("state", "stopped")] == 1
+
+
 def test_the_lead_shows_runs_until_a_day_after_their_end(run, tmp_path, monkeypatch):
     home = LeadHome(tmp_path / "lead")
     save_job(home, Job("abc", (), "", str(run.path)))
