@@ -10,7 +10,7 @@ from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
-from fedhealth.wire import HANDSHAKE, TRAIN
+from fedhealth.wire import HANDSHAKE, SIGN, TRAIN, UNMASK
 from tests.faults import unreliable
 
 WORDS = ["training=sgd", "training.threads=1", "strategy.round_timeout=3", "strategy.rounds=9"]
@@ -120,17 +120,48 @@ def test_a_sealed_answer_of_another_round_is_refused(run_with):
     assert (failed["round"], failed["site"]) == (2, "east")
 
 
-def test_questions_of_the_secure_sum_that_are_answered_with_garbage_are_asked_again(run_with):
-    asked = set()
+@pytest.mark.parametrize(
+    ("kind", "times", "attempts"),
+    [(SIGN, 1, 0), (SIGN, 3, 1), (UNMASK, 1, 0), (UNMASK, 2, 0)],
+    ids=["sign once", "sign always", "unmask once", "unmask twice"],
+)
+def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again(
+    run_with, monkeypatch, kind, times, attempts
+):
+    monkeypatch.setattr("fedhealth.secagg.rules.signatures_needed", lambda *about: True)  # as for 7, 10, 13 sites
+    asked = []
 
-    def plan(directive, site, kind):
-        first = (directive.round, site, kind) not in asked
-        asked.add((directive.round, site, kind))
-        return "garbage" if first and kind in ("query.sign", "query.unmask") and site == "east" else ""
+    def plan(directive, site, asked_kind):
+        if (asked_kind, site, directive.round) != (kind, "east", 1):
+            return ""
+        asked.append(1)
+        return "garbage" if len(asked) <= times else ""
 
     words = ["secagg=on", "strategy.rounds=2"]
     bad = run_with("bad", plan, *words)
     same(bad, run_with("good", planned({}), *words), atol=1e-6)
+    assert len(of(bad, "attempt_failed")) == attempts
+    assert len(asked) == times + 1
+
+
+def test_only_survivors_are_asked_to_sign(run_with, site_writer, tmp_path, monkeypatch):
+    """A site that was left out would refuse, and rightly: that is no fault of its."""
+    monkeypatch.setattr("fedhealth.secagg.rules.signatures_needed", lambda *about: True)
+    signed, sites = [], ("north", "south", "east", "west")
+    for seed, site in enumerate(sites):
+        site_writer(tmp_path / "hospitals", site, patients=12, seed=seed)
+
+    def plan(directive, site, kind):
+        if kind == SIGN and directive.round == 1:
+            signed.append(site)
+        return "declines" if (site, kind, directive.round) == ("east", TRAIN, 1) else ""
+
+    where = [f"data.root='{tmp_path / 'hospitals'}'", f"data.sites=[{','.join(sites)}]", "strategy.rounds=1"]
+    run = run_with("run", plan, *where, "secagg=on", "strategy.quorum=0.6", "strategy.min_sites=3")
+    assert of(run, "round_completed")[0]["sites"] == ["north", "south", "west"]
+    assert "east" not in signed
+    assert signed
+    assert not of(run, "site_refused")
 
 
 def test_a_garbled_handshake_leaves_its_site_out_and_names_it(run_with):
