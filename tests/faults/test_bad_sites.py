@@ -156,7 +156,7 @@ def test_only_survivors_are_asked_to_sign(run_with, site_writer, tmp_path, monke
             signed.append(site)
         return "declines" if (site, kind, directive.round) == ("east", TRAIN, 1) else ""
 
-    where = [f"data.root='{tmp_path / 'hospitals'}'", f"data.sites=[{','.join(sites)}]", "strategy.rounds=1"]
+    where = [f"data.root='{tmp_path / 'hospitals'}'", f"data.sites=[{','.join(sites)}]", "strategy.rounds=2"]
     run = run_with("run", plan, *where, "secagg=on", "strategy.quorum=0.6", "strategy.min_sites=3")
     assert of(run, "round_completed")[0]["sites"] == ["north", "south", "west"]
     assert "east" not in signed
