@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format lock docs bench fuzz faults clean dev
+.PHONY: help demo test lint format lock docs bench fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -48,8 +48,11 @@ bench: $(READY)  ## every benchmark, quick
 fuzz: $(READY)  ## thousands of broken DICOM files and tables against the ingest
 	FEDHEALTH_FUZZ_FILES=2000 FEDHEALTH_FUZZ_TABLES=500 $(BIN)/python -m pytest -q -s tests/fuzz
 
+soak: $(READY)  ## 200 rounds of 16 hospitals in which something goes wrong all the time: nothing leaks
+	FEDHEALTH_SOAK_ROUNDS=200 FEDHEALTH_SOAK_SITES=16 FEDHEALTH_SOAK_SECAGG=on,off $(BIN)/python -m pytest -q -s tests/faults/test_soak.py
+
 faults: $(READY)  ## every process killed at every moment, cut networks, bad disks
-	FEDHEALTH_FAULTS=full $(BIN)/python -m pytest -q tests/faults tests/federation/test_killed_processes.py
+	FEDHEALTH_FAULTS=full $(BIN)/python -m pytest -q tests/faults tests/federation/test_killed_processes.py tests/federation/test_cut_off.py
 
 clean:  ## remove what was built
 	rm -rf $(VENV) dist build outputs multirun .mypy_cache .pytest_cache .ruff_cache

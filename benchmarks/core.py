@@ -78,7 +78,7 @@ def _serve(sites: int, result: multiprocessing.connection.Connection) -> None:  
 
     from fedhealth.arrays import pack
     from fedhealth.runtime.grid import LocalGrid
-    from fedhealth.wire import ACCEPTANCE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
+    from fedhealth.wire import ACCEPTANCE, EVALUATE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
     from strategies.aggregation.mean import WeightedMean
     from strategies.cohort import Cohort
     from strategies.federated import FederatedStrategy, Identity
@@ -104,7 +104,9 @@ def _serve(sites: int, result: multiprocessing.connection.Connection) -> None:  
 
     for name in ("train", "evaluate", "query"):
         getattr(app, name)({"train": "fit", "evaluate": "score", "query": "handshake"}[name])(answer)
-    strategy = FederatedStrategy(Identity("bench", ""), Cohort(tuple(names)), WeightedMean(), Averaging())
+    told = {kind: {"train.examples": (1,), "train.loss": (1,)} for kind in (TRAIN, EVALUATE)}
+    parts = (Cohort(tuple(names)), WeightedMean(), Averaging())
+    strategy = FederatedStrategy(Identity("bench", ""), *parts, statistics=told)
     strategy.start(LocalGrid(app, names, {}), pack({"weights": np.zeros(MODEL_VALUES, np.float32)}), num_rounds=2)
     own.send(None)
     result.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

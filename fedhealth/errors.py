@@ -4,6 +4,17 @@ The command line catches `FedhealthError` and nothing else; anything that is not
 traceback. Scripts may rely on the exit codes.
 """
 
+import errno
+
+_STORAGE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file may not grow further",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk fails",
+    errno.EACCES: "access is denied",
+}
+
 
 class FedhealthError(Exception):
     """Base of every fault that is the user's, the data's or the federation's, never the code's.
@@ -79,6 +90,23 @@ class SweepError(FedhealthError):
     exit_code = 10
 
 
+class StorageError(FedhealthError):
+    """The disk is full, read-only, failing, or not this user's."""
+
+    exit_code = 11
+
+
+def storage_fault(fault: BaseException) -> StorageError | None:
+    """Return what the operating system says of the disk; None where a fault is another one."""
+    if not isinstance(fault, OSError) or fault.errno not in _STORAGE:
+        return None
+    if fault.errno == errno.EACCES and not fault.filename:  # of a port, say
+        return None
+    what = _STORAGE[fault.errno]
+    problem = f"{fault.filename}: {what}." if fault.filename else f"{what[0].upper()}{what[1:]}."
+    return StorageError(problem, "Make room, or give access, and start again; nothing half-written counts.")
+
+
 KINDS: tuple[type[FedhealthError], ...] = (
     ConfigError,
     DataError,
@@ -87,5 +115,6 @@ KINDS: tuple[type[FedhealthError], ...] = (
     PrivacyError,
     SecureAggregationError,
     TrustError,
+    StorageError,
 )
 """Every kind there is: a site's answer may name one of these and nothing else of a fault."""

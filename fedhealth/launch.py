@@ -20,6 +20,7 @@ from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
 from fedhealth.errors import ConfigError
 from fedhealth.job import Job, config_of
+from fedhealth.monitor.runs import told
 from fedhealth.revision import revision
 from fedhealth.rundir import COUNTS, MODEL, STATISTICS, RunDir, logged_to, write_atomic, write_json
 from fedhealth.wire import versions
@@ -41,7 +42,7 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
     name = uuid.uuid4().hex[:12]
     made = {"versions": versions(), "revision": revision()}
     run.begin({"run": name, **made, "words": list(words), "config_dir": config_dir})
-    with run.held(), _tracked(config, run), _logged(run):
+    with run.held(), _tracked(config, run), told(run), _logged(run):
         _run(_job(name, config, words, run, config_dir), run)
 
 
@@ -65,7 +66,7 @@ def resume(run: RunDir) -> None:
             raise _changed(run, config)
         run.update(state="running", error=None)
         run.event("resuming")
-        with _tracked(config, run), _logged(run):
+        with _tracked(config, run), told(run), _logged(run):
             _run(_job(about["run"], config, words, run, about["config_dir"]), run)
 
 
@@ -103,9 +104,8 @@ def _changed(run: RunDir, config: DictConfig) -> ConfigError:
 def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> Job:
     """Check the configuration and return the job it is, written down in the run directory."""
     validate(config)
-    job = Job(
-        name, tuple(dict.fromkeys([*words, *_absolute(config)])), digest(config), str(run.path.resolve()), config_dir
-    )
+    each_once = tuple(reversed(dict.fromkeys(reversed([*words, *_absolute(config)]))))  # the last word counts
+    job = Job(name, each_once, digest(config), str(run.path.resolve()), config_dir)
     run.update(name=config_of(job).name, digest=job.digest, job=list(job.overrides))
     write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
     return job

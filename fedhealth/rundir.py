@@ -8,13 +8,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.errors import ConfigError, FedhealthError, storage_fault
 
 PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share, a method's memory
 PERSONAL = "personal.safetensors"  # beside it: the arrays in which its own final model differs from the shared one
@@ -24,20 +24,45 @@ GROUPS = "groups.json"  # in a run directory: the final model's scores by group 
 STATISTICS = "statistics.json"  # in the directory of a description: what the counts say, small ones left out
 COUNTS = "counts.npz"  # in the directory of a description: summed counts by table
 SERVED = ".served"  # in the directory of a run in the hospitals: locked by the process that does the rounds
+METRICS = "metrics.prom"  # in a run directory, and in a site's folder `run`: for Prometheus
 AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
+
+log = logging.getLogger("fedhealth.run")
 
 
 _LOOK_SECONDS = 0.2  # between two tries to lock
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader (or a crash) sees the old content or the new, never a part."""
+    """Write a file so that a reader (or a crash) sees the old content or the new, never a part; durably.
+
+    Raises:
+        OSError: naming `path`, which is as it was; what was begun is removed.
+
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        _sync_folder(path.parent)
+    except OSError as fault:
+        if fault.errno is not None:
+            fault.filename = str(path)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder outlast the machine's end."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -138,30 +163,39 @@ class RunDir:
         self.update(state="completed", finished=_now())
 
     def fail(self, fault: BaseException) -> None:
-        """Mark the run as failed (or stopped by the user) and say why."""
+        """Mark the run as failed (or stopped by the user) and say why, as far as the disk lets us."""
         stopped = isinstance(fault, KeyboardInterrupt)
-        kind = type(fault).__name__
-        problem = fault.problem if isinstance(fault, FedhealthError) else f"{kind}: {fault}"
-        advice = fault.advice if isinstance(fault, FedhealthError) else ""
+        said = storage_fault(fault) or fault
+        kind = type(said).__name__
+        problem = said.problem if isinstance(said, FedhealthError) else f"{kind}: {said}"
+        advice = said.advice if isinstance(said, FedhealthError) else ""
         error = {"kind": kind, "problem": problem, "advice": advice}
-        self.update(state="stopped" if stopped else "failed", finished=_now(), error=error)
+        try:
+            self.update(state="stopped" if stopped else "failed", finished=_now(), error=error)
+        except OSError as full:  # the first fault is the one to tell; nobody holds the run, which shows
+            log.warning("run.json could not be written: %s", full)
 
     def event(self, kind: str, **fields: object) -> None:
-        """Append one line to events.jsonl."""
+        """Append one line to events.jsonl; a disk that does not take it costs the line and no run."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=_plain)
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with (self.path / "events.jsonl").open("ab") as file:
+                file.write(b"\n" * _is_torn(self.path / "events.jsonl") + line.encode() + b"\n")
+        except OSError as fault:
+            log.warning("the event could not be written (%s): %s", fault, line)
 
     def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Return the events from byte `start` on, and where to go on reading; a line being written is left."""
+        """Return the events from byte `start` on, and where to go on reading.
+
+        A line being written is left for later, one that a full disk cut off is passed over.
+        """
         path = self.path / "events.jsonl"
         if not path.is_file():
             return [], start
         with path.open("rb") as file:
             file.seek(start)
             whole, _, _ = file.read().rpartition(b"\n")
-        lines = [json.loads(line) for line in _non_empty(whole)]
-        return lines, start + len(whole) + (1 if whole else 0)
+        return list(_parsed(whole)), start + len(whole) + (1 if whole else 0)
 
     def site(self, name: str) -> Path:
         """Return the private folder of a site that runs on this machine."""
@@ -183,8 +217,21 @@ def _plain(value: object) -> object:
     return tolist() if tolist else str(value)
 
 
-def _non_empty(content: bytes) -> Iterator[bytes]:
-    return (line for line in content.split(b"\n") if line.strip())
+def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.split(b"\n"):
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                yield event
+
+
+def _is_torn(path: Path) -> bool:
+    """Tell whether a file's last line has no end."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _now() -> str:

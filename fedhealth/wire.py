@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedhealth.errors import KINDS, FederationError
+from fedhealth.errors import KINDS, FederationError, storage_fault
 
 if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
     from fedhealth.training.state import State
@@ -187,7 +187,8 @@ def payload_of(record: Any) -> int:
 
 def error_of(fault: Exception) -> Error:
     """Return the kind of a site's fault, and nothing of what it says."""
-    kind = next((kind.__name__ for kind in type(fault).__mro__ if kind.__name__ in _ERRORS), "InternalError")
+    known = type(storage_fault(fault) or fault).__mro__
+    kind = next((kind.__name__ for kind in known if kind.__name__ in _ERRORS), "InternalError")
     return Error(_ERRORS[kind], kind)
 
 

@@ -20,6 +20,7 @@ from fedhealth.job import Job, config_of
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.jobs import job_of
 from fedhealth.models.multimodal import build_model
+from fedhealth.monitor.runs import told
 from fedhealth.rundir import COUNTS, GROUPS, SERVED, RunDir, logged_to, write_atomic, write_json
 from fedhealth.training import groups, heterogeneity
 from fedhealth.training.bounds import largest_errors
@@ -59,7 +60,8 @@ def serve_order(grid: Grid, words: str) -> None:
     (pull_objects.__kwdefaults__ or {})["initial_backoff"] = 0.05  # a second of Flower's, on every reply
     job = job_of(LeadHome.find(), words)
     folder = RunDir(Path(job.folder))
-    with logged_to(folder.path / "fedhealth.log"), folder.held(SERVED, _FORMER_SECONDS):
+    log_path = folder.path / "fedhealth.log"
+    with logged_to(log_path), folder.held(SERVED, _FORMER_SECONDS), told(folder, at_server=True):
         try:
             serve(grid, job)
             _farewell(grid)

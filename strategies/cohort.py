@@ -120,7 +120,12 @@ def _handshake(
                 members.unheard.discard(reply.node)
             continue
         members.unheard.discard(reply.node)
-        answer = Acceptance.parse(reply.message.content)
+        try:
+            answer = Acceptance.parse(reply.message.content)
+        except FedhealthError as fault:
+            declined[f"node {reply.node}"] = fault.problem
+            event("handshake", site=f"node {reply.node}", reasons=[fault.problem], versions="")
+            continue
         event("handshake", site=answer.site, reasons=list(answer.reasons), versions=answer.versions)
         if answer.reasons:
             declined[answer.site] = "; ".join(answer.reasons)

@@ -6,6 +6,7 @@ Flower's `send_and_receive` keeps every reply until the last one is there and sl
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from fedhealth.wire import size_of
 
 Event = Callable[..., None]
 """Called as event(kind, **fields) for everything worth showing."""
+
+log = logging.getLogger("fedhealth.lead")
 
 POLL_SECONDS = 0.05
 _PUSHES = 4  # of the same messages, before it is a fault
@@ -66,7 +69,9 @@ def exchange(
         arrived = False
         for message in grid.pull_messages(list(waiting)):
             node = waiting.pop(message.metadata.reply_to_message_id, None)
-            if node is not None:
+            if node is None:  # of another round, or a second time
+                log.warning("node %d answered a question that is not open: left aside", message.metadata.src_node_id)
+            else:
                 arrived = True
                 yield Reply(node, message, time.monotonic() - started, sizes[node], size_of(message))
         if waiting and not arrived:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedhealth.cli.options import LeadFolder
+from fedhealth.cli.options import LeadFolder, Port
 
 app = typer.Typer(no_args_is_help=True, help="For the people of the consortium's lead.")
 
@@ -101,6 +101,14 @@ def runs(home: LeadFolder = None) -> None:
     from fedhealth.cli.lead_serve import run_runs
 
     run_runs(home)
+
+
+@app.command()
+def metrics(port: Port = None, home: LeadFolder = None) -> None:
+    """Print how the runs stand, in numbers for Prometheus; with --port serve them on loopback until stopped."""
+    from fedhealth.cli.metrics import run_lead_metrics
+
+    run_lead_metrics(home, port)
 
 
 @app.command()

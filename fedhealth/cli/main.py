@@ -16,7 +16,7 @@ from rich.console import Console
 from fedhealth import __version__
 from fedhealth.cli import lead, site
 from fedhealth.cli.options import Json
-from fedhealth.errors import FedhealthError
+from fedhealth.errors import FedhealthError, storage_fault
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
@@ -31,18 +31,25 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app(standalone_mode=True)
-    except FedhealthError as fault:
+    except (FedhealthError, OSError) as fault:
+        said = fault if isinstance(fault, FedhealthError) else storage_fault(fault)
+        if said is None:
+            raise
         if debug:
             traceback.print_exc()
-        console = Console(stderr=True)
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(fault.problem, markup=False, highlight=False, soft_wrap=True)
-        if fault.advice:
-            console.print(fault.advice, style="cyan", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(fault.exit_code) from None
+        _explain(said)
+        raise SystemExit(said.exit_code) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         raise SystemExit(130) from None
+
+
+def _explain(fault: FedhealthError) -> None:
+    console = Console(stderr=True)
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(fault.problem, markup=False, highlight=False, soft_wrap=True)
+    if fault.advice:
+        console.print(fault.advice, style="cyan", markup=False, highlight=False, soft_wrap=True)
 
 
 def _version(asked: bool) -> None:
@@ -117,6 +124,17 @@ def watch(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> N
     from fedhealth.cli.watch import run_watch
 
     run_watch(folder)
+
+
+@app.command()
+def status(
+    run: Annotated[str, typer.Argument(help="A run directory, or the id of a run in the hospitals.")],
+    as_json: Json = False,
+) -> None:
+    """Tell how a run stands, whom it waits for, and what to do; the exit code is the state's (see the README)."""
+    from fedhealth.cli.status import run_status
+
+    run_status(run, as_json)
 
 
 @app.command()

@@ -14,3 +14,4 @@ SiteFolder = Annotated[
     Path | None, typer.Option("--home", help="The site's folder; default: FEDHEALTH_HOME, or ~/.fedhealth.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Serve on 127.0.0.1 at this port instead.")]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedhealth.cli import site_audit
-from fedhealth.cli.options import Json, SiteFolder
+from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
 
 app = typer.Typer(no_args_is_help=True, help="For the people of one hospital.")
@@ -87,6 +87,14 @@ def status(as_json: Json = False, home: SiteFolder = None) -> None:
     from fedhealth.cli.site_run import run_status
 
     run_status(home, as_json)
+
+
+@app.command()
+def metrics(port: Port = None, home: SiteFolder = None) -> None:
+    """Print how the site stands, in numbers for Prometheus; with --port serve them on loopback until stopped."""
+    from fedhealth.cli.metrics import run_site_metrics
+
+    run_site_metrics(home, port)
 
 
 @app.command()

@@ -10,10 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from fedhealth.privacy.accountant import epsilon
+from fedhealth.privacy.folder import FOLDER
 from fedhealth.privacy.ledger import Entry, spent, verify
 
-FOLDER = "privacy"
-"""In a site's folder: one ledger `<data set>.jsonl` for each data set."""
 MUCH = 0.8
 """Share of a budget from which on its owner is told that little is left."""
 _SITES = "sites"

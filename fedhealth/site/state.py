@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fedhealth.errors import ConfigError
-from fedhealth.rundir import read_json, write_json
+from fedhealth.rundir import METRICS, read_json, write_json
 from fedhealth.site.home import SiteHome
 from fedhealth.vault import make_folder
+
+if TYPE_CHECKING:
+    from fedhealth.monitor.site import SiteMetrics
+
+METRICS_VARIABLE = "FEDHEALTH_METRICS"  # the file for Prometheus, where it is not to lie in the site's folder
+IN_CONTACT = ("connected", "working")  # states in which the lead is reached
+_BEAT_SECONDS = 15.0  # between two metrics of a site to which nothing happens: its monitor sees that it lives
+
+log = logging.getLogger("fedhealth.site")
 
 
 class SiteState:
@@ -26,6 +39,7 @@ class SiteState:
 
     def __init__(self, home: SiteHome) -> None:
         self._file, self._lock, self._pause = home.run / "status.json", home.run / "lock", home.run / "paused"
+        self._home, self._writing, self._working = home, threading.Lock(), time.monotonic()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -44,7 +58,25 @@ class SiteState:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
+            with self._beating():
+                yield
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Write the metrics now and then, also when nothing happens."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(_BEAT_SECONDS):
+                self._tell_monitor()
+
+        thread = threading.Thread(target=beat, name="metrics", daemon=True)
+        thread.start()
+        try:
             yield
+        finally:
+            stop.set()
+            thread.join()
 
     @property
     def pid(self) -> int | None:
@@ -67,8 +99,36 @@ class SiteState:
         return said
 
     def say(self, **fields: object) -> None:
-        """Change what is said of the site."""
-        write_json(self._file, {**(read_json(self._file) or {}), **fields, "updated": round(time.time(), 1)})
+        """Change what is said of the site; a full disk costs the word and not the site."""
+        before, now = dict(read_json(self._file) or {}), round(time.time(), 1)
+        said = {**before, **fields, "updated": now}
+        if {before.get("state"), said.get("state")} & set(IN_CONTACT):
+            said["contact"] = now
+        if said.get("state") == "working":
+            self._working = time.monotonic()
+        elif before.get("state") == "working":
+            said["task_seconds"] = round(time.monotonic() - self._working, 3)
+        try:
+            write_json(self._file, said)
+        except OSError as fault:
+            log.warning("the state could not be written: %s", fault)
+        self._tell_monitor()
+
+    @cached_property
+    def _metrics(self) -> SiteMetrics:
+        from fedhealth.monitor.site import SiteMetrics
+
+        return SiteMetrics(self._home)
+
+    def _tell_monitor(self) -> None:
+        """Write the metrics, where FEDHEALTH_METRICS says or into the site's folder; a fault stops nothing."""
+        from fedhealth.monitor.exposition import write
+
+        with self._writing:
+            try:
+                write(Path(os.environ.get(METRICS_VARIABLE) or self._file.with_name(METRICS)), self._metrics)
+            except Exception:
+                log.warning("the metrics could not be written", exc_info=True)
 
     @property
     def paused(self) -> bool:

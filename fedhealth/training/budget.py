@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accountant import Event, epsilon
+from fedhealth.privacy.accountant import Event, epsilon, epsilon_online
+from fedhealth.privacy.folder import spent_path
 from fedhealth.privacy.ledger import Budget, Entry, Ledger
 from fedhealth.privacy.plan import Limits, PrivacyPlan, Request, make_plan
 from fedhealth.privacy.spending import Promise, ledger_path, promise_path
@@ -70,7 +71,9 @@ class Allowance:
         write_json(promise_path(place.folder, place.run), asdict(promise))
         if not place.released and (booked := _unused(ledger, place.run, number, event)) is not None:
             return booked
-        return ledger.reserve(place.run, number, plan.unit, event, Budget(plan.delta, self.epsilon, self.life))
+        booked = ledger.reserve(place.run, number, plan.unit, event, Budget(plan.delta, self.epsilon, self.life))
+        _tell_monitor(ledger, ledger_path(place.folder, self.dataset), plan.delta)
+        return booked
 
     def check(self, plan: PrivacyPlan, place: Place) -> None:
         """Raise what would stop the run later on, while nothing is spent yet.
@@ -90,6 +93,11 @@ class Allowance:
                 f"the run would exceed the privacy budget of {self.dataset}",
                 "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
             )
+
+
+def _tell_monitor(ledger: Ledger, path: Path, delta: float) -> None:
+    spent = epsilon_online((entry.event for entry in ledger.entries if entry.kind == "book"), delta)
+    write_json(spent_path(path), {"epsilon": spent, "delta": delta, "entries": len(ledger.entries)})
 
 
 def _unused(ledger: Ledger, run: str, number: int, event: Event) -> Entry | None:

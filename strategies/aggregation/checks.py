@@ -9,6 +9,9 @@ import numpy as np
 from fedhealth.errors import FederationError
 from fedhealth.training.state import State, norm_of
 from fedhealth.wire import SAME_RELEASE
+from strategies.aggregation.contract import Shapes
+
+STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62
 
 
 def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -> None:
@@ -43,3 +46,19 @@ def check_norm(site: str, update: State, most: float) -> None:
         raise FederationError(
             f"Site {site!r} sent an update of norm {norm:.3g}; {most:g} was agreed.", "Check that site's installation."
         )
+
+
+def check_statistics(site: str, statistics: Mapping[str, np.ndarray], expected: Shapes) -> None:
+    """Refuse statistics that were not asked for, have another shape or type, or could overflow the sum.
+
+    A site may leave some out: those of a small group.
+
+    Raises:
+        FederationError: naming the site and the vector.
+
+    """
+    for name, vector in statistics.items():
+        if expected.get(name) != vector.shape or vector.dtype != np.int64:
+            raise FederationError(f"Site {site!r} sent {name} as {vector.dtype}{vector.shape}.", SAME_RELEASE)
+        if vector.size and max(-int(vector.min()), int(vector.max())) > STATISTICS_BOUND:
+            raise FederationError(f"Site {site!r} sent {name} with impossible counts.", SAME_RELEASE)

@@ -16,7 +16,7 @@ from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import tower_of
 from fedhealth.wire import STATISTICS, UPDATE
-from strategies.aggregation.checks import check_norm, check_update
+from strategies.aggregation.checks import check_norm, check_statistics, check_update
 from strategies.aggregation.contract import Aggregate, Ask, Round
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
@@ -51,7 +51,7 @@ class WeightedMean:
     def open(self, attempt: Round) -> None:
         """Begin a round."""
         self._sums = {name: np.zeros(array.shape, np.int64) for name, array in attempt.expected.items()}
-        self._weights = attempt.weights
+        self._weights, self._expected = attempt.weights, attempt.statistics
         self._ceiling = _LIMIT / max(1, len(attempt.weights))
         self._statistics: dict[str, np.ndarray] = {}
         self._sites: list[str] = []
@@ -59,11 +59,12 @@ class WeightedMean:
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
         """Fold one site's update and statistics."""
         update = unpack(arrays_in(content, UPDATE)) if UPDATE in content else {}
+        statistics = unpack(arrays_in(content, STATISTICS)) if STATISTICS in content else {}
         self._check(site, update)
+        check_statistics(site, statistics, self._expected)
         for name, values in update.items():
             if weight := self._weight(site, name):
                 _add_scaled(self._sums[name].reshape(-1), values.reshape(-1), weight * SCALE)
-        statistics = unpack(arrays_in(content, STATISTICS)) if STATISTICS in content else {}
         for name, vector in statistics.items():
             self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
         self._sites.append(site)

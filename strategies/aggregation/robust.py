@@ -20,7 +20,7 @@ from fedhealth.errors import FederationError
 from fedhealth.training.state import State
 from fedhealth.training.towers import tower_of
 from fedhealth.wire import STATISTICS, UPDATE
-from strategies.aggregation.checks import check_norm, check_update
+from strategies.aggregation.checks import check_norm, check_statistics, check_update
 from strategies.aggregation.contract import Aggregate, Ask, Round
 
 Rule = Callable[[list[np.ndarray]], np.ndarray]
@@ -92,6 +92,7 @@ class Robust:
         if self.most is not None:
             check_norm(site, update, self.most)
         statistics = unpack(arrays_in(content, STATISTICS)) if STATISTICS in content else {}
+        check_statistics(site, statistics, self._attempt.statistics)
         for name, vector in statistics.items():
             self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
         self._updates[site] = update

@@ -24,11 +24,11 @@ from fedhealth.site.identity import load_roster
 from fedhealth.training.state import State
 from fedhealth.training.towers import SHARED, tower_of
 from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, words_in
+from strategies.aggregation.checks import STATISTICS_BOUND
 from strategies.aggregation.contract import Aggregate, Ask, AttemptFailedError, Round
 
 STATISTICS_SEGMENT = "statistics"
-STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62
-_UNMASK_TRIES = 3
+_TRIES = 3  # of a question about the masks
 
 
 class SecureSum:
@@ -123,35 +123,52 @@ class SecureSum:
         return Aggregate(update, self._statistics(opened), survivors)
 
     def _sign(self, ask: Ask) -> None:
+        """Have the survivors sign their list; one that was taken up from the disk is signed already.
+
+        Raises:
+            AttemptFailedError: too few signed; nobody was asked to open anything.
+
+        """
         request = self._session.sign_request()
-        if request is None:
+        if request is None or self._resumed:
             return
-        questions = dict.fromkeys(self._session.context.cohort, _record(request))
-        for site, content in ask(SIGN, questions):
-            if self._heard(self._session.endorse, site, content):
-                return
+        unheard = self._asked(ask, SIGN, dict.fromkeys(self._session.survivors, _record(request)))
+        if unheard is not None:
+            raise AttemptFailedError(f"Too few sites signed the list of survivors{unheard}", "See their own logs.")
 
     def _unmask(self, ask: Ask) -> None:
-        """Ask the survivors until enough have answered; the same list every time."""
-        waiting = {site: _record(request) for site, request in self._session.unmask_requests().items()}
-        for _ in range(_UNMASK_TRIES):
-            for site, content in ask(UNMASK, dict(waiting)):
-                if self._heard(self._session.answer, site, content):
-                    return
-                del waiting[site]
-        faults = "".join(f"\n  {fault}" for fault in self._faults)
-        raise SecureAggregationError(
-            f"Too few sites opened their shares; silent: {', '.join(sorted(waiting)) or 'none'}.{faults}",
-            "See their own logs; nothing of this round was opened.",
-        )
+        """Have the survivors open the sum of their masks: the same list every time."""
+        requests = {site: _record(request) for site, request in self._session.unmask_requests().items()}
+        unheard = self._asked(ask, UNMASK, requests)
+        if unheard is not None:
+            raise SecureAggregationError(
+                f"Too few sites opened their shares{unheard}", "See their own logs; nothing of this round was opened."
+            )
 
-    def _heard(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool:
-        """Take one answer; a false one is remembered with its sender and does not spoil the others."""
+    def _asked(self, ask: Ask, kind: str, questions: Mapping[str, RecordDict]) -> str | None:
+        """Ask until enough have answered, again where an answer was false or did not come; None, or who is missing."""
+        step = {SIGN: self._session.endorse, UNMASK: self._session.answer}[kind]
+        waiting = dict(questions)
+        for _ in range(_TRIES):
+            for site, content in ask(kind, dict(waiting)):
+                heard = self._heard(step, site, content)
+                if heard:  # enough: slow ones are not waited for
+                    return None
+                if heard is not None:
+                    del waiting[site]
+        faults = "".join(f"\n  {fault}" for fault in self._faults)
+        return f"; without answer: {', '.join(sorted(waiting)) or 'none'}.{faults}"
+
+    def _heard(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool | None:
+        """Take one answer, tell whether they are enough now.
+
+        None for a false one, which is remembered with its sender and does not spoil the others.
+        """
         try:
             return step(_bytes(content, "answer", site), site)
         except FedhealthError as fault:
             self._faults.append(f"{site}: {fault.problem}")
-            return False
+            return None
 
     def _layout(self, attempt: Round) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""

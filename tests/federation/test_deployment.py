@@ -7,10 +7,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.privacy.spending import in_all, ledgers
+from fedhealth.rundir import METRICS
 from fedhealth.site.auditlog import verify
 from fedhealth.site.state import SiteState
+from fedhealth.standing import standing
 from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG
 from tests.federation.conftest import LOOSE, SITES, STRICT
+from tests.fedhealth.monitor.test_runs import values
 
 pytestmark = pytest.mark.xdist_group("federation")
 
@@ -24,6 +27,9 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
     assert [sorted(event["sites"]) for event in completed] == [sorted(SITES)] * 3
     assert json.loads((run.path / "evaluation.json").read_text())["test"]["studies"] > 10
     assert (run.path / "report.html").stat().st_size > 1000
+    about = standing(run)
+    assert (about.state, about.account.completed, about.error) == ("completed", 3, "")
+    assert {site.state for site in about.account.sites.values()} == {"answered"}
     for site in SITES:
         home = consortium.poc.home(site)
         left = [entry for entry in verify(home.audit) if entry["event"] == "left"]
@@ -32,6 +38,11 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
         ((_, ledger),) = ledgers(home.state)
         assert 0 < in_all(ledger, None)[0] <= 8.0
         assert SiteState(home).about["state"] == "connected"
+        numbers = values((home.run / METRICS).read_text())
+        assert numbers["fedhealth_site_up", ("site", site)] == 1
+        assert numbers["fedhealth_site_rounds_total", ("site", site)] == 3
+        told = numbers["fedhealth_site_epsilon_spent", ("dataset", ledger.stem), ("site", site)]
+        assert told >= in_all(ledger, None)[0]  # a bound from above
         assert [entry["run"] for entry in verify(home.audit) if entry["event"] == "ended"] == [run.about["run"]]
 
 

@@ -15,7 +15,7 @@ from tests.federation.looking import PLAIN, equal, happened, wait_for
 
 pytestmark = pytest.mark.xdist_group("federation")
 
-SEALED = [*PLAIN, "secagg=on"]
+SEALED = ["secagg=on", *PLAIN[1:]]
 CALLS = {  # which call: in the second round where there is a choice
     "before train": 2,
     "while training": 3,

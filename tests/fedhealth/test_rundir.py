@@ -1,10 +1,14 @@
+import errno
+import io
 import json
+import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedhealth.errors import ConfigError, DataError
+from fedhealth.errors import ConfigError, DataError, storage_fault
 from fedhealth.rundir import RunDir, read_json, write_atomic, write_json
 
 
@@ -104,3 +108,59 @@ def test_numbers_of_numpy_stay_numbers(run, tmp_path):
 def test_sites_on_this_machine_have_folders_of_their_own(run):
     assert run.site("north") != run.site("south")
     assert run.path in run.site("north").parents
+
+
+def test_a_full_disk_is_named_and_leaves_no_draft(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="file") as caught:
+        write_atomic(path, b"new")
+    assert storage_fault(caught.value).problem == f"{path}: the disk is full."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_event_that_the_disk_does_not_take_costs_the_line_and_no_run(run, monkeypatch, caplog):
+    run.begin({})
+    run.event("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", disk_full)
+        run.event("two", number=2)
+    assert "the event could not be written" in caplog.text
+    assert '"number": 2' in caplog.text
+    assert [event["event"] for event in run.events()[0]] == ["one"]
+
+
+def test_a_torn_line_is_passed_over_and_spoils_no_other(run):
+    run.begin({})
+    run.event("one")
+    with (run.path / "events.jsonl").open("ab") as file:
+        file.write(b'{"time": 1, "event": "half')
+    run.event("two")
+    assert [event["event"] for event in run.events()[0]] == ["one", "two"]
+
+
+def test_a_run_that_fails_of_a_full_disk_says_so_and_keeps_its_fault(run, monkeypatch, caplog):
+    run.begin({})
+    run.fail(OSError(errno.EROFS, "Read-only file system", "/data/x"))
+    assert run.about["error"]["kind"] == "StorageError"
+    assert run.about["error"]["problem"] == "/data/x: the disk is read-only."
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", disk_full)
+        run.fail(DataError("bad row"))
+    assert "run.json could not be written" in caplog.text
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    """What an earlier run of the process silenced is heard again."""
+    monkeypatch.setattr(logging.getLogger("fedhealth"), "propagate", True)
+
+
+def disk_full(path, mode="r", **about):
+    if "r" in mode:
+        return io.open(path, mode, **about)  # noqa: UP020 - Path.open is what is replaced
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))

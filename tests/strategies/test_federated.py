@@ -20,6 +20,10 @@ from strategies.rounds import exchange
 from strategies.server_optimizer import Averaging
 
 SITES = ("a", "b", "c")
+TOLD = {
+    TRAIN: {"train.examples": (1,), "train.loss": (1,)},
+    EVALUATE: {"test.positives": (1, 2), "test.negatives": (1, 2)},
+}
 
 
 class Federation:
@@ -59,6 +63,7 @@ class Federation:
             Cohort(SITES, **cohort),
             WeightedMean(),
             Averaging(),
+            statistics=TOLD,
             event=lambda kind, **fields: self.events.append({"event": kind, **fields}),
         )
         result = strategy.start(self.grid, pack({"w": np.zeros(4, np.float32)}), num_rounds=rounds)
@@ -135,7 +140,7 @@ def test_a_stock_server_app_can_start_it():
 
     @app.main()
     def main(grid, context):
-        strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging())
+        strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging(), statistics=TOLD)
         context.result = strategy.start(grid, pack({"w": np.zeros(2, np.float32)}), num_rounds=1)
 
     context = SimpleNamespace(run_config={})
@@ -145,7 +150,7 @@ def test_a_stock_server_app_can_start_it():
 
 def test_flowers_own_interface_gives_the_same_round():
     federation = Federation()
-    strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging())
+    strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging(), statistics=TOLD)
     messages = strategy.configure_train(1, pack({"w": np.zeros(2, np.float32)}), {}, federation.grid)
     replies = federation.grid.send_and_receive(messages)
     arrays, metrics = strategy.aggregate_train(1, replies)

@@ -1,5 +1,6 @@
 """The runner with real workers: it answers, believes the lead alone, and outlives what its tasks do."""
 
+import errno
 import json
 import os
 import threading
@@ -99,6 +100,22 @@ def test_a_lost_worker_costs_one_task_and_is_answered_at_once(hospital, kind, li
     assert hospital.ask("lost", kind).error.reason == "InternalError"
     hospital.policy()
     assert hospital.said("after")["pid"] != before
+
+
+def test_a_full_disk_answers_nothing_and_stops_no_site(hospital, monkeypatch):
+    """What cannot be written into the audit log does not leave; with room again the site goes on by itself."""
+
+    def full(event, **fields):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hospital.said("before")
+    hospital.network.order("run00002", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(hospital.runner._audit, "write", full)
+        hospital.network.ask(8, "query.handshake", "lost")
+        hospital.until(lambda: hospital.network.connections == 2)  # it went offline and came back
+    assert hospital.said("after", number=8)
+    assert "lost" not in hospital.network.answers
 
 
 def test_a_message_that_is_too_large_is_refused(hospital):

@@ -23,7 +23,7 @@ def opened(arrays, weights):
     """A round in which every site owns the shared part with its weight, unless a weight says more."""
     weights = {site: w if isinstance(w, dict) else {"shared": w} for site, w in weights.items()}
     aggregation = WeightedMean()
-    aggregation.open(Round("train.fit", DIRECTIVE, arrays, arrays, {}, weights))
+    aggregation.open(Round("train.fit", DIRECTIVE, arrays, arrays, {"n": (1,)}, weights))
     return aggregation
 
 

@@ -1,0 +1,53 @@
+"""What the guides tell monitors to look at exists."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+from prometheus_client.parser import text_string_to_metric_families
+
+from fedhealth.cli.status import EXIT_CODES
+from fedhealth.monitor.exposition import text_of
+from fedhealth.monitor.runs import RunMetrics
+from fedhealth.monitor.site import SiteMetrics
+from fedhealth.privacy.folder import FOLDER, spent_path
+from fedhealth.rundir import RunDir, write_json
+from fedhealth.site.auditlog import AuditLog
+from fedhealth.site.home import SiteHome
+from fedhealth.standing import STATES
+from tests.guide import DOCS
+
+
+@pytest.fixture(name="names")
+def names_(tmp_path):
+    """Every name that a site and a run can show."""
+    home, run = SiteHome(tmp_path / "home"), RunDir(tmp_path / "run")
+    home.create()
+    home.policy.write_text("name: charite\nlead: lead.example:9092\n")
+    AuditLog(home.audit).write("failed", kind="train.fit", code=1003, reason="DataError")
+    ledger = home.state / FOLDER / "ward.jsonl"
+    ledger.parent.mkdir()
+    ledger.touch()
+    write_json(spent_path(ledger), {"epsilon": 1.0})
+    run.begin({"run": "abc"})
+    run.event("site_answered", round=1, site="north", seconds=1.0, sent=1, received=1)
+    run.event("site_failed", round=1, site="south", reason="DataError")
+    text = "".join(text_of(each).decode() for each in (SiteMetrics(home), RunMetrics(lambda: [run])))
+    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+@pytest.mark.parametrize(("page", "count"), [("hospital-it.md", 8), ("lead.md", 3)])
+def test_alerts_are_about_numbers_that_exist(names, page, count):
+    text = (DOCS / page).read_text("utf-8")
+    [rules] = re.findall(r"```yaml\n(groups:.*?)```", text, re.S)
+    OmegaConf.create(rules)
+    named = set(re.findall(r"fedhealth_(?:site|run)_\w+", text))
+    assert len(named) == count
+    assert named <= names
+
+
+def test_every_state_of_a_run_is_explained():
+    text = (DOCS / "operations.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| (\w+) \|", text, re.M))
+    assert set(STATES) <= listed
+    assert set(EXIT_CODES) == set(STATES)

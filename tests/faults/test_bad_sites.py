@@ -1,0 +1,174 @@
+"""Sites that raise, answer garbage, NaN, other shapes, another round, twice or late: a round loses them, no more."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fedhealth.config.compose import compose
+from fedhealth.errors import FederationError
+from fedhealth.launch import launch
+from fedhealth.rundir import RunDir
+from fedhealth.wire import HANDSHAKE, SIGN, TRAIN, UNMASK
+from tests.faults import unreliable
+
+WORDS = ["training=sgd", "training.threads=1", "strategy.round_timeout=3", "strategy.rounds=9"]
+FAULTS = {  # round: whose answer to TRAIN is how
+    2: ("north", "garbage"),
+    3: ("south", "nan"),
+    4: ("east", "shapes"),
+    5: ("north", "raises"),
+    6: ("south", "late_"),
+    7: ("east", "counts"),
+    8: ("north", "empty"),
+}
+REASONS = {
+    "off": {
+        2: "cannot be read",
+        3: "values that are no numbers",
+        4: "float32(",
+        5: "InternalError",
+        6: "no answer before its deadline",
+        7: "sent",
+        8: "other arrays than asked for",
+    },
+    "on": {5: "InternalError", 6: "no answer before its deadline"},
+}
+
+
+@pytest.fixture(name="run_with")
+def run_with_(good_hospitals, tiny_words, tmp_path, monkeypatch):
+    def run(name, plan, *words):
+        folder, words = RunDir(tmp_path / name), [*tiny_words(good_hospitals), *WORDS, *words]
+        grid = partial(unreliable.UnreliableGrid, plan=plan)
+        monkeypatch.setattr("fedhealth.runtime.local.LocalGrid", grid)
+        monkeypatch.setattr("fedhealth.report.render.render", lambda folder: "")  # charts take longer than the run
+        launch(compose(words), words, folder)
+        return folder
+
+    return run
+
+
+def planned(faults, attempt=0):
+    """The faults, each in the first attempt of its round only."""
+
+    def plan(directive, site, kind):
+        named, fault = faults.get(directive.round, ("", ""))
+        return fault if (named, TRAIN, attempt) == (site, kind, directive.attempt) else ""
+
+    return plan
+
+
+def of(run, kind):
+    return [event for event in run.events()[0] if event["event"] == kind]
+
+
+def model(run):
+    return load_file(run.path / "model.safetensors")
+
+
+def same(run, other, **tolerance):
+    for name, array in model(run).items():
+        np.testing.assert_allclose(array, model(other)[name], **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+LOOSE = ["strategy.quorum=0.6", "strategy.min_sites=2"]
+
+
+def test_in_the_open_a_round_is_as_if_the_bad_site_had_not_answered(run_with):
+    bad = run_with("bad", planned(FAULTS), *LOOSE)
+    less = run_with("less", planned({r: (site, "declines") for r, (site, _) in FAULTS.items()}), *LOOSE)
+    assert bad.about["state"] == "completed"
+    same(bad, less)
+    failed = {event["round"]: event for event in of(bad, "site_failed")}
+    assert {number: event["site"] for number, event in failed.items()} == {r: site for r, (site, _) in FAULTS.items()}
+    for number, reason in REASONS["off"].items():
+        assert reason in failed[number]["reason"], number
+    assert "4711" not in (bad.path / "events.jsonl").read_text()
+    log = (bad.path / "fedhealth.log").read_text()
+    assert log.count("answered a question that is not open: left aside") == 1  # the late one of round 6
+
+
+def test_with_secure_aggregation_the_round_is_asked_again_and_nothing_is_lost(run_with):
+    sealed = ["secagg=on", "strategy.rounds=9"]
+    bad = run_with("bad", planned(FAULTS), *sealed)
+    good = run_with("good", planned({}), *sealed)
+    same(bad, good, atol=1e-6)
+    assert {event["round"] for event in of(bad, "attempt_failed")} == set(FAULTS)
+    failed = {event["round"]: event for event in of(bad, "site_failed")}
+    assert {number: event["site"] for number, event in failed.items()} == {r: site for r, (site, _) in FAULTS.items()}
+    for number, reason in REASONS["on"].items():
+        assert reason in failed[number]["reason"], number
+
+
+@pytest.mark.parametrize("secagg", ["on", "off"])
+def test_an_answer_that_comes_twice_counts_once(run_with, secagg):
+    words = [f"secagg={secagg}", "strategy.rounds=3"]
+    twice = run_with("twice", lambda directive, site, kind: "twice", *words)
+    once = run_with("once", planned({}), *words)
+    same(twice, once, **({"atol": 1e-6} if secagg == "on" else {}))
+    assert not of(twice, "site_failed")
+    assert "left aside" in (twice.path / "fedhealth.log").read_text()
+
+
+def test_a_sealed_answer_of_another_round_is_refused(run_with):
+    words = ["secagg=on", "strategy.rounds=3"]
+    bad = run_with("bad", planned({2: ("east", "replay")}), *words)
+    same(bad, run_with("good", planned({}), *words), atol=1e-6)
+    [failed] = of(bad, "site_failed")
+    assert (failed["round"], failed["site"]) == (2, "east")
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "attempts"),
+    [(SIGN, 1, 0), (SIGN, 3, 1), (UNMASK, 1, 0), (UNMASK, 2, 0)],
+    ids=["sign once", "sign always", "unmask once", "unmask twice"],
+)
+def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again(
+    run_with, monkeypatch, kind, times, attempts
+):
+    monkeypatch.setattr("fedhealth.secagg.rules.signatures_needed", lambda *about: True)  # as for 7, 10, 13 sites
+    asked = []
+
+    def plan(directive, site, asked_kind):
+        if (asked_kind, site, directive.round) != (kind, "east", 1):
+            return ""
+        asked.append(1)
+        return "garbage" if len(asked) <= times else ""
+
+    words = ["secagg=on", "strategy.rounds=2"]
+    bad = run_with("bad", plan, *words)
+    same(bad, run_with("good", planned({}), *words), atol=1e-6)
+    assert len(of(bad, "attempt_failed")) == attempts
+    assert len(asked) == times + 1
+
+
+def test_only_survivors_are_asked_to_sign(run_with, site_writer, tmp_path, monkeypatch):
+    """A site that was left out would refuse, and rightly: that is no fault of its."""
+    monkeypatch.setattr("fedhealth.secagg.rules.signatures_needed", lambda *about: True)
+    signed, sites = [], ("north", "south", "east", "west")
+    for seed, site in enumerate(sites):
+        site_writer(tmp_path / "hospitals", site, patients=12, seed=seed)
+
+    def plan(directive, site, kind):
+        if kind == SIGN and directive.round == 1:
+            signed.append(site)
+        return "declines" if (site, kind, directive.round) == ("east", TRAIN, 1) else ""
+
+    where = [f"data.root='{tmp_path / 'hospitals'}'", f"data.sites=[{','.join(sites)}]", "strategy.rounds=2"]
+    run = run_with("run", plan, *where, "secagg=on", "strategy.quorum=0.6", "strategy.min_sites=3")
+    assert of(run, "round_completed")[0]["sites"] == ["north", "south", "west"]
+    assert "east" not in signed
+    assert signed
+    assert not of(run, "site_refused")
+
+
+def test_a_garbled_handshake_leaves_its_site_out_and_names_it(run_with):
+    def plan(directive, site, kind):
+        return "garbage" if (site, kind) == ("east", HANDSHAKE) else ""
+
+    run = run_with("run", plan, "strategy.min_sites=2", "strategy.rounds=1")
+    assert of(run, "round_completed")[0]["sites"] == ["north", "south"]
+    with pytest.raises(FederationError, match=r"node 3: .*acceptance"):
+        run_with("strict", plan, "strategy.rounds=1")

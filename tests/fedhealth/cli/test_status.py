@@ -1,0 +1,82 @@
+"""`fedhealth status`: one look, and an exit code for scripts."""
+
+import json
+
+import pytest
+
+from fedhealth.cli.main import main
+from fedhealth.errors import ConfigError, FederationError
+from fedhealth.job import Job
+from fedhealth.lead.home import LeadHome
+from fedhealth.lead.jobs import save_job
+from fedhealth.rundir import RunDir
+
+
+@pytest.fixture(name="run")
+def run_(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.begin({"run": "abc123", "name": "chest"})
+    run.event("strategy", parts=[], sites=["north", "south"])
+    run.event("started", rounds=3, completed=0)
+    run.event("round_started", round=1, sites=["north", "south"])
+    run.event("site_answered", round=1, site="north", seconds=1.0, sent=1, received=1)
+    run.event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
+    return run
+
+
+@pytest.fixture(name="status")
+def status_(monkeypatch, capfd, tmp_path):
+    def call(*words):
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("FEDHEALTH_LEAD", str(tmp_path / "lead"))
+        monkeypatch.setattr("sys.argv", ["fedhealth", "status", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capfd.readouterr()
+        return stopped.value.code or 0, shown.out + shown.err
+
+    return call
+
+
+def test_every_state_has_its_exit_code(run, status):
+    with run.held():
+        assert status(run.path)[0] == 12
+        run.event("waiting", needed=1, missing=["south"])
+        assert status(run.path)[0] == 13
+    code, shown = status(run.path)
+    assert code == 14
+    assert f"what to do: `fedhealth run resume={run.path}` begins it again." in shown
+    run.fail(FederationError("Too few sites.", "Ask them."))
+    code, shown = status(run.path)
+    assert code == 15
+    assert "error: Too few sites." in shown
+    run.fail(KeyboardInterrupt())
+    assert status(run.path)[0] == 14
+    run.complete()
+    assert status(run.path)[0] == 0
+
+
+def test_every_hospital_is_a_line(run, status):
+    with run.held():
+        _, shown = status(run.path)
+    assert "chest (abc123): running, training" in shown
+    assert "rounds completed: 0 of 3" in shown
+    lines = shown.splitlines()
+    assert any("north" in line and "answered" in line and "took 1.0 s" in line for line in lines)
+    assert any("south" in line and "left out" in line and "DataError" in line for line in lines)
+
+
+def test_programs_get_the_same_as_json(run, status):
+    told = json.loads(status(run.path, "--json")[1])
+    assert (told["state"], told["round"], told["rounds"], told["waiting_for"]) == ("interrupted", 1, 3, [])
+    assert told["sites"]["south"]["errors"] == {"DataError": 1}
+    assert told["error"] == "south was left out of round 1: DataError (see the site's own log)"
+
+
+def test_a_run_in_the_hospitals_has_a_name(run, status, tmp_path):
+    save_job(LeadHome(tmp_path / "lead"), Job("abc123", (), "", str(run.path)))
+    run.complete()
+    assert status("abc")[0] == 0
+    code, shown = status("xyz")
+    assert code == ConfigError.exit_code
+    assert "xyz holds no run" in shown

@@ -1,0 +1,96 @@
+"""An answer counts whole or not at all: whatever a site sends, it is folded or refused, and nothing else happens."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedhealth.arrays import PACKED, SERIAL, pack, plain
+from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.wire import STATISTICS, TRAIN, UPDATE, Directive
+from strategies.aggregation.contract import Round
+from strategies.aggregation.mean import WeightedMean
+from strategies.aggregation.robust import Robust, median
+
+ARRAYS = {"w": np.zeros((2, 3), np.float32)}
+TOLD = {"train.loss": (1,), "validation.positives": (2, 4)}
+SITES = ("a", "b", "c")
+
+
+def opened(aggregation):
+    weights = {site: {"shared": 1.0} for site in SITES}
+    aggregation.open(Round(TRAIN, Directive("r", "d", 1, 1, 0, SITES), ARRAYS, ARRAYS, TOLD, weights))
+    return aggregation
+
+
+@pytest.fixture(name="aggregation", params=[WeightedMean, lambda: Robust(median)], ids=["mean", "robust"])
+def aggregation_(request):
+    return opened(request.param())
+
+
+def good(step=1.0):
+    counts = {"train.loss": np.array([7]), "validation.positives": np.ones((2, 4), np.int64)}
+    return RecordDict({UPDATE: pack({"w": np.full((2, 3), step, np.float32)}), STATISTICS: pack(counts)})
+
+
+def closed(aggregation):
+    return aggregation.close(lambda kind, questions: iter(()))
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {"train.loss": np.ones((2, 4), np.int64)},  # would have been broadcast
+        {"validation.positives": np.ones(4, np.int64)},
+        {"train.loss": np.array([1.0])},
+        {"train.loss": np.array([2**62])},
+        {"train.loss": np.array([-(2**63)])},
+        {"patients": np.array([1])},
+    ],
+    ids=["broadcast", "shape", "type", "overflow", "least", "name"],
+)
+def test_statistics_that_do_not_fit_are_refused_with_their_update(aggregation, statistics):
+    aggregation.add("a", good())
+    bad = RecordDict({UPDATE: good(100.0)[UPDATE], STATISTICS: pack(statistics)})
+    with pytest.raises(FederationError, match="Site 'b' sent"):
+        aggregation.add("b", bad)
+    found = closed(aggregation)
+    assert found.sites == ("a",)
+    assert found.update["w"].max() == 1.0
+    assert found.statistics["train.loss"].tolist() == [7]
+
+
+def test_a_small_group_may_be_left_out(aggregation):
+    aggregation.add("a", RecordDict({UPDATE: good()[UPDATE], STATISTICS: pack({"train.loss": np.array([3])})}))
+    aggregation.add("b", good())
+    assert closed(aggregation).statistics["train.loss"].tolist() == [10]
+
+
+arrays = st.builds(
+    lambda shape, dtype, fill: np.full(shape, fill).astype(dtype),
+    st.lists(st.integers(0, 4), max_size=3).map(tuple).filter(lambda shape: shape != (2, 3)),
+    st.sampled_from(["<f4", "<f8", "<i8", "|u1"]),
+    st.integers(0, 100),
+)
+named = st.dictionaries(st.sampled_from(["w", "train.loss", "validation.positives", "other"]), arrays, max_size=3)
+noise = st.builds(
+    lambda data, kind: ArrayRecord({PACKED: Array("uint8", (len(data),), kind, data)}),
+    st.binary(max_size=80),
+    st.sampled_from([SERIAL, "numpy.ndarray", "x"]),
+)
+records = st.one_of(named.map(pack), named.map(plain), noise, st.just(ConfigRecord({"w": 1})))
+answers = st.dictionaries(st.sampled_from([UPDATE, STATISTICS, "other"]), records, max_size=3).map(RecordDict)
+
+
+@given(st.lists(answers, max_size=3))
+def test_no_answer_ends_a_run_or_spoils_the_sum(bad):
+    for aggregation in (opened(WeightedMean()), opened(Robust(median))):
+        aggregation.add("a", good())
+        for answer in bad:
+            with pytest.raises(FedhealthError):  # none of these is a whole update, so none may be taken
+                aggregation.add("b", answer)
+        found = closed(aggregation)
+        assert found.sites == ("a",)
+        assert np.array_equal(found.update["w"], np.ones((2, 3), np.float32))
+        assert found.statistics["train.loss"].tolist() == [7]
