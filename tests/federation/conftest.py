@@ -15,7 +15,7 @@ from fedhealth.config.screen import travelling
 from fedhealth.launch import launch
 from fedhealth.poc import Poc
 from fedhealth.rundir import RunDir
-from fedhealth.wire import ACCEPTANCE, STATISTICS, UPDATE
+from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
 from tests.conftest import write_site
 from tests.federation.proxy import Proxy
 
@@ -25,7 +25,7 @@ LOOSE = {
     "min_patients": 1,
     "units": ["none"],
     "secure_aggregation": False,
-    "records": [ACCEPTANCE, UPDATE, STATISTICS],
+    "records": [ACCEPTANCE, UPDATE, STATISTICS, SECAGG, SEALED],
 }
 
 
