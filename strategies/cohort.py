@@ -55,6 +55,7 @@ class Members:
         weights: by name and tower.
         seen: all nodes that were connected.
         last_exchange: the latest that any of them took part in.
+        reserved: to a sweep's statement, the epsilon that each keeps for its runs, by name.
 
     """
 
@@ -62,6 +63,7 @@ class Members:
     weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     last_exchange: int = 0
+    reserved: dict[str, float] = field(default_factory=dict)
 
     def name_of(self, node: int) -> str:
         """Return the site at a node."""
@@ -123,6 +125,7 @@ def _handshake(
                 continue
             members.nodes[answer.site] = reply.node
             members.weights[answer.site] = answer.weights
+            members.reserved[answer.site] = answer.reserved
             members.last_exchange = max(members.last_exchange, answer.exchange)
     return members, declined
 

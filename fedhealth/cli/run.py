@@ -27,14 +27,6 @@ _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--confi
 DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
 
 
-class _Stop(BaseException):
-    """Carries a fault past Hydra, which would first print every word of the command; it ends a sweep too."""
-
-    def __init__(self, fault: FedhealthError) -> None:
-        super().__init__(fault)
-        self.fault = fault
-
-
 def run_hydra(words: list[str]) -> None:
     """Hand the command line to Hydra, which composes one configuration (or many, with --multirun) and calls us.
 
@@ -57,10 +49,12 @@ def run_hydra(words: list[str]) -> None:
     app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
     try:
         app()
-    except _Stop as stop:
+    except sweep.Stop as stop:
         raise stop.fault from None
     except FAULTS as fault:
         raise explain(fault) from fault
+    finally:
+        sweep.give_back(folder)
     if (folder / sweep.PLAN).is_file():
         sweep.conclude(folder)
 
@@ -138,7 +132,7 @@ def _job(config: DictConfig) -> None:
     try:
         work(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
     except FedhealthError as fault:
-        raise _Stop(fault) from fault
+        raise sweep.Stop(fault) from fault
 
 
 def _run(config: DictConfig, words: list[str], folder: Path, config_dir: str) -> None:

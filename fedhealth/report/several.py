@@ -24,6 +24,11 @@ _PAIRED = (
     "so that an interval can exclude zero although the two runs' own intervals overlap; where a row says not paired, "
     "only sums over hospitals were at hand. There is no correction for the number of comparisons."
 )
+_NOISED = (
+    "With differential privacy, scores come from histograms that each hospital noised once. With few patients they lie "
+    "below the true ones, the more so the smaller epsilon is, and the intervals do not show it: a run with a larger "
+    "epsilon may look better for its score's sake alone."
+)
 
 _COSTS: tuple[tuple[str, str, Callable[[Entry], float]], ...] = (
     ("Utility and privacy", "epsilon", lambda entry: entry.epsilon),
@@ -102,7 +107,8 @@ def _table(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -> Sec
         )
         for place, entry in numbered
     )
-    return Section("runs", "The runs", "", tables=(Table("All runs", head, rows),), notes=(_CHOSEN,))
+    notes = (_CHOSEN, *([_NOISED] if any(entry.is_private for _, entry in numbered) else []))
+    return Section("runs", "The runs", "", tables=(Table("All runs", head, rows),), notes=notes)
 
 
 def _standing(entry: Entry, front: Sequence[Entry]) -> str:

@@ -8,6 +8,7 @@ that does not.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from fedhealth.bundle import bundle
@@ -21,6 +22,7 @@ from fedhealth.lead.signing import make_order
 from fedhealth.rundir import RunDir
 from fedhealth.site.identity import save_roster
 from fedhealth.site.membership import SignedMembership
+from fedhealth.sweep.statement import Statement
 
 _LOOK_SECONDS = 0.5
 
@@ -48,7 +50,9 @@ class DeploymentRuntime:
 
         """
         run, words = RunDir(Path(job.folder)), travelling(job.overrides)
-        if faults := screen(words, Path(job.config_dir) if job.config_dir else None):
+        statement, further = _travelling(job.statement), Path(job.config_dir) if job.config_dir else None
+        asked = [words, *(run.words for run in statement.runs)] if statement else [words]
+        if faults := dict.fromkeys(fault for each in asked for fault in screen(each, further)):
             shown = "\n".join(faults)
             raise ConfigError(f"No hospital accepts these words:\n{shown}", "Put them into an installed configuration.")
         membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
@@ -57,7 +61,7 @@ class DeploymentRuntime:
         with Control(self.home) as control:
             number = self._going_on(control, run)
             if number is None:
-                order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours)
+                order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours, statement)
                 number = control.start(bundle(), *order)
                 run.update(flower_run=str(number))
             ended = self._wait(control, number)
@@ -82,6 +86,13 @@ class DeploymentRuntime:
             if found.status == "finished":
                 return found
             time.sleep(_LOOK_SECONDS)
+
+
+def _travelling(statement: Statement | None) -> Statement | None:
+    """Return a sweep's statement in words that concern the sites."""
+    if statement is None:
+        return None
+    return replace(statement, runs=tuple(replace(run, words=tuple(travelling(run.words))) for run in statement.runs))
 
 
 def _fault(run: RunDir, ended: FlowerRun) -> FederationError:

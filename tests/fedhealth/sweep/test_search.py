@@ -15,7 +15,7 @@ class Scripted:
     """Stands in for a trial's process: plays a run whose validation score after each round is known."""
 
     def __init__(self, target, args):
-        words, folder, _ = args
+        words, folder, *_ = args
         self.run, self.words, self.pid, self.exitcode = RunDir(module.Path(folder)), words, None, 0
         self.number, self.alive = 0, True
 
