@@ -12,7 +12,7 @@ from contextlib import suppress
 from flwr.app import RecordDict
 
 from clients.institution import Institution, Site, declined
-from fedhealth.errors import PrivacyError
+from fedhealth.errors import DataError, PrivacyError
 from fedhealth.job import Job, config_of
 from fedhealth.privacy.plan import PrivacyPlan
 from fedhealth.site.reasons import STATED, say
@@ -54,9 +54,7 @@ def _held(site: Site, jobs: Sequence[Job], statement: Statement, until: float) -
     allowances: dict[str, Allowance] = {}
     plans: dict[str, dict[str, PrivacyPlan]] = {}
     for job in jobs:
-        config = config_of(job)
-        foreseen = Institution(site, config, job.digest).foresee() if site.name in config.data.sites else None
-        if foreseen is not None:
+        if (foreseen := _foreseen(site, job)) is not None:
             allowance, plan = foreseen
             allowances[allowance.dataset] = allowance
             plans.setdefault(allowance.dataset, {})[job.run] = plan
@@ -66,3 +64,15 @@ def _held(site: Site, jobs: Sequence[Job], statement: Statement, until: float) -
     if spends > statement.epsilon * _ROUNDING:
         raise PrivacyError(say(STATED, f"{statement.epsilon:.4g}", f"{spends:.4g}"), "State all of it.")
     return spends
+
+
+def _foreseen(site: Site, job: Job) -> tuple[Allowance, PrivacyPlan] | None:
+    """Return what a run will spend here, and of what; None where it spends nothing."""
+    config = config_of(job)
+    if site.name not in config.data.sites:
+        return None
+    try:
+        return Institution(site, config, job.digest).foresee()
+    except DataError:
+        log.exception("run %s cannot read its data: it will fail and spend nothing", job.run)
+        return None
