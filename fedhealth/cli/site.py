@@ -128,7 +128,7 @@ def leave(
 @app.command()
 def budget(
     folder: Annotated[
-        Path | None, typer.Argument(help="A run directory with several sites; default: this site's folder.")
+        Path | None, typer.Argument(help="A run directory with several sites; default: this site's home.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="Measure epsilon at this delta; default: each run's own.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,

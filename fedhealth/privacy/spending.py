@@ -19,6 +19,7 @@ FOLDER = "privacy"
 MUCH = 0.8
 """Share of a budget from which on its owner is told that little is left."""
 _SITES = "sites"
+_STATE = "state"  # of a hospital's home
 _POINTS = 3  # each takes the exact accountant a moment
 _DELTA = 1e-5
 
@@ -93,7 +94,9 @@ def scores_path(folder: Path, run: str) -> Path:
 
 
 def ledgers(folder: Path) -> list[tuple[str, Path]]:
-    """Return (site, ledger) for a site's folder or for a run directory with several sites."""
+    """Return (site, ledger) for a site's folder, a hospital's home, or a run directory with several sites."""
+    if (folder / _STATE / FOLDER).is_dir():
+        return [("here", path) for path in sorted((folder / _STATE / FOLDER).glob("*.jsonl"))]
     sites = [folder] if (folder / FOLDER).is_dir() else sorted((folder / _SITES).glob("*"))
     return [(site.resolve().name, path) for site in sites for path in sorted((site / FOLDER).glob("*.jsonl"))]
 
