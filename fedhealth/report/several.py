@@ -30,6 +30,7 @@ _NOISED = (
     "epsilon may look better for its score's sake alone."
 )
 
+_DIFFERENT = 1.05  # how far costs must be apart for a drawing to show anything
 _COSTS: tuple[tuple[str, str, Callable[[Entry], float]], ...] = (
     ("Utility and privacy", "epsilon", lambda entry: entry.epsilon),
     ("Utility and traffic", "MB per hospital", lambda entry: entry.traffic / 1e6),
@@ -123,9 +124,11 @@ def _trade_offs(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -
     drawn = []
     for title, axis, cost in _COSTS:
         known = [(place, entry) for place, entry in judged if 0 < cost(entry) < math.inf]
-        if len({cost(entry) for _, entry in known}) > 1:
+        costs = [cost(entry) for _, entry in known]
+        if costs and max(costs) > _DIFFERENT * min(costs):
             points = [Point(str(place), cost(entry), entry.validation, entry in front) for place, entry in known]
-            told = f"Validation {_NAME} against {axis}; diamonds are the runs that no other one beats."
+            told = f"Validation {_NAME} against {axis}; diamonds are the runs that no other one beats. "
+            told += "Runs of equal cost stand side by side."
             drawn.append(Chart(title, told, charts.frontier(points, axis, _NAME)))
     if not drawn:
         return []
