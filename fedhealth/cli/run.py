@@ -22,6 +22,7 @@ from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_d
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
+from fedhealth.sweep.reserve import give_back
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
 DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
@@ -54,7 +55,7 @@ def run_hydra(words: list[str]) -> None:
     except FAULTS as fault:
         raise explain(fault) from fault
     finally:
-        sweep.give_back(folder)
+        give_back(folder)
     if (folder / sweep.PLAN).is_file():
         sweep.conclude(folder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,9 +17,8 @@ from rich.markup import escape
 from fedhealth.config.compose import compose, quoted
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.rundir import RunDir, read_json, write_json
-
-if TYPE_CHECKING:
-    from fedhealth.sweep.reserve import Candidate
+from fedhealth.sweep.plan import epsilon_of, planned
+from fedhealth.sweep.reserve import Candidate, give_back, run_id, state_and_reserve
 
 PLAN = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 SEARCH = "search.json"  # what a search was started with
@@ -43,9 +42,6 @@ class Announcement(Callback):
             Stop: the hospitals decline.
 
         """
-        from fedhealth.sweep.plan import planned
-        from fedhealth.sweep.reserve import Candidate
-
         params, words = config.hydra.sweeper.get("params") or {}, config.hydra.overrides.task
         folder, extra = Path(config.hydra.sweep.dir), _own_folder(config.hydra)
         try:
@@ -65,9 +61,6 @@ def reserve(folder: Path, candidates: Sequence[Candidate], config_dir: str) -> N
         FederationError: too few of them do, with their reasons.
 
     """
-    from fedhealth.sweep.plan import epsilon_of
-    from fedhealth.sweep.reserve import state_and_reserve
-
     console = Console()
     asked = [spent for each in candidates if (spent := epsilon_of(each.config)) is not None]
     if not asked:
@@ -82,14 +75,6 @@ def reserve(folder: Path, candidates: Sequence[Candidate], config_dir: str) -> N
     if kept:
         told = ", ".join(f"{site} {epsilon:.2f}" for site, epsilon in sorted(kept.items()))
         console.print(f"  reserved, the runs taken together: epsilon {escape(told)}", soft_wrap=True, highlight=False)
-
-
-def give_back(folder: Path) -> None:
-    """Release what a sweep reserved and did not use; nothing where it reserved nothing."""
-    if read_json(folder / "sweep.json"):
-        from fedhealth.sweep import reserve
-
-        reserve.give_back(folder)
 
 
 def _own_folder(settings: Any) -> str:
@@ -127,8 +112,6 @@ def run_job(config: DictConfig) -> None:
     from fedhealth.sweep.job import work_on
 
     settings = HydraConfig.get()
-    from fedhealth.sweep.reserve import run_id
-
     words, run = list(settings.overrides.task), RunDir(Path(settings.runtime.output_dir))
     begun = datetime.now()
     name = run_id(Path(settings.sweep.dir), int(settings.job.num))
@@ -153,7 +136,6 @@ def run_search(config: DictConfig, words: Sequence[str], folder: Path, config_di
 
     """
     from fedhealth.config.build import instantiate
-    from fedhealth.sweep.reserve import Candidate
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SEARCH, {"words": list(words), "config_dir": config_dir, "cwd": str(Path.cwd())})
