@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
+from fedhealth.config.cautions import in_hospitals
 from fedhealth.config.compose import compose, quoted
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.rundir import RunDir, read_json, write_json
@@ -39,7 +40,7 @@ class Announcement(Callback):
         """Print it, and ask for it.
 
         Raises:
-            Stop: the hospitals decline.
+            Stop: the hospitals decline, or several runs would be in them at once.
 
         """
         params, words = config.hydra.sweeper.get("params") or {}, config.hydra.overrides.task
@@ -49,6 +50,7 @@ class Announcement(Callback):
             Console().print(f"{len(runs)} runs in {escape(str(folder))}", soft_wrap=True)
             own = Path(extra) if extra else None
             candidates = [Candidate(compose(run, own), run, RunDir(folder / str(i))) for i, run in enumerate(runs)]
+            _check_workers(candidates, int(config.hydra.launcher.get("n_jobs") or 1))
             reserve(folder, candidates, extra)
         except FedhealthError as fault:
             raise Stop(fault) from fault
@@ -75,6 +77,14 @@ def reserve(folder: Path, candidates: Sequence[Candidate], config_dir: str) -> N
     if kept:
         told = ", ".join(f"{site} {epsilon:.2f}" for site, epsilon in sorted(kept.items()))
         console.print(f"  reserved, the runs taken together: epsilon {escape(told)}", soft_wrap=True, highlight=False)
+
+
+def _check_workers(candidates: Sequence[Candidate], workers: int) -> None:
+    """Refuse several runs at once where they would take turns in the same hospitals, message by message."""
+    if workers != 1 and any(in_hospitals(each.config) for each in candidates):
+        raise ConfigError(
+            "Hospitals work on one run at a time.", "Add hydra.launcher.n_jobs=1, for a search sweep.workers=1."
+        )
 
 
 def _own_folder(settings: Any) -> str:
@@ -146,6 +156,7 @@ def run_search(config: DictConfig, words: Sequence[str], folder: Path, config_di
         console.print(f"{search.trials} trials in {escape(str(folder))}", soft_wrap=True)
         base = compose(own, Path(config_dir) if config_dir else None)
         trials = [Candidate(base, own, RunDir(folder / f"trial-{number}")) for number in range(search.trials)]
+        _check_workers(trials, search.workers)
         try:
             reserve(folder, trials, config_dir)
             search.run(own, folder, config_dir, lambda line: console.print(line, markup=False, soft_wrap=True))

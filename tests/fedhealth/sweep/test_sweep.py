@@ -47,6 +47,19 @@ def test_what_a_private_sweep_will_spend_is_said_first(fedhealth, tiny_words, go
     assert "2 of them with differential privacy: together at most epsilon 16 for each person" in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2"),
+        ("sweep=search", "sweep.workers=2"),
+    ],
+)
+def test_hospitals_are_not_asked_for_two_runs_at_once(fedhealth, words):
+    code, said = fedhealth("run", "runtime=deployment", "data.sites=[a,b]", *words)
+    assert code == 2
+    assert "Hospitals work on one run at a time." in said
+
+
 def test_a_sweep_goes_on_from_its_own_directory_only(fedhealth, tiny_words, good_hospitals, tmp_path, monkeypatch):
     fedhealth("run", "--multirun", *tiny_words(good_hospitals), "data.site_column=absent", "hydra.sweep.dir=sweep")
     (tmp_path / "elsewhere").mkdir()
