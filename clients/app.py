@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,23 +13,26 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.institution import Institution, Site, declined
+from clients.reservation import reserve
 from fedhealth.errors import PrivacyError, TrustError
 from fedhealth.job import Job, config_of
 from fedhealth.models.stored import use_folder
 from fedhealth.rundir import RunDir
 from fedhealth.site.auditlog import AuditLog
-from fedhealth.site.consent import Consent, consider
+from fedhealth.site.consent import Consent, consider, consider_sweep
 from fedhealth.site.gate import Gate, acceptance_form, check_error
 from fedhealth.site.home import SiteHome
 from fedhealth.site.membership import SignedMembership
 from fedhealth.site.policy import REHEARSAL, Policy, load_policy
 from fedhealth.site.signature import Order
 from fedhealth.site.traffic import Traffic
+from fedhealth.sweep.statement import Statement
 from fedhealth.wire import ACCEPTANCE, DESCRIBE, EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK, Directive, failure
 
 Answer = Callable[[Institution, Directive, RecordDict], RecordDict]
 
 log = logging.getLogger("fedhealth.site")
+_KEPT_SECONDS = 3 * 86400.0  # for which virtual sites reserve; a hospital's order and policy say how long
 
 ANSWERS: dict[str, Answer] = {
     HANDSHAKE: lambda institution, directive, content: institution.accept(directive),
@@ -85,7 +89,12 @@ def home_of(context: Context) -> SiteHome | None:
 
 def _virtual(message: Message, context: Context, job: Job) -> RecordDict:
     """Answer as one of the sites of a run on one machine, whose data are the user's own."""
-    return _passed(institution_of(site_of(context, job), job), message, Gate(REHEARSAL, _note))
+    site, gate = site_of(context, job), Gate(REHEARSAL, _note)
+    if job.statement is None:
+        return _passed(institution_of(site, job), message, gate)
+    statement = job.statement
+    jobs = [replace(job, run=r.run, overrides=r.words, digest=r.digest, statement=None) for r in statement.runs]
+    return _reserved(message, gate, site, jobs, statement, time.time() + _KEPT_SECONDS)
 
 
 def site_of(context: Context, job: Job) -> Site:
@@ -104,11 +113,27 @@ def _hospital(message: Message, home: SiteHome, words: str) -> RecordDict:
     directive, kind = Directive.parse(message.content), message.metadata.message_type
     if directive.run != run:
         raise TrustError("The message belongs to another run than its job.", "Restart the run.")
-    if terms.consent.job is None:
+    if terms.consent.reasons:
         return _declined(kind, directive, terms, gate)
     use_folder(terms.policy.resources.weights)
     site = Site(terms.policy.name, home.state, home.keys, arrays, limits.min_patients)
-    return _passed(institution_of(site, terms.consent.job), message, gate)
+    if terms.order.statement is not None:
+        until = min(terms.order.expires, terms.order.issued + limits.hours * 3600)
+        return _reserved(message, gate, site, terms.consent.jobs, terms.order.statement, until)
+    (job,) = terms.consent.jobs
+    return _passed(institution_of(site, job), message, gate)
+
+
+def _reserved(
+    message: Message, gate: Gate, site: Site, jobs: Sequence[Job], statement: Statement, until: float
+) -> RecordDict:
+    """Answer a sweep that asks what its runs may spend; it may ask for nothing else."""
+    kind, directive = message.metadata.message_type, Directive.parse(message.content)
+    if kind != HANDSHAKE:
+        raise TrustError("A sweep's statement asks for a reservation only.", "Nothing was done.")
+    content = reserve(site, jobs, statement, until)
+    gate.check(kind, directive, content, {ACCEPTANCE: acceptance_form(site.name)})
+    return content
 
 
 def _declined(kind: str, directive: Directive, terms: Terms, gate: Gate) -> RecordDict:
@@ -135,7 +160,8 @@ def _terms(words: str, home: SiteHome, *changed: int) -> Terms:
     """Return a hospital's terms for an order; worked out again when its policy or its members have `changed`."""
     policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership
     order = Order.parse(words)
-    return Terms(policy, order, consider(order, policy, membership, home))
+    decide = consider if order.statement is None else consider_sweep
+    return Terms(policy, order, decide(order, policy, membership, home))
 
 
 def _changed(path: Path) -> int:

@@ -28,14 +28,16 @@ from fedhealth.data.manifest import SPLITS
 from fedhealth.data.pool import pool_examples
 from fedhealth.errors import FederationError
 from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.privacy.plan import PrivacyPlan
 from fedhealth.site.gate import Outgoing, acceptance_form
 from fedhealth.site.reasons import DIFFERS, SMALL, told
+from fedhealth.training.budget import Allowance
 from fedhealth.training.describe import tables, without_small
-from fedhealth.training.expected import statistic_shapes
+from fedhealth.training.expected import modalities_of, statistic_shapes
 from fedhealth.training.features import model_inputs
 from fedhealth.training.groups import count_groups, membership
 from fedhealth.training.heterogeneity import drift, profile
-from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, device_of, use_threads
+from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, Workload, device_of, use_threads
 from fedhealth.training.predictions import count, predict
 from fedhealth.training.state import State, get_state, set_state, trained_names
 from fedhealth.training.towers import METHOD, SHARED, tower_of, training_rows
@@ -145,6 +147,20 @@ class Institution:
         last = self.upload.last_exchange(self._seat(directive))
         extra[ACCEPTANCE] = Acceptance(self.site.name, (), weights, versions(), last).record()
         return extra
+
+    def foresee(self) -> tuple[Allowance, PrivacyPlan] | None:
+        """Return what the whole run will spend here, and of what; None where it promises nothing.
+
+        Raises:
+            PrivacyError: its promise cannot be kept within the site's policy.
+
+        """
+        cohorts = [found for found in (self.cohort, prepare_public(self.config.data)) if found is not None]
+        rows = [(cohort, cohort.rows("train")) for cohort in cohorts]
+        patients = sum(len(np.unique(cohort.patient[chosen])) for cohort, chosen in rows)
+        studies = sum(len(np.unique(cohort.study[chosen])) for cohort, chosen in rows)
+        work = Workload(patients, studies, modalities_of(self.config))
+        return self.trainer.foresee(work, self.config.training, self.config.strategy.rounds)
 
     def fit(self, directive: Directive, content: RecordDict) -> RecordDict:
         """Score the incoming model, train, and answer with the update and the statistics."""

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from fedhealth.config.compose import compose, digest
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
+from fedhealth.sweep.statement import Statement
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Job:
         digest: of the configuration they compose to, at the lead.
         folder: the lead's run directory; below it, on one machine, the sites' private folders.
         config_dir: a further folder of configuration files, empty for none.
+        statement: what a sweep is going to spend; such a job asks for a reservation and trains nothing.
 
     """
 
@@ -32,6 +34,7 @@ class Job:
     digest: str
     folder: str
     config_dir: str = ""
+    statement: Statement | None = None
 
     def dumps(self) -> str:
         """Return it as JSON."""
@@ -47,7 +50,11 @@ class Job:
         """
         try:
             fields = json.loads(text)
-            return Job(**{**fields, "overrides": tuple(map(str, fields["overrides"]))})
+            read = {
+                "overrides": tuple(map(str, fields["overrides"])),
+                "statement": Statement.parse(fields["statement"]),
+            }
+            return Job(**{**fields, **read})
         except (ValueError, TypeError, KeyError) as fault:
             raise ConfigError(f"This is not a fedhealth job ({fault}).", "Start runs with `fedhealth run`.") from fault
 

@@ -6,6 +6,7 @@ import difflib
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 from fedhealth.config.build import instantiate
 from fedhealth.config.cautions import cautions
 from fedhealth.config.compose import compose, digest, quoted, resolve
+from fedhealth.config.halves import check_halves
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.validate import validate
 from fedhealth.data.cohort import prepare
@@ -23,10 +25,13 @@ from fedhealth.job import Job, config_of
 from fedhealth.monitor.runs import told
 from fedhealth.revision import revision
 from fedhealth.rundir import COUNTS, MODEL, STATISTICS, RunDir, logged_to, write_atomic, write_json
+from fedhealth.sweep.statement import Planned, Statement
 from fedhealth.wire import versions
 
 
-def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = "") -> None:
+def launch(
+    config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = "", name: str | None = None
+) -> None:
     """Run the federation that `config` describes and leave everything about it in `run`.
 
     Args:
@@ -34,16 +39,54 @@ def launch(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: st
         words: the override words, composed again by lead and sites.
         run: the run directory; must not hold a run yet.
         config_dir: a further folder of configuration files, empty for none.
+        name: the run's id where one was chosen for it, see `fedhealth.sweep.reserve`.
 
     Raises:
         FedhealthError: anything that is not a bug; run.json says so too.
 
     """
-    name = uuid.uuid4().hex[:12]
+    name = name or new_id()
     made = {"versions": versions(), "revision": revision()}
     run.begin({"run": name, **made, "words": list(words), "config_dir": config_dir})
     with run.held(), _tracked(config, run), told(run), _logged(run):
         _run(_job(name, config, words, run, config_dir), run)
+
+
+def new_id() -> str:
+    """Return an id that no other run has."""
+    return uuid.uuid4().hex[:12]
+
+
+def planned(name: str, config: DictConfig, words: Sequence[str]) -> Planned:
+    """Return a run as a sweep states it before it is launched under this id."""
+    return Planned(name, _words_anywhere(config, words), digest(config))
+
+
+def reserve(
+    statement: Statement, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = ""
+) -> dict[str, float]:
+    """Ask the sites to reserve what a sweep's runs will spend; return, by site, the epsilon of them together.
+
+    Args:
+        statement: the sweep's.
+        config: of one of its runs: who is asked, and how.
+        words: it is composed from.
+        run: a directory for the question; what an earlier one left is replaced.
+        config_dir: a further folder of configuration files, empty for none.
+
+    Raises:
+        FederationError: too few reserve it, with each site's reasons.
+
+    """
+    for name in ("run.json", "events.jsonl"):
+        (run.path / name).unlink(missing_ok=True)
+    name = new_id()
+    run.begin({"run": name, "words": list(words), "config_dir": config_dir})
+    with run.held(), _logged(run):
+        job = replace(_job(name, config, words, run, config_dir), statement=statement)
+        instantiate(config_of(job).runtime).launch(job)
+    told = [event for event in run.events()[0] if event["event"] == "reserved"]
+    return dict(told[-1]["sites"]) if told else {}
 
 
 def resume(run: RunDir) -> None:
@@ -104,8 +147,8 @@ def _changed(run: RunDir, config: DictConfig) -> ConfigError:
 def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> Job:
     """Check the configuration and return the job it is, written down in the run directory."""
     validate(config)
-    each_once = tuple(reversed(dict.fromkeys(reversed([*words, *_absolute(config)]))))  # the last word counts
-    job = Job(name, each_once, digest(config), str(run.path.resolve()), config_dir)
+    check_halves(words, Path(config_dir) if config_dir else None)
+    job = Job(name, _words_anywhere(config, words), digest(config), str(run.path.resolve()), config_dir)
     run.update(name=config_of(job).name, digest=job.digest, job=list(job.overrides))
     write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
     return job
@@ -166,10 +209,11 @@ def _prepare(config: Config, run: RunDir) -> None:
         run.event("prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons)
 
 
-def _absolute(config: DictConfig) -> list[str]:
-    """Return overrides that hold wherever a worker process runs."""
+def _words_anywhere(config: DictConfig, words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words with what makes them hold wherever a worker process runs."""
     data = resolve(config)["data"]
     places = {f"data.{key}": data[key] for key in ("root", "cache")}
     if data["public"]["root"]:
         places["data.public.root"] = data["public"]["root"]
-    return [f"{key}={quoted(Path(place).expanduser().resolve())}" for key, place in places.items()]
+    absolute = [f"{key}={quoted(Path(place).expanduser().resolve())}" for key, place in places.items()]
+    return tuple(reversed(dict.fromkeys(reversed([*words, *absolute]))))  # the last word counts

@@ -107,6 +107,7 @@ class Acceptance:
         weights: by tower (and `shared`), what its update counts in the mean.
         versions: of the packages that matter.
         exchange: the last one of this run that the site took part in; the lead goes on above it.
+        reserved: to a sweep's statement, the epsilon of all its runs together at this site.
 
     """
 
@@ -115,11 +116,12 @@ class Acceptance:
     weights: Mapping[str, float]
     versions: str
     exchange: int = 0
+    reserved: float = 0.0
 
     def record(self) -> ConfigRecord:
         """Return it as a Flower record."""
         fields: dict[str, Any] = {"site": self.site, "versions": self.versions, "reasons": list(self.reasons)}
-        fields["exchange"] = self.exchange
+        fields |= {"exchange": self.exchange, "reserved": float(self.reserved)}
         fields |= {"towers": list(self.weights), "weights": [float(weight) for weight in self.weights.values()]}
         return ConfigRecord(fields)
 
@@ -135,11 +137,12 @@ class Acceptance:
             record = words_in(content, ACCEPTANCE)
             reasons = tuple(map(str, record["reasons"]))
             weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
-            exchange = int(record["exchange"])
-            found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]), exchange)
+            exchange, reserved = int(record["exchange"]), float(record["reserved"])
+            found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]), exchange, reserved)
         except (KeyError, TypeError, ValueError) as fault:
             raise FederationError(f"A site's acceptance lacks or garbles {fault}.", SAME_RELEASE) from fault
-        if not all(0 <= weight < 2**40 for weight in found.weights.values()) or not 0 <= exchange < 2**31:
+        numbers = [*found.weights.values(), reserved]
+        if not all(0 <= number < 2**40 for number in numbers) or not 0 <= exchange < 2**31:
             raise FederationError(f"Site {found.site!r} announced an impossible number.", SAME_RELEASE)
         return found
 

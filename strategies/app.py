@@ -33,6 +33,7 @@ from strategies.checkpoint import Checkpoints
 from strategies.cohort import Cohort
 from strategies.deadlines import Deadlines
 from strategies.federated import FederatedStrategy, Identity
+from strategies.reservation import ask
 from strategies.rounds import exchange
 from strategies.statistics import counts_of
 
@@ -84,6 +85,10 @@ def _farewell(grid: Grid) -> None:
 def serve(grid: Grid, job: Job) -> None:
     """Run the federation of `job` and leave the model and its evaluation in the run directory."""
     config, folder = config_of(job), RunDir(Path(job.folder))
+    if job.statement is not None:
+        sites = tuple(config.data.sites)
+        ask(grid, Identity(job.run, job.digest), sites, config.strategy, job.statement, folder.event)
+        return
     initial = initial_state(config)
     strategy = compose_strategy(config, job, folder, initial)
     if config.purpose is Purpose.describe:

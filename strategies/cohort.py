@@ -58,6 +58,7 @@ class Members:
         seen: all nodes that were connected.
         last_exchange: the latest that any of them took part in.
         unheard: connected nodes that gave no answer of their own.
+        reserved: to a sweep's statement, the epsilon that each keeps for its runs, by name.
 
     """
 
@@ -66,6 +67,7 @@ class Members:
     seen: set[int] = field(default_factory=set)
     last_exchange: int = 0
     unheard: set[int] = field(default_factory=set)
+    reserved: dict[str, float] = field(default_factory=dict)
 
     def name_of(self, node: int) -> str:
         """Return the site at a node."""
@@ -139,6 +141,7 @@ def _handshake(
                 continue
             members.nodes[answer.site] = reply.node
             members.weights[answer.site] = answer.weights
+            members.reserved[answer.site] = answer.reserved
             members.last_exchange = max(members.last_exchange, answer.exchange)
     declined = {f"node {node}": "no answer" for node in members.unheard} | declined
     return members, declined

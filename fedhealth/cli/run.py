@@ -22,17 +22,10 @@ from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_d
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
+from fedhealth.sweep.reserve import give_back
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
 DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
-
-
-class _Stop(BaseException):
-    """Carries a fault past Hydra, which would first print every word of the command; it ends a sweep too."""
-
-    def __init__(self, fault: FedhealthError) -> None:
-        super().__init__(fault)
-        self.fault = fault
 
 
 def run_hydra(words: list[str]) -> None:
@@ -57,10 +50,12 @@ def run_hydra(words: list[str]) -> None:
     app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
     try:
         app()
-    except _Stop as stop:
+    except sweep.Stop as stop:
         raise stop.fault from None
     except FAULTS as fault:
         raise explain(fault) from fault
+    finally:
+        give_back(folder)
     if (folder / sweep.PLAN).is_file():
         sweep.conclude(folder)
 
@@ -138,7 +133,7 @@ def _job(config: DictConfig) -> None:
     try:
         work(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
     except FedhealthError as fault:
-        raise _Stop(fault) from fault
+        raise sweep.Stop(fault) from fault
 
 
 def _run(config: DictConfig, words: list[str], folder: Path, config_dir: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -135,7 +136,7 @@ def leave(
 @app.command()
 def budget(
     folder: Annotated[
-        Path | None, typer.Argument(help="A run directory with several sites; default: this site's folder.")
+        Path | None, typer.Argument(help="A run directory with several sites; default: this site's home.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="Measure epsilon at this delta; default: each run's own.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
@@ -176,10 +177,15 @@ def _table(folder: Path, delta: float | None) -> Table:
 
 
 def _total(console: Console, site: str, path: Path, delta: float | None) -> None:
-    from fedhealth.privacy.spending import in_all
+    from fedhealth.privacy.spending import in_all, reserved
 
     total, at = in_all(path, delta)
-    console.print(f"{site}, {path.stem}: epsilon {total:.3f} in all at delta {at:.2g}", markup=False, highlight=False)
+    said = f"{site}, {path.stem}: epsilon {total:.3f} in all at delta {at:.2g}"
+    with_kept, until = reserved(path, at)
+    if until:
+        lapses = datetime.fromtimestamp(until).astimezone().strftime("%Y-%m-%d %H:%M")
+        said += f"; {with_kept:.3f} with what sweeps have reserved until {lapses}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _chain(console: Console, site: str, path: Path) -> None:

@@ -14,32 +14,82 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
+from fedhealth.config.cautions import in_hospitals
 from fedhealth.config.compose import compose, quoted
-from fedhealth.errors import ConfigError, SweepError
+from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.rundir import RunDir, read_json, write_json
+from fedhealth.sweep.plan import epsilon_of, planned
+from fedhealth.sweep.reserve import Candidate, give_back, run_id, state_and_reserve
 
 PLAN = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 SEARCH = "search.json"  # what a search was started with
 
 
+class Stop(BaseException):
+    """Carries a fault past Hydra, which would first print every word of the command; it ends a sweep too."""
+
+    def __init__(self, fault: FedhealthError) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
 class Announcement(Callback):
-    """Says what a sweep will run and spend; Hydra calls it."""
+    """Says what a sweep will run and spend, and has the hospitals reserve it; Hydra calls it."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Print it."""
-        from fedhealth.sweep.plan import epsilon_of, planned
+        """Print it, and ask for it.
 
+        Raises:
+            Stop: the hospitals decline, or several runs would be in them at once.
+
+        """
         params, words = config.hydra.sweeper.get("params") or {}, config.hydra.overrides.task
-        runs = planned(list(words), dict(params), GlobalHydra.instance().config_loader())
-        asked = [spent for run in runs if (spent := epsilon_of(compose(run))) is not None]
-        console = Console()
-        console.print(f"{len(runs)} runs in {escape(str(config.hydra.sweep.dir))}", soft_wrap=True)
-        if asked:
-            console.print(
-                f"  {len(asked)} of them with differential privacy: together at most epsilon {sum(asked):g} "
-                "for each person they protect; every hospital's ledger adds up what is really spent",
-                soft_wrap=True,
-            )
+        folder, extra = Path(config.hydra.sweep.dir), _own_folder(config.hydra)
+        try:
+            runs = planned(list(words), dict(params), GlobalHydra.instance().config_loader())
+            Console().print(f"{len(runs)} runs in {escape(str(folder))}", soft_wrap=True)
+            own = Path(extra) if extra else None
+            candidates = [Candidate(compose(run, own), run, RunDir(folder / str(i))) for i, run in enumerate(runs)]
+            _check_workers(candidates, int(config.hydra.launcher.get("n_jobs") or 1))
+            reserve(folder, candidates, extra)
+        except FedhealthError as fault:
+            raise Stop(fault) from fault
+
+
+def reserve(folder: Path, candidates: Sequence[Candidate], config_dir: str) -> None:
+    """Say what the runs will spend, and have the hospitals reserve it.
+
+    Raises:
+        FederationError: too few of them do, with their reasons.
+
+    """
+    console = Console()
+    asked = [spent for each in candidates if (spent := epsilon_of(each.config)) is not None]
+    if not asked:
+        return
+    console.print(
+        f"  {len(asked)} of them with differential privacy: together at most epsilon {sum(asked):g} "
+        "for each person they protect",
+        soft_wrap=True,
+    )
+    with console.status("Asking the hospitals to reserve it"):
+        kept = state_and_reserve(folder, candidates, config_dir)
+    if kept:
+        told = ", ".join(f"{site} {epsilon:.2f}" for site, epsilon in sorted(kept.items()))
+        console.print(f"  reserved, the runs taken together: epsilon {escape(told)}", soft_wrap=True, highlight=False)
+
+
+def _check_workers(candidates: Sequence[Candidate], workers: int) -> None:
+    """Refuse several runs at once where they would take turns in the same hospitals, message by message."""
+    if workers != 1 and any(in_hospitals(each.config) for each in candidates):
+        raise ConfigError(
+            "Hospitals work on one run at a time.", "Add hydra.launcher.n_jobs=1, for a search sweep.workers=1."
+        )
+
+
+def _own_folder(settings: Any) -> str:
+    """Return the further folder of configuration files that the command names, empty for none."""
+    return next((source.path for source in settings.runtime.config_sources if source.provider == "command-line"), "")
 
 
 def folder_of(words: Sequence[str]) -> tuple[list[str], Path]:
@@ -72,10 +122,10 @@ def run_job(config: DictConfig) -> None:
     from fedhealth.sweep.job import work_on
 
     settings = HydraConfig.get()
-    extra = next((source.path for source in settings.runtime.config_sources if source.provider == "command-line"), "")
     words, run = list(settings.overrides.task), RunDir(Path(settings.runtime.output_dir))
     begun = datetime.now()
-    ended = work_on(config, words, run, extra)
+    name = run_id(Path(settings.sweep.dir), int(settings.job.num))
+    ended = work_on(config, words, run, _own_folder(settings), name)
     shown = {"completed": "[green]done[/]", "kept": "[dim]kept[/]", "failed": "[red]failed[/]"}[ended.state]
     shared = {str(word).lower() for word in OmegaConf.load(Path(settings.sweep.dir) / PLAN).hydra.overrides.task}
     swept = [word for word in words if word.lower() not in shared]  # Hydra writes False for false
@@ -104,7 +154,14 @@ def run_search(config: DictConfig, words: Sequence[str], folder: Path, config_di
     with RunDir(folder).held():
         search = instantiate(config.sweep)
         console.print(f"{search.trials} trials in {escape(str(folder))}", soft_wrap=True)
-        search.run(own, folder, config_dir, lambda line: console.print(line, markup=False, soft_wrap=True))
+        base = compose(own, Path(config_dir) if config_dir else None)
+        trials = [Candidate(base, own, RunDir(folder / f"trial-{number}")) for number in range(search.trials)]
+        _check_workers(trials, search.workers)
+        try:
+            reserve(folder, trials, config_dir)
+            search.run(own, folder, config_dir, lambda line: console.print(line, markup=False, soft_wrap=True))
+        finally:
+            give_back(folder)
     _show(folder)
 
 

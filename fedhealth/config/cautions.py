@@ -20,7 +20,7 @@ def cautions(plain: Mapping[str, Any]) -> list[Caution]:
 def unprotected(plain: Mapping[str, Any]) -> Iterator[Caution]:
     """Say that real hospitals would send updates that reveal their data."""
     open_sum = _target(plain, "secagg", "lead").startswith("strategies.aggregation.mean.")
-    if _in_hospitals(plain) and open_sum and _target(plain, "privacy").endswith(".PlainTrainer"):
+    if in_hospitals(plain) and open_sum and _target(plain, "privacy").endswith(".PlainTrainer"):
         yield (
             "Between hospitals without differential privacy and without secure aggregation",
             "The lead can reconstruct patients' data from a single hospital's update. Use secagg=on, privacy=patient.",
@@ -50,14 +50,15 @@ def few_sites(plain: Mapping[str, Any]) -> Iterator[Caution]:
 
 def everything_here(plain: Mapping[str, Any]) -> Iterator[Caution]:
     """Say that data which lie together need no federation."""
-    if not _in_hospitals(plain) and _target(plain, "runtime"):
+    if not in_hospitals(plain) and _target(plain, "runtime"):
         yield (
             "All data are on this machine",
             "Good for a rehearsal. Where they may lie together for good, training on all of them at once is simpler.",
         )
 
 
-def _in_hospitals(plain: Mapping[str, Any]) -> bool:
+def in_hospitals(plain: Mapping[str, Any]) -> bool:
+    """Tell whether a configuration's data are elsewhere."""
     return _target(plain, "runtime").startswith("fedhealth.runtime.deployment.")
 
 

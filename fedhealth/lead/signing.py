@@ -6,15 +6,23 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
 from fedhealth.signed import sign
 from fedhealth.site.membership import SignedMembership
-from fedhealth.site.signature import PURPOSE, Order
+from fedhealth.site.signature import LIMIT, PURPOSE, Order
+from fedhealth.sweep.statement import Statement
 from fedhealth.vault import load_signing_key
 
 
 def make_order(
-    home: LeadHome, run: str, words: Sequence[str], digest: str, bundle: str, hours: float = 72.0
+    home: LeadHome,
+    run: str,
+    words: Sequence[str],
+    digest: str,
+    bundle: str,
+    hours: float = 72.0,
+    statement: Statement | None = None,
 ) -> tuple[str, str]:
     """Return (job, signature) as they are sent: a job of these words for the present members.
 
@@ -25,8 +33,10 @@ def make_order(
         digest: of the configuration that they compose to.
         bundle: SHA-256 of the bundle, hexadecimal.
         hours: after which no site answers any more.
+        statement: of a sweep, to be reserved.
 
     Raises:
+        ConfigError: more is asked at once than a site reads.
         TrustError: the key or the membership cannot be read.
 
     """
@@ -42,7 +52,10 @@ def make_order(
         issued=now,
         expires=now + int(hours * 3600),
         nonce=secrets.token_hex(16),
+        statement=statement,
     )
     content = order.dumps()
+    if len(content) > LIMIT:
+        raise ConfigError(f"The job takes {len(content)} characters, {LIMIT} are read.", "Split the sweep.")
     signature = sign(load_signing_key(home.consortium_key), PURPOSE, content.encode())
     return content, signature.hex()

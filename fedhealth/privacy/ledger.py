@@ -4,19 +4,24 @@ A line is booked, and on the disk, before the first step it pays for. It holds t
 accountant re-reads the past. Lines are chained by hash (`fedhealth.chain`); a line that a crash tore was never booked:
 nothing was done on it, and it is removed when the ledger is next opened. `Ledger.head` is the digest to keep in another
 place (the site's audit log).
+
+What the runs of a sweep are going to spend can be reserved before the first of them (`fedhealth.privacy.reservations`).
 """
 
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fedhealth import chain
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accountant import Event, epsilon, epsilon_online
+from fedhealth.privacy.reservations import Cost, Reservation, events_of, remaining, reservations
+
+Kind = Literal["book", "decline", "reserve", "release"]
 
 # A clock may be put right by this much between two bookings, seconds.
 _CLOCK_TOLERANCE = 60.0
@@ -29,23 +34,26 @@ class Entry:
     Attributes:
         number: 1, 2, ...
         time: seconds since 1970, never decreasing.
-        kind: `book` for an event that counts as spent, `decline` for one that was refused.
+        kind: `book` for an event that counts as spent, `decline` for one that was refused, `reserve` for one that is
+            kept for a run, `release` for one that is kept no longer.
         run: who asked.
         round: which round or exchange of it.
         unit: whom the event protects.
         event: the mechanism.
-        note: why it was declined.
+        note: why it was declined; of what is kept, the sweep.
+        until: when what is kept lapses, seconds since 1970.
 
     """
 
     number: int
     time: float
-    kind: Literal["book", "decline"]
+    kind: Kind
     run: str
     round: int
     unit: str
     event: Event
     note: str = ""
+    until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,10 @@ class Budget:
     delta: float
     run: float = float("inf")
     life: float = float("inf")
+
+
+class OverBudgetError(PrivacyError):
+    """What is booked and reserved would exceed what may ever be spent."""
 
 
 class Ledger:
@@ -112,7 +124,8 @@ class Ledger:
         for limit, scope, name in ((budget.run, run, f"run {run}"), (budget.life, None, "all runs on this data set")):
             if limit == float("inf"):
                 continue
-            events = [*_booked(self._entries, scope), event]
+            kept = [] if scope else events_of([held for held in self.reservations() if held.run != run])
+            events = [*_booked(self._entries, scope), *kept, event]
             if epsilon_online(events, budget.delta) <= limit:  # never below the exact value: no need to ask further
                 continue
             total = epsilon(events, budget.delta)
@@ -134,8 +147,60 @@ class Ledger:
             raise PrivacyError(fault, "This round is declined; nothing was spent. Ask for fewer rounds or more noise.")
         return self._append("book", run, round_, unit, event, "")
 
+    def reservations(self) -> list[Reservation]:
+        """Return what is kept for runs at this moment."""
+        return reservations(self._entries, self._clock())
+
+    def hold(self, sweep: str, costs: Mapping[str, Cost], until: float, budget: Budget) -> None:
+        """Keep for each run what it will still book, instead of what the sweep had kept before; on the disk on return.
+
+        Args:
+            sweep: who asks.
+            costs: by run, the whole run's; what it has booked already is not kept again. None gives everything back.
+            until: when this lapses, seconds since 1970.
+            budget: its `life` bounds what is booked and kept in all.
+
+        Raises:
+            OverBudgetError: the budget does not allow it; nothing changes.
+            PrivacyError: the clock went backwards.
+
+        """
+        now = self.reservations()
+        before = [held for held in now if held.sweep == sweep]
+        after = [
+            Reservation(run, sweep, cost.unit, events, until)
+            for run, cost in costs.items()
+            if (events := remaining(cost, _booked(self._entries, run)))
+        ]
+        if set(before) == set(after):
+            return
+        if after and budget.life < float("inf"):
+            others = [held for held in now if held.sweep != sweep]
+            total = epsilon([*_booked(self._entries, None), *events_of([*others, *after])], budget.delta)
+            if total > budget.life:
+                raise OverBudgetError(
+                    f"epsilon {total:.3f} of all runs, reserved ones too, would exceed {budget.life:g}",
+                    "Nothing was reserved. Ask for fewer runs, or for more noise.",
+                )
+        for held in before:
+            self._keep("release", held)
+        for held in after:
+            self._keep("reserve", held)
+
+    def amend(self, run: str, cost: Cost) -> None:
+        """Keep what a run now turns out to cost instead of what was reserved for it, where something was."""
+        events = remaining(cost, _booked(self._entries, run))
+        for held in self.reservations():
+            if held.run == run and held.events != events:
+                self._keep("release", held)
+                self._keep("reserve", replace(held, unit=cost.unit, events=events))
+
+    def _keep(self, kind: Kind, held: Reservation) -> None:
+        for event in held.events:
+            self._append(kind, held.run, 0, held.unit, event, held.sweep, held.until)
+
     def _append(
-        self, kind: Literal["book", "decline"], run: str, round_: int, unit: str, event: Event, note: str
+        self, kind: Kind, run: str, round_: int, unit: str, event: Event, note: str, until: float = 0.0
     ) -> Entry:
         now, last = self._clock(), self._entries[-1].time if self._entries else 0.0
         if now < last - _CLOCK_TOLERANCE:
@@ -143,7 +208,7 @@ class Ledger:
                 f"the clock is {last - now:.0f} s behind the last entry of {self._path.name}",
                 "Set the machine's clock; nothing was spent.",
             )
-        entry = Entry(len(self._entries) + 1, max(now, last), kind, run, round_, unit, event, note)
+        entry = Entry(len(self._entries) + 1, max(now, last), kind, run, round_, unit, event, note, until)
         self._end = chain.append(self._path, self._end, asdict(entry))
         self._entries.append(entry)
         return entry

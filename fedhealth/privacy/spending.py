@@ -4,6 +4,7 @@ A ledger holds events. Beside it lies, for every run, what was promised: the del
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,10 +13,12 @@ from pathlib import Path
 from fedhealth.privacy.accountant import epsilon
 from fedhealth.privacy.folder import FOLDER
 from fedhealth.privacy.ledger import Entry, spent, verify
+from fedhealth.privacy.reservations import events_of, reservations
 
 MUCH = 0.8
 """Share of a budget from which on its owner is told that little is left."""
 _SITES = "sites"
+_STATE = "state"  # of a hospital's home
 _POINTS = 3  # each takes the exact accountant a moment
 _DELTA = 1e-5
 
@@ -90,7 +93,9 @@ def scores_path(folder: Path, run: str) -> Path:
 
 
 def ledgers(folder: Path) -> list[tuple[str, Path]]:
-    """Return (site, ledger) for a site's folder or for a run directory with several sites."""
+    """Return (site, ledger) for a site's folder, a hospital's home, or a run directory with several sites."""
+    if (folder / _STATE / FOLDER).is_dir():
+        return [("here", path) for path in sorted((folder / _STATE / FOLDER).glob("*.jsonl"))]
     sites = [folder] if (folder / FOLDER).is_dir() else sorted((folder / _SITES).glob("*"))
     return [(site.resolve().name, path) for site in sites for path in sorted((site / FOLDER).glob("*.jsonl"))]
 
@@ -107,7 +112,7 @@ def spending(folder: Path, delta: float | None = None) -> Iterator[Spending]:
 
     """
     for site, path in ledgers(folder):
-        entries = verify(path)
+        entries = [entry for entry in verify(path) if entry.kind in ("book", "decline")]
         for run in dict.fromkeys(entry.run for entry in entries):
             own = [entry for entry in entries if entry.run == run]
             yield _spending(site, path, own, _promise(path, run), delta)
@@ -119,6 +124,16 @@ def in_all(path: Path, delta: float | None = None) -> tuple[float, float]:
     promises = [_promise(path, run) for run in {entry.run for entry in entries}]
     at = delta or min((promise.delta for promise in promises if promise), default=_DELTA)
     return spent(entries, at), at
+
+
+def reserved(path: Path, delta: float, now: float | None = None) -> tuple[float, float]:
+    """Return epsilon of a ledger with everything that is reserved, and until when; (0, 0) where nothing is."""
+    entries = verify(path)
+    held = reservations(entries, time.time() if now is None else now)
+    if not held:
+        return 0.0, 0.0
+    booked = [entry.event for entry in entries if entry.kind == "book"]
+    return epsilon([*booked, *events_of(held)], delta), max(each.until for each in held)
 
 
 def totals(folder: Path) -> Iterator[Total]:

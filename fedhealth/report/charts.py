@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from fedhealth.report import wording
 from fedhealth.report.svg import ACCENT, ALERT, INK, MUTED, PALETTE, PAPER, RULE, blank
@@ -19,6 +20,8 @@ from fedhealth.training.metrics import CALIBRATION_BINS, Estimate, ScoreTable
 _ROW = 25.0
 _TOLD_APART = 8  # more lines than this are drawn alike
 _LONGEST = 22
+_BESIDE = 10.0  # between dots that would meet
+_MEETING = 0.02  # of the axis: dots that are closer meet
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,42 @@ def frontier(points: Sequence[Point], cost: str, utility: str) -> Figure:
     """Draw utility with its interval against cost, on a logarithmic axis where costs differ by more than tenfold."""
     figure = blank(300)
     axes = figure.add_subplot()
-    for point in points:
+    for point, shift in zip(points, _apart([point.cost for point in points]), strict=True):
         colour = ACCENT if point.best else MUTED
+        place = offset_copy(axes.transData, figure, x=shift, units="points")
         if not math.isnan(point.utility.low):
-            axes.vlines(point.cost, point.utility.low, point.utility.high, color=colour, linewidth=1.4, alpha=0.6)
-        axes.plot([point.cost], [point.utility.value], "D" if point.best else "o", color=colour, markersize=6)
-        axes.annotate(point.name, (point.cost, point.utility.value), (6, 5), textcoords="offset points", color=INK)
+            ends = [point.utility.low, point.utility.high]
+            axes.plot([point.cost] * 2, ends, color=colour, linewidth=1.4, alpha=0.6, transform=place)
+        (dot,) = axes.plot([point.cost], [point.utility.value], color=colour, markersize=6, transform=place)
+        dot.set(marker="D" if point.best else "o", gid=f"run-{point.name}")
+        where = (point.cost, point.utility.value)
+        axes.annotate(point.name, where, (shift + 5, 4), textcoords="offset points", color=INK, fontsize="small")
+        axes.update_datalim([(point.cost, point.utility.value + side) for side in _reach(point.utility)])
     costs = [point.cost for point in points]
     axes.set_xscale("log" if max(costs) > 10 * min(costs) else "linear")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(x=0.12)
+    axes.autoscale_view()
     axes.set_xlabel(cost)
     axes.set_ylabel(utility)
     axes.grid()
     return figure
+
+
+def _reach(utility: Estimate) -> tuple[float, float]:
+    """Return how far an interval reaches below and above its value; not at all where there is none."""
+    ends = utility.low - utility.value, utility.high - utility.value
+    return ends if not math.isnan(utility.low) else (0.0, 0.0)
+
+
+def _apart(costs: Sequence[float]) -> list[float]:
+    """Return how far each dot is drawn to the side, in points of print: dots that would meet come side by side."""
+    near = _MEETING * (max(costs) - min(costs))
+    shifts = []
+    for place, cost in enumerate(costs):
+        meeting = [other for other, theirs in enumerate(costs) if abs(theirs - cost) <= near]
+        shifts.append(_BESIDE * (meeting.index(place) - (len(meeting) - 1) / 2))
+    return shifts
 
 
 def forest(rows: Sequence[tuple[str, Estimate]], axis: str) -> Figure:

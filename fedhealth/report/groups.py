@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from fedhealth.report.page import Cell, Section, Table
 from fedhealth.report.record import Group, Grouping, Run
 from fedhealth.report.verdict import Verdict, verdict
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
 
+_PRIVATE = (
+    "Whether the model serves all groups alike is not told: with differential privacy, counts of groups would need a "
+    "share of the budget. Each hospital can look at its own patients."
+)
+_TOO_SMALL = "No two groups are large enough to be compared."
 _SHOWN = ("auroc", "balanced_accuracy", "calibration_error")
 
 
@@ -14,10 +21,14 @@ def groups(run: Run) -> Section | None:
     """Show the final model's scores by group."""
     if not run.groupings:
         return None
+    if run.protected("privacy"):
+        return Section("groups", "Groups of patients", _PRIVATE)
     head = ("Group", "Studies", *(METRIC_NAMES[name] for name in _SHOWN))
     tables = tuple(Table(_caption(run, each), head, tuple(map(_row, each.groups))) for each in run.groupings)
     uneven = [each for each in run.groupings if verdict(each.gap) is Verdict.better]
-    lead = " ".join(map(unequal, uneven)) or "No difference in AUROC between groups is shown beyond chance."
+    scored = any(not math.isnan(each.gap.value) for each in run.groupings)
+    even = "No difference in AUROC between groups is shown beyond chance." if scored else _TOO_SMALL
+    lead = " ".join(map(unequal, uneven)) or even
     least = run.setting("evaluation.min_group", 10)
     notes = (
         "A gap is the AUROC of the best group less that of the worst; picking both afterwards makes it look larger. "

@@ -16,6 +16,7 @@ from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalitie
 from fedhealth.report.wording import counted, duration, interval, listed, percent
 
 LARGEST_SHARE = 0.6
+LARGEST_ERROR = 0.1  # of stated probabilities, before it is said
 LINE = 20e6  # bits a second: what many hospitals' outgoing lines give
 
 
@@ -142,6 +143,18 @@ def against_centralised(run: Run) -> Iterator[Notice]:
             yield Notice("Federating beats pooling the data here", text, serious=False)
 
 
+def poorly_calibrated(run: Run) -> Iterator[Notice]:
+    """Say that the numbers are no risks."""
+    found = run.test.metrics.get("calibration_error") if run.test else None
+    if found and found.low > LARGEST_ERROR:
+        yield Notice(
+            "The scores are no risks",
+            f"Stated probabilities are off by {interval(found)} on average. The model ranks patients; calibrate it "
+            "before anybody reads a score as a probability.",
+            serious=False,
+        )
+
+
 def modalities_without_gain(run: Run) -> Iterator[Notice]:
     """Say which single modality does as well as all of them together."""
     rivals = modalities(run.comparison) if run.comparison else []
@@ -255,6 +268,7 @@ RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
     modalities_without_gain,
     dominating_site,
     unequal_groups,
+    poorly_calibrated,
     missed_rounds,
     data_warnings,
     untested_sites,

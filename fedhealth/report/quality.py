@@ -15,20 +15,23 @@ from fedhealth.report.record import Histogram, Run
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
 from fedhealth.training.metrics import ScoreTable, bin_centres
 
+_ROUNDS = "The AUROC is that of the model after so many rounds (0: untrained); the loss is the mean during each round."
+_ONE_SCORE = "Scores and losses of single rounds stayed at the hospitals: each would have cost privacy."
+
 
 def learning(run: Run) -> Section | None:
     """Show validation AUROC and training loss, round by round."""
     if not run.rounds:
         return None
     drawn = tuple(chart for chart in (_validation_chart(run), _loss_chart(run)) if chart)
-    if not drawn:
-        return None
     validation = run.evaluation.get("validation")
     lead = ""
     if validation and not math.isnan(validation.metrics["auroc"].value):
         score, studies = interval(validation.metrics["auroc"]), counted(validation.studies, "study")
         lead = f"The final model's pooled validation AUROC is {score} ({studies})."
-    note = "The AUROC is that of the model after so many rounds (0: untrained); the loss is the mean during each round."
+    if not drawn and not lead:
+        return None
+    note = _ROUNDS if drawn else _ONE_SCORE
     return Section("learning", "How the model learned", lead, drawn, notes=(note,))
 
 
@@ -90,7 +93,7 @@ def _curves(
     title: str, axis: str, when: str, pooled: Mapping[int, float], sites: Mapping[str, Mapping[int, float]]
 ) -> Chart | None:
     known = {place: value for place, value in pooled.items() if not math.isnan(value)}
-    if not known:
+    if len(known) < 2:  # private training tells of the final model only: that is in the text
         return None
     lines = [_series(name, values) for name, values in sites.items() if not all(map(math.isnan, values.values()))]
     first, last = min(known), max(known)

@@ -24,7 +24,13 @@ _PAIRED = (
     "so that an interval can exclude zero although the two runs' own intervals overlap; where a row says not paired, "
     "only sums over hospitals were at hand. There is no correction for the number of comparisons."
 )
+_NOISED = (
+    "With differential privacy, scores come from histograms that each hospital noised once. With few patients they lie "
+    "below the true ones, the more so the smaller epsilon is, and the intervals do not show it: a run with a larger "
+    "epsilon may look better for its score's sake alone."
+)
 
+_DIFFERENT = 1.05  # how far costs must be apart for a drawing to show anything
 _COSTS: tuple[tuple[str, str, Callable[[Entry], float]], ...] = (
     ("Utility and privacy", "epsilon", lambda entry: entry.epsilon),
     ("Utility and traffic", "MB per hospital", lambda entry: entry.traffic / 1e6),
@@ -102,7 +108,8 @@ def _table(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -> Sec
         )
         for place, entry in numbered
     )
-    return Section("runs", "The runs", "", tables=(Table("All runs", head, rows),), notes=(_CHOSEN,))
+    notes = (_CHOSEN, *([_NOISED] if any(entry.is_private for _, entry in numbered) else []))
+    return Section("runs", "The runs", "", tables=(Table("All runs", head, rows),), notes=notes)
 
 
 def _standing(entry: Entry, front: Sequence[Entry]) -> str:
@@ -117,9 +124,11 @@ def _trade_offs(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -
     drawn = []
     for title, axis, cost in _COSTS:
         known = [(place, entry) for place, entry in judged if 0 < cost(entry) < math.inf]
-        if len({cost(entry) for _, entry in known}) > 1:
+        costs = [cost(entry) for _, entry in known]
+        if costs and max(costs) > _DIFFERENT * min(costs):
             points = [Point(str(place), cost(entry), entry.validation, entry in front) for place, entry in known]
-            told = f"Validation {_NAME} against {axis}; diamonds are the runs that no other one beats."
+            told = f"Validation {_NAME} against {axis}; diamonds are the runs that no other one beats. "
+            told += "Runs of equal cost stand side by side."
             drawn.append(Chart(title, told, charts.frontier(points, axis, _NAME)))
     if not drawn:
         return []

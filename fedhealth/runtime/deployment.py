@@ -8,7 +8,8 @@ that does not.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedhealth.bundle import bundle
@@ -22,6 +23,7 @@ from fedhealth.lead.signing import make_order
 from fedhealth.rundir import RunDir
 from fedhealth.site.identity import save_roster
 from fedhealth.site.membership import SignedMembership
+from fedhealth.sweep.statement import Statement
 
 _LOOK_SECONDS = 0.5
 _GONE_SECONDS = 3.0  # without the process that does the rounds, until it is started again
@@ -51,16 +53,21 @@ class DeploymentRuntime:
 
         """
         run, words = RunDir(Path(job.folder)), travelling(job.overrides)
-        if faults := screen(words, Path(job.config_dir) if job.config_dir else None):
+        statement, further = _travelling(job.statement), Path(job.config_dir) if job.config_dir else None
+        asked = [words, *(run.words for run in statement.runs)] if statement else [words]
+        if faults := dict.fromkeys(fault for each in asked for fault in screen(each, further)):
             shown = "\n".join(faults)
             raise ConfigError(f"No hospital accepts these words:\n{shown}", "Put them into an installed configuration.")
         membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
         with Control(self.home) as control:
-            self._to_the_end(control, run, job, words)
+            self._to_the_end(control, run, lambda: self._order(job, words, statement))
 
-    def _to_the_end(self, control: Control, run: RunDir, job: Job, words: Sequence[str]) -> None:
+    def _order(self, job: Job, words: Sequence[str], statement: Statement | None) -> tuple[str, str]:
+        return make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours, statement)
+
+    def _to_the_end(self, control: Control, run: RunDir, order: Callable[[], tuple[str, str]]) -> None:
         """Have the rounds done; again, from the last completed one, where the process that does them was killed.
 
         Raises:
@@ -72,8 +79,7 @@ class DeploymentRuntime:
             before, position = _rounds(run), run.events()[1]
             number = self._going_on(control, run)
             if number is None:
-                order = make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours)
-                number = control.start(bundle(), *order)
+                number = control.start(bundle(), *order())
                 run.update(flower_run=str(number))
             ended = self._wait(control, run, number)
             if ended.result == "completed":
@@ -110,6 +116,13 @@ class DeploymentRuntime:
                 unserved = 0
                 time.sleep(10 * _LOOK_SECONDS)
             time.sleep(_LOOK_SECONDS)
+
+
+def _travelling(statement: Statement | None) -> Statement | None:
+    """Return a sweep's statement in words that concern the sites."""
+    if statement is None:
+        return None
+    return replace(statement, runs=tuple(replace(run, words=tuple(travelling(run.words))) for run in statement.runs))
 
 
 class _KilledError(FederationError):

@@ -7,7 +7,7 @@ says which limit. What the policy decides by itself (files, ledger, device, budg
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ from fedhealth.site.signature import Order
 
 @dataclass(frozen=True)
 class Consent:
-    """A site's decision on an order: a job to work on, or the reasons why not."""
+    """A site's decision on an order: the job to work on (of a sweep, those to reserve for), or the reasons why not."""
 
-    job: Job | None
+    jobs: tuple[Job, ...]
     reasons: tuple[str, ...] = ()
 
 
@@ -48,20 +48,31 @@ def consider(order: Order, policy: Policy, membership: Membership, home: SiteHom
     """
     if faults := screen(order.words, policy.conf):
         named = [fault.rpartition(": ")[0].strip("'\"").partition("=")[0] for fault in faults]
-        return Consent(None, tuple(say(reasons.WORD, name) for name in named))
+        return Consent((), tuple(say(reasons.WORD, name) for name in named))
     try:
         name, chosen = _composed(order.words, policy.conf)
         source = policy.data.get(name)
         if source is None:
-            return Consent(None, (say(reasons.NO_SOURCE, name),))
+            return Consent((), (say(reasons.NO_SOURCE, name),))
         words = (*order.words, *own_words(policy, source, order.words))
         job = Job(order.run, words, order.digest, str(home.arrays(order.run)), str(policy.conf or ""))
         config = config_of(job)
     except ConfigError as fault:
         differs = "has digest" in fault.problem
-        return Consent(None, (reasons.DIFFERS if differs else reasons.COMPOSE,))
+        return Consent((), (reasons.DIFFERS if differs else reasons.COMPOSE,))
     found = tuple(_objections(config, chosen, policy, membership))
-    return Consent(None if found else job, found)
+    return Consent(() if found else (job,), found)
+
+
+def consider_sweep(order: Order, policy: Policy, membership: Membership, home: SiteHome) -> Consent:
+    """Decide on the runs that a verified order's statement says are to come."""
+    asked = [
+        replace(order, run=planned.run, words=planned.words, digest=planned.digest, statement=None)
+        for planned in (order.statement.runs if order.statement else ())
+    ]
+    decided = [consider(each, policy, membership, home) for each in asked]
+    found = tuple(dict.fromkeys(reason for each in decided for reason in each.reasons))
+    return Consent(() if found else tuple(job for each in decided for job in each.jobs), found)
 
 
 @lru_cache(maxsize=16)

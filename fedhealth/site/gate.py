@@ -154,6 +154,7 @@ def acceptance_form(site: str) -> WordsForm:
             "versions": lambda value: value == versions(),
             "reasons": lambda value: len(value) <= _MOST_REASONS and all(told(reason) == reason for reason in value),
             "exchange": lambda value: isinstance(value, int) and 0 <= value < 2**31,
+            "reserved": lambda value: isinstance(value, float) and 0 <= value < 2.0**40,
             "towers": lambda value: set(value) <= TOWERS and len(set(value)) == len(value),
             "weights": lambda value: len(value) <= len(TOWERS) and all(0 <= weight < 2.0**40 for weight in value),
         }

@@ -24,11 +24,15 @@ WEIGHTS = "exact weights are not allowed here"
 NOT_MEMBER = "{name} is not one of the run's sites"
 STRANGERS = "the run names sites that are not approved members"
 
+STATED = "the sweep states epsilon {number}, its runs would spend {number}"
+
 _TRAINERS = (  # what the trainers say
     "the run asks for sigma {number}, below this site's minimum {number}",
     "the cohort is empty",
     "the cohort is smaller than the policy's minimum of {number}",
     "the run would exceed the privacy budget of {name}",
+    "the run would exceed the privacy budget of {name}, part of which is reserved for a sweep",
+    "the runs of the sweep together would exceed the privacy budget of {name}",
     "another run is using the data set of {name}",
     "delta {number} is not between 0 and 1",
     "an event with sigma {number}, rate {number} and {number} steps cannot be accounted",
@@ -42,7 +46,7 @@ _TRAINERS = (  # what the trainers say
 )
 _TEMPLATES = (
     *(DIFFERS, SMALL, WORD, COMPOSE, NO_SOURCE, UNIT, DELTA, OPTION, NO_SECAGG, SUM, WEIGHTS),
-    *(NOT_MEMBER, STRANGERS, UNTOLD),
+    *(NOT_MEMBER, STRANGERS, STATED, UNTOLD),
     *_TRAINERS,
 )
 _PLACES = {

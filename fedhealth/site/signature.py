@@ -18,14 +18,15 @@ from fedhealth.rundir import write_atomic
 from fedhealth.signed import canonical, is_signed, parse_json
 from fedhealth.site.home import SiteHome
 from fedhealth.site.membership import Membership, exactly, hexadecimal, matching, text, whole
+from fedhealth.sweep.statement import MOST_WORDS, Statement
 from fedhealth.vault import make_folder
 from fedhealth.wire import PROTOCOL_VERSION
 
 PURPOSE = "order"
 _RUN = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
-_LIMIT = 2**17  # characters of an order
-_MOST_WORDS, _LONGEST_WORD = 200, 1000
+LIMIT = 2**17  # characters of an order
+_LONGEST_WORD = 1000
 _CLOCKS = 300  # seconds by which two clocks may differ
 _ADVICE = "Nothing was run. Ask the lead whether they sent it."
 
@@ -44,6 +45,7 @@ class Order:
         issued: seconds since 1970.
         expires: seconds since 1970; nothing is answered afterwards.
         nonce: 16 random bytes, hexadecimal.
+        statement: what a sweep is going to spend: a site is asked to reserve it, and for nothing else.
         protocol: of `fedhealth.wire`.
 
     """
@@ -57,12 +59,13 @@ class Order:
     issued: int
     expires: int
     nonce: str
+    statement: Statement | None = None
     protocol: int = PROTOCOL_VERSION
 
     @property
     def identity(self) -> str:
         """A digest of what is asked: a renewed order for the same work has the same."""
-        asked = [self.project, self.run, list(self.words), self.digest]
+        asked = [self.project, self.run, list(self.words), self.digest, self.statement and asdict(self.statement)]
         return hashlib.sha256(canonical(asked)).hexdigest()
 
     def dumps(self) -> str:
@@ -77,10 +80,10 @@ class Order:
             TrustError: malformed.
 
         """
-        fields = parse_json(content, "The job", _LIMIT)
+        fields = parse_json(content, "The job", LIMIT)
         exactly(fields, set(Order.__dataclass_fields__), "job")
         words = fields["words"]
-        if not isinstance(words, list) or len(words) > _MOST_WORDS or not all(map(_is_word, words)):
+        if not isinstance(words, list) or len(words) > MOST_WORDS or not all(map(_is_word, words)):
             raise TrustError("The job's words are too many, too long, or no text.", _ADVICE)
         digests = {
             name: hexadecimal(text(fields, name, "job"), 32, name).hex() for name in ("digest", "roster", "bundle")
@@ -92,6 +95,7 @@ class Order:
             issued=whole(fields, "issued"),
             expires=whole(fields, "expires"),
             nonce=hexadecimal(text(fields, "nonce", "job"), 16, "nonce").hex(),
+            statement=_statement(fields["statement"]),
             protocol=whole(fields, "protocol"),
             **digests,
         )
@@ -111,7 +115,7 @@ def verified(content: str, signature: str, membership: Membership, bundle: str, 
         TrustError: it is not.
 
     """
-    if len(content) > _LIMIT or not content.isascii():
+    if len(content) > LIMIT or not content.isascii():
         raise TrustError("The job is too long or no ASCII.", _ADVICE)
     proof = hexadecimal(signature, 64, "signature of a job")
     if not is_signed(membership.consortium, proof, PURPOSE, content.encode("ascii")):
@@ -184,6 +188,13 @@ class Orders:
     def _write(self, known: dict[str, Any]) -> None:
         make_folder(self._path.parent)
         write_atomic(self._path, canonical(known))
+
+
+def _statement(fields: Any) -> Statement | None:
+    try:
+        return Statement.parse(fields)
+    except ValueError as fault:
+        raise TrustError(f"The job's statement of a sweep is malformed: {fault}.", _ADVICE) from fault
 
 
 def _is_word(word: Any) -> bool:

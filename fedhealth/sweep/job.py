@@ -33,7 +33,9 @@ class Outcome:
     validation: float | None = None
 
 
-def work_on(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = "") -> Outcome:
+def work_on(
+    config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = "", name: str | None = None
+) -> Outcome:
     """Bring a run to its end; a fault is written down and does not stop the sweep.
 
     Args:
@@ -41,10 +43,11 @@ def work_on(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: s
         words: the override words of this run.
         run: its directory; may hold the same run, complete or not.
         config_dir: a further folder of configuration files, empty for none.
+        name: the id chosen for the run; None for a new one.
 
     """
     try:
-        state = _finish(config, words, run, config_dir)
+        state = _finish(config, words, run, config_dir, name)
     except FedhealthError as fault:
         return Outcome("failed", fault.problem)
     except Exception as fault:
@@ -60,13 +63,13 @@ def validation_of(run: RunDir) -> float | None:
     return None if value is None else float(value)
 
 
-def _finish(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> str:
+def _finish(config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str, name: str | None) -> str:
     if config.sweep is not None:
         raise ConfigError("A search is no run of a sweep.", "Start it without --multirun.")
     about = run.about
     if "digest" not in about:  # nothing, or a run that ended before it was checked
         Path(run.path / "run.json").unlink(missing_ok=True)
-        launch(config, words, run, config_dir)
+        launch(config, words, run, config_dir, name)
         return "completed"
     if about["digest"] != digest(config):
         raise ConfigError(f"{run.path} holds another run than {' '.join(words)}.", "Choose another hydra.sweep.dir.")

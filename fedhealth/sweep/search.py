@@ -26,6 +26,7 @@ from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
 from fedhealth.rundir import RunDir
 from fedhealth.sweep.job import Outcome, validation_of, work_on
+from fedhealth.sweep.reserve import run_id
 from fedhealth.sweep.space import Space, parse
 
 _LOOK_SECONDS = 0.2
@@ -124,7 +125,8 @@ class Search:
     def _begin(self, trial: Trial, words: Sequence[str], folder: Path, config_dir: str) -> _Running:
         chosen = [*words, *(f"{key}={value}" for key, value in trial.params.items())]
         run = RunDir(folder / f"trial-{trial.number}")
-        process = get_context("spawn").Process(target=_work, args=(chosen, str(run.path), config_dir))
+        name = run_id(folder, trial.number)
+        process = get_context("spawn").Process(target=_work, args=(chosen, str(run.path), config_dir, name))
         process.start()
         return _Running(trial, process, run)
 
@@ -140,11 +142,11 @@ class Search:
             _interrupt(each.process)
 
 
-def _work(words: list[str], folder: str, config_dir: str) -> None:
+def _work(words: list[str], folder: str, config_dir: str, name: str | None) -> None:
     """Do one trial, in a process of its own."""
     with suppress(KeyboardInterrupt):  # stopped early: run.json says so
         config = compose(words, Path(config_dir) if config_dir else None)
-        work_on(config, words, RunDir(Path(folder)), config_dir)
+        work_on(config, words, RunDir(Path(folder)), config_dir, name)
 
 
 def _scores(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -13,11 +13,14 @@ from pathlib import Path
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accountant import Event, epsilon, epsilon_online
 from fedhealth.privacy.folder import spent_path
-from fedhealth.privacy.ledger import Budget, Entry, Ledger
+from fedhealth.privacy.ledger import Budget, Entry, Ledger, OverBudgetError
 from fedhealth.privacy.plan import Limits, PrivacyPlan, Request, make_plan
-from fedhealth.privacy.spending import Promise, ledger_path, promise_path
+from fedhealth.privacy.reservations import Cost, events_of
+from fedhealth.privacy.spending import Promise, ledger_path, ledgers, promise_path
 from fedhealth.rundir import write_json
 from fedhealth.training.loop import Place
+
+_NO_DELTA = 1e-5  # where nothing is measured
 
 
 @dataclass(frozen=True)
@@ -78,21 +81,71 @@ class Allowance:
     def check(self, plan: PrivacyPlan, place: Place) -> None:
         """Raise what would stop the run later on, while nothing is spent yet.
 
+        Where a sweep reserved something else for the run than it now asks for, that is kept instead.
+
         Raises:
             PrivacyError: the ledger is damaged or in use, ahead of the clock, or all rounds together exceed the life's
                 budget.
 
         """
         with self.open(place) as ledger:
-            entries = ledger.entries
-        if entries and time.time() < entries[-1].time - 60:
-            raise PrivacyError("the clock is behind the privacy ledger's last entry", "Set the machine's clock.")
-        earlier = [entry.event for entry in entries if entry.kind == "book" and entry.run != place.run]
-        if self.life < math.inf and epsilon([*earlier, *plan.run_events], plan.delta) > self.life:
-            raise PrivacyError(
-                f"the run would exceed the privacy budget of {self.dataset}",
-                "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
-            )
+            entries, held = ledger.entries, ledger.reservations()
+            if entries and time.time() < entries[-1].time - 60:
+                raise PrivacyError("the clock is behind the privacy ledger's last entry", "Set the machine's clock.")
+            earlier = [entry.event for entry in entries if entry.kind == "book" and entry.run != place.run]
+            others = events_of([each for each in held if each.run != place.run])
+            self._affordable([*earlier, *plan.run_events], others, plan.delta)
+            ledger.amend(place.run, Cost(plan.unit, plan.run_events))
+
+    def hold(self, folder: Path, sweep: str, plans: Mapping[str, PrivacyPlan], until: float) -> float:
+        """Reserve what the runs of a sweep will spend, instead of what it had reserved; none gives it back.
+
+        Args:
+            folder: the site's private one.
+            sweep: its id.
+            plans: of its runs, by run id.
+            until: when the reservation lapses, seconds since 1970.
+
+        Returns:
+            Epsilon of all these runs together, at the smallest of their deltas.
+
+        Raises:
+            PrivacyError: the budget does not allow it, the ledger is damaged or in use; nothing is reserved.
+
+        """
+        costs = {run: Cost(plan.unit, plan.run_events) for run, plan in plans.items()}
+        delta = min((plan.delta for plan in plans.values()), default=_NO_DELTA)
+        with Ledger.open(ledger_path(folder, self.dataset)) as ledger:
+            try:
+                ledger.hold(sweep, costs, until, Budget(delta, life=self.life))
+            except OverBudgetError as fault:
+                raise PrivacyError(
+                    f"the runs of the sweep together would exceed the privacy budget of {self.dataset}", fault.advice
+                ) from fault
+        return epsilon([event for cost in costs.values() for event in cost.events], delta)
+
+    def _affordable(self, events: Sequence[Event], reserved: Sequence[Event], delta: float) -> None:
+        """Raise where the data set's budget for life is exceeded, or would be once what is reserved is spent."""
+        if self.life == math.inf or epsilon([*events, *reserved], delta) <= self.life:
+            return
+        why = ", part of which is reserved for a sweep" if epsilon(events, delta) <= self.life else ""
+        raise PrivacyError(
+            f"the run would exceed the privacy budget of {self.dataset}{why}",
+            "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
+        )
+
+
+def give_back(folder: Path, sweep: str, but: Collection[str] = ()) -> None:
+    """Keep nothing any more of what a sweep reserved at a site, but for some data sets.
+
+    Raises:
+        PrivacyError: a ledger is damaged or in use.
+
+    """
+    for _, path in ledgers(folder):
+        if path.stem not in but:
+            with Ledger.open(path) as ledger:
+                ledger.hold(sweep, {}, 0.0, Budget(_NO_DELTA))
 
 
 def _tell_monitor(ledger: Ledger, path: Path, delta: float) -> None:

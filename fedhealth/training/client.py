@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from fedhealth.config.schema import TrainingConfig
 from fedhealth.data.batches import Examples
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.client_level import privatise
@@ -19,7 +20,7 @@ from fedhealth.privacy.clipping import Clipping
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.plan import PrivacyPlan, Request
 from fedhealth.training.budget import Allowance
-from fedhealth.training.loop import FitReport, Place, PlainTrainer, Statistics, Task
+from fedhealth.training.loop import FitReport, Place, PlainTrainer, Statistics, Task, Workload
 from fedhealth.training.state import State
 
 log = logging.getLogger("fedhealth.site")
@@ -66,9 +67,15 @@ class ClientTrainer:
             return [fault.problem]
         return []
 
+    def foresee(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[Allowance, PrivacyPlan]:
+        """Return what the whole run would spend."""
+        return self.allowance, self._plan(rounds)
+
     def plan(self, place: Place) -> PrivacyPlan:
         """Return the whole run's plan: one release a round."""
-        rounds = place.rounds
+        return self._plan(place.rounds)
+
+    def _plan(self, rounds: int) -> PrivacyPlan:
         request = Request("client", self.epsilon, 1.0, 1, rounds, self.clipping, self.sigma, self.delta)
         return self.allowance.plan(request, 1)
 

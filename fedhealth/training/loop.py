@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.training.progress import Progress
 from fedhealth.training.state import State
+
+if TYPE_CHECKING:  # it books at places that are defined here
+    from fedhealth.privacy.plan import PrivacyPlan
+    from fedhealth.training.budget import Allowance
 
 _NO_CLASS = -100
 
@@ -81,6 +85,15 @@ class Task:
     resumable: bool = True
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What a site trains on: how many patients and studies, and the modalities that the model has a tower for."""
+
+    patients: int
+    studies: int
+    modalities: frozenset[str]
+
+
 class Trainer(Protocol):
     """Trains a site's model in place, under some privacy promise.
 
@@ -97,6 +110,14 @@ class Trainer(Protocol):
 
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return why this site cannot take part in the whole run; empty if it can. Nothing is spent."""
+
+    def foresee(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[Allowance, PrivacyPlan] | None:
+        """Return what the whole run would spend, and what may be spent; None where nothing is promised.
+
+        Raises:
+            PrivacyError: the promise cannot be kept within the site's policy.
+
+        """
 
     def weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return what may be said of the training rows by tower: the site's weights in the mean."""
@@ -123,6 +144,9 @@ class PlainTrainer:
     def objections(self, task: Task, place: Place) -> list[str]:
         """Return nothing: nothing is promised."""
         return []
+
+    def foresee(self, work: Workload, training: TrainingConfig, rounds: int) -> None:
+        """Return nothing: nothing is promised."""
 
     def weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""

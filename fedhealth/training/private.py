@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fedhealth.config.build import instantiate
-from fedhealth.config.schema import TaskKind
+from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Batch, Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.privacy.accountant import Event
@@ -45,6 +45,7 @@ from fedhealth.training.loop import (
     Place,
     Statistics,
     Task,
+    Workload,
     progress_folder,
     row_losses,
     steps_of,
@@ -144,17 +145,29 @@ class PatientTrainer:
             PrivacyError: there is none within the run's target and the site's policy.
 
         """
-        units = len(self._units(task))
+        return self._plan(len(self._units(task)), task.model.modalities, task.training, place.rounds)
+
+    def foresee(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[Allowance, PrivacyPlan]:
+        """Return what the whole run would spend.
+
+        Raises:
+            PrivacyError: there is no plan within the run's target and the site's policy.
+
+        """
+        units = work.patients if self.unit == "patient" else work.studies
+        return self.allowance, self._plan(units, work.modalities, training, rounds)
+
+    def _plan(self, units: int, modalities: frozenset[str], training: TrainingConfig, rounds: int) -> PrivacyPlan:
+        towers = tuple(f"towers.{name}" for name in sorted(modalities)) if self.clipping == "tower" else ()
         if units < self.allowance.min_cohort:
             units = 1  # below the minimum; which number below it is nobody's business
         size = bucket(units)
-        towers = tuple(f"towers.{name}" for name in sorted(task.model.modalities)) if self.clipping == "tower" else ()
         request = Request(
             unit=self.unit,
             epsilon=self.epsilon,
-            rate=self.rate or min(1.0, task.training.batch_size / size),
-            steps=steps_of(task.training, size),
-            rounds=place.rounds,
+            rate=self.rate or min(1.0, training.batch_size / size),
+            steps=steps_of(training, size),
+            rounds=rounds,
             clipping=Clipping(self.bound, self.clipping, towers),
             sigma=self.sigma,
             delta=self.delta,

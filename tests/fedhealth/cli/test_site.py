@@ -1,11 +1,14 @@
 """`fedhealth site budget`: what was spent, and what happens when a ledger was touched."""
 
+import time
+
 import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.privacy.accountant import Event
+from fedhealth.privacy.accountant import Event, epsilon
 from fedhealth.privacy.ledger import Budget, Ledger, digest_of, verify
+from fedhealth.privacy.reservations import Cost
 from fedhealth.privacy.spending import ledger_path, spending
 
 EVENT = Event(2.0, 0.1, 10)
@@ -90,3 +93,24 @@ def test_spending_counts_what_was_declined(site):
     assert (second.run, second.booked, second.declined) == ("second", 1, 1)
     assert first.epsilon > second.epsilon > 0
     assert first.curve[-1] == (2, first.epsilon)
+
+
+def test_a_hospital_sees_its_own_without_naming_a_folder(site, budget, monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    site.rename(home / "state")
+    monkeypatch.setenv("FEDHEALTH_HOME", str(home))
+    code, shown = budget()
+    assert code == 0
+    assert "here/chest" in shown
+
+
+def test_what_sweeps_have_reserved_is_told_apart(site, budget):
+    with Ledger.open(ledger_path(site, "chest")) as ledger:
+        ledger.hold("sweep0000000", {"third": Cost("patient", (EVENT,))}, time.time() + 3600, Budget(DELTA))
+        spent = ledger.spent(DELTA)
+    with_kept = epsilon([EVENT] * 4, DELTA)
+    code, shown = budget(site, "--delta", DELTA)
+    assert code == 0
+    assert f"epsilon {spent:.3f} in all at delta 0.0001; {with_kept:.3f} with what sweeps have reserved until" in shown
+    assert "third" not in shown  # it spent nothing yet

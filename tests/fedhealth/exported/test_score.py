@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
+from fedhealth.data.image import read_image
+from fedhealth.data.synthetic.dicomfile import Header, write_dicom
+from fedhealth.data.synthetic.radiograph import Scanner
 from fedhealth.errors import DataError
 from fedhealth.exported.model import load_model
 from fedhealth.exported.score import Study, class_names, read_studies, score
@@ -68,3 +72,20 @@ def test_a_table_needs_the_columns_but_no_labels(exported, tmp_path, table_write
 
 def test_probabilities_are_named_by_their_class(exported):
     assert class_names(exported.data) == ["severe"]
+
+
+def test_a_new_dicom_file_is_scored_as_the_picture_that_it_shows(exported, image, tmp_path):
+    grey, new = np.asarray(Image.open(image)), []
+    for inverted in (False, True):
+        scanner = Scanner(*grey.shape, 8, inverted, "rle", True, gain=0.8, noise=0.0, blur=0.0, maker="Maker")
+        path = tmp_path / f"{inverted}.dcm"
+        write_dicom(path, Header("north", "new", "1", 1, 67, "F"), scanner, 255 - grey if inverted else grey)
+        new.append(path)
+    Image.fromarray(read_image(new[0], 16, 1).reshape(16, 16)).save(tmp_path / "shown.png")
+    shown = [Study((path,), "worse today", {"crp": "90"}) for path in (tmp_path / "shown.png", *new)]
+    as_picture, as_dicom, as_negative = score(exported, shown)
+    assert as_dicom == pytest.approx(as_picture, abs=1e-6)
+    assert as_negative == pytest.approx(as_picture, abs=1e-2)  # windows are rounded the other way
+    blank = Study((tmp_path / "blank.png",), "worse today", {"crp": "90"})
+    Image.fromarray(np.zeros_like(grey)).save(tmp_path / "blank.png")
+    assert abs(score(exported, [blank])[0] - as_picture) > 1e-4  # the image counts

@@ -35,22 +35,20 @@ addEventListener("load", () => {{
 def look(folder, width, dark=False):
     """Return what the probe saw: page width, width needed, elements too wide, charts drawn, background."""
     (folder / "probe.html").write_text(PROBE.format(width=width))
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--hide-scrollbars",
-        "--allow-file-access-from-files",
-    ]
+    shown = browse(folder, "probe.html", dark, "--allow-file-access-from-files", "--dump-dom")
+    return json.loads(re.search(r"<title>(.*?)</title>", shown)[1].replace("&amp;", "&"))
+
+
+def browse(folder, page, dark, *options):
+    """Open a page of the folder and return what the browser printed; nothing may be wrong on its console."""
+    options = [*options, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options += [f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
-    command = [BROWSER, *options, "--window-size=1400,900", "--dump-dom", f"file://{folder / 'probe.html'}"]
-    command.insert(1, "--enable-logging=stderr")
+    command = [BROWSER, "--enable-logging=stderr", *options, "--window-size=1400,900", f"file://{folder / page}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    shown, complaints = done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert complaints == []  # a page that fetched anything would have broken its own content policy
-    return json.loads(re.search(r"<title>(.*?)</title>", shown)[1].replace("&amp;", "&"))
+    return done.stdout
 
 
 @pytest.fixture
@@ -72,6 +70,13 @@ def test_dark_is_dark(folder):
     light, dark = (look(folder, 1280, dark)["paper"] for dark in (False, True))
     assert light == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", dark))) < 60
+
+
+def test_it_prints_on_a_few_pages(folder):
+    browse(folder, "report.html", True, f"--print-to-pdf={folder / 'report.pdf'}", "--no-pdf-header-footer")
+    printed = (folder / "report.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 10
 
 
 @pytest.mark.parametrize("width", [390, 1280])

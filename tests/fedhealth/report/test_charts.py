@@ -5,7 +5,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from fedhealth.report import charts
-from fedhealth.report.charts import Series
+from fedhealth.report.charts import Point, Series
 from fedhealth.report.svg import PALETTE, house_style, inline
 from fedhealth.training.metrics import CALIBRATION_BINS, Estimate, tabulate
 
@@ -29,6 +29,23 @@ def test_the_forest_plot_shows_every_estimate():
     points = {line.get_gid(): line.get_xdata()[0] for line in axes.lines if line.get_gid()}
     assert points == {"row-0": 0.9, "row-1": 0.8}
     assert [0.7, 0.88] in [list(line.get_xdata()) for line in axes.lines]
+
+
+def test_runs_of_equal_cost_stand_side_by_side_and_all_are_in_sight():
+    utilities = [Estimate(0.7, 0.6, 0.8), Estimate(0.7, 0.65, 0.75), Estimate(0.9, np.nan, np.nan)]
+    points = [Point(str(k), cost, utilities[k], k == 2) for k, cost in enumerate((3.0, 3.0, 8.0))]
+    figure = charts.frontier(points, "epsilon", "AUROC")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    dots = {line.get_gid(): line for line in axes.lines if line.get_gid()}
+    drawn = {name: line.get_transform().transform(line.get_xydata())[0] for name, line in dots.items()}
+    assert drawn["run-1"][0] - drawn["run-0"][0] > 8
+    assert drawn["run-0"][1] == pytest.approx(drawn["run-1"][1])
+    assert dots["run-2"].get_marker() == "D"
+    assert all(axes.bbox.contains(*place) for place in drawn.values())
+    low, high = axes.get_ylim()
+    assert low < 0.6
+    assert high > 0.9
 
 
 def test_the_roc_curve_equals_scikit_learns(scored):

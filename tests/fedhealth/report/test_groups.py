@@ -52,3 +52,14 @@ def test_a_gap_that_may_be_chance_is_called_so(run, notices_of):
 
 def test_without_groups_there_is_no_section(run):
     assert groups(collect(run.write())) is None
+
+
+def test_private_training_says_that_it_says_nothing(run):
+    run.config = run.config.replace("loop.PlainTrainer}", "private.PatientTrainer, epsilon: 3}")
+    shown = section(run, None)
+    assert shown.lead.startswith("Whether the model serves all groups alike is not told")
+    assert shown.tables == ()
+
+
+def test_groups_that_are_all_too_small_are_not_called_equal(run):
+    assert section(run, None).lead == "No two groups are large enough to be compared."

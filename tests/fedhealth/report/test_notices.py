@@ -1,4 +1,9 @@
+import json
+
 import pytest
+
+from fedhealth.report.collect import collect
+from fedhealth.report.notices import notices
 
 
 def test_nothing_is_protected_in_a_plain_run(notices_of):
@@ -113,3 +118,14 @@ def test_more_traffic_than_training_is_said(run, notices_of):
         {**event, "sent": 9_000_000} if event["event"] == "site_answered" else event for event in run.default_events()
     ]
     assert "takes 15\N{NO-BREAK SPACE}s" in notices_of()["More communication than training"]
+
+
+def test_scores_that_are_no_probabilities_are_said(run, notices_of):
+    title = "The scores are no risks"
+    run.comparison = None
+    assert title not in notices_of()
+    evaluation = json.loads((run.write() / "evaluation.json").read_text())
+    evaluation["test"]["calibration_error"] = {"value": 0.3, "low": 0.28, "high": 0.33}
+    (run.folder / "evaluation.json").write_text(json.dumps(evaluation))
+    told = {notice.title: notice.text for notice in notices(collect(run.folder))}
+    assert "0.300 [0.280" in told[title]

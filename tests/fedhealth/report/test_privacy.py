@@ -10,6 +10,7 @@ from fedhealth.privacy.spending import Promise, ledger_path, promise_path
 from fedhealth.report.collect import collect
 from fedhealth.report.notices import notices
 from fedhealth.report.privacy import promise
+from fedhealth.report.quality import learning
 from fedhealth.report.render import render
 from fedhealth.report.summary import summary
 
@@ -93,3 +94,16 @@ def test_without_ledgers_there_is_no_section_and_no_promise(run):
     assert found.spending == ()
     assert "Privacy spent" not in render(run.folder)
     assert promise(found) == "differential privacy"
+
+
+def test_without_scores_of_rounds_the_learning_curve_is_a_sentence(run):
+    """Private training tells of the final model only: one point is no curve."""
+    run.config = run.config.replace(PLAIN, PRIVATE)
+    run.events = [
+        {**event, "pooled": {}, "own": None} if event["event"] in ("round_completed", "site_answered") else event
+        for event in run.default_events()
+    ]
+    shown = learning(collect(run.write()))
+    assert shown.charts == ()
+    assert shown.lead.startswith("The final model's pooled validation AUROC is")
+    assert "would have cost privacy" in shown.notes[0]

@@ -52,7 +52,7 @@ def ask_(tmp_path):
 def test_a_fair_job_is_accepted_with_the_sites_own_values_last(ask, tmp_path):
     consent = ask(*WORDS)
     assert consent.reasons == ()
-    config = config_of(consent.job)
+    config = config_of(consent.jobs[0])
     assert config.data.root == str(tmp_path)
     assert config.data.columns.text == "note"
     assert config.privacy["dataset"] == "chest-2026"
@@ -84,14 +84,14 @@ def test_what_the_policy_does_not_allow_is_declined_with_its_reason(ask, words, 
     keys = {word.partition("=")[0] for word in words}
     kept = [word for word in WORDS if word.partition("=")[0] not in keys]
     consent = ask(*kept, *words, limits=limits)
-    assert consent.job is None
+    assert consent.jobs == ()
     assert reason in consent.reasons
     assert all(reasons.told(each) == each for each in consent.reasons)
 
 
 def test_another_digest_is_declined(ask):
     consent = ask(*WORDS, wrong_digest=True)
-    assert (consent.job, consent.reasons) == (None, (reasons.DIFFERS,))
+    assert (consent.jobs, consent.reasons) == ((), (reasons.DIFFERS,))
 
 
 def test_units_may_be_allowed(ask):

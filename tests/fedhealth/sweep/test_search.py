@@ -15,7 +15,7 @@ class Scripted:
     """Stands in for a trial's process: plays a run whose validation score after each round is known."""
 
     def __init__(self, target, args):
-        words, folder, _ = args
+        words, folder, *_ = args
         self.run, self.words, self.pid, self.exitcode = RunDir(module.Path(folder)), words, None, 0
         self.number, self.alive = 0, True
 
@@ -97,10 +97,16 @@ def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_words, goo
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     words = [*tiny_words(good_hospitals), "sweep=search", "sweep.trials=2", "hydra.run.dir=found"]
-    words += ["~sweep.space.training.local_steps", "strategy.rounds=1"]
+    words += ["~sweep.space.training.local_steps", "strategy.rounds=1", "sweep.workers=1"]
+    words += ["privacy=patient_small", "privacy.delta=1e-4", "privacy.epsilon=3"]
     code, said = fedhealth("run", *words)
     assert code == 0, said
     assert said.count("completed") >= 2
+    assert "2 of them with differential privacy: together at most epsilon 6" in said
+    assert "reserved, the runs taken together: epsilon east" in said
+    about = json.loads((tmp_path / "found" / "sweep.json").read_text())
+    assert [RunDir(tmp_path / "found" / f"trial-{n}").about["run"] for n in (0, 1)] == about["runs"]
+    assert about["asked"] is None  # given back
     found = sorted((tmp_path / "found").glob("trial-*/run.json"))
     assert len(found) == 2
     assert all("sweep=search" not in json.loads(path.read_text())["words"] for path in found)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,12 @@ import time
 import pytest
 
 from fedhealth.config.compose import compose
+from fedhealth.privacy.ledger import verify
+from fedhealth.privacy.reservations import reservations
+from fedhealth.privacy.spending import ledger_path
 from fedhealth.rundir import RunDir
 from fedhealth.sweep.job import work_on
+from fedhealth.sweep.reserve import ASKED
 
 
 def states(folder):
@@ -42,6 +47,19 @@ def test_what_a_private_sweep_will_spend_is_said_first(fedhealth, tiny_words, go
     assert "2 of them with differential privacy: together at most epsilon 16 for each person" in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2"),
+        ("sweep=search", "sweep.workers=2"),
+    ],
+)
+def test_hospitals_are_not_asked_for_two_runs_at_once(fedhealth, words):
+    code, said = fedhealth("run", "runtime=deployment", "data.sites=[a,b]", *words)
+    assert code == 2
+    assert "Hospitals work on one run at a time." in said
+
+
 def test_a_sweep_goes_on_from_its_own_directory_only(fedhealth, tiny_words, good_hospitals, tmp_path, monkeypatch):
     fedhealth("run", "--multirun", *tiny_words(good_hospitals), "data.site_column=absent", "hydra.sweep.dir=sweep")
     (tmp_path / "elsewhere").mkdir()
@@ -62,6 +80,28 @@ def test_a_directory_with_another_run_is_refused(tiny_words, good_hospitals, tmp
 def test_a_search_within_a_grid_is_refused(tmp_path):
     words = ["data.root=x", "sweep=search"]
     assert "no run of a sweep" in work_on(compose(words), words, RunDir(tmp_path / "run")).problem
+
+
+def test_virtual_hospitals_reserve_a_sweep_and_take_back_what_it_did_not_use(
+    fedhealth, tiny_words, good_hospitals, tmp_path
+):
+    words = [*tiny_words(good_hospitals), "strategy.rounds=1", "privacy=patient_small", "privacy.delta=1e-4"]
+    words += ["privacy.life_epsilon=4", "privacy.epsilon=2", "hydra.sweep.dir=sweep"]
+    code, said = fedhealth("run", "--multirun", *words, "training.optimizer.lr=0.01,-1")
+    assert code == 10, said  # the second one cannot start
+    assert "2 of them with differential privacy: together at most epsilon 4" in said
+    assert re.search(r"reserved, the runs taken together: epsilon east [23]\.\d+, north [23]\.\d+, south", said)
+    about = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert RunDir(tmp_path / "sweep" / "0").about["run"] == about["runs"][0]
+    for site in ("north", "south", "east"):
+        entries = verify(ledger_path(tmp_path / "sweep" / ASKED / "sites" / site, "demo"))
+        assert {entry.run for entry in entries if entry.kind == "reserve"} == set(about["runs"])
+        assert reservations(entries, time.time()) == []
+    code, said = fedhealth("run", "--multirun", *words, "seed=1,2,3,4,5,6", "hydra.sweep.dir=larger")
+    assert code == 5
+    assert "The sweep was declined before its first run. 0 of 3 sites accepted" in said
+    assert said.count("the runs of the sweep together would exceed the privacy budget of demo") == 3
+    assert states(tmp_path / "larger") == {}
 
 
 @pytest.mark.slow

@@ -1,0 +1,150 @@
+"""A hospital asked to reserve a sweep's budget: before its first run, for a limited time, or with a reason."""
+
+import time
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.app import answer
+from fedhealth.config.compose import compose, digest
+from fedhealth.config.screen import travelling
+from fedhealth.privacy.ledger import verify
+from fedhealth.privacy.reservations import reservations
+from fedhealth.privacy.spending import ledger_path
+from fedhealth.site.identity import save_roster
+from fedhealth.site.signature import Order
+from fedhealth.sweep.statement import Planned, Statement
+from fedhealth.wire import DIRECTIVE, HANDSHAKE, TRAIN, Acceptance, Directive
+from tests.fedhealth.site.trust import Consortium
+
+POLICY = """\
+name: charite
+lead: lead.example:9092
+data:
+  tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
+limits: {{min_patients: 3, epsilon: 2, life_epsilon: {life}, min_sigma: 0, secure_aggregation: false, hours: 24,
+  units: [patient], records: [acceptance, update, statistics]}}
+"""
+SWEEP, RUNS = "sweep1234567", ("firstrun1234", "secondrun123", "thirdrun1234")
+HOUR = 3600.0
+
+
+class Hospital:
+    """A member's home, and what the lead may send to it."""
+
+    def __init__(self, tmp_path, data, words):
+        consortium = Consortium(tmp_path / "consortium")
+        self.home = consortium.homes["charite"]
+        self.home.kit.mkdir(exist_ok=True)
+        self.home.membership.write_bytes(consortium.lead.membership.read_bytes())
+        save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
+        self.root, self.cache = data, tmp_path / "cache"
+        own = ("data.site_column", "data.name", "data.sites")
+        self.words = [word for word in travelling(words) if word.partition("=")[0] not in own]
+        self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]", "privacy=patient"]
+        self.words += ["privacy.epsilon=2", "privacy.delta=1e-4"]
+        self.allow(50)
+
+    def allow(self, life):
+        self.home.policy.write_text(POLICY.format(root=self.root / "north", cache=self.cache, life=life))
+
+    def plan(self, run, *words):
+        """A run of our words, where others do not replace them."""
+        keys = {word.partition("=")[0] for word in words}
+        chosen = (*(word for word in self.words if word.partition("=")[0] not in keys), *words)
+        return Planned(run, chosen, digest(compose([*chosen, f"data.root={self.root}"])))
+
+    def order(self, run, statement=None, hours=72.0):
+        planned, now = self.plan(run), int(time.time())
+        ends = now + int(hours * HOUR)
+        return Order("chest", run, planned.words, planned.digest, "0" * 64, "0" * 64, now, ends, "0" * 32, statement)
+
+    def ask(self, order, kind=HANDSHAKE):
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
+        directive = Directive(order.run, order.digest, 0, 1, 0, ("charite",)).record()
+        message = Message(RecordDict({DIRECTIVE: directive}), 1, kind)
+        message.metadata.__dict__["_message_id"] = "1"
+        return answer(message, context)
+
+    def reserve(self, *runs, epsilon=100.0, hours=72.0):
+        """Ask for a reservation as the lead does before a sweep."""
+        planned = tuple(run if isinstance(run, Planned) else self.plan(run) for run in runs)
+        order = self.order("askedfor1234", Statement(SWEEP, epsilon, planned), hours)
+        return Acceptance.parse(self.ask(order).content)
+
+    def handshake(self, run):
+        return Acceptance.parse(self.ask(self.order(run)).content).reasons
+
+    @property
+    def kept(self):
+        path = ledger_path(self.home.state, "tiny-2026")
+        return {held.run: held for held in reservations(verify(path), time.time())} if path.is_file() else {}
+
+
+@pytest.fixture(name="hospital")
+def hospital_(tmp_path, good_hospitals, tiny_words):
+    return Hospital(tmp_path, good_hospitals, tiny_words(good_hospitals))
+
+
+def test_what_all_runs_will_spend_is_reserved_for_a_limited_time(hospital):
+    answered = hospital.reserve(*RUNS[:2], epsilon=4.0)
+    assert answered.reasons == ()
+    assert 2 < answered.reserved <= 4
+    assert set(hospital.kept) == set(RUNS[:2])
+    latest = time.time() + 24 * HOUR  # the policy's, the order would go on for longer
+    assert all(latest - 60 < held.until <= latest for held in hospital.kept.values())
+    assert hospital.reserve(*RUNS[:2], hours=1.0).reasons == ()
+    assert all(held.until <= time.time() + HOUR for held in hospital.kept.values())
+
+
+def test_others_are_declined_what_the_sweep_has_reserved_until_it_gives_it_back(hospital):
+    two, three = hospital.reserve(*RUNS[:2]).reserved, hospital.reserve(*RUNS).reserved
+    hospital.allow((two + three) / 2)
+    assert hospital.reserve(*RUNS[:2]).reasons == ()
+    refusal = "the run would exceed the privacy budget of tiny-2026, part of which is reserved for a sweep"
+    assert hospital.handshake("somebodyelse") == (refusal,)
+    assert hospital.handshake(RUNS[1]) == ()
+    assert hospital.reserve().reasons == ()
+    assert hospital.kept == {}
+    assert hospital.handshake("somebodyelse") == ()
+
+
+def test_a_sweep_beyond_the_budget_is_declined_and_nothing_stays_reserved(hospital):
+    two, three = hospital.reserve(*RUNS[:2]).reserved, hospital.reserve(*RUNS).reserved
+    hospital.reserve()
+    hospital.allow((two + three) / 2)
+    assert hospital.reserve(*RUNS).reasons == (
+        "the runs of the sweep together would exceed the privacy budget of tiny-2026",
+    )
+    assert hospital.kept == {}
+
+
+def test_a_sweep_that_spends_more_than_it_states_is_declined(hospital):
+    (reason,) = hospital.reserve(*RUNS[:2], epsilon=1.5).reasons
+    assert reason.startswith("the sweep states epsilon 1.5, its runs would spend ")
+    assert hospital.kept == {}
+
+
+def test_one_run_that_the_policy_forbids_declines_the_sweep(hospital):
+    forbidden = hospital.plan(RUNS[1], "privacy=client")
+    reason = "privacy for each client is not allowed here, only for: patient"
+    assert hospital.reserve(RUNS[0], forbidden).reasons == (reason,)
+    assert hospital.kept == {}
+
+
+def test_with_a_statement_nothing_but_a_reservation_can_be_had(hospital):
+    order = hospital.order("askedfor1234", Statement(SWEEP, 4.0, (hospital.plan(RUNS[0]),)))
+    assert hospital.ask(order, TRAIN).error.reason == "TrustError"
+    assert hospital.kept == {}
+
+
+def test_a_run_that_turns_out_to_cost_something_else_has_that_reserved(hospital):
+    """Of a search, the settings of a trial are known when it starts."""
+    assert hospital.reserve(hospital.plan(RUNS[0], "training.local_steps=7")).reasons == ()
+    before = hospital.kept[RUNS[0]].events
+    assert hospital.handshake(RUNS[0]) == ()
+    after = hospital.kept[RUNS[0]].events
+    assert before != after
+    assert {event.steps for event in after} == {4, 1}  # two rounds of two steps, and the scores
