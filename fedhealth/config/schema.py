@@ -123,9 +123,9 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Towers (null = absent), each giving `dim` features, and the fusion that turns them into logits."""
+    """Towers (null = absent), each giving `dim` features (null = as many as it has), and the fusion to logits."""
 
-    dim: int = 64
+    dim: int | None = 64
     image: Any = None
     text: Any = None
     tabular: Any = None
