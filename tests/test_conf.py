@@ -16,6 +16,7 @@ ADAPTED = ["model/text=lora"]
 NEEDS = {  # options that the default model has nothing for
     ("personalization", "adapters"): ADAPTED,
     ("personalization", "ffa_lora"): ADAPTED,
+    ("specialized", "derm_patient"): ["experiment=derm", "privacy=patient"],
     **{("strategy/aggregation", name): ["secagg=off"] for name in ("median", "trimmed_mean", "krum", "multi_krum")},
 }
 

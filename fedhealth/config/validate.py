@@ -104,6 +104,8 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
     if training["threads"] is not None:
         at_least_one["training.threads"] = training["threads"]
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
+    if not training["encoder_lr"] > 0:
+        yield f"training.encoder_lr: must be positive, is {training['encoder_lr']}."
     if plain["seed"] < 0:
         yield f"seed: must not be negative, is {plain['seed']}."
     if not strategy["round_timeout"] > 0:

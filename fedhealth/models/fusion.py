@@ -19,38 +19,24 @@ class ConcatFusion(nn.Module):
         outputs: logits per row.
         hidden: width of the hidden layer; 0 is a linear classifier.
         dropout: before the last layer.
+        zero: start the last layer from zero instead of at random. With `hidden: 0`, `model.dim: null` and frozen
+            encoders this is logistic regression on their features.
 
     """
 
-    def __init__(self, widths: Sequence[int], outputs: int, hidden: int = 64, dropout: float = 0.1) -> None:
+    def __init__(
+        self, widths: Sequence[int], outputs: int, hidden: int = 64, dropout: float = 0.1, zero: bool = False
+    ) -> None:
         super().__init__()
         if hidden:
             body: list[nn.Module] = [nn.Linear(sum(widths), hidden), nn.ReLU(), nn.Dropout(dropout)]
         else:
             body = [nn.Dropout(dropout)]
-        self.head = nn.Sequential(*body, nn.Linear(hidden or sum(widths), outputs))
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Return logits [B, outputs] of features, each [B, width]."""
-        return cast(Tensor, self.head(torch.cat(features, dim=1)))
-
-
-class LinearFusion(nn.Module):
-    """A linear classifier over all modalities together that starts from zero: few weights, and none of them random.
-
-    On frozen encoders without projection (`model.dim: null`) this is logistic regression on their features.
-
-    Args:
-        widths: of the feature vectors that come in, one a modality.
-        outputs: logits per row.
-
-    """
-
-    def __init__(self, widths: Sequence[int], outputs: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(sum(widths), outputs)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        last = nn.Linear(hidden or sum(widths), outputs)
+        if zero:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(*body, last)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits [B, outputs] of features, each [B, width]."""

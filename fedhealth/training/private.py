@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedhealth.config.build import instantiate
 from fedhealth.config.schema import TaskKind
 from fedhealth.data.batches import Batch, Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.privacy.accountant import Event
 from fedhealth.privacy.bk import BookKeeping
 from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.engine import GradientEngine, LossFn, trainable
+from fedhealth.privacy.engine import LossFn, trainable
 from fedhealth.privacy.hooks import OpacusHooks
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.optimizer import AfterNoise, NoisyOptimizer
@@ -35,10 +34,11 @@ from fedhealth.privacy.plan import PrivacyPlan, Request, bucket
 from fedhealth.privacy.sampler import PatientSampler, PhysicalBatch
 from fedhealth.privacy.selfcheck import MakeEngine, selfcheck
 from fedhealth.privacy.spending import scores_path
+from fedhealth.privacy.step import Physical, private_step
 from fedhealth.rundir import write_atomic
 from fedhealth.training import describe
 from fedhealth.training.budget import Allowance
-from fedhealth.training.loop import Correction, FitReport, Place, Statistics, Task, row_losses, steps_of
+from fedhealth.training.loop import Correction, FitReport, Place, Statistics, Task, optimizer_of, row_losses, steps_of
 from fedhealth.training.scores import noised, one_study_each
 from fedhealth.training.state import State
 from fedhealth.training.towers import METHOD
@@ -106,7 +106,7 @@ class PatientTrainer:
         )
         self.epsilon, self.delta, self.unit = epsilon, delta, unit
         self.clipping, self.bound, self.rate, self.sigma = clipping, bound, rate, sigma
-        self.make_engine = ENGINES[engine]
+        self.make_engine, self.step = ENGINES[engine], private_step
         self.max_rows, self.physical_rows, self.scores = max_rows, physical_rows, scores
 
     def objections(self, task: Task, place: Place) -> list[str]:
@@ -167,9 +167,9 @@ class PatientTrainer:
         if place is None:
             raise PrivacyError("private training needs a ledger", "Say where it happens: fit(task, place).")
         plan, model, training = self.plan(task, place), task.model.train(), task.training
-        parameters = list(trainable(model).values())
+        parameters = trainable(model)
         correct = _after_noise(task.correct, model) if task.correct else None
-        optimizer = NoisyOptimizer(instantiate(training.optimizer)(parameters), plan, after_noise=correct)
+        optimizer = NoisyOptimizer(optimizer_of(training, parameters), plan, after_noise=correct)
         engine = self.make_engine(model, _loss_of(task.kind), plan.clipping)
         units = self._units(task)
         sampler = PatientSampler(
@@ -179,8 +179,8 @@ class PatientTrainer:
         with self.allowance.open(place) as ledger, torch.random.fork_rng(devices=_cuda(device)):
             optimizer.allow(self.allowance.book(ledger, plan, place, place.round, plan.round_event).event)
             torch.manual_seed(task.seed)  # dropout alone: sampling and noise never depend on it
-            losses = [_step(engine, optimizer, task.examples, physical, device) for physical in sampler]
-        if not all(bool(p.isfinite().all()) for p in parameters):
+            losses = [self.step(engine, optimizer, _loaded(task.examples, some, device)) for some in sampler]
+        if not all(bool(p.isfinite().all()) for p in parameters.values()):
             raise ModelError("The private training diverged.", "Lower the learning rate.")
         seen = torch.cat([torch.zeros(1), *losses])
         return FitReport(plan.steps, len(task.rows), float(seen.sum()) / max(1, len(seen) - 1))
@@ -264,20 +264,10 @@ def _batch(examples: Examples, rows: Sequence[int], device: torch.device) -> Bat
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def _step(
-    engine: GradientEngine,
-    optimizer: NoisyOptimizer,
-    examples: Examples,
-    physical: Iterable[PhysicalBatch],
-    device: torch.device,
-) -> Tensor:
-    """Take one step over a logical batch, which may be empty; return the rows' losses, private."""
-    optimizer.zero_grad()
-    losses = [torch.zeros(0)]
+def _loaded(examples: Examples, physical: Iterable[PhysicalBatch], device: torch.device) -> Physical:
+    """Yield the physical batches, each loaded when its turn comes."""
     for part in physical:
-        losses.append(engine.accumulate(_batch(examples, part.rows, device), part.patients).losses.float().cpu())
-    optimizer.step()
-    return torch.cat(losses)
+        yield _batch(examples, part.rows, device), part.patients
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -10,7 +10,7 @@ from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, out
 
 CONCAT = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 6}
 GATED = {"_target_": "fedhealth.models.fusion.GatedFusion"}
-LINEAR = {"_target_": "fedhealth.models.fusion.LinearFusion"}
+LINEAR = CONCAT | {"hidden": 0, "dropout": 0.0, "zero": True}
 IMAGE = {"_target_": "fedhealth.models.image.ImageEncoder"}
 TEXT = {"_target_": "fedhealth.models.text.TextEncoder", "hidden": 8, "buckets": 20, "layers": 0}
 TABULAR = {"_target_": "fedhealth.models.tabular.TabularEncoder", "hidden": 4}
@@ -34,7 +34,7 @@ def batch(size=4):
     } | {f"{name}_present": torch.ones(size, dtype=torch.bool) for name in ("image", "text", "tabular")}
 
 
-@pytest.mark.parametrize("fusion", [CONCAT, GATED, LINEAR, CONCAT | {"hidden": 0}])
+@pytest.mark.parametrize("fusion", [CONCAT, GATED, LINEAR])
 @pytest.mark.parametrize(
     ("task", "width"),
     [
@@ -147,17 +147,17 @@ def test_the_gates_weigh_the_modalities():
     torch.testing.assert_close(fusion([one, other]), fusion.head((one + other) / 2))
 
 
-def test_without_projection_a_linear_fusion_is_logistic_regression_from_zero():
+def test_without_projection_a_linear_classifier_is_logistic_regression_from_zero():
     network = model(dim=None, fusion=LINEAR, tabular=TABULAR | {"hidden": 0}, image=None, text=None)
     assert {name for name, _ in network.named_parameters()} == {
         "towers.tabular.missing.weight",
-        "fusion.head.weight",
-        "fusion.head.bias",
+        "fusion.head.1.weight",
+        "fusion.head.1.bias",
     }
     rows = batch()
     assert not network(rows).any()
     with torch.no_grad():
-        network.fusion.head.weight.copy_(torch.tensor([[2.0, -1.0]]))
+        network.fusion.head[-1].weight.copy_(torch.tensor([[2.0, -1.0]]))
     normal = torch.nn.functional.layer_norm(rows["tabular"], (2,))
     torch.testing.assert_close(network(rows), normal @ torch.tensor([[2.0], [-1.0]]))
 
@@ -170,7 +170,7 @@ def test_without_projection_every_modality_keeps_its_width():
 
 def test_a_row_without_a_modality_gets_its_token_also_without_projection():
     network, rows = model(dim=None, fusion=LINEAR, image=None, text=None), batch()
-    nn.init.normal_(network.fusion.head.weight)
+    nn.init.normal_(network.fusion.head[-1].weight)
     rows["tabular_present"][1] = False
     torch.testing.assert_close(network(rows)[1], network.fusion([network.towers["tabular"].missing.weight])[0])
 

@@ -132,10 +132,18 @@ class Wide(nn.Module):
         return self.head(y.mean(1) + self.wide(y[:, :1])[:, 0])
 
 
+def few_places(groups):
+    """Return convolutions whose patches are smaller than their weights."""
+    convs = nn.Conv2d(4, 64, 3, groups=groups), nn.ReLU(), nn.Conv2d(64, 96, 2, stride=2, groups=groups)
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 3))
+
+
 LAYERS = {
     "reused and tied": (Tied, lambda: torch.randint(0, VOCAB, (6, 5))),
     "norms": (Norms, lambda: torch.randn(6, 5, 4)),
     "ghost, used twice": (Wide, lambda: torch.randn(6, 2, 64)),
+    "few places": (lambda: few_places(1), lambda: torch.randn(6, 4, 5, 4)),
+    "few places, grouped": (lambda: few_places(2), lambda: torch.randn(6, 4, 5, 4)),
     "plain rows": (lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), lambda: torch.randn(6, 4)),
 }
 

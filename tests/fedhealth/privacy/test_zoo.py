@@ -33,7 +33,7 @@ TEXTS = {"words": SMALL | {"layers": 0}, "small_bert": SMALL | {"layers": 1}, "p
 FUSIONS = {
     "concat": ({"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 5, "dropout": 0.0}, 6),
     "gated": ({"_target_": "fedhealth.models.fusion.GatedFusion", "dropout": 0.0}, 6),
-    "linear": ({"_target_": "fedhealth.models.fusion.LinearFusion"}, None),
+    "linear": ({"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 0, "zero": True}, None),
 }
 
 

@@ -105,7 +105,7 @@ def test_every_round_is_booked_before_its_first_step(hospital, monkeypatch):
         seen.append([entry.kind for entry in verify(one.ledger)])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedhealth.training.private._step", crash)
+    monkeypatch.setattr("fedhealth.training.private.private_step", crash)
     with pytest.raises(KeyboardInterrupt):
         one.trainer().fit(one.task(), one.place())
     assert seen == [["book"]]
