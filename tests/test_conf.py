@@ -16,6 +16,7 @@ ADAPTED = ["model/text=lora"]
 NEEDS = {  # options that the default model has nothing for
     ("personalization", "adapters"): ADAPTED,
     ("personalization", "ffa_lora"): ADAPTED,
+    ("specialized", "derm_patient"): ["experiment=derm", "privacy=patient"],
     **{("strategy/aggregation", name): ["secagg=off"] for name in ("median", "trimmed_mean", "krum", "multi_krum")},
 }
 
@@ -91,3 +92,18 @@ def test_the_options_are_all_found():
 def test_no_yaml_is_called_an_experiment_without_being_global():
     for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
         assert path.read_text("utf-8").startswith("# @package _global_"), path
+
+
+def test_a_pair_with_a_file_of_its_own_gets_it_unless_told_otherwise():
+    given = ["data.root=x", "model.image.weights=x"]
+    assert compose(["experiment=derm", "privacy=patient", *given]).model.dim is None
+    assert compose(["experiment=derm", "privacy=patient", "specialized=none", *given]).model.dim == 48
+    assert compose(["experiment=derm", *given]).model.dim == 48
+    assert compose(["experiment=derm", "privacy=patient", "model.dim=7", *given]).model.dim == 7
+
+
+def test_every_pair_exists():
+    pairs = {
+        f"{a}_{b}" for group, a in options() for other, b in options() if (group, other) == ("experiment", "privacy")
+    }
+    assert {option for group, option in options() if group == "specialized"} - {"none"} <= pairs

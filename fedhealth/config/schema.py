@@ -123,9 +123,9 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Towers (null = absent), each giving `dim` features, and the fusion that turns them into logits."""
+    """Towers (null = absent), each giving `dim` features (null = as many as it has), and the fusion to logits."""
 
-    dim: int = 64
+    dim: int | None = 64
     image: Any = None
     text: Any = None
     tabular: Any = None
@@ -134,12 +134,19 @@ class ModelConfig:
 
 @dataclass
 class TrainingConfig:
-    """A site's work in one round: `local_steps` optimizer steps, or `local_epochs` passes; exactly one of them."""
+    """A site's work in one round: `local_steps` optimizer steps, or `local_epochs` passes; exactly one of them.
+
+    Attributes:
+        encoder_lr: factor on the learning rate of what is trained inside encoders: pretrained layers want small changes
+            (Howard and Ruder, ACL 2018), and under differential privacy noise grows with the rate.
+
+    """
 
     batch_size: int = 32
     local_steps: int | None = None
     local_epochs: int | None = None
     optimizer: Any = MISSING
+    encoder_lr: float = 1.0
     device: str = "auto"
     threads: int | None = None
 

@@ -92,7 +92,6 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         "strategy.checkpoints": strategy["checkpoints"],
         "comparison.workers": plain["comparison"]["workers"],
         "data.image.size": data["image"]["size"],
-        "model.dim": plain["model"]["dim"],
         "evaluation.bins": plain["evaluation"]["bins"],
         "evaluation.min_group": plain["evaluation"]["min_group"],
         "evaluation.bootstrap": plain["evaluation"]["bootstrap"],
@@ -100,9 +99,13 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
     for key in ("local_steps", "local_epochs"):
         if training[key] is not None:
             at_least_one[f"training.{key}"] = training[key]
+    if plain["model"]["dim"] is not None:
+        at_least_one["model.dim"] = plain["model"]["dim"]
     if training["threads"] is not None:
         at_least_one["training.threads"] = training["threads"]
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
+    if not training["encoder_lr"] > 0:
+        yield f"training.encoder_lr: must be positive, is {training['encoder_lr']}."
     if plain["seed"] < 0:
         yield f"seed: must not be negative, is {plain['seed']}."
     if not strategy["round_timeout"] > 0:

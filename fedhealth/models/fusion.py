@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from fedhealth.errors import ModelError
 
 
 class ConcatFusion(nn.Module):
     """Concatenate the modalities and classify with a small perceptron.
 
     Args:
-        modalities: how many feature vectors come in.
-        dim: width of each.
+        widths: of the feature vectors that come in, one a modality.
         outputs: logits per row.
         hidden: width of the hidden layer; 0 is a linear classifier.
         dropout: before the last layer.
+        zero: start the last layer from zero instead of at random. With `hidden: 0`, `model.dim: null` and frozen
+            encoders this is logistic regression on their features.
 
     """
 
-    def __init__(self, modalities: int, dim: int, outputs: int, hidden: int = 64, dropout: float = 0.1) -> None:
+    def __init__(
+        self, widths: Sequence[int], outputs: int, hidden: int = 64, dropout: float = 0.1, zero: bool = False
+    ) -> None:
         super().__init__()
         if hidden:
-            body: list[nn.Module] = [nn.Linear(modalities * dim, hidden), nn.ReLU(), nn.Dropout(dropout)]
+            body: list[nn.Module] = [nn.Linear(sum(widths), hidden), nn.ReLU(), nn.Dropout(dropout)]
         else:
             body = [nn.Dropout(dropout)]
-        self.head = nn.Sequential(*body, nn.Linear(hidden or modalities * dim, outputs))
+        last = nn.Linear(hidden or sum(widths), outputs)
+        if zero:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(*body, last)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Return logits [B, outputs] of features, each [B, dim]."""
+        """Return logits [B, outputs] of features, each [B, width]."""
         return cast(Tensor, self.head(torch.cat(features, dim=1)))
 
 
@@ -37,17 +47,24 @@ class GatedFusion(nn.Module):
     """Weigh the modalities by gates computed from all of them (Arevalo et al., ICLR workshop 2017), then classify.
 
     Args:
-        modalities: how many feature vectors come in.
-        dim: width of each.
+        widths: of the feature vectors that come in, one a modality; all the same.
         outputs: logits per row.
         dropout: before the last layer.
 
+    Raises:
+        ModelError: vectors of several widths cannot be mixed.
+
     """
 
-    def __init__(self, modalities: int, dim: int, outputs: int, dropout: float = 0.1) -> None:
+    def __init__(self, widths: Sequence[int], outputs: int, dropout: float = 0.1) -> None:
         super().__init__()
-        self.gate = nn.Linear(modalities * dim, modalities)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, outputs))
+        if len(set(widths)) > 1:
+            raise ModelError(
+                f"model.fusion: gates cannot mix features of widths {', '.join(map(str, widths))}.",
+                "Give model.dim a number.",
+            )
+        self.gate = nn.Linear(sum(widths), len(widths))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[0], outputs))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits [B, outputs] of features, each [B, dim]."""

@@ -18,17 +18,27 @@ MODALITIES = ("image", "text", "tabular")
 
 
 class Tower(nn.Module):
-    """One modality: encoder -> projection to the common width, and the token that stands in where it is missing."""
+    """One modality: encoder -> projection, and the token that stands in where it is missing.
 
-    def __init__(self, encoder: nn.Module, dim: int) -> None:
+    Args:
+        encoder: has a `width`.
+        dim: the common width to project to; null hands on the encoder's features, normalised and no more.
+
+    """
+
+    def __init__(self, encoder: nn.Module, dim: int | None) -> None:
         super().__init__()
         width = cast(int, encoder.width)
         self.encoder = encoder
-        self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim), nn.ReLU())
-        self.missing = nn.Embedding(1, dim)  # an embedding, not a bare parameter: it has per-sample gradients
+        if dim is None:
+            self.project: nn.Module = nn.LayerNorm(width, elementwise_affine=False)
+        else:
+            self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim), nn.ReLU())
+        self.width = dim or width
+        self.missing = nn.Embedding(1, self.width)  # not a bare parameter: an embedding has per-sample gradients
 
     def forward(self, values: Tensor | None, maps: Tensor | None, features: Tensor | None, present: Tensor) -> Tensor:
-        """Return [B, dim] from raw values or from what was cached of them; all three may be absent.
+        """Return [B, width] from raw values or from what was cached of them; all three may be absent.
 
         Args:
             values: the encoder's inputs.
@@ -106,7 +116,8 @@ def build_model(model: ModelConfig, data: DataConfig, seed: int) -> MultimodalMo
             name: instantiate(getattr(model, name), **needs[name]) for name in MODALITIES if getattr(model, name)
         }
         towers = {name: Tower(encoder, model.dim) for name, encoder in encoders.items()}
-        fusion = instantiate(model.fusion, modalities=len(towers), dim=model.dim, outputs=output_width(data))
+        widths = [tower.width for tower in towers.values()]
+        fusion = instantiate(model.fusion, widths=widths, outputs=output_width(data))
         return MultimodalModel(towers, fusion)
 
 

@@ -1,4 +1,4 @@
-"""The tabular encoder: a small multilayer perceptron over encoded clinical variables."""
+"""The tabular encoder: a small multilayer perceptron over encoded clinical variables, or the variables themselves."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class TabularEncoder(nn.Module):
 
     Args:
         inputs: features that `fedhealth.data.tabular.encode` gives.
-        hidden: width of the hidden layer and of the output.
+        hidden: width of the hidden layer and of the output; 0 hands on the variables as they are.
 
     """
 
     def __init__(self, inputs: int, hidden: int = 32) -> None:
         super().__init__()
-        self.width = hidden
-        self.network = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.width = hidden or inputs
+        layers = (nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()) if hidden else ()
+        self.network = nn.Sequential(*layers)
 
     def forward(self, values: Tensor) -> Tensor:
         """Encode a batch of rows."""

@@ -6,7 +6,7 @@ nothing more, and does the ledger add up. The statistical audit is in `canaries.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.bk import BookKeeping
-from fedhealth.privacy.engine import Batch, GradientEngine, LossFn, trainable
+from fedhealth.privacy.engine import Batch, LossFn, trainable
 from fedhealth.privacy.ledger import spent, verify
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.optimizer import NoisyOptimizer
 from fedhealth.privacy.plan import PrivacyPlan
 from fedhealth.privacy.selfcheck import MakeEngine, selfcheck
-
-TrainStep = Callable[[GradientEngine, NoisyOptimizer, list[tuple[Batch, Sequence[int]]]], None]
-"""(engine, optimizer, physical batches of one logical batch) -> one optimizer step."""
+from fedhealth.privacy.step import TrainStep, private_step
 
 
 @dataclass(frozen=True)
@@ -33,16 +31,6 @@ class Finding:
     name: str
     passed: bool
     detail: str
-
-
-def private_step(
-    engine: GradientEngine, optimizer: NoisyOptimizer, physical: list[tuple[Batch, Sequence[int]]]
-) -> None:
-    """Take one step of private training: the loop that this audit is for."""
-    optimizer.zero_grad()
-    for batch, patients in physical:
-        engine.accumulate(batch, patients)
-    optimizer.step()
 
 
 class _RecordingNoise(NoiseSource):

@@ -121,8 +121,12 @@ class ConvOuter:
         return total.view(outputs, *kernel, inputs).permute(0, 3, 1, 2)
 
     def weighted_sum(self, row_factors: Tensor) -> Tensor:
-        """Return sum_b row_factors[b] * gradient_b, for factors [B]: one ordinary backward of the convolution."""
-        module = self.module
+        """Return sum_b row_factors[b] * gradient_b, for factors [B]."""
+        module, (places, p, _) = self.module, self.size
+        # With patches smaller than the weight, one product is two to three times faster than the library's backward,
+        # which rearranges the weight (measured on a CPU).
+        if len(self.image) * places <= p:
+            return self._product(row_factors)
         _, weight, _ = torch.ops.aten.convolution_backward(
             self.gradient * row_factors[:, None, None, None],
             self.image,
@@ -137,6 +141,14 @@ class ConvOuter:
             [False, True, False],
         )
         return weight
+
+    def _product(self, row_factors: Tensor) -> Tensor:
+        """Return the weighted sum as one matrix product over all rows' places, in each block."""
+        blocks, (_, p, d) = self.module.groups, self.size
+        g = (self.gradient * row_factors[:, None, None, None]).reshape(len(self.gradient), blocks, p, -1)
+        a = _patches(self.module, self.image)
+        summed = g.permute(1, 2, 0, 3).flatten(2) @ a.transpose(0, 1).flatten(1, 2)
+        return self.arrange(summed.reshape(blocks * p * d))
 
 
 @dataclass(frozen=True)

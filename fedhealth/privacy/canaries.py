@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.audit import TrainStep, private_step
 from fedhealth.privacy.bk import BookKeeping
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.optimizer import NoisyOptimizer
 from fedhealth.privacy.plan import PrivacyPlan
 from fedhealth.privacy.sampler import PatientSampler
 from fedhealth.privacy.selfcheck import MakeEngine
+from fedhealth.privacy.step import TrainStep, private_step
 
 # Guesses per canary tried; the confidence is shared out among them.
 _GUESSED = (0.5, 0.2, 0.06)

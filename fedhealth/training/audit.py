@@ -103,11 +103,12 @@ def _audited(
         batch,
         owners,
         make=trainer.make_engine,
+        step=trainer.step,
         ledger=ledger if ledger.is_file() else None,
     )
     bounds: dict[str, LowerBound] = {}
     if level == "standard":
-        bounds["canaries"] = one_run_audit(_without_towers(plan), make=trainer.make_engine)
+        bounds["canaries"] = one_run_audit(_without_towers(plan), make=trainer.make_engine, step=trainer.step)
         if final is not None and min(len(task.rows), len(others)) >= 4:
             set_state(task.model, final)
             members, strangers = _losses(task, task.rows), _losses(task, others)

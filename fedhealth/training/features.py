@@ -34,6 +34,8 @@ def with_features(examples: Examples, cohort: Cohort, model: MultimodalModel) ->
             continue
         maps, features = stand_ins(name)
         front = getattr(encoder, "front", None)
+        if not list(encoder.parameters()):
+            continue  # it does nothing that is worth keeping
         if is_frozen(encoder):
             examples = _replaced(examples, name, features, cohort, encoder)
         elif front is not None and list(front.parameters()) and _small(front, source.values):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from fedhealth.config.build import instantiate
 from fedhealth.config.schema import TaskKind, TrainingConfig
@@ -178,7 +179,7 @@ class PlainTrainer:
         model.train()
         device = next(model.parameters()).device
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimizer = instantiate(training.optimizer)(list(parameters.values()))
+        optimizer = optimizer_of(training, parameters)
         steps = steps_of(training, len(rows))
         progress = Progress(progress_folder(task, place), model, optimizer, (task.seed, steps, rows.tolist()))
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -207,6 +208,19 @@ class PlainTrainer:
 def progress_folder(task: Task, place: Place | None) -> Path | None:
     """Return where a round's progress is kept, if it may be taken up again."""
     return place.folder if place and task.resumable else None
+
+
+def optimizer_of(training: TrainingConfig, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    """Return the optimizer of a model's trained parameters; what lies in an encoder learns at a rate of its own."""
+    inside = [p for name, p in parameters.items() if name.startswith("towers.") and ".encoder." in name]
+    if training.encoder_lr == 1 or not inside:
+        optimizer: Optimizer = instantiate(training.optimizer)(list(parameters.values()))
+        return optimizer
+    kept = set(inside)
+    groups = [{"params": [p for p in parameters.values() if p not in kept]}, {"params": inside}]
+    optimizer = instantiate(training.optimizer)(groups)
+    optimizer.param_groups[1]["lr"] *= training.encoder_lr
+    return optimizer
 
 
 def use_threads(training: TrainingConfig) -> None:

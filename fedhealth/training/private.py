@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedhealth.config.build import instantiate
 from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Batch, Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.privacy.accountant import Event
 from fedhealth.privacy.bk import BookKeeping
 from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.engine import GradientEngine, LossFn, trainable
+from fedhealth.privacy.engine import LossFn, trainable
 from fedhealth.privacy.hooks import OpacusHooks
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.optimizer import AfterNoise, NoisyOptimizer
@@ -36,6 +35,7 @@ from fedhealth.privacy.plan import PrivacyPlan, Request, bucket
 from fedhealth.privacy.sampler import PatientSampler, PhysicalBatch
 from fedhealth.privacy.selfcheck import MakeEngine, selfcheck
 from fedhealth.privacy.spending import scores_path
+from fedhealth.privacy.step import Physical, private_step
 from fedhealth.rundir import write_atomic
 from fedhealth.training import describe
 from fedhealth.training.budget import Allowance
@@ -46,6 +46,7 @@ from fedhealth.training.loop import (
     Statistics,
     Task,
     Workload,
+    optimizer_of,
     progress_folder,
     row_losses,
     steps_of,
@@ -118,7 +119,7 @@ class PatientTrainer:
         )
         self.epsilon, self.delta, self.unit = epsilon, delta, unit
         self.clipping, self.bound, self.rate, self.sigma = clipping, bound, rate, sigma
-        self.make_engine = ENGINES[engine]
+        self.make_engine, self.step = ENGINES[engine], private_step
         self.max_rows, self.physical_rows, self.scores = max_rows, physical_rows, scores
 
     def objections(self, task: Task, place: Place) -> list[str]:
@@ -191,8 +192,8 @@ class PatientTrainer:
         if place is None:
             raise PrivacyError("private training needs a ledger", "Say where it happens: fit(task, place).")
         plan, model, training = self.plan(task, place), task.model.train(), task.training
-        parameters = list(trainable(model).values())
-        plain = instantiate(training.optimizer)(parameters)
+        parameters = trainable(model)
+        plain = optimizer_of(training, parameters)
         progress = Progress(progress_folder(task, place), model, plain, (plan, place.run, place.round))
         engine = self.make_engine(model, _loss_of(task.kind), plan.clipping)
         units = self._units(task)
@@ -208,11 +209,11 @@ class PatientTrainer:
             optimizer = NoisyOptimizer(plain, plan, after_noise=correct)
             optimizer.allow(booked)
             losses = []
-            for step, physical in islice(enumerate(sampler, 1), progress.step, None):
-                losses.append(_step(engine, optimizer, task.examples, physical, device))
+            for step, some in islice(enumerate(sampler, 1), progress.step, None):
+                losses.append(self.step(engine, optimizer, _loaded(task.examples, some, device)))
                 progress.done(step, 0.0)
         progress.end()
-        if not all(bool(p.isfinite().all()) for p in parameters):
+        if not all(bool(p.isfinite().all()) for p in parameters.values()):
             raise ModelError("The private training diverged.", "Lower the learning rate.")
         seen = torch.cat([torch.zeros(1), *losses])
         return FitReport(plan.steps, len(task.rows), float(seen.sum()) / max(1, len(seen) - 1))
@@ -296,20 +297,10 @@ def _batch(examples: Examples, rows: Sequence[int], device: torch.device) -> Bat
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def _step(
-    engine: GradientEngine,
-    optimizer: NoisyOptimizer,
-    examples: Examples,
-    physical: Iterable[PhysicalBatch],
-    device: torch.device,
-) -> Tensor:
-    """Take one step over a logical batch, which may be empty; return the rows' losses, private."""
-    optimizer.zero_grad()
-    losses = [torch.zeros(0)]
+def _loaded(examples: Examples, physical: Iterable[PhysicalBatch], device: torch.device) -> Physical:
+    """Yield the physical batches, each loaded when its turn comes."""
     for part in physical:
-        losses.append(engine.accumulate(_batch(examples, part.rows, device), part.patients).losses.float().cpu())
-    optimizer.step()
-    return torch.cat(losses)
+        yield _batch(examples, part.rows, device), part.patients
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -23,6 +23,8 @@ def test_the_defaults_are_valid():
         (["training.batch_size=0"], "training.batch_size: must be at least 1, is 0."),
         (["training.local_steps=-2"], "training.local_steps: must be at least 1, is -2."),
         (["training.threads=0"], "training.threads: must be at least 1, is 0."),
+        (["model.dim=0"], "model.dim: must be at least 1, is 0."),
+        (["training.encoder_lr=0"], "training.encoder_lr: must be positive, is 0.0."),
         (["strategy.rounds=0"], "strategy.rounds: must be at least 1, is 0."),
         (["strategy.round_timeout=0"], "strategy.round_timeout: must be positive, is 0.0."),
         (["strategy.quorum=1.5"], "strategy.quorum: must be between 0 and 1, is 1.5."),

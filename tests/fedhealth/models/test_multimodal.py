@@ -10,6 +10,7 @@ from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, out
 
 CONCAT = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 6}
 GATED = {"_target_": "fedhealth.models.fusion.GatedFusion"}
+LINEAR = CONCAT | {"hidden": 0, "dropout": 0.0, "zero": True}
 IMAGE = {"_target_": "fedhealth.models.image.ImageEncoder"}
 TEXT = {"_target_": "fedhealth.models.text.TextEncoder", "hidden": 8, "buckets": 20, "layers": 0}
 TABULAR = {"_target_": "fedhealth.models.tabular.TabularEncoder", "hidden": 4}
@@ -19,9 +20,9 @@ def data(task=None):
     return DataConfig(name="t", root=".", sites=["a"], tabular={"x": TabularColumnConfig()}, task=task or TaskConfig())
 
 
-def model(seed=0, task=None, **parts):
+def model(seed=0, task=None, dim=5, **parts):
     towers = {"image": IMAGE, "text": TEXT, "tabular": TABULAR, "fusion": CONCAT} | parts
-    return build_model(ModelConfig(dim=5, **towers), data(task), seed).eval()
+    return build_model(ModelConfig(dim=dim, **towers), data(task), seed).eval()
 
 
 def batch(size=4):
@@ -33,7 +34,7 @@ def batch(size=4):
     } | {f"{name}_present": torch.ones(size, dtype=torch.bool) for name in ("image", "text", "tabular")}
 
 
-@pytest.mark.parametrize("fusion", [CONCAT, GATED, CONCAT | {"hidden": 0}])
+@pytest.mark.parametrize("fusion", [CONCAT, GATED, LINEAR])
 @pytest.mark.parametrize(
     ("task", "width"),
     [
@@ -122,7 +123,7 @@ class Normed(nn.Module):
 def test_what_is_frozen_stays_as_it_is_in_training():
     encoder = Normed()
     encoder.first.requires_grad_(False)
-    network = MultimodalModel({"tabular": Tower(encoder, 2)}, ConcatFusion(1, 2, 1))
+    network = MultimodalModel({"tabular": Tower(encoder, 2)}, ConcatFusion([2], 1))
     network.train()
     assert not encoder.first.training
     assert encoder.second.training
@@ -135,7 +136,7 @@ def test_what_is_frozen_stays_as_it_is_in_training():
 
 def test_the_gates_weigh_the_modalities():
     torch.manual_seed(0)
-    fusion = GatedFusion(2, 3, 1).eval()
+    fusion = GatedFusion([3, 3], 1).eval()
     one, other = torch.randn(4, 3), torch.randn(4, 3)
     with torch.no_grad():
         fusion.gate.weight.zero_()
@@ -144,6 +145,39 @@ def test_the_gates_weigh_the_modalities():
     with torch.no_grad():
         fusion.gate.bias.zero_()
     torch.testing.assert_close(fusion([one, other]), fusion.head((one + other) / 2))
+
+
+def test_without_projection_a_linear_classifier_is_logistic_regression_from_zero():
+    network = model(dim=None, fusion=LINEAR, tabular=TABULAR | {"hidden": 0}, image=None, text=None)
+    assert {name for name, _ in network.named_parameters()} == {
+        "towers.tabular.missing.weight",
+        "fusion.head.1.weight",
+        "fusion.head.1.bias",
+    }
+    rows = batch()
+    assert not network(rows).any()
+    with torch.no_grad():
+        network.fusion.head[-1].weight.copy_(torch.tensor([[2.0, -1.0]]))
+    normal = torch.nn.functional.layer_norm(rows["tabular"], (2,))
+    torch.testing.assert_close(network(rows), normal @ torch.tensor([[2.0], [-1.0]]))
+
+
+def test_without_projection_every_modality_keeps_its_width():
+    network = model(dim=None, fusion=CONCAT)
+    assert network.fusion.head[0].in_features == sum(tower.width for tower in network.towers.values()) == 96 + 8 + 4
+    assert network(batch()).shape == (4, 1)
+
+
+def test_a_row_without_a_modality_gets_its_token_also_without_projection():
+    network, rows = model(dim=None, fusion=LINEAR, image=None, text=None), batch()
+    nn.init.normal_(network.fusion.head[-1].weight)
+    rows["tabular_present"][1] = False
+    torch.testing.assert_close(network(rows)[1], network.fusion([network.towers["tabular"].missing.weight])[0])
+
+
+def test_gates_refuse_features_of_several_widths():
+    with pytest.raises(ModelError, match=r"gates cannot mix features of widths 96, 8, 4"):
+        model(dim=None, fusion=GATED)
 
 
 def test_a_part_that_cannot_be_built_names_itself():

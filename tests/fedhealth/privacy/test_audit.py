@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accountant import Event
-from fedhealth.privacy.audit import private_step, quick_audit
+from fedhealth.privacy.audit import quick_audit
 from fedhealth.privacy.bk import BookKeeping
 from fedhealth.privacy.canaries import binomial_pmf, bound_from_scores, membership_test, one_run_audit
 from fedhealth.privacy.clipping import Clipping
@@ -21,6 +21,7 @@ from fedhealth.privacy.ledger import Budget, Ledger
 from fedhealth.privacy.oracle import Oracle
 from fedhealth.privacy.plan import Limits, Request, make_plan
 from fedhealth.privacy.selfcheck import selfcheck
+from fedhealth.privacy.step import private_step
 from tests.fedhealth.privacy.toys import TextTower, fusion, fusion_batch, fusion_loss
 
 PLAN = make_plan(Request("patient", 1.0, 0.5, 20, 1, Clipping(0.1), delta=1e-5), Limits(), 500)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn import functional as F
 
@@ -132,10 +133,18 @@ class Wide(nn.Module):
         return self.head(y.mean(1) + self.wide(y[:, :1])[:, 0])
 
 
+def few_places(groups):
+    """Return convolutions whose patches are smaller than their weights."""
+    convs = nn.Conv2d(4, 64, 3, groups=groups), nn.ReLU(), nn.Conv2d(64, 96, 2, stride=2, groups=groups)
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 3))
+
+
 LAYERS = {
     "reused and tied": (Tied, lambda: torch.randint(0, VOCAB, (6, 5))),
     "norms": (Norms, lambda: torch.randn(6, 5, 4)),
     "ghost, used twice": (Wide, lambda: torch.randn(6, 2, 64)),
+    "few places": (lambda: few_places(1), lambda: torch.randn(6, 4, 5, 4)),
+    "few places, grouped": (lambda: few_places(2), lambda: torch.randn(6, 4, 5, 4)),
     "plain rows": (lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), lambda: torch.randn(6, 4)),
 }
 
@@ -203,6 +212,22 @@ def test_cancelling_terms_never_lower_the_ghost_norm():
     found = engine.accumulate(x.contiguous(), range(8)).norms
     exact = Oracle(model.double(), loss, Clipping(1.0)).accumulate(x.double(), range(8)).norms
     assert bool((found.double() >= exact * (1 - 1e-6)).all())
+
+
+@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+def test_opacus_own_optimizer_takes_over_from_the_clipped_sum(engine):
+    model, batch = fusion(), fusion_batch()
+    truth = sums(Oracle, model, fusion_loss, batch, SEVERAL, FLAT)
+    plain = torch.optim.SGD(model.parameters(), lr=1.0)
+    options = {"max_grad_norm": FLAT.bound, "expected_batch_size": None, "loss_reduction": "sum"}
+    optimizer = DPOptimizer(plain, noise_multiplier=0.0, **options)
+    engine(model, fusion_loss, FLAT).accumulate(batch, SEVERAL)
+    for p in model.parameters():  # the tower's pooler never reaches the loss
+        p.summed_grad = torch.zeros_like(p) if p.summed_grad is None else p.summed_grad
+    optimizer.add_noise()
+    optimizer.scale_grad()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert relative_error(found, truth) < 1e-5
 
 
 def test_engine_leaves_the_model_as_it_was():

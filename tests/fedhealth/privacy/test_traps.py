@@ -6,6 +6,7 @@ from opacus.accountants import RDPAccountant
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torchvision.models import DenseNet
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accountant import Event
@@ -49,6 +50,15 @@ def test_torchvision_in_place_activations_after_hooked_layers(engine):
     assert any(m.inplace for m in model.modules() if isinstance(m, nn.ReLU))
     truth = sums(Oracle, model, fusion_loss, batch, [0, 1], C)
     assert relative_error(sums(engine, model, fusion_loss, batch, [0, 1], C), truth) < 1e-5
+
+
+@FAST
+def test_torchvision_densenet(engine):
+    torch.manual_seed(0)
+    model = prepare(DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=3))
+    batch = torch.randn(3, 3, 32, 32), torch.randint(0, 3, (3,))
+    truth = sums(Oracle, model, flat_loss, batch, range(3), C)
+    assert relative_error(sums(engine, model, flat_loss, batch, range(3), C), truth) < 1e-5
 
 
 @FAST
@@ -230,6 +240,16 @@ def test_a_new_run_of_the_program_does_not_start_at_zero(tmp_path):
             ledger.reserve("run", expected, "patient", Event(1.0, 0.1, 10), Budget(1e-5))
             assert len(ledger.entries) == expected
             assert ledger.spent(1e-5) > 1.5 * (expected - 1)
+
+
+def test_weight_decay_comes_after_the_noise():
+    model, promised = nn.Linear(40, 40), plan()
+    with torch.no_grad():
+        model.weight.fill_(1e6)
+    optimizer = NoisyOptimizer(torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.5), promised)
+    optimizer.allow(promised.round_event)
+    optimizer.step()  # a decay inside the loss would be clipped to 0.1
+    assert torch.allclose(model.weight, torch.full_like(model.weight, 0.95e6), rtol=1e-3)
 
 
 def test_calibration_is_for_the_whole_run():

@@ -11,6 +11,8 @@ from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.launch import launch
 from fedhealth.privacy.bk import BookKeeping
 from fedhealth.privacy.engine import Clipped, add_to, trainable
+from fedhealth.privacy.oracle import Oracle
+from fedhealth.privacy.step import private_step
 from fedhealth.rundir import RunDir
 from fedhealth.training.private import ENGINES
 
@@ -28,6 +30,53 @@ class ForgottenClip(BookKeeping):
                 add_to(parameter, parameter.grad)
                 parameter.grad = None
         return Clipped(loss.detach(), torch.zeros(0))
+
+
+class CoupledLoss(BookKeeping):
+    """What ghost clipping does with a loss [B, 1]: times factors [B] it is [B, B], each is scaled by all."""
+
+    def accumulate(self, batch, patients):
+        norms = Oracle(self._model, self._loss_fn, self._clipping).accumulate(batch, patients).norms
+        for parameter in trainable(self._model).values():
+            parameter.summed_grad = None
+        factors = self._clipping.factors(norms.square()[:, None])[:, 0]
+        losses = self._loss_fn(self._model, batch)
+        owner = torch.unique(torch.tensor(patients), return_inverse=True)[1]
+        each = torch.zeros(len(norms)).index_add_(0, owner, losses)
+        (each[:, None] * factors).sum().backward()
+        for parameter in trainable(self._model).values():
+            if parameter.grad is not None:
+                add_to(parameter, parameter.grad)
+                parameter.grad = None
+        return Clipped(losses.detach(), norms)
+
+
+def doubled_step(engine, optimizer, physical):
+    """Step once with noise and once more without."""
+    kept = list(physical)
+    losses = private_step(engine, optimizer, kept)
+    for batch, patients in kept:
+        engine.accumulate(batch, patients)
+    for parameter in optimizer.params:
+        total = parameter.summed_grad
+        parameter.grad = None if total is None else total / optimizer.expected_batch_size
+    optimizer.original_optimizer.step()
+    return losses
+
+
+def noise_where_touched(engine, optimizer, physical):
+    """Leave the rows of embeddings that no patient touched without noise: they tell which words nobody has."""
+    tables = [p for p in optimizer.params if p.dim() == 2 and len(p) > 16]
+    before = [p.detach().clone() for p in tables]
+    kept = list(physical)
+    for batch, patients in kept:
+        engine.accumulate(batch, patients)
+    touched = [p.summed_grad.abs().sum(1) > 0 for p in tables]
+    losses = private_step(engine, optimizer, kept)
+    with torch.no_grad():
+        for parameter, start, rows in zip(tables, before, touched, strict=True):
+            parameter[~rows] = start[~rows]
+    return losses
 
 
 @pytest.fixture
@@ -68,12 +117,39 @@ def test_a_finished_run_is_audited_into_its_report(command, words, tmp_path):
     assert "empirical lower bound" in (run.path / "report.html").read_text()
 
 
-def test_a_forgotten_clip_is_found(command, words, monkeypatch):
-    monkeypatch.setitem(ENGINES, "bk", ForgottenClip)
+@pytest.mark.parametrize("engine", [ForgottenClip, CoupledLoss])
+def test_an_engine_that_breaks_the_bound_is_found(command, words, monkeypatch, engine):
+    monkeypatch.setitem(ENGINES, "bk", engine)
     code, shown = command("quick", *words)
     assert code == PrivacyError.exit_code
-    assert "NOT SO" in shown
+    assert "removing one patient moves the sum by at most the bound: NOT SO" in shown
     assert "The audit found something at north" in shown
+
+
+@pytest.mark.parametrize("step", [doubled_step, noise_where_touched])
+def test_a_step_that_moves_weights_without_noise_is_found(command, words, monkeypatch, step):
+    monkeypatch.setattr("fedhealth.training.private.private_step", step)
+    code, shown = command("quick", *words)
+    assert code == PrivacyError.exit_code
+    assert "the model moved by the noised sums and nothing else: NOT SO" in shown
+
+
+def test_the_standard_audit_tells_how_much_a_forgotten_clip_leaks(command, words, monkeypatch):
+    monkeypatch.setitem(ENGINES, "bk", ForgottenClip)
+    code, shown = command("standard", *words, "privacy.epsilon=1", "privacy.delta=1e-6")
+    assert code == PrivacyError.exit_code
+    [line] = [line for line in shown.splitlines() if "canaries: claimed epsilon" in line]
+    assert float(line.split("lower bound ")[1].split()[0]) > 1
+
+
+def test_a_ledger_that_was_edited_is_found(command, words, tmp_path):
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    [ledger] = (run.path / "sites" / "north" / "privacy").glob("*.jsonl")
+    ledger.write_bytes(ledger.read_bytes().replace(b'"steps":2', b'"steps":1'))
+    code, shown = command("quick", run.path)
+    assert code == PrivacyError.exit_code
+    assert "the ledger is whole and adds up: NOT SO" in shown
 
 
 def test_what_cannot_be_audited_is_refused(command, words, tmp_path):

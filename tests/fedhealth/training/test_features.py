@@ -3,8 +3,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedhealth.config.schema import ColumnsConfig, DataConfig, ImageDataConfig, ModelConfig
-from fedhealth.data.batches import examples_of
+from fedhealth.config.schema import ColumnsConfig, DataConfig, ImageDataConfig, ModelConfig, TabularColumnConfig
+from fedhealth.data.batches import Examples, Source, examples_of
 from fedhealth.data.cohort import prepare
 from fedhealth.models.image import ImageEncoder
 from fedhealth.models.multimodal import build_model
@@ -64,6 +64,18 @@ def test_cached_features_give_the_logits_of_the_values(cohort, build):
     with torch.inference_mode():
         torch.testing.assert_close(model(stood_in.batch(rows)), model(direct.batch(rows)), rtol=1e-5, atol=1e-5)
     assert stood_in.batch(rows)["image_present"].tolist() == [row != 3 for row in range(24)]
+
+
+def test_an_encoder_without_weights_has_nothing_to_keep(cohort):
+    values = Source(np.ones((24, 2), np.float32), np.arange(24))
+    examples = Examples({"tabular": values}, cohort.labels, cohort.patient, cohort.study)
+    config = ModelConfig(
+        dim=None,
+        tabular={"_target_": "fedhealth.models.tabular.TabularEncoder", "hidden": 0},
+        fusion={"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 0},
+    )
+    data = DataConfig(name="t", root=".", sites=["north"], tabular={"x": TabularColumnConfig()})
+    assert with_features(examples, cohort, build_model(config, data, 0)) is examples
 
 
 def test_a_frozen_tower_is_asked_once(cohort, build, monkeypatch):

@@ -77,6 +77,18 @@ def test_the_global_generator_is_neither_used_nor_moved():
     assert all(torch.equal(value, one[name]) for name, value in fit(TaskKind.binary)[0].state_dict().items())
 
 
+def test_encoders_learn_at_a_rate_of_their_own():
+    sgd = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
+    start = dict(model(TaskKind.binary).named_parameters())
+    whole, tenth = (
+        dict(fit(TaskKind.binary, local_steps=1, optimizer=sgd, encoder_lr=rate)[0].named_parameters())
+        for rate in (1.0, 0.1)
+    )
+    for name in start:
+        expected = (whole[name] - start[name]) * (0.1 if ".encoder." in name else 1.0)
+        torch.testing.assert_close(tenth[name] - start[name], expected, rtol=1e-3, atol=1e-7)
+
+
 def test_only_the_given_rows_are_seen():
     examples = toy(TaskKind.binary)
     rows = np.arange(0, 120, 2)

@@ -23,6 +23,7 @@ from fedhealth.launch import launch
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.accountant import epsilon
 from fedhealth.privacy.ledger import Ledger, verify
+from fedhealth.privacy.optimizer import NoisyOptimizer
 from fedhealth.privacy.plan import bucket
 from fedhealth.privacy.spending import in_all, ledger_path, spending
 from fedhealth.rundir import RunDir
@@ -105,7 +106,7 @@ def test_every_round_is_booked_before_its_first_step(hospital, monkeypatch):
         seen.append([entry.kind for entry in verify(one.ledger)])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedhealth.training.private._step", crash)
+    monkeypatch.setattr("fedhealth.training.private.private_step", crash)
     with pytest.raises(KeyboardInterrupt):
         one.trainer().fit(one.task(), one.place())
     assert seen == [["book"]]
@@ -233,6 +234,35 @@ def test_no_weight_stays_without_noise_and_nothing_else_leaves(hospital):
     protected = one.trainer().protect(update, one.task(), one.place())
     assert protected["fusion.head.0.weight"].all()
     assert not protected["running_mean"].any()
+
+
+@pytest.mark.parametrize("kept", ["fedper", "fedbn", "fedtower personalization.tower=tabular"])
+def test_what_stays_at_a_site_and_feeds_shared_gradients_is_noised_too(
+    good_hospitals, tiny_words, tmp_path, monkeypatch, kept
+):
+    words = [*tiny_words(good_hospitals), *PRIVATE, *f"personalization={kept}".split(), "strategy.rounds=1"]
+    noised = []
+    add_noise = NoisyOptimizer.add_noise
+
+    def seen(optimizer):
+        add_noise(optimizer)
+        noised.append(sum(p.numel() for p in optimizer.params if p.grad is not None))
+
+    monkeypatch.setattr(NoisyOptimizer, "add_noise", seen)
+    launch(compose(words), words, RunDir(tmp_path / "run"))
+    config = config_of(Job("run", tuple(words), digest(compose(words)), str(tmp_path)))
+    model = build_model(config.model, config.data, 0)
+    assert set(noised) == {sum(p.numel() for p in model.parameters() if p.requires_grad)}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_round_on_a_gpu(hospital):
+    one = hospital()
+    one.model.cuda()
+    before = one.state()
+    assert one.trainer().objections(one.task(), one.place(0)) == []
+    one.trainer().fit(one.task(), one.place())
+    assert all(float((value == before[name]).mean()) < 0.2 for name, value in one.state().items())
 
 
 def test_round_statistics_stay_and_the_final_scores_are_noised_once(hospital):
