@@ -9,12 +9,15 @@ import sys
 
 import pytest
 
+from fedhealth.privacy.ledger import verify
+from fedhealth.privacy.spending import ledgers
 from fedhealth.rundir import RunDir
-from tests.federation.conftest import SITES
+from tests.federation.conftest import LOOSE, SITES, STRICT
 from tests.federation.looking import PLAIN, equal, happened, wait_for
 
 pytestmark = pytest.mark.xdist_group("federation")
 
+PRIVATE = ["secagg=on", "privacy=patient", "strategy.rounds=2", "training.threads=1"]
 SEALED = ["secagg=on", *PLAIN[1:]]
 CALLS = {  # which call: in the second round where there is a choice
     "before train": 2,
@@ -25,6 +28,7 @@ CALLS = {  # which call: in the second round where there is a choice
     "while checkpointing": 2,
     "between rounds": 2,
 }
+SPENDING = [("worker", "while training"), ("site", "while unmasking"), ("lead", "after upload")]
 INSIDE = ("while training", "while unmasking")  # calls of the worker's own
 VICTIMS = ("server application", "lead", "site", "worker", "all of them")
 IN_TURN = [
@@ -63,6 +67,20 @@ def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, vic
     rounds = [event["round"] for event in run.events()[0] if event["event"] == "round_completed"]
     assert rounds == [1, 2] or rounds == [1, 2, 2]  # a round whose checkpoint was lost is done again
     assert equal(run, expected, atol=0.0 if words is PLAIN else 1e-6)  # secure aggregation rounds at random
+
+
+@pytest.mark.skipif(not FULL, reason="a part of `make faults`")
+@pytest.mark.parametrize(("victim", "moment"), SPENDING)
+def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
+    consortium.agree(STRICT)
+    with consortium.supervised():
+        strike(consortium, victim, moment)
+        run = consortium.run(tmp_path / "run", *PRIVATE)
+    assert consortium.fulfilled
+    for site in SITES:
+        ((_, ledger),) = ledgers(consortium.poc.home(site).state)
+        booked = [entry.round for entry in verify(ledger) if (entry.kind, entry.run) == ("book", run.about["run"])]
+        assert booked == [1, 2, 3], site  # two rounds, and the scores of the final model
 
 
 def test_a_run_whose_starter_and_everything_else_died_is_taken_up_by_the_lead(consortium, undisturbed, tmp_path):
