@@ -119,8 +119,8 @@ def undisturbed_(consortium, tmp_path_factory):
     made = {}
 
     def model(*words):
+        consortium.agree(LOOSE)
         if words not in made:
-            consortium.agree(LOOSE)
             run = consortium.run(tmp_path_factory.mktemp("calm") / "run", *words)
             made[words] = load_file(run.path / "model.safetensors")
         return made[words]

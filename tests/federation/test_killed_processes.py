@@ -12,7 +12,7 @@ import pytest
 from fedhealth.privacy.ledger import verify
 from fedhealth.privacy.spending import ledgers
 from fedhealth.rundir import RunDir
-from tests.federation.conftest import LOOSE, SITES, STRICT
+from tests.federation.conftest import SITES, STRICT
 from tests.federation.looking import PLAIN, equal, happened, wait_for
 
 pytestmark = pytest.mark.xdist_group("federation")
