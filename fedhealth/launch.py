@@ -81,7 +81,7 @@ def reserve(
     for name in ("run.json", "events.jsonl"):
         (run.path / name).unlink(missing_ok=True)
     name = new_id()
-    run.begin({"run": name, "words": list(words), "config_dir": config_dir})
+    run.begin({"run": name, "words": list(words), "config_dir": config_dir, "question": True})
     with run.held(), _logged(run):
         job = replace(_job(name, config, words, run, config_dir), statement=statement)
         instantiate(config_of(job).runtime).launch(job)
@@ -98,7 +98,7 @@ def resume(run: RunDir) -> None:
 
     """
     about = run.about
-    if "digest" not in about:
+    if "digest" not in about or about.get("question"):
         raise ConfigError(f"{run.path} holds no run that could go on.", "Give the folder that has its run.json.")
     if about["state"] == "completed":
         raise ConfigError(f"The run in {run.path} is completed.", "Its report is there; start a new run.")

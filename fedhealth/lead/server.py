@@ -111,7 +111,10 @@ async def _keep(home: LeadHome, executor: Executor) -> None:
     while True:
         await asyncio.sleep(0.2 if known is None else _LOOK_SECONDS)
         executor.keep()
-        unattended.look()
+        try:
+            unattended.look()
+        except (FedhealthError, OSError) as fault:
+            log.warning("runs that nobody works on are not looked for: %s", fault)
         changed = home.membership.stat().st_mtime_ns if home.membership.is_file() else None
         if changed is None or changed == known:
             continue

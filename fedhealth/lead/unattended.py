@@ -42,6 +42,8 @@ class Unattended:
         self._working = {path: process for path, process in self._working.items() if process.poll() is None}
         for job in jobs(self._home):
             run = RunDir(Path(job.folder))
+            if job.statement is not None:  # a sweep's question; the sweep asks it again
+                continue
             if run.path in self._working or run.about.get("state") != "running" or run.alive:
                 self._since.pop(run.path, None)
             elif now - self._since.setdefault(run.path, now) >= _PATIENCE:
