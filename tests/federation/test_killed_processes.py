@@ -36,7 +36,6 @@ IN_TURN = [
     ("lead", "while training"),
     ("site", "while unmasking"),
     ("worker", "while training"),
-    ("all of them", "while checkpointing"),
 ]
 MATRIX = [(victim, moment) for victim in VICTIMS for moment in CALLS]
 FULL = os.environ.get("FEDHEALTH_FAULTS") == "full"
