@@ -52,7 +52,7 @@ soak: $(READY)  ## 200 rounds of 16 hospitals in which something goes wrong all 
 	FEDHEALTH_SOAK_ROUNDS=200 FEDHEALTH_SOAK_SITES=16 FEDHEALTH_SOAK_SECAGG=on,off $(BIN)/python -m pytest -q -s tests/faults/test_soak.py
 
 faults: $(READY)  ## every process killed at every moment, cut networks, bad disks
-	FEDHEALTH_FAULTS=full $(BIN)/python -m pytest -q tests/faults tests/federation/test_killed_processes.py tests/federation/test_cut_off.py
+	FEDHEALTH_FAULTS=full $(BIN)/python -m pytest -q tests/faults tests/federation
 
 clean:  ## remove what was built
 	rm -rf $(VENV) dist build outputs multirun .mypy_cache .pytest_cache .ruff_cache
