@@ -79,12 +79,12 @@ class Fleet:
     Args:
         app: Flower's, whose state and database it shares.
         arrivals: who waits for what.
+        delivered: what was handed out and not answered.
 
     """
 
-    def __init__(self, app: Any, arrivals: Arrivals) -> None:
-        self._app, self._arrivals = app, arrivals
-        self._delivered = Delivered()
+    def __init__(self, app: Any, arrivals: Arrivals, delivered: Delivered) -> None:
+        self._app, self._arrivals, self._delivered = app, arrivals, delivered
         self._workers = ThreadPoolExecutor(_AT_ONCE, "fleet")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

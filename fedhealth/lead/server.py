@@ -22,6 +22,7 @@ import uvicorn
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.lead.application import application
 from fedhealth.lead.arrivals import Arrivals
+from fedhealth.lead.delivered import Delivered
 from fedhealth.lead.executor import Executor
 from fedhealth.lead.fleet import Fleet
 from fedhealth.lead.home import VARIABLE, LeadHome
@@ -73,10 +74,9 @@ async def _serve(home: LeadHome, project: Project, executor: Executor) -> None:
     host, port = project.bind
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
     tls: dict[str, Any] = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
-    private = _Server(
-        uvicorn.Config(Loopback(app, arrivals), "127.0.0.1", project.control_port, lifespan="on", **quiet)
-    )
-    public = _Server(uvicorn.Config(Fleet(app, arrivals), host, port, lifespan="off", **tls, **quiet))
+    inside, outside = Loopback(app, arrivals), Fleet(app, arrivals, Delivered(home.path / "delivered"))
+    private = _Server(uvicorn.Config(inside, "127.0.0.1", project.control_port, lifespan="on", **quiet))
+    public = _Server(uvicorn.Config(outside, host, port, lifespan="off", **tls, **quiet))
     servers = (private, public)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _end, servers, arrivals)

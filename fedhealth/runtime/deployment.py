@@ -77,12 +77,12 @@ class DeploymentRuntime:
         tries = 0
         while True:
             before, position = _rounds(run), run.events()[1]
-            number = self._going_on(control, run)
-            if number is None:
-                number = control.start(bundle(), *order())
-                run.update(flower_run=str(number))
-            ended = self._wait(control, run, number)
-            if ended.result == "completed":
+            known = self._known(control, run)
+            if known is None or (known.status == "finished" and known.result != "completed"):
+                known = FlowerRun(control.start(bundle(), *order()), "pending", "", "")
+                run.update(flower_run=str(known.id))
+            ended = self._wait(control, run, known.id)
+            if ended.result == "completed":  # also while nobody waited for it here
                 return
             tries = 1 if _rounds(run) > before else tries + 1
             failed = _fault(run, ended, position)
@@ -90,10 +90,10 @@ class DeploymentRuntime:
                 raise failed
             run.event("restarting", reason=failed.problem)
 
-    def _going_on(self, control: Control, run: RunDir) -> int | None:
-        """Return Flower's id of the job where it is still running."""
+    def _known(self, control: Control, run: RunDir) -> FlowerRun | None:
+        """Return how the job stands at the server, if it was ever started there."""
         number = run.about.get("flower_run")
-        return int(number) if number and control.run(int(number)).status != "finished" else None
+        return control.run(int(number)) if number else None
 
     def _wait(self, control: Control, run: RunDir, number: int) -> FlowerRun:
         """Wait for the end; the server may be away for a while.

@@ -86,10 +86,11 @@ def handed(name):
     return PullMessagesResponse(messages_list=[Message(metadata=Metadata(message_id=name))])
 
 
-def test_a_node_that_returns_gets_its_open_message_once():
-    delivered = Delivered()
+def test_a_node_that_returns_gets_its_open_message_once(tmp_path):
+    delivered = Delivered(tmp_path / "delivered")
     delivered.took(1, handed("first"))
     delivered.took(2, PullMessagesResponse())
+    assert delivered.again(1) is None  # it never went
     delivered.returned(1)
     delivered.returned(2)
     assert delivered.again(2) is None
@@ -97,14 +98,20 @@ def test_a_node_that_returns_gets_its_open_message_once():
     assert delivered.again(1) is None
 
 
-def test_an_answered_message_is_not_handed_out_again():
-    delivered = Delivered()
+def test_a_server_that_was_started_again_knows_it_too(tmp_path):
+    Delivered(tmp_path / "delivered").took(1, handed("first"))
+    later = Delivered(tmp_path / "delivered")
+    later.returned(1)
+    assert later.again(1) == handed("first")
+
+
+def test_an_answered_message_is_not_handed_out_again(tmp_path):
+    delivered = Delivered(tmp_path / "delivered")
     delivered.took(1, handed("first"))
     delivered.answered(1, "first")
     delivered.took(1, handed("second"))
     delivered.answered(1, "first")  # an answer that came twice
     delivered.returned(1)
-    delivered.answered(1, "first")
     assert delivered.again(1) == handed("second")
     delivered.took(1, handed("third"))
     delivered.returned(1)
