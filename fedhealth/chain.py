@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedhealth.durable import sync_folder
+
 START = "0" * 64
 _LAST = 1 << 16  # bytes at the end among which the last line is looked for
 
@@ -40,7 +42,7 @@ def begin(path: Path) -> None:
         _write_head(path, 0, START)
         with path.open("xb") as file:
             os.fsync(file.fileno())
-        _sync_folder(path)
+        sync_folder(path.parent)
 
 
 def recover(path: Path) -> tuple[list[dict[str, Any]], Tail]:
@@ -151,12 +153,4 @@ def _write_head(path: Path, number: int, digest: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(head_path(path))
-    _sync_folder(path)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from fedhealth.durable import sync_folder
 from fedhealth.errors import ConfigError, FedhealthError, storage_fault
 
 PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share, a method's memory
@@ -47,22 +48,13 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as fault:
         if fault.errno is not None:
             fault.filename = str(path)
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder outlast the machine's end."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, content: object) -> None:

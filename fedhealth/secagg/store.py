@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from fedhealth.durable import sync_folder
+
 
 def hashed_name(prefix: str, name: str) -> str:
     """Return a short file name for a name that may be long or hold slashes."""
@@ -85,13 +87,13 @@ class FileStore:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self._folder / name)
-        self._sync_folder()
+        sync_folder(self._folder)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
         with contextlib.suppress(FileNotFoundError):
             (self._folder / name).unlink()
-            self._sync_folder()
+            sync_folder(self._folder)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -100,12 +102,5 @@ class FileStore:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(handle)
-
-    def _sync_folder(self) -> None:
-        handle = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
         finally:
             os.close(handle)
