@@ -7,12 +7,14 @@ most of its work. A question that is kept costs nothing, and is answered as soon
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from flwr.proto.message_pb2 import PullObjectResponse
 
+T = TypeVar("T")
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 TO_SITES, TO_LEAD = "messages for sites", "messages for the lead"
@@ -47,6 +49,31 @@ class Arrivals:
         for event in list(self._expected.values()):
             event.set()
 
+    async def answered(
+        self,
+        what: str,
+        ask: Callable[[], Awaitable[T]],
+        is_nothing: Callable[[T], bool],
+        receive: Receive,
+        seconds: float,
+    ) -> T:
+        """Return an answer; one that says that there is nothing yet only after some seconds.
+
+        Args:
+            what: is waited for meanwhile.
+            ask: asks once.
+            is_nothing: tells such an answer.
+            receive: of the asker's request; tells when the asker has gone.
+            seconds: that the asker may be kept.
+
+        """
+        ends = time.monotonic() + seconds
+        while True:
+            awaited = self.expect(what)
+            answer = await ask()
+            if not is_nothing(answer) or not await self.wait(awaited, receive, ends - time.monotonic()):
+                return answer
+
     async def wait(self, event: asyncio.Event, receive: Receive, seconds: float) -> bool:
         """Wait, and tell whether asking again makes sense: not after the time, not when the asker has gone.
 
@@ -62,6 +89,11 @@ class Arrivals:
         finally:
             arrived.cancel()
             gone.cancel()
+
+
+def is_nothing(action: str, body: bytes) -> bool:
+    """Tell whether the answer to a question for messages, or for an object, says that there is nothing yet."""
+    return (action == "pull-messages" and not body) or (action == "pull-object" and is_on_its_way(body))
 
 
 def is_on_its_way(answer: bytes) -> bool:

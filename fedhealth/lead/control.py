@@ -71,10 +71,10 @@ class Control:
 
     def run(self, number: int) -> FlowerRun:
         """Return how a run stands; one that the server does not know (any more) has failed."""
-        for each in self.runs():
-            if each.id == number:
-                return each
-        return FlowerRun(number, "finished", "failed", "the server does not know it any more")
+        try:
+            return _run(self._call(self._client.ListRuns, ListRunsRequest(run_id=number)).run_dict[number])
+        except _UnknownError:
+            return FlowerRun(number, "finished", "failed", "the server does not know it any more")
 
     def runs(self) -> list[FlowerRun]:
         """Return the latest runs, the newest first."""
@@ -109,13 +109,18 @@ class Control:
         try:
             return method(request)
         except httpx.HTTPStatusError as fault:
-            raise FederationError(
+            kind = _UnknownError if fault.response.status_code == httpx.codes.NOT_FOUND else FederationError
+            raise kind(
                 f"The server answers {fault.response.status_code}: {fault.response.text[:300]}", "See its log."
             ) from fault
         except httpx.TransportError as fault:
             raise ConfigError(
                 f"There is no server at {self._address} ({fault}).", "Start it: `fedhealth lead serve`."
             ) from fault
+
+
+class _UnknownError(FederationError):
+    """The server does not know what is asked for."""
 
 
 class _Token:

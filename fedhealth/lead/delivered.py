@@ -35,7 +35,7 @@ class Delivered:
             with self._lock:
                 draft = self._path(node).with_suffix(".draft")
                 draft.write_bytes(answer.SerializeToString())
-                draft.replace(self._path(node))
+                draft.replace(self._path(node))  # not synced: it outlasts the server's process, as it has to
 
     def answered(self, node: int, reply_to: str) -> None:
         """Forget a message that has its answer."""

@@ -1,4 +1,4 @@
-"""What the hospitals see of the lead's server: the eight questions of Flower's fleet protocol that a site asks.
+"""What the hospitals see of the lead's server: the nine questions of Flower's fleet protocol that a site asks.
 
 Flower's own application leads a request through seven layers of middleware (six milliseconds of a core). Here its
 check of the node's signature and its handlers are called as they are, and nothing else is there to be reached.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,7 +25,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError
 from starlette.requests import Request
 
-from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals, Receive, is_on_its_way
+from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals, Receive, is_nothing
 from fedhealth.lead.delivered import Delivered
 from fedhealth.wire import WAIT_HEADER
 
@@ -123,14 +122,13 @@ class Fleet:
         """Return the answer; a question to which there is none yet is kept for as long as the asker wishes."""
         kind, handler = _QUESTIONS[action]
         asked = kind.FromString(await body_of(receive))
-        ends = time.monotonic() + _wished(headers)
-        while True:
-            awaited = self._arrivals.expect(asked.object_id if action == "pull-object" else TO_SITES)
-            answer = await self._work(action, scope, asked, handler)
-            if not _is_nothing(action, answer) or not await self._arrivals.wait(
-                awaited, receive, ends - time.monotonic()
-            ):
-                break
+        answer = await self._arrivals.answered(
+            asked.object_id if action == "pull-object" else TO_SITES,
+            lambda: self._work(action, scope, asked, handler),
+            lambda content: is_nothing(action, content),
+            receive,
+            _wished(headers),
+        )
         if action == "push-messages":
             self._arrivals.tell(TO_LEAD)
         elif action == "push-object":
@@ -174,10 +172,6 @@ async def body_of(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         more = message.get("more_body", False)
     return b"".join(parts)
-
-
-def _is_nothing(action: str, answer: bytes) -> bool:
-    return (action == "pull-messages" and not answer) or (action == "pull-object" and is_on_its_way(answer))
 
 
 def _is_small(headers: dict[bytes, bytes]) -> bool:

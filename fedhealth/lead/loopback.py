@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from google.protobuf.message import DecodeError
 
-from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals, is_on_its_way
+from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals, is_nothing
 from fedhealth.lead.fleet import body_of
 
 _RUNTIME = "/v1/runtime/"
@@ -33,21 +32,26 @@ class Loopback:
         if action not in ("pull-messages", "pull-object", "push-messages", "push-object"):
             await self._app(scope, receive, send)
             return
-        body, ends = await body_of(receive), time.monotonic() + _WAIT_SECONDS
-        while True:
-            awaited = self._arrivals.expect(_object_of(PullObjectRequest, body) if "object" in action else TO_LEAD)
-            answer = _Answer()
-            await self._app(scope, _again(body, receive), answer.take)
-            if not answer.is_nothing(action) or not await self._arrivals.wait(
-                awaited, receive, ends - time.monotonic()
-            ):
-                break
+        body = await body_of(receive)
+        answer = await self._arrivals.answered(
+            _object_of(PullObjectRequest, body) if "object" in action else TO_LEAD,
+            lambda: self._asked(scope, body, receive),
+            lambda found: found.is_nothing(action),
+            receive,
+            _WAIT_SECONDS,
+        )
         if action == "push-messages":
             self._arrivals.tell(TO_SITES)
         elif action == "push-object":
             self._arrivals.tell(_object_of(PushObjectRequest, body))
         for message in answer.messages:
             await send(message)
+
+    async def _asked(self, scope: Any, body: bytes, receive: Any) -> _Answer:
+        """Ask Flower's application once."""
+        answer = _Answer()
+        await self._app(scope, _again(body, receive), answer.take)
+        return answer
 
 
 def _object_of(kind: Any, body: bytes) -> str:
@@ -73,7 +77,7 @@ class _Answer:
         if self.messages[0]["status"] != 200:
             return False
         body = b"".join(message.get("body", b"") for message in self.messages)
-        return (action == "pull-messages" and not body) or (action == "pull-object" and is_on_its_way(body))
+        return is_nothing(action, body)
 
 
 def _again(body: bytes, receive: Any) -> Any:
