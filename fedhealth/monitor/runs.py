@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from fedhealth.account import Account
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.jobs import jobs
 from fedhealth.monitor.exposition import Labels, counter, gauge, one_of, write
+from fedhealth.regularly import regularly
 from fedhealth.rundir import METRICS, RunDir
 from fedhealth.standing import STATES, Server, Standing, server_of, standing
 
@@ -119,21 +119,18 @@ def told(run: RunDir, at_server: bool = False) -> Iterator[None]:
         at_server: whether the block is the server's part, which goes on when nobody holds the run.
 
     """
-    stop = threading.Event()
-    collector = RunMetrics(lambda: [run], lambda run: "running" if at_server and not stop.is_set() else "")
+    goes_on, position = at_server, -1
+    collector = RunMetrics(lambda: [run], lambda run: "running" if goes_on else "")
 
     def follow() -> None:
-        position = -1
-        while not stop.wait(_LOOK_SECONDS):
-            before, position = position, run.events(max(position, 0))[1]
-            if before != position:
-                write(run.path / METRICS, collector)
+        nonlocal position
+        before, position = position, run.events(max(position, 0))[1]
+        if before != position:
+            write(run.path / METRICS, collector)
 
-    thread = threading.Thread(target=follow, name="metrics", daemon=True)
-    thread.start()
     try:
-        yield
+        with regularly(_LOOK_SECONDS, follow, "metrics"):
+            yield
     finally:
-        stop.set()
-        thread.join()
+        goes_on = False
         write(run.path / METRICS, collector)

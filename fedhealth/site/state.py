@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedhealth.errors import ConfigError
+from fedhealth.regularly import regularly
 from fedhealth.rundir import METRICS, read_json, write_json
 from fedhealth.site.home import SiteHome
 from fedhealth.vault import make_folder
@@ -58,25 +59,8 @@ class SiteState:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            with self._beating():
+            with regularly(_BEAT_SECONDS, self._tell_monitor, "metrics"):  # also when nothing happens
                 yield
-
-    @contextmanager
-    def _beating(self) -> Iterator[None]:
-        """Write the metrics now and then, also when nothing happens."""
-        stop = threading.Event()
-
-        def beat() -> None:
-            while not stop.wait(_BEAT_SECONDS):
-                self._tell_monitor()
-
-        thread = threading.Thread(target=beat, name="metrics", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
     @property
     def pid(self) -> int | None:
