@@ -17,16 +17,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from safetensors.numpy import load, save
 
 from fedhealth.errors import FederationError
+from fedhealth.wire import SAME_RELEASE
 
 if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
     from fedhealth.training.state import State
 
-_SAME_RELEASE = "Use the same fedhealth release everywhere."
 PACKED = "packed"  # the only key of a packed record
 SERIAL = "safetensors"  # how its content is written
 SMALL = 2**20  # bytes up to which packed arrays are one object; Flower cuts larger ones into pieces
 _KINDS = {"<f4": "F32", "<i8": "I64", "|u1": "U8"}
-
 
 Packed = ArrayRecord | ConfigRecord
 
@@ -66,13 +65,13 @@ def unpack(record: Packed) -> State:
     """
     content = packed_in(record)
     if content is None and (not isinstance(record, ArrayRecord) or PACKED in record):
-        raise FederationError("A message's arrays are not packed as they should be.", _SAME_RELEASE)
+        raise FederationError("A message's arrays are not packed as they should be.", SAME_RELEASE)
     try:
         if content is None:
             return {name: array.numpy() for name, array in cast(ArrayRecord, record).items()}
         arrays = load(content)
     except Exception as fault:  # three libraries read bytes of somebody else's making
-        raise FederationError("A message's arrays cannot be read.", _SAME_RELEASE) from fault
+        raise FederationError("A message's arrays cannot be read.", SAME_RELEASE) from fault
     return {name: arrays[name] for name in sorted(arrays)}  # `load` lists them in another order each time
 
 
@@ -87,7 +86,7 @@ def arrays_in(content: RecordDict, name: str) -> Packed:
     """
     record = content.get(name)
     if not isinstance(record, Packed):
-        raise FederationError(f"A message lacks the arrays {name!r}.", _SAME_RELEASE)
+        raise FederationError(f"A message lacks the arrays {name!r}.", SAME_RELEASE)
     return record
 
 
