@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedhealth.rundir import RunDir
+
 SITES = ("north", "south", "east")
 COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
 Row = dict[str, str]
@@ -109,32 +111,41 @@ def table_writer() -> Callable[..., Path]:
     return write_table
 
 
+def tiny_model(root: Path, sites: Sequence[str]) -> list[str]:
+    """Return the words of a federation over the hospitals below `root` whose model is as small as can be."""
+    return [
+        f"data.root='{root}'",
+        f"data.sites=[{','.join(sites)}]",
+        "data.image.size=16",
+        *(f"~data.tabular.{name}" for name in ("age", "sex", "lymphocytes", "spo2")),
+        "model.dim=8",
+        "model/text=words",
+        "model.text.hidden=16",
+        "model.text.buckets=64",
+        "model.text.max_length=16",
+        "training.batch_size=8",
+        "evaluation.bins=64",
+        "evaluation.bootstrap=20",
+        "comparison.alone=false",
+        "comparison.centralised=false",
+    ]
+
+
 @pytest.fixture(scope="session")
 def tiny_words() -> Callable[[Path], list[str]]:
     """Override words of a federation over `hospitals` that takes about a second."""
+    return lambda root: [*tiny_model(root, SITES), "training.local_steps=2", "strategy.rounds=2", "secagg=off"]
 
-    def words(root: Path) -> list[str]:
-        return [
-            f"data.root='{root}'",
-            f"data.sites=[{','.join(SITES)}]",
-            "data.image.size=16",
-            *(f"~data.tabular.{name}" for name in ("age", "sex", "lymphocytes", "spo2")),
-            "model.dim=8",
-            "model/text=words",
-            "model.text.hidden=16",
-            "model.text.buckets=64",
-            "model.text.max_length=16",
-            "training.batch_size=8",
-            "training.local_steps=2",
-            "strategy.rounds=2",
-            "evaluation.bins=64",
-            "evaluation.bootstrap=20",
-            "comparison.alone=false",
-            "comparison.centralised=false",
-            "secagg=off",
-        ]
 
-    return words
+def begun(folder: Path, name: str = "abc123") -> RunDir:
+    """Return a run of three rounds, called chest, in whose first round north has answered and south has not."""
+    run = RunDir(folder)
+    run.begin({"run": name, "name": "chest"})
+    run.event("strategy", parts=[], sites=["north", "south"])
+    run.event("started", rounds=3, completed=0)
+    run.event("round_started", round=1, sites=["north", "south"])
+    run.event("site_answered", round=1, site="north", seconds=1.0, sent=100, received=70)
+    return run
 
 
 @pytest.fixture(scope="session")

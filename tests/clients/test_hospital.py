@@ -4,19 +4,15 @@ import json
 import time
 
 import pytest
-from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import RecordDict
 
-from clients.app import answer
 from fedhealth.arrays import pack, unpack
 from fedhealth.config.compose import compose, digest
-from fedhealth.config.screen import travelling
 from fedhealth.site.auditlog import verify
-from fedhealth.site.identity import save_roster
 from fedhealth.site.signature import Order
-from fedhealth.wire import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
+from fedhealth.wire import GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
 from strategies.app import initial_state
-from tests.fedhealth.site.trust import Consortium
+from tests.clients.member import Member
 
 POLICY = """\
 name: charite
@@ -36,19 +32,11 @@ def hospital_(tmp_path, good_hospitals, tiny_words):
     return Hospital(tmp_path, good_hospitals, tiny_words(good_hospitals))
 
 
-class Hospital:
+class Hospital(Member):
     """One member's home, and an order that the lead may send it."""
 
     def __init__(self, tmp_path, data, words):
-        consortium = Consortium(tmp_path / "consortium")
-        self.home = consortium.homes["charite"]
-        self.home.kit.mkdir(exist_ok=True)
-        self.home.membership.write_bytes(consortium.lead.membership.read_bytes())
-        save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
-        self.root, self.cache = data, tmp_path / "cache"
-        own = ("data.site_column", "data.name", "data.sites")
-        self.words = [word for word in travelling(words) if word.partition("=")[0] not in own]
-        self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
+        super().__init__(tmp_path, data, words)
         self.config = compose([*self.words, f"data.root={data}"])
         self.write_policy()
 
@@ -63,12 +51,7 @@ class Hospital:
         order = Order(
             "chest", "run12345", tuple(self.words), digest(self.config), "0" * 64, "0" * 64, now, now + 60, "0" * 32
         )
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
-        directive = Directive(run, order.digest, number, max(number, 1), 0, ("charite",)).record()
-        message = Message(RecordDict({DIRECTIVE: directive, **(content or {})}), 1, kind)
-        message.metadata.__dict__["_message_id"] = "1"
-        return answer(message, context)
+        return self.send(order, kind, run, number, content)
 
     def train(self, number=1):
         from omegaconf import OmegaConf

@@ -3,20 +3,15 @@
 import time
 
 import pytest
-from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
-from clients.app import answer
 from fedhealth.config.compose import compose, digest
-from fedhealth.config.screen import travelling
 from fedhealth.privacy.ledger import verify
 from fedhealth.privacy.reservations import reservations
 from fedhealth.privacy.spending import ledger_path
-from fedhealth.site.identity import save_roster
 from fedhealth.site.signature import Order
 from fedhealth.sweep.statement import Planned, Statement
-from fedhealth.wire import DIRECTIVE, HANDSHAKE, TRAIN, Acceptance, Directive
-from tests.fedhealth.site.trust import Consortium
+from fedhealth.wire import HANDSHAKE, TRAIN, Acceptance
+from tests.clients.member import Member
 
 POLICY = """\
 name: charite
@@ -30,19 +25,12 @@ SWEEP, RUNS = "sweep1234567", ("firstrun1234", "secondrun123", "thirdrun1234")
 HOUR = 3600.0
 
 
-class Hospital:
+class Hospital(Member):
     """A member's home, and what the lead may send to it."""
 
     def __init__(self, tmp_path, data, words):
-        consortium = Consortium(tmp_path / "consortium")
-        self.home = consortium.homes["charite"]
-        self.home.kit.mkdir(exist_ok=True)
-        self.home.membership.write_bytes(consortium.lead.membership.read_bytes())
-        save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
-        self.root, self.cache = data, tmp_path / "cache"
-        own = ("data.site_column", "data.name", "data.sites")
-        self.words = [word for word in travelling(words) if word.partition("=")[0] not in own]
-        self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]", "privacy=patient"]
+        super().__init__(tmp_path, data, words)
+        self.words.append("privacy=patient")
         self.words += ["privacy.epsilon=2", "privacy.delta=1e-4"]
         self.allow(50)
 
@@ -61,12 +49,7 @@ class Hospital:
         return Order("chest", run, planned.words, planned.digest, "0" * 64, "0" * 64, now, ends, "0" * 32, statement)
 
     def ask(self, order, kind=HANDSHAKE):
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
-        directive = Directive(order.run, order.digest, 0, 1, 0, ("charite",)).record()
-        message = Message(RecordDict({DIRECTIVE: directive}), 1, kind)
-        message.metadata.__dict__["_message_id"] = "1"
-        return answer(message, context)
+        return self.send(order, kind, order.run)
 
     def reserve(self, *runs, epsilon=100.0, hours=72.0):
         """Ask for a reservation as the lead does before a sweep."""

@@ -27,7 +27,7 @@ from fedhealth.config.compose import compose
 from fedhealth.launch import launch
 from fedhealth.rundir import RunDir
 from fedhealth.wire import EVALUATE, HANDSHAKE, TRAIN, Directive
-from tests.conftest import write_site
+from tests.conftest import tiny_model, write_site
 from tests.faults.unreliable import UnreliableGrid
 
 _CHANCE = 0.8  # of something in a round, about: a secure sum of 16 lives with five missing, one of 6 with one
@@ -101,24 +101,11 @@ def soak(folder: Path, rounds: int, sites: int, secagg: str) -> Watch:
 
 def _words(root: Path, names: list[str], rounds: int, secagg: str) -> list[str]:
     return [
-        f"data.root='{root}'",
-        f"data.sites=[{','.join(names)}]",
-        "data.image.size=16",
-        *(f"~data.tabular.{name}" for name in ("age", "sex", "lymphocytes", "spo2")),
-        "model.dim=8",
-        "model/text=words",
-        "model.text.hidden=16",
-        "model.text.buckets=64",
-        "model.text.max_length=16",
+        *tiny_model(root, names),
         "training=sgd",
         "training.threads=1",
-        "training.batch_size=8",
         "training.local_steps=1",
         "personalization=ditto",
-        "evaluation.bins=64",
-        "evaluation.bootstrap=20",
-        "comparison.alone=false",
-        "comparison.centralised=false",
         f"strategy.rounds={rounds}",
         "strategy.quorum=0.5",
         f"strategy.min_sites={max(3, len(names) // 2)}",  # fewer make no secure sum

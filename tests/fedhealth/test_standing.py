@@ -5,6 +5,7 @@ import pytest
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.rundir import RunDir
 from fedhealth.standing import SERVER, standing
+from tests.conftest import begun
 
 
 def nobody(run):
@@ -13,13 +14,7 @@ def nobody(run):
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir(tmp_path / "run")
-    run.begin({"run": "abc123", "name": "chest"})
-    run.event("strategy", parts=[], sites=["north", "south"])
-    run.event("started", rounds=3, completed=0)
-    run.event("round_started", round=1, sites=["north", "south"])
-    run.event("site_answered", round=1, site="north", seconds=1.0, sent=1, received=1)
-    return run
+    return begun(tmp_path / "run")
 
 
 def test_a_running_one_says_who_is_still_working(run):

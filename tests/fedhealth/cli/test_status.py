@@ -9,17 +9,12 @@ from fedhealth.errors import ConfigError, FederationError
 from fedhealth.job import Job
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.jobs import save_job
-from fedhealth.rundir import RunDir
+from tests.conftest import begun
 
 
 @pytest.fixture(name="run")
 def run_(tmp_path):
-    run = RunDir(tmp_path / "run")
-    run.begin({"run": "abc123", "name": "chest"})
-    run.event("strategy", parts=[], sites=["north", "south"])
-    run.event("started", rounds=3, completed=0)
-    run.event("round_started", round=1, sites=["north", "south"])
-    run.event("site_answered", round=1, site="north", seconds=1.0, sent=1, received=1)
+    run = begun(tmp_path / "run")
     run.event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
     return run
 

@@ -13,7 +13,8 @@ from fedhealth.lead.jobs import save_job
 from fedhealth.monitor import exposition, runs
 from fedhealth.monitor.runs import RunMetrics, runs_of, told
 from fedhealth.poc import free_ports
-from fedhealth.rundir import METRICS, RunDir
+from fedhealth.rundir import METRICS
+from tests.conftest import begun
 
 
 def values(text):
@@ -24,12 +25,7 @@ def values(text):
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir(tmp_path / "run")
-    run.begin({"run": "abc", "name": "chest"})
-    run.event("strategy", parts=[], sites=["north", "south"])
-    run.event("started", rounds=3, completed=0)
-    run.event("round_started", round=1, sites=["north", "south"])
-    run.event("site_answered", round=1, site="north", seconds=1.0, sent=100, received=70)
+    run = begun(tmp_path / "run", "abc")
     run.event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
     run.event("round_completed", round=1, seconds=2.5, sites=["north"], pooled={})
     return run

@@ -1,0 +1,34 @@
+"""A hospital that is a member of a consortium, and how a message reaches its application."""
+
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.app import answer
+from fedhealth.config.screen import travelling
+from fedhealth.site.identity import save_roster
+from fedhealth.wire import DIRECTIVE, Directive
+from tests.fedhealth.site.trust import Consortium
+
+
+class Member:
+    """A member's home with a kit, and the words of a job on its data; it has no policy yet."""
+
+    def __init__(self, tmp_path, data, words):
+        consortium = Consortium(tmp_path / "consortium")
+        self.home = consortium.homes["charite"]
+        self.home.kit.mkdir(exist_ok=True)
+        self.home.membership.write_bytes(consortium.lead.membership.read_bytes())
+        save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
+        self.root, self.cache = data, tmp_path / "cache"
+        own = ("data.site_column", "data.name", "data.sites")
+        self.words = [word for word in travelling(words) if word.partition("=")[0] not in own]
+        self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
+
+    def send(self, order, kind, run, number=0, content=None):
+        """Send one message as the runner does and return the reply."""
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
+        directive = Directive(run, order.digest, number, max(number, 1), 0, ("charite",)).record()
+        message = Message(RecordDict({DIRECTIVE: directive, **(content or {})}), 1, kind)
+        message.metadata.__dict__["_message_id"] = "1"
+        return answer(message, context)
