@@ -38,11 +38,15 @@ def used():
 
 
 def shape(name):
-    """Return what a seam looks like from outside: parameters, fields of a message, or a value."""
+    """Return what a seam looks like from outside: parameters, functions, fields or a value."""
     module, _, attribute = name.rpartition(".")
     found = getattr(importlib.import_module(module), attribute)
     if hasattr(found, "DESCRIPTOR"):
         return ", ".join(f"{field.name}={field.number}" for field in found.DESCRIPTOR.fields)
+    if inspect.ismodule(found):
+        parts = sorted(vars(found).items())
+        own = [part for _, part in parts if inspect.isfunction(part) and part.__module__ == found.__name__]
+        return ", ".join(f"{part.__name__}({' '.join(inspect.signature(part).parameters)})" for part in own)
     if not callable(found):
         return repr(found)
     try:
