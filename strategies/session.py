@@ -21,6 +21,7 @@ from strategies.rounds import Event, Reply, exchange
 from strategies.statistics import summary
 
 _REJOIN_SECONDS = 60.0  # for a site that was here before to answer the handshake again
+_ANSWER_SECONDS = 300.0  # for a question that takes no training: time for a site's machine to start again
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Session:
             if site in self.members.nodes
         }
         self._wait_for_one(grid, asked)
-        limits = dict.fromkeys(asked, timeout)
+        limits = dict.fromkeys(asked, min(timeout, _ANSWER_SECONDS))
         for reply in exchange(grid, kind, asked, str(directive.round), limits):
             site = self.members.name_of(reply.node)
             if reply.message.has_content():

@@ -18,7 +18,16 @@ from rich.console import Console
 
 from fedhealth.cli import sweep
 from fedhealth.cli.progress import Display
-from fedhealth.config.compose import FAULTS, HYDRA_VERSION_BASE, compose, conf_dir, explain, quoted, register_schema
+from fedhealth.config.compose import (
+    FAULTS,
+    HYDRA_VERSION_BASE,
+    check_options,
+    compose,
+    conf_dir,
+    explain,
+    quoted,
+    register_schema,
+)
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.launch import launch, resume
 from fedhealth.rundir import RunDir
@@ -49,6 +58,7 @@ def run_hydra(words: list[str]) -> None:
     sys.argv = ["fedhealth run", *flags_first(words)]
     app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
     try:
+        check_options([word for word in words if "=" in word and not word.startswith("-")])
         app()
     except sweep.Stop as stop:
         raise stop.fault from None

@@ -18,6 +18,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -89,6 +90,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None, whole: bool = F
     outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: leave Hydra as it was found
     GlobalHydra.instance().clear()
     try:
+        check_options(overrides)
         with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
             return hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
     except FAULTS as fault:
@@ -96,6 +98,24 @@ def _composed(overrides: Sequence[str], config_dir: Path | None, whole: bool = F
     finally:
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
+
+
+def check_options(words: Sequence[str]) -> None:
+    """Refuse a group whose option is no name, such as `method=null`: Hydra 1.3 ends in a fault of Python's own there.
+
+    Raises:
+        ConfigError: naming the options.
+        HydraException: a word is no override.
+
+    """
+    for word in OverridesParser.create().parse_overrides(list(words)):
+        folder = conf_dir() / word.key_or_group
+        if not folder.is_dir() or word.is_delete() or word.is_sweep_override() or isinstance(word.value(), str):
+            continue
+        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise ConfigError(
+            f"{word.input_line}: the group {word.key_or_group!r} needs an option.", f"Options: {options}."
+        )
 
 
 def choices(words: Sequence[str], config_dir: Path | None = None) -> dict[str, str]:

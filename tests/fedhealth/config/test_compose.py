@@ -48,6 +48,13 @@ def test_a_key_like_nothing_else_points_to_the_list_of_keys():
     assert refused(ROOT, "zzzzzz=1").advice == "`fedhealth run --cfg job` prints every key."
 
 
+@pytest.mark.parametrize("word", ["method=null", "model/image=3", "data=[null]", "privacy={a:1}"])
+def test_a_group_without_a_named_option_is_refused_with_its_options(word):
+    fault = refused(ROOT, word)
+    assert fault.problem == f"{word}: the group {word.split('=')[0]!r} needs an option."
+    assert fault.advice.startswith("Options: ")
+
+
 @pytest.mark.parametrize("word", ["training=sdg", "model/image=resnet81", "experiment=drem", "data=dermm"])
 def test_a_misspelt_option_is_named_with_its_group_and_the_nearest(word):
     group, option = word.split("=")

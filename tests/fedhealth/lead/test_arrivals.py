@@ -5,11 +5,10 @@ import gc
 
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesResponse
-from flwr.proto.message_pb2 import Message, Metadata, PullObjectRequest, PullObjectResponse, PushObjectRequest
+from flwr.proto.message_pb2 import Message, Metadata, PullObjectResponse
 
-from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals, is_on_its_way
+from fedhealth.lead.arrivals import TO_SITES, Arrivals, is_on_its_way
 from fedhealth.lead.delivered import Delivered
-from fedhealth.lead.loopback import Loopback
 
 
 async def never():
@@ -117,74 +116,3 @@ def test_an_answered_message_is_not_handed_out_again(tmp_path):
     delivered.returned(1)
     delivered.answered(1, "third")  # the site had it after all
     assert delivered.again(1) is None
-
-
-class Inner:
-    """Answers each path with the next of its bodies; keeps what was asked."""
-
-    def __init__(self, *bodies, status=200):
-        self.bodies, self.status, self.asked = list(bodies), status, []
-
-    async def __call__(self, scope, receive, send):
-        self.asked.append((await receive())["body"])
-        await send({"type": "http.response.start", "status": self.status, "headers": []})
-        await send({"type": "http.response.body", "body": self.bodies.pop(0)})
-
-
-async def call(app, path, body=b""):
-    sent, parts = [], [{"type": "http.request", "body": body}]
-
-    async def receive():
-        return parts.pop() if parts else await never()
-
-    async def send(message):
-        sent.append(message)
-
-    await app({"type": "http", "path": path}, receive, send)
-    return b"".join(message.get("body", b"") for message in sent)
-
-
-def test_a_server_application_waits_for_replies_until_one_is_there():
-    async def play():
-        arrivals, inner = Arrivals(), Inner(b"", b"a reply")
-        asyncio.get_running_loop().call_later(0.05, arrivals.tell, TO_LEAD)
-        assert await call(Loopback(inner, arrivals), "/v1/runtime/pull-messages", b"which") == b"a reply"
-        assert inner.asked == [b"which", b"which"]
-
-    asyncio.run(play())
-
-
-def test_it_is_told_after_a_second_that_there_is_none_and_of_a_fault_at_once(monkeypatch):
-    monkeypatch.setattr("fedhealth.lead.loopback._WAIT_SECONDS", 0.05)
-
-    async def play():
-        assert await call(Loopback(Inner(b""), Arrivals()), "/v1/runtime/pull-messages") == b""
-        assert await call(Loopback(Inner(b"", status=401), Arrivals()), "/v1/runtime/pull-messages") == b""
-        assert await call(Loopback(Inner(b""), Arrivals()), "/v1/runtime/pull-object", b"\xff garbage") == b""
-
-    asyncio.run(play())
-
-
-def test_what_a_server_application_pushes_wakes_the_sites():
-    async def play():
-        arrivals = Arrivals()
-        expected = arrivals.expect(TO_SITES), arrivals.expect("thing")
-        pushed = PushObjectRequest(object_id="thing").SerializeToString()
-        app = Loopback(Inner(b"", b""), arrivals)
-        await call(app, "/v1/runtime/push-messages")
-        await call(app, "/v1/runtime/push-object", pushed)
-        assert all(event.is_set() for event in expected)
-
-    asyncio.run(play())
-
-
-def test_an_object_that_is_on_its_way_is_waited_for():
-    async def play():
-        arrivals = Arrivals()
-        there = PullObjectResponse(object_found=True, object_available=True, object_content=b"x").SerializeToString()
-        inner = Inner(PullObjectResponse(object_found=True).SerializeToString(), there)
-        asyncio.get_running_loop().call_later(0.05, arrivals.tell, "thing")
-        asked = PullObjectRequest(object_id="thing").SerializeToString()
-        assert await call(Loopback(inner, arrivals), "/v1/runtime/pull-object", asked) == there
-
-    asyncio.run(play())

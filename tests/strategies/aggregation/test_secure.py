@@ -13,6 +13,7 @@ from fedhealth.config.compose import compose
 from fedhealth.errors import SecureAggregationError
 from fedhealth.launch import launch
 from fedhealth.rundir import PRIVATE, RunDir
+from fedhealth.runtime.grid import LocalGrid
 from fedhealth.site.identity import secrets_folder
 from fedhealth.wire import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
 
@@ -139,6 +140,18 @@ def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path
         run("aborted", "secagg=on")
     assert RunDir(tmp_path / "aborted").about["state"] == "failed"
     assert not [s for s in replies.seen if s[0] == UNMASK]
+
+
+def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run, monkeypatch):
+    genuine = LocalGrid.pull_messages
+
+    def without_shares(self, ids):
+        return genuine(self, [key for key in ids if self._pushed[key].metadata.message_type != UNMASK])
+
+    monkeypatch.setattr(LocalGrid, "pull_messages", without_shares)
+    monkeypatch.setattr("strategies.session._ANSWER_SECONDS", 0.1)
+    with pytest.raises(SecureAggregationError, match="without answer: east, north, south"):
+        run("silent", "secagg=on", "strategy.round_timeout=3600")
 
 
 def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
