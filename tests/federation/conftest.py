@@ -41,7 +41,7 @@ class Consortium:
     def agree(self, limits):
         """All hospitals write these limits into their site.yaml; nobody restarts anything."""
         self.poc.limits = limits
-        for site in SITES:
+        for site in self.poc.data:
             self.poc.write_policy(site, OmegaConf.load(self.poc.home(site).policy).lead)
 
     def run(self, folder, *words, runtime="deployment"):
@@ -92,18 +92,18 @@ class Consortium:
         return travelling([*self.words, *words])
 
 
-@pytest.fixture(scope="session")
-def consortium(tmp_path_factory, tiny_words):
-    root = tmp_path_factory.mktemp("consortium")
-    for seed, site in enumerate(SITES):
+@contextmanager
+def consortium_of(root, sites, tiny_words):
+    """Run a consortium of some sites below a folder; the last of them is reached through a network that can be cut."""
+    for seed, site in enumerate(sites):
         write_site(root / "hospitals", site, seed=seed)
     own = ("data.sites", "secagg", "strategy.rounds")
     words = [word for word in tiny_words(root / "hospitals") if word.partition("=")[0] not in own]
-    poc = Poc(root, {site: root / "hospitals" / site for site in SITES}, limits=STRICT)
+    poc = Poc(root, {site: root / "hospitals" / site for site in sites}, limits=STRICT)
     poc.set_up()
-    network = Proxy(int(OmegaConf.load(poc.home(SITES[-1]).policy).lead.rpartition(":")[2]))
-    poc.write_policy(SITES[-1], f"127.0.0.1:{network.port}")
-    running = Consortium(poc, [*words, f"data.sites=[{','.join(SITES)}]"], root, network)
+    network = Proxy(int(OmegaConf.load(poc.home(sites[-1]).policy).lead.rpartition(":")[2]))
+    poc.write_policy(sites[-1], f"127.0.0.1:{network.port}")
+    running = Consortium(poc, [*words, f"data.sites=[{','.join(sites)}]"], root, network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
@@ -112,6 +112,12 @@ def consortium(tmp_path_factory, tiny_words):
                 yield running
         finally:
             network.close()
+
+
+@pytest.fixture(scope="session")
+def consortium(tmp_path_factory, tiny_words):
+    with consortium_of(tmp_path_factory.mktemp("consortium"), SITES, tiny_words) as running:
+        yield running
 
 
 @pytest.fixture(scope="session", name="undisturbed")

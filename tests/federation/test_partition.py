@@ -9,14 +9,28 @@ import threading
 import pytest
 
 from fedhealth.rundir import RunDir
-from tests.federation.conftest import LOOSE, SITES
+from tests.federation.conftest import LOOSE, SITES, consortium_of
 from tests.federation.looking import PLAIN, equal, happened, rounds_of, wait_for
 
 pytestmark = [
     pytest.mark.xdist_group("federation"),
     pytest.mark.skipif(os.environ.get("FEDHEALTH_FAULTS") != "full", reason="a part of `make faults`"),
 ]
-PATIENT = [*PLAIN, "strategy.rounds=6", "strategy.round_timeout=15", "strategy.min_sites=3", "strategy.quorum=0.5"]
+EIGHT = tuple(f"site-{number}" for number in range(8))
+PATIENT = [
+    *(word for word in PLAIN if not word.startswith("strategy.rounds")),
+    "strategy.rounds=6",
+    "strategy.round_timeout=15",
+    "strategy.min_sites=6",
+    "strategy.quorum=0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory, tiny_words):
+    with consortium_of(tmp_path_factory.mktemp("eight"), EIGHT, tiny_words) as running:
+        running.agree(LOOSE)
+        yield running
 
 
 def meanwhile(*steps):
@@ -31,22 +45,20 @@ def once(run, site, gone):
     return lambda: wait_for(lambda: not all(rounds_of(run, site)) if gone else rounds_of(run, site), 240)
 
 
-def test_a_network_that_is_cut_for_longer_than_a_round(consortium, tmp_path):
-    consortium.agree(LOOSE)
-    run, site, network = RunDir(tmp_path / "run"), SITES[-1], consortium.network
+def test_a_network_that_is_cut_for_longer_than_a_round(eight, tmp_path):
+    run, site, network = RunDir(tmp_path / "run"), EIGHT[-1], eight.network
     cut = meanwhile(once(run, site, False), network.cut.set, once(run, site, True), network.heal)
-    consortium.run(run.path, *PATIENT)
+    eight.run(run.path, *PATIENT)
     cut.join()
     assert_came_back(run, site)
 
 
-def test_a_site_that_stands_still(consortium, tmp_path):
-    consortium.agree(LOOSE)
-    run, site = RunDir(tmp_path / "run"), SITES[0]
-    process = consortium.poc.processes[site]
+def test_a_site_that_stands_still(eight, tmp_path):
+    run, site = RunDir(tmp_path / "run"), EIGHT[0]
+    process = eight.poc.processes[site]
     stop, go = (lambda number=number: process.send_signal(number) for number in (signal.SIGSTOP, signal.SIGCONT))
     stopped = meanwhile(once(run, site, False), stop, once(run, site, True), go)
-    consortium.run(run.path, *PATIENT)
+    eight.run(run.path, *PATIENT)
     stopped.join()
     assert_came_back(run, site)
 
@@ -59,7 +71,7 @@ def assert_came_back(run, site):
     assert there[0]
     assert not all(there)
     assert there[-1]
-    assert all(all(rounds_of(run, other)) for other in SITES if other != site)
+    assert all(all(rounds_of(run, other)) for other in EIGHT if other != site)
 
 
 def test_a_database_of_yesterday_under_a_running_server(consortium, undisturbed, tmp_path):
