@@ -208,7 +208,7 @@ def connected(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterato
         except RefusedError as fault:
             raise TrustError(
                 f"The lead's server does not let this site in ({fault}).",
-                "The lead has not admitted its key, or its last process was killed: that is over within a minute.",
+                "The lead has not admitted its key, or has just started: it lets its members in within seconds.",
             ) from fault
         ended = threading.Event()
         beats = threading.Thread(target=_keep_beating, args=(link, ended), daemon=True, name="heartbeat")
@@ -233,8 +233,13 @@ def client_of(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> FleetHt
 def _keep_beating(link: Link, ended: threading.Event) -> None:
     """Beat at a third of the interval; a missed beat is not the end, the next request will tell."""
     while not ended.wait(HEARTBEAT_DEFAULT_INTERVAL / 3):
-        with suppress(LostError, TrustError):
+        try:
             link.beat()
+        except (LostError, TrustError):
+            continue
+        except RuntimeError:  # httpx: the client was closed meanwhile, which nobody waits with for a beat
+            if not ended.is_set():
+                raise
 
 
 def _is_over(answer: httpx.Response) -> bool:

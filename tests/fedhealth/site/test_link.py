@@ -1,7 +1,7 @@
 """The connection to a server that is not the lead's, or not itself today: a fault in our own words, nothing sent."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +12,7 @@ from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from fedhealth.errors import FederationError, TrustError
 from fedhealth.lead.authority import new_key
 from fedhealth.site import link as module
-from fedhealth.site.link import LostError, RefusedError, Task, connected
+from fedhealth.site.link import LostError, RefusedError, Task, _keep_beating, connected
 from tests.fedhealth.site.check.tls import HOST, Authority
 
 HUGE = 2 * 2**30
@@ -182,3 +182,18 @@ def test_a_message_without_its_tree_is_a_lost_connection(lead, link):
     lead.answers["pull-messages"] = (200, answer.SerializeToString(), None)
     with pytest.raises(LostError):
         link.receive()
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_beat_that_finds_the_connection_closed_is_a_fault_only_before_the_end(monkeypatch, over):
+    monkeypatch.setattr("fedhealth.site.link.HEARTBEAT_DEFAULT_INTERVAL", 0.01)
+    ended = threading.Event()
+
+    class Closed:
+        def beat(self):
+            if over:
+                ended.set()
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
+
+    with nullcontext() if over else pytest.raises(RuntimeError):
+        _keep_beating(Closed(), ended)
