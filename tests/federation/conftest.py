@@ -104,20 +104,21 @@ def consortium_of(root, sites, tiny_words):
     network = Proxy(int(OmegaConf.load(poc.home(sites[-1]).policy).lead.rpartition(":")[2]))
     poc.write_policy(sites[-1], f"127.0.0.1:{network.port}")
     running = Consortium(poc, [*words, f"data.sites=[{','.join(sites)}]"], root, network)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
-        try:
-            with poc.running() as running.control:
-                yield running
-        finally:
-            network.close()
+    try:
+        with poc.running() as running.control:
+            yield running
+    finally:
+        network.close()
 
 
 @pytest.fixture(scope="session")
 def consortium(tmp_path_factory, tiny_words):
-    with consortium_of(tmp_path_factory.mktemp("consortium"), SITES, tiny_words) as running:
-        yield running
+    root = tmp_path_factory.mktemp("consortium")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
+        with consortium_of(root, SITES, tiny_words) as running:
+            yield running
 
 
 @pytest.fixture(scope="session", name="undisturbed")
