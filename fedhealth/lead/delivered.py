@@ -37,12 +37,16 @@ class Delivered:
                 draft.write_bytes(answer.SerializeToString())
                 draft.replace(self._path(node))  # not synced: it outlasts the server's process, as it has to
 
-    def answered(self, node: int, reply_to: str) -> None:
-        """Forget a message that has its answer."""
+    def open(self, node: int) -> str | None:
+        """Return the id of the message that a node is to answer."""
         with self._lock:
             handed = self._handed(node)
-            if handed is not None and handed.messages_list[0].metadata.message_id == reply_to:
-                self._path(node).unlink(missing_ok=True)
+            return None if handed is None else str(handed.messages_list[0].metadata.message_id)
+
+    def answered(self, node: int) -> None:
+        """Forget a message: it has its answer."""
+        with self._lock:
+            self._path(node).unlink(missing_ok=True)
 
     def returned(self, node: int) -> None:
         """Note that a node has connected anew: what it was handed before may be lost."""

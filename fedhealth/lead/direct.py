@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,7 +26,7 @@ log = logging.getLogger("fedhealth.lead")
 _MEDIA_TYPE = b"application/x-protobuf"
 _AT_ONCE = 4  # requests that are worked on; the database takes one writer at a time
 
-Work = Callable[[str, Any, Request], Any]
+Work = Callable[[str, Any, Request], tuple[Any, Sequence[str]]]
 
 
 class Direct:
@@ -36,18 +36,15 @@ class Direct:
         app: Flower's, whose state and database are used.
         arrivals: who waits for what.
         kinds: the protobuf message that each question is asked with.
-        work: checks who asks, and returns the answer to (question, message, request); in a thread.
-        reads: what a question for messages waits for.
-        writes: what a pushed message is for.
+        work: checks who asks; returns, for (question, message, request), the answer and what has arrived with the
+            question; in a thread.
+        awaited: what a question for messages waits for.
 
     """
 
-    def __init__(
-        self, app: Any, arrivals: Arrivals, kinds: Mapping[str, Any], work: Work, *, reads: str, writes: str
-    ) -> None:
-        self._app, self._arrivals, self._kinds, self._work = app, arrivals, kinds, work
-        self._reads, self._writes = reads, writes
-        self._workers = ThreadPoolExecutor(_AT_ONCE, reads)
+    def __init__(self, app: Any, arrivals: Arrivals, kinds: Mapping[str, Any], work: Work, awaited: str) -> None:
+        self._app, self._arrivals, self._kinds, self._work, self._awaited = app, arrivals, kinds, work, awaited
+        self._workers = ThreadPoolExecutor(_AT_ONCE, awaited)
 
     async def respond(self, action: str, scope: Any, receive: Receive, send: Any, seconds: float) -> None:
         """Answer; a question to which there is no answer yet is kept for some seconds."""
@@ -71,28 +68,26 @@ class Direct:
 
     async def _answer(self, action: str, scope: Any, receive: Receive, seconds: float) -> bytes:
         asked = self._kinds[action].FromString(await _body(receive))
-        answer = await self._arrivals.answered(
-            asked.object_id if action == "pull-object" else self._reads,
+        return await self._arrivals.answered(
+            asked.object_id if action == "pull-object" else self._awaited,
             lambda: self._ask(action, scope, asked),
             lambda content: is_nothing(action, content),
             receive,
             seconds,
         )
-        if action == "push-messages":
-            self._arrivals.tell(self._writes)
-        elif action == "push-object":
-            self._arrivals.tell(asked.object_id)
-        return answer
 
     async def _ask(self, action: str, scope: Any, asked: Any) -> bytes:
         request = Request({**scope, "app": self._app, "state": {}})
         request.state.protobuf_request = asked
 
-        def work() -> bytes:
-            answer: bytes = self._work(action, asked, request).SerializeToString()
-            return answer
+        def work() -> tuple[bytes, Sequence[str]]:
+            answer, arrived = self._work(action, asked, request)
+            return answer.SerializeToString(), arrived
 
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        answer, arrived = await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        for what in arrived:
+            self._arrivals.tell(what)
+        return answer
 
 
 async def respond(send: Any, status: int, body: bytes) -> None:

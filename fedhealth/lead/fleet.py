@@ -5,10 +5,16 @@ Flower's check of the node's signature and its handlers are called, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.run_pb2 import GetRunRequest
@@ -20,6 +26,7 @@ from starlette.requests import Request
 from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals
 from fedhealth.lead.delivered import Delivered
 from fedhealth.lead.direct import Direct, respond
+from fedhealth.lead.incoming import Incoming
 from fedhealth.wire import WAIT_HEADER
 
 FLEET = "/v1/fleet/"
@@ -56,9 +63,9 @@ _QUESTIONS: dict[str, tuple[Any, Handler]] = {
     "pull-messages": (PullMessagesRequest, _pull_messages),
     "pull-object": (PullObjectRequest, fleet_handlers.pull_object),
     "confirm-message-received": (ConfirmMessageReceivedRequest, _confirm),
-    "push-messages": (PushMessagesRequest, fleet_handlers.push_messages),
-    "push-object": (PushObjectRequest, fleet_handlers.push_object),
 }  # registration is not among them: members come from the signed list
+_KINDS = {action: kind for action, (kind, _) in _QUESTIONS.items()}
+_KINDS |= {"push-messages": PushMessagesRequest, "push-object": PushObjectRequest}
 
 
 class Fleet:
@@ -73,8 +80,8 @@ class Fleet:
 
     def __init__(self, app: Any, arrivals: Arrivals, delivered: Delivered) -> None:
         self._app, self._delivered = app, delivered
-        kinds = {action: kind for action, (kind, _) in _QUESTIONS.items()}
-        self._direct = Direct(app, arrivals, kinds, self._work, reads=TO_SITES, writes=TO_LEAD)
+        self._incoming = Incoming()
+        self._direct = Direct(app, arrivals, _KINDS, self._work, TO_SITES)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a question; 404 for anything that is none, 413 for one that is too large."""
@@ -83,31 +90,43 @@ class Fleet:
         path = scope["path"]
         action = path.removeprefix(FLEET) if path.startswith(FLEET) else ""
         headers = dict(scope["headers"])
-        if action not in _QUESTIONS or scope["method"] != "POST":
+        if action not in _KINDS or scope["method"] != "POST":
             await respond(send, 404, b"")
         elif not _is_small(headers):
             await respond(send, 413, b"")
         else:
             await self._direct.respond(action, scope, receive, send, _wished(headers))
 
-    def _work(self, action: str, asked: Any, request: Request) -> Any:
-        """Check that a member asks, and call Flower's handler, or hand out once more what may have been lost."""
+    def _work(self, action: str, asked: Any, request: Request) -> tuple[Any, Sequence[str]]:
+        """Check that a member asks, and answer; tell what has arrived for the lead."""
         authenticate_node(request)
+        state = self._app.state.linkstate_factory.state()
+        if action == "push-messages":
+            return self._push(asked, state)
+        if action == "push-object":
+            answer, whole = self._incoming.part(asked, state)
+            return answer, self._arrived(whole) if whole is not None else []
         answer = self._delivered.again(asked.node.node_id) if action == "pull-messages" else None
         if answer is None:
-            answer = _QUESTIONS[action][1](asked, self._app.state.linkstate_factory.state())
-            self._note(action, asked, answer)
-        return answer
+            answer = _QUESTIONS[action][1](asked, state)
+            if action == "activate-node":
+                self._delivered.returned(answer.node_id)
+            elif action == "pull-messages":
+                self._delivered.took(asked.node.node_id, answer)
+        return answer, []
 
-    def _note(self, action: str, asked: Any, answer: Any) -> None:
-        """Keep account of what was handed out and answered."""
-        if action == "activate-node":
-            self._delivered.returned(answer.node_id)
-        elif action == "pull-messages":
-            self._delivered.took(asked.node.node_id, answer)
-        elif action == "push-messages":
-            for message in asked.messages_list:
-                self._delivered.answered(asked.node.node_id, message.metadata.reply_to_message_id)
+    def _push(self, asked: Any, state: Any) -> tuple[Any, Sequence[str]]:
+        """Take the message of an answer; one to a question that is not open at this node is passed over."""
+        replies_to = {message.metadata.reply_to_message_id for message in asked.messages_list}
+        if replies_to != {self._delivered.open(asked.node.node_id)}:
+            return PushMessagesResponse(), []
+        answer, whole = self._incoming.begin(asked, state)
+        return answer, self._arrived(asked) if whole else []
+
+    def _arrived(self, whole: Any) -> Sequence[str]:
+        """Note that a node's question has its answer."""
+        self._delivered.answered(whole.node.node_id)
+        return [TO_LEAD]
 
 
 def _is_small(headers: dict[bytes, bytes]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
@@ -44,7 +45,7 @@ class Loopback:
 
     def __init__(self, app: Any, arrivals: Arrivals) -> None:
         self._app = app
-        self._direct = Direct(app, arrivals, _KINDS, self._work, reads=TO_LEAD, writes=TO_SITES)
+        self._direct = Direct(app, arrivals, _KINDS, self._work, TO_LEAD)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer what is asked often; Flower's application answers the rest."""
@@ -55,8 +56,11 @@ class Loopback:
         else:
             await self._app(scope, receive, send)
 
-    def _work(self, action: str, asked: Any, request: Request) -> Any:
-        """Check that a claimed task asks, and call Flower's handler."""
+    def _work(self, action: str, asked: Any, request: Request) -> tuple[Any, Sequence[str]]:
+        """Check that a claimed task asks, call Flower's handler, and tell what has arrived for the sites."""
         state = self._app.state.linkstate_factory.state()
         task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
-        return _HANDLERS[action](asked, state, task)
+        answer = _HANDLERS[action](asked, state, task)
+        if action == "push-object":
+            return answer, [asked.object_id]
+        return answer, [TO_SITES] if action == "push-messages" else []

@@ -14,7 +14,7 @@ from fedhealth.site.link import Task
 
 
 class Inbox:
-    """At most one message, without its content: that is still with the lead, or the lead is told that it is lost.
+    """At most one message, without its content: that is with the lead until it has the answer.
 
     Args:
         path: of the file.

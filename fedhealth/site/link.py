@@ -118,16 +118,21 @@ class Link:
                 size += sum(map(len, contents))
                 if size > most:
                     raise FederationError(f"A message is larger than {most} bytes.", "Raise incoming_megabytes.")
-        self.confirm(task)
         return Parcel(task.head, task.tree.SerializeToString(), objects)
 
     def confirm(self, task: Task) -> None:
-        """Tell the server that a message arrived; it forgets the content."""
+        """Tell the server that a message is done with; it forgets the content."""
         request = ConfirmMessageReceivedRequest(node=self._node, run_id=task.run, message_object_id=task.message_id)
         _call(self._client.ConfirmMessageReceived, request)
 
     def push(self, run: int, parcel: Parcel, seconds: float) -> None:
-        """Send an answer."""
+        """Send an answer; it counts at the lead when all of it is there.
+
+        Raises:
+            LostError: it is not there, and is to be sent again from its beginning.
+            RefusedError: nobody waits for it.
+
+        """
         request = PushMessagesRequest(
             node=self._node,
             messages_list=[MessageProto.FromString(parcel.head)],
@@ -141,7 +146,8 @@ class Link:
             part = PushObjectRequest(
                 node=self._node, run_id=run, object_id=name, object_content=content, session_id=answer.session_id
             )
-            _call(self._client.PushObject, part)
+            if not _call(self._client.PushObject, part).stored:
+                raise LostError("the server has not kept the beginning of an answer")
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(put, answer.objects_to_push))

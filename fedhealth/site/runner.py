@@ -38,6 +38,22 @@ _ENDED_SECONDS = 60.0  # between two questions whether a run is over
 
 
 @dataclass
+class _Answer:
+    """An answer that the lead does not have yet.
+
+    Attributes:
+        task: what it is the answer to.
+        parcel: its content.
+        seconds: that it took.
+
+    """
+
+    task: Task
+    parcel: Parcel
+    seconds: float
+
+
+@dataclass
 class _Run:
     """One of Flower's runs, believed to be the lead's."""
 
@@ -62,7 +78,8 @@ class Runner:
         self.stopping = threading.Event()
         self._audit, self._inbox = AuditLog(home.audit), Inbox(home.run / "inbox.json")
         self._runs: dict[int, _Run] = {}
-        self._outbox: tuple[int, Parcel, float] | None = None
+        self._outbox: _Answer | None = None
+        self._fetched = ""  # the message whose content was fetched last
         self._looked = 0.0
 
     def serve(self) -> None:
@@ -134,7 +151,7 @@ class Runner:
             log.warning("%s: %s", task.kind, fault)
             self._inbox.clear()
             return
-        self._outbox = task.run, answer, time.monotonic() - started
+        self._outbox = _Answer(task, answer, time.monotonic() - started)
         self._deliver(link)
 
     def _work(self, link: Link, task: Task) -> Parcel:
@@ -150,6 +167,7 @@ class Runner:
             self._end(run.order.run)
             return receipt_of(task.head)
         parcel = link.pull(task, int(policy.resources.incoming_megabytes * 1e6))
+        self._fetched = task.message_id
         self.state.say(state="working", run=run.order.run, task=task.kind, error=None)
         if run.worker is None or not run.worker.alive:
             run.worker = Worker(self.home.path, self.application, link.node, self.home.run / "site.log")
@@ -177,11 +195,17 @@ class Runner:
         return known
 
     def _deliver(self, link: Link) -> None:
-        """Send what waits; it waits on where the connection is lost."""
-        if self._outbox is None:
+        """Send what waits; it waits on where the connection is lost.
+
+        Only now is the server told that the question has arrived: until then a site that ends gets it again. One that
+        was not fetched the server may still be getting, and is not to be told.
+        """
+        if (answer := self._outbox) is None:
             return
         try:
-            link.push(*self._outbox)
+            link.push(answer.task.run, answer.parcel, answer.seconds)
+            if answer.task.message_id == self._fetched:
+                link.confirm(answer.task)
         except RefusedError as fault:  # the run has ended, or the question is no longer open
             log.warning("an answer was not taken: %s", fault)
         self._outbox = None

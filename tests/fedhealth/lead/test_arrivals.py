@@ -107,12 +107,13 @@ def test_a_server_that_was_started_again_knows_it_too(tmp_path):
 def test_an_answered_message_is_not_handed_out_again(tmp_path):
     delivered = Delivered(tmp_path / "delivered")
     delivered.took(1, handed("first"))
-    delivered.answered(1, "first")
+    assert delivered.open(1) == "first"
+    delivered.answered(1)
+    assert delivered.open(1) is None
     delivered.took(1, handed("second"))
-    delivered.answered(1, "first")  # an answer that came twice
     delivered.returned(1)
     assert delivered.again(1) == handed("second")
     delivered.took(1, handed("third"))
     delivered.returned(1)
-    delivered.answered(1, "third")  # the site had it after all
+    delivered.answered(1)  # the site had it after all
     assert delivered.again(1) is None

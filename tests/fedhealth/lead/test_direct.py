@@ -5,23 +5,17 @@ import json
 
 import pytest
 from fastapi import HTTPException
-from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
-from flwr.proto.runtime_pb2 import (
-    PullAppMessagesRequest,
-    PullAppMessagesResponse,
-    PushAppMessagesRequest,
-    PushAppMessagesResponse,
-)
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest, PushObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.supercore.error import ApiErrorCode, FlowerError
 
-from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals
+from fedhealth.lead.arrivals import TO_LEAD, Arrivals
 from fedhealth.lead.direct import Direct
 from fedhealth.lead.loopback import Loopback
 
 KINDS = {
     "pull-messages": PullAppMessagesRequest,
     "pull-object": PullObjectRequest,
-    "push-messages": PushAppMessagesRequest,
     "push-object": PushObjectRequest,
 }
 THERE = PullObjectResponse(object_found=True, object_available=True, object_content=b"x")
@@ -39,7 +33,7 @@ class Work:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer, ["a thing", "another"] if action == "push-object" else []
 
 
 async def call(app, *first, body=b"", path="", hung_up=False):
@@ -64,7 +58,7 @@ async def call(app, *first, body=b"", path="", hung_up=False):
 
 
 def ask(work, action, message=None, seconds=5, arrivals=None, **how):
-    direct = Direct(None, arrivals or Arrivals(), KINDS, work, reads=TO_LEAD, writes=TO_SITES)
+    direct = Direct(None, arrivals or Arrivals(), KINDS, work, TO_LEAD)
 
     async def respond(scope, receive, send):
         await direct.respond(action, scope, receive, send, seconds)
@@ -99,14 +93,11 @@ def test_after_the_time_the_asker_hears_that_there_is_none():
     assert asyncio.run(ask(work, "pull-messages", seconds=0.05)) == (200, b"")
 
 
-def test_what_is_pushed_wakes_those_who_wait_for_it():
+def test_what_arrives_with_a_question_wakes_those_who_wait_for_it():
     async def play():
         arrivals = Arrivals()
-        expected = arrivals.expect(TO_SITES), arrivals.expect("thing")
-        await ask(Work(PushAppMessagesResponse()), "push-messages", arrivals=arrivals)
-        await ask(
-            Work(PushAppMessagesResponse()), "push-object", PushObjectRequest(object_id="thing"), arrivals=arrivals
-        )
+        expected = arrivals.expect("a thing"), arrivals.expect("another")
+        await ask(Work(PushObjectResponse()), "push-object", PushObjectRequest(object_id="thing"), arrivals=arrivals)
         assert all(event.is_set() for event in expected)
 
     asyncio.run(play())

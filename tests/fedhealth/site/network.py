@@ -65,7 +65,6 @@ class Network:
         self.confirmed.append(self.names[task.message_id])
 
     def pull(self, task, most):
-        self.confirm(task)
         parcel = self.parcels[task.message_id]
         if sum(map(len, parcel.objects.values())) > most:
             raise FederationError("A message is larger than allowed.")
