@@ -29,6 +29,10 @@ class WorkerError(FedhealthError):
     """A worker ended, took too long or needed too much memory; its task is lost, the next one gets a new worker."""
 
 
+# What the first task of every run would otherwise import, for seconds.
+_PRELOADED = ("fedhealth.site.worker", "fedhealth.models.image", "fedhealth.models.text", "opacus")
+
+
 def prepare(application: str) -> None:
     """Start the process from which workers are forked, with everything imported; takes seconds, once.
 
@@ -38,7 +42,7 @@ def prepare(application: str) -> None:
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # weights come from this machine: no job makes a hospital fetch a model
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([application.rpartition(".")[0], "fedhealth.site.worker", "opacus"])
+    context.set_forkserver_preload([application.rpartition(".")[0], *_PRELOADED])
     warm = context.Process(target=_nothing)
     warm.start()
     warm.join()
