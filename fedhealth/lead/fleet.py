@@ -18,7 +18,7 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.error import FlowerError
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.requests import Request
@@ -101,6 +101,14 @@ class Fleet:
         """Check that a member asks, and answer; tell what has arrived for the lead."""
         authenticate_node(request)
         state = self._app.state.linkstate_factory.state()
+        try:
+            return self._answer(action, asked, state)
+        except (FlowerError, KeyError) as fault:
+            if (run := _run_of(asked)) and not state.get_run_info(run_ids=[run]):  # such as after an old database
+                raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, f"Run {run} is not known.") from fault
+            raise
+
+    def _answer(self, action: str, asked: Any, state: Any) -> tuple[Any, Sequence[str]]:
         if action == "push-messages":
             return self._push(asked, state)
         if action == "push-object":
@@ -127,6 +135,12 @@ class Fleet:
         """Note that a node's question has its answer."""
         self._delivered.answered(whole.node.node_id)
         return [TO_LEAD]
+
+
+def _run_of(asked: Any) -> int:
+    """Return the number of the run that a question is about; 0 for none."""
+    about = asked.messages_list[0].metadata if getattr(asked, "messages_list", None) else asked
+    return int(getattr(about, "run_id", 0))
 
 
 def _is_small(headers: dict[bytes, bytes]) -> bool:

@@ -66,7 +66,7 @@ def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, vic
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")
 @pytest.mark.parametrize(("victim", "moment"), SPENDING)
 def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
-    consortium.agree(STRICT)
+    consortium.agree({**STRICT, "life_epsilon": 1000.0})  # of all tests together
     with consortium.supervised():
         strike(consortium, victim, moment)
         run = consortium.run(tmp_path / "run", *PRIVATE)

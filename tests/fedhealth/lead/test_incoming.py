@@ -1,62 +1,13 @@
 """An answer counts when all of it is there: on Flower's own database, as a site and a server application see it."""
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID
-from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import Message as MessageProto
-from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.error import FlowerError
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 from google.protobuf.message import DecodeError
 
 from fedhealth.lead.incoming import Incoming
-from fedhealth.site.parcel import parcel_of
+from tests.fedhealth.lead.server import Site
 
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")  # of Flower's migrations
-
-
-class Site:
-    """One node, and a question to it, at a server."""
-
-    def __init__(self, database):
-        manager = get_federation_manager(is_simulation=False)
-        self.state = get_objectstore_linkstate_factories(str(database), manager)[1].state()
-        self.node = self.state.create_node(NOOP_FLWR_AID, "name", b"key", 30.0)
-        self.state.activate_node(self.node, 30.0)
-        self.run = self.state.create_run(
-            None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
-        )
-        task = self.state.get_run_info(run_ids=[self.run])[0].primary_task_id
-        assert self.state.claim_task(task)
-        assert self.state.activate_task(task)
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run, SUPERLINK_NODE_ID, 1
-        self.question = Message(RecordDict(), self.node, "train")
-        self.question.metadata.__dict__["_message_id"] = parcel_of(self.question).message().metadata.message_id
-        self.state.store_message_ins(self.question)
-        self.incoming = Incoming()
-
-    def answer(self, word):
-        """Return an answer's objects by name, and the request that begins it."""
-        TaskIdentity.node_id = self.node
-        parcel = parcel_of(Message(RecordDict({"said": ConfigRecord({"word": word})}), reply_to=self.question))
-        request = PushMessagesRequest(
-            node=Node(node_id=self.node),
-            messages_list=[MessageProto.FromString(parcel.head)],
-            message_object_trees=[ObjectTree.FromString(parcel.tree)],
-        )
-        return parcel.objects, request
-
-    def part(self, session, name, content):
-        about = {"node": Node(node_id=self.node), "run_id": self.run, "session_id": session}
-        return self.incoming.part(PushObjectRequest(**about, object_id=name, object_content=content), self.state)
-
-    def shown(self):
-        """What the server application sees."""
-        return self.state.get_message_res(message_ids={self.question.metadata.message_id}, run_id=self.run)
 
 
 @pytest.fixture
