@@ -4,9 +4,9 @@
 set -euo pipefail
 umask 077
 fedhealth="${FEDHEALTH:-fedhealth}"
-home="${FEDHEALTH_LEAD:-$HOME/.fedhealth-lead}"
-if [ ! -f "$home/project.yaml" ]; then
-  echo "$home has no project.yaml: set the consortium up first (fedhealth lead provision)" >&2
+home="${FEDHEALTH_LEAD:-${HOME}/.fedhealth-lead}"
+if [[ ! -f "${home}/project.yaml" ]]; then
+  echo "${home} has no project.yaml: set the consortium up first (fedhealth lead provision)" >&2
   exit 2
 fi
-exec "$fedhealth" lead serve --home "$home"
+exec "${fedhealth}" lead serve --home "${home}"

@@ -5,9 +5,9 @@ set -euo pipefail
 umask 077
 export OMP_WAIT_POLICY=PASSIVE
 fedhealth="${FEDHEALTH:-fedhealth}"
-home="${FEDHEALTH_HOME:-$HOME/.fedhealth}"
-if [ ! -f "$home/site.yaml" ]; then
-  echo "$home has no site.yaml: set the site up first (fedhealth site init)" >&2
+home="${FEDHEALTH_HOME:-${HOME}/.fedhealth}"
+if [[ ! -f "${home}/site.yaml" ]]; then
+  echo "${home} has no site.yaml: set the site up first (fedhealth site init)" >&2
   exit 2
 fi
-exec "$fedhealth" site start --home "$home"
+exec "${fedhealth}" site start --home "${home}"

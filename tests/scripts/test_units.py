@@ -46,7 +46,7 @@ def test_a_unit_starts_what_the_script_starts(name):
     side = name.removeprefix("fedhealth-").removesuffix(".service")
     (line,) = [line for line in (SCRIPTS / name).read_text().splitlines() if line.startswith("ExecStart=")]
     words = line.partition("=")[2].split()[1:]
-    assert f'exec "$fedhealth" {" ".join(words)} ' in (SCRIPTS / f"start-{side}.sh").read_text()
+    assert f'exec "${{fedhealth}}" {" ".join(words)} ' in (SCRIPTS / f"start-{side}.sh").read_text()
 
 
 @pytest.mark.parametrize(
