@@ -50,7 +50,7 @@ def test_hospitals_reserve_a_sweep_or_decline_it_before_its_first_run(consortium
     names = {run_id(tmp_path / "sweep", number) for number in (0, 1)}
     assert all(kept(ledger) == names for ledger in ledgers)
 
-    consortium.agree({**STRICT, "life_epsilon": max(reserved(ledger, DELTA)[0] for ledger in ledgers) * 1.001})
+    consortium.agree({**STRICT, "life_epsilon": min(reserved(ledger, DELTA)[0] for ledger in ledgers) * 1.001})
     with pytest.raises(FederationError) as refused:
         state_and_reserve(tmp_path / "larger", runs(tmp_path / "larger", 2), "")
     assert refused.value.problem.startswith("The sweep was declined before its first run. 0 of 4 sites accepted")
