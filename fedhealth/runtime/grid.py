@@ -54,7 +54,8 @@ class LocalGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keep the messages until they are pulled; return their ids."""
+        """Keep the messages until they are pulled, or others are pushed; return their ids."""
+        self._pushed.clear()  # nobody asks for answers to earlier ones any more: enough had answered
         ids = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid4())  # what a SuperLink does on arrival
