@@ -23,14 +23,12 @@ from fedhealth.site.policy import Resources
 
 _LOOK_SECONDS = 0.5  # between two looks at a worker's memory
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# What the first task of every run would otherwise import, for seconds.
+_PRELOADED = ("fedhealth.site.worker", "fedhealth.models.image", "fedhealth.models.text", "opacus")
 
 
 class WorkerError(FedhealthError):
     """A worker ended, took too long or needed too much memory; its task is lost, the next one gets a new worker."""
-
-
-# What the first task of every run would otherwise import, for seconds.
-_PRELOADED = ("fedhealth.site.worker", "fedhealth.models.image", "fedhealth.models.text", "opacus")
 
 
 def prepare(application: str) -> None:
