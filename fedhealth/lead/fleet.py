@@ -27,6 +27,7 @@ from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals
 from fedhealth.lead.delivered import Delivered
 from fedhealth.lead.direct import Direct, respond
 from fedhealth.lead.incoming import Incoming
+from fedhealth.lead.transaction import transaction
 from fedhealth.wire import WAIT_HEADER
 
 FLEET = "/v1/fleet/"
@@ -47,25 +48,29 @@ def _activate(request: Any, state: Any) -> Any:
         return fleet_handlers.activate_node(request, state)
 
 
-def _pull_messages(request: Any, state: Any) -> Any:
-    return fleet_handlers.pull_messages(request, state, state.object_store)
-
-
 def _confirm(request: Any, state: Any) -> Any:
     return fleet_handlers.confirm_message_received(request, state, state.object_store)
 
 
-_QUESTIONS: dict[str, tuple[Any, Handler]] = {
-    "activate-node": (ActivateNodeRequest, _activate),
-    "deactivate-node": (DeactivateNodeRequest, fleet_handlers.deactivate_node),
-    "send-node-heartbeat": (SendNodeHeartbeatRequest, fleet_handlers.send_node_heartbeat),
-    "get-run": (GetRunRequest, fleet_handlers.get_run),
-    "pull-messages": (PullMessagesRequest, _pull_messages),
-    "pull-object": (PullObjectRequest, fleet_handlers.pull_object),
-    "confirm-message-received": (ConfirmMessageReceivedRequest, _confirm),
+_KINDS = {
+    "activate-node": ActivateNodeRequest,
+    "deactivate-node": DeactivateNodeRequest,
+    "send-node-heartbeat": SendNodeHeartbeatRequest,
+    "get-run": GetRunRequest,
+    "pull-messages": PullMessagesRequest,
+    "pull-object": PullObjectRequest,
+    "confirm-message-received": ConfirmMessageReceivedRequest,
+    "push-messages": PushMessagesRequest,
+    "push-object": PushObjectRequest,
 }  # registration is not among them: members come from the signed list
-_KINDS = {action: kind for action, (kind, _) in _QUESTIONS.items()}
-_KINDS |= {"push-messages": PushMessagesRequest, "push-object": PushObjectRequest}
+_QUESTIONS: dict[str, Handler] = {
+    "activate-node": _activate,
+    "deactivate-node": fleet_handlers.deactivate_node,
+    "send-node-heartbeat": fleet_handlers.send_node_heartbeat,
+    "get-run": fleet_handlers.get_run,
+    "pull-object": fleet_handlers.pull_object,
+    "confirm-message-received": _confirm,
+}
 
 
 class Fleet:
@@ -114,14 +119,21 @@ class Fleet:
         if action == "push-object":
             answer, whole = self._incoming.part(asked, state)
             return answer, self._arrived(whole) if whole is not None else []
-        answer = self._delivered.again(asked.node.node_id) if action == "pull-messages" else None
-        if answer is None:
-            answer = _QUESTIONS[action][1](asked, state)
-            if action == "activate-node":
-                self._delivered.returned(answer.node_id)
-            elif action == "pull-messages":
-                self._delivered.took(asked.node.node_id, answer)
+        if action == "pull-messages":
+            return self._pull(asked, state), []
+        answer = _QUESTIONS[action](asked, state)
+        if action == "activate-node":
+            self._delivered.returned(answer.node_id)
         return answer, []
+
+    def _pull(self, asked: Any, state: Any) -> Any:
+        """Hand a question over; in Flower's database it is handed over only when it is written down which."""
+        answer = self._delivered.again(asked.node.node_id)
+        if answer is None:
+            with transaction(state):
+                answer = fleet_handlers.pull_messages(asked, state, state.object_store)
+                self._delivered.took(asked.node.node_id, answer)
+        return answer
 
     def _push(self, asked: Any, state: Any) -> tuple[Any, Sequence[str]]:
         """Take the message of an answer; one to a question that is not open at this node is passed over."""

@@ -14,6 +14,8 @@ from starlette.requests import Request
 
 from fedhealth.lead.arrivals import TO_LEAD, TO_SITES, Arrivals
 from fedhealth.lead.direct import Direct
+from fedhealth.lead.transaction import transaction
+from fedhealth.lead.unconfirmed import Unconfirmed
 
 RUNTIME = "/v1/runtime/"
 _WAIT_SECONDS = 1.0  # a server application looks at its deadlines in between
@@ -26,7 +28,6 @@ _KINDS = {
     "push-object": PushObjectRequest,
 }
 _HANDLERS = {
-    "pull-messages": runtime_handlers.pull_messages,
     "pull-object": runtime_handlers.pull_object,
     "confirm-message-received": runtime_handlers.confirm_message_received,
     "push-messages": runtime_handlers.push_messages,
@@ -40,11 +41,12 @@ class Loopback:
     Args:
         app: Flower's.
         arrivals: who waits for what.
+        unconfirmed: what was handed out and may not have arrived.
 
     """
 
-    def __init__(self, app: Any, arrivals: Arrivals) -> None:
-        self._app = app
+    def __init__(self, app: Any, arrivals: Arrivals, unconfirmed: Unconfirmed) -> None:
+        self._app, self._unconfirmed = app, unconfirmed
         self._direct = Direct(app, arrivals, _KINDS, self._work, TO_LEAD)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -60,7 +62,22 @@ class Loopback:
         """Check that a claimed task asks, call Flower's handler, and tell what has arrived for the sites."""
         state = self._app.state.linkstate_factory.state()
         task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
+        if action == "pull-messages":
+            return self._pull_messages(asked, state, task), []
         answer = _HANDLERS[action](asked, state, task)
+        if action == "confirm-message-received":
+            self._unconfirmed.confirmed(asked.message_object_id)
         if action == "push-object":
             return answer, [asked.object_id]
         return answer, [TO_SITES] if action == "push-messages" else []
+
+    def _pull_messages(self, asked: Any, state: Any, task: Any) -> Any:
+        """Hand answers over; Flower forgets them only when it is written down which."""
+        known = self._unconfirmed.again(asked.message_ids)
+        had = {message.metadata.reply_to_message_id for message in known.messages_list}
+        others = [question for question in asked.message_ids if question not in had]
+        with transaction(state):
+            new = runtime_handlers.pull_messages(PullAppMessagesRequest(message_ids=others), state, task)
+            self._unconfirmed.took(new)
+        known.MergeFrom(new)
+        return known

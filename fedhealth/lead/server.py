@@ -29,6 +29,7 @@ from fedhealth.lead.home import VARIABLE, LeadHome
 from fedhealth.lead.loopback import Loopback
 from fedhealth.lead.project import Project, load_project
 from fedhealth.lead.unattended import Unattended
+from fedhealth.lead.unconfirmed import Unconfirmed
 from fedhealth.site.membership import SignedMembership
 from fedhealth.vault import make_folder
 
@@ -74,7 +75,8 @@ async def _serve(home: LeadHome, project: Project, executor: Executor) -> None:
     host, port = project.bind
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
     tls: dict[str, Any] = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
-    inside, outside = Loopback(app, arrivals), Fleet(app, arrivals, Delivered(home.path / "delivered"))
+    inside = Loopback(app, arrivals, Unconfirmed(home.path / "unconfirmed"))
+    outside = Fleet(app, arrivals, Delivered(home.path / "delivered"))
     private = _Server(uvicorn.Config(inside, "127.0.0.1", project.control_port, lifespan="on", **quiet))
     public = _Server(uvicorn.Config(outside, host, port, lifespan="off", **tls, **quiet))
     servers = (private, public)

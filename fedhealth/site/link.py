@@ -88,8 +88,13 @@ class Link:
         self._node = Node(node_id=node)
 
     def receive(self) -> Task | None:
-        """Return the next waiting message, or None."""
-        answer = _call(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        """Return the next waiting message, or None.
+
+        Raises:
+            LostError: no answer; there may have been a message in it, which is handed out again to who connects anew.
+
+        """
+        answer = _call(self._client.PullMessages, PullMessagesRequest(node=self._node), tries=1)
         if not answer.messages_list:
             return None
         if not answer.message_object_trees:
@@ -263,15 +268,15 @@ def _some(names: Iterable[str], count: int) -> Iterator[list[str]]:
         yield group
 
 
-def _call(method: Callable[[Any], T], request: Any) -> T:
-    """Make one request; a hiccup of network or server is tried again.
+def _call(method: Callable[[Any], T], request: Any, tries: int = _TRIES) -> T:
+    """Make one request; after a hiccup of network or server again, as often as that makes sense.
 
     Raises:
         LostError: still no answer, or one that makes no sense.
         TrustError: the server does not know this node, or shows a certificate of somebody else.
 
     """
-    for attempt in range(1, _TRIES + 1):
+    for attempt in range(1, tries + 1):
         try:
             return method(request)
         except httpx.HTTPStatusError as fault:
@@ -280,14 +285,14 @@ def _call(method: Callable[[Any], T], request: Any) -> T:
                 raise RefusedError("the run is not running") from fault
             if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise TrustError("The lead's server does not accept this site's key.", "Ask the lead.") from fault
-            if code < 500 or attempt == _TRIES:
+            if code < 500 or attempt == tries:
                 kind = RefusedError if code < 500 else LostError
                 raise kind(f"the server answers {code}: {fault.response.text[:300]}") from fault
         except httpx.TransportError as fault:
             if "CERTIFICATE_VERIFY_FAILED" in str(fault):
                 problem = f"The server at {request.DESCRIPTOR.name} shows a certificate that the kit does not cover."
                 raise TrustError(f"{problem} ({fault})", "Ask the lead for a new kit; send nothing.") from fault
-            if attempt == _TRIES:
+            if attempt == tries:
                 raise LostError(f"no connection ({fault})") from fault
         except ValueError as fault:  # bytes that are no answer
             raise LostError(str(fault)) from fault

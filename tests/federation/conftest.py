@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,11 +82,17 @@ class Consortium:
 
     def _supervise(self, ended):
         while not ended.wait(0.3):
-            gone = [name for name, process in self.poc.processes.items() if process.poll() is not None]
+            if not self._gone():
+                continue
+            time.sleep(0.2)  # others may be about to be killed: starting the lead takes their end for a fault
+            gone = self._gone()
             for name in gone:
                 del self.poc.processes[name]
             for name in sorted(gone, key=lambda name: name != "lead"):
                 self.poc.start_lead() if name == "lead" else self.poc.start_site(name)
+
+    def _gone(self):
+        return [name for name, process in self.poc.processes.items() if process.poll() is not None]
 
     def travelling(self, *words):
         """The words of a job as they reach the hospitals."""

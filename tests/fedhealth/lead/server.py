@@ -31,7 +31,10 @@ class Site:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run, SUPERLINK_NODE_ID, 1
         self.question = Message(RecordDict(), self.node, "train")
         self.question.metadata.__dict__["_message_id"] = parcel_of(self.question).message().metadata.message_id
-        self.state.store_message_ins(self.question)
+        parcel = parcel_of(self.question)
+        tree, session = ObjectTree.FromString(parcel.tree), self.state.start_session(self.run)
+        for name in self.state.store_message_and_object_tree(self.question, tree, session)[1]:
+            self.state.store_object(self.run, session, name, parcel.objects[name])
         self.incoming = Incoming()
 
     def answer(self, word):

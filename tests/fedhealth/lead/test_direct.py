@@ -131,4 +131,4 @@ def test_everything_else_on_loopback_is_for_flowers_application(path):
         await send({"type": "http.response.start", "status": 418, "headers": []})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
-    assert asyncio.run(call(Loopback(flower, Arrivals()), path=path)) == (418, path.encode())
+    assert asyncio.run(call(Loopback(flower, Arrivals(), None), path=path)) == (418, path.encode())

@@ -1,11 +1,11 @@
-"""What the hospitals' listener says of a run that it does not know, such as after an old database was put back."""
+"""The hospitals' listener on Flower's own database: runs that it does not know, and ends between two steps."""
 
 import asyncio
 import json
 from types import SimpleNamespace
 
 import pytest
-from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
@@ -30,16 +30,16 @@ def asked(site, action):
     return kind(**about)
 
 
-@pytest.mark.parametrize("action", ["get-run", "pull-object", "push-object", "push-messages"])
-def test_a_site_is_told_that_it_is_over(tmp_path, monkeypatch, action):
+@pytest.fixture(name="site")
+def site_(tmp_path, monkeypatch):
     monkeypatch.setattr("fedhealth.lead.fleet.authenticate_node", lambda request: None)
-    site = Site(tmp_path / "superlink.db")
-    delivered = Delivered(tmp_path / "delivered")
-    question = site.answer("late")[1].messages_list[0]
-    question.metadata.message_id = question.metadata.reply_to_message_id
-    delivered.took(site.node, PullMessagesResponse(messages_list=[question]))
+    return Site(tmp_path / "superlink.db")
+
+
+def ask(site, delivered, action, request):
+    """Return status and body of the answer to a request."""
     app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: site.state)))
-    body, sent = asked(site, action).SerializeToString(), []
+    body, sent = request.SerializeToString(), []
 
     async def receive():
         return {"type": "http.request", "body": body}
@@ -50,5 +50,51 @@ def test_a_site_is_told_that_it_is_over(tmp_path, monkeypatch, action):
     headers = [(b"content-length", str(len(body)).encode())]
     scope = {"type": "http", "method": "POST", "path": FLEET + action, "headers": headers}
     asyncio.run(Fleet(app, Arrivals(), delivered)(scope, receive, send))
-    assert sent[0]["status"] == 403
-    assert json.loads(sent[1]["body"])["code"] == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
+    return sent[0]["status"], sent[1]["body"]
+
+
+@pytest.mark.parametrize("action", ["get-run", "pull-object", "push-object", "push-messages"])
+def test_a_site_is_told_that_a_run_is_over_which_is_not_known(tmp_path, site, action):
+    delivered = Delivered(tmp_path / "delivered")
+    question = site.answer("late")[1].messages_list[0]
+    question.metadata.message_id = question.metadata.reply_to_message_id
+    delivered.took(site.node, PullMessagesResponse(messages_list=[question]))
+    status, body = ask(site, delivered, action, asked(site, action))
+    assert status == 403
+    assert json.loads(body)["code"] == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
+
+
+def pulled(site, delivered):
+    status, body = ask(site, delivered, "pull-messages", PullMessagesRequest(node=Node(node_id=site.node)))
+    return status, [each.metadata.message_id for each in PullMessagesResponse.FromString(body).messages_list]
+
+
+class EndsBefore(Delivered):
+    """A server that ends before it has written down what it hands over."""
+
+    def took(self, node, answer):
+        raise OSError
+
+
+class EndsAfter(Delivered):
+    """A server that ends when it has written that down, and nothing else."""
+
+    def took(self, node, answer):
+        super().took(node, answer)
+        raise OSError
+
+
+@pytest.mark.parametrize("ends", [EndsBefore, EndsAfter])
+def test_a_server_that_ends_while_it_hands_a_question_over_hands_it_over_again(tmp_path, site, ends):
+    asked = [site.question.metadata.message_id]
+    assert pulled(site, ends(tmp_path / "delivered")) == (500, [])
+    delivered = Delivered(tmp_path / "delivered")
+    ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
+    assert pulled(site, delivered) == (200, asked)
+
+
+def test_a_question_is_handed_over_once_more_to_who_connects_anew(tmp_path, site):
+    asked, delivered = [site.question.metadata.message_id], Delivered(tmp_path / "delivered")
+    assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]
+    ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
+    assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]

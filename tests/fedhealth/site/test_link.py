@@ -127,10 +127,17 @@ def test_nobody_there_is_no_fault_of_trust(authority):
 
 
 def test_a_server_in_trouble_is_asked_again(lead, link):
-    lead.answers["pull-messages"] = (503, b"later", None)
+    lead.answers["get-run"] = (503, b"later", None)
     with pytest.raises(LostError, match="503"):
+        link.run(1)
+    assert lead.asked.count("get-run") == 3
+
+
+def test_a_message_that_may_have_been_lost_is_for_a_new_connection(lead, link):
+    lead.answers["pull-messages"] = (200, b"half", 1000)
+    with pytest.raises(LostError):
         link.receive()
-    assert lead.asked.count("pull-messages") == 3
+    assert lead.asked.count("pull-messages") == 1
 
 
 def test_a_refusal_is_final(lead, link):
