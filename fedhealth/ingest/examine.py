@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from fedhealth.data.grayscale import Whole
 from fedhealth.data.image import guarded
 from fedhealth.data.imagefault import ImageError
 from fedhealth.ingest.header import TAGS, Facts, facts_of
+from fedhealth.ingest.pixels import digest_of
 from fedhealth.ingest.select import chosen, rule_for
 from fedhealth.ingest.settings import Image, Rule
 from fedhealth.ingest.source import Item, Source
@@ -178,7 +178,7 @@ def _chosen(count: int, rule: Rule) -> list[int]:
 
 def _kept(work: Work, picture: Whole, facts: Facts) -> Picture:
     pixels = fitted(picture, work.size, work.channels, _scale(work, facts)).astype(_kind(work), copy=False).tobytes()
-    return Picture(pixels, hashlib.sha256(pixels).hexdigest()[:32])
+    return Picture(pixels, digest_of(pixels))
 
 
 def _kind(work: Work) -> np.dtype[Any]:

@@ -6,38 +6,61 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from fedhealth.ingest.examine import Found, Picture, Series, Work, examine
+from fedhealth.ingest.pixels import HEADER
 from fedhealth.ingest.source import Item
+
+
+class Task(NamedTuple):
+    """What a worker is to examine.
+
+    Attributes:
+        unit: a file or series.
+        slot: of its first picture in the file that workers share; further ones go to a file of the worker's own.
+
+    """
+
+    unit: Item | Series
+    slot: int | None = None
 
 
 @dataclass
 class _File:
-    """A file of pixels that this process alone appends to."""
+    """A file of pixels, and the first slot that nothing was appended to."""
 
-    name: str
     descriptor: int
+    name: str
     slots: int = 0
 
 
 _FILES: dict[Path, _File] = {}
 
 
-def examine_and_keep(work: Work, folder: Path, unit: Item | Series) -> Found:
-    """Do what `examine` does, pixels written to a file in `folder`."""
-    found = examine(work, unit)
-    return replace(found, pictures=tuple(_kept(folder, picture) for picture in found.pictures))
+def examine_and_keep(work: Work, shared: Path, task: Task) -> Found:
+    """Do what `examine` does, pixels written to `shared` or beside it."""
+    found = examine(work, task.unit)
+    kept = (_kept(shared, picture, None if number else task.slot) for number, picture in enumerate(found.pictures))
+    return replace(found, pictures=tuple(kept))
 
 
-def _kept(folder: Path, picture: Picture) -> Picture:
-    file = _FILES.get(folder) or _FILES.setdefault(folder, _begun(folder))
-    left = memoryview(picture.pixels)
+def _kept(shared: Path, picture: Picture, slot: int | None) -> Picture:
+    file = _opened(shared if slot is not None else shared.parent)
+    if slot is None:
+        slot, file.slots = file.slots, file.slots + 1
+    left, place = memoryview(picture.pixels), HEADER + slot * len(picture.pixels)
     while left:  # a write may take a part only
-        left = left[os.write(file.descriptor, left) :]
-    file.slots += 1
-    return Picture(b"", picture.digest, file.name, file.slots - 1)
+        written = os.pwrite(file.descriptor, left, place)
+        left, place = left[written:], place + written
+    return Picture(b"", picture.digest, file.name, slot)
 
 
-def _begun(folder: Path) -> _File:
-    name = f"{os.getpid()}-{time.time_ns()}.bin"
-    return _File(name, os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+def _opened(path: Path) -> _File:
+    """Return a file that is there, or in a folder the one of this process."""
+    if path not in _FILES:
+        own = path.is_dir()
+        file = path / f"{os.getpid()}-{time.time_ns()}.bin" if own else path
+        how = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if own else 0)
+        _FILES[path] = _File(os.open(file, how, 0o600), file.name)
+    return _FILES[path]

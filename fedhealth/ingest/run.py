@@ -24,7 +24,7 @@ from fedhealth.ingest.examine import Work
 from fedhealth.ingest.join import Joined, join, nameless
 from fedhealth.ingest.settings import Settings
 from fedhealth.ingest.source import Source
-from fedhealth.ingest.stages import Progress, examined, read_tables, stacked
+from fedhealth.ingest.stages import Progress, examined, listed, read_tables, stacked
 from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows
 from fedhealth.rundir import write_atomic, write_json
@@ -43,7 +43,7 @@ class Outcome:
     Attributes:
         folder: of the cohort.
         cohort: as training will see it.
-        entries: what became of every file and series, in the order of the cache.
+        entries: what became of every file and series, sorted by name.
         headers: for the name of a series, the entry of one of its files.
         joined: its rows.
         tables: as read.
@@ -80,8 +80,10 @@ def ingest(settings: Settings, data: DataConfig, folder: Path, workers: int, pro
     work = Work(source, settings.select, settings.image, data.image.size, data.image.channels)
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
     shape = (data.image.channels, data.image.size, data.image.size)
-    with _held(folder), Store(folder, shape, kind, _meaning(work)) as store:
-        entries = examined(store, work, settings, workers, progress)
+    items = listed(source)
+    names = (item.name for item in items)
+    with _held(folder), Store(folder, names, shape, kind, _meaning(work)) as store:
+        entries = examined(store, work, settings, items, workers, progress)
         stacks, headers = stacked(store, work, settings, entries, workers, progress)
         entries = sorted([*entries, *stacks], key=lambda entry: entry.name)
         tables = read_tables(settings, progress)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from fedhealth.errors import DataError, FedhealthError
 from fedhealth.ingest.entries import Entry
 from fedhealth.ingest.examine import Found, Series, Work
-from fedhealth.ingest.keep import examine_and_keep
+from fedhealth.ingest.keep import Task, examine_and_keep
 from fedhealth.ingest.select import chosen, in_order
 from fedhealth.ingest.settings import Settings, Table
-from fedhealth.ingest.source import Item
+from fedhealth.ingest.source import Item, Source
 from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows, load_table
 from fedhealth.ingest.work import Failed, Pool
@@ -26,28 +26,44 @@ _TABLE_PATIENCE = 10  # a table may take so many times as long as an image
 _AHEAD = 16  # files; on a busy machine this process may have to wait, and workers should not
 
 
-def examined(store: Store, work: Work, settings: Settings, workers: int, progress: Progress) -> list[Entry]:
-    """Return an entry for every file of the source."""
-    items = list(work.source.items())
+def listed(source: Source) -> list[Item]:
+    """Return the source's files.
+
+    Raises:
+        DataError: there is none.
+
+    """
+    items = list(source.items())
     if not items:
         raise DataError("The source holds no file.", "Correct source; see docs/ingest.md.")
+    return items
+
+
+def examined(
+    store: Store, work: Work, settings: Settings, items: Sequence[Item], workers: int, progress: Progress
+) -> list[Entry]:
+    """Return an entry for every file."""
     found = {item.name: store.known(*item) for item in items}
-    new = [item for item in items if found[item.name] is None]
+    new = [Task(item, store.slots[item.name]) for item in items if found[item.name] is None]
     done = len(items) - len(new)
     progress("Reading files", done, len(items))
     limits = settings.limits
     if new:
-        task = partial(examine_and_keep, work, store.work)
-        with Pool[Item, Found](task, min(workers, len(new)), limits.seconds, limits.megabytes, _AHEAD) as pool:
-            for item, answer in pool.answers(new):
-                found[item.name] = store.add(*item, _as_found(answer))
+        stamps = {item.name: item.stamp for item in items}
+        task = partial(examine_and_keep, work, store.shared)
+        with Pool[Task, Found](task, min(workers, len(new)), limits.seconds, limits.megabytes, _AHEAD) as pool:
+            for entry in _added(store, pool, new, stamps):
+                found[entry.name] = entry
                 done += 1
                 progress("Reading files", done, len(items))
     return [entry for entry in found.values() if entry is not None]
 
 
-def _as_found(answer: Found | Failed) -> Found:
-    return Found(rejected=answer.reason, lasting=False) if isinstance(answer, Failed) else answer
+def _added(store: Store, pool: Pool[Task, Found], tasks: Iterable[Task], stamps: Mapping[str, str]) -> Iterator[Entry]:
+    """Yield what became of files or series, written down, as the answers come."""
+    for task, answer in pool.answers(tasks):
+        found = Found(rejected=answer.reason, lasting=False) if isinstance(answer, Failed) else answer
+        yield store.add(task.unit.name, stamps[task.unit.name], found)
 
 
 def stacked(
@@ -89,18 +105,18 @@ def _read_stacks(
 ) -> list[Entry]:
     if not tasks:
         return []
-    stamps, found = {task.name: stamp for task, stamp in tasks}, []
-    longest = max(len(task.slices) for task, _ in tasks)
+    stamps, found = {series.name: stamp for series, stamp in tasks}, []
+    longest = max(len(series.slices) for series, _ in tasks)
     limits = settings.limits
     progress("Reading series", 0, len(tasks))
-    with Pool[Series, Found](
-        partial(examine_and_keep, work, store.work),
+    with Pool[Task, Found](
+        partial(examine_and_keep, work, store.shared),
         min(workers, len(tasks)),
         limits.seconds * longest,
         limits.megabytes,
     ) as pool:
-        for task, answer in pool.answers(task for task, _ in tasks):
-            found.append(store.add(task.name, stamps[task.name], _as_found(answer)))
+        for entry in _added(store, pool, (Task(series) for series, _ in tasks), stamps):
+            found.append(entry)
             progress("Reading series", len(found), len(tasks))
     return found
 

@@ -1,9 +1,9 @@
 """What is done of an ingest, on disk as soon as it is done; and the cache that is made of it.
 
 In a cohort's folder: `images-DIGEST.npy`, and `items.jsonl`, which says for every file what became of it and where
-its images are. What an ingest has done so far lies in `work/`: the same list, and a file of pixels from each worker. An
-ingest that is interrupted goes on from there. The finished file of images is written in the order of the files' names,
-so that the same files give the same bytes whoever decoded them and when.
+its images are. What an ingest has done so far lies in `work/`: the same list, and files of pixels. An ingest that is
+interrupted goes on from there. The place of an image in the finished file depends on names alone, so that the same
+files give the same bytes whoever decoded them and when.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from fedhealth.errors import DataError
 from fedhealth.ingest.entries import Entry, Kept, entry_of, line_of, read_lines
 from fedhealth.ingest.examine import Found
+from fedhealth.ingest.pixels import HEADER, Pixels, header, places
 from fedhealth.rundir import write_atomic
 
 ITEMS = "items.jsonl"
@@ -35,30 +36,34 @@ class Store:
 
     Args:
         folder: of the cohort.
+        names: of all files, by which images are ordered.
         shape: of one image: channels, rows, columns.
         kind: of its values.
         meaning: whatever decides how a file is turned into pixels; entries of another meaning are forgotten.
 
+    Attributes:
+        slots: of the first image of each file, where workers write it in the file `shared`.
+
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], kind: np.dtype[Any], meaning: str) -> None:
-        self.folder, self.work, self._shape, self._kind = folder, folder / "work", shape, kind
+    def __init__(
+        self, folder: Path, names: Iterable[str], shape: tuple[int, ...], kind: np.dtype[Any], meaning: str
+    ) -> None:
+        self.folder, self._work, self._shape, self._kind = folder, folder / "work", shape, kind
         self._record = int(np.prod(shape)) * kind.itemsize
         self._meaning = hashlib.sha256(meaning.encode()).hexdigest()
+        self.slots = {name: slot for slot, name in enumerate(sorted(names))}
+        all_names = hashlib.sha256(json.dumps(list(self.slots)).encode()).hexdigest()
+        self.shared = self._work / f"{all_names[:32]}.bin"
         self._finished, finished = self._read(folder / ITEMS)
-        begun, working = self._read(self.work / ITEMS)
+        begun, working = self._read(self._work / ITEMS)
         if begun is None:
-            shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir(mode=0o700)
-        sizes = {path.name: path.stat().st_size for path in self.work.glob("*.bin")}
-        whole = {  # a power cut may have kept the list and lost the pixels
-            name: entry
-            for name, entry in working.items()
-            if all((each.slot + 1) * self._record <= sizes.get(each.file, 0) for each in entry.pictures)
-        }
-        self._earlier = {"", *sizes}  # files that this run did not write: what is read from them is checked
-        self._write(self.work / ITEMS, "", whole.values())
-        self._journal = (self.work / ITEMS).open("a", encoding="ascii")
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._work.mkdir(mode=0o700)
+        self.shared.touch(mode=0o600)
+        whole = self._whole(working)
+        self._write(self._work / ITEMS, "", whole.values())
+        self._journal = (self._work / ITEMS).open("a", encoding="ascii")
         self._known, self._added = finished | whole, 0
 
     def __enter__(self) -> Store:
@@ -93,29 +98,29 @@ class Store:
         """Write the file of images and the list of entries; return the file's name, and the entries' final places.
 
         Args:
-            entries: all of the cohort, in the order of the cache.
+            entries: all of the cohort, in an order that depends on their names alone.
 
         Raises:
             DataError: pixels on disk are not those that were written.
 
         """
-        self._sync()
-        digests = [picture.digest for entry in entries for picture in entry.pictures]
+        pictures = [picture for entry in entries for picture in entry.pictures]
+        named = [(entry.name, number) for entry in entries for number in range(len(entry.pictures))]
+        slots = places(named, self.slots)
+        final = [Kept("", slot, picture.digest) for slot, picture in zip(slots, pictures, strict=True)]
+        digests = [picture.digest for picture in sorted(final, key=lambda picture: picture.slot)]
         whole = json.dumps([self._shape, self._kind.str, digests]).encode()
         name = f"images-{hashlib.sha256(whole).hexdigest()[:32]}.npy"
         if not (self.folder / name).is_file():
-            self._write_images(self.folder / name, entries, len(digests))
-        placed, slot = [], 0
-        for entry in entries:
-            kept = tuple(Kept("", slot + number, picture.digest) for number, picture in enumerate(entry.pictures))
-            slot += len(kept)
-            placed.append(replace(entry, pictures=kept))
+            self._write_images(self.folder / name, pictures, slots)
+        left = iter(final)
+        placed = [replace(entry, pictures=tuple(islice(left, len(entry.pictures)))) for entry in entries]
         self._write(self.folder / ITEMS, name, placed)
         return name, placed
 
     def tidy(self, images: str) -> None:
         """Remove what the finished cache replaces."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self._work, ignore_errors=True)
         for path in self.folder.glob("images-*.npy"):
             if path.name != images:
                 path.unlink()
@@ -136,42 +141,39 @@ class Store:
         heading = json.dumps({"meaning": self._meaning, "images": images}) + "\n"
         write_atomic(path, (heading + "".join(map(line_of, entries))).encode("ascii"))
 
-    def _write_images(self, target: Path, entries: Sequence[Entry], count: int) -> None:
-        draft = target.with_name(f".{target.name}.draft")
-        with ExitStack() as files, draft.open("wb") as images:
-            header = {"descr": self._kind.str, "fortran_order": False, "shape": (count, *self._shape)}
-            np.lib.format.write_array_header_1_0(images, header)
-            origins: dict[str, tuple[BinaryIO, int]] = {}
-            for picture in (picture for entry in entries for picture in entry.pictures):
-                if picture.file not in origins:
-                    origins[picture.file] = self._opened(picture.file, files)
-                images.write(self._pixels(picture, *origins[picture.file]))
+    def _whole(self, working: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Return the entries whose pixels are there: a power cut may have kept the list and lost some of them."""
+        with Pixels(self._work, None, self._record) as pixels:
+            return {
+                name: entry
+                for name, entry in working.items()
+                if all(each.file and pixels.read(each) is not None for each in entry.pictures)
+            }
+
+    def _write_images(self, target: Path, pictures: Sequence[Kept], slots: Sequence[int]) -> None:
+        """Make the shared file the cache: most images lie in their places."""
+        with self.shared.open("r+b") as images, Pixels(self._work, self._finished, self._record) as pixels:
+            for picture, slot in zip(pictures, slots, strict=True):
+                if (picture.file, picture.slot) == (self.shared.name, slot):
+                    continue
+                content = pixels.read(picture)
+                if content is None:
+                    raise DataError(
+                        f"{self.folder}: the pixels of one image are not those that were written.",
+                        "Check the disk; remove the folder and ingest again.",
+                    )
+                images.seek(HEADER + slot * self._record)
+                images.write(content)
+            images.seek(0)
+            images.write(header(len(slots), self._shape, self._kind))
+            images.truncate(HEADER + len(slots) * self._record)
             images.flush()
             os.fsync(images.fileno())
-        draft.replace(target)
-
-    def _opened(self, name: str, files: ExitStack) -> tuple[BinaryIO, int]:
-        """Open a file of pixels; return it and where its first image begins."""
-        if name or self._finished is None:
-            return files.enter_context((self.work / name).open("rb")), 0
-        file = files.enter_context(self._finished.open("rb"))
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        return file, file.tell()
-
-    def _pixels(self, picture: Kept, file: BinaryIO, start: int) -> bytes:
-        file.seek(start + picture.slot * self._record)
-        pixels = file.read(self._record)
-        if picture.file in self._earlier and hashlib.sha256(pixels).hexdigest()[:32] != picture.digest:
-            raise DataError(
-                f"{self.folder}: the pixels of one image are not those that were written.",
-                "Check the disk; remove the folder and ingest again.",
-            )
-        return pixels
+        self.shared.replace(target)
 
     def _sync(self) -> None:
         """Have pixels on the disk before the list that speaks of them."""
-        for path in self.work.glob("*.bin"):
+        for path in self._work.glob("*.bin"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         self._journal.flush()

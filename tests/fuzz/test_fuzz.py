@@ -8,7 +8,8 @@ import pytest
 
 from fedhealth.errors import DataError
 from fedhealth.ingest.examine import Found, Work
-from fedhealth.ingest.keep import examine_and_keep
+from fedhealth.ingest.keep import Task, examine_and_keep
+from fedhealth.ingest.pixels import HEADER
 from fedhealth.ingest.settings import Image, Rule, Table, Text
 from fedhealth.ingest.source import Folder
 from fedhealth.ingest.tables import Rows, load_table
@@ -38,8 +39,8 @@ def test_dicom_files(tmp_path, take):
         (images / f"{number:06}").write_bytes(content)
     source = Folder(str(images))
     work = Work(source, (Rule(take=take),), Image(), 16, 1)
-    with Pool(partial(examine_and_keep, work, kept), **LIMITS) as pool:
-        answers = dict(pool.answers(source.items()))
+    with Pool(partial(examine_and_keep, work, kept / "shared.bin"), **LIMITS) as pool:
+        answers = dict(pool.answers(map(Task, source.items())))
     assert len(answers) == count
     for answer in answers.values():
         if isinstance(answer, Found):
@@ -51,7 +52,7 @@ def test_dicom_files(tmp_path, take):
     reasons = told(answers.values())
     harm = sum(number for reason, number in reasons.items() if any(word in reason for word in HARM))
     assert harm <= MOST_HARM * count + 2, reasons.most_common()
-    written = sum(path.stat().st_size for path in kept.iterdir())
+    written = sum(path.stat().st_size - HEADER for path in kept.iterdir())
     assert written == 256 * sum(len(answer.pictures) for answer in answers.values() if isinstance(answer, Found))
 
 

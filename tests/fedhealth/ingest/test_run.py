@@ -14,6 +14,7 @@ from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.ingest.examine import DAMAGED
 from fedhealth.ingest.header import code
+from fedhealth.ingest.pixels import HEADER
 from fedhealth.ingest.run import NAMELESS, REJECTED
 from fedhealth.ingest.store import ITEMS
 from tests.fedhealth.ingest.hospital import Hospital, write_csv, write_image
@@ -115,7 +116,7 @@ def test_another_rule_reads_everything_again(hospital, out):
     assert told[0] == 0
 
 
-@pytest.mark.parametrize("harm", ["none", "half a line", "half an image", "no pixels"])
+@pytest.mark.parametrize("harm", ["none", "half a line", "half an image", "no pixels", "other pixels", "a new file"])
 def test_an_interrupted_ingest_goes_on(hospital, out, tmp_path, harm):
     def interrupt(stage, done, total):
         if done == 7:
@@ -130,13 +131,38 @@ def test_an_interrupted_ingest_goes_on(hospital, out, tmp_path, harm):
     if harm == "half an image":
         pixels.write_bytes(pixels.read_bytes() + bytes(100))
     if harm == "no pixels":  # a power cut may leave the journal without what it speaks of
-        pixels.write_bytes(pixels.read_bytes()[: 3 * 256])
+        pixels.write_bytes(pixels.read_bytes()[: HEADER + 3 * 256])
+    if harm == "other pixels":  # or a hole in the file
+        content = pixels.read_bytes()
+        pixels.write_bytes(content[: HEADER + 256] + bytes(256) + content[HEADER + 512 :])
+    if harm == "a new file":
+        write_image(hospital.images / "KH-0999" / "1.dcm", "KH-0999", seed=97)
     told = []
     hospital.ingest(out, progress=reading(told))
-    assert told[0] == {"half a line": 6, "no pixels": 3}.get(harm, 7)
-    hospital.ingest(tmp_path / "fresh")
+    assert told[0] == {"half a line": 6, "no pixels": 3, "other pixels": 6}.get(harm, 7)
+    hospital.ingest(tmp_path / "fresh", workers=3)
     assert contents(out) == contents(tmp_path / "fresh")
     assert not (out / "work").exists()
+
+
+def test_files_without_images_leave_no_gap(hospital, out, tmp_path):
+    hospital.ingest(tmp_path / "without")
+    for name in ("KH-0000", "KH-1003/0", "KH-1007/2", "KH-9999"):
+        (hospital.images / name).write_text("no image")
+    outcome = hospital.ingest(out, "data.max_rejected=0.5")
+    images, bare = (np.load(folder / about(folder).images) for folder in (out, tmp_path / "without"))
+    slots = [picture.slot for entry in outcome.entries for picture in entry.pictures]
+    assert sorted(slots) == list(range(12))
+    np.testing.assert_array_equal(images[slots], bare)
+
+
+def test_a_finished_cache_with_other_pixels_is_not_built_upon(hospital, out):
+    hospital.ingest(out)
+    images = out / about(out).images
+    images.write_bytes(images.read_bytes()[:-256] + bytes(256))
+    write_image(hospital.images / "KH-0999" / "1.dcm", "KH-0999", seed=97)
+    with pytest.raises(DataError, match="not those that were written"):
+        hospital.ingest(out)
 
 
 def test_broken_files_are_set_aside_with_their_reasons(hospital, out):

@@ -8,7 +8,7 @@ from fedhealth.ingest.store import Store
 
 def store(folder):
     folder.mkdir(exist_ok=True)
-    return Store(folder, (1, 4, 4), np.dtype("u1"), "meaning")
+    return Store(folder, ["broken", "closed"], (1, 4, 4), np.dtype("u1"), "meaning")
 
 
 def test_a_broken_file_is_remembered_and_one_that_could_not_be_reached_is_not(tmp_path):
