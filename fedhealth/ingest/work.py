@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from operator import length_hint
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,7 @@ Answer = TypeVar("Answer")
 
 _PRELOADED = ["fedhealth.ingest.keep"]
 _PAUSE = 0.005  # seconds
+_LEAST_AHEAD = 2  # tasks: one in hand and the next
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,11 @@ class Pool(Generic[Task, Answer]):
                 yield self._replaced(worker, again, f"takes longer than {self._seconds:g} s")
 
     def _give(self, again: deque[Task], waiting: Iterator[Task]) -> bool:
-        """Hand out tasks; false when there are none left, given or not."""
+        """Hand out tasks, fewer at a time towards the end; false when there are none left, given or not."""
+        left = length_hint(waiting, self._ahead * len(self._workers))
+        ahead = min(self._ahead, max(_LEAST_AHEAD, left // len(self._workers)))
         for worker in self._workers:
-            while len(worker.given) < self._ahead:
+            while len(worker.given) < ahead:
                 task = again.popleft() if again else next(waiting, None)
                 if task is None:
                     break

@@ -20,6 +20,9 @@ def work(task):
         return bytes(1 << 20)
     if task == "slow":
         time.sleep(0.5)
+    if task.startswith("who"):
+        time.sleep(0.01)
+        return os.getpid()
     return f"{task} done"
 
 
@@ -42,6 +45,11 @@ def test_a_bad_task_harms_nothing_but_itself(ahead):
 def test_what_hangs_is_ended():
     found = answers(["1", "hang", "2", "3"], seconds=0.5, workers=1, ahead=3)
     assert found == {"1": "1 done", "2": "2 done", "3": "3 done", "hang": Failed("takes longer than 0.5 s")}
+
+
+def test_few_tasks_are_shared():
+    found = answers([f"who {number}" for number in range(8)], ahead=16)
+    assert len(set(found.values())) == 2
 
 
 def test_no_tasks():
