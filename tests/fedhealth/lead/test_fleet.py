@@ -16,7 +16,6 @@ from fedhealth.lead.delivered import Delivered
 from fedhealth.lead.fleet import FLEET, Fleet
 from tests.fedhealth.lead.server import Site
 
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")  # of Flower's migrations
 LOST = 4711
 
 

@@ -7,8 +7,6 @@ from google.protobuf.message import DecodeError
 from fedhealth.lead.incoming import Incoming
 from tests.fedhealth.lead.server import Site
 
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")  # of Flower's migrations
-
 
 @pytest.fixture
 def site(tmp_path):

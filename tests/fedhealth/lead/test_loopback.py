@@ -12,8 +12,6 @@ from fedhealth.lead.loopback import Loopback
 from fedhealth.lead.unconfirmed import Unconfirmed
 from tests.fedhealth.lead.server import Site
 
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")  # of Flower's migrations
-
 
 @pytest.fixture(name="site")
 def site_(tmp_path, monkeypatch):
