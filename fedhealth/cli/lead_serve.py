@@ -47,7 +47,8 @@ def run_runs(home: Path | None) -> None:
     table = _table("Run", "State", "Started", "Folder")
     for job in jobs(LeadHome.find(home)):
         about = RunDir(Path(job.folder)).about
-        table.add_row(job.run, str(about.get("state", "gone")), str(about.get("started", "")), job.folder)
+        state = "reservation of a sweep" if job.statement else str(about.get("state", "gone"))
+        table.add_row(job.run, state, str(about.get("started", "")), job.folder)
     Console().print(table)
 
 

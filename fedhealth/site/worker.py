@@ -123,17 +123,23 @@ def _serve(connection: Connection, home: Path, application: str, node: int, log:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _log_to(log)
     app = get_object(application)
+    ended = (EOFError, BrokenPipeError)  # of the runner; nobody waits for an answer any more
     while True:
         try:
             job, parcel = receive(connection)
-        except EOFError:
+        except ended:
             return
         message = parcel.message()
         run = message.metadata.run_id
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 1
         context = Context(run, node, {"home": str(home)}, RecordDict(), {"job": job})
         del parcel
-        send(connection, "", parcel_of(app(message, context)))
+        answer = parcel_of(app(message, context))
+        try:
+            send(connection, "", answer)
+        except ended:
+            return
+        del message, answer  # before the next ones come
 
 
 def _log_to(path: Path) -> None:
