@@ -31,11 +31,10 @@ class Delivered:
 
     def took(self, node: int, answer: Any) -> None:
         """Remember what a node is handed, before it is handed over."""
-        if answer.messages_list:
-            with self._lock:
-                draft = self._path(node).with_suffix(".draft")
-                draft.write_bytes(answer.SerializeToString())
-                draft.replace(self._path(node))  # not synced: it outlasts the server's process, as it has to
+        with self._lock:
+            draft = self._path(node).with_suffix(".draft")
+            draft.write_bytes(answer.SerializeToString())
+            draft.replace(self._path(node))  # not synced: it outlasts the server's process, as it has to
 
     def open(self, node: int) -> str | None:
         """Return the id of the message that a node is to answer."""

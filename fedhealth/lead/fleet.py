@@ -132,7 +132,8 @@ class Fleet:
         if answer is None:
             with transaction(state):
                 answer = fleet_handlers.pull_messages(asked, state, state.object_store)
-                self._delivered.took(asked.node.node_id, answer)
+                if answer.messages_list:
+                    self._delivered.took(asked.node.node_id, answer)
         return answer
 
     def _push(self, asked: Any, state: Any) -> tuple[Any, Sequence[str]]:

@@ -78,6 +78,7 @@ class Loopback:
         others = [question for question in asked.message_ids if question not in had]
         with transaction(state):
             new = runtime_handlers.pull_messages(PullAppMessagesRequest(message_ids=others), state, task)
-            self._unconfirmed.took(new)
+            if new.messages_list:
+                self._unconfirmed.took(new)
         known.MergeFrom(new)
         return known

@@ -28,24 +28,26 @@ CALLS = {  # which call: in the second round where there is a choice
     "while checkpointing": 2,
     "between rounds": 2,
 }
+HANDING_OVER = ("while a question is handed over", "while an answer is handed over")  # the next after the wish
 SPENDING = [("worker", "while training"), ("site", "while unmasking"), ("lead", "after upload")]
 INSIDE = ("while training", "while unmasking")  # calls of the worker's own
 VICTIMS = ("server application", "lead", "site", "worker", "all of them")
 IN_TURN = [("server application", "after upload"), ("site", "while training")]
 MATRIX = [(victim, moment) for victim in VICTIMS for moment in CALLS]
+MATRIX += [(victim, moment) for victim in ("lead", "all of them") for moment in HANDING_OVER]
 FULL = os.environ.get("FEDHEALTH_FAULTS") == "full"
 CASES = MATRIX if FULL else IN_TURN
 
 
 def strike(consortium, victim, moment):
     """Kill the victim at the moment."""
-    call = CALLS[moment]
+    call = CALLS.get(moment, 1)
     if victim == "worker":
         consortium.wish(moment, call, *(("itself",) if moment in INSIDE else ("workers", SITES[0])))
     elif victim == "server application":
         consortium.wish(moment, call, victim)
     else:
-        names = {"lead": ("lead",), "site": SITES[:1], "all of them": ("lead", *SITES)}[victim]
+        names = {"lead": ("lead",), "site": SITES[:1], "all of them": (*SITES, "lead")}[victim]
         consortium.wish(moment, call, "processes", *names)
 
 

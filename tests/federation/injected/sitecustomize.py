@@ -22,6 +22,8 @@ CALLS = {
     "strategies.checkpoint": [("while checkpointing", "write_atomic", False)],
     "strategies.federated": [("between rounds", "FederatedStrategy._train", False)],
     "fedhealth.training.loop": [("while training", "row_losses", False)],
+    "fedhealth.lead.delivered": [("while a question is handed over", "Delivered.took", False)],
+    "fedhealth.lead.unconfirmed": [("while an answer is handed over", "Unconfirmed.took", False)],
     "clients.upload.sealed": [("while unmasking", "SealedUpload.answer", False)],
 }
 
