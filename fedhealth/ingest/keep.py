@@ -38,11 +38,14 @@ class _File:
 _FILES: dict[Path, _File] = {}
 
 
-def examine_and_keep(work: Work, shared: Path, task: Task) -> Found:
-    """Do what `examine` does, pixels written to `shared` or beside it."""
+def examine_and_keep(work: Work, shared: Path, task: Task) -> Found | OSError:
+    """Do what `examine` does, pixels written to `shared` or beside it; return what the disk does not take."""
     found = examine(work, task.unit)
     kept = (_kept(shared, picture, None if number else task.slot) for number, picture in enumerate(found.pictures))
-    return replace(found, pictures=tuple(kept))
+    try:
+        return replace(found, pictures=tuple(kept))
+    except OSError as fault:
+        return OSError(fault.errno, fault.strerror, str(shared))
 
 
 def _kept(shared: Path, picture: Picture, slot: int | None) -> Picture:

@@ -51,7 +51,9 @@ def examined(
     if new:
         stamps = {item.name: item.stamp for item in items}
         task = partial(examine_and_keep, work, store.shared)
-        with Pool[Task, Found](task, min(workers, len(new)), limits.seconds, limits.megabytes, _AHEAD) as pool:
+        with Pool[Task, Found | OSError](
+            task, min(workers, len(new)), limits.seconds, limits.megabytes, _AHEAD
+        ) as pool:
             for entry in _added(store, pool, new, stamps):
                 found[entry.name] = entry
                 done += 1
@@ -59,9 +61,18 @@ def examined(
     return [entry for entry in found.values() if entry is not None]
 
 
-def _added(store: Store, pool: Pool[Task, Found], tasks: Iterable[Task], stamps: Mapping[str, str]) -> Iterator[Entry]:
-    """Yield what became of files or series, written down, as the answers come."""
+def _added(
+    store: Store, pool: Pool[Task, Found | OSError], tasks: Iterable[Task], stamps: Mapping[str, str]
+) -> Iterator[Entry]:
+    """Yield what became of files or series, written down, as the answers come.
+
+    Raises:
+        OSError: the disk does not take pixels; that is no fault of a file.
+
+    """
     for task, answer in pool.answers(tasks):
+        if isinstance(answer, OSError):
+            raise answer
         found = Found(rejected=answer.reason, lasting=False) if isinstance(answer, Failed) else answer
         yield store.add(task.unit.name, stamps[task.unit.name], found)
 
@@ -109,7 +120,7 @@ def _read_stacks(
     longest = max(len(series.slices) for series, _ in tasks)
     limits = settings.limits
     progress("Reading series", 0, len(tasks))
-    with Pool[Task, Found](
+    with Pool[Task, Found | OSError](
         partial(examine_and_keep, work, store.shared),
         min(workers, len(tasks)),
         limits.seconds * longest,

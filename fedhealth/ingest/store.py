@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -72,8 +73,8 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sync()
-        self._journal.close()
+        with suppress(OSError) if isinstance(fault, OSError) else nullcontext(), self._journal:  # the first says more
+            self._sync()
 
     def known(self, name: str, stamp: str) -> Entry | None:
         """Return what became of a file or series that has not changed since."""
@@ -88,7 +89,7 @@ class Store:
         self._journal.write(line_of(entry))
         self._added += 1
         if self._added % _FLUSH_EVERY == 0:
-            self._journal.flush()
+            self._flush()
         if self._added % _SYNC_EVERY == 0:
             self._sync()
         self._known[name] = entry
@@ -176,5 +177,12 @@ class Store:
         for path in self._work.glob("*.bin"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        self._journal.flush()
+        self._flush()
         os.fsync(self._journal.fileno())
+
+    def _flush(self) -> None:
+        try:
+            self._journal.flush()
+        except OSError as fault:
+            fault.filename = str(self._work / ITEMS)
+            raise

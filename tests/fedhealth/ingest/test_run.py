@@ -145,6 +145,26 @@ def test_an_interrupted_ingest_goes_on(hospital, out, tmp_path, harm):
     assert not (out / "work").exists()
 
 
+def test_a_full_disk_stops_the_ingest_and_is_no_fault_of_a_file(hospital, out, tmp_path, monkeypatch):
+    def interrupt(stage, done, total):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hospital.ingest(out, workers=1, progress=interrupt)
+    (pixels,) = (out / "work").glob("*.bin")
+    pixels.unlink()
+    pixels.symlink_to("/dev/full")
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # which the device does not know
+    with pytest.raises(OSError, match="No space left") as stopped:
+        hospital.ingest(out)
+    assert stopped.value.filename == str(pixels)
+    pixels.unlink()
+    hospital.ingest(out)
+    hospital.ingest(tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
 def test_files_without_images_leave_no_gap(hospital, out, tmp_path):
     hospital.ingest(tmp_path / "without")
     for name in ("KH-0000", "KH-1003/0", "KH-1007/2", "KH-9999"):
