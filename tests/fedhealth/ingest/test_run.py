@@ -116,16 +116,23 @@ def test_another_rule_reads_everything_again(hospital, out):
     assert told[0] == 0
 
 
-@pytest.mark.parametrize("harm", ["none", "half a line", "half an image", "no pixels", "other pixels", "a new file"])
-def test_an_interrupted_ingest_goes_on(hospital, out, tmp_path, harm):
+def interrupted(hospital, out):
+    """Stop an ingest after seven files; return the file of pixels that it leaves."""
+
     def interrupt(stage, done, total):
         if done == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         hospital.ingest(out, workers=1, progress=interrupt)
-    journal = out / "work" / ITEMS
     (pixels,) = (out / "work").glob("*.bin")
+    return pixels
+
+
+@pytest.mark.parametrize("harm", ["none", "half a line", "half an image", "no pixels", "other pixels", "a new file"])
+def test_an_interrupted_ingest_goes_on(hospital, out, tmp_path, harm):
+    pixels = interrupted(hospital, out)
+    journal = out / "work" / ITEMS
     if harm == "half a line":
         journal.write_bytes(journal.read_bytes()[:-20])
     if harm == "half an image":
@@ -146,13 +153,7 @@ def test_an_interrupted_ingest_goes_on(hospital, out, tmp_path, harm):
 
 
 def test_a_full_disk_stops_the_ingest_and_is_no_fault_of_a_file(hospital, out, tmp_path, monkeypatch):
-    def interrupt(stage, done, total):
-        if done == 7:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        hospital.ingest(out, workers=1, progress=interrupt)
-    (pixels,) = (out / "work").glob("*.bin")
+    pixels = interrupted(hospital, out)
     pixels.unlink()
     pixels.symlink_to("/dev/full")
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # which the device does not know

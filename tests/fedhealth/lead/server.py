@@ -1,5 +1,7 @@
 """Flower's own database with one node, one running run and one question, as a site and a server application see it."""
 
+from types import SimpleNamespace
+
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -36,6 +38,11 @@ class Site:
         for name in self.state.store_message_and_object_tree(self.question, tree, session)[1]:
             self.state.store_object(self.run, session, name, parcel.objects[name])
         self.incoming = Incoming()
+
+    @property
+    def app(self):
+        """What the listeners need of Flower's application."""
+        return SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: self.state)))
 
     def answer(self, word):
         """Return an answer's objects by name, and the request that begins it."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from types import SimpleNamespace
 
 import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PullMessagesResponse
@@ -37,7 +36,6 @@ def site_(tmp_path, monkeypatch):
 
 def ask(site, delivered, action, request):
     """Return status and body of the answer to a request."""
-    app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: site.state)))
     body, sent = request.SerializeToString(), []
 
     async def receive():
@@ -48,7 +46,7 @@ def ask(site, delivered, action, request):
 
     headers = [(b"content-length", str(len(body)).encode())]
     scope = {"type": "http", "method": "POST", "path": FLEET + action, "headers": headers}
-    asyncio.run(Fleet(app, Arrivals(), delivered)(scope, receive, send))
+    asyncio.run(Fleet(site.app, Arrivals(), delivered)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"]
 
 

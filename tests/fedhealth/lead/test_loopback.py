@@ -26,8 +26,7 @@ def site_(tmp_path, monkeypatch):
 
 
 def asks(site, kept, action, request):
-    app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: site.state)))
-    return Loopback(app, Arrivals(), kept)._work(action, request, SimpleNamespace(headers={}))[0]
+    return Loopback(site.app, Arrivals(), kept)._work(action, request, SimpleNamespace(headers={}))[0]
 
 
 def pulled(site, kept):
