@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.pixels import pixel_array
 
-import fedhealth.data.decoders  # noqa: F401 - the same plugins for pydicom as the ingest has
+import fedhealth.data.image.decoders  # noqa: F401 - the same plugins for pydicom as the ingest has
 
 
 def decode_all(images: Path, target: Path, size: int, workers: int) -> None:

@@ -43,9 +43,9 @@ def epoch_ratio(folder: Path) -> tuple[float, float]:
     """Return the seconds spent on data in the first epoch (decoding, caching, gathering) and in the second."""
     from fedhealth.config.compose import compose, digest, quoted
     from fedhealth.data.batches import epochs, examples_of
-    from fedhealth.data.cohort import prepare
+    from fedhealth.data.dataset import prepare
     from fedhealth.data.synthetic import write_hospitals
-    from fedhealth.job import Job, config_of
+    from fedhealth.protocol.job import Job, config_of
 
     write_hospitals(folder / "hospitals", patients=SYNTHETIC_PATIENTS)
     words = [f"data.root={quoted(folder / 'hospitals')}", f"data.cache={quoted(folder / 'cache')}"]
@@ -76,13 +76,13 @@ def _serve(sites: int, result: multiprocessing.connection.Connection) -> None:  
     from flwr.app import Message, RecordDict
     from flwr.clientapp import ClientApp
 
-    from fedhealth.arrays import pack
-    from fedhealth.runtime.grid import LocalGrid
-    from fedhealth.wire import ACCEPTANCE, EVALUATE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
+    from fedhealth.flower.in_process_grid import LocalGrid
+    from fedhealth.protocol.array_codec import pack
+    from fedhealth.protocol.messages import ACCEPTANCE, EVALUATE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
     from strategies.aggregation.mean import WeightedMean
-    from strategies.cohort import Cohort
-    from strategies.federated import FederatedStrategy, Identity
-    from strategies.server_optimizer import Averaging
+    from strategies.fedavg import FederatedStrategy, Identity
+    from strategies.participants import Cohort
+    from strategies.server_optimizers.optimizers import Averaging
 
     own, other = multiprocessing.get_context("spawn").Pipe()
     feeder = multiprocessing.get_context("spawn").Process(target=_feed, args=(other,), daemon=True)

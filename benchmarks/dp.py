@@ -31,13 +31,13 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 from transformers import BertConfig, BertModel
 
-from fedhealth.privacy.bk import BookKeeping
-from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.engine import trainable
-from fedhealth.privacy.noise import NoiseSource
-from fedhealth.privacy.optimizer import NoisyOptimizer
-from fedhealth.privacy.plan import PrivacyPlan
-from fedhealth.privacy.prepare import prepare
+from fedhealth.models.normalization import prepare
+from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.privacy.engines.base import trainable
+from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 BATCH, SIZE, LENGTH, WIDTH, VOCAB = 32, 64, 64, 256, 8192
 TARGETS = {"bk_resnet18": 1.6, "bk_bert": 1.35, "bk_fusion": 1.55, "bk_lora": 1.1, "mem": 2.0, "noise_share": 0.10}

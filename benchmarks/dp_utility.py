@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import t as student
 
 if TYPE_CHECKING:
-    from fedhealth.training.predictions import Predictions
+    from fedhealth.evaluation.predictions import Predictions
 
 # FLamby (Ogier du Terrail et al., NeurIPS 2022), fed_heart_disease: accuracy, mean of 5 seeds, delta 1e-4.
 FLAMBY = {"none": 0.712, "1": 0.685, "constant": 0.637}
@@ -60,13 +60,13 @@ def predictions(words: Sequence[str], folder: Path) -> Predictions:
     """Run a federation and return what its final model says of all hospitals' test patients."""
     from safetensors.numpy import load_file
 
-    from fedhealth.comparison.compare import Bench
-    from fedhealth.comparison.pool import pool_predictions
     from fedhealth.config.compose import compose, digest
-    from fedhealth.job import Job, config_of
-    from fedhealth.launch import launch
-    from fedhealth.rundir import RunDir
-    from fedhealth.training.state import set_state
+    from fedhealth.evaluation.pooling import pool_predictions
+    from fedhealth.experiment.baselines import Bench
+    from fedhealth.experiment.launch import launch
+    from fedhealth.models.model_state import set_state
+    from fedhealth.protocol.job import Job, config_of
+    from fedhealth.runs.run_dir import RunDir
 
     launch(compose(words), list(words), RunDir(folder))
     bench = Bench.of(config_of(Job("bench", tuple(words), digest(compose(words)), str(folder))))
@@ -81,7 +81,7 @@ def over_seeds(words: Sequence[str], folder: Path, seeds: int) -> list[Predictio
 
 def aurocs(found: Predictions, resamples: int = 0) -> np.ndarray:
     """Return the AUROC, and after it those of bootstrap resamples of the patients: the same ones for every model."""
-    from fedhealth.training.predictions import resampled
+    from fedhealth.evaluation.predictions import resampled
 
     return resampled(found, resamples)["auroc"]
 

@@ -75,7 +75,7 @@ class Outcome:
 
 def auroc(predictions: Any) -> float:
     """Return the area under the curve, NaN with one class."""
-    from fedhealth.training.predictions import score
+    from fedhealth.evaluation.predictions import score
 
     value = score(predictions, 1)["auroc"].value
     return float("nan") if value is None else float(value)
@@ -113,11 +113,11 @@ def federated(study: Study, words: Sequence[str]) -> Outcome:
 def _federated(study: Study, words: Sequence[str], folder: Path) -> Outcome:
     from safetensors.numpy import load_file
 
-    from fedhealth.comparison.compare import Bench
-    from fedhealth.config.build import instantiate
-    from fedhealth.job import config_of
-    from fedhealth.rundir import RunDir
-    from fedhealth.training.state import set_state
+    from fedhealth.config.instantiate import instantiate
+    from fedhealth.experiment.baselines import Bench
+    from fedhealth.models.model_state import set_state
+    from fedhealth.protocol.job import config_of
+    from fedhealth.runs.run_dir import RunDir
 
     job, run = _job(words, folder), RunDir(folder)
     run.begin({"run": job.run, "name": study.name, "digest": job.digest})
@@ -130,8 +130,8 @@ def _federated(study: Study, words: Sequence[str], folder: Path) -> Outcome:
 
 def unfederated(study: Study, words: Sequence[str], name: str) -> Outcome:
     """Train every site alone, or one model on all rows."""
-    from fedhealth.comparison.compare import Bench
-    from fedhealth.job import config_of
+    from fedhealth.experiment.baselines import Bench
+    from fedhealth.protocol.job import config_of
 
     bench = Bench.of(config_of(_job(words, Path())))
     if name == CENTRALISED:
@@ -148,7 +148,7 @@ def unfederated(study: Study, words: Sequence[str], name: str) -> Outcome:
 
 
 def _outcome(study: Study, validation: Mapping[str, Any], test: Mapping[str, Any]) -> Outcome:
-    from fedhealth.comparison.pool import pool_predictions
+    from fedhealth.evaluation.pooling import pool_predictions
 
     pooled = study.score(pool_predictions(list(test.values())))
     return Outcome(_within(study, validation), _within(study, test), pooled)
@@ -162,7 +162,7 @@ def _within(study: Study, scored: Mapping[str, Any]) -> float:
 
 def _job(words: Sequence[str], folder: Path) -> Any:
     from fedhealth.config.compose import compose, digest
-    from fedhealth.job import Job
+    from fedhealth.protocol.job import Job
 
     return Job("bench", tuple(words), digest(compose(words)), str(folder))
 

@@ -201,7 +201,7 @@ def epoch_step(folder: Path) -> float:
 
     from fedhealth.cli.ingest import describing
     from fedhealth.data.batches import epochs, examples_of
-    from fedhealth.data.cohort import prepare
+    from fedhealth.data.dataset import prepare
     from fedhealth.ingest.settings import load_settings
 
     settings, out = load_settings(folder / "ingest.yaml"), folder / "cohort"

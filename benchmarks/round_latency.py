@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stock_flower import stock_phases
-from fedhealth.poc import Poc
+from fedhealth.runtime.local_consortium import Poc
 
 SITES = ("a", "b", "c", "d")
 IDLE_SITES = 50
@@ -67,8 +67,8 @@ def write_site(folder: Path, site: str, patients: int = 40) -> None:
 def run_rounds(poc: Poc, folder: Path, words: Sequence[str], rounds: int) -> list[float]:
     """Return the seconds of every round but the first, which loads data and builds models."""
     from fedhealth.config.compose import compose
-    from fedhealth.launch import launch
-    from fedhealth.rundir import RunDir
+    from fedhealth.experiment.launch import launch
+    from fedhealth.runs.run_dir import RunDir
 
     job = [*WORDS, *words, f"strategy.rounds={rounds + 1}"]
     job += ["runtime=deployment", f"runtime.home='{poc.lead.path}'"]
@@ -94,7 +94,7 @@ def ours(folder: Path, quick: bool) -> tuple[list[float], list[float], dict[str,
 
 def idle_share(folder: Path, seconds: float) -> float:
     """Return the share of one core that a server takes with 50 connected sites and nothing to do."""
-    from fedhealth.site import runner as module
+    from fedhealth.site import daemon as module
 
     module.prepare = lambda application: None  # type: ignore[assignment]  # nobody will work
     names = [f"s{number:02d}" for number in range(IDLE_SITES)]
@@ -106,7 +106,7 @@ def idle_share(folder: Path, seconds: float) -> float:
     try:
         for thread in threads:
             thread.start()
-        from fedhealth.lead.control import Control
+        from fedhealth.flower.server.control_client import Control
 
         with Control(poc.lead) as control:
             poc.wait(lambda: poc.online(control) == IDLE_SITES, "50 sites to connect")

@@ -21,13 +21,15 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from benchmarks.flower_secagg import CLIP, measure_flower
 from benchmarks.timing import timed
-from fedhealth.secagg import masks, packing, server, site, unmasking
-from fedhealth.secagg.context import Context, Roster
-from fedhealth.secagg.layout import WEIGHT_ONE, Segment, model_segment
-from fedhealth.secagg.quantize import quantise
-from fedhealth.secagg.server_session import ServerSession
-from fedhealth.secagg.site_session import SiteSession
-from fedhealth.secagg.store import MemoryStore
+from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client.session import SiteSession
+from fedhealth.secagg.primitives import masks, packing
+from fedhealth.secagg.primitives.quantize import quantise
+from fedhealth.secagg.protocol.context import Context, Roster
+from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Segment, model_segment
+from fedhealth.secagg.protocol.store import MemoryStore
+from fedhealth.secagg.server import server_protocol, unmasking
+from fedhealth.secagg.server.session import ServerSession
 
 VALUES = 11_700_000  # about a ResNet-18
 SITES = 8
@@ -55,10 +57,12 @@ class Fleet:
         keys = {name: Ed25519PrivateKey.generate() for name in self.ids}
         roster = Roster.of({name: key.public_key().public_bytes_raw() for name, key in keys.items()})
         config = hashlib.sha256(b"config").digest()
-        self.lead = server.Consortium("bench", roster, config)
+        self.lead = server_protocol.Consortium("bench", roster, config)
         self.server = ServerSession(self.lead, MemoryStore())
         self.sites = {
-            name: SiteSession(site.Membership("bench", name, keys[name], roster, config), MemoryStore(), MemoryStore())
+            name: SiteSession(
+                client_protocol.Membership("bench", name, keys[name], roster, config), MemoryStore(), MemoryStore()
+            )
             for name in self.ids
         }
         for name, session in self.sites.items():
@@ -74,7 +78,7 @@ class Fleet:
     def open(self, exchange: int, segment: Segment) -> bytes:
         """Start a round; returns TRAIN."""
         digest = hashlib.sha256(exchange.to_bytes(8, "big")).digest()
-        return self.server.open(server.Plan(exchange, 1, self.ids, self.ids, (segment,), digest, digest))
+        return self.server.open(server_protocol.Plan(exchange, 1, self.ids, self.ids, (segment,), digest, digest))
 
     def accept(self, name: str, directive: bytes) -> Context:
         """Let one site accept TRAIN."""
@@ -175,10 +179,10 @@ def lead_peak(bits: int) -> float:
         kept = session.quantise(context, {"model": {"weights": np.zeros(VALUES, np.float32)}})
         uploads[name] = session.upload(context, kept)
     tracemalloc.start()
-    attempt = server.begin(fleet.server.context)
+    attempt = server_protocol.begin(fleet.server.context)
     for name, (head, vectors) in uploads.items():
-        attempt = server.fold(fleet.lead, attempt, head, vectors, name)
-    state = unmasking.close(fleet.lead, attempt, server.survivors(attempt))
+        attempt = server_protocol.fold(fleet.lead, attempt, head, vectors, name)
+    state = unmasking.close(fleet.lead, attempt, server_protocol.survivors(attempt))
     for name in fleet.ids:
         answer = fleet.sites[name].unmask(unmasking.unmask_request(state, name))
         state = unmasking.add_answer(fleet.lead, state, answer, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedhealth.data.synthetic.dicomfile import Header, write_dicom
+from fedhealth.data.synthetic.dicom_file import Header, write_dicom
 from fedhealth.data.synthetic.radiograph import Scanner
 
 Row = dict[str, str]

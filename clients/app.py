@@ -14,20 +14,30 @@ from flwr.clientapp import ClientApp
 
 from clients.institution import Institution, Site, declined
 from clients.reservation import reserve
+from fedhealth.consortium.membership import SignedMembership
+from fedhealth.consortium.signed_job import Order
 from fedhealth.errors import PrivacyError, TrustError
-from fedhealth.job import Job, config_of
-from fedhealth.models.stored import use_folder
-from fedhealth.rundir import RunDir
-from fedhealth.site.auditlog import AuditLog
-from fedhealth.site.consent import Consent, consider, consider_sweep
-from fedhealth.site.gate import Gate, acceptance_form, check_error
+from fedhealth.models.weights import use_folder
+from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.messages import (
+    ACCEPTANCE,
+    DESCRIBE,
+    EVALUATE,
+    HANDSHAKE,
+    SIGN,
+    TRAIN,
+    UNMASK,
+    Directive,
+    failure,
+)
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.site.audit_log import AuditLog
+from fedhealth.site.egress_gate import Gate, acceptance_form, check_error
 from fedhealth.site.home import SiteHome
-from fedhealth.site.membership import SignedMembership
+from fedhealth.site.job_approval import Consent, consider, consider_sweep
 from fedhealth.site.policy import REHEARSAL, Policy, load_policy
-from fedhealth.site.signature import Order
-from fedhealth.site.traffic import Traffic
-from fedhealth.sweep.statement import Statement
-from fedhealth.wire import ACCEPTANCE, DESCRIBE, EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK, Directive, failure
+from fedhealth.site.traffic_quota import Traffic
 
 Answer = Callable[[Institution, Directive, RecordDict], RecordDict]
 

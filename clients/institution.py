@@ -15,33 +15,26 @@ from typing import TypeVar
 import numpy as np
 from flwr.app import RecordDict
 
-from clients.bounds import bounded
-from clients.memory import Memory
-from clients.personalization.contract import LocalTask, Outcome, Personalization
-from clients.upload.contract import Seat, Ticket, Upload
-from fedhealth.arrays import arrays_in, unpack
-from fedhealth.config.build import instantiate
+from clients.personalization.base import LocalTask, Outcome, Personalization
+from clients.site_store import Memory
+from clients.transport.base import Seat, Ticket, Upload
+from clients.update_clipping import bounded
+from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.batches import Examples
-from fedhealth.data.cohort import Cohort, prepare, prepare_public
+from fedhealth.data.concat import pool_examples
+from fedhealth.data.dataset import Cohort, prepare, prepare_public
 from fedhealth.data.manifest import SPLITS
-from fedhealth.data.pool import pool_examples
 from fedhealth.errors import FederationError
+from fedhealth.evaluation.predictions import count, predict
+from fedhealth.evaluation.subgroups import count_groups, membership
+from fedhealth.models.modality_keys import METHOD, SHARED, tower_of, training_rows
+from fedhealth.models.model_state import State, get_state, set_state, trained_names
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.privacy.plan import PrivacyPlan
-from fedhealth.site.gate import Outgoing, acceptance_form
-from fedhealth.site.reasons import DIFFERS, SMALL, told
-from fedhealth.training.budget import Allowance
-from fedhealth.training.describe import tables, without_small
-from fedhealth.training.expected import modalities_of, statistic_shapes
-from fedhealth.training.features import model_inputs
-from fedhealth.training.groups import count_groups, membership
-from fedhealth.training.heterogeneity import drift, profile
-from fedhealth.training.loop import FitReport, Place, Statistics, Task, Trainer, Workload, device_of, use_threads
-from fedhealth.training.predictions import count, predict
-from fedhealth.training.state import State, get_state, set_state, trained_names
-from fedhealth.training.towers import METHOD, SHARED, tower_of, training_rows
-from fedhealth.wire import (
+from fedhealth.privacy.accounting.budget import Allowance
+from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.protocol.array_codec import arrays_in, unpack
+from fedhealth.protocol.messages import (
     ACCEPTANCE,
     DESCRIBE,
     EVALUATE,
@@ -54,6 +47,13 @@ from fedhealth.wire import (
     Directive,
     versions,
 )
+from fedhealth.site.decline_reasons import DIFFERS, SMALL, told
+from fedhealth.site.egress_gate import Outgoing, acceptance_form
+from fedhealth.statistics.descriptive import tables, without_small
+from fedhealth.statistics.heterogeneity import drift, profile
+from fedhealth.statistics.shapes import modalities_of, statistic_shapes
+from fedhealth.training.feature_cache import model_inputs
+from fedhealth.training.trainer import FitReport, Place, Statistics, Task, Trainer, Workload, device_of, use_threads
 
 T = TypeVar("T")
 

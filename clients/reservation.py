@@ -13,12 +13,12 @@ from flwr.app import RecordDict
 
 from clients.institution import Institution, Site, declined
 from fedhealth.errors import DataError, PrivacyError
-from fedhealth.job import Job, config_of
-from fedhealth.privacy.plan import PrivacyPlan
-from fedhealth.site.reasons import STATED, say
-from fedhealth.sweep.statement import Statement
-from fedhealth.training.budget import Allowance, give_back
-from fedhealth.wire import ACCEPTANCE, Acceptance, versions
+from fedhealth.privacy.accounting.budget import Allowance, give_back
+from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, versions
+from fedhealth.site.decline_reasons import STATED, say
 
 log = logging.getLogger("fedhealth.site")
 _ROUNDING = 1.001  # epsilons of accountants agree that far

@@ -12,29 +12,30 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
 
-from fedhealth.arrays import plain, unpack
-from fedhealth.config.build import instantiate
+from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.errors import FedhealthError
-from fedhealth.job import Job, config_of
+from fedhealth.evaluation import subgroups
+from fedhealth.evaluation.histogram_error import largest_errors
+from fedhealth.evaluation.predictions import ScoreCounts, score_counts
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.jobs import job_of
+from fedhealth.lead.job_store import job_of
+from fedhealth.models.model_state import State, get_state, trained_names
 from fedhealth.models.multimodal import build_model
-from fedhealth.monitor.runs import told
-from fedhealth.rundir import COUNTS, GROUPS, SERVED, RunDir, logged_to, write_atomic, write_json
-from fedhealth.training import groups, heterogeneity
-from fedhealth.training.bounds import largest_errors
-from fedhealth.training.expected import SIDES, modalities_of, statistic_shapes
-from fedhealth.training.predictions import ScoreCounts, score_counts
-from fedhealth.training.state import State, get_state, trained_names
-from fedhealth.wire import END
-from strategies.aggregation.contract import Aggregation
+from fedhealth.monitor.run_metrics import told
+from fedhealth.protocol.array_codec import plain, unpack
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.messages import END
+from fedhealth.runs.run_dir import COUNTS, GROUPS, SERVED, RunDir, logged_to, write_atomic, write_json
+from fedhealth.statistics import heterogeneity
+from fedhealth.statistics.shapes import SIDES, modalities_of, statistic_shapes
+from strategies.aggregation.base import Aggregation
 from strategies.checkpoint import Checkpoints
-from strategies.cohort import Cohort
 from strategies.deadlines import Deadlines
-from strategies.federated import FederatedStrategy, Identity
+from strategies.fedavg import FederatedStrategy, Identity
+from strategies.messaging import exchange
+from strategies.participants import Cohort
 from strategies.reservation import ask
-from strategies.rounds import exchange
 from strategies.statistics import counts_of
 
 log = logging.getLogger("fedhealth.lead")
@@ -104,7 +105,7 @@ def serve(grid: Grid, job: Job) -> None:
     write_atomic(folder.path / "model.safetensors", save(unpack(started.arrays)))
     counts = counts_of(strategy.final)
     write_json(folder.path / "evaluation.json", _evaluation(counts, config))
-    if told := groups.judged(strategy.final, config):
+    if told := subgroups.judged(strategy.final, config):
         write_json(folder.path / GROUPS, told)
     np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_histograms(counts))
 

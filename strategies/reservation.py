@@ -5,12 +5,12 @@ from __future__ import annotations
 from flwr.serverapp import Grid
 
 from fedhealth.config.schema import StrategyConfig
-from fedhealth.sweep.statement import Statement
-from fedhealth.wire import Directive
+from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.messages import Directive
 from strategies.aggregation.mean import WeightedMean
-from strategies.cohort import Cohort, gather
-from strategies.rounds import Event
-from strategies.session import Identity, question_of
+from strategies.messaging import Event
+from strategies.participants import Cohort, gather
+from strategies.round_driver import Identity, question_of
 
 
 def ask(

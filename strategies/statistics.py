@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from flwr.app import MetricRecord
 
-from fedhealth.training.predictions import ScoreCounts, score_counts
-from fedhealth.wire import LOSS_UNIT
+from fedhealth.evaluation.predictions import ScoreCounts, score_counts
+from fedhealth.protocol.messages import LOSS_UNIT
 
 Statistics = Mapping[str, np.ndarray]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, conf_dir, digest, resolve
+from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate
 

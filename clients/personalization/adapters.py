@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clients.personalization.contract import Whole
+from clients.personalization.base import Whole
 from fedhealth.errors import ConfigError
 from fedhealth.models.multimodal import MultimodalModel
 

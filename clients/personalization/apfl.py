@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.personalization.contract import LocalTask, Outcome, Whole
-from fedhealth.training.state import State
+from clients.personalization.base import LocalTask, Outcome, Whole
+from fedhealth.models.model_state import State
 
 ALPHA = "alpha"
 

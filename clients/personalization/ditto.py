@@ -8,9 +8,9 @@ is F_k'(v) + lambda * (v - w_t). It feeds nothing that is shared, so it needs no
 
 from __future__ import annotations
 
-from clients.personalization.contract import LocalTask, Outcome, Whole
+from clients.personalization.base import LocalTask, Outcome, Whole
 from clients.personalization.pull import toward
-from fedhealth.training.state import State
+from fedhealth.models.model_state import State
 
 
 class Ditto(Whole):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from clients.personalization.contract import Whole
+from clients.personalization.base import Whole
 from fedhealth.errors import ConfigError
 from fedhealth.models.multimodal import MultimodalModel
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clients.personalization.contract import Whole
+from clients.personalization.base import Whole
 from clients.personalization.head import without_head
 from fedhealth.models.multimodal import MultimodalModel
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clients.personalization.contract import LocalTask, Outcome, Whole
+from clients.personalization.base import LocalTask, Outcome, Whole
 from clients.personalization.pull import toward
 
 MU = "mu"

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from clients.personalization.contract import LocalTask, Outcome, Whole
+from clients.personalization.base import LocalTask, Outcome, Whole
 from clients.personalization.head import in_head, without_head
 from fedhealth.errors import ConfigError
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.training.loop import Correction
+from fedhealth.training.trainer import Correction
 
 
 class FedRep(Whole):

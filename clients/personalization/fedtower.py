@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clients.personalization.contract import Whole
+from clients.personalization.base import Whole
 from fedhealth.errors import ConfigError
+from fedhealth.models.modality_keys import tower_of
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.training.towers import tower_of
 
 
 class FedTower(Whole):

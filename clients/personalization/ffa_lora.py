@@ -9,7 +9,7 @@ instead of twice (noise on B times noise on A).
 from __future__ import annotations
 
 from clients.personalization.adapters import LORA, need_adapters
-from clients.personalization.contract import Whole
+from clients.personalization.base import Whole
 from fedhealth.models.multimodal import MultimodalModel
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clients.personalization.contract import LocalTask, Whole
-from fedhealth.training.state import State
+from clients.personalization.base import LocalTask, Whole
+from fedhealth.models.model_state import State
 
 
 class FineTune(Whole):

@@ -9,9 +9,9 @@ the new mean. The site's model is made by the trainer alone, noised in private t
 
 from __future__ import annotations
 
-from clients.personalization.contract import LocalTask, Outcome, Whole
+from clients.personalization.base import LocalTask, Outcome, Whole
 from clients.personalization.pull import toward
-from fedhealth.training.state import State, set_state
+from fedhealth.models.model_state import State, set_state
 
 
 class MeanRegularised(Whole):

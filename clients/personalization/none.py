@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clients.personalization.contract import Whole
+from clients.personalization.base import Whole
 
 
 class NoPersonalization(Whole):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fedhealth.training.loop import Correction
-from fedhealth.training.state import State
+from fedhealth.models.model_state import State
+from fedhealth.training.trainer import Correction
 
 
 def toward(anchor: State, weight: float) -> Correction:

@@ -3,7 +3,7 @@
 Each step goes along g - c_i + c. The site's control variate becomes the mean of its own gradients of the round: for
 plain SGD with K steps of size eta that is the paper's option II, c_i+ = c_i - c + (x - y_i) / (K eta), and it stays
 right for other optimizers. In private training g is noised before c is added and before it is averaged, so what is
-sent is made of noised gradients only. The lead's half is `strategies.companion.Mean`: c += |S| / N * mean(c_i+ - c_i).
+sent is made of noised gradients only. The lead's half is `strategies.server_state.base.Mean`: c += |S| / N * mean(c_i+ - c_i).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from clients.personalization.contract import LocalTask, Outcome, Whole
-from fedhealth.training.loop import Correction
+from clients.personalization.base import LocalTask, Outcome, Whole
+from fedhealth.training.trainer import Correction
 
 CONTROL = "control."
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, cast
 from rich.console import Console
 
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.rundir import RunDir, write_atomic
+from fedhealth.runs.run_dir import RunDir, write_atomic
 
 if TYPE_CHECKING:
     from fedhealth.config.schema import Config
-    from fedhealth.training.state import State
+    from fedhealth.models.model_state import State
 
 _LEVELS = ("quick", "standard")
 
@@ -25,8 +25,8 @@ def run_audit(level: str, words: list[str]) -> None:
         PrivacyError: something was found.
 
     """
+    from fedhealth.experiment.privacy_audit import audit, lines, write
     from fedhealth.report.render import render
-    from fedhealth.training.audit import audit, lines, write
 
     if level not in _LEVELS:
         raise ConfigError(f"There is no audit {level!r}.", f"Use {' or '.join(_LEVELS)}.")

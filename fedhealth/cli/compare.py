@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.rundir import write_atomic
+from fedhealth.runs.run_dir import write_atomic
 
 PAGE, TABLE = "compare.html", "compare.csv"
 
@@ -27,10 +27,10 @@ def run_compare(folders: Sequence[Path], to: Path | None) -> None:
 
     """
     from fedhealth.report.render import render_page
-    from fedhealth.report.several import chosen, differences_section, page_of, summary
+    from fedhealth.report.sweep_page import chosen, differences_section, page_of, summary
     from fedhealth.report.wording import interval
-    from fedhealth.sweep.paired import differences
-    from fedhealth.sweep.table import as_csv, entries
+    from fedhealth.runs.paired_bootstrap import differences
+    from fedhealth.runs.table import as_csv, entries
 
     found = entries(folders)
     console, best = Console(), chosen(found)
@@ -51,7 +51,7 @@ def run_compare(folders: Sequence[Path], to: Path | None) -> None:
 
 def _table(found: Sequence) -> Table:  # type: ignore[type-arg] # the entries' module is imported late
     from fedhealth.report.wording import interval, size
-    from fedhealth.sweep.table import pareto
+    from fedhealth.runs.table import pareto
 
     best = pareto(found)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

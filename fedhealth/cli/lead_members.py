@@ -8,15 +8,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.certificates import days_left, load_certificate
 from fedhealth.cli.asking import agree, content_of, say
+from fedhealth.consortium.certificates import days_left, load_certificate
+from fedhealth.consortium.membership import Membership
+from fedhealth.consortium.signatures import check_fingerprint
 from fedhealth.lead.admit import admit, examine, revoke
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
 from fedhealth.lead.provision import provision, renew, rotate
-from fedhealth.lead.publish import published, require_provisioned
-from fedhealth.signed import check_fingerprint
-from fedhealth.site.membership import Membership
+from fedhealth.lead.publish_membership import published, require_provisioned
 
 _OTHERS = "The others install theirs before the next run; nothing else changes for them."
 

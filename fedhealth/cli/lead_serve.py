@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fedhealth.errors import ConfigError
-from fedhealth.job import Job
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.jobs import jobs
-from fedhealth.rundir import RunDir
+from fedhealth.lead.job_store import jobs
+from fedhealth.protocol.job import Job
+from fedhealth.runs.run_dir import RunDir
 
 
 def run_serve(home: Path | None) -> None:
@@ -30,7 +30,7 @@ def run_serve(home: Path | None) -> None:
 
 def run_sites(home: Path | None) -> None:
     """Show which members are connected."""
-    from fedhealth.lead.control import Control
+    from fedhealth.flower.server.control_client import Control
 
     place = LeadHome.find(home)
     with Control(place) as control:
@@ -54,7 +54,7 @@ def run_runs(home: Path | None) -> None:
 
 def run_stop(run: str, home: Path | None) -> None:
     """Stop a run in the hospitals."""
-    from fedhealth.lead.control import Control
+    from fedhealth.flower.server.control_client import Control
 
     place = LeadHome.find(home)
     number = RunDir(Path(_job(place, run).folder)).about.get("flower_run")

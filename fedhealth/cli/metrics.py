@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run_site_metrics(home: Path | None, port: int | None) -> None:
     """Show a hospital's numbers."""
-    from fedhealth.monitor.site import SiteMetrics
+    from fedhealth.monitor.site_metrics import SiteMetrics
     from fedhealth.site.home import SiteHome
 
     _show(SiteMetrics(SiteHome.find(home)), port)
@@ -25,7 +25,7 @@ def run_site_metrics(home: Path | None, port: int | None) -> None:
 def run_lead_metrics(home: Path | None, port: int | None) -> None:
     """Show the numbers of the lead's runs that go on, or ended within a day."""
     from fedhealth.lead.home import LeadHome
-    from fedhealth.monitor.runs import RunMetrics, runs_of
+    from fedhealth.monitor.run_metrics import RunMetrics, runs_of
 
     place = LeadHome.find(home)
     _show(RunMetrics(lambda: runs_of(place)), port)

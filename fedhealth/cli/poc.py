@@ -11,7 +11,7 @@ from fedhealth.cli.run import run_words
 from fedhealth.config.compose import quoted
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError
-from fedhealth.poc import Poc
+from fedhealth.runtime.local_consortium import Poc
 
 
 def run_poc(folder: Path, sites: int, words: list[str], stay: bool) -> None:

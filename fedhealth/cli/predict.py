@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
-from fedhealth.rundir import write_atomic
+from fedhealth.runs.run_dir import write_atomic
 
 ADVICE = "Research use: not a medical device. See the model card in README.md."
 
@@ -34,8 +34,8 @@ def run_predict(
     one = bool(images or note or values)
     if one == (table is not None):
         raise ConfigError("Give one study or a table.", "Use --image, --note, --value, or --table alone.")
-    from fedhealth.exported.model import load_model
-    from fedhealth.exported.score import Study, class_names, read_studies, score
+    from fedhealth.export.model import load_model
+    from fedhealth.export.predict import Study, class_names, read_studies, score
 
     exported = load_model(folder, own)
     names = class_names(exported.data)

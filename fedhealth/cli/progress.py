@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from fedhealth.rundir import RunDir
+from fedhealth.runs.run_dir import RunDir
 
 _LOOK_SECONDS = 0.2
 

@@ -29,9 +29,9 @@ from fedhealth.config.compose import (
     register_schema,
 )
 from fedhealth.errors import ConfigError, FedhealthError
-from fedhealth.launch import launch, resume
-from fedhealth.rundir import RunDir
-from fedhealth.sweep.reserve import give_back
+from fedhealth.experiment.launch import launch, resume
+from fedhealth.experiment.sweep_reserve import give_back
+from fedhealth.runs.run_dir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
 DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach

@@ -142,7 +142,7 @@ def budget(
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
 ) -> None:
     """Show what every run spent on which data set; a ledger that was tampered with ends with exit code 6."""
-    from fedhealth.privacy.spending import ledgers
+    from fedhealth.privacy.accounting.spending import ledgers
     from fedhealth.site.home import SiteHome
 
     folder = folder or SiteHome.find(None).path
@@ -162,7 +162,7 @@ def budget(
 
 
 def _table(folder: Path, delta: float | None) -> Table:
-    from fedhealth.privacy.spending import spending
+    from fedhealth.privacy.accounting.spending import spending
 
     table = Table(title="Privacy spent", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("Hospital/data set", "Run", "Unit"):
@@ -177,7 +177,7 @@ def _table(folder: Path, delta: float | None) -> Table:
 
 
 def _total(console: Console, site: str, path: Path, delta: float | None) -> None:
-    from fedhealth.privacy.spending import in_all, reserved
+    from fedhealth.privacy.accounting.spending import in_all, reserved
 
     total, at = in_all(path, delta)
     said = f"{site}, {path.stem}: epsilon {total:.3f} in all at delta {at:.2g}"
@@ -189,7 +189,7 @@ def _total(console: Console, site: str, path: Path, delta: float | None) -> None
 
 
 def _chain(console: Console, site: str, path: Path) -> None:
-    from fedhealth.privacy.ledger import digest_of, verify
+    from fedhealth.privacy.accounting.ledger import digest_of, verify
 
     entries = verify(path)
     said = f"{site}, {path.stem}: {len(entries)} entries, chain whole, digest {digest_of(path)}"

@@ -23,16 +23,16 @@ def verify(home: SiteFolder = None) -> None:
     from rich.console import Console
 
     from fedhealth.cli.asking import say
-    from fedhealth.site import auditlog
+    from fedhealth.site import audit_log
     from fedhealth.site.home import SiteHome
 
     path, console = SiteHome.find(home).audit, Console()
-    counts = auditlog.counts(path)
+    counts = audit_log.counts(path)
     say(console, f"{path}: {counts.total()} entries, chain whole")
     say(console, *(f"  {event}: {number}" for event, number in sorted(counts.items())))
     say(
         console,
-        f"Digest {auditlog.digest_of(path)}",
+        f"Digest {audit_log.digest_of(path)}",
         "Written down in another place, it shows later that nothing before it was changed.",
     )
 

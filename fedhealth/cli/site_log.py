@@ -17,10 +17,10 @@ from rich.text import Text
 
 from fedhealth.cli.asking import say
 from fedhealth.errors import ConfigError
-from fedhealth.site import auditlog
+from fedhealth.site import audit_log
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.vault import write_secret
+from fedhealth.utils.private_files import write_secret
 
 _OWN = ("number", "time", "event")  # of every entry; the rest depends on the event
 
@@ -31,7 +31,7 @@ def run_show(last: int, folder: Path | None) -> None:
     for name in ("#", "Time (UTC)", "Event"):
         table.add_column(name, no_wrap=True)
     table.add_column("What", overflow="fold", ratio=1)
-    for entry in auditlog.verify(SiteHome.find(folder).audit)[-last:]:
+    for entry in audit_log.verify(SiteHome.find(folder).audit)[-last:]:
         table.add_row(str(entry["number"]), _time(entry), Text(str(entry["event"])), Text(_rest(entry)))
     Console().print(table)
 
@@ -48,14 +48,14 @@ def run_export(file: Path, folder: Path | None) -> None:
     if file.suffix not in (".json", ".csv") or not file.parent.is_dir():
         raise ConfigError(f"{file} cannot be written.", "Name a .json or .csv file in a folder that exists.")
     if file.suffix == ".json":
-        digest = auditlog.export(home.audit, file, load_policy(home).name, home.identity())
+        digest = audit_log.export(home.audit, file, load_policy(home).name, home.identity())
     else:
-        digest = auditlog.digest_of(home.audit)
-        write_secret(file, _table(auditlog.verify(home.audit)))
+        digest = audit_log.digest_of(home.audit)
+        write_secret(file, _table(audit_log.verify(home.audit)))
     say(Console(), f"{file}: the log up to digest {digest}")
 
 
-def _table(entries: auditlog.Entries) -> bytes:
+def _table(entries: audit_log.Entries) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*_OWN, "fields"])

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from fedhealth.errors import ConfigError
+from fedhealth.site.daemon_state import SiteState
 from fedhealth.site.home import SiteHome
-from fedhealth.site.state import SiteState
 
 APPLICATION = "clients.app.app"
 _KEPT = ("privacy ledgers", "audit log", "site.yaml")
@@ -25,7 +25,7 @@ def run_start(home: Path | None) -> None:
         FedhealthError: the site is not set up, or is running already.
 
     """
-    from fedhealth.site.runner import Runner, log_to
+    from fedhealth.site.daemon import Runner, log_to
 
     place = SiteHome.find(home)
     if not place.membership.is_file():
@@ -75,7 +75,7 @@ def run_pause(home: Path | None, paused: bool) -> None:
 
 def run_leave(home: Path | None, yes: bool) -> None:
     """End the membership at this side: the node's key, the kit and the approved members are removed."""
-    from fedhealth.site.auditlog import AuditLog
+    from fedhealth.site.audit_log import AuditLog
 
     place = SiteHome.find(home)
     if not yes and not typer.confirm(f"Leave the consortium for good? Kept are {', '.join(_KEPT)}."):
@@ -89,6 +89,6 @@ def run_leave(home: Path | None, yes: bool) -> None:
 
 def _budgets(place: SiteHome) -> dict[str, float]:
     """Return what is spent in all, by data set."""
-    from fedhealth.privacy.spending import in_all, ledgers
+    from fedhealth.privacy.accounting.spending import in_all, ledgers
 
     return {path.stem: in_all(path, None)[0] for _, path in ledgers(place.state)}

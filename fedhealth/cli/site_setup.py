@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedhealth.cli.asking import agree, content_of, say
-from fedhealth.site.begin import begin
 from fedhealth.site.home import SiteHome
+from fedhealth.site.init import begin
 from fedhealth.site.install import Review, install, installed, review
 
 

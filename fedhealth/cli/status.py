@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.rundir import RunDir
-from fedhealth.standing import Standing, standing
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.runs.run_status import Standing, standing
 
 EXIT_CODES = {"completed": 0, "running": 12, "waiting": 13, "interrupted": 14, "stopped": 14, "failed": 15}
 
@@ -42,7 +42,7 @@ def run_status(run: str, as_json: bool) -> None:
 
 def _folder(run: str) -> Path:
     from fedhealth.lead.home import LeadHome
-    from fedhealth.lead.jobs import jobs
+    from fedhealth.lead.job_store import jobs
 
     if Path(run).is_dir():
         return Path(run)

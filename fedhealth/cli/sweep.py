@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from fedhealth.config.cautions import in_hospitals
 from fedhealth.config.compose import compose, quoted
+from fedhealth.config.warnings import in_hospitals
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
-from fedhealth.rundir import RunDir, read_json, write_json
-from fedhealth.sweep.plan import epsilon_of, planned
-from fedhealth.sweep.reserve import Candidate, give_back, run_id, state_and_reserve
+from fedhealth.experiment.sweep_plan import epsilon_of, planned
+from fedhealth.experiment.sweep_reserve import Candidate, give_back, run_id, state_and_reserve
+from fedhealth.runs.run_dir import RunDir, read_json, write_json
 
 PLAN = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 SEARCH = "search.json"  # what a search was started with
@@ -119,7 +119,7 @@ def words_of(folder: Path) -> list[str]:
 
 def run_job(config: DictConfig) -> None:
     """Do one run of a sweep and say how it ended, in one line: several processes share the terminal."""
-    from fedhealth.sweep.job import work_on
+    from fedhealth.experiment.sweep_job import work_on
 
     settings = HydraConfig.get()
     words, run = list(settings.overrides.task), RunDir(Path(settings.runtime.output_dir))
@@ -145,7 +145,7 @@ def run_search(config: DictConfig, words: Sequence[str], folder: Path, config_di
         ConfigError: its settings are no search, or it is running.
 
     """
-    from fedhealth.config.build import instantiate
+    from fedhealth.config.instantiate import instantiate
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SEARCH, {"words": list(words), "config_dir": config_dir, "cwd": str(Path.cwd())})

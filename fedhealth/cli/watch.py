@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from fedhealth.cli.progress import Display
 from fedhealth.errors import ConfigError
-from fedhealth.rundir import RunDir
+from fedhealth.runs.run_dir import RunDir
 
 _LOOK_SECONDS = 0.3
 _GONE_AFTER = 5.0  # seconds in which nobody held the run and nothing happened

@@ -14,7 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from fedhealth.config.compose import resolve
-from fedhealth.config.pairs import pair_faults
+from fedhealth.config.incompatibilities import pair_faults
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 

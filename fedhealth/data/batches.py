@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedhealth.data.cohort import Cohort
+from fedhealth.data.dataset import Cohort
 
 Batch = dict[str, Tensor]
 Tokenize = Callable[[list[str]], np.ndarray]

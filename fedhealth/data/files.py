@@ -10,9 +10,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from fedhealth.config.schema import DataConfig
-from fedhealth.data.image import read_image
+from fedhealth.data.image.load import read_image
+from fedhealth.data.image_source import Progress, Rejected
 from fedhealth.data.manifest import Manifest, read_manifest
-from fedhealth.data.pictures import Progress, Rejected
 from fedhealth.errors import DataError
 
 

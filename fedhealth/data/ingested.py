@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fedhealth.config.schema import ColumnsConfig, DataConfig
+from fedhealth.data.image_source import Progress, Rejected
 from fedhealth.data.manifest import Manifest, read_manifest
-from fedhealth.data.pictures import Progress, Rejected
 from fedhealth.errors import DataError
 
 ABOUT, MANIFEST = "cohort.json", "manifest.csv"

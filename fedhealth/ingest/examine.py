@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from fedhealth.data.dicom import is_dicom, open_dicom, read_frame, read_stored
-from fedhealth.data.display import projection
-from fedhealth.data.geometry import fitted
-from fedhealth.data.grayscale import Whole
-from fedhealth.data.image import guarded
-from fedhealth.data.imagefault import ImageError
+from fedhealth.data.image.dicom import is_dicom, open_dicom, read_frame, read_stored
+from fedhealth.data.image.display import projection
+from fedhealth.data.image.error import ImageError
+from fedhealth.data.image.geometry import fitted
+from fedhealth.data.image.grayscale import Whole
+from fedhealth.data.image.load import guarded
 from fedhealth.ingest.header import TAGS, Facts, facts_of
 from fedhealth.ingest.pixels import digest_of
-from fedhealth.ingest.select import chosen, rule_for
+from fedhealth.ingest.selection_rules import chosen, rule_for
 from fedhealth.ingest.settings import Image, Rule
 from fedhealth.ingest.source import Item, Source
 

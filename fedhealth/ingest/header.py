@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from fedhealth.data.decoders import syntax_of
-from fedhealth.data.dicom import frames
+from fedhealth.data.image.decoders import syntax_of
+from fedhealth.data.image.dicom import frames
 
 OVERLAY = Tag(0x60003000)
 _KEYWORDS = [

@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedhealth.ingest.entries import Entry
 from fedhealth.ingest.header import code
+from fedhealth.ingest.records import Entry
 from fedhealth.ingest.settings import KEYS
 from fedhealth.ingest.tables import Rows
 

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from fedhealth.data.cohort import Cohort
+from fedhealth.data.dataset import Cohort
 from fedhealth.data.manifest import SPLITS
 
 _SAMPLES, _SIDE = 12, 128

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from fedhealth.ingest.entries import Kept
+from fedhealth.ingest.records import Kept
 
 HEADER = 128
 """Bytes before the first image; NumPy's header has as many, whatever the number of images."""

@@ -15,12 +15,12 @@ import numpy as np
 
 from fedhealth import __version__
 from fedhealth.config.schema import DataConfig, TaskKind
-from fedhealth.data.cohort import Cohort
+from fedhealth.data.dataset import Cohort
 from fedhealth.data.manifest import SPLITS
-from fedhealth.ingest import phi
-from fedhealth.ingest.entries import Entry
+from fedhealth.ingest import phi_warnings
 from fedhealth.ingest.header import Facts
-from fedhealth.ingest.leaks import SUSPICIOUS_AUROC, Wordy, duplicates, words_tell
+from fedhealth.ingest.leakage import SUSPICIOUS_AUROC, Wordy, duplicates, words_tell
+from fedhealth.ingest.records import Entry
 from fedhealth.ingest.run import Outcome
 
 REPORT, PAGE = "report.json", "report.html"
@@ -53,7 +53,7 @@ def describe(outcome: Outcome, data: DataConfig) -> dict[str, Any]:
         "contradictions": dict(outcome.joined.contradictions),
         "duplicates": _duplicates(outcome),
         "telling": [*_telling(outcome, labels, data, facts)],
-        "privacy": phi.warnings([each for each in facts if each], cohort.texts),
+        "privacy": phi_warnings.warnings([each for each in facts if each], cohort.texts),
     }
     return report | {"warnings": [*_warnings(report), *_of_columns(report, cohort)]}
 

@@ -14,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedhealth.config.build import instantiate
+from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig
-from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.data.dataset import Cohort, prepare
 from fedhealth.data.ingested import ABOUT, MANIFEST, STRUCTURE
 from fedhealth.errors import ConfigError, DataError
-from fedhealth.ingest.entries import Entry
 from fedhealth.ingest.examine import Work
 from fedhealth.ingest.join import Joined, join, nameless
+from fedhealth.ingest.pipeline import Progress, examined, listed, read_tables, stacked
+from fedhealth.ingest.records import Entry
 from fedhealth.ingest.settings import Settings
 from fedhealth.ingest.source import Source
-from fedhealth.ingest.stages import Progress, examined, listed, read_tables, stacked
 from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows
-from fedhealth.rundir import write_atomic, write_json
+from fedhealth.runs.run_dir import write_atomic, write_json
 
 VERSION = 2  # of what turns a file into pixels; another one reads everything again
 REJECTED = "rejected.csv"

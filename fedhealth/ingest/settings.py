@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedhealth.secagg.codec import SITE_ID
+from fedhealth.secagg.primitives.codec import SITE_ID
 
 KEYS = ("file", "instance", "accession", "study", "patient")
 """What tables and images can be joined by, the finest first."""
@@ -145,7 +145,7 @@ def load_settings(path: Path) -> Settings:
         ConfigError: it is missing, unreadable, or holds a fault; all faults are named.
 
     """
-    from fedhealth.typed import load  # workers need these settings, and not what reads them
+    from fedhealth.utils.yaml_model import load  # workers need these settings, and not what reads them
 
     return load(path, Settings, _faults, "Correct the file; docs/ingest.md describes it.")
 

@@ -11,8 +11,8 @@ from fnmatch import translate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from fedhealth.data.dicom import MAX_BYTES
-from fedhealth.data.imagefault import ImageError
+from fedhealth.data.image.dicom import MAX_BYTES
+from fedhealth.data.image.error import ImageError
 from fedhealth.errors import DataError
 
 NOT_IMAGES = ("DICOMDIR", ".*", "Thumbs.db", "desktop.ini", "*.csv", "*.parquet", "*.tsv", "*.txt", "*.yaml", "*.md")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from fedhealth.consortium.join_request import read_request
+from fedhealth.consortium.membership import Member, Membership
+from fedhealth.consortium.signatures import check_fingerprint
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
-from fedhealth.lead.publish import publish, require_provisioned
-from fedhealth.signed import check_fingerprint
-from fedhealth.site.membership import Member, Membership
-from fedhealth.site.request import read_request
+from fedhealth.lead.publish_membership import publish, require_provisioned
 
 
 def examine(home: LeadHome, content: bytes) -> Member:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedhealth.consortium.membership import Member
+from fedhealth.consortium.signatures import canonical, parse_json
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.rundir import write_atomic
-from fedhealth.signed import canonical, parse_json
-from fedhealth.site.membership import Member
-from fedhealth.vault import make_folder, read_secret, write_secret
+from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.private_files import make_folder, read_secret, write_secret
 
 VARIABLE = "FEDHEALTH_LEAD"
 

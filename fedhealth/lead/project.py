@@ -9,9 +9,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from fedhealth.consortium.membership import ADDRESS, PROJECT
 from fedhealth.errors import ConfigError
-from fedhealth.site.membership import ADDRESS, PROJECT
-from fedhealth.typed import load
+from fedhealth.utils.yaml_model import load
 
 _DNS = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))*", re.ASCII)
 _BOUND = re.compile(r"(.{1,253}):([0-9]{1,5})", re.ASCII)

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.certificates import days_left, is_issued_by, load_certificate, names_of
+from fedhealth.consortium import certificate_authority
+from fedhealth.consortium.certificates import days_left, is_issued_by, load_certificate, names_of
+from fedhealth.consortium.membership import Membership
+from fedhealth.consortium.signatures import fingerprint
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.lead import authority
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project, faults_of, load_project
-from fedhealth.lead.publish import publish, published, require_provisioned
-from fedhealth.rundir import write_atomic
-from fedhealth.signed import fingerprint
-from fedhealth.site.membership import Membership
-from fedhealth.vault import load_signing_key, make_signing_key, read_secret, write_secret
+from fedhealth.lead.publish_membership import publish, published, require_provisioned
+from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.private_files import load_signing_key, make_signing_key, read_secret, write_secret
 
 
 def provision(home: LeadHome, project: Project) -> str:
@@ -94,23 +94,23 @@ def _public(home: LeadHome) -> bytes:
 
 
 def _new_authority(home: LeadHome, project: Project) -> None:
-    key = authority.new_key()
-    write_secret(home.ca_key, authority.key_pem(key))
-    certificate = authority.make_authority(key, project.project, project.authority_days)
-    write_atomic(home.ca, authority.certificate_pem(certificate))
+    key = certificate_authority.new_key()
+    write_secret(home.ca_key, certificate_authority.key_pem(key))
+    certificate = certificate_authority.make_authority(key, project.project, project.authority_days)
+    write_atomic(home.ca, certificate_authority.certificate_pem(certificate))
 
 
 def _new_certificate(home: LeadHome, project: Project) -> None:
     ca = load_certificate(home.ca.read_bytes(), str(home.ca))
-    signer = authority.load_key(read_secret(home.ca_key), str(home.ca_key))
+    signer = certificate_authority.load_key(read_secret(home.ca_key), str(home.ca_key))
     if not _same(ca.public_key(), signer.public_key()):  # killed between the two files of a new authority
         raise TrustError(f"{home.ca_key} is not the key of {home.ca}.", "`fedhealth lead renew --ca` makes a new pair.")
-    key = authority.new_key()
-    certificate = authority.make_server(
+    key = certificate_authority.new_key()
+    certificate = certificate_authority.make_server(
         ca, signer, key.public_key(), project.certificate_names, project.certificate_days
     )
-    write_secret(home.server_key, authority.key_pem(key))
-    write_atomic(home.certificate, authority.certificate_pem(certificate))
+    write_secret(home.server_key, certificate_authority.key_pem(key))
+    write_atomic(home.certificate, certificate_authority.certificate_pem(certificate))
 
 
 def _certificate_fits(home: LeadHome, project: Project) -> bool:
@@ -118,7 +118,7 @@ def _certificate_fits(home: LeadHome, project: Project) -> bool:
     if not home.certificate.exists() or not home.server_key.exists():
         return False
     certificate = load_certificate(home.certificate.read_bytes(), str(home.certificate))
-    key = authority.load_key(read_secret(home.server_key), str(home.server_key)).public_key()
+    key = certificate_authority.load_key(read_secret(home.server_key), str(home.server_key)).public_key()
     ca = load_certificate(home.ca.read_bytes(), str(home.ca))
     return (
         _same(certificate.public_key(), key)

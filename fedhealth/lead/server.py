@@ -19,19 +19,19 @@ from typing import Any
 
 import uvicorn
 
+from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, FedhealthError
-from fedhealth.lead.application import application
-from fedhealth.lead.arrivals import Arrivals
-from fedhealth.lead.delivered import Delivered
-from fedhealth.lead.executor import Executor
-from fedhealth.lead.fleet import Fleet
+from fedhealth.flower.server.fleet_api import Fleet
+from fedhealth.flower.server.long_polling import Arrivals
+from fedhealth.flower.server.message_redelivery import Delivered
+from fedhealth.flower.server.reply_redelivery import Unconfirmed
+from fedhealth.flower.server.runtime_api import Loopback
+from fedhealth.flower.server.superexec import Executor
+from fedhealth.flower.server.superlink_app import application
 from fedhealth.lead.home import VARIABLE, LeadHome
-from fedhealth.lead.loopback import Loopback
 from fedhealth.lead.project import Project, load_project
-from fedhealth.lead.unattended import Unattended
-from fedhealth.lead.unconfirmed import Unconfirmed
-from fedhealth.site.membership import SignedMembership
-from fedhealth.vault import make_folder
+from fedhealth.lead.run_recovery import Unattended
+from fedhealth.utils.private_files import make_folder
 
 log = logging.getLogger("fedhealth.lead")
 
@@ -128,7 +128,7 @@ async def _keep(home: LeadHome, executor: Executor) -> None:
 
 
 def _match_members(home: LeadHome) -> None:
-    from fedhealth.lead.control import Control, changes
+    from fedhealth.flower.server.control_client import Control, changes
 
     signed = SignedMembership.loads(home.membership.read_bytes())
     with Control(home) as control:

@@ -7,12 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedhealth.config.build import instantiate
+from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig, TaskKind
 from fedhealth.data import tabular
 from fedhealth.data.batches import Batch, stand_ins
 from fedhealth.errors import ModelError
-from fedhealth.models.encoder import is_frozen
+from fedhealth.models.encoders.base import is_frozen
 
 MODALITIES = ("image", "text", "tabular")
 

@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import offset_copy
 
+from fedhealth.evaluation.metrics import CALIBRATION_BINS, Estimate, ScoreTable
 from fedhealth.report import wording
 from fedhealth.report.svg import ACCENT, ALERT, INK, MUTED, PALETTE, PAPER, RULE, blank
-from fedhealth.training.metrics import CALIBRATION_BINS, Estimate, ScoreTable
 
 _ROW = 25.0
 _TOLD_APART = 8  # more lines than this are drawn alike

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from fedhealth.report.page import Cell, Section, Table
-from fedhealth.report.record import Group, Grouping, Run
 from fedhealth.report.verdict import Verdict, verdict
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
+from fedhealth.runs.record import Group, Grouping, Run
 
 _PRIVATE = (
     "Whether the model serves all groups alike is not told: with differential privacy, counts of groups would need a "

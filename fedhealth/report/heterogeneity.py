@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fedhealth.report import charts
 from fedhealth.report.charts import Series
 from fedhealth.report.page import Cell, Chart, Section, Table
-from fedhealth.report.record import Bins, Run
 from fedhealth.report.wording import counted, listed, percent
+from fedhealth.runs.record import Bins, Run
 
 FEW_FOLD = 5.0  # prevalence differing by less is nothing special
 FAR = 1.0  # in units of a clinical variable's public scale

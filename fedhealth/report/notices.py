@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from fedhealth.config import cautions
-from fedhealth.config.cautions import FEWEST_SITES, LARGE_EPSILON
-from fedhealth.privacy.spending import MUCH
+from fedhealth.config import warnings
+from fedhealth.config.warnings import FEWEST_SITES, LARGE_EPSILON
+from fedhealth.privacy.accounting.spending import MUCH
 from fedhealth.report.groups import unequal
 from fedhealth.report.page import Notice
-from fedhealth.report.record import CENTRALISED, Run
 from fedhealth.report.summary import traffic_per_site
 from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalities, verdict
 from fedhealth.report.wording import counted, duration, interval, listed, percent
+from fedhealth.runs.record import CENTRALISED, Run
 
 LARGEST_SHARE = 0.6
 LARGEST_ERROR = 0.1  # of stated probabilities, before it is said
@@ -40,7 +40,7 @@ def unfinished(run: Run) -> Iterator[Notice]:
 
 def settings(run: Run) -> Iterator[Notice]:
     """Repeat what was said of the configuration before the run."""
-    for title, text in cautions.unprotected(run.config):
+    for title, text in warnings.unprotected(run.config):
         yield Notice(title, text)
 
 
@@ -219,7 +219,7 @@ def rehearsal(run: Run) -> Iterator[Notice]:
     """Say that no data was apart."""
     if run.rounds and str(run.setting("runtime._target_", "")).startswith("fedhealth.runtime.local."):
         text = "All data lay on one machine: the times say nothing about a network. "
-        for _, advice in cautions.everything_here(run.config):
+        for _, advice in warnings.everything_here(run.config):
             text += advice.removeprefix("Good for a rehearsal. ")
         yield Notice("A rehearsal", text, serious=False)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedhealth.privacy.spending import Spending
+from fedhealth.privacy.accounting.spending import Spending
 from fedhealth.report import charts
 from fedhealth.report.charts import Series
 from fedhealth.report.page import Cell, Chart, Section, Table
-from fedhealth.report.record import Run
 from fedhealth.report.wording import counted
+from fedhealth.runs.record import Run
 
 
 def promise(run: Run) -> str:

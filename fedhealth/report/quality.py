@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fedhealth.evaluation.metrics import ScoreTable, bin_centres
 from fedhealth.report import charts
 from fedhealth.report.charts import Series
 from fedhealth.report.page import Cell, Chart, Section, Table
-from fedhealth.report.record import Histogram, Run
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
-from fedhealth.training.metrics import ScoreTable, bin_centres
+from fedhealth.runs.record import Histogram, Run
 
 _ROUNDS = "The AUROC is that of the model after so many rounds (0: untrained); the loss is the mean during each round."
 _ONE_SCORE = "Scores and losses of single rounds stayed at the hospitals: each would have cost privacy."

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from fedhealth.report.collect import collect
 from fedhealth.report.notices import notices
 from fedhealth.report.page import Chart, Page
-from fedhealth.report.record import Run
 from fedhealth.report.sections import sections
 from fedhealth.report.summary import summary, tiles
 from fedhealth.report.svg import house_style, inline
+from fedhealth.runs.load_record import collect
+from fedhealth.runs.record import Run
 
 _GLOSS = (
     "AUROC: how often the model ranks a patient with the finding above one without; 0.5 is guessing, 1 is perfect. "

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable
 from statistics import mean, median
 
+from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report import charts
-from fedhealth.report.compared import comparison, modality_comparison
+from fedhealth.report.baselines_section import comparison, modality_comparison
 from fedhealth.report.groups import groups
 from fedhealth.report.heterogeneity import heterogeneity
 from fedhealth.report.notices import training_examples
 from fedhealth.report.page import Cell, Chart, Section, Table
 from fedhealth.report.privacy import privacy
 from fedhealth.report.quality import learning, quality
-from fedhealth.report.record import FEDERATED, MODALITIES, Run
 from fedhealth.report.wording import bracket, counted, duration, integer, listed, number, percent, size
-from fedhealth.training.metrics import Estimate
+from fedhealth.runs.record import FEDERATED, MODALITIES, Run
 
 
 def sections(run: Run) -> tuple[Section, ...]:

@@ -8,9 +8,9 @@ from statistics import mean
 
 from fedhealth.report.page import Tile
 from fedhealth.report.privacy import promise
-from fedhealth.report.record import CENTRALISED, Run
 from fedhealth.report.verdict import alone_on_average
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
+from fedhealth.runs.record import CENTRALISED, Run
 
 METRIC = "auroc"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from enum import Enum
 
+from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report import wording
-from fedhealth.report.record import ALONE_ON_AVERAGE, CENTRALISED, MODALITIES, Comparison, Gain
-from fedhealth.training.metrics import Estimate
+from fedhealth.runs.record import ALONE_ON_AVERAGE, CENTRALISED, MODALITIES, Comparison, Gain
 
 
 class Verdict(Enum):

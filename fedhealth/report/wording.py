@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedhealth.training.metrics import Estimate
+from fedhealth.evaluation.metrics import Estimate
 
 UNDEFINED = "not defined"
 METRIC_NAMES = {

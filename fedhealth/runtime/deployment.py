@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedhealth.bundle import bundle
-from fedhealth.config.screen import screen, travelling
+from fedhealth.config.override_allowlist import screen, travelling
+from fedhealth.consortium.identity import save_roster
+from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.job import Job
-from fedhealth.lead.control import Control, FlowerRun
+from fedhealth.flower.app_bundle import bundle
+from fedhealth.flower.server.control_client import Control, FlowerRun
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.jobs import save_job
-from fedhealth.lead.signing import make_order
-from fedhealth.rundir import RunDir
-from fedhealth.site.identity import save_roster
-from fedhealth.site.membership import SignedMembership
-from fedhealth.sweep.statement import Statement
+from fedhealth.lead.job_store import save_job
+from fedhealth.lead.sign_job import make_order
+from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.job import Job
+from fedhealth.runs.run_dir import RunDir
 
 _LOOK_SECONDS = 0.5
 _GONE_SECONDS = 3.0  # without the process that does the rounds, until it is started again

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flwr.app import Context, RecordDict
 from hydra.utils import get_object
 
-from fedhealth.job import Job, config_of
-from fedhealth.runtime.grid import LocalGrid
+from fedhealth.flower.in_process_grid import LocalGrid
+from fedhealth.protocol.job import Job, config_of
 from fedhealth.runtime.rehearsal import rehearsal
 
 

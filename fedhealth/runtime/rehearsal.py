@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedhealth.job import Job, config_of
-from fedhealth.rundir import RunDir
-from fedhealth.site.identity import make_identity, save_roster, secrets_folder
+from fedhealth.consortium.identity import make_identity, save_roster, secrets_folder
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.runs.run_dir import RunDir
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from fedhealth.errors import ConfigError
-from fedhealth.job import Job, config_of
+from fedhealth.protocol.job import Job, config_of
 from fedhealth.runtime.rehearsal import rehearsal
 
 

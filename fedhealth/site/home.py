@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedhealth.consortium.identity import make_identity
 from fedhealth.errors import TrustError
-from fedhealth.site.identity import make_identity
-from fedhealth.vault import load_signing_key, make_folder, read_secret, write_secret
+from fedhealth.utils.private_files import load_signing_key, make_folder, read_secret, write_secret
 
 VARIABLE = "FEDHEALTH_HOME"
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fedhealth.certificates import days_left
+from fedhealth.consortium.certificates import days_left
+from fedhealth.consortium.identity import save_roster
+from fedhealth.consortium.join_kit import Kit, read_kit
+from fedhealth.consortium.membership import Membership, SignedMembership
+from fedhealth.consortium.signatures import check_fingerprint
 from fedhealth.errors import TrustError
-from fedhealth.rundir import write_atomic
-from fedhealth.signed import check_fingerprint
-from fedhealth.site.auditlog import AuditLog
+from fedhealth.runs.run_dir import write_atomic
+from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
-from fedhealth.site.identity import save_roster
-from fedhealth.site.kit import Kit, read_kit
-from fedhealth.site.membership import Membership, SignedMembership
 from fedhealth.site.policy import Policy, load_policy
-from fedhealth.vault import make_folder
+from fedhealth.utils.private_files import make_folder
 
 _ADVICE = "Nothing was installed. Ask the lead what happened, by telephone."
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
-from fedhealth.secagg.codec import SITE_ID
+from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
+from fedhealth.secagg.primitives.codec import SITE_ID
 from fedhealth.site.home import SiteHome
-from fedhealth.typed import load
-from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
+from fedhealth.utils.yaml_model import load
 
 UNITS = ("patient", "record", "client", "none")  # whom a run's privacy protects
 

@@ -18,13 +18,13 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedhealth.errors import FedhealthError
-from fedhealth.site.parcel import Parcel, parcel_of, receive, send
+from fedhealth.flower.client.message_codec import Parcel, parcel_of, receive, send
 from fedhealth.site.policy import Resources
 
 _LOOK_SECONDS = 0.5  # between two looks at a worker's memory
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # What the first task of every run would otherwise import, for seconds.
-_PRELOADED = ("fedhealth.site.worker", "fedhealth.models.image", "fedhealth.models.text", "opacus")
+_PRELOADED = ("fedhealth.site.worker", "fedhealth.models.encoders.image", "fedhealth.models.encoders.text", "opacus")
 
 
 class WorkerError(FedhealthError):

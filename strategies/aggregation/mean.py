@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from flwr.app import RecordDict
 
-from fedhealth.arrays import arrays_in, unpack
 from fedhealth.errors import FederationError
-from fedhealth.training.state import State
-from fedhealth.training.towers import tower_of
-from fedhealth.wire import STATISTICS, UPDATE
+from fedhealth.models.modality_keys import tower_of
+from fedhealth.models.model_state import State
+from fedhealth.protocol.array_codec import arrays_in, unpack
+from fedhealth.protocol.messages import STATISTICS, UPDATE
+from strategies.aggregation.base import Aggregate, Ask, Round
 from strategies.aggregation.checks import check_norm, check_statistics, check_update
-from strategies.aggregation.contract import Aggregate, Ask, Round
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
 _LIMIT = 2.0**62  # what the sum of all sites may reach, in units of 1 / SCALE

@@ -15,13 +15,13 @@ import numpy as np
 from flwr.app import RecordDict
 from flwr.server.strategy.aggregate import aggregate_krum, aggregate_median, aggregate_trimmed_avg
 
-from fedhealth.arrays import arrays_in, unpack
 from fedhealth.errors import FederationError
-from fedhealth.training.state import State
-from fedhealth.training.towers import tower_of
-from fedhealth.wire import STATISTICS, UPDATE
+from fedhealth.models.modality_keys import tower_of
+from fedhealth.models.model_state import State
+from fedhealth.protocol.array_codec import arrays_in, unpack
+from fedhealth.protocol.messages import STATISTICS, UPDATE
+from strategies.aggregation.base import Aggregate, Ask, Round
 from strategies.aggregation.checks import check_norm, check_statistics, check_update
-from strategies.aggregation.contract import Aggregate, Ask, Round
 
 Rule = Callable[[list[np.ndarray]], np.ndarray]
 """Turns the sites' vectors, each float32 [D], into one."""

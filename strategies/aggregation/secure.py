@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
-from fedhealth.arrays import arrays_in, unpack
+from fedhealth.consortium.identity import load_roster
 from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
-from fedhealth.secagg.layout import Entry, Layout, model_segment, statistics_segment
-from fedhealth.secagg.messages import Announcement
-from fedhealth.secagg.server import Consortium, Plan
-from fedhealth.secagg.server_session import ServerSession
-from fedhealth.secagg.store import FileStore
-from fedhealth.secagg.threshold import Policy
-from fedhealth.secagg.unmasking import Opened
-from fedhealth.site.identity import load_roster
-from fedhealth.training.state import State
-from fedhealth.training.towers import SHARED, tower_of
-from fedhealth.wire import SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, words_in
+from fedhealth.models.modality_keys import SHARED, tower_of
+from fedhealth.models.model_state import State
+from fedhealth.protocol.array_codec import arrays_in, unpack
+from fedhealth.protocol.messages import SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, words_in
+from fedhealth.secagg.protocol.layout import Entry, Layout, model_segment, statistics_segment
+from fedhealth.secagg.protocol.messages import Announcement
+from fedhealth.secagg.protocol.store import FileStore
+from fedhealth.secagg.protocol.threshold import Policy
+from fedhealth.secagg.server.server_protocol import Consortium, Plan
+from fedhealth.secagg.server.session import ServerSession
+from fedhealth.secagg.server.unmasking import Opened
+from strategies.aggregation.base import Aggregate, Ask, AttemptFailedError, Round
 from strategies.aggregation.checks import STATISTICS_BOUND
-from strategies.aggregation.contract import Aggregate, Ask, AttemptFailedError, Round
 
 STATISTICS_SEGMENT = "statistics"
 _TRIES = 3  # of a question about the masks

@@ -4,9 +4,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import answer
-from fedhealth.config.screen import travelling
-from fedhealth.site.identity import save_roster
-from fedhealth.wire import DIRECTIVE, Directive
+from fedhealth.config.override_allowlist import travelling
+from fedhealth.consortium.identity import save_roster
+from fedhealth.protocol.messages import DIRECTIVE, Directive
 from tests.fedhealth.site.trust import Consortium
 
 

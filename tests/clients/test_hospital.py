@@ -6,11 +6,11 @@ import time
 import pytest
 from flwr.app import RecordDict
 
-from fedhealth.arrays import pack, unpack
 from fedhealth.config.compose import compose, digest
-from fedhealth.site.auditlog import verify
-from fedhealth.site.signature import Order
-from fedhealth.wire import GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
+from fedhealth.consortium.signed_job import Order
+from fedhealth.protocol.array_codec import pack, unpack
+from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
+from fedhealth.site.audit_log import verify
 from strategies.app import initial_state
 from tests.clients.member import Member
 

@@ -7,12 +7,12 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from clients.app import answer, institution_of, site_of
-from fedhealth.arrays import pack, unpack
 from fedhealth.config.compose import compose, digest
 from fedhealth.errors import ConfigError, DataError
-from fedhealth.job import Job, config_of
-from fedhealth.runtime.grid import LocalGrid
-from fedhealth.wire import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
+from fedhealth.flower.in_process_grid import LocalGrid
+from fedhealth.protocol.array_codec import pack, unpack
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
 from strategies.app import initial_state
 
 

@@ -8,10 +8,10 @@ from clients.institution import Institution, Site
 from fedhealth.config.compose import compose, digest
 from fedhealth.config.validate import validate
 from fedhealth.errors import ConfigError
-from fedhealth.job import Job, config_of
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
-from fedhealth.wire import ACCEPTANCE, Directive
+from fedhealth.experiment.launch import launch
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.messages import ACCEPTANCE, Directive
+from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.fixture(name="public")

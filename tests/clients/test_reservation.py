@@ -5,12 +5,12 @@ import time
 import pytest
 
 from fedhealth.config.compose import compose, digest
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.reservations import reservations
-from fedhealth.privacy.spending import ledger_path
-from fedhealth.site.signature import Order
-from fedhealth.sweep.statement import Planned, Statement
-from fedhealth.wire import HANDSHAKE, TRAIN, Acceptance
+from fedhealth.consortium.signed_job import Order
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.reservations import reservations
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.protocol.budget_request import Planned, Statement
+from fedhealth.protocol.messages import HANDSHAKE, TRAIN, Acceptance
 from tests.clients.member import Member
 
 POLICY = """\

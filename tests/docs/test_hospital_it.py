@@ -11,12 +11,12 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.data.synthetic import write_hospitals
+from fedhealth.flower.server.control_client import Control
 from fedhealth.lead.admit import admit
-from fedhealth.lead.control import Control
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision
-from fedhealth.poc import Poc, free_ports
-from fedhealth.site import auditlog
+from fedhealth.runtime.local_consortium import Poc, free_ports
+from fedhealth.site import audit_log
 from fedhealth.site.check.all import check_site
 from fedhealth.site.home import SiteHome
 from tests.fedhealth.site.consortium import World
@@ -114,7 +114,7 @@ def test_the_guide_works_as_written(hospital):
         assert words in re.sub(r"\s+", " ", everything)
     assert "charite: connected" in everything
     assert hospital.process.wait(30) == 0
-    counted = auditlog.counts(hospital.home.audit)
+    counted = audit_log.counts(hospital.home.audit)
     assert [counted[event] for event in ("kit installed", "started", "stopped", "left the consortium")] == [1] * 4
     assert not hospital.home.node_key.exists()
     assert {path.name for path in hospital.folder.glob("audit.*")} == {"audit.json", "audit.csv"}

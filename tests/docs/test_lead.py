@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from fedhealth.consortium.join_request import make_request
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.home import LeadHome
-from fedhealth.poc import Poc, free_ports
+from fedhealth.runtime.local_consortium import Poc, free_ports
 from fedhealth.site.install import install
-from fedhealth.site.request import make_request
 from tests.guide import steps
 
 pytestmark = pytest.mark.xdist_group("federation")  # one set of hospitals at a time
@@ -62,7 +62,7 @@ class Lead:
 
     def worked(self, yaml):
         """The hospitals install their kits and start."""
-        from fedhealth.lead.control import Control
+        from fedhealth.flower.server.control_client import Control
 
         for site in SITES:
             install(self.poc.home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())

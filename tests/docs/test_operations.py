@@ -8,13 +8,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fedhealth.cli.status import EXIT_CODES
 from fedhealth.monitor.exposition import text_of
-from fedhealth.monitor.runs import RunMetrics
-from fedhealth.monitor.site import SiteMetrics
-from fedhealth.privacy.folder import FOLDER, spent_path
-from fedhealth.rundir import RunDir, write_json
-from fedhealth.site.auditlog import AuditLog
+from fedhealth.monitor.run_metrics import RunMetrics
+from fedhealth.monitor.site_metrics import SiteMetrics
+from fedhealth.privacy.accounting.ledger_folder import FOLDER, spent_path
+from fedhealth.runs.run_dir import RunDir, write_json
+from fedhealth.runs.run_status import STATES
+from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
-from fedhealth.standing import STATES
 from tests.guide import DOCS
 
 

@@ -11,16 +11,16 @@ from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 from clients.app import institutions
-from fedhealth.arrays import packed_in, unpack
 from fedhealth.config.compose import compose, conf_dir, resolve
-from fedhealth.config.pairs import PAIRS, pair_faults
+from fedhealth.config.incompatibilities import PAIRS, pair_faults
 from fedhealth.config.validate import validate
 from fedhealth.errors import ConfigError
-from fedhealth.launch import launch
-from fedhealth.rundir import PERSONAL, PRIVATE, RunDir
-from fedhealth.runtime.grid import LocalGrid
-from fedhealth.training.towers import METHOD
-from fedhealth.wire import EVALUATE, GLOBAL, TRAIN, UPDATE
+from fedhealth.experiment.launch import launch
+from fedhealth.flower.in_process_grid import LocalGrid
+from fedhealth.models.modality_keys import METHOD
+from fedhealth.protocol.array_codec import packed_in, unpack
+from fedhealth.protocol.messages import EVALUATE, GLOBAL, TRAIN, UPDATE
+from fedhealth.runs.run_dir import PERSONAL, PRIVATE, RunDir
 from tests.experiments.covering import covering, pairs_of
 
 ROUNDS = 2

@@ -6,8 +6,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose, quoted
-from fedhealth.launch import launch
-from fedhealth.rundir import PRIVATE, RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import PRIVATE, RunDir
 
 
 @pytest.fixture

@@ -8,31 +8,31 @@ from typing import Any
 import pytest
 
 import clients.institution
-import clients.memory
+import clients.site_store
 import strategies.aggregation.secure
 import strategies.checkpoint
-import strategies.federated
-import strategies.session
+import strategies.fedavg
+import strategies.round_driver
 from fedhealth.config.compose import compose
-from fedhealth.launch import launch, resume
-from fedhealth.rundir import RunDir
-from fedhealth.secagg.server_session import ServerSession
-from fedhealth.training import loop
+from fedhealth.experiment.launch import launch, resume
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.secagg.server.session import ServerSession
+from fedhealth.training import trainer
 
 Moment = tuple[object, str, int, bool]
 """What is patched: owner, attribute, which call, and whether the call happens first."""
 
 MOMENTS: dict[str, Moment] = {
-    "before train": (strategies.session.Session, "_collect", 2, False),
-    "while training": (loop, "row_losses", 9, False),
+    "before train": (strategies.round_driver.Session, "_collect", 2, False),
+    "while training": (trainer, "row_losses", 9, False),
     "between training and memory": (clients.institution.Institution, "_keep", 5, False),
     "between memory and answer": (clients.institution.Institution, "_sealed", 5, False),
-    "after upload": (strategies.session.Session, "fold", 5, True),
-    "between rounds": (strategies.federated.FederatedStrategy, "_train", 2, False),
-    "after the sum, before the checkpoint": (strategies.federated.FederatedStrategy, "_completed", 2, False),
+    "after upload": (strategies.round_driver.Session, "fold", 5, True),
+    "between rounds": (strategies.fedavg.FederatedStrategy, "_train", 2, False),
+    "after the sum, before the checkpoint": (strategies.fedavg.FederatedStrategy, "_completed", 2, False),
     "while checkpointing": (strategies.checkpoint, "write_atomic", 2, False),
-    "before the evaluation": (strategies.federated.FederatedStrategy, "_evaluate", 1, False),
-    "while evaluating": (strategies.session.Session, "fold", 11, True),
+    "before the evaluation": (strategies.fedavg.FederatedStrategy, "_evaluate", 1, False),
+    "while evaluating": (strategies.round_driver.Session, "fold", 11, True),
 }
 SEALED_MOMENTS: dict[str, Moment] = {
     "before unmask": (strategies.aggregation.secure.SecureSum, "_unmask", 2, False),

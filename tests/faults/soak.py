@@ -24,9 +24,9 @@ import pytest
 
 import strategies.checkpoint
 from fedhealth.config.compose import compose
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
-from fedhealth.wire import EVALUATE, HANDSHAKE, TRAIN, Directive
+from fedhealth.experiment.launch import launch
+from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN, Directive
+from fedhealth.runs.run_dir import RunDir
 from tests.conftest import tiny_model, write_site
 from tests.faults.unreliable import UnreliableGrid
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import clients.memory
+import clients.site_store
 import strategies.checkpoint
 from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError, PrivacyError, StorageError
-from fedhealth.launch import launch, resume
-from fedhealth.privacy.ledger import Ledger, verify
-from fedhealth.privacy.spending import ledger_path
-from fedhealth.rundir import RunDir
-from fedhealth.standing import standing
+from fedhealth.experiment.launch import launch, resume
+from fedhealth.privacy.accounting.ledger import Ledger, verify
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.runs.run_status import standing
 
 SITES = ("north", "south", "east")
 PLAIN = ["training=sgd", "training.threads=1", "personalization=ditto", "strategy.rounds=3"]
@@ -147,14 +147,14 @@ def test_a_file_that_may_not_grow_is_a_full_disk(words, tmp_path):
 
 @pytest.mark.parametrize("secagg", ["off", "on"])
 def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(words, monkeypatch, tmp_path, secagg):
-    genuine = clients.memory.write_atomic
+    genuine = clients.site_store.write_atomic
 
     def read_only(path, content):
         if "east" in path.parts:
             raise OSError(errno.EROFS, "Read-only file system", str(path))
         genuine(path, content)
 
-    monkeypatch.setattr(clients.memory, "write_atomic", read_only)
+    monkeypatch.setattr(clients.site_store, "write_atomic", read_only)
     run, loose = RunDir(tmp_path / "run"), ["strategy.quorum=0.6", "strategy.min_sites=2", f"secagg={secagg}"]
     if secagg == "on":  # a sum of two is never opened
         with pytest.raises(FederationError):

@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
-from fedhealth.wire import HANDSHAKE, SIGN, TRAIN, UNMASK
+from fedhealth.experiment.launch import launch
+from fedhealth.protocol.messages import HANDSHAKE, SIGN, TRAIN, UNMASK
+from fedhealth.runs.run_dir import RunDir
 from tests.faults import unreliable
 
 WORDS = ["training=sgd", "training.threads=1", "strategy.round_timeout=3", "strategy.rounds=9"]
@@ -131,7 +131,9 @@ def test_a_sealed_answer_of_another_round_is_refused(run_with):
 def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again(
     run_with, monkeypatch, kind, times, attempts
 ):
-    monkeypatch.setattr("fedhealth.secagg.rules.signatures_needed", lambda *about: True)  # as for 7, 10, 13 sites
+    monkeypatch.setattr(
+        "fedhealth.secagg.protocol.rules.signatures_needed", lambda *about: True
+    )  # as for 7, 10, 13 sites
     asked = []
 
     def plan(directive, site, asked_kind):
@@ -149,7 +151,7 @@ def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again
 
 def test_only_survivors_are_asked_to_sign(run_with, site_writer, tmp_path, monkeypatch):
     """A site that was left out would refuse, and rightly: that is no fault of its."""
-    monkeypatch.setattr("fedhealth.secagg.rules.signatures_needed", lambda *about: True)
+    monkeypatch.setattr("fedhealth.secagg.protocol.rules.signatures_needed", lambda *about: True)
     signed, sites = [], ("north", "south", "east", "west")
     for seed, site in enumerate(sites):
         site_writer(tmp_path / "hospitals", site, patients=12, seed=seed)

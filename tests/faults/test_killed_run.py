@@ -9,10 +9,10 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.launch import launch, resume
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.spending import ledger_path
-from fedhealth.rundir import PERSONAL, RunDir
+from fedhealth.experiment.launch import launch, resume
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.runs.run_dir import PERSONAL, RunDir
 
 _spec = importlib.util.spec_from_file_location("killing", Path(__file__).with_name("killing.py"))
 killing = importlib.util.module_from_spec(_spec)

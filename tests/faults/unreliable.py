@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedhealth.arrays import PACKED, SERIAL, pack, unpack
-from fedhealth.runtime.grid import LocalGrid
-from fedhealth.training import loop
-from fedhealth.wire import SEALED, SECAGG, STATISTICS, UPDATE, Directive, failure
+from fedhealth.flower.in_process_grid import LocalGrid
+from fedhealth.protocol.array_codec import PACKED, SERIAL, pack, unpack
+from fedhealth.protocol.messages import SEALED, SECAGG, STATISTICS, UPDATE, Directive, failure
+from fedhealth.training import trainer
 
 Plan = Callable[[Directive, str, str], str]
 """plan(directive, site, kind): the name of the fault of one answer; empty for none."""
@@ -68,7 +68,7 @@ class UnreliableGrid(LocalGrid):
             raise RuntimeError("patient 4711 has a bad row")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "row_losses", bug)
+            patch.setattr(trainer, "row_losses", bug)
             yield from self._sound(message, asked)
 
     def _garbage(self, message: Message, asked: tuple[str, str]) -> Iterable[Message]:

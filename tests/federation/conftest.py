@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
-from fedhealth.config.screen import travelling
-from fedhealth.launch import launch
-from fedhealth.poc import Poc
-from fedhealth.rundir import RunDir
-from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
+from fedhealth.config.override_allowlist import travelling
+from fedhealth.experiment.launch import launch
+from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.runtime.local_consortium import Poc
 from tests.conftest import write_site
 from tests.federation.proxy import Proxy
 

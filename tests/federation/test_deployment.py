@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-
-from fedhealth.privacy.spending import in_all, ledgers
-from fedhealth.rundir import METRICS
-from fedhealth.site.auditlog import verify
-from fedhealth.site.state import SiteState
-from fedhealth.standing import standing
-from fedhealth.wire import ACCEPTANCE, SEALED, SECAGG
-from tests.federation.conftest import LOOSE, SITES, STRICT
 from tests.fedhealth.monitor.test_runs import values
+
+from fedhealth.privacy.accounting.spending import in_all, ledgers
+from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG
+from fedhealth.runs.run_dir import METRICS
+from fedhealth.runs.run_status import standing
+from fedhealth.site.audit_log import verify
+from fedhealth.site.daemon_state import SiteState
+from tests.federation.conftest import LOOSE, SITES, STRICT
 
 pytestmark = pytest.mark.xdist_group("federation")
 

@@ -15,13 +15,13 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import PullObjectRequest
 from flwr.proto.node_pb2 import Node
 
-from fedhealth.bundle import Bundle, bundle
 from fedhealth.errors import FederationError, TrustError
-from fedhealth.lead.fleet import FLEET
+from fedhealth.flower.app_bundle import Bundle, bundle
+from fedhealth.flower.client.fleet_client import client_of, connected
+from fedhealth.flower.server.fleet_api import FLEET
 from fedhealth.lead.project import load_project
-from fedhealth.lead.signing import make_order
-from fedhealth.site.auditlog import verify
-from fedhealth.site.link import client_of, connected
+from fedhealth.lead.sign_job import make_order
+from fedhealth.site.audit_log import verify
 from tests.conftest import write_table
 from tests.federation.conftest import LOOSE, SITES, STRICT
 

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.spending import ledgers
-from fedhealth.rundir import RunDir
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.spending import ledgers
+from fedhealth.runs.run_dir import RunDir
 from tests.federation.conftest import SITES, STRICT
 from tests.federation.looking import PLAIN, equal, happened, wait_for
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fedhealth.rundir import RunDir
+from fedhealth.runs.run_dir import RunDir
 from tests.federation.conftest import LOOSE, SITES, consortium_of
 from tests.federation.looking import PLAIN, equal, happened, rounds_of, wait_for
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.spending import ledger_path
-from fedhealth.site import auditlog
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.site import audit_log
 from tests.federation.conftest import SITES, STRICT
 
 pytestmark = pytest.mark.xdist_group("federation")
@@ -35,5 +35,5 @@ def test_with_privacy_they_are_noised_and_booked(consortium, tmp_path):
         home = consortium.poc.home(site)
         booked = [e for e in verify(ledger_path(home.state, "demo")) if (e.kind, e.run) == ("book", run.about["run"])]
         assert len(booked) == 1
-        left = [e for e in auditlog.verify(home.audit) if e["event"] == "left" and e["run"] == run.about["run"]]
+        left = [e for e in audit_log.verify(home.audit) if e["event"] == "left" and e["run"] == run.about["run"]]
         assert {kind for e in left for kind in [e["kind"]]} >= {"query.handshake", "query.describe"}

@@ -7,12 +7,12 @@ import pytest
 
 from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.reservations import reservations
-from fedhealth.privacy.spending import ledger_path, reserved
-from fedhealth.rundir import RunDir
-from fedhealth.sweep.job import work_on
-from fedhealth.sweep.reserve import Candidate, give_back, run_id, state_and_reserve
+from fedhealth.experiment.sweep_job import work_on
+from fedhealth.experiment.sweep_reserve import Candidate, give_back, run_id, state_and_reserve
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.reservations import reservations
+from fedhealth.privacy.accounting.spending import ledger_path, reserved
+from fedhealth.runs.run_dir import RunDir
 from tests.federation.conftest import SITES, STRICT
 
 pytestmark = pytest.mark.xdist_group("federation")

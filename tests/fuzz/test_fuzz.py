@@ -8,12 +8,12 @@ import pytest
 
 from fedhealth.errors import DataError
 from fedhealth.ingest.examine import Found, Work
-from fedhealth.ingest.keep import Task, examine_and_keep
+from fedhealth.ingest.pixel_writer import Task, examine_and_keep
 from fedhealth.ingest.pixels import HEADER
 from fedhealth.ingest.settings import Image, Rule, Table, Text
 from fedhealth.ingest.source import Folder
 from fedhealth.ingest.tables import Rows, load_table
-from fedhealth.ingest.work import Failed, Pool
+from fedhealth.ingest.worker_pool import Failed, Pool
 from tests.fuzz.mutate import dicom_files, tables
 
 FILES = int(os.environ.get("FEDHEALTH_FUZZ_FILES", "120"))

@@ -13,7 +13,7 @@ import pytest
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision
-from fedhealth.poc import free_ports
+from fedhealth.runtime.local_consortium import free_ports
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 PROGRAM = Path(sys.executable).with_name("fedhealth")

@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.mark.parametrize("optimizer", ["avg", "adam"])

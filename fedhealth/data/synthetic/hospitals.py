@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedhealth.data.synthetic.dicomfile import Header, write_dicom
+from fedhealth.data.synthetic.dicom_file import Header, write_dicom
 from fedhealth.data.synthetic.notes import write_note
 from fedhealth.data.synthetic.radiograph import Scanner, draw_chest, record
 from fedhealth.data.synthetic.studies import Study, draw_studies

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from fedhealth.config.compose import compose, conf_dir
 from fedhealth.config.schema import Config
-from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.data.dataset import Cohort, prepare
 from fedhealth.data.manifest import read_table
 from fedhealth.site.check.contract import Check, failed, guarded, passed, warned
-from fedhealth.site.consent import own_words
+from fedhealth.site.job_approval import own_words
 from fedhealth.site.policy import Policy, Source
 
 _MOST_WARNINGS = 3

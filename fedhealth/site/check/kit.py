@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedhealth.certificates import days_left, digest_of, is_authority, load_certificate
+from fedhealth.consortium.certificates import days_left, digest_of, is_authority, load_certificate
+from fedhealth.consortium.identity import load_roster
+from fedhealth.consortium.membership import Membership
 from fedhealth.errors import TrustError
 from fedhealth.site.check.contract import Check, failed, passed, warned
 from fedhealth.site.home import SiteHome
-from fedhealth.site.identity import load_roster
 from fedhealth.site.install import installed
-from fedhealth.site.membership import Membership
 from fedhealth.site.policy import Policy
 
 _SOON = 30  # days

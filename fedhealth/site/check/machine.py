@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedhealth.consortium.identity import secrets_folder
 from fedhealth.errors import ConfigError
 from fedhealth.site.check.contract import Check, failed, passed, warned
-from fedhealth.site.identity import secrets_folder
 from fedhealth.site.policy import Resources
 
 _LEAST_DISK, _ENOUGH_DISK = 2.0, 20.0  # GB
@@ -68,7 +68,7 @@ def check_gpu(device: str) -> Check:
     """Check the graphics card that the policy names."""
     import torch
 
-    from fedhealth.training.loop import device_of
+    from fedhealth.training.trainer import device_of
 
     try:
         found = device_of(device)

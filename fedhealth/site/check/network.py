@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from fedhealth.certificates import DAMAGED, days_left
+from fedhealth.consortium.certificates import DAMAGED, days_left
 from fedhealth.site.check.contract import Check, failed, passed, warned
 
 _SECONDS = 10.0

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedhealth.site import auditlog
+from fedhealth.site import audit_log
 from fedhealth.site.check.contract import Check, failed, passed, warned
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Limits, Policy
@@ -61,7 +61,7 @@ def _open_to_others(folder: Path) -> tuple[str, str] | None:
 
 def check_budget(home: SiteHome, policy: Policy) -> Iterator[Check]:
     """Check every data set's ledger and what is left for life."""
-    from fedhealth.privacy.spending import MUCH, in_all, ledgers
+    from fedhealth.privacy.accounting.spending import MUCH, in_all, ledgers
 
     life, found = policy.limits.life_epsilon, ledgers(home.state)
     for _, path in found:
@@ -77,5 +77,5 @@ def check_budget(home: SiteHome, policy: Policy) -> Iterator[Check]:
 
 def check_log(home: SiteHome) -> Iterator[Check]:
     """Check the audit log's chain."""
-    entries = auditlog.verify(home.audit)
-    yield passed("audit log", f"{len(entries)} entries, chain whole, digest {auditlog.digest_of(home.audit)[:16]}")
+    entries = audit_log.verify(home.audit)
+    yield passed("audit log", f"{len(entries)} entries, chain whole, digest {audit_log.digest_of(home.audit)[:16]}")

@@ -9,23 +9,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fedhealth.config.build import instantiate
 from fedhealth.config.compose import compose, digest
+from fedhealth.config.instantiate import instantiate
+from fedhealth.config.override_allowlist import screen
 from fedhealth.config.schema import Config
-from fedhealth.config.screen import screen
-from fedhealth.data.cohort import Cohort, prepare
+from fedhealth.consortium.membership import Membership
+from fedhealth.consortium.signed_job import Order
+from fedhealth.data.dataset import Cohort, prepare
 from fedhealth.errors import PrivacyError
 from fedhealth.models.multimodal import build_model
 from fedhealth.site.check.contract import Check, failed, passed
 from fedhealth.site.check.data import check_cohort, site_config
-from fedhealth.site.consent import consider, own_words
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import installed
-from fedhealth.site.membership import Membership
+from fedhealth.site.job_approval import consider, own_words
 from fedhealth.site.policy import Policy, Source
-from fedhealth.site.signature import Order
-from fedhealth.training.features import model_inputs
-from fedhealth.training.loop import Place, PlainTrainer, Task, device_of, use_threads
+from fedhealth.training.feature_cache import model_inputs
+from fedhealth.training.trainer import Place, PlainTrainer, Task, device_of, use_threads
 
 _RUN = "sitecheck"
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.personalization.contract import LocalTask
+from clients.personalization.base import LocalTask
 from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Examples, Source
-from fedhealth.training.loop import Place, PlainTrainer, Task
+from fedhealth.training.trainer import Place, PlainTrainer, Task
 
 RATE = 0.5
 X = np.array([[1.0], [-2.0], [0.5], [3.0]], np.float32)

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 
 import clients.personalization
 from fedhealth.config.compose import compose
-from fedhealth.launch import launch
-from fedhealth.rundir import PRIVATE, RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import PRIVATE, RunDir
 
 PAGE = Path(__file__).parents[3] / "docs" / "add-a-method.md"
 

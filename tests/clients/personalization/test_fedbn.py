@@ -5,7 +5,7 @@ from torch import nn
 
 from clients.personalization.fedbn import FedBN
 from fedhealth.errors import ConfigError
-from fedhealth.training.state import trained_names
+from fedhealth.models.model_state import trained_names
 
 
 class OwnNorm(nn.LayerNorm):

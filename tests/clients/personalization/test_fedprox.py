@@ -6,8 +6,8 @@ import torch
 
 from clients.personalization.fedprox import MU, FedProx
 from clients.personalization.pull import toward
-from fedhealth.privacy.noise import NoiseSource
-from fedhealth.training.state import set_state
+from fedhealth.models.model_state import set_state
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from tests.clients.personalization.line import RATE, Line, gradient, local, pair, state
 
 
@@ -31,9 +31,9 @@ def test_the_leads_mu_is_used_where_there_is_none_of_its_own():
 
 def test_the_term_is_added_after_the_noise_and_is_not_noised_or_clipped():
     """A proximal term far beyond the clipping bound arrives whole: gradient - term is exactly the noised gradient."""
-    from fedhealth.privacy.clipping import Clipping
-    from fedhealth.privacy.optimizer import NoisyOptimizer
-    from fedhealth.privacy.plan import Limits, Request, make_plan
+    from fedhealth.privacy.accounting.plan import Limits, Request, make_plan
+    from fedhealth.privacy.engines.clipping import Clipping
+    from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 
     model = Line()
     set_state(model, state(50.0, 80.0))

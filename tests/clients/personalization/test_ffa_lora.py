@@ -6,7 +6,7 @@ from torch import nn
 
 from clients.personalization.ffa_lora import FrozenALora
 from fedhealth.errors import ConfigError
-from fedhealth.training.state import trained_names
+from fedhealth.models.model_state import trained_names
 from tests.clients.personalization.adapted import AdaptedEncoder
 
 

@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
-from fedhealth.launch import launch
-from fedhealth.rundir import PERSONAL, PRIVATE, RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import PERSONAL, PRIVATE, RunDir
 
 SITES = ("north", "south", "east")
 METHODS = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clients.personalization.mr_mtl import MeanRegularised
-from fedhealth.training.state import set_state
+from fedhealth.models.model_state import set_state
 from tests.clients.personalization.line import RATE, gradient, local, pair, state
 
 

@@ -17,14 +17,14 @@ FOLDER = Path(os.environ["FEDHEALTH_TEST_FAULTS"])
 
 # By module: the moment, what is called, and whether the moment is after the call.
 CALLS = {
-    "strategies.session": [("before train", "Session._collect", False), ("after upload", "Session.fold", True)],
+    "strategies.round_driver": [("before train", "Session._collect", False), ("after upload", "Session.fold", True)],
     "strategies.aggregation.secure": [("before unmask", "SecureSum._unmask", False)],
     "strategies.checkpoint": [("while checkpointing", "write_atomic", False)],
-    "strategies.federated": [("between rounds", "FederatedStrategy._train", False)],
-    "fedhealth.training.loop": [("while training", "row_losses", False)],
-    "fedhealth.lead.delivered": [("while a question is handed over", "Delivered.took", False)],
-    "fedhealth.lead.unconfirmed": [("while an answer is handed over", "Unconfirmed.took", False)],
-    "clients.upload.sealed": [("while unmasking", "SealedUpload.answer", False)],
+    "strategies.fedavg": [("between rounds", "FederatedStrategy._train", False)],
+    "fedhealth.training.trainer": [("while training", "row_losses", False)],
+    "fedhealth.flower.server.message_redelivery": [("while a question is handed over", "Delivered.took", False)],
+    "fedhealth.flower.server.reply_redelivery": [("while an answer is handed over", "Unconfirmed.took", False)],
+    "clients.transport.secure": [("while unmasking", "SealedUpload.answer", False)],
 }
 
 

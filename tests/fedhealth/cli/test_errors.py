@@ -246,7 +246,7 @@ def test_debug_shows_the_traceback(command):
 
 
 def test_a_bug_keeps_its_traceback(command, monkeypatch):
-    from fedhealth import launch
+    from fedhealth.experiment import launch
 
     def broken(*arguments):
         raise ZeroDivisionError("a bug")

@@ -3,10 +3,10 @@
 import pytest
 
 from fedhealth.cli.main import main
-from fedhealth.job import Job
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.jobs import save_job
-from fedhealth.sweep.statement import Planned, Statement
+from fedhealth.lead.job_store import save_job
+from fedhealth.protocol.budget_request import Planned, Statement
+from fedhealth.protocol.job import Job
 from tests.conftest import begun
 
 

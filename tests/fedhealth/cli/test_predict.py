@@ -5,8 +5,8 @@ import pytest
 from fedhealth.cli.predict import run_predict
 from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.launch import launch
-from fedhealth.rundir import MODEL, RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import MODEL, RunDir
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_the_demo_protects_every_patient_unless_told_otherwise(demo):
         "strategies.aggregation.secure.SecureSum",
     )
     assert demo("privacy.epsilon=3").privacy.epsilon == 3.0
-    assert demo("privacy=none").privacy == {"_target_": "fedhealth.training.loop.PlainTrainer"}
+    assert demo("privacy=none").privacy == {"_target_": "fedhealth.training.trainer.PlainTrainer"}
     assert demo("privacy=record").privacy.unit == "record"
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.privacy.accountant import Event, epsilon
-from fedhealth.privacy.ledger import Budget, Ledger, digest_of, verify
-from fedhealth.privacy.reservations import Cost
-from fedhealth.privacy.spending import ledger_path, spending
+from fedhealth.privacy.accounting.accountant import Event, epsilon
+from fedhealth.privacy.accounting.ledger import Budget, Ledger, digest_of, verify
+from fedhealth.privacy.accounting.reservations import Cost
+from fedhealth.privacy.accounting.spending import ledger_path, spending
 
 EVENT = Event(2.0, 0.1, 10)
 DELTA = 1e-4

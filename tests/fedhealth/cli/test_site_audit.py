@@ -7,7 +7,7 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.site.auditlog import AuditLog, digest_of, verify_export
+from fedhealth.site.audit_log import AuditLog, digest_of, verify_export
 from fedhealth.site.home import SiteHome
 
 

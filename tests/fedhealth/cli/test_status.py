@@ -6,9 +6,9 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.job import Job
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.jobs import save_job
+from fedhealth.lead.job_store import save_job
+from fedhealth.protocol.job import Job
 from tests.conftest import begun
 
 

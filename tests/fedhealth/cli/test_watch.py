@@ -4,7 +4,7 @@ import pytest
 
 from fedhealth.cli import watch
 from fedhealth.errors import ConfigError
-from fedhealth.rundir import RunDir
+from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.fixture

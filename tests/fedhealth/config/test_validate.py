@@ -73,7 +73,10 @@ def test_all_faults_are_reported_at_once():
 @pytest.mark.parametrize(
     ("word", "fault"),
     [
-        ("+model.image.wieghts=w", "model.image.wieghts: fedhealth.models.image.ImageEncoder has no such parameter."),
+        (
+            "+model.image.wieghts=w",
+            "model.image.wieghts: fedhealth.models.encoders.image.ImageEncoder has no such parameter.",
+        ),
         ("+model.fusion.hiden=3", "model.fusion.hiden: fedhealth.models.fusion.ConcatFusion has no such parameter."),
         ("+strategy.server_optimizer.rate=1", "strategy.server_optimizer.rate: "),
     ],
@@ -88,7 +91,7 @@ def test_a_close_parameter_is_suggested():
 
 
 @pytest.mark.parametrize(
-    "target", ["fedhealth.models.nothing.X", "nosuchpackage.f", "fedhealth.models.image.Nope", "x"]
+    "target", ["fedhealth.models.nothing.X", "nosuchpackage.f", "fedhealth.models.encoders.image.Nope", "x"]
 )
 def test_a_target_that_does_not_exist_is_refused(target):
     [found] = faults(f"model.image._target_={target}")

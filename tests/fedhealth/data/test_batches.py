@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.data.batches import Examples, Source, cached, epochs, examples_of
-from fedhealth.data.cohort import Cohort
+from fedhealth.data.dataset import Cohort
 
 
 def examples():

@@ -8,10 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 from fedhealth.config.compose import compose, digest
-from fedhealth.config.screen import screen, travelling
-from fedhealth.data.cohort import prepare
+from fedhealth.config.override_allowlist import screen, travelling
+from fedhealth.data.dataset import prepare
 from fedhealth.errors import DataError
-from fedhealth.models.image import ImageEncoder
+from fedhealth.models.encoders.image import ImageEncoder
 from tests.fedhealth.ingest.hospital import WORDS, Hospital
 
 

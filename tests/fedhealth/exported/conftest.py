@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedhealth.config.compose import compose
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.fixture(scope="package")

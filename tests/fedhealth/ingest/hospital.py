@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fedhealth.cli.ingest import describing
-from fedhealth.data.synthetic.dicomfile import Header, write_dicom
+from fedhealth.data.synthetic.dicom_file import Header, write_dicom
 from fedhealth.data.synthetic.radiograph import Scanner
 from fedhealth.ingest.run import ingest
 from fedhealth.ingest.settings import load_settings

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from tests.fedhealth.data.test_dicom import RAMP, make
 
-from fedhealth.data.image import guarded, read_image
-from fedhealth.data.imagefault import ImageError
+from fedhealth.data.image.error import ImageError
+from fedhealth.data.image.load import guarded, read_image
 from fedhealth.ingest.examine import Series, Work, examine
 from fedhealth.ingest.header import facts_of
 from fedhealth.ingest.settings import Image, Rule
 from fedhealth.ingest.source import Folder, Item
-from tests.fedhealth.data.test_dicom import RAMP, make
 
 MIDDLE = Rule()
 

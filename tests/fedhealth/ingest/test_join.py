@@ -1,6 +1,6 @@
-from fedhealth.ingest.entries import Entry, Kept
 from fedhealth.ingest.header import Facts, code
 from fedhealth.ingest.join import join, nameless
+from fedhealth.ingest.records import Entry, Kept
 from fedhealth.ingest.tables import Rows
 
 

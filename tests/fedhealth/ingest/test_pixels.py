@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.ingest.entries import Kept
 from fedhealth.ingest.pixels import HEADER, Pixels, digest_of, header, places
+from fedhealth.ingest.records import Kept
 
 PICTURES = st.lists(st.integers(0, 3), max_size=12)  # of each file
 

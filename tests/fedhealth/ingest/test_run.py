@@ -8,7 +8,7 @@ import numpy as np
 import pydicom.data
 import pytest
 
-from fedhealth.data.image import read_image
+from fedhealth.data.image.load import read_image
 from fedhealth.data.ingested import MANIFEST, about
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import ConfigError, DataError

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fedhealth.data.imagefault import ImageError
+from fedhealth.data.image.error import ImageError
 from fedhealth.ingest.source import Folder, Item
 
 

@@ -12,8 +12,8 @@ from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 
-from fedhealth.lead.incoming import Incoming
-from fedhealth.site.parcel import parcel_of
+from fedhealth.flower.client.message_codec import parcel_of
+from fedhealth.flower.server.reply_assembly import Incoming
 
 
 class Site:

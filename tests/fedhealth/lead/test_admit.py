@@ -4,14 +4,14 @@ import json
 
 import pytest
 
+from fedhealth.consortium.join_kit import read_kit
+from fedhealth.consortium.join_request import make_request, read_request
+from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.admit import admit, examine, revoke
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.publish import published
+from fedhealth.lead.publish_membership import published
 from fedhealth.site.home import SiteHome
-from fedhealth.site.kit import read_kit
-from fedhealth.site.membership import SignedMembership
-from fedhealth.site.request import make_request, read_request
 from tests.fedhealth.site.consortium import LEAD, SITES, World
 
 

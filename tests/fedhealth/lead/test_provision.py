@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from fedhealth.certificates import is_issued_by, load_certificate, names_of
+from fedhealth.consortium.certificates import is_issued_by, load_certificate, names_of
+from fedhealth.consortium.join_kit import read_kit
+from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import key_fingerprint, provision, renew, rotate
-from fedhealth.lead.publish import published
-from fedhealth.site.kit import read_kit
-from fedhealth.site.membership import SignedMembership
+from fedhealth.lead.publish_membership import published
 from tests.fedhealth.site.consortium import World
 
 PROJECT = Project("chest", "lead.example:9092", names=("192.0.2.7",))

@@ -7,20 +7,20 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose, digest
 from fedhealth.data.batches import examples_of
-from fedhealth.data.cohort import prepare
+from fedhealth.data.dataset import prepare
 from fedhealth.errors import ModelError
-from fedhealth.job import Job, config_of
-from fedhealth.launch import launch
-from fedhealth.models.image import ImageEncoder
+from fedhealth.experiment.launch import launch
+from fedhealth.models.encoders.image import ImageEncoder
+from fedhealth.models.encoders.text import TextEncoder
 from fedhealth.models.lora import Lora
+from fedhealth.models.model_state import trained_names
 from fedhealth.models.multimodal import build_model
-from fedhealth.models.text import TextEncoder
-from fedhealth.privacy.bk import BookKeeping
-from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.oracle import Oracle
-from fedhealth.rundir import RunDir
-from fedhealth.training.loop import row_losses
-from fedhealth.training.state import trained_names
+from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.engines.oracle import Oracle
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.training.trainer import row_losses
 from tests.fedhealth.privacy.toys import relative_error, sums
 
 SITES = ("north", "south", "east")

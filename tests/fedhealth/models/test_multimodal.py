@@ -11,9 +11,9 @@ from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, out
 CONCAT = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 6}
 GATED = {"_target_": "fedhealth.models.fusion.GatedFusion"}
 LINEAR = CONCAT | {"hidden": 0, "dropout": 0.0, "zero": True}
-IMAGE = {"_target_": "fedhealth.models.image.ImageEncoder"}
-TEXT = {"_target_": "fedhealth.models.text.TextEncoder", "hidden": 8, "buckets": 20, "layers": 0}
-TABULAR = {"_target_": "fedhealth.models.tabular.TabularEncoder", "hidden": 4}
+IMAGE = {"_target_": "fedhealth.models.encoders.image.ImageEncoder"}
+TEXT = {"_target_": "fedhealth.models.encoders.text.TextEncoder", "hidden": 8, "buckets": 20, "layers": 0}
+TABULAR = {"_target_": "fedhealth.models.encoders.tabular.TabularEncoder", "hidden": 4}
 
 
 def data(task=None):

@@ -8,11 +8,11 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn import functional as F
 
-from fedhealth.privacy.bk import BookKeeping
-from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.engine import select
-from fedhealth.privacy.hooks import OpacusHooks
-from fedhealth.privacy.oracle import Oracle
+from fedhealth.privacy.engines.base import select
+from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.engines.opacus_hooks import OpacusHooks
+from fedhealth.privacy.engines.oracle import Oracle
 from tests.fedhealth.privacy.toys import (
     VOCAB,
     TextTower,

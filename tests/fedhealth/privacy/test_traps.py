@@ -9,17 +9,17 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import DenseNet
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accountant import Event
-from fedhealth.privacy.bk import BookKeeping
-from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.engine import select
-from fedhealth.privacy.hooks import OpacusHooks
-from fedhealth.privacy.ledger import Budget, Ledger
-from fedhealth.privacy.optimizer import NoisyOptimizer
-from fedhealth.privacy.oracle import Oracle
-from fedhealth.privacy.plan import Limits, Request, make_plan
-from fedhealth.privacy.prepare import prepare
-from fedhealth.privacy.selfcheck import selfcheck
+from fedhealth.models.normalization import prepare
+from fedhealth.privacy.accounting.accountant import Event
+from fedhealth.privacy.accounting.ledger import Budget, Ledger
+from fedhealth.privacy.accounting.plan import Limits, Request, make_plan
+from fedhealth.privacy.engines.base import select
+from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+from fedhealth.privacy.engines.opacus_hooks import OpacusHooks
+from fedhealth.privacy.engines.oracle import Oracle
+from fedhealth.privacy.engines.self_check import selfcheck
 from tests.fedhealth.privacy.toys import (
     TextTower,
     flat_loss,

@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind
 from fedhealth.models.multimodal import build_model
-from fedhealth.privacy.bk import BookKeeping
-from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.engine import select
-from fedhealth.privacy.oracle import Oracle
+from fedhealth.privacy.engines.base import select
+from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.engines.oracle import Oracle
 from tests.fedhealth.privacy.toys import relative_error, sums
 
 PATIENTS = [7, 2, 7, 4]
 PARTS = [[0, 2], [1, 3]]  # a patient's rows stay together
 MISSING = {"nothing": (), "image": ("image",), "text": ("text",), "both": ("image", "text"), "some": None}
 
-IMAGE = "fedhealth.models.image.ImageEncoder"
+IMAGE = "fedhealth.models.encoders.image.ImageEncoder"
 # architecture, and the layers that can have adapters
 IMAGES = {
     "small_cnn": ({"architecture": "small_cnn", "widths": [8, 16]}, ["3"]),
@@ -48,7 +48,7 @@ def build(tmp_path, encoder_saver):
     def made(image, text, fusion, mode):
         settings, targets = IMAGES[image]
         image_node = {"_target_": IMAGE, "norm": "freeze" if mode == "adapted" else "group", **settings}
-        text_node = {"_target_": "fedhealth.models.text.TextEncoder", "max_length": 6, **TEXTS[text]}
+        text_node = {"_target_": "fedhealth.models.encoders.text.TextEncoder", "max_length": 6, **TEXTS[text]}
         if text == "pretrained":
             text_node["pretrained"] = str(encoder_saver(tmp_path / "bert"))
         if mode == "adapted":
@@ -56,7 +56,7 @@ def build(tmp_path, encoder_saver):
             if text != "words":  # it has no layer to adapt
                 text_node |= {"train": "none", "lora": lora(["query", "value"])}
         node, dim = FUSIONS[fusion]
-        tabular = {"_target_": "fedhealth.models.tabular.TabularEncoder", "hidden": 4 if dim else 0}
+        tabular = {"_target_": "fedhealth.models.encoders.tabular.TabularEncoder", "hidden": 4 if dim else 0}
         task = TaskConfig(TaskKind.multiclass, ["a", "b", "c"])
         data = DataConfig(name="t", root=".", sites=["a"], tabular={"x": TabularColumnConfig()}, task=task)
         model = build_model(ModelConfig(dim, image_node, text_node, tabular, node), data, 0)

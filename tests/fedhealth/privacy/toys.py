@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from transformers import BertConfig, BertModel
 
-from fedhealth.privacy.clipping import Clipping
-from fedhealth.privacy.prepare import prepare
+from fedhealth.models.normalization import prepare
+from fedhealth.privacy.engines.clipping import Clipping
 
 VOCAB, LENGTH, WIDTH = 50, 6, 16
 

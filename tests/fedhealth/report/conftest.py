@@ -19,7 +19,7 @@ data:
   sites: [A, B & <b>C</b>, D$x$]
   columns: {labels: [label]}
   task: {kind: binary, classes: [benign, malignant]}
-privacy: {_target_: fedhealth.training.loop.PlainTrainer}
+privacy: {_target_: fedhealth.training.trainer.PlainTrainer}
 secagg:
   lead: {_target_: strategies.aggregation.mean.WeightedMean}
 runtime: {_target_: fedhealth.runtime.local.LocalRuntime}
@@ -173,7 +173,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Writer, str]:
 @pytest.fixture
 def notices_of(run: Writer) -> Callable[[], dict[str, str]]:
     """Write the run and return its notices' texts by title."""
-    from fedhealth.report.collect import collect
     from fedhealth.report.notices import notices
+    from fedhealth.runs.load_record import collect
 
     return lambda: {notice.title: notice.text for notice in notices(collect(run.write()))}

@@ -6,11 +6,11 @@ import shutil
 import subprocess
 
 import pytest
+from tests.fedhealth.sweep.test_table import write
 
 from fedhealth.report.render import render_page
-from fedhealth.report.several import page_of
-from fedhealth.sweep.table import entries
-from tests.fedhealth.sweep.test_table import write
+from fedhealth.report.sweep_page import page_of
+from fedhealth.runs.table import entries
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")

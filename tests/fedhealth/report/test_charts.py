@@ -4,10 +4,10 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from fedhealth.evaluation.metrics import CALIBRATION_BINS, Estimate, tabulate
 from fedhealth.report import charts
 from fedhealth.report.charts import Point, Series
 from fedhealth.report.svg import PALETTE, house_style, inline
-from fedhealth.training.metrics import CALIBRATION_BINS, Estimate, tabulate
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 import json
 
-from fedhealth.report.collect import collect
 from fedhealth.report.groups import groups
-from fedhealth.rundir import GROUPS
+from fedhealth.runs.load_record import collect
+from fedhealth.runs.run_dir import GROUPS
 
 
 def score(value):

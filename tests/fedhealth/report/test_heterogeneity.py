@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from fedhealth.report.collect import collect
 from fedhealth.report.heterogeneity import RULES, heterogeneity, spreads
-from fedhealth.report.record import Bins
 from fedhealth.report.svg import house_style
+from fedhealth.runs.load_record import collect
+from fedhealth.runs.record import Bins
 
 EDGES = (0.001, 0.01, 0.1, 0.5)
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from fedhealth.report.collect import collect
 from fedhealth.report.notices import notices
+from fedhealth.runs.load_record import collect
 
 
 def test_nothing_is_protected_in_a_plain_run(notices_of):
@@ -15,7 +15,7 @@ def test_nothing_is_protected_in_a_plain_run(notices_of):
 
 def test_a_protected_deployment_has_no_such_warning(run, notices_of):
     for plain, other in (
-        ("fedhealth.training.loop.PlainTrainer", "x.PrivateTrainer"),
+        ("fedhealth.training.trainer.PlainTrainer", "x.PrivateTrainer"),
         ("strategies.aggregation.mean.WeightedMean", "x.SecureSum"),
         ("fedhealth.runtime.local.LocalRuntime", "x.Deployment"),
     ):

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from fedhealth.privacy.accountant import Event
-from fedhealth.privacy.ledger import Budget, Ledger
-from fedhealth.privacy.spending import Promise, ledger_path, promise_path
-from fedhealth.report.collect import collect
+from fedhealth.privacy.accounting.accountant import Event
+from fedhealth.privacy.accounting.ledger import Budget, Ledger
+from fedhealth.privacy.accounting.spending import Promise, ledger_path, promise_path
 from fedhealth.report.notices import notices
 from fedhealth.report.privacy import promise
 from fedhealth.report.quality import learning
 from fedhealth.report.render import render
 from fedhealth.report.summary import summary
+from fedhealth.runs.load_record import collect
 
-PLAIN = "privacy: {_target_: fedhealth.training.loop.PlainTrainer}"
-PRIVATE = "privacy: {_target_: fedhealth.training.private.PatientTrainer, epsilon: 3.0, unit: patient}"
+PLAIN = "privacy: {_target_: fedhealth.training.trainer.PlainTrainer}"
+PRIVATE = "privacy: {_target_: fedhealth.training.dpsgd_trainer.PatientTrainer, epsilon: 3.0, unit: patient}"
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report import wording
-from fedhealth.training.metrics import Estimate
 
 NAN = float("nan")
 

@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
+from fedhealth.experiment.launch import launch
+from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.secagg.context import Roster
-from fedhealth.secagg.layout import WEIGHT_ONE, Entry, Segment
-from fedhealth.secagg.server import Consortium, Plan
-from fedhealth.secagg.server_session import ServerSession
-from fedhealth.secagg.site import Membership
-from fedhealth.secagg.site_session import SiteSession
-from fedhealth.secagg.store import MemoryStore
-from fedhealth.secagg.threshold import Policy
+from fedhealth.secagg.client.client_protocol import Membership
+from fedhealth.secagg.client.session import SiteSession
+from fedhealth.secagg.protocol.context import Roster
+from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Entry, Segment
+from fedhealth.secagg.protocol.store import MemoryStore
+from fedhealth.secagg.protocol.threshold import Policy
+from fedhealth.secagg.server.server_protocol import Consortium, Plan
+from fedhealth.secagg.server.session import ServerSession
 
 CONFIG, TRAINING = hashlib.sha256(b"config").digest(), hashlib.sha256(b"training").digest()
 RUN = "run-1"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fedhealth.secagg import rules
-from fedhealth.secagg.threshold import Policy, bounds, needs_signatures, smallest_split
+from fedhealth.secagg.protocol import rules
+from fedhealth.secagg.protocol.threshold import Policy, bounds, needs_signatures, smallest_split
 
 PAGE = Path(__file__).parents[3] / "docs" / "secure-aggregation.md"
 

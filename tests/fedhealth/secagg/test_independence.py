@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from fedhealth.secagg import envelope, site
-from fedhealth.secagg.journal import load_secrets
-from fedhealth.secagg.messages import Upload
+from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client.journal import load_secrets
+from fedhealth.secagg.protocol import envelope
+from fedhealth.secagg.protocol.messages import Upload
 from tests.fedhealth.secagg.federation import Federation
 
 LENGTH = 4000
@@ -23,7 +24,7 @@ class Tap:
             self.dealt.append(real(*arguments))
             return self.dealt[-1]
 
-        monkeypatch.setattr(site, "deal", deal)
+        monkeypatch.setattr(client_protocol, "deal", deal)
 
 
 def masked(federation: Federation, plan) -> tuple[Upload, np.ndarray]:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from fedhealth.secagg.layout import WEIGHT_ONE
-from fedhealth.secagg.quantize import error_bound
-from fedhealth.secagg.refusal import RefusedError
-from fedhealth.secagg.threshold import Policy
-from fedhealth.secagg.weights import announced_weight
+from fedhealth.secagg.primitives.quantize import error_bound
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.layout import WEIGHT_ONE
+from fedhealth.secagg.protocol.threshold import Policy
+from fedhealth.secagg.protocol.weights import announced_weight
 from tests.fedhealth.secagg.federation import Federation, name
 
 

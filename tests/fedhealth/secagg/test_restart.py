@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedhealth.secagg import journal as memory
-from fedhealth.secagg.refusal import RefusedError
-from fedhealth.secagg.server_session import ServerSession
-from fedhealth.secagg.store import FileStore, MemoryStore
+from fedhealth.secagg.client import journal as memory
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.store import FileStore, MemoryStore
+from fedhealth.secagg.server.session import ServerSession
 from tests.fedhealth.secagg.federation import Federation
 from tests.fedhealth.secagg.test_protocol import assert_sums
 

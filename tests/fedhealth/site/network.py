@@ -9,11 +9,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedhealth.bundle import bundle
 from fedhealth.errors import FederationError
-from fedhealth.lead.signing import make_order
-from fedhealth.site.link import RefusedError, Task
-from fedhealth.site.parcel import parcel_of
+from fedhealth.flower.app_bundle import bundle
+from fedhealth.flower.client.fleet_client import RefusedError, Task
+from fedhealth.flower.client.message_codec import parcel_of
+from fedhealth.lead.sign_job import make_order
 
 
 class Network:

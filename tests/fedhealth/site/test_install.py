@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from fedhealth.consortium.identity import load_roster
+from fedhealth.consortium.join_kit import make_kit
+from fedhealth.consortium.membership import SignedMembership, signed
 from fedhealth.errors import ConfigError, FedhealthError, TrustError
 from fedhealth.lead.admit import revoke
 from fedhealth.lead.provision import renew, rotate
-from fedhealth.lead.publish import published
-from fedhealth.site import auditlog
-from fedhealth.site.identity import load_roster
+from fedhealth.lead.publish_membership import published
+from fedhealth.site import audit_log
 from fedhealth.site.install import install, installed, review
-from fedhealth.site.kit import make_kit
-from fedhealth.site.membership import SignedMembership, signed
-from fedhealth.vault import load_signing_key
+from fedhealth.utils.private_files import load_signing_key
 from tests.fedhealth.site.consortium import LEAD, SITES, World
 
 
@@ -35,7 +35,7 @@ def forged(world, **changes):
 
 
 def events(home):
-    return [(entry["event"], entry.get("reason", "")) for entry in auditlog.verify(home.audit)]
+    return [(entry["event"], entry.get("reason", "")) for entry in audit_log.verify(home.audit)]
 
 
 def refused(home, kit, words, fault=TrustError, fingerprint=None):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from fedhealth.consortium.membership import Member, Membership, SignedMembership, signed
 from fedhealth.lead.home import LeadHome
 from fedhealth.site.home import SiteHome
-from fedhealth.site.membership import Member, Membership, SignedMembership, signed
-from fedhealth.vault import load_signing_key, make_signing_key
+from fedhealth.utils.private_files import load_signing_key, make_signing_key
 
 SITES = ("charite", "klinikum", "st-brigid")
 

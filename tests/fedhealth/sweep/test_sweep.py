@@ -11,12 +11,12 @@ import time
 import pytest
 
 from fedhealth.config.compose import compose
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.reservations import reservations
-from fedhealth.privacy.spending import ledger_path
-from fedhealth.rundir import RunDir
-from fedhealth.sweep.job import work_on
-from fedhealth.sweep.reserve import ASKED
+from fedhealth.experiment.sweep_job import work_on
+from fedhealth.experiment.sweep_reserve import ASKED
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.reservations import reservations
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.runs.run_dir import RunDir
 
 
 def states(folder):

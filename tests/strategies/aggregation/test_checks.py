@@ -6,10 +6,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.arrays import PACKED, SERIAL, pack, plain
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.wire import STATISTICS, TRAIN, UPDATE, Directive
-from strategies.aggregation.contract import Round
+from fedhealth.protocol.array_codec import PACKED, SERIAL, pack, plain
+from fedhealth.protocol.messages import STATISTICS, TRAIN, UPDATE, Directive
+from strategies.aggregation.base import Round
 from strategies.aggregation.mean import WeightedMean
 from strategies.aggregation.robust import Robust, median
 

@@ -10,10 +10,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.arrays import PACKED, pack
 from fedhealth.errors import FederationError
-from fedhealth.wire import STATISTICS, UPDATE, Directive, size_of
-from strategies.aggregation.contract import Round
+from fedhealth.protocol.array_codec import PACKED, pack
+from fedhealth.protocol.messages import STATISTICS, UPDATE, Directive, size_of
+from strategies.aggregation.base import Round
 from strategies.aggregation.mean import WeightedMean
 
 DIRECTIVE = Directive("run", "digest", 1, 1, 0, ("a", "b", "c"))

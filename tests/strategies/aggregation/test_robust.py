@@ -8,15 +8,15 @@ from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 import clients.app
-from fedhealth.arrays import pack, unpack
 from fedhealth.config.compose import compose
 from fedhealth.config.validate import validate
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.launch import launch
-from fedhealth.rundir import RunDir
-from fedhealth.training.state import norm_of
-from fedhealth.wire import TRAIN, UPDATE, Directive
-from strategies.aggregation.contract import Round
+from fedhealth.experiment.launch import launch
+from fedhealth.models.model_state import norm_of
+from fedhealth.protocol.array_codec import pack, unpack
+from fedhealth.protocol.messages import TRAIN, UPDATE, Directive
+from fedhealth.runs.run_dir import RunDir
+from strategies.aggregation.base import Round
 from strategies.aggregation.robust import Robust, krum, median, trimmed_mean
 
 SITES = ("a", "b", "c", "d", "e")

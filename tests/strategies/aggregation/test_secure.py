@@ -8,14 +8,14 @@ from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
 import clients.app
-from fedhealth.arrays import unpack
 from fedhealth.config.compose import compose
+from fedhealth.consortium.identity import secrets_folder
 from fedhealth.errors import SecureAggregationError
-from fedhealth.launch import launch
-from fedhealth.rundir import PRIVATE, RunDir
-from fedhealth.runtime.grid import LocalGrid
-from fedhealth.site.identity import secrets_folder
-from fedhealth.wire import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
+from fedhealth.experiment.launch import launch
+from fedhealth.flower.in_process_grid import LocalGrid
+from fedhealth.protocol.array_codec import unpack
+from fedhealth.protocol.messages import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
+from fedhealth.runs.run_dir import PRIVATE, RunDir
 
 SIX = tuple(f"site-{number}" for number in range(6))
 
@@ -120,7 +120,7 @@ def test_a_site_that_drops_before_unmasking_is_still_in_the_sum(run, replies, si
 
 def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeypatch):
     trained = []
-    from fedhealth.training.loop import PlainTrainer
+    from fedhealth.training.trainer import PlainTrainer
 
     fit = PlainTrainer.fit
     monkeypatch.setattr(PlainTrainer, "fit", lambda self, task, place=None: trained.append(1) or fit(self, task, place))
@@ -149,7 +149,7 @@ def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run,
         return genuine(self, [key for key in ids if self._pushed[key].metadata.message_type != UNMASK])
 
     monkeypatch.setattr(LocalGrid, "pull_messages", without_shares)
-    monkeypatch.setattr("strategies.session._ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("strategies.round_driver._ANSWER_SECONDS", 0.1)
     with pytest.raises(SecureAggregationError, match="without answer: east, north, south"):
         run("silent", "secagg=on", "strategy.round_timeout=3600")
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from pydicom import dcmread
 
-from fedhealth.data.image import read_image
+from fedhealth.data.image.load import read_image
 from fedhealth.data.synthetic import HOSPITALS, write_hospitals
 from fedhealth.data.synthetic.hospitals import COLUMNS
 from fedhealth.errors import DataError

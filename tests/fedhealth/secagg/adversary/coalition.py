@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedhealth.secagg import field, masks, shamir
-from fedhealth.secagg.envelope import (
+from fedhealth.secagg.client.journal import load_secrets
+from fedhealth.secagg.primitives import field, masks, shamir
+from fedhealth.secagg.primitives.keys import derive
+from fedhealth.secagg.protocol.envelope import (
     COMMIT_BYTES,
     OWN,
     Slot,
@@ -17,10 +19,8 @@ from fedhealth.secagg.envelope import (
     slots,
     unseal,
 )
-from fedhealth.secagg.journal import load_secrets
-from fedhealth.secagg.keys import derive
-from fedhealth.secagg.messages import Answer, UnmaskRequest, Upload
-from fedhealth.secagg.refusal import RefusedError
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.messages import Answer, UnmaskRequest, Upload
 from tests.fedhealth.secagg.federation import Federation
 
 SEGMENT = "shared-model"

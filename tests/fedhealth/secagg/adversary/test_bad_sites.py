@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedhealth.secagg import envelope, field, keys
-from fedhealth.secagg import site as steps
-from fedhealth.secagg.envelope import Dealt, commit_secret, deal
-from fedhealth.secagg.journal import load_secrets
-from fedhealth.secagg.messages import Answer, Upload
-from fedhealth.secagg.refusal import RefusedError
+from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client.journal import load_secrets
+from fedhealth.secagg.primitives import field, keys
+from fedhealth.secagg.protocol import envelope
+from fedhealth.secagg.protocol.envelope import Dealt, commit_secret, deal
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.messages import Answer, Upload
 from tests.fedhealth.secagg.federation import Federation
 from tests.fedhealth.secagg.test_protocol import assert_sums
 
@@ -166,7 +167,7 @@ def redealt(monkeypatch, change):
         dealt = deal(context, dealer, chains)
         return change(context, dealt) if dealer == BAD else dealt
 
-    monkeypatch.setattr(steps, "deal", lying)
+    monkeypatch.setattr(client_protocol, "deal", lying)
 
 
 def test_a_bad_envelope_names_its_dealer_and_the_others_finish(monkeypatch):

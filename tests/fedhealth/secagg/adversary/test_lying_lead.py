@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from fedhealth.secagg import keys
-from fedhealth.secagg.context import Context
-from fedhealth.secagg.journal import load_secrets
-from fedhealth.secagg.layout import WEIGHT_ONE
-from fedhealth.secagg.messages import Answer, Directive, SignRequest, UnmaskRequest, Upload
-from fedhealth.secagg.refusal import RefusedError
+from fedhealth.secagg.client.journal import load_secrets
+from fedhealth.secagg.primitives import keys
+from fedhealth.secagg.protocol.context import Context
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.layout import WEIGHT_ONE
+from fedhealth.secagg.protocol.messages import Answer, Directive, SignRequest, UnmaskRequest, Upload
 from tests.fedhealth.secagg.federation import TRAINING, Federation, model_digest, name
 
 VICTIM = "site-00"

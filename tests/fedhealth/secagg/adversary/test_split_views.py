@@ -2,9 +2,11 @@
 
 import pytest
 
-from fedhealth.secagg import rules, server, site
-from fedhealth.secagg.refusal import RefusedError
-from fedhealth.secagg.threshold import Bounds, Policy, bounds, smallest_split
+from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.protocol import rules
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.threshold import Bounds, Policy, bounds, smallest_split
+from fedhealth.secagg.server import server_protocol
 from tests.fedhealth.secagg.adversary.coalition import Coalition
 from tests.fedhealth.secagg.federation import Federation
 
@@ -19,8 +21,8 @@ def weak(monkeypatch):
         def lax(n: int, policy: Policy) -> Bounds:
             return Bounds(n, colluders, 1, threshold)
 
-        monkeypatch.setattr(server, "bounds", lax)
-        monkeypatch.setattr(site, "bounds", lax)
+        monkeypatch.setattr(server_protocol, "bounds", lax)
+        monkeypatch.setattr(client_protocol, "bounds", lax)
         monkeypatch.setattr(rules, "needs_signatures", lambda *_: False)
 
     return switch

@@ -55,7 +55,7 @@ def test_an_untouched_installation_passes(place):
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
-        ("fedhealth/site/gate.py", b"def check(*words): pass\n", "fedhealth/site/gate.py: changed"),
+        ("fedhealth/site/egress_gate.py", b"def check(*words): pass\n", "fedhealth/site/egress_gate.py: changed"),
         ("fedhealth/conf/config.yaml", b"", "fedhealth/conf/config.yaml: changed"),
         ("clients/app.py", None, "clients/app.py: missing"),
         ("strategies/extra.py", b"", "strategies/extra.py: not ours"),

@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fedhealth import certificates
+from fedhealth.consortium import certificates
+from fedhealth.consortium.identity import save_roster
 from fedhealth.site.check import kit
 from fedhealth.site.check.contract import Result, guarded
 from fedhealth.site.check.kit import check_kit
 from fedhealth.site.home import SiteHome
-from fedhealth.site.identity import save_roster
 from fedhealth.site.policy import load_policy
 from tests.fedhealth.site.consortium import World
 

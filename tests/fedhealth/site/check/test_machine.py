@@ -39,10 +39,10 @@ def test_threads():
 
 
 def test_secrets_belong_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedhealth.site.identity._SHARED_MEMORY", tmp_path / "nowhere")
+    monkeypatch.setattr("fedhealth.consortium.identity._SHARED_MEMORY", tmp_path / "nowhere")
     assert check_secrets(tmp_path).result == Result.WARN
     (tmp_path / "memory").mkdir()
-    monkeypatch.setattr("fedhealth.site.identity._SHARED_MEMORY", tmp_path / "memory")
+    monkeypatch.setattr("fedhealth.consortium.identity._SHARED_MEMORY", tmp_path / "memory")
     assert check_secrets(tmp_path / "home").result == Result.PASS
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from fedhealth.errors import TrustError
-from fedhealth.privacy.accountant import Event
-from fedhealth.privacy.ledger import Budget, Ledger
-from fedhealth.privacy.spending import ledger_path
-from fedhealth.site.auditlog import AuditLog
+from fedhealth.privacy.accounting.accountant import Event
+from fedhealth.privacy.accounting.ledger import Budget, Ledger
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.check.contract import Result, guarded
 from fedhealth.site.check.rules import check_budget, check_keys, check_log, check_policy
 from fedhealth.site.home import SiteHome

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedhealth.privacy.ledger import verify
-from fedhealth.privacy.spending import ledgers
-from fedhealth.site import auditlog
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.spending import ledgers
+from fedhealth.site import audit_log
 from fedhealth.site.check.contract import Result, guarded
 from fedhealth.site.check.data import check_data
 from fedhealth.site.check.trial import check_run
@@ -106,7 +106,7 @@ def test_a_run_that_would_be_taken_part_in(rules):
     ), found
     assert "one step of 8" in found["run: training step"].seen
     assert all(verify(path) == () for _, path in ledgers(home.state))  # nothing was booked
-    assert set(auditlog.counts(home.audit)) == {"kit installed"}
+    assert set(audit_log.counts(home.audit)) == {"kit installed"}
 
 
 def test_a_run_that_the_policy_declines(rules):

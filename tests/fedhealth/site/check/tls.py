@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from fedhealth.lead.authority import certificate_pem, key_pem, make_authority, make_server, new_key
+from fedhealth.consortium.certificate_authority import certificate_pem, key_pem, make_authority, make_server, new_key
 
 HOST = "127.0.0.1"
 

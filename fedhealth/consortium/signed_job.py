@@ -1,0 +1,201 @@
+"""A job as it crosses the network: words, bound to project, members, bundle and time, signed by the consortium.
+
+Flower's control API authenticates nobody, so a site believes a job for its signature alone. An order that ended here is
+never taken up again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedhealth.consortium.membership import Membership, exactly, hexadecimal, matching, text, whole
+from fedhealth.consortium.signatures import canonical, is_signed, parse_json
+from fedhealth.errors import TrustError
+from fedhealth.protocol.budget_request import MOST_WORDS, Statement
+from fedhealth.protocol.messages import PROTOCOL_VERSION
+from fedhealth.runs.run_dir import write_atomic
+from fedhealth.site.home import SiteHome
+from fedhealth.utils.private_files import make_folder
+
+PURPOSE = "order"
+_RUN = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+LIMIT = 2**17  # characters of an order
+_LONGEST_WORD = 1000
+_CLOCKS = 300  # seconds by which two clocks may differ
+_ADVICE = "Nothing was run. Ask the lead whether they sent it."
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the lead asks of all sites.
+
+    Attributes:
+        project: the consortium.
+        run: our own run id, unique.
+        words: Hydra override words.
+        digest: of the configuration that they compose to at the lead.
+        roster: digest of the members that the lead means, hexadecimal.
+        bundle: SHA-256 of the thin Flower bundle, hexadecimal.
+        issued: seconds since 1970.
+        expires: seconds since 1970; nothing is answered afterwards.
+        nonce: 16 random bytes, hexadecimal.
+        statement: what a sweep is going to spend: a site is asked to reserve it, and for nothing else.
+        protocol: of `fedhealth.protocol.messages`.
+
+    """
+
+    project: str
+    run: str
+    words: tuple[str, ...]
+    digest: str
+    roster: str
+    bundle: str
+    issued: int
+    expires: int
+    nonce: str
+    statement: Statement | None = None
+    protocol: int = PROTOCOL_VERSION
+
+    @property
+    def identity(self) -> str:
+        """A digest of what is asked: a renewed order for the same work has the same."""
+        asked = [self.project, self.run, list(self.words), self.digest, self.statement and asdict(self.statement)]
+        return hashlib.sha256(canonical(asked)).hexdigest()
+
+    def dumps(self) -> str:
+        """Return what is signed and sent."""
+        return canonical(asdict(self)).decode()
+
+    @staticmethod
+    def parse(content: str) -> Order:
+        """Read it back.
+
+        Raises:
+            TrustError: malformed.
+
+        """
+        fields = parse_json(content, "The job", LIMIT)
+        exactly(fields, set(Order.__dataclass_fields__), "job")
+        words = fields["words"]
+        if not isinstance(words, list) or len(words) > MOST_WORDS or not all(map(_is_word, words)):
+            raise TrustError("The job's words are too many, too long, or no text.", _ADVICE)
+        digests = {
+            name: hexadecimal(text(fields, name, "job"), 32, name).hex() for name in ("digest", "roster", "bundle")
+        }
+        return Order(
+            project=matching(fields, "project", _NAME),
+            run=matching(fields, "run", _RUN),
+            words=tuple(words),
+            issued=whole(fields, "issued"),
+            expires=whole(fields, "expires"),
+            nonce=hexadecimal(text(fields, "nonce", "job"), 16, "nonce").hex(),
+            statement=_statement(fields["statement"]),
+            protocol=whole(fields, "protocol"),
+            **digests,
+        )
+
+
+def verified(content: str, signature: str, membership: Membership, bundle: str, now: float | None = None) -> Order:
+    """Return the order if it is the consortium's, for these members, this bundle and this time.
+
+    Args:
+        content: as it arrived.
+        signature: hexadecimal, as it arrived.
+        membership: the approved one.
+        bundle: SHA-256 of the bundle that came with it, already equal to the one the installed package predicts.
+        now: seconds since 1970; None for the clock's.
+
+    Raises:
+        TrustError: it is not.
+
+    """
+    if len(content) > LIMIT or not content.isascii():
+        raise TrustError("The job is too long or no ASCII.", _ADVICE)
+    proof = hexadecimal(signature, 64, "signature of a job")
+    if not is_signed(membership.consortium, proof, PURPOSE, content.encode("ascii")):
+        raise TrustError("The job is not signed by the consortium.", _ADVICE)
+    order, clock = Order.parse(content), time.time() if now is None else now
+    expected = {
+        "project": membership.project,
+        "roster": membership.roster.digest.hex(),
+        "bundle": bundle,
+        "protocol": PROTOCOL_VERSION,
+    }
+    for name, value in expected.items():
+        if getattr(order, name) != value:
+            raise TrustError(
+                f"The job names another {name} than this site.", "Use the same kit and release everywhere."
+            )
+    if order.issued > clock + _CLOCKS:
+        raise TrustError("The job was signed in the future.", "Set the clocks of this machine and of the lead's.")
+    if clock > order.expires:
+        raise TrustError("The job has expired.", _ADVICE)
+    return order
+
+
+class Orders:
+    """The orders that this site has seen, in a durable file: each one ends once, and for good."""
+
+    def __init__(self, home: SiteHome, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = home.state / "orders.json", clock
+
+    def admit(self, order: Order, hours: float) -> None:
+        """Take an order up, or go on with it.
+
+        Args:
+            order: verified.
+            hours: for how long this site takes part in one run.
+
+        Raises:
+            TrustError: it ended here, its time is over, or its run id was used for another one.
+
+        """
+        known, digest = self._read(), order.identity
+        new = order.run not in known
+        seen = known.setdefault(order.run, {"digest": digest, "seen": self._clock(), "ended": None})
+        if seen["digest"] != digest:
+            raise TrustError(f"Run {order.run} was another job before.", _ADVICE)
+        if seen["ended"] is not None:
+            raise TrustError(f"Run {order.run} has ended; its job is not taken up again.", _ADVICE)
+        if self._clock() > seen["seen"] + hours * 3600:
+            raise TrustError(f"Run {order.run} has taken longer than this site allows.", "Raise hours in site.yaml.")
+        if new:
+            self._write(known)
+
+    def end(self, run: str) -> None:
+        """Remember that a run ended; unknown runs are ignored."""
+        known = self._read()
+        if run in known and known[run]["ended"] is None:
+            known[run]["ended"] = self._clock()
+            self._write(known)
+
+    def lapsed(self, hours: float) -> list[str]:
+        """Return the runs that have not ended and that this site takes no part in any more."""
+        since = self._clock() - hours * 3600
+        return [run for run, entry in self._read().items() if entry["ended"] is None and entry["seen"] < since]
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return {}
+        return dict(parse_json(self._path.read_bytes(), str(self._path), 2**26))
+
+    def _write(self, known: dict[str, Any]) -> None:
+        make_folder(self._path.parent)
+        write_atomic(self._path, canonical(known))
+
+
+def _statement(fields: Any) -> Statement | None:
+    try:
+        return Statement.parse(fields)
+    except ValueError as fault:
+        raise TrustError(f"The job's statement of a sweep is malformed: {fault}.", _ADVICE) from fault
+
+
+def _is_word(word: Any) -> bool:
+    return isinstance(word, str) and len(word) <= _LONGEST_WORD and word.isprintable()

@@ -1,0 +1,106 @@
+"""One image file -> one square uint8 array: DICOM, JPEG, PNG or TIFF, told apart by content."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fedhealth.data.image import grayscale
+from fedhealth.data.image.dicom import MAX_BYTES, MAX_PIXELS, is_dicom, read_dicom
+from fedhealth.data.image.error import ImageError
+from fedhealth.data.image.geometry import square
+from fedhealth.errors import ConfigError
+
+__all__ = ["ImageError", "read_image"]
+
+_FORMATS = ("JPEG", "PNG", "TIFF")
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # more than 8 bits a grey value
+
+
+def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
+    """Read, orient, scale and pad one image.
+
+    The aspect ratio is kept: stretching would change a heart-to-thorax ratio or a lesion's asymmetry, and a
+    centre crop would cut findings off the border. The short side is padded, centred, with the median of the
+    image's own border: black around an X-ray, skin colour around a lesion, so that padding draws no edge.
+
+    Args:
+        path: the file.
+        size: side of the result in pixels.
+        channels: 1 (grey) or 3 (RGB; a grey image is repeated).
+
+    Returns:
+        uint8 [channels, size, size], 0 = black.
+
+    Raises:
+        ImageError: (a DataError) naming the file, with a short reason that quotes no patient data.
+
+    """
+    if channels not in (1, 3) or size < 1:
+        raise ConfigError(
+            f"no image has {channels} channels of {size} pixels", "Use 1 or 3 channels and a size above 0."
+        )
+    try:
+        with guarded():
+            image = _decode(path)
+            return square(image.convert("L" if channels == 1 else "RGB"), size)
+    except ImageError as fault:
+        raise ImageError(fault.reason, fault.advice, path) from None
+    except OSError as fault:
+        reason = fault.strerror or "the file is truncated or damaged"  # Pillow reports damage as an OSError too
+        raise ImageError(reason, "Check that the file exists, is readable and complete.", path) from None
+    except Exception:  # parsers of damaged files raise almost anything, and quote what they read
+        raise ImageError("the file is damaged", "Export or copy the file again.", path) from None
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Silence the parsers, whose warnings quote header values; keep Pillow's bomb warning, as an error."""
+    logger = logging.getLogger("pydicom")
+    heard = not logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        logger.disabled = not heard
+
+
+def _decode(path: Path) -> Image.Image:
+    with path.open("rb") as file:
+        length = file.seek(0, 2)
+        if length == 0:
+            raise ImageError("the file is empty", "Export or copy the file again.")
+        if length > MAX_BYTES:
+            raise ImageError("the file is larger than 1 GiB", "Export a smaller rendition.")
+        file.seek(0)
+        head = file.read(132)
+        file.seek(0)
+        if is_dicom(head):
+            return Image.fromarray(read_dicom(file))
+        return _decode_picture(file)
+
+
+def _decode_picture(file: BinaryIO) -> Image.Image:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+        too_large = image.width * image.height > MAX_PIXELS
+    except UnidentifiedImageError:
+        raise ImageError("not a DICOM or image file", "Remove the file, or export it again.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        too_large = True
+    if too_large:
+        raise ImageError(f"more pixels than the limit of {MAX_PIXELS // 10**6} million", "Export a smaller rendition.")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _DEEP_MODES:
+        values = np.asarray(upright, dtype=np.float32)
+        return Image.fromarray(grayscale.to_whole(grayscale.stretch(values)))
+    return upright

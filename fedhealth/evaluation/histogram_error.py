@@ -1,0 +1,97 @@
+"""How far a score of summed histograms can be from the score of the single studies, at most.
+
+A histogram has forgotten the order of the studies within a bin, and where in the bin each lies. The bounds go through
+the worst that these can be; they use nothing but the counts, so anybody who sees a score can state its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import digamma
+
+from fedhealth.evaluation import metrics
+from fedhealth.evaluation.metrics import CALIBRATION_BINS, LOGIT_LIMIT
+from fedhealth.evaluation.predictions import ScoreCounts
+
+
+def auroc_error(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Return the largest error of a histogram's AUROC: pairs within a bin count half, and could count 0 or 1.
+
+    Args:
+        positives: counts [bins].
+        negatives: counts [bins].
+
+    """
+    return float((positives * negatives).sum() / (2 * positives.sum() * negatives.sum()))
+
+
+def auprc_error(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Return the largest error of a histogram's average precision.
+
+    It is largest where the positives of a bin share one score above its negatives, and least where all scores differ
+    and the negatives come first: sum over i = 1..p of (h + i) / (c + n + i), with h positives among c studies above.
+    """
+    hits = np.cumsum(positives[::-1])[::-1] - positives  # above the bin
+    called = hits + np.cumsum(negatives[::-1])[::-1] - negatives
+    some = positives > 0
+    p, n, h, c = (counts[some].astype(float) for counts in (positives, negatives, hits, called))
+    best = (p * (h + p) / (c + p)).sum()
+    worst = (p - (c + n - h) * (digamma(c + n + p + 1) - digamma(c + n + 1))).sum()
+    seen = (p * (h + p) / (c + n + p)).sum()
+    return float(max(best - seen, seen - worst) / p.sum())
+
+
+def calibration_error(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Return the largest error of a histogram's expected calibration error.
+
+    A probability differs from its bin's middle by the distance to the farther edge, and a study of a bin that lies on
+    both sides of a calibration bin's edge may belong to either.
+    """
+    low, high = bin_edges(len(positives))
+    middle = metrics.bin_centres(len(positives))
+    apart = np.maximum(high - middle, middle - low)
+    # a study next to the edge moves its distance from its label out of one calibration bin and into the other
+    torn = _calibration_bin(low) != _calibration_bin(np.nextafter(high, 0))
+    moved = np.where(torn, 2 * (positives * (1 - low) + negatives * high), 0.0)
+    total = positives + negatives
+    return float(min(1.0, (total * apart + moved).sum() / total.sum()))
+
+
+def balanced_accuracy_error(positives: np.ndarray, negatives: np.ndarray, threshold: float = 0.5) -> float:
+    """Return the largest error of a histogram's balanced accuracy: studies in the bin that holds the threshold."""
+    low, high = bin_edges(len(positives))
+    torn = (low < threshold) & (high > threshold)
+    return float((positives[torn].sum() / positives.sum() + negatives[torn].sum() / negatives.sum()) / 2)
+
+
+ERRORS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auroc": auroc_error,
+    "auprc": auprc_error,
+    "balanced_accuracy": balanced_accuracy_error,
+    "calibration_error": calibration_error,
+}
+"""By metric; each needs studies with and without the class."""
+
+
+def largest_errors(counts: ScoreCounts) -> dict[str, float]:
+    """Return by metric how far it can be off, averaged over classes as the metrics are; empty where none is defined."""
+    pairs = [
+        (positives, negatives)
+        for positives, negatives in zip(counts.positives, counts.negatives, strict=True)
+        if positives.any() and negatives.any()
+    ]
+    return {name: float(np.mean([error(*pair) for pair in pairs])) for name, error in ERRORS.items()} if pairs else {}
+
+
+def bin_edges(bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest probability of each bin of `metrics.bin_scores`."""
+    logits = np.linspace(-LOGIT_LIMIT, LOGIT_LIMIT, bins + 1)
+    edges = 1 / (1 + np.exp(-logits))
+    edges[0], edges[-1] = 0.0, 1.0
+    return edges[:-1], edges[1:]
+
+
+def _calibration_bin(probability: np.ndarray) -> np.ndarray:
+    return np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

@@ -1,0 +1,155 @@
+"""What a model says about a site's studies, and the sums of it that may leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedhealth.config.schema import TaskKind
+from fedhealth.data.batches import Examples
+from fedhealth.evaluation import metrics
+from fedhealth.evaluation.metrics import Estimate, ScoreTable
+from fedhealth.models.multimodal import MultimodalModel
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Studies S, score columns K (1 for binary), each study once.
+
+    Attributes:
+        scores: float64 [S, K], probabilities.
+        labels: float64 [S, K], 0 or 1; NaN = missing. A multiclass label is spelt one-hot.
+        patient: int64 [S].
+
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    patient: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoreCounts:
+    """Sums over studies: all that pooled metrics need, and nothing about one study.
+
+    Attributes:
+        positives: int64 [K, bins], studies with the class, by score bin (`metrics.bin_scores`).
+        negatives: int64 [K, bins], studies without it.
+
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    def __add__(self, other: ScoreCounts) -> ScoreCounts:
+        return ScoreCounts(self.positives + other.positives, self.negatives + other.negatives)
+
+
+def predict(
+    model: MultimodalModel, examples: Examples, rows: np.ndarray, kind: TaskKind, batch_size: int = 256
+) -> Predictions:
+    """Score `rows`; a study with several images gets the mean of its logits."""
+    model.eval()
+    device = next(model.parameters()).device
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, max(1, len(rows)), batch_size):  # without rows, one empty batch tells the width
+            batch = {name: value.to(device) for name, value in examples.batch(rows[start : start + batch_size]).items()}
+            parts.append(model(batch).double().cpu().numpy())
+    logits = np.concatenate(parts)
+    _, first, study = np.unique(examples.study[rows], return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), logits.shape[1]))
+    np.add.at(sums, study, logits)
+    means = sums / np.bincount(study, minlength=len(first))[:, None]
+    chosen = rows[first]
+    return Predictions(
+        _probabilities(means, kind),
+        _one_hot(examples.labels[chosen], means.shape[1], kind),
+        examples.patient[chosen],
+    )
+
+
+def count(predictions: Predictions, bins: int) -> ScoreCounts:
+    """Return the score histograms of `predictions`."""
+    columns = predictions.scores.shape[1]
+    counts = np.zeros((2, columns, bins), np.int64)
+    for column in range(columns):
+        place = metrics.bin_scores(predictions.scores[:, column], bins)
+        for side, value in enumerate((1.0, 0.0)):
+            counts[side, column] = np.bincount(place[predictions.labels[:, column] == value], minlength=bins)
+    return ScoreCounts(counts[0], counts[1])
+
+
+def score(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, Estimate]:
+    """Return every metric, macro-averaged over classes, with intervals from a bootstrap over patients."""
+    return {
+        name: metrics.estimate(values[1:], values[0])
+        for name, values in resampled(predictions, resamples, seed).items()
+    }
+
+
+def resampled(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return for every metric its value [0] and its bootstrap values [1:]; the same seed pairs two models."""
+    known = ~np.isnan(predictions.labels)
+    weights = metrics.poisson_weights(predictions.patient, resamples, seed)
+    weights = np.concatenate([np.ones((1, len(predictions.patient))), weights])
+
+    def tables(chunk: np.ndarray) -> list[ScoreTable]:
+        return [
+            metrics.tabulate(predictions.scores[rows, column], predictions.labels[rows, column] == 1, chunk[:, rows])
+            for column, rows in enumerate(known.T)
+            if rows.any()
+        ]
+
+    if not known.any():
+        return {name: np.full(resamples + 1, np.nan) for name in metrics.METRICS}
+    return {
+        name: metrics.in_chunks(lambda chunk, metric=metric: metrics.macro(metric, tables(chunk)), weights)  # type: ignore[misc]
+        for name, metric in metrics.METRICS.items()
+    }
+
+
+def score_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str, Estimate]:
+    """Return every metric of summed histograms, with intervals from a Poisson bootstrap over studies."""
+    drawn = drawn_counts(counts, resamples, seed)
+    return {name: metrics.estimate(values[1:], float(values[0])) for name, values in drawn.items()}
+
+
+def drawn_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return for every metric of summed histograms its value [0] and its bootstrap values [1:]; NaN if not defined."""
+    centres = metrics.bin_centres(counts.positives.shape[1])
+    generator = np.random.default_rng(seed)
+    columns = [
+        column
+        for column in range(len(counts.positives))
+        if counts.positives[column].any() and counts.negatives[column].any()
+    ]
+    if not columns:
+        return {name: np.full(resamples + 1, np.nan) for name in metrics.METRICS}
+    tables = []
+    for column in columns:
+        used = (counts.positives[column] + counts.negatives[column]) > 0
+        sides = []
+        for side in (counts.positives[column, used], counts.negatives[column, used]):
+            sides.append(np.concatenate([side[None], generator.poisson(side, (resamples, len(side)))]).astype(float))
+        tables.append(ScoreTable(centres[used], *sides))
+    return {name: metrics.macro(metric, tables) for name, metric in metrics.METRICS.items()}
+
+
+def _probabilities(logits: np.ndarray, kind: TaskKind) -> np.ndarray:
+    if kind is TaskKind.multiclass:
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        softmax: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
+        return softmax
+    sigmoid: np.ndarray = np.exp(-np.logaddexp(0.0, -logits))
+    return sigmoid
+
+
+def _one_hot(labels: np.ndarray, columns: int, kind: TaskKind) -> np.ndarray:
+    labels = labels.astype(np.float64)
+    if kind is not TaskKind.multiclass:
+        return labels
+    hot = (labels == np.arange(columns)).astype(np.float64)
+    return np.where(np.isnan(labels), np.nan, hot)

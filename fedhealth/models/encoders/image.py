@@ -1,0 +1,200 @@
+"""Image encoders: any torchvision classification network without its last layer, or a small one for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
+
+from fedhealth.errors import ModelError
+from fedhealth.models.encoders.base import Train, freeze, is_frozen
+from fedhealth.models.lora import Lora
+from fedhealth.models.normalization import prepare
+from fedhealth.models.weights import stored
+
+SMALL_CNN = "small_cnn"
+
+
+class ImageEncoder(nn.Module):
+    """Images [B, C, H, W], uint8, uint16 or float in 0..255, -> features [B, width].
+
+    Args:
+        architecture: `small_cnn` or a torchvision classification model, such as `mobilenet_v2`.
+        weights: a safetensors file with the architecture's full state; null starts from random weights.
+        train: which part is trained, see `freeze`.
+        mean: subtracted after scaling to 0..1.
+        std: divided by after that.
+        norm: `keep` batch normalisation, or, as private training demands where it is trained, put `group`
+            normalisation in its place or `freeze` it; pretrained scales stay.
+        lora: adapters to train in a frozen encoder (`train: none`); null for none.
+        widths: of the small network's layers, multiples of 8; the fewer weights, the less noise protects them.
+        depth: how many layers of a torchvision network's `features` are kept, counted from the input; null for all. The
+            last one is often wide and made for ImageNet's classes: without it there is less to noise.
+
+    """
+
+    def __init__(
+        self,
+        architecture: str = SMALL_CNN,
+        weights: str | None = None,
+        train: Train = "all",
+        mean: float = 0.5,
+        std: float = 0.5,
+        norm: Literal["keep", "group", "freeze"] = "keep",
+        lora: Lora | None = None,
+        widths: Sequence[int] = (16, 32, 64, 96),
+        depth: int | None = None,
+    ) -> None:
+        super().__init__()
+        network, self.width = _small_cnn(widths) if architecture == SMALL_CNN else _torchvision(architecture, weights)
+        if depth is not None:
+            self.width = _shorten(network, depth, architecture)
+        if architecture == SMALL_CNN and weights:
+            _load(network, weights, architecture)
+        if train == "none" and not weights and not lora:
+            raise ModelError(
+                f"model.image: a frozen {architecture} without weights learns nothing.",
+                "Give model.image.weights=FILE or model.image.train=all.",
+            )
+        network = network if norm == "keep" else prepare(network, norm)
+        freeze(network, train, "image", lora)
+        layers, self.network = _split(network)
+        self.front = Front(layers, 1 if architecture == SMALL_CNN else 3, mean, std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode a batch of images."""
+        return self.finish(self.front(images))
+
+    def finish(self, maps: Tensor) -> Tensor:
+        """Encode what `front` makes of a batch of images."""
+        features: Tensor = self.network(maps)
+        return features
+
+
+class Front(nn.Module):
+    """What never changes, up to the first trained layer: images [B, C, H, W] in 0..255 -> what that layer is given.
+
+    Args:
+        layers: frozen; none of a network that is trained from its first layer on, or not at all.
+        planes: of the network's input.
+        mean: see `ImageEncoder`.
+        std: see `ImageEncoder`.
+
+    """
+
+    def __init__(self, layers: nn.Sequential, planes: int, mean: float, std: float) -> None:
+        super().__init__()
+        self.layers, self.planes, self.mean, self.std = layers, planes, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale the images and pass them through the frozen layers."""
+        top = 65535.0 if images.dtype == torch.uint16 else 255.0
+        scaled = (images.float() / top - self.mean) / self.std
+        if scaled.shape[1] < self.planes:
+            scaled = scaled.expand(-1, self.planes, -1, -1)
+        elif scaled.shape[1] > self.planes:
+            scaled = scaled.mean(dim=1, keepdim=True)
+        maps: Tensor = self.layers(scaled)
+        return maps
+
+    def extra_repr(self) -> str:
+        """Name the settings that change the features, for the cache's identity."""
+        return f"mean={self.mean}, std={self.std}"
+
+
+def _split(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
+    """Return the frozen layers before the first trained one, and the rest; parameters keep their names in the rest.
+
+    Layers can only be taken off a chain: the network itself, or the `features` of most torchvision networks.
+    """
+    chain = network if isinstance(network, nn.Sequential) else getattr(network, "features", None)
+    if not isinstance(chain, nn.Sequential) or is_frozen(network):
+        return nn.Sequential(), network
+    first = next((place for place, layer in enumerate(chain) if not is_frozen(layer)), len(chain))
+    if chain is network:
+        return chain[:first], chain[first:]
+    network.features = chain[first:]
+    return chain[:first], network
+
+
+def _small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
+    """Return strided convolutions with group norm; by default 1 x 64 x 64 -> 96 features, 91 k parameters.
+
+    Raises:
+        ModelError: a width that eight groups cannot share.
+
+    """
+    if not widths or any(width < 8 or width % 8 for width in widths):
+        raise ModelError(f"model.image.widths: {list(widths)} are not multiples of 8.", "Use such as [8, 16, 16, 16].")
+    layers: list[nn.Module] = []
+    for before, after in pairwise((1, *widths)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), widths[-1]
+
+
+def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
+    known = list_models(module=torchvision.models)  # classification only
+    if architecture not in known:
+        raise ModelError(
+            f"model.image.architecture: torchvision has no {architecture!r}.",
+            f"Use {SMALL_CNN} or one of: {', '.join(known)}.",
+        )
+    network: nn.Module = get_model(architecture, weights=None)
+    if weights:
+        _load(network, weights, architecture)
+    linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise ModelError(
+            f"model.image.architecture: {architecture} has no linear classifier to take off.",
+            "Use another architecture.",
+        )
+    width = network.get_submodule(linears[-1]).in_features
+    parent, _, leaf = linears[-1].rpartition(".")
+    setattr(network.get_submodule(parent), leaf, nn.Identity())
+    return network, int(width)  # type: ignore[arg-type]
+
+
+def _shorten(network: nn.Module, depth: int, architecture: str) -> int:
+    """Keep the first layers of the network's `features` and return the width of what they give."""
+    chain = getattr(network, "features", None)
+    if not isinstance(chain, nn.Sequential) or not 0 < depth <= len(chain):
+        has = f"has {len(chain)} layers" if isinstance(chain, nn.Sequential) else "is no chain of layers"
+        raise ModelError(f"model.image.depth={depth}: {architecture} {has}.", "Use a number up to that, or null.")
+    network.features = chain[:depth]
+    network.eval()  # or batch statistics of this image would be kept
+    try:
+        with torch.inference_mode():
+            width = int(network(torch.zeros(1, 3, 128, 128)).shape[1])
+    except RuntimeError as fault:
+        raise ModelError(
+            f"model.image.depth={depth}: what follows in {architecture} does not fit its layer {depth}.", "Use null."
+        ) from fault
+    network.train()
+    return width
+
+
+def _load(network: nn.Module, weights: str, architecture: str) -> None:
+    path = stored(weights)
+    try:
+        state = {
+            name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(path).items()
+        }
+        network.load_state_dict(state, strict=True)
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(
+            f"model.image.weights: {path} cannot be read ({fault}).", "Give a safetensors file."
+        ) from fault
+    except RuntimeError as fault:
+        first = str(fault).splitlines()[1].strip() if "\n" in str(fault) else str(fault)
+        raise ModelError(
+            f"model.image.weights: {path} does not fit {architecture}: {first}",
+            "Use the weights of this architecture.",
+        ) from fault

@@ -1,0 +1,167 @@
+"""Text encoders: any Hugging Face encoder by path or hub id, or a small BERT over hashed words, from scratch."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers.utils import logging as hf_logging
+
+from fedhealth.errors import ModelError
+from fedhealth.models.encoders.base import Train, freeze
+from fedhealth.models.lora import Lora
+from fedhealth.models.weights import stored
+
+_WORD = re.compile(r"\w+|[?!%+<>]")
+
+
+class TextEncoder(nn.Module):
+    """Token ids [B, L], `pad` where there is no token -> features [B, width], the mean over tokens.
+
+    Args:
+        pretrained: a Hugging Face encoder, by folder or hub id; null builds a BERT of the sizes below.
+        train: which part is trained, see `freeze`.
+        max_length: tokens kept of a text.
+        hidden: width of the small BERT.
+        layers: its depth; 0 is an average of word embeddings.
+        heads: its attention heads.
+        buckets: its vocabulary: words are hashed, so that sites need not agree on (or reveal) a word list.
+        dropout: its dropout.
+        lora: adapters to train in a frozen encoder (`train: none`); null for none.
+
+    """
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        train: Train = "all",
+        max_length: int = 64,
+        hidden: int = 64,
+        layers: int = 1,
+        heads: int = 2,
+        buckets: int = 4096,
+        dropout: float = 0.1,
+        lora: Lora | None = None,
+    ) -> None:
+        super().__init__()
+        if train == "none" and not pretrained and not lora:
+            raise ModelError(
+                "model.text: a frozen encoder without weights learns nothing.",
+                "Give model.text.pretrained=... or model.text.train=all.",
+            )
+        self.max_length, self.buckets = max_length, buckets
+        self.tokenizer: Any = None
+        self.network: Any
+        if pretrained:
+            self.network, self.tokenizer = _pretrained(pretrained)
+        else:
+            self.network = _small_bert(hidden, layers, heads, buckets, max_length, dropout)
+        self.width = int(self.network.config.hidden_size)
+        self.pad = int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
+        self._start = _first_position(self.network)
+        places = getattr(self.network.config, "max_position_embeddings", None)
+        if places is not None and max_length + self._start > places:
+            raise ModelError(
+                f"model.text.max_length={max_length}: this encoder reads {places - self._start} tokens at most.",
+                "Lower model.text.max_length.",
+            )
+        self._accepts = set(inspect.signature(self.network.forward).parameters)
+        freeze(self.network, train, "text", lora)
+
+    def tokenize(self, texts: list[str]) -> np.ndarray:
+        """Return token ids int64 [len(texts), L <= max_length], padded with `pad`."""
+        if self.tokenizer is None:
+            return hash_words(texts, self.buckets, self.max_length)
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="np")
+        return np.asarray(encoded["input_ids"], np.int64)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Encode a batch of token ids."""
+        mask = ids != self.pad
+        first = torch.arange(ids.shape[1], device=ids.device) == 0
+        mask = mask | first  # a row without text still has one token to attend to: no NaN from an empty softmax
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        if "position_ids" in self._accepts:
+            # Spelt out per row: a broadcast (1, L) has no per-sample gradient.
+            inputs["position_ids"] = (torch.arange(ids.shape[1], device=ids.device) + self._start).expand_as(ids)
+        if "token_type_ids" in self._accepts:
+            inputs["token_type_ids"] = torch.zeros_like(ids)
+        hidden: Tensor = self.network(**inputs).last_hidden_state
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+
+    def extra_repr(self) -> str:
+        """Name the settings that change the features, for the cache's identity."""
+        return f"max_length={self.max_length}"
+
+
+def hash_words(texts: list[str], buckets: int, max_length: int) -> np.ndarray:
+    """Return ids int64 [len(texts), L] in 1..buckets-1 (0 = padding), the same for a word at every site."""
+    words = [_WORD.findall(text.lower())[:max_length] for text in texts]
+    ids = np.zeros((len(texts), max(1, max(map(len, words), default=1))), np.int64)
+    codes = {word: _bucket(word, buckets) for word in {word for row in words for word in row}}
+    for row, tokens in enumerate(words):
+        ids[row, : len(tokens)] = [codes[word] for word in tokens]
+    return ids
+
+
+def _bucket(word: str, buckets: int) -> int:
+    return 1 + int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % (buckets - 1)
+
+
+def _small_bert(hidden: int, layers: int, heads: int, buckets: int, max_length: int, dropout: float) -> Any:
+    if hidden % heads:
+        raise ModelError(f"model.text: hidden={hidden} is not a multiple of heads={heads}.", "Change one of them.")
+    config = BertConfig(
+        vocab_size=buckets,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=max_length,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return BertModel(config, add_pooling_layer=False)
+
+
+def _first_position(network: nn.Module) -> int:
+    """Return the first token's position: 0, or after the padding's where that has one (RoBERTa and its kin)."""
+    tables = [module for name, module in network.named_modules() if name.endswith("position_embeddings")]
+    padding = getattr(tables[0], "padding_idx", None) if tables else None
+    return 0 if padding is None else int(padding) + 1
+
+
+def _pretrained(name: str) -> tuple[nn.Module, Any]:
+    """Load weights from safetensors only, and no code: what a hospital loads must not be able to run anything."""
+    hf_logging.disable_progress_bar()  # the run has its own
+    name = str(folder) if (folder := stored(name)).is_dir() else name
+    try:
+        network, loaded = AutoModel.from_pretrained(
+            name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, padding_side="right")
+    except (OSError, ValueError, KeyError) as fault:
+        first = str(fault).strip().splitlines()[0]
+        raise ModelError(
+            f"model.text.pretrained: cannot load {name!r} ({first}).",
+            "Give a folder with config, tokenizer and safetensors weights, or a hub id this machine can reach.",
+        ) from fault
+    if absent := sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler.")):
+        raise ModelError(
+            f"model.text.pretrained: {name!r} lacks {len(absent)} of the encoder's weights, such as {absent[0]}.",
+            "Save the whole encoder with save_pretrained.",
+        )
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # not used: it would travel and be noised for nothing
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"model.text.pretrained: the tokenizer of {name!r} has no padding token.", "Use an encoder model."
+        )
+    return network, tokenizer

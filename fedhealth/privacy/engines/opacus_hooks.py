@@ -1,0 +1,142 @@
+"""The Opacus engine: its per-sample gradient rules, attached without wrapping the model.
+
+Opacus's full backward hooks clash with in-place operations after a layer (torchvision's ReLUs), so the gradients of
+the outputs come from tensor hooks here. Tensors are made row-major (its rules go wrong on channels_last), padding
+tokens take no gradient (its rule gives them one), shared position ids get a row each, and what a step leaves behind
+is cleared.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from torch import Tensor, nn
+
+from fedhealth.errors import PrivacyError
+from fedhealth.privacy.engines.base import (
+    Batch,
+    Clipped,
+    LossFn,
+    Patients,
+    add_to,
+    check_rows_apart,
+    per_row,
+    select,
+    trainable,
+)
+from fedhealth.privacy.engines.book_keeping import expand_ids
+from fedhealth.privacy.engines.clipping import Clipping
+
+
+class _TensorHooks(GradSampleHooks):  # type: ignore[misc]
+    """Opacus's hooks with the gradient taken from the output tensor."""
+
+    def add_hooks(
+        self, *, loss_reduction: str = "sum", batch_first: bool = True, force_functorch: bool = False
+    ) -> None:
+        """Attach to every layer with trainable parameters."""
+        self._module.autograd_grad_sample_hooks = self.autograd_grad_sample_hooks = []
+        for name, module in self._module.named_modules():
+            if not any(p.requires_grad for p in module.parameters(recurse=False)):
+                continue
+            if type(module) not in self.GRAD_SAMPLERS:
+                raise PrivacyError(
+                    f"layer {name} ({type(module).__name__}) has no per-sample gradient rule in Opacus",
+                    "Freeze it or use the oracle engine.",
+                )
+            self.autograd_grad_sample_hooks.append(module.register_forward_hook(self._on_forward))
+        self.enable_hooks()
+
+    def _on_forward(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        if not self.hooks_enabled or not torch.is_grad_enabled():
+            return
+        out.register_hook(  # type: ignore[no-untyped-call]
+            partial(self._on_gradient, module, _canonical(args[0]))
+        )
+
+    def _on_gradient(self, module: nn.Module, given: Tensor, gradient: Tensor) -> None:
+        rule, gradient = self.GRAD_SAMPLERS[type(module)], _canonical(gradient)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            gradient = gradient * (given != module.padding_idx)[..., None]
+        for parameter, value in rule(module, [given], gradient).items():
+            if parameter.requires_grad:
+                before = getattr(parameter, "grad_sample", None)
+                parameter.grad_sample = value if before is None else before + value
+
+
+def _canonical(x: Tensor) -> Tensor:
+    """Copy with row-major strides also where a dimension is 1: Opacus's unfold reads the strides."""
+    return x.detach().clone(memory_format=torch.contiguous_format)
+
+
+class OpacusHooks:
+    """Gradient engine on Opacus's per-sample gradients; see `fedhealth.privacy.engines.base.GradientEngine`.
+
+    Args:
+        model: layers for which Opacus has a rule may be trainable.
+        loss_fn: (model, batch) -> losses [B] or [B, ...].
+        clipping: the rule that bounds a patient's contribution.
+
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn, clipping: Clipping) -> None:
+        check_rows_apart(model)
+        self._model, self._loss_fn, self._clipping = model, loss_fn, clipping
+
+    def accumulate(self, batch: Batch, patients: Sequence[int]) -> Clipped:
+        """Add the batch's clipped sum to `p.summed_grad`."""
+        check_rows_apart(self._model)
+        if not len(patients):
+            return Clipped(torch.zeros(0), torch.zeros(0))
+        named = trainable(self._model)
+        book = Patients(patients, next(iter(named.values())).device)
+        losses = self._per_sample_gradients(batch, len(patients))
+        gradients = {name: book.add_up(rows.flatten(1)) for name, rows in _per_row(named).items()}
+        groups = dict(zip(named, self._clipping.assign(named), strict=True))
+        squared = losses.new_zeros((book.count, self._clipping.groups))
+        for name, gradient in gradients.items():
+            squared[:, groups[name]] += gradient.square().sum(1)
+        finite = squared.isfinite().all(1) & book.add_up(losses).isfinite()
+        if not bool(finite.all()):
+            rows = [i for i, good in enumerate(finite[book.of_row].tolist()) if good]
+            rest = self.accumulate(select(batch, rows, len(patients)), [patients[i] for i in rows])
+            return Clipped(rest.losses, rest.norms, rest.dropped + int((~finite).sum()))
+        factors = self._clipping.factors(squared)
+        for name, gradient in gradients.items():
+            add_to(named[name], factors[:, groups[name]] @ gradient)
+        for p in named.values():
+            p.grad_sample = None  # type: ignore[attr-defined]
+        return Clipped(losses, squared.sum(1).sqrt())
+
+    def _per_sample_gradients(self, batch: Batch, rows: int) -> Tensor:
+        """Fill `p.grad_sample` [B, ...] and return the losses [B]; ordinary gradients are thrown away."""
+        for p in self._model.parameters():
+            p.grad_sample = None  # type: ignore[attr-defined]
+        hooks = _TensorHooks(self._model, loss_reduction="sum", strict=False)
+        expand = [
+            module.register_forward_pre_hook(partial(expand_ids, rows))
+            for module in self._model.modules()
+            if isinstance(module, nn.Embedding)
+        ]
+        try:
+            losses = per_row(self._loss_fn(self._model, batch), rows)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        finally:
+            hooks.remove_hooks()
+            for handle in expand:
+                handle.remove()
+            for p in self._model.parameters():
+                p.grad = None
+        for name, gradient in _per_row(trainable(self._model)).items():
+            if len(gradient) != rows:
+                raise PrivacyError(
+                    f"parameter {name} saw {len(gradient)} rows of a batch of {rows}", "Use the oracle engine."
+                )
+        return losses.detach()
+
+
+def _per_row(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return the per-sample gradients [B, ...] of the parameters that this step used."""
+    return {name: p.grad_sample for name, p in named.items() if p.grad_sample is not None}  # type: ignore[attr-defined]

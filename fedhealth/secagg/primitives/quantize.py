@@ -1,0 +1,156 @@
+"""Fixed point with stochastic rounding: real vectors to words that add up modulo 2^k, and sums back to means.
+
+A site contributes round(x * w / normaliser * levels / bound + u), u uniform in [-1/2, 1/2) in steps of 2^-16: right on
+average to 2^-17 of a unit, and never off by more than one. The weights of all sites sum to at most the normaliser, so
+the sum of values within the bound, plus one unit of rounding per site, cannot wrap around.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth.secagg.primitives.masks import BLOCK_BYTES, Keystream
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Entry, Segment, Words
+
+CHUNK = 2**14
+# Adding 1.5 * 2^52 to a double rounds it to an integer and leaves that integer in its low bits (two's complement).
+ROUNDER = 1.5 * 2.0**52
+Vectors = Mapping[str, NDArray[Any]]
+
+
+def quantise(segment: Segment, vectors: Vectors, weight: int) -> Words:
+    """Turn one site's vectors into words, ending with the words that count it as one contributor.
+
+    Args:
+        segment: names, lengths and bounds of the vectors.
+        vectors: {entry name: real or integer array of any shape}.
+        weight: the site's announced weight, in multiples of 2^-16; statistics do not use it.
+
+    Raises:
+        RefusedError: a vector is missing, not finite, of another length, or does not fit; the message names it.
+
+    """
+    flat = {entry.name: _flat(segment, entry, vectors) for entry in segment.entries}
+    words: Words = np.zeros(segment.words, dtype=segment.dtype)
+    rounding = _Rounding()
+    for entry, place in segment.slices():
+        values = flat[entry.name]
+        if segment.kind == "model":
+            share = weight / segment.normaliser
+            rounding.round(segment, entry, values, share * segment.levels / entry.bound, words[place])
+        else:
+            words[place] = _whole(segment, entry, values).view(np.uint64)
+    words[segment.length : segment.length + segment.count_words] = 1
+    return words
+
+
+def dequantise(segment: Segment, total: Words, weight: int) -> dict[str, NDArray[Any]]:
+    """Turn an opened sum into vectors: the weighted mean of a model, or the sum of statistics.
+
+    Args:
+        segment: which vectors.
+        total: the opened words.
+        weight: sum of the contributors' announced weights, positive for a model.
+
+    Returns:
+        {entry name: float32 for a model, int64 for counts (step 1), float64 for other statistics}.
+
+    """
+    shift = 8 * segment.dtype.itemsize - segment.bits
+    signed = np.dtype(f"<i{segment.dtype.itemsize}")
+    model = segment.kind == "model"
+    found: dict[str, NDArray[Any]] = {}
+    for entry, place in segment.slices():
+        counts = not model and entry.step == 1
+        out = np.empty(entry.length, dtype=np.float32 if model else np.int64 if counts else np.float64)
+        scale = segment.step(entry) * (segment.normaliser / weight if model else 1)
+        source = total[place]
+        for at in range(0, entry.length, CHUNK):
+            # Up to the word's top bit and arithmetically back: extends the sign of k bits.
+            values = (source[at : at + CHUNK] << shift).view(signed) >> shift
+            out[at : at + CHUNK] = values if counts else values * scale
+        found[entry.name] = out
+    return found
+
+
+def error_bound(segment: Segment, entry: Entry, contributors: int, weight: int) -> float:
+    """Return the largest distance between an opened value and the exact mean or sum, before float32 rounding."""
+    if segment.kind == "statistics":
+        return contributors * entry.step / 2
+    return contributors * segment.step(entry) * segment.normaliser / weight
+
+
+def total_weight(weights: tuple[int, ...]) -> float:
+    """Return the weight of a sum in examples, from announced weights."""
+    return sum(weights) / WEIGHT_ONE
+
+
+def _flat(segment: Segment, entry: Entry, vectors: Vectors) -> NDArray[Any]:
+    values = vectors.get(entry.name)
+    if values is None or values.size != entry.length:
+        size = "nothing" if values is None else f"{values.size} values"
+        raise RefusedError(f"segment {segment.name}: {entry.name} needs {entry.length} values, got {size}")
+    return values.reshape(-1)
+
+
+def _refuse_values(segment: Segment, entry: Entry, problem: str) -> RefusedError:
+    return RefusedError(
+        f"segment {segment.name}: {entry.name} {problem}",
+        "Clip the update, raise the bound of this vector, or let clamp_share allow a few outliers.",
+    )
+
+
+class _Rounding:
+    """Stochastic rounding with uniforms from a keystream under a fresh random key; one set of small buffers."""
+
+    def __init__(self) -> None:
+        self._noise = Keystream(os.urandom(32))
+        self._buffer = bytearray(2 * CHUNK + BLOCK_BYTES)
+        self._sixteen_bits = np.frombuffer(self._buffer, dtype="<i2", count=CHUNK)
+        self._uniform = np.empty(CHUNK)
+        self._scaled = np.empty(CHUNK)
+
+    def round(self, segment: Segment, entry: Entry, values: NDArray[Any], factor: float, out: Words) -> None:
+        """Write the nearest integers to values * factor + u into `out`, modulo its word size."""
+        clamped = 0
+        for at in range(0, entry.length, CHUNK):
+            chunk = values[at : at + CHUNK]
+            inside = chunk.max() <= entry.bound and chunk.min() >= -entry.bound
+            if not inside:
+                chunk, outliers = _clamp(segment, entry, chunk)
+                clamped += outliers
+            self._round_chunk(chunk, factor, out[at : at + CHUNK])
+        if clamped > segment.clamp_share * entry.length:
+            raise _refuse_values(segment, entry, f"has {clamped} of {entry.length} values beyond {entry.bound:g}")
+
+    def _round_chunk(self, chunk: NDArray[Any], factor: float, out: Words) -> None:
+        count = len(chunk)
+        scaled, uniform = self._scaled[:count], self._uniform[:count]
+        self._noise.fill(self._buffer, 2 * count)
+        np.multiply(chunk, factor, out=scaled, dtype=np.float64)
+        np.multiply(self._sixteen_bits[:count], 2.0**-16, out=uniform, dtype=np.float64)
+        np.add(scaled, uniform, out=scaled)
+        np.add(scaled, ROUNDER, out=scaled)
+        out[:] = scaled.view(out.dtype)[:: 8 // out.itemsize]
+
+
+def _clamp(segment: Segment, entry: Entry, chunk: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    if not np.isfinite(chunk).all():
+        raise _refuse_values(segment, entry, "is not finite")
+    outliers = int(np.count_nonzero(np.abs(chunk) > entry.bound))
+    return np.clip(chunk, -entry.bound, entry.bound), outliers
+
+
+def _whole(segment: Segment, entry: Entry, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return a statistic in multiples of its step; integers stay exact."""
+    if not np.isfinite(values).all():
+        raise _refuse_values(segment, entry, "is not finite")
+    if values.max() > entry.bound or values.min() < -entry.bound:
+        raise _refuse_values(segment, entry, f"has values beyond {entry.bound:g}")
+    if entry.step == 1 and np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.int64)
+    return np.rint(values.astype(np.float64) / entry.step).astype(np.int64)

@@ -1,0 +1,128 @@
+"""What the hospitals' patients are like, before anything is trained: counts in public bins, summed over hospitals.
+
+Every patient counts once, by the first study: each table is moved by one count if a patient is added or removed, all V
+tables together by an L2 distance of sqrt(V). That is what noise is scaled to where patients are promised privacy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedhealth.config.schema import ColumnKind, Config, DataConfig, TaskKind
+from fedhealth.data.dataset import Cohort
+from fedhealth.data.tabular import width
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+
+PREFIX = "describe."  # of the statistics' names
+REACH, STEPS = 4.0, 80  # numeric variables: bins from center - 4 scale to center + 4 scale, open beyond
+MODALITIES = ("image", "text", "tabular")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One table.
+
+    Attributes:
+        name: unique, such as `label.severe`, `coverage.text`, `variable.age`.
+        bins: names of the bins, the missing last; for a numeric variable only of what lies outside the edges.
+        edges: of a numeric variable's bins, in its own unit; empty for counts by name.
+
+    """
+
+    name: str
+    bins: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many bins."""
+        return len(self.edges) + 2 if self.edges else len(self.bins)
+
+
+def quantities(config: Config) -> tuple[Quantity, ...]:
+    """Return what is counted under a configuration."""
+    return (*_labels(config.data), *_coverage(), *_variables(config.data))
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every table."""
+    return {PREFIX + each.name: (each.size,) for each in quantities(config)}
+
+
+def tables(cohort: Cohort, config: Config) -> dict[str, np.ndarray]:
+    """Return a site's counts, int64, by table."""
+    _, rows = np.unique(cohort.patient, return_index=True)
+    places = dict(_places(cohort, config.data, rows))
+    return {PREFIX + each.name: np.bincount(places[each.name], minlength=each.size) for each in quantities(config)}
+
+
+def without_small(counts: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
+    """Return the tables with counts below `least` set to zero: for a site whose own counts are seen."""
+    return {name: np.where(table < least, 0, table) for name, table in counts.items()}
+
+
+def noised(counts: Mapping[str, np.ndarray], sigma: float, moved: int, noise: NoiseSource) -> dict[str, np.ndarray]:
+    """Return the tables with Gaussian noise, rounded; counts may become negative, so that sums stay unbiased.
+
+    Args:
+        counts: all that is released at once, by name.
+        sigma: noise multiplier of the booked event.
+        moved: how many counts of a table one unit can move, each by one.
+        noise: the cryptographic source.
+
+    """
+    std = sigma * math.sqrt(moved * len(counts))
+    return {
+        name: np.rint(noise.add_(torch.from_numpy(table.astype(np.float32)), std).numpy()).astype(np.int64)
+        for name, table in counts.items()
+    }
+
+
+def _labels(data: DataConfig) -> Iterator[Quantity]:
+    two = ("no", "yes") if data.task.kind is TaskKind.multilabel else tuple(data.task.classes)
+    for name in data.columns.labels:
+        yield Quantity(f"label.{name}", (*two, "unknown"))
+
+
+def _coverage() -> Iterator[Quantity]:
+    for name in MODALITIES:
+        yield Quantity(f"coverage.{name}", ("present", "missing"))
+
+
+def _variables(data: DataConfig) -> Iterator[Quantity]:
+    for name, column in data.tabular.items():
+        if column.kind is ColumnKind.categorical:
+            yield Quantity(f"variable.{name}", (*column.levels, "missing"))
+        else:
+            edges = column.center + column.scale * np.linspace(-REACH, REACH, STEPS + 1)
+            yield Quantity(f"variable.{name}", ("below", "above", "missing"), tuple(edges.tolist()))
+
+
+def _places(cohort: Cohort, data: DataConfig, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each table's name and the bin of every patient, int64."""
+    for column, name in enumerate(data.columns.labels):
+        labels = cohort.labels[rows, column]
+        unknown = 2 if data.task.kind is TaskKind.multilabel else len(data.task.classes)
+        yield f"label.{name}", np.where(np.isnan(labels), unknown, np.nan_to_num(labels)).astype(np.int64)
+    has_text = np.array([bool(cohort.texts[row]) for row in rows], bool)
+    present = {"image": cohort.image_index[rows] >= 0, "text": has_text, "tabular": cohort.tabular_present[rows]}
+    for name, held in present.items():
+        yield f"coverage.{name}", (~held).astype(np.int64)
+    start = 0
+    for name, variable in data.tabular.items():
+        size = width({name: variable})
+        block = cohort.tabular[rows, start : start + size]
+        start += size
+        missing = block[:, -1] == 1
+        if variable.kind is ColumnKind.categorical:
+            yield f"variable.{name}", np.where(missing, size - 1, block[:, :-1].argmax(axis=1))
+        else:
+            # below, STEPS bins, above, missing
+            edges = np.linspace(-REACH, REACH, STEPS + 1)
+            inside = np.searchsorted(edges, block[:, 0].astype(np.float64) + 1e-6, side="right")
+            yield f"variable.{name}", np.where(missing, STEPS + 2, inside)

@@ -1,0 +1,33 @@
+import pytest
+
+from fedhealth.config.method_consistency import check_halves
+from fedhealth.errors import ConfigError
+
+
+def test_a_method_keeps_its_halves():
+    check_halves(["method=scaffold"])
+    check_halves(["method=scaffold", "training=default"])  # any optimizer will do
+    check_halves(["method=fedprox_adaptive"])
+    check_halves(["method=fedavg", "personalization=ditto"])
+
+
+@pytest.mark.parametrize(
+    ("method", "half"),
+    [
+        ("scaffold", "personalization=ditto"),
+        ("scaffold", "personalization=none"),
+        ("fedprox_adaptive", "personalization=mr_mtl"),
+    ],
+)
+def test_another_half_beside_it_is_refused_by_name(method, half):
+    with pytest.raises(ConfigError, match=f"method={method} is personalization=.* {half} takes its place"):
+        check_halves([f"method={method}", half])
+
+
+def test_a_method_in_a_folder_of_its_own(tmp_path):
+    (tmp_path / "method").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /personalization: fedbn\nstrategy: {rounds: 2}\n"
+    (tmp_path / "method" / "own.yaml").write_text(text)
+    check_halves(["method=own"], tmp_path)
+    with pytest.raises(ConfigError, match="personalization=ditto takes its place"):
+        check_halves(["method=own", "personalization=ditto"], tmp_path)

@@ -1,0 +1,37 @@
+import pytest
+
+from fedhealth.config.compose import compose, resolve
+from fedhealth.config.warnings import cautions
+
+
+def titles(*words):
+    return [title for title, _ in cautions(resolve(compose(["data.root=x", *words])))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["privacy=patient", "privacy.epsilon=10.5"], "Epsilon 10.5 promises little"),
+        (["data.sites=[a,b]"], "Fewer than 3 hospitals"),
+        (["runtime=deployment", "secagg=off"], "Between hospitals without differential privacy and without"),
+        ([], "All data are on this machine"),
+    ],
+)
+def test_it_is_said(words, said):
+    assert any(title.startswith(said) for title in titles(*words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runtime=deployment", "privacy=patient", "privacy.epsilon=10"],
+        ["runtime=deployment", "secagg=off", "privacy=patient"],
+        ["runtime=deployment", "secagg=on"],
+    ],
+)
+def test_what_is_meant_is_not_warned_of(words):
+    assert titles(*words) == []
+
+
+def test_what_is_not_said_is_not_guessed():
+    assert cautions({}) == []

@@ -1,0 +1,73 @@
+"""The alternatives to the federation: trained under the promise that the run makes."""
+
+import pytest
+
+from fedhealth.config.compose import compose as composed
+from fedhealth.config.compose import digest
+from fedhealth.data.dataset import prepare
+from fedhealth.experiment import baselines
+from fedhealth.experiment.baselines import CENTRALISED, Bench, alternative
+from fedhealth.privacy.accounting.ledger import Ledger
+from fedhealth.protocol.job import Job, config_of
+
+PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "training.threads=1", "training.batch_size=4")
+
+
+@pytest.fixture(name="job")
+def job_(tmp_path, good_hospitals, tiny_words):
+    def make(*words):
+        every = (*tiny_words(good_hospitals), "strategy.rounds=3", "training.local_steps=2", *words)
+        return Job("bench", every, digest(composed(every)), str(tmp_path))
+
+    return make
+
+
+@pytest.fixture(name="booked")
+def booked_(monkeypatch):
+    """What is booked while the alternatives are trained."""
+    events = []
+    reserve = Ledger.reserve
+
+    def noted(self, run, number, unit, event, budget):
+        events.append((unit, event, budget))
+        return reserve(self, run, number, unit, event, budget)
+
+    monkeypatch.setattr(Ledger, "reserve", noted)
+    return events
+
+
+def trained(job, name):
+    baselines._bench.cache_clear()
+    return alternative(name, job)
+
+
+def test_without_privacy_nothing_is_booked(job, booked):
+    assert trained(job("model.image=null"), "alone north").keys() == {"north", "south", "east"}
+    assert booked == []
+
+
+def test_a_hospital_alone_has_the_runs_budget_and_its_steps(job, booked):
+    assert trained(job(*PRIVATE, "privacy.epsilon=3"), "alone north")
+    [(unit, event, budget)] = booked
+    assert (unit, event.steps, budget.run) == ("patient", 6, 3.0)
+
+
+def test_all_data_in_one_place_take_one_hospitals_steps_over_larger_batches(job, booked):
+    config = config_of(job(*PRIVATE))
+    assert trained(job(*PRIVATE), CENTRALISED)
+    [(_, event, _)] = booked
+    cohort = sum(len(set(site.patient[site.rows("train")])) for site in _cohorts(config))
+    assert event.steps == 6
+    assert event.rate == pytest.approx(3 * 4 / cohort, rel=0.42)  # of the cohort rounded down to a power of sqrt 2
+
+
+def test_all_data_in_one_place_take_all_steps_without_privacy(job):
+    assert Bench.of(config_of(job("model.image=null")))._work([5, 5, 5], private=False).local_steps == 18
+
+
+def test_a_hospital_that_is_too_small_for_the_promise_is_left_out(job):
+    assert trained(job(*PRIVATE, "privacy.min_cohort=1000"), "alone north") is None
+
+
+def _cohorts(config):
+    return [prepare(config.data, site) for site in config.data.sites]

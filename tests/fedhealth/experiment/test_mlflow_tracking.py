@@ -1,0 +1,121 @@
+"""MLflow's own client, a store in a folder, and a real server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+
+import pytest
+
+from fedhealth.config.compose import compose
+from fedhealth.errors import ConfigError
+from fedhealth.experiment.launch import launch
+from fedhealth.experiment.mlflow_tracking import MlflowTracking
+from fedhealth.runs.load_record import collect
+from fedhealth.runs.run_dir import RunDir
+
+
+@pytest.fixture(scope="module")
+def words(tiny_words, good_hospitals):
+    return tiny_words(good_hospitals)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a server that stores in a folder."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    settings = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "1"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", (folder / "store").as_uri(), "--artifacts-destination", str(folder / "files")]
+    address, log = f"http://127.0.0.1:{port}", (folder / "log").open("w")
+    process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while not healthy(address):
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()
+
+
+def healthy(address):
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def seen(uri, experiment="fedhealth"):
+    """Return the only run of an experiment, and a client."""
+    from mlflow import MlflowClient
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client = MlflowClient(uri)
+        (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return run, client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["folder", "server"])
+def test_a_store_receives_the_run(store, words, tmp_path, request):
+    uri = (tmp_path / "mlruns").as_uri() if store == "folder" else request.getfixturevalue("server")
+    words = [*words, "tracking=mlflow", f"tracking.uri={uri}", "tracking.weights=true"]
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    told, client = seen(uri)
+    record = collect(run.path)
+    assert told.info.status == "FINISHED"
+    assert told.info.run_name == "run"
+    assert told.data.tags["fedhealth.run"] == run.about["run"]
+    assert told.data.params["strategy.rounds"] == "2"
+    assert told.data.params["data.sites"] == "['north', 'south', 'east']"
+    assert told.data.metrics["test.auroc"] == pytest.approx(record.test.metrics["auroc"].value)
+    losses = client.get_metric_history(told.info.run_id, "round.loss")
+    assert [(point.step, point.value) for point in losses] == [(e.number, e.pooled["loss"]) for e in record.rounds]
+    held = {file.path for file in client.list_artifacts(told.info.run_id)}
+    assert {"report.html", "config.yaml", "README.md", "model"} <= held
+    assert "sites" not in held
+    assert [event["event"] for event in run.events()[0]][-1] == "tracked"
+
+
+def test_a_run_is_told_once_also_when_it_is_resumed(words, tmp_path):
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tracking = MlflowTracking(str(tmp_path / "mlruns"), "mine")
+        run.update(state="stopped")
+        tracking.track(run.path)
+        assert seen((tmp_path / "mlruns").as_uri(), "mine")[0].info.status == "KILLED"
+        run.update(state="completed")
+        tracking.track(run.path)
+    told, client = seen((tmp_path / "mlruns").as_uri(), "mine")
+    assert told.info.status == "FINISHED"
+    assert "model" not in {file.path for file in client.list_artifacts(told.info.run_id)}  # weights were not asked for
+
+
+def test_a_tracker_that_fails_costs_the_run_nothing(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    words = [*words, "strategy.rounds=1", "tracking=mlflow", "tracking.uri=http://127.0.0.1:9"]
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    assert run.about["state"] == "completed"
+    assert run.events()[0][-1]["event"] == "tracking_failed"
+
+
+def test_without_mlflow_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match="not installed"):
+        MlflowTracking("mlruns")

@@ -1,0 +1,159 @@
+"""`fedhealth audit`: right training passes, planted bugs end with exit code 6, and the report shows the result."""
+
+import json
+
+import pytest
+import torch
+
+from fedhealth.cli.main import main
+from fedhealth.config.compose import compose
+from fedhealth.errors import ConfigError, PrivacyError
+from fedhealth.experiment.launch import launch
+from fedhealth.privacy.engines.base import Clipped, add_to, trainable
+from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.oracle import Oracle
+from fedhealth.privacy.engines.step import private_step
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.training.dpsgd_trainer import ENGINES
+
+SMALL = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "training.threads=1", "training.batch_size=4")
+
+
+class ForgottenClip(BookKeeping):
+    """Adds the plain sum of the gradients."""
+
+    def accumulate(self, batch, patients):
+        loss = self._loss_fn(self._model, batch)
+        loss.sum().backward()
+        for parameter in trainable(self._model).values():
+            if parameter.grad is not None:
+                add_to(parameter, parameter.grad)
+                parameter.grad = None
+        return Clipped(loss.detach(), torch.zeros(0))
+
+
+class CoupledLoss(BookKeeping):
+    """What ghost clipping does with a loss [B, 1]: times factors [B] it is [B, B], each is scaled by all."""
+
+    def accumulate(self, batch, patients):
+        norms = Oracle(self._model, self._loss_fn, self._clipping).accumulate(batch, patients).norms
+        for parameter in trainable(self._model).values():
+            parameter.summed_grad = None
+        factors = self._clipping.factors(norms.square()[:, None])[:, 0]
+        losses = self._loss_fn(self._model, batch)
+        owner = torch.unique(torch.tensor(patients), return_inverse=True)[1]
+        each = torch.zeros(len(norms)).index_add_(0, owner, losses)
+        (each[:, None] * factors).sum().backward()
+        for parameter in trainable(self._model).values():
+            if parameter.grad is not None:
+                add_to(parameter, parameter.grad)
+                parameter.grad = None
+        return Clipped(losses.detach(), norms)
+
+
+def doubled_step(engine, optimizer, physical):
+    """Step once with noise and once more without."""
+    kept = list(physical)
+    losses = private_step(engine, optimizer, kept)
+    for batch, patients in kept:
+        engine.accumulate(batch, patients)
+    for parameter in optimizer.params:
+        total = parameter.summed_grad
+        parameter.grad = None if total is None else total / optimizer.expected_batch_size
+    optimizer.original_optimizer.step()
+    return losses
+
+
+def noise_where_touched(engine, optimizer, physical):
+    """Leave the rows of embeddings that no patient touched without noise: they tell which words nobody has."""
+    tables = [p for p in optimizer.params if p.dim() == 2 and len(p) > 16]
+    before = [p.detach().clone() for p in tables]
+    kept = list(physical)
+    for batch, patients in kept:
+        engine.accumulate(batch, patients)
+    touched = [p.summed_grad.abs().sum(1) > 0 for p in tables]
+    losses = private_step(engine, optimizer, kept)
+    with torch.no_grad():
+        for parameter, start, rows in zip(tables, before, touched, strict=True):
+            parameter[~rows] = start[~rows]
+    return losses
+
+
+@pytest.fixture
+def words(good_hospitals, tiny_words):
+    return [*tiny_words(good_hospitals), *SMALL, "data.sites=[north]"]
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """`command(*words)`: exit code and output of `fedhealth audit`."""
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["fedhealth", "audit", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capfd.readouterr()
+        return stopped.value.code, shown.out + shown.err
+
+    return call
+
+
+def test_a_right_configuration_passes(command, words):
+    code, shown = command("quick", *words)
+    assert code == 0, shown
+    assert "north: 4 checks of a training step passed" in shown
+
+
+def test_a_finished_run_is_audited_into_its_report(command, words, tmp_path):
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    code, shown = command("standard", run.path)
+    assert code == 0, shown
+    assert "north: 5 checks of a training step passed" in shown  # the ledger is one of them
+    assert "north: canaries: claimed epsilon 8, empirical lower bound" in shown.replace("7.99", "8")
+    assert "north: membership: claimed epsilon" in shown
+    stored = json.loads((run.path / "audit.json").read_text())
+    assert stored["sites"][0]["passed"]
+    assert "empirical lower bound" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("engine", [ForgottenClip, CoupledLoss])
+def test_an_engine_that_breaks_the_bound_is_found(command, words, monkeypatch, engine):
+    monkeypatch.setitem(ENGINES, "bk", engine)
+    code, shown = command("quick", *words)
+    assert code == PrivacyError.exit_code
+    assert "removing one patient moves the sum by at most the bound: NOT SO" in shown
+    assert "The audit found something at north" in shown
+
+
+@pytest.mark.parametrize("step", [doubled_step, noise_where_touched])
+def test_a_step_that_moves_weights_without_noise_is_found(command, words, monkeypatch, step):
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.private_step", step)
+    code, shown = command("quick", *words)
+    assert code == PrivacyError.exit_code
+    assert "the model moved by the noised sums and nothing else: NOT SO" in shown
+
+
+def test_the_standard_audit_tells_how_much_a_forgotten_clip_leaks(command, words, monkeypatch):
+    monkeypatch.setitem(ENGINES, "bk", ForgottenClip)
+    code, shown = command("standard", *words, "privacy.epsilon=1", "privacy.delta=1e-6")
+    assert code == PrivacyError.exit_code
+    [line] = [line for line in shown.splitlines() if "canaries: claimed epsilon" in line]
+    assert float(line.split("lower bound ")[1].split()[0]) > 1
+
+
+def test_a_ledger_that_was_edited_is_found(command, words, tmp_path):
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    [ledger] = (run.path / "sites" / "north" / "privacy").glob("*.jsonl")
+    ledger.write_bytes(ledger.read_bytes().replace(b'"steps":2', b'"steps":1'))
+    code, shown = command("quick", run.path)
+    assert code == PrivacyError.exit_code
+    assert "the ledger is whole and adds up: NOT SO" in shown
+
+
+def test_what_cannot_be_audited_is_refused(command, words, tmp_path):
+    plain = [word for word in words if not word.startswith("privacy")]
+    assert command("quick", *plain)[0] == PrivacyError.exit_code
+    assert command("deep", *words)[0] == ConfigError.exit_code
+    assert command("quick", tmp_path)[0] == ConfigError.exit_code

@@ -1,0 +1,128 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.numpy import load_file, save_file
+
+from fedhealth.config.compose import compose
+from fedhealth.data.manifest import SPLITS, read_manifest
+from fedhealth.errors import ModelError
+from fedhealth.experiment.baselines import Bench
+from fedhealth.experiment.launch import launch
+from fedhealth.export.model import load_model, save_model
+from fedhealth.export.predict import read_studies, score
+from fedhealth.models.model_state import get_state, set_state, trained_names
+from fedhealth.models.multimodal import build_model
+from fedhealth.runs.run_dir import MODEL, PERSONAL, RunDir
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy of the exported model, elsewhere."""
+    return shutil.copytree(finished[0].path / MODEL, tmp_path / "moved")
+
+
+def test_predictions_from_files_are_those_of_the_model_in_memory(finished, folder):
+    run, config = finished
+    bench = Bench.of(config)
+    set_state(bench.model, load_file(run.path / "model.safetensors"))
+    expected = bench.test()
+    exported = load_model(folder)
+    for site in config.data.sites:
+        path = read_manifest(config.data, site).path
+        ids, studies = read_studies(path, exported.data)
+        held = bench.cohorts[site].split == SPLITS.index("test")
+        chosen = [(key.replace(" ", "|"), place) for place, key in enumerate(ids) if held[place]]
+        mine = score(exported, [studies[place] for _, place in sorted(chosen)])  # a cohort's studies are in this order
+        assert len(mine) == len(expected[site].scores) > 0
+        np.testing.assert_allclose(mine, expected[site].scores, atol=1e-6)
+
+
+def test_nothing_in_it_names_this_machine(finished, folder, good_hospitals):
+    said = (folder / "config.json").read_text()
+    assert str(good_hospitals) not in said
+    assert str(finished[0].path) not in said
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (("model", "image", "_target_"), "os.system"),
+        (("model", "fusion", "_target_"), "fedhealth.models.encoders.image.Path"),
+        (("model", "image", "_args_"), ["x"]),
+        (("data", "name"), "${oc.env:HOME}"),
+        (("data", "tabular"), {"${oc.env:HOME}": {}}),
+    ],
+)
+def test_code_and_interpolation_are_refused(folder, part, value):
+    content = node = json.loads((folder / "config.json").read_text())
+    for key in part[:-1]:
+        node = node[key]
+    node[part[-1]] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="no export writes"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("spoil", ["absent", "format", "cut", "damaged", "shape", "type"])
+def test_a_spoilt_folder_says_what_is_wrong(folder, spoil):
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    content, arrays = json.loads(config.read_text()), load_file(weights)
+    if spoil == "absent":
+        config.unlink()
+    elif spoil == "format":
+        config.write_text(json.dumps(content | {"format": 99}))
+    elif spoil == "type":
+        config.write_text(json.dumps(content | {"data": content["data"] | {"image": {"size": "wide"}}}))
+    elif spoil == "cut":
+        save_file({name: array for name, array in arrays.items() if "fusion" not in name}, weights)
+    elif spoil == "shape":
+        save_file(arrays | {"fusion.head.bias": np.zeros(7, np.float32)}, weights)
+    else:
+        weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError):
+        load_model(folder)
+
+
+def test_a_pretrained_text_encoder_travels_with_its_tokenizer(encoder_saver, tmp_path):
+    words = [
+        "data.root=x",
+        "model/text=lora",
+        f"model.text.pretrained={encoder_saver(tmp_path / 'bert')}",
+        "model.image=null",
+    ]
+    config = compose(words)
+    typed = OmegaConf.to_object(config)
+    model = build_model(typed.model, typed.data, typed.seed)
+    generator = np.random.default_rng(0)
+    names = trained_names(model)
+    shared = {n: generator.normal(size=a.shape).astype(np.float32) for n, a in get_state(model, names).items()}
+    save_model(config, shared, tmp_path / "model")
+    shutil.rmtree(tmp_path / "bert")
+    exported = load_model(shutil.move(tmp_path / "model", tmp_path / "elsewhere"))
+    set_state(model, shared)
+    for name, array in get_state(model, list(model.state_dict())).items():
+        assert np.array_equal(array, exported.model.state_dict()[name].numpy()), name
+    held = load_file(tmp_path / "elsewhere" / "model.safetensors")
+    assert not any("embeddings.word" in name for name in held)  # it lies in the encoder's own file
+    text = exported.model.towers["text"].encoder
+    assert text.tokenize(["better today"]).shape == (1, 2)
+    with torch.inference_mode():
+        assert text(torch.tensor([[2, 4]])).shape == (1, 8)
+
+
+def test_a_model_that_lives_at_the_hospitals_needs_their_part(tiny_words, good_hospitals, tmp_path):
+    words = [*tiny_words(good_hospitals), "personalization=fedper", "strategy.rounds=1"]
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    with pytest.raises(ModelError, match="stay there"):
+        load_model(run.path / MODEL)
+    own = run.site("north") / PERSONAL
+    exported = load_model(run.path / MODEL, own)
+    for name, array in load_file(own).items():
+        assert np.array_equal(exported.model.state_dict()[name].numpy(), array)
+    said = f"**The shared model is a part of it.** {len(load_file(own))} arrays"
+    assert said in (run.path / MODEL / "README.md").read_text()

@@ -1,0 +1,43 @@
+import pytest
+from huggingface_hub import ModelCard
+
+from fedhealth.export.model_card import CARD, card, head
+from fedhealth.runs.load_record import collect
+from fedhealth.runs.run_dir import MODEL
+from tests.fedhealth.report.conftest import Writer
+
+
+@pytest.fixture(scope="module")
+def shown(finished):
+    return ModelCard.load(finished[0].path / MODEL / CARD)
+
+
+def test_the_hub_reads_its_head(shown, finished):
+    assert shown.data.library_name == "fedhealth"
+    assert {"federated-learning", "image", "text", "tabular"} <= set(shown.data.tags)
+    scores = {result.metric_type: result.metric_value for result in shown.data.eval_results}
+    assert scores["roc_auc"] == pytest.approx(collect(finished[0].path).test.metrics["auroc"].value, abs=1e-4)
+
+
+def test_it_says_what_a_reader_must_know(shown):
+    for words in (
+        "## Intended use",
+        "Not a medical device",
+        "| north | 24 |",
+        "No differential privacy: it may remember single patients.",
+        "the lead saw each hospital's own update",
+        "| AUROC |",
+        "fedhealth predict THIS_FOLDER",
+        "Configuration digest:",
+    ):
+        assert words in shown.content, words
+
+
+def test_free_text_stays_text(tmp_path):
+    run = Writer(tmp_path / "run")
+    run.about["name"] = "# *trial* <script>"
+    run.evaluation = run.comparison = None
+    written = card(run.write())
+    assert "<script>" not in written
+    assert "how good the model is remains open" in written
+    assert "model-index" not in head(collect(run.folder))

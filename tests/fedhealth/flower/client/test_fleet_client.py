@@ -1,0 +1,206 @@
+"""The connection to a server that is not the lead's, or not itself today: a fault in our own words, nothing sent."""
+
+import threading
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from flwr.proto.fleet_pb2 import ActivateNodeResponse, PullMessagesResponse
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+
+from fedhealth.consortium.certificate_authority import new_key
+from fedhealth.errors import FederationError, TrustError
+from fedhealth.flower.client import fleet_client as module
+from fedhealth.flower.client.fleet_client import LostError, RefusedError, Task, _keep_beating, connected
+from tests.fedhealth.site.check.tls import HOST, Authority
+
+HUGE = 2 * 2**30
+ACTIVATED = ActivateNodeResponse(node_id=5).SerializeToString()
+
+
+class Lead:
+    """Answers each path with (status, body, claimed length); writes down what was asked."""
+
+    def __init__(self):
+        self.asked, self.answers = [], {"activate-node": (200, ACTIVATED, None)}
+
+    def handler(self):
+        lead = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                name = self.path.rpartition("/")[2]
+                lead.asked.append(name)
+                status, body, length = lead.answers.get(name, (200, b"", None))
+                self.send_response_only(status)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", str(len(body) if length is None else length))
+                self.end_headers()
+                self.wfile.write(body)
+                self.close_connection = length is not None
+
+            def log_message(self, *words):
+                pass
+
+        return Handler
+
+    @contextmanager
+    def serving(self, context):
+        server = ThreadingHTTPServer((HOST, 0), self.handler())
+        server.daemon_threads = True
+        server.handle_error = lambda *about: None
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"{HOST}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+@pytest.fixture(name="lead")
+def lead_(monkeypatch):
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    return Lead()
+
+
+@pytest.fixture(name="authority", scope="module")
+def authority_(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(name="link")
+def link_(lead, authority):
+    with (
+        lead.serving(authority.context()) as address,
+        connected(address, str(authority.path), new_key()) as link,
+    ):
+        yield link
+
+
+def test_it_signs_on_and_off(lead, authority):
+    with lead.serving(authority.context()) as address:
+        with connected(address, str(authority.path), new_key()) as link:
+            assert link.node == 5
+            assert link.receive() is None
+        assert lead.asked == ["activate-node", "pull-messages", "deactivate-node"]
+
+
+def expired(authority):
+    return authority.context(days=1, began=datetime.now(UTC) - timedelta(days=30))
+
+
+def foreign(authority):
+    return Authority(authority.folder / "foreign").context()
+
+
+def misnamed(authority):
+    return authority.context(names=("elsewhere.example",))
+
+
+@pytest.mark.parametrize("context", [expired, foreign, misnamed])
+def test_a_certificate_that_the_kit_does_not_cover_is_told_nothing(lead, authority, context):
+    refused = pytest.raises(TrustError, match="certificate")
+    with lead.serving(context(authority)) as address, refused, connected(address, str(authority.path), new_key()):
+        pass
+    assert lead.asked == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_revoked_site_is_told_so(lead, authority, status):
+    lead.answers["activate-node"] = (status, b"", None)
+    refused = pytest.raises(TrustError, match="does not accept this site's key")
+    with lead.serving(authority.context()) as address, refused, connected(address, str(authority.path), new_key()):
+        pass
+    assert lead.asked == ["activate-node"]
+
+
+def test_nobody_there_is_no_fault_of_trust(authority):
+    with pytest.raises(LostError), connected(f"{HOST}:9", str(authority.path), new_key()):
+        pass
+
+
+def test_a_server_in_trouble_is_asked_again(lead, link):
+    lead.answers["get-run"] = (503, b"later", None)
+    with pytest.raises(LostError, match="503"):
+        link.run(1)
+    assert lead.asked.count("get-run") == 3
+
+
+def test_a_message_that_may_have_been_lost_is_for_a_new_connection(lead, link):
+    lead.answers["pull-messages"] = (200, b"half", 1000)
+    with pytest.raises(LostError):
+        link.receive()
+    assert lead.asked.count("pull-messages") == 1
+
+
+def test_a_refusal_is_final(lead, link):
+    lead.answers["pull-messages"] = (404, b"no such run", None)
+    with pytest.raises(RefusedError, match="no such run"):
+        link.receive()
+    assert lead.asked.count("pull-messages") == 1
+
+
+def test_an_answer_of_two_gigabytes_is_not_read(lead, link):
+    lead.answers["pull-messages"] = (200, b"x" * 100, HUGE)
+    with pytest.raises(LostError, match=str(HUGE)):
+        link.receive()
+
+
+def test_a_message_of_many_objects_stops_at_the_policys_size(lead, link):
+    lead.answers["pull-object"] = (
+        200,
+        PullObjectResponse(object_found=True, object_available=True, object_content=b"x" * 1000).SerializeToString(),
+        None,
+    )
+    tree = ObjectTree(object_id="0", children=[ObjectTree(object_id=str(number)) for number in range(1, 100_000)])
+    with pytest.raises(FederationError, match="larger than 20000 bytes"):
+        link.pull(Task(1, b"", tree, "0", "train.fit"), 20_000)
+    assert lead.asked.count("pull-object") <= 30
+
+
+def test_a_missing_part_is_said(lead, link):
+    lead.answers["pull-object"] = (200, PullObjectResponse(object_found=False).SerializeToString(), None)
+    with pytest.raises(FederationError, match="not on the server"):
+        link.pull(Task(1, b"", ObjectTree(object_id="0"), "0", "train.fit"), 100)
+
+
+def test_it_is_not_sent_elsewhere(lead, link):
+    lead.answers["pull-messages"] = (307, b"", None)
+    with pytest.raises(LostError, match="307"):
+        link.receive()
+
+
+def test_garbage_is_a_lost_connection(lead, link):
+    lead.answers["pull-messages"] = (200, b"\xff" * 50, None)
+    with pytest.raises(LostError):
+        link.receive()
+
+
+def test_a_message_without_its_tree_is_a_lost_connection(lead, link):
+    answer = PullMessagesResponse()
+    answer.messages_list.add()
+    lead.answers["pull-messages"] = (200, answer.SerializeToString(), None)
+    with pytest.raises(LostError):
+        link.receive()
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_beat_that_finds_the_connection_closed_is_a_fault_only_before_the_end(monkeypatch, over):
+    monkeypatch.setattr("fedhealth.flower.client.fleet_client.HEARTBEAT_DEFAULT_INTERVAL", 0.01)
+    ended = threading.Event()
+
+    class Closed:
+        def beat(self):
+            if over:
+                ended.set()
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
+
+    with nullcontext() if over else pytest.raises(RuntimeError):
+        _keep_beating(Closed(), ended)

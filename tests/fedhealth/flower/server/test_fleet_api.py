@@ -1,0 +1,97 @@
+"""The hospitals' listener on Flower's own database: runs that it does not know, and ends between two steps."""
+
+import asyncio
+import json
+
+import pytest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PullMessagesResponse
+from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.error import ApiErrorCode
+
+from fedhealth.flower.server.fleet_api import FLEET, Fleet
+from fedhealth.flower.server.long_polling import Arrivals
+from fedhealth.flower.server.message_redelivery import Delivered
+from tests.fedhealth.lead.server import Site
+
+LOST = 4711
+
+
+def asked(site, action):
+    about = {"node": Node(node_id=site.node), "run_id": LOST}
+    if action == "push-messages":
+        request = site.answer("late")[1]
+        request.messages_list[0].metadata.run_id = LOST
+        return request
+    kind = {"get-run": GetRunRequest, "pull-object": PullObjectRequest, "push-object": PushObjectRequest}[action]
+    return kind(**about)
+
+
+@pytest.fixture(name="site")
+def site_(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedhealth.flower.server.fleet_api.authenticate_node", lambda request: None)
+    return Site(tmp_path / "superlink.db")
+
+
+def ask(site, delivered, action, request):
+    """Return status and body of the answer to a request."""
+    body, sent = request.SerializeToString(), []
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-length", str(len(body)).encode())]
+    scope = {"type": "http", "method": "POST", "path": FLEET + action, "headers": headers}
+    asyncio.run(Fleet(site.app, Arrivals(), delivered)(scope, receive, send))
+    return sent[0]["status"], sent[1]["body"]
+
+
+@pytest.mark.parametrize("action", ["get-run", "pull-object", "push-object", "push-messages"])
+def test_a_site_is_told_that_a_run_is_over_which_is_not_known(tmp_path, site, action):
+    delivered = Delivered(tmp_path / "delivered")
+    question = site.answer("late")[1].messages_list[0]
+    question.metadata.message_id = question.metadata.reply_to_message_id
+    delivered.took(site.node, PullMessagesResponse(messages_list=[question]))
+    status, body = ask(site, delivered, action, asked(site, action))
+    assert status == 403
+    assert json.loads(body)["code"] == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
+
+
+def pulled(site, delivered):
+    status, body = ask(site, delivered, "pull-messages", PullMessagesRequest(node=Node(node_id=site.node)))
+    return status, [each.metadata.message_id for each in PullMessagesResponse.FromString(body).messages_list]
+
+
+class EndsBefore(Delivered):
+    """A server that ends before it has written down what it hands over."""
+
+    def took(self, node, answer):
+        raise OSError
+
+
+class EndsAfter(Delivered):
+    """A server that ends when it has written that down, and nothing else."""
+
+    def took(self, node, answer):
+        super().took(node, answer)
+        raise OSError
+
+
+@pytest.mark.parametrize("ends", [EndsBefore, EndsAfter])
+def test_a_server_that_ends_while_it_hands_a_question_over_hands_it_over_again(tmp_path, site, ends):
+    asked = [site.question.metadata.message_id]
+    assert pulled(site, ends(tmp_path / "delivered")) == (500, [])
+    delivered = Delivered(tmp_path / "delivered")
+    ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
+    assert pulled(site, delivered) == (200, asked)
+
+
+def test_a_question_is_handed_over_once_more_to_who_connects_anew(tmp_path, site):
+    asked, delivered = [site.question.metadata.message_id], Delivered(tmp_path / "delivered")
+    assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]
+    ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
+    assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]

@@ -1,0 +1,85 @@
+"""What a server application is handed stays with the lead until it has arrived, whenever the server ends."""
+
+from types import SimpleNamespace
+
+import pytest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+
+from fedhealth.flower.server.long_polling import Arrivals
+from fedhealth.flower.server.reply_redelivery import Unconfirmed
+from fedhealth.flower.server.runtime_api import Loopback
+from tests.fedhealth.lead.server import Site
+
+
+@pytest.fixture(name="site")
+def site_(tmp_path, monkeypatch):
+    site = Site(tmp_path / "superlink.db")
+    task = SimpleNamespace(run_id=site.run)
+    monkeypatch.setattr("fedhealth.flower.server.runtime_api.authenticate_task", lambda request, token, state: task)
+    objects, request = site.answer("yes")
+    begun, _ = site.incoming.begin(request, site.state)
+    for name in begun.objects_to_push:
+        site.part(begun.session_id, name, objects[name])
+    return site
+
+
+def asks(site, kept, action, request):
+    return Loopback(site.app, Arrivals(), kept)._work(action, request, SimpleNamespace(headers={}))[0]
+
+
+def pulled(site, kept):
+    """The ids of the answers to the one question."""
+    request = PullAppMessagesRequest(message_ids=[site.question.metadata.message_id])
+    answer = asks(site, kept, "pull-messages", request)
+    assert len(answer.messages_list) == len(answer.message_object_trees)
+    return [message.metadata.message_id for message in answer.messages_list]
+
+
+def confirm(site, kept, message):
+    about = {"node": Node(node_id=1), "run_id": site.run}
+    asks(site, kept, "confirm-message-received", ConfirmMessageReceivedRequest(**about, message_object_id=message))
+
+
+class EndsBefore(Unconfirmed):
+    """A server that ends before it has written down what it hands over."""
+
+    def took(self, answers):
+        raise OSError
+
+
+class EndsAfter(Unconfirmed):
+    """A server that ends when it has written that down, and nothing else."""
+
+    def took(self, answers):
+        super().took(answers)
+        raise OSError
+
+
+@pytest.mark.parametrize("ends", [EndsBefore, EndsAfter])
+def test_a_server_that_ends_while_it_hands_an_answer_over_hands_it_over_again(tmp_path, site, ends):
+    with pytest.raises(OSError):
+        pulled(site, ends(tmp_path))
+    assert len(pulled(site, Unconfirmed(tmp_path))) == 1
+
+
+def test_an_answer_is_handed_over_until_it_is_confirmed(tmp_path, site):
+    (answer,) = pulled(site, Unconfirmed(tmp_path))
+    kept = Unconfirmed(tmp_path)
+    assert pulled(site, kept) == [answer]
+    confirm(site, kept, answer)
+    assert kept.again([site.question.metadata.message_id]).messages_list == []
+    assert list(tmp_path.glob("*.answer")) == []
+
+
+@pytest.mark.parametrize("harm", ["cut off", "too old", "empty"])
+def test_what_nobody_can_wait_for_any_more_is_forgotten(tmp_path, site, monkeypatch, harm):
+    pulled(site, Unconfirmed(tmp_path))
+    (path,) = tmp_path.glob("*.answer")
+    if harm == "too old":
+        monkeypatch.setattr("time.time", lambda: 1e11)
+    else:
+        path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-5])
+    assert Unconfirmed(tmp_path).again([path.stem]).messages_list == []
+    assert not path.exists()

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from fedhealth.errors import ModelError
+from fedhealth.models.encoders.base import identity
+from fedhealth.models.encoders.text import TextEncoder, hash_words
+
+NOTES = ["Better today", "worse, oxygen given!", ""]
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return TextEncoder(**{"hidden": 8, "buckets": 50, "max_length": 8} | changes).eval()
+
+
+def test_words_are_hashed_alike_everywhere_and_cut_to_length():
+    ids = hash_words(["Worse TODAY", "worse", "a b c d e"], 100, 3)
+    assert ids.shape == (3, 3)
+    assert ids.dtype == np.int64
+    assert ids[0, 0] == ids[1, 0] == hash_words(["worse"], 100, 9)[0, 0]
+    assert ids[1, 1:].tolist() == [0, 0]
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5), st.integers(2, 1000), st.integers(1, 10))
+def test_ids_fit_the_vocabulary(texts, buckets, length):
+    ids = hash_words(texts, buckets, length)
+    assert ids.shape[0] == len(texts)
+    assert 1 <= ids.shape[1] <= length
+    assert ((ids >= 0) & (ids < buckets)).all()
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_padding_and_company_do_not_change_a_text(layers):
+    encoder = small(layers=layers)
+    together = encoder(torch.from_numpy(encoder.tokenize(NOTES)))
+    assert together.shape == (3, encoder.width) == (3, 8)
+    assert torch.isfinite(together).all()
+    for row, note in enumerate(NOTES[:2]):
+        alone = encoder(torch.from_numpy(encoder.tokenize([note])))
+        torch.testing.assert_close(alone[0], together[row])
+
+
+def test_a_text_longer_than_the_encoder_is_cut():
+    encoder = small(max_length=4)
+    assert encoder.tokenize(["a b c d e f g"]).shape == (1, 4)
+
+
+def test_a_frozen_encoder_without_weights_is_refused():
+    with pytest.raises(ModelError, match="frozen encoder without weights"):
+        small(train="none")
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ModelError, match="hidden=8 is not a multiple of heads=3"):
+        small(heads=3)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_pretrained_encoder_gives_the_mean_of_its_own_hidden_states(tmp_path, encoder_saver, kind, dtype):
+    folder = str(encoder_saver(tmp_path, kind, dtype))
+    encoder = TextEncoder(folder, train="none", max_length=16).eval()
+    ids = torch.from_numpy(encoder.tokenize(["Better today oxygen", "worse"]))
+    assert encoder.pad == (1 if kind == "roberta" else 0)
+    mask = ids != encoder.pad
+    assert mask.sum(dim=1).tolist() == [3, 1]
+    hidden = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()(ids, mask.long()).last_hidden_state
+    expected = torch.stack([row[:length].mean(dim=0) for row, length in zip(hidden, (3, 1), strict=True)])
+    torch.testing.assert_close(encoder(ids), expected)
+    assert next(encoder.parameters()).dtype is torch.float32
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not any("pooler" in name for name, _ in encoder.named_parameters())
+
+
+def test_what_cannot_be_loaded_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"model\.text\.pretrained: cannot load"):
+        TextEncoder(str(tmp_path / "nothing"))
+
+
+def test_pickled_weights_are_refused(tmp_path, encoder_saver):
+    folder = encoder_saver(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load"):
+        TextEncoder(str(folder))
+
+
+def test_weights_with_holes_are_refused(tmp_path, encoder_saver):
+    folder = encoder_saver(tmp_path)
+    state = load_file(folder / "model.safetensors")
+    del state["embeddings.word_embeddings.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 of the encoder's weights, such as embeddings\.word_embeddings"):
+        TextEncoder(str(folder))
+
+
+def test_more_tokens_than_positions_are_refused(tmp_path, encoder_saver):
+    folder = str(encoder_saver(tmp_path, "roberta"))
+    TextEncoder(folder, max_length=128)
+    with pytest.raises(ModelError, match="reads 128 tokens at most"):
+        TextEncoder(folder, max_length=129)
+
+
+def test_the_identity_changes_with_weights_and_settings():
+    assert identity(small()) == identity(small())
+    changed = small()
+    with torch.no_grad():
+        next(changed.parameters()).add_(1e-3)
+    assert len({identity(small()), identity(changed), identity(small(max_length=4))}) == 3

@@ -1,0 +1,111 @@
+"""The plan binds everything, and the site's policy wins."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting.plan import Limits, Request, bucket, make_plan
+from fedhealth.privacy.engines.clipping import Clipping
+
+REQUEST = Request("patient", epsilon=8.0, rate=0.1, steps=10, rounds=5, clipping=Clipping(0.5))
+
+
+def changed(**fields):
+    return dataclasses.replace(REQUEST, **fields)
+
+
+def test_the_whole_run_meets_the_target():
+    plan = make_plan(REQUEST, Limits(), 1000)
+    assert plan.run_event.steps == 50
+    assert 7.7 < plan.epsilon <= 8
+    assert plan.std == plan.sigma * 0.5
+    assert plan.delta == 1 / (10 * bucket(1000))
+    assert plan.normaliser == 0.1 * bucket(1000)
+
+
+def test_the_plan_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_plan(REQUEST, Limits(), 1000).sigma = 0.1
+
+
+def test_the_sites_budget_wins_over_the_runs():
+    assert make_plan(REQUEST, Limits(epsilon=2.0), 1000).epsilon <= 2
+
+
+def test_the_lead_may_ask_for_more_noise_and_never_for_less():
+    calibrated = make_plan(REQUEST, Limits(), 1000).sigma
+    assert make_plan(changed(sigma=10.0), Limits(), 1000).sigma == 10.0
+    assert make_plan(changed(sigma=0.01), Limits(), 1000).sigma == calibrated
+    assert make_plan(REQUEST, Limits(min_sigma=9.0), 1000).sigma == 9.0
+    with pytest.raises(PrivacyError, match="below this site's minimum"):
+        make_plan(changed(sigma=1.0), Limits(min_sigma=2.0), 1000)
+
+
+def test_a_cohort_below_the_policy_is_refused_without_saying_its_size():
+    with pytest.raises(PrivacyError, match="minimum of 50") as caught:
+        make_plan(REQUEST, Limits(min_cohort=50), 37)
+    assert "37" not in str(caught.value)
+
+
+def test_unreachable_target_is_refused():
+    with pytest.raises(PrivacyError, match="unreachable"):
+        make_plan(changed(epsilon=1e-5), Limits(), 1000)
+
+
+def test_client_level_is_one_release_a_round():
+    plan = make_plan(changed(unit="client", delta=1e-5), Limits(), 10)
+    assert (plan.rate, plan.steps, plan.normaliser) == (1.0, 1, 1.0)
+    assert plan.run_event.steps == 5
+
+
+def test_unknown_unit_is_refused():
+    with pytest.raises(PrivacyError, match="unknown privacy unit"):
+        make_plan(changed(unit="hospital"), Limits(), 10)
+
+
+def test_record_level_takes_one_row_a_unit():
+    assert make_plan(changed(unit="record"), Limits(), 100).max_rows == 1
+
+
+@given(st.integers(1, 10**6))
+def test_buckets_are_coarse_and_never_above(count):
+    assert bucket(count) <= count < 1.5 * bucket(count) + 1
+    assert bucket(bucket(count)) in (bucket(count), bucket(bucket(count)))
+
+
+def test_buckets_are_few():
+    assert len({bucket(n) for n in range(1, 10**5)}) < 36
+
+
+@pytest.mark.parametrize(
+    "fields", [(0.0,), (-1.0,), (float("inf"),), (1.0, "tower"), (1.0, "flat", ("a",)), (1.0, "median")]
+)
+def test_clipping_that_bounds_nothing_is_refused(fields):
+    with pytest.raises(PrivacyError):
+        Clipping(*fields)
+
+
+def test_parameters_go_to_their_longest_prefix():
+    clipping = Clipping(1.0, "tower", ("towers.image", "towers.image.body", "towers.im"))
+    names = ["towers.image.stem.weight", "towers.image.body.weight", "towers.images.weight", "head.bias"]
+    assert clipping.assign(names) == [0, 1, 3, 3]
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 8.0])
+def test_scores_take_their_share_of_the_same_epsilon(epsilon):
+    alone = make_plan(Request("patient", epsilon, 0.2, 10, 5, Clipping(0.5)), Limits(), 300)
+    both = make_plan(Request("patient", epsilon, 0.2, 10, 5, Clipping(0.5), scores=0.1), Limits(), 300)
+    assert both.epsilon <= epsilon
+    assert both.epsilon > 0.99 * epsilon
+    assert 1.03 < both.sigma / alone.sigma < 1.08  # about 1 / sqrt(0.9)
+    assert both.run_events == (both.run_event, both.scores)
+    assert alone.run_events == (alone.run_event,)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_that_leaves_nothing_is_refused(share):
+    with pytest.raises(PrivacyError, match="share"):
+        make_plan(Request("patient", 1.0, 0.2, 10, 5, Clipping(0.5), scores=share), Limits(), 300)

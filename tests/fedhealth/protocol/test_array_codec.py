@@ -1,0 +1,94 @@
+"""Packed arrays: the same values on both sides, one spelling only, and garbage is refused and never loaded."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from safetensors.numpy import save
+
+from fedhealth.errors import FederationError
+from fedhealth.protocol.array_codec import PACKED, SMALL, arrays_in, header_of, names_in, pack, packed_in, plain, unpack
+
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(
+    lambda n: n != "__metadata__"
+)
+KINDS = ("<f4", "<i8", "|u1")
+
+
+def states(kinds=KINDS):
+    shapes = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+    return st.sampled_from(kinds).flatmap(lambda kind: st.dictionaries(NAMES, arrays(np.dtype(kind), shapes)))
+
+
+def raw(content):
+    return ConfigRecord({PACKED: content})
+
+
+@given(states())
+def test_what_is_packed_comes_back_in_the_order_of_names(state):
+    back = unpack(pack(state))
+    assert list(back) == sorted(state)
+    for name, array in state.items():
+        assert back[name].dtype == array.dtype
+        assert back[name].shape == array.shape
+        assert back[name].tobytes() == array.tobytes()
+
+
+@given(states())
+def test_there_is_one_spelling_of_the_header(state):
+    kind = next((array.dtype.str for array in state.values()), "<f4")
+    content = packed_in(pack(state))
+    assert content.startswith(header_of({name: array.shape for name, array in state.items()}, kind))
+    assert sorted(names_in(content)) == sorted(state)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_small_record_is_one_object_and_a_large_one_is_cut_into_pieces(over):
+    state = {"w": np.zeros(SMALL - 80 + over, np.uint8)}  # the header is 80 bytes long
+    record = pack(state)
+    assert isinstance(record, ArrayRecord if over else ConfigRecord)
+    assert len(packed_in(record)) == SMALL + over
+    assert unpack(record)["w"].shape == state["w"].shape
+
+
+def test_what_is_packed_and_says_more_is_refused():
+    for record in (
+        ConfigRecord({PACKED: "text"}),
+        ConfigRecord({PACKED: b"", "more": 1}),
+        ArrayRecord({PACKED: Array("uint8", (1,), "pickle", b"x")}),
+    ):
+        assert packed_in(record) is None
+        with pytest.raises(FederationError, match="not packed"):
+            unpack(record)
+
+
+def test_arrays_in_fortran_order_keep_their_values():
+    array = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert np.array_equal(unpack(pack({"w": array}))["w"], array)
+
+
+def test_plain_records_are_read_too():
+    state = {"b": np.ones(2, np.float32), "a": np.zeros((1, 2), np.int64)}
+    assert {name: array.tolist() for name, array in unpack(plain(state)).items()} == {"b": [1, 1], "a": [[0, 0]]}
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_holds_nothing(content):
+    with suppress(FederationError):
+        assert unpack(raw(content)) == {}
+
+
+@given(st.integers(0, 60), st.binary(min_size=1, max_size=4))
+def test_a_damaged_header_never_raises_anything_else(at, noise):
+    content = save({"w": np.ones(3, np.float32)})
+    with suppress(FederationError):
+        unpack(raw(content[:at] + noise + content[at + len(noise) :]))
+
+
+def test_a_message_without_the_arrays_is_refused():
+    with pytest.raises(FederationError, match="lacks the arrays 'update'"):
+        arrays_in(RecordDict(), "update")

@@ -1,0 +1,126 @@
+import os
+from dataclasses import fields, replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedhealth.secagg.primitives import keys
+from fedhealth.secagg.protocol.context import Context, Roster, ctx_digest, verified, verified_members
+from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.protocol.messages import Announcement, Directive
+from tests.fedhealth.secagg.federation import Federation
+
+# Points of small order on Curve25519 (Bernstein, "Curve25519: new Diffie-Hellman speed records").
+LOW_ORDER = [
+    bytes(32),
+    (1).to_bytes(32, "little"),
+    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    (2**255 - 19 - 1).to_bytes(32, "little"),
+    (2**255 - 19).to_bytes(32, "little"),
+    (2**255 - 19 + 1).to_bytes(32, "little"),
+]
+
+
+@pytest.fixture(scope="module")
+def federation():
+    return Federation(4)
+
+
+@pytest.fixture(scope="module")
+def directive(federation):
+    return Directive.from_bytes(federation.server.open(federation.plan()))
+
+
+def test_each_field_changes_ctx(federation, directive):
+    segment = directive.layout[0]
+    changed = {
+        "run": "run-2",
+        "config_digest": os.urandom(32),
+        "roster_digest": os.urandom(32),
+        "exchange": 2,
+        "attempt": 2,
+        "threshold": 4,
+        "signed": True,
+        "members": directive.members[:-1],
+        "base": directive.base[:-1],
+        "cohort": directive.cohort[:-1],
+        "model_digest": os.urandom(32),
+        "training_digest": os.urandom(32),
+        "layout": (replace(segment, bits=31), *directive.layout[1:]),
+    }
+    assert set(changed) == {field.name for field in fields(Directive)}
+    digests = {ctx_digest(replace(directive, **{field: value})) for field, value in changed.items()}
+    assert len(digests | {ctx_digest(directive)}) == len(changed) + 1
+
+
+def test_names_do_not_run_together(directive):
+    moved = replace(directive, base=("ab", "c"), cohort=("a",))
+    assert ctx_digest(moved) != ctx_digest(replace(directive, base=("a", "bc"), cohort=("a",)))
+    assert ctx_digest(moved) != ctx_digest(replace(directive, base=("ab",), cohort=("c", "a")))
+
+
+def signed(federation, of: str, signer: str | None = None, **changes) -> bytes:
+    draft = replace(federation.server.members[of], **changes)
+    signature = keys.sign(federation.identities[signer or of], b"announce", draft.body())
+    return replace(draft, signature=signature).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"run": "run-2"}, "another run"),
+        ({"roster_digest": bytes(32)}, "another list of members"),
+        ({"site": "stranger"}, "not an approved member"),
+        ({"site": "site-01"}, "not signed by its approved identity"),
+        ({"signer": "site-01"}, "not signed by its approved identity"),
+        ({"towers": (("b", 1), ("a", 1))}, "malformed towers"),
+        ({"towers": (("a", 1), ("a", 2))}, "malformed towers"),
+        ({"towers": (("a b", 1),)}, "malformed towers"),
+        ({"towers": (("a", 2**60),)}, "malformed towers"),
+        *(({"key": key}, "low order") for key in LOW_ORDER),
+    ],
+)
+def test_bad_announcements_are_refused(federation, changes, problem):
+    blob = signed(federation, "site-00", **changes)
+    with pytest.raises(RefusedError, match=problem) as caught:
+        verified(blob, federation.roster, "run-1", "site-00")
+    assert "site-00" in caught.value.blame
+
+
+def test_a_changed_announcement_loses_its_signature(federation):
+    blob = replace(federation.server.members["site-00"], epoch=7).to_bytes()
+    with pytest.raises(RefusedError, match="not signed"):
+        verified(blob, federation.roster, "run-1", "site-00")
+
+
+def test_duplicates_among_members_are_refused(federation):
+    blobs = [federation.server.members[site].to_bytes() for site in federation.ids]
+    for bad in (blobs[::-1], [blobs[0], blobs[0]]):
+        with pytest.raises(RefusedError, match="sorted and unique"):
+            verified_members(bad, federation.roster, "run-1")
+    copied = signed(federation, "site-01", key=federation.server.members["site-00"].key)
+    with pytest.raises(RefusedError, match="site-00 and site-01 announced the same key") as caught:
+        verified_members([blobs[0], copied, *blobs[2:]], federation.roster, "run-1")
+    assert caught.value.blame == ("site-00", "site-01")
+
+
+def test_rosters():
+    key, other = (Ed25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2))
+    assert Roster.of({"b": key, "a": other}).digest == Roster.of({"a": other, "b": key}).digest
+    assert Roster.of({"a": key}).digest != Roster.of({"b": key}).digest
+    for bad in ({"A": key}, {"a": key, "b": key}):
+        with pytest.raises(RefusedError):
+            Roster.of(bad)
+
+
+def test_ownership_follows_the_announcements():
+    towers = {"site-00": {"image": 1}, "site-01": {"image": 1, "labs": 2}, "site-02": {"labs": 0}}
+    federation = Federation(3, towers=towers)
+    image, labs = federation.segment("image"), federation.segment("labs")
+    members = tuple(federation.server.members[site] for site in federation.ids)
+    context = Context(Directive("r", b"", b"", 1, 1, 3, False, (), (), (), b"", b"", (image, labs)), members, b"")
+    assert context.owners(image, federation.ids) == ("site-00", "site-01")
+    assert context.owners(labs, ["site-02", "site-00"]) == ("site-02",)
+    assert context.owned("site-02") == (labs,)
+    assert isinstance(members[0], Announcement)

@@ -1,0 +1,93 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from fedhealth.errors import SecureAggregationError
+from fedhealth.secagg.client import journal as memory
+from fedhealth.secagg.client.journal import Journal, Secrets
+from fedhealth.secagg.protocol.store import FileStore, MemoryStore
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request, tmp_path):
+    return MemoryStore() if request.param == "memory" else FileStore(tmp_path / "kept" / "here")
+
+
+def test_values_are_replaced_and_removed(store):
+    assert store.read("a") is None
+    store.write("a", b"one")
+    store.write("a", memoryview(b"two"))
+    assert store.read("a") == b"two"
+    store.delete("a")
+    store.delete("a")
+    assert store.read("a") is None
+    with store.locked():
+        store.write("b", b"")
+
+
+def test_files_are_private_and_whole(tmp_path):
+    folder = tmp_path / "secrets"
+    store = FileStore(folder)
+    (folder / ".a.part").write_bytes(b"left by a crash")
+    (folder / ".a.part").chmod(0o644)
+    store.write("a", b"secret")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "a").stat().st_mode) == 0o600
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_a_failed_write_leaves_the_old_value(tmp_path, monkeypatch):
+    store = FileStore(tmp_path)
+    store.write("a", b"old")
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        store.write("a", b"new")
+    assert store.read("a") == b"old"
+
+
+def test_the_lock_keeps_another_process_out(tmp_path):
+    store = FileStore(tmp_path)
+    code = (
+        "import fcntl, os, sys\n"
+        "handle = os.open(sys.argv[1], os.O_RDWR)\n"
+        "try: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "except BlockingIOError: sys.exit(3)\n"
+    )
+    with store.locked():
+        held = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".lock")], check=False)
+    free = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".lock")], check=False)
+    assert (held.returncode, free.returncode) == (3, 0)
+
+
+def test_journal_and_secrets_survive_the_store(store):
+    journal = Journal(
+        epoch=3,
+        peers=(("a", 1, b"\x01"), ("b", 2, b"\x02")),
+        exchange=4,
+        pin=b"pin",
+        attempt=2,
+        directive=b"\x00\xff",
+        endorsed=("a", "b"),
+        survivors=("a",),
+        answer=b"answer",
+        models=((b"m", 2),),
+    )
+    secrets = Secrets(b"mine", b"members", 5, (("a", b"k" * 32),), b"pending", b"private")
+    memory.save_journal(store, journal)
+    memory.save_secrets(store, secrets)
+    assert memory.load_journal(store) == journal
+    assert memory.load_secrets(store) == secrets
+
+
+def test_a_damaged_journal_is_an_error_not_a_fresh_start(store):
+    store.write(memory.JOURNAL, b'{"epoch": 3')
+    with pytest.raises(SecureAggregationError, match="journal of this site is damaged"):
+        memory.load_journal(store)
+
+
+def test_an_absent_journal_is_empty(store):
+    assert memory.load_journal(store) == Journal()
+    assert memory.load_secrets(store) == Secrets()

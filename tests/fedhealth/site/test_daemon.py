@@ -1,0 +1,215 @@
+"""The runner with real workers: it answers, believes the lead alone, and outlives what its tasks do."""
+
+import errno
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from fedhealth.consortium.identity import secrets_folder
+from fedhealth.consortium.signed_job import Orders, verified
+from fedhealth.errors import ConfigError, TrustError
+from fedhealth.flower.app_bundle import bundle
+from fedhealth.flower.client.fleet_client import LostError, RefusedError
+from fedhealth.lead.sign_job import make_order
+from fedhealth.protocol.messages import END
+from fedhealth.site import daemon as module
+from fedhealth.site.audit_log import verify
+from fedhealth.site.daemon import Runner
+from fedhealth.site.daemon_state import SiteState
+from fedhealth.site.home import SiteHome
+from tests.fedhealth.site.network import Network
+from tests.fedhealth.site.trust import Consortium
+
+pytestmark = pytest.mark.xdist_group("runner")  # one process from which workers are forked
+
+POLICY = """\
+name: charite
+lead: lead.example:9092
+resources: {{minutes: {minutes}, memory_gb: {memory_gb}, incoming_megabytes: {megabytes}}}
+"""
+
+
+class Hospital:
+    """One site with its runner in a thread."""
+
+    def __init__(self, root):
+        self.consortium = Consortium(root)
+        self.home: SiteHome = self.consortium.homes["charite"]
+        self.home.kit.mkdir(exist_ok=True)
+        self.home.membership.write_bytes(self.consortium.lead.membership.read_bytes())
+        self.policy()
+        self.network = Network(self.consortium.lead)
+        self.runner = Runner(self.home, "tests.fedhealth.site.hospital_app.app")
+        self.thread = threading.Thread(target=self.runner.serve, name="runner")
+
+    def policy(self, minutes=1.0, memory_gb=4.0, megabytes=10.0):
+        self.home.policy.write_text(POLICY.format(minutes=minutes, memory_gb=memory_gb, megabytes=megabytes))
+
+    def ask(self, name, kind="query.handshake", number=7):
+        self.network.ask(number, kind, name)
+        return self.network.answer(name)
+
+    def said(self, name, kind="query.handshake", number=7):
+        return self.ask(name, kind, number).content["said"]
+
+    def logged(self, event):
+        return [entry for entry in verify(self.home.audit) if entry["event"] == event]
+
+    def until(self, so, seconds=30.0):
+        ends = time.monotonic() + seconds
+        while not so():
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+
+
+@pytest.fixture(name="hospital")
+def hospital_(tmp_path, monkeypatch):
+    site = Hospital(tmp_path)
+    monkeypatch.setattr(module, "connected", site.network.connected)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", (0.02, 0.02))
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", (0.05, 0.1))
+    monkeypatch.setattr(module, "_ENDED_SECONDS", 0.0)
+    site.network.order("run00001", 7)
+    site.thread.start()
+    yield site
+    site.runner.stopping.set()
+    site.thread.join()
+    assert SiteState(site.home).about["state"] == "stopped"
+
+
+def test_one_warm_worker_answers_all_messages_of_a_run(hospital):
+    first, second = hospital.said("a"), hospital.said("b", "train.fit")
+    assert first["pid"] == second["pid"] != os.getpid()
+    assert first["home"] == str(hospital.home.path)
+    assert json.loads(str(first["job"]))["run"] == "run00001"
+    hospital.network.order("run00002", 8)
+    assert hospital.said("c", number=8)["pid"] != first["pid"]
+    assert [entry["run"] for entry in hospital.logged("accepted")] == ["run00001", "run00002"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [("train.crash", {}), ("train.hang", {"minutes": 0.005}), ("train.swell", {"memory_gb": 0.7})],
+)
+def test_a_lost_worker_costs_one_task_and_is_answered_at_once(hospital, kind, limits):
+    before = hospital.said("before")["pid"]
+    hospital.policy(**limits)
+    assert hospital.ask("lost", kind).error.reason == "InternalError"
+    hospital.policy()
+    assert hospital.said("after")["pid"] != before
+
+
+def test_a_full_disk_answers_nothing_and_loses_nothing(hospital, monkeypatch):
+    """What cannot be written into the audit log does not leave; with room again the site answers it by itself."""
+
+    def full(event, **fields):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hospital.said("before")
+    hospital.network.order("run00002", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(hospital.runner._audit, "write", full)
+        hospital.network.ask(8, "query.handshake", "kept")
+        hospital.until(lambda: hospital.network.connections == 2)  # it went offline and came back
+        assert "kept" not in hospital.network.answers
+    hospital.until(lambda: "kept" in hospital.network.answers)
+    assert hospital.said("after", number=8)
+
+
+def test_a_message_that_is_too_large_is_refused(hospital):
+    hospital.policy(megabytes=1e-6)
+    assert hospital.ask("large").error.reason == "FederationError"
+    hospital.policy()
+    assert hospital.said("small")
+
+
+def test_a_run_of_somebody_else_is_refused_and_the_site_stays_up(hospital, tmp_path):
+    network, other = hospital.network, Consortium(tmp_path / "other")
+    genuine = network.runs[7].override_config
+    network.order("run00011", 11, signer=other.lead)  # not the lead
+    network.order("run00012", 12, fab="ab" * 32)  # another bundle, named by the signature too
+    network.start(13, genuine["job"], genuine["signature"], fab="cd" * 32)  # the right name, another hash
+    network.start(14, genuine["job"].replace("seed=1", "seed=2"), genuine["signature"])
+    network.start(15, "", "")
+    network.start(16, "[" * 10_000, "00" * 64)
+    for number in range(11, 17):
+        assert hospital.ask(f"m{number}", number=number).error.reason == "TrustError"
+        assert f"m{number}" not in network.confirmed  # not fetched: the server would not know what it still gets
+    assert len(hospital.logged("declined")) == 6
+    assert not hospital.logged("accepted")
+    assert hospital.said("genuine")
+
+
+def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
+    network = hospital.network
+    hospital.said("a")
+    secrets = secrets_folder("run00001", "charite", hospital.home.state)
+    secrets.mkdir(parents=True)
+    assert not hospital.ask("done", END).content
+    assert [entry["run"] for entry in hospital.logged("ended")] == ["run00001"]
+    assert not secrets.exists()
+    network.start(8, **network.runs[7].override_config)
+    assert hospital.ask("replayed", number=8).error.reason == "TrustError"
+
+
+def test_a_stopped_run_may_go_on_later(hospital):
+    network = hospital.network
+    hospital.said("a")
+    network.over.add(7)
+    hospital.until(lambda: not hospital.runner._runs)
+    network.order("run00001", 8)
+    assert hospital.said("b", number=8)
+
+
+def test_a_run_that_took_too_long_is_forgotten_at_the_next_start(tmp_path):
+    site = Hospital(tmp_path)
+    orders = Orders(site.home, clock=lambda: time.time() - 100 * 3600)
+    words, signature = make_order(site.consortium.lead, "run00001", ["seed=1"], "0" * 64, bundle().digest, 1.0)
+    membership = site.consortium.membership()
+    orders.admit(verified(words, signature, membership, bundle().digest), 72.0)
+    site.runner.stopping.set()
+    site.runner.serve()
+    assert [entry["run"] for entry in site.logged("ended")] == ["run00001"]
+
+
+def test_an_answer_waits_for_the_connection(hospital):
+    hospital.network.faults.extend([LostError("out"), LostError("still out")])
+    assert hospital.said("late")
+    assert hospital.network.connections == 3
+    hospital.until(lambda: SiteState(hospital.home).about["state"] == "connected")
+
+
+def test_an_answer_that_nobody_wants_any_more_is_dropped(hospital):
+    hospital.network.faults.append(RefusedError("the run has ended"))
+    hospital.network.ask(7, "query.handshake", "unwanted")
+    assert hospital.said("next")
+    assert "unwanted" not in hospital.network.answers
+    assert hospital.network.connections == 1
+
+
+def test_a_paused_site_takes_nothing(hospital):
+    state = SiteState(hospital.home)
+    state.pause()
+    hospital.until(lambda: state.about.get("state") == "paused")
+    hospital.network.ask(7, "query.handshake", "waits")
+    time.sleep(0.2)
+    assert hospital.network.waiting
+    state.resume()
+    assert hospital.network.answer("waits")
+
+
+def test_two_runners_of_one_site_are_refused(hospital):
+    hospital.said("a")
+    with pytest.raises(ConfigError, match="running already"):
+        Runner(hospital.home, "tests.fedhealth.site.hospital_app.app").serve()
+    assert SiteState(hospital.home).pid == os.getpid()
+
+
+def test_without_a_kit_it_does_not_start(tmp_path):
+    site = Hospital(tmp_path)
+    site.home.membership.unlink()
+    with pytest.raises(TrustError, match="membership"):
+        site.runner.serve()

@@ -1,0 +1,136 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from fedhealth.config.compose import compose
+from fedhealth.config.override_allowlist import screen
+from fedhealth.config.validate import validate
+from fedhealth.errors import ConfigError
+from fedhealth.experiment.launch import launch
+from fedhealth.privacy.accounting.spending import spending
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.protocol.messages import DESCRIBE
+from fedhealth.report.descriptive_page import lines, statistics
+from fedhealth.runs.run_dir import STATISTICS, RunDir
+from fedhealth.statistics.descriptive import PREFIX, noised, quantities, shapes, tables, without_small
+from fedhealth.statistics.shapes import statistic_shapes
+
+
+@pytest.fixture(scope="module")
+def config():
+    return OmegaConf.to_object(compose(["data.root=x", "evaluation.min_group=3"]))
+
+
+def cohort(ages, sexes, labels, patients, config):
+    """Return what is looked at of a cohort; other variables are missing."""
+    from pathlib import Path
+
+    from fedhealth.data.tabular import encode
+
+    size = len(ages)
+    cells = {"age": ages, "sex": sexes}
+    table = {f"tabular.{name}": cells.get(name, [""] * size) for name in config.data.tabular}
+    features, present = encode(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
+    parts = {
+        "patient": np.array(patients),
+        "labels": np.array(labels, np.float32)[:, None],
+        "image_index": np.array([0, *[-1] * (size - 1)]),
+        "texts": ("words", *[""] * (size - 1)),
+        "tabular": features,
+        "tabular_present": present,
+    }
+    return type("Cohort", (), parts)
+
+
+def test_every_patient_counts_once(config):
+    # the second row is another study of the first patient
+    seen = cohort(["50", "90", "70", ""], ["F", "M", "M", ""], [1, 0, 0, math.nan], [7, 7, 8, 9], config)
+    found = tables(seen, config)
+    assert {name: table.shape for name, table in found.items()} == shapes(config)
+    assert all(table.sum() == 3 for table in found.values())
+    assert found["describe.label.label"].tolist() == [1, 1, 1]
+    assert found["describe.coverage.text"].tolist() == [1, 2]
+    assert found["describe.variable.sex"].tolist() == [1, 1, 1]
+    assert found["describe.variable.crp"][-1] == 3
+
+
+def test_statistics_are_those_of_the_values(config):
+    generator = np.random.default_rng(1)
+    ages = generator.normal(62, 14, 3000)
+    cells = [f"{age:.3f}" for age in ages]
+    seen = cohort(cells, ["F"] * 3000, [0] * 2000 + [1] * 1000, range(3000), config)
+    found = {each["name"]: each for each in statistics(tables(seen, config), config)}
+    age = found["variable.age"]
+    assert age["exact_to"] == 0.75  # half a bin of a tenth of the scale of 15 years
+    assert age["mean"] == pytest.approx(ages.mean(), abs=age["exact_to"])
+    assert age["quartiles"] == pytest.approx(np.quantile(ages, [0.25, 0.5, 0.75]), abs=age["exact_to"])
+    assert found["label.label"]["counts"] == {"stable": 2000, "severe": 1000, "unknown": 0}
+    assert found["variable.crp"]["mean"] is None
+
+
+def test_small_counts_are_not_told(config):
+    seen = cohort(["50"] * 10, ["F"] * 8 + ["M"] * 2, [0] * 10, range(10), config)
+    found = {each["name"]: each for each in statistics(tables(seen, config), config)}
+    assert found["variable.sex"]["counts"] == {"F": 8, "M": None, "missing": 0}
+    assert any("M too few" in line for line in lines(list(found.values())))
+    assert without_small({"x": np.array([2, 3, 0])}, 3)["x"].tolist() == [0, 3, 0]
+
+
+def test_noise_is_scaled_to_all_tables_together():
+    counts = {f"{PREFIX}{place}": np.zeros(20_000, np.int64) for place in range(4)}
+    released = noised(counts, 5.0, 1, NoiseSource())
+    for table in released.values():
+        assert table.std() == pytest.approx(5.0 * 2, rel=0.05)
+        assert abs(table.mean()) < 0.5
+    twice = noised(counts, 5.0, 2, NoiseSource())
+    assert twice[f"{PREFIX}0"].std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
+
+
+def described(words, folder):
+    run = RunDir(folder)
+    launch(compose(words), words, run)
+    return run, {each["name"]: each for each in json.loads((run.path / STATISTICS).read_text())}
+
+
+@pytest.mark.parametrize("secagg", ["on", "off"])
+def test_a_federation_describes_its_patients(secagg, tiny_words, good_hospitals, tmp_path):
+    words = [*tiny_words(good_hospitals), "purpose=describe", f"secagg={secagg}", "evaluation.min_group=1"]
+    run, found = described(words, tmp_path / "run")
+    rows = pd.concat(pd.read_csv(path) for path in sorted(good_hospitals.glob("*/manifest.csv")))
+    assert found["label.label"]["counts"] == {"stable": 36, "severe": 36, "unknown": 0}
+    assert found["variable.ldh"]["missing"] == int(rows["ldh"].isna().sum())
+    assert found["variable.crp"]["mean"] == pytest.approx(rows["crp"].mean(), abs=found["variable.crp"]["exact_to"])
+    assert not (run.path / "counts.npz").exists()
+    assert not (run.path / "model").exists()
+    assert "72\N{NO-BREAK SPACE}patients at 3\N{NO-BREAK SPACE}hospitals" in (run.path / "report.html").read_text()
+
+
+def test_noise_is_booked_and_drawn_once(tiny_words, good_hospitals, tmp_path):
+    words = [*tiny_words(good_hospitals), "purpose=describe", "privacy=patient", "privacy.min_cohort=1"]
+    run, found = described([*words, "privacy.epsilon=2", "secagg=on"], tmp_path / "run")
+    spent = list(spending(run.path))
+    assert len(spent) == 3
+    assert all(1.9 < each.epsilon <= 2 and each.booked == 1 for each in spent)
+    assert found["label.label"]["patients"] != 72 or found["coverage.text"]["patients"] != 72
+    assert "noise of differential privacy" in (run.path / "report.html").read_text()
+
+
+def test_whole_hospitals_cannot_be_protected_in_statistics():
+    with pytest.raises(ConfigError, match="no bounded sensitivity"):
+        validate(compose(["data.root=x", "purpose=describe", "privacy=client"]))
+
+
+def test_a_job_of_one_purpose_answers_no_question_of_the_other():
+    words = ["data.root=x", "purpose=describe"]
+    assert list(statistic_shapes(OmegaConf.to_object(compose(words)))) == [DESCRIBE]
+    assert DESCRIBE not in statistic_shapes(OmegaConf.to_object(compose(words[:1])))
+    assert screen(words[1:]) == []  # a lead may ask for it, the policy decides
+
+
+def test_quantities_have_names_of_their_own(config):
+    names = [each.name for each in quantities(config)]
+    assert len(set(names)) == len(names)

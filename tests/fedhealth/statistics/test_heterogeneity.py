@@ -1,0 +1,94 @@
+"""How hospitals differ, in sums."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedhealth.config.compose import compose, digest
+from fedhealth.data.dataset import prepare
+from fedhealth.experiment.launch import launch
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.runs.load_record import collect
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.statistics.heterogeneity import DRIFT, PROFILE, divergence, drift, profile, shapes, tables
+
+MODALITIES = frozenset({"image", "text", "tabular"})
+
+
+def bin_of(table, counts, row=0):
+    [at] = np.flatnonzero(counts[row])
+    edges = (-np.inf, *table.edges, np.inf)
+    return edges[at], edges[at + 1]
+
+
+@pytest.fixture(name="config")
+def config_(good_hospitals, tiny_words):
+    words = tuple(tiny_words(good_hospitals))
+    return config_of(Job("run", words, digest(compose(words)), ""))
+
+
+def test_a_site_puts_one_into_the_right_bin_of_every_row(config):
+    cohort = prepare(config.data, "north")
+    found = profile(cohort, config.data, MODALITIES)
+    assert {name: counts.shape for name, counts in found.items()} | {DRIFT: (1,)} == shapes(config.data, MODALITIES)
+    rows = cohort.rows("train")
+    truth = {
+        "rows": len(rows),
+        "prevalence": cohort.labels[rows, 0].mean(),
+        "text": np.mean([len(cohort.texts[row].split()) for row in rows]),
+        "image": cohort.images[cohort.image_index[rows]].mean(),
+    }
+    for table in tables(config.data, MODALITIES):
+        counts = found[PROFILE + table.name]
+        assert set(counts.sum(axis=1)) == {1}
+        if table.name in truth:
+            low, high = bin_of(table, counts)
+            assert low <= truth[table.name] < high, table.name
+
+
+def test_clinical_variables_are_in_units_of_their_scale(config):
+    cohort = prepare(config.data, "south")
+    [table] = [table for table in tables(config.data, MODALITIES) if table.name == "tabular"]
+    assert table.rows == ("crp", "ldh")
+    counts = profile(cohort, config.data, MODALITIES)["sites.tabular"]
+    rows = cohort.rows("train")
+    measured = cohort.tabular[rows, 2][cohort.tabular[rows, 3] == 0].mean()  # ldh, where it was measured
+    low, high = bin_of(table, counts, 1)
+    assert low <= measured < high
+
+
+def test_updates_that_agree_and_updates_at_right_angles():
+    def sums(*updates):
+        return {DRIFT: sum(drift({"w": np.array(each, np.float32)})[DRIFT] for each in updates)}
+
+    same, across = [[1, 0], [1, 0]], [[1, 0], [0, 1]]
+    for updates, expected in ((same, 1.0), (across, 2.0)):
+        mean = {"w": np.mean(updates, axis=0).astype(np.float32)}
+        assert divergence(sums(*updates), mean, 2) == pytest.approx(expected, rel=1e-5)
+    assert divergence({}, {"w": np.ones(2, np.float32)}, 2) is None
+    assert divergence(sums([1, 0], [-1, 0]), {"w": np.zeros(2, np.float32)}, 2) is None
+
+
+@pytest.mark.parametrize("secagg", ["on", "off"])
+@pytest.mark.parametrize("privacy", ["none", "patient", "client"])
+def test_facts_about_patients_stay_under_privacy_and_drift_may_leave(
+    privacy, secagg, good_hospitals, tiny_words, tmp_path
+):
+    words = [*tiny_words(good_hospitals), f"privacy={privacy}", f"secagg={secagg}", "training.threads=1"]
+    words += ["privacy.min_cohort=5", "privacy.max_rows=2"] if privacy == "patient" else []
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    events = run.events()[0]
+    told = [event["tables"] for event in events if event["event"] == "heterogeneity"]
+    rounds = [event["divergence"] for event in events if event["event"] == "round_completed"]
+    assert all(value > 0.9 for value in rounds)
+    if privacy == "none":
+        assert len(told) == 1  # it does not change from round to round
+        assert sum(told[0]["prevalence"]["counts"][0]) == 3
+        assert collect(run.path).profile["rows"].rows == ("training rows",)
+    else:
+        assert not told
+        assert "sites." not in json.dumps(events)
+    page = (run.path / "report.html").read_text()
+    assert "How the hospitals differ" in page

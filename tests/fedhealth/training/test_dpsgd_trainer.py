@@ -1,0 +1,426 @@
+"""Private training within a whole federation: what is spent, what leaves, and what is refused."""
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedhealth.config.compose import compose, digest
+from fedhealth.config.instantiate import instantiate
+from fedhealth.data.batches import examples_of
+from fedhealth.data.dataset import prepare
+from fedhealth.errors import FederationError, ModelError, PrivacyError
+from fedhealth.experiment.launch import launch
+from fedhealth.models.model_state import get_state, trained_names
+from fedhealth.models.multimodal import build_model
+from fedhealth.privacy.accounting.accountant import epsilon
+from fedhealth.privacy.accounting.ledger import Ledger, verify
+from fedhealth.privacy.accounting.plan import bucket
+from fedhealth.privacy.accounting.spending import in_all, ledger_path, spending
+from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+from fedhealth.protocol.job import Job, config_of
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.training.dpsgd_trainer import PatientTrainer
+from fedhealth.training.trainer import Place, Task
+
+PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "privacy.max_rows=2", "training.threads=1")
+ROUNDS = 2
+
+
+class Hospital:
+    """One site of the tiny federation, outside any federation."""
+
+    def __init__(self, words: list[str], folder: Path, site: str = "north") -> None:
+        self.config = config_of(Job("run", tuple(words), digest(compose(words)), str(folder)))
+        cohort = prepare(self.config.data, site)
+        self.model = build_model(self.config.model, self.config.data, 0)
+        text = self.model.towers["text"].encoder if "text" in self.model.towers else None
+        self.examples = examples_of(cohort, self.model.modalities, getattr(text, "tokenize", None))
+        self.cohort, self.site, self.folder = cohort, site, folder / site
+
+    @property
+    def ledger(self) -> Path:
+        return ledger_path(self.folder, "demo")
+
+    def trainer(self, **changes) -> PatientTrainer:
+        return instantiate(self.config.privacy, **changes)
+
+    def task(self, seed: int = 0) -> Task:
+        rows, config = self.cohort.rows("train"), self.config
+        return Task(self.model, self.examples, rows, config.training, config.data.task.kind, seed)
+
+    def place(self, number: int = 1, run: str = "run", rounds: int = ROUNDS) -> Place:
+        return Place(run, self.site, self.folder, number, rounds)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return get_state(self.model, trained_names(self.model))
+
+
+@pytest.fixture
+def hospital(good_hospitals, tiny_words, tmp_path) -> Callable[..., Hospital]:
+    def make(*words: str, site: str = "north") -> Hospital:
+        return Hospital([*tiny_words(good_hospitals), *PRIVATE, *words], tmp_path, site)
+
+    return make
+
+
+@pytest.mark.parametrize("secagg", ["on", "off"])
+def test_a_federation_spends_what_the_plan_says(good_hospitals, tiny_words, tmp_path, secagg):
+    words = [*tiny_words(good_hospitals), *PRIVATE, "privacy.epsilon=4", f"secagg={secagg}"]
+    run = RunDir(tmp_path / "run")
+    launch(compose(words), words, run)
+    found = list(spending(run.path))
+    assert {each.site for each in found} == {"north", "south", "east"}
+    for each in found:
+        assert each.target == 4
+        assert 3.9 < each.epsilon <= 4
+        assert each.booked == ROUNDS + 1  # and the final model's scores
+        assert each.declined == 0
+        assert [number for number, _ in each.curve] == [1, 2, 3]
+        assert each.curve[-1][1] == each.epsilon
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    rounds = [event for event in events if event["event"] == "round_completed"]
+    assert len(rounds) == ROUNDS
+    for event in rounds:  # under secure aggregation what may not leave is sent as zeros
+        assert not event["pooled"].get("loss")
+        assert (event["pooled"].get("validation") or {}).get("auroc") is None
+    evaluation = json.loads((run.path / "evaluation.json").read_text())
+    assert set(evaluation) == {"validation", "test"}
+    assert "4" in (run.path / "report.html").read_text()
+
+
+def test_every_round_is_booked_before_its_first_step(hospital, monkeypatch):
+    one = hospital()
+    before = one.state()
+    seen = []
+
+    def crash(*arguments):
+        seen.append([entry.kind for entry in verify(one.ledger)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.private_step", crash)
+    with pytest.raises(KeyboardInterrupt):
+        one.trainer().fit(one.task(), one.place())
+    assert seen == [["book"]]
+    assert len(verify(one.ledger)) == 1  # the crash cannot take it back
+    assert all(np.array_equal(before[name], value) for name, value in one.state().items())
+
+
+def test_a_round_trained_again_is_booked_again_and_the_run_ends_at_its_budget(hospital):
+    one = hospital("privacy.scores=0")
+    trainer = one.trainer()
+    for number in (1, 1):  # the lead crashed and asks for the first round again
+        trainer.fit(one.task(), one.place(number))
+    before = one.state()
+    with pytest.raises(PrivacyError, match="would exceed"):
+        trainer.fit(one.task(), one.place(2))
+    assert all(np.array_equal(before[name], value) for name, value in one.state().items())
+    assert [entry.kind for entry in verify(one.ledger)] == ["book", "book", "decline"]
+    assert in_all(one.ledger)[0] <= 8
+
+
+def test_a_second_run_beyond_the_life_budget_is_declined_before_a_step(hospital):
+    one = hospital("privacy.life_epsilon=10")
+    trainer = one.trainer()
+    assert trainer.objections(one.task(), one.place(0)) == []
+    for number in range(1, ROUNDS + 1):
+        trainer.fit(one.task(), one.place(number))
+    assert trainer.objections(one.task(), one.place(ROUNDS)) == []  # the same run, resumed
+    before, booked = one.state(), verify(one.ledger)
+    reasons = trainer.objections(one.task(), one.place(0, run="second"))
+    assert reasons == ["the run would exceed the privacy budget of demo"]
+    assert verify(one.ledger) == booked
+    assert all(np.array_equal(before[name], value) for name, value in one.state().items())
+
+
+def test_a_declining_site_is_named_with_its_reason(good_hospitals, tiny_words, tmp_path):
+    words = [*tiny_words(good_hospitals), *PRIVATE, "privacy.min_cohort=1000", "strategy.min_sites=3"]
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(FederationError, match="sites"):
+        launch(compose(words), words, run)
+    assert "smaller than the policy's minimum of 1000" in (run.path / "events.jsonl").read_text()
+    assert list(spending(run.path)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["privacy.min_cohort=18"], "the cohort is smaller than the policy's minimum of 18"),
+        (["privacy.epsilon=1e-6", "privacy.delta=1e-9"], "unreachable"),
+        (["privacy.sigma=0.5", "privacy.min_sigma=1"], "below this site's minimum 1"),
+        (["privacy.max_epsilon=1e-6", "privacy.delta=1e-9"], "unreachable"),
+    ],
+)
+def test_what_the_policy_forbids_is_declined_and_nothing_is_spent(hospital, words, reason):
+    one = hospital(*words)
+    [said] = one.trainer().objections(one.task(), one.place(0))
+    assert reason in said
+    with pytest.raises(PrivacyError):
+        one.trainer().fit(one.task(), one.place())
+    assert not one.ledger.exists() or verify(one.ledger) == ()
+
+
+def test_how_far_below_the_minimum_a_cohort_is_stays_at_the_site(hospital):
+    one = hospital("privacy.min_cohort=18")
+    task = one.task()
+    fewer = replace(task, rows=task.rows[:3])
+    assert one.trainer().objections(task, one.place(0)) == one.trainer().objections(fewer, one.place(0))
+
+
+def test_the_sites_limits_win_over_the_run(hospital):
+    one = hospital("privacy.epsilon=8")
+    asked = one.trainer().plan(one.task(), one.place())
+    limited = one.trainer(max_epsilon=1.0).plan(one.task(), one.place())
+    assert limited.epsilon <= 1 < asked.epsilon <= 8
+    noisier = one.trainer(min_sigma=50.0).plan(one.task(), one.place())
+    assert noisier.sigma == 50
+    assert one.trainer(sigma=60.0, min_sigma=50.0).plan(one.task(), one.place()).sigma == 60
+
+
+def test_the_ledgers_faults_are_refused_and_nothing_is_lost(hospital, monkeypatch):
+    one = hospital()
+    trainer = one.trainer()
+    trainer.fit(one.task(), one.place(1))
+    kept = one.ledger.read_bytes()
+
+    one.ledger.write_bytes(kept.replace(b'"round":1', b'"round":9'))
+    assert "edited, cut or damaged" in trainer.objections(one.task(), one.place(0))[0]
+    with pytest.raises(PrivacyError, match="edited, cut or damaged"):
+        trainer.fit(one.task(), one.place(2))
+    one.ledger.write_bytes(b"")
+    assert "1 entries were written, 0 are left" in trainer.objections(one.task(), one.place(0))[0]
+    one.ledger.write_bytes(kept)
+
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now - 3600)
+    assert "clock" in trainer.objections(one.task(), one.place(0))[0]
+    monkeypatch.undo()
+
+    with Ledger.open(one.ledger):
+        assert "another run" in trainer.objections(one.task(), one.place(0))[0]
+        with pytest.raises(PrivacyError, match="another run"):
+            trainer.fit(one.task(), one.place(2))
+    assert one.ledger.read_bytes() == kept
+
+
+def test_noise_and_sampling_do_not_follow_the_seed(hospital):
+    one = hospital()
+    start = {name: torch.from_numpy(value) for name, value in one.state().items()}
+    ends = []
+    for number in (1, 2):
+        one.model.load_state_dict(start, strict=False)
+        one.trainer().fit(one.task(seed=5), one.place(number))
+        ends.append(one.state())
+    assert all(not np.array_equal(ends[0][name], ends[1][name]) for name in start)
+
+
+def test_no_weight_stays_without_noise_and_nothing_else_leaves(hospital):
+    one = hospital()
+    before = one.state()
+    one.trainer().fit(one.task(), one.place())
+    after = one.state()
+    for name, value in after.items():
+        still = float((value == before[name]).mean())  # noise lies on a grid: one value in eighty gets none in a step
+        assert still < 0.2, name
+    update = {"fusion.head.0.weight": np.ones((2, 2), np.float32), "running_mean": np.ones(3, np.float32)}
+    protected = one.trainer().protect(update, one.task(), one.place())
+    assert protected["fusion.head.0.weight"].all()
+    assert not protected["running_mean"].any()
+
+
+@pytest.mark.parametrize("kept", ["fedper", "fedbn", "fedtower personalization.tower=tabular"])
+def test_what_stays_at_a_site_and_feeds_shared_gradients_is_noised_too(
+    good_hospitals, tiny_words, tmp_path, monkeypatch, kept
+):
+    words = [*tiny_words(good_hospitals), *PRIVATE, *f"personalization={kept}".split(), "strategy.rounds=1"]
+    noised = []
+    add_noise = NoisyOptimizer.add_noise
+
+    def seen(optimizer):
+        add_noise(optimizer)
+        noised.append(sum(p.numel() for p in optimizer.params if p.grad is not None))
+
+    monkeypatch.setattr(NoisyOptimizer, "add_noise", seen)
+    launch(compose(words), words, RunDir(tmp_path / "run"))
+    config = config_of(Job("run", tuple(words), digest(compose(words)), str(tmp_path)))
+    model = build_model(config.model, config.data, 0)
+    assert set(noised) == {sum(p.numel() for p in model.parameters() if p.requires_grad)}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_round_on_a_gpu(hospital):
+    one = hospital()
+    one.model.cuda()
+    before = one.state()
+    assert one.trainer().objections(one.task(), one.place(0)) == []
+    one.trainer().fit(one.task(), one.place())
+    assert all(float((value == before[name]).mean()) < 0.2 for name, value in one.state().items())
+
+
+def test_round_statistics_stay_and_the_final_scores_are_noised_once(hospital):
+    one = hospital("privacy.epsilon=2")
+    trainer, task, place = one.trainer(), one.task(), one.place(ROUNDS)
+    counts = np.zeros((1, 64), np.int64)
+    counts[0, 30] = 20
+    fitted = {"validation.positives": counts, "train.loss": np.array([5]), "train.examples": np.array([17])}
+    assert trainer.release(fitted, task, place) == {}
+    scored = {f"{split}.{side}": counts for split in ("validation", "test") for side in ("positives", "negatives")}
+    released = trainer.release(scored, task, place)
+    assert set(released) == set(scored)
+    assert all(
+        value.shape == counts.shape and value.dtype == np.int64 and value.min() >= 0 for value in released.values()
+    )
+    assert any(not np.array_equal(value, counts) for value in released.values())
+    again = trainer.release(dict.fromkeys(scored, counts * 7), task, place)
+    assert all(np.array_equal(released[name], again[name]) for name in scored)
+    [entry] = verify(one.ledger)
+    assert entry.event == trainer.plan(task, place).scores
+
+
+def test_without_a_share_no_scores_are_released(hospital):
+    one = hospital("privacy.scores=0")
+    assert one.trainer().release({"test.positives": np.ones((1, 64), np.int64)}, one.task(), one.place()) == {}
+    assert not one.ledger.exists()
+
+
+def test_training_and_scores_together_stay_within_epsilon(hospital):
+    one = hospital("privacy.epsilon=3")
+    plan = one.trainer().plan(one.task(), one.place())
+    assert plan.scores is not None
+    assert epsilon([plan.run_event, plan.scores], plan.delta) == plan.epsilon <= 3
+    assert epsilon([plan.run_event], plan.delta) < plan.epsilon
+
+
+def test_announced_weights_are_coarse(hospital):
+    trainer = hospital().trainer()
+    assert trainer.weights({"shared": 17, "image": 23, "text": 0}) == {"shared": 16, "image": 22, "text": 0}
+    one = hospital()
+    plan = trainer.plan(one.task(), one.place())
+    assert plan.rate == 8 / bucket(len(one.task().rows))  # the batch size over the bucketed cohort
+    assert plan.normaliser == 8
+
+
+@pytest.mark.parametrize("engine", ["bk", "opacus", "oracle"])
+@pytest.mark.parametrize("clipping", ["automatic", "flat", "tower"])
+def test_every_engine_and_clipping_trains(hospital, engine, clipping):
+    one = hospital(f"privacy.engine={engine}", f"privacy.clipping={clipping}")
+    assert one.trainer().objections(one.task(), one.place(0)) == []
+    report = one.trainer().fit(one.task(), one.place())
+    assert report.steps == 2
+    assert np.isfinite(report.loss)
+
+
+@pytest.mark.parametrize("kept", ["image", "text", "tabular"])
+def test_a_single_modality_trains(hospital, kept):
+    absent = [f"model.{name}=null" for name in ("image", "text", "tabular") if name != kept]
+    one = hospital(*absent)
+    assert one.trainer().objections(one.task(), one.place(0)) == []
+    one.trainer().fit(one.task(), one.place())
+
+
+def test_modalities_that_no_patient_has_train(hospitals, tiny_words, tmp_path, site_writer):
+    for column in ("image", "text"):
+        path = hospitals / "north" / "manifest.csv"
+        rows = path.read_text().splitlines()
+        place = rows[0].split(",").index(column)
+        table = list(csv.reader(io.StringIO(path.read_text())))
+        for row in table[1:]:
+            row[place] = ""
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(table)
+    one = Hospital([*tiny_words(hospitals), *PRIVATE], tmp_path)
+    assert one.trainer().objections(one.task(), one.place(0)) == []
+    one.trainer().fit(one.task(), one.place())
+
+
+def test_a_model_that_mixes_patients_is_declined_by_layer_name(hospital):
+    one = hospital()
+    one.model.fusion.head[0] = torch.nn.Sequential(torch.nn.BatchNorm1d(24), torch.nn.Linear(24, 64))
+    [reason] = one.trainer().objections(one.task(), one.place(0))
+    assert "fusion.head.0.0 (BatchNorm1d)" in reason
+
+
+def test_a_failing_self_check_is_declined_without_its_numbers(hospital, monkeypatch):
+    def fail(*arguments):
+        raise PrivacyError("patient 3 moves the sum by 7.7 times the bound")
+
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.selfcheck", fail)
+    one = hospital()
+    [reason] = one.trainer().objections(one.task(), one.place(0))
+    assert "self-check" in reason
+    assert "7.7" not in reason
+
+
+def test_each_study_is_a_unit_of_its_own_with_record(hospital):
+    one = hospital()
+    task = one.task()
+    together = replace(task, examples=replace(task.examples, patient=task.examples.patient // 2))
+    patients = one.trainer().plan(together, one.place())
+    records = one.trainer(unit="record").plan(together, one.place())
+    assert patients.unit == "patient"
+    assert records.unit == "record"
+    assert patients.normaliser == records.normaliser == 8
+    assert patients.rate > records.rate
+
+
+def test_a_held_out_patient_counts_with_one_study(hospital):
+    one = hospital()
+    study = np.arange(len(one.examples.patient)) // 2
+    patient = study // 2
+    examples = replace(one.examples, patient=patient, study=study)
+    rows = np.arange(12)
+    assert one.trainer().scored(examples, rows).tolist() == [0, 1, 4, 5, 8, 9]
+    assert one.trainer(unit="record").scored(examples, rows).tolist() == rows.tolist()
+    assert one.trainer().scored(examples, rows[:0]).tolist() == []
+
+
+def test_diverging_is_said(hospital):
+    one = hospital()
+    one.model.fusion.head[0].weight.data.fill_(float("inf"))
+    with pytest.raises(ModelError, match="diverged"):
+        one.trainer().fit(one.task(), one.place())
+
+
+def test_training_without_a_place_is_refused(hospital):
+    one = hospital()
+    with pytest.raises(PrivacyError, match="needs a ledger"):
+        one.trainer().fit(one.task())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"unit": "hospital"}, {"engine": "none"}, {"rate": 1.5}, {"dataset": "../other"}, {"dataset": ""}]
+)
+def test_words_that_make_no_sense_are_refused(hospital, changes):
+    with pytest.raises(PrivacyError):
+        hospital().trainer(**changes)
+
+
+def test_two_processes_cannot_spend_at_once(hospital):
+    one = hospital()
+    with Ledger.open(one.ledger):
+        child = os.fork()
+        if child == 0:
+            try:
+                one.trainer().fit(one.task(), one.place())
+            except PrivacyError:
+                os._exit(3)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert verify(one.ledger) == ()
+
+
+def test_batch_normalisation_is_declined_until_it_is_replaced(hospital):
+    words = ("model/image=resnet18", "model.text=null", "model.tabular=null")
+    [reason] = hospital(*words).trainer().objections(hospital(*words).task(), hospital(*words).place(0))
+    assert "computes statistics over the batch" in reason
+    one = hospital(*words, "model.image.norm=group", "training.local_steps=1")
+    assert one.trainer().objections(one.task(), one.place(0)) == []
+    assert one.trainer().fit(one.task(), one.place()).steps == 1

@@ -1,0 +1,115 @@
+"""A round that is interrupted goes on: bit for bit without noise, with no second booking with it."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind, TrainingConfig
+from fedhealth.data.batches import Examples, Source
+from fedhealth.models.multimodal import build_model
+from fedhealth.privacy.accounting.ledger import verify
+from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.training import step_checkpoint
+from fedhealth.training.dpsgd_trainer import PatientTrainer
+from fedhealth.training.trainer import Place, PlainTrainer, Task
+
+STEPS = 12
+OPTIMIZERS = {
+    "adam": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.01},
+    "momentum": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1, "momentum": 0.9},
+    "sgd": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1},
+}
+
+
+class Killed(BaseException):
+    """What stops a training in the middle."""
+
+
+class Steps:
+    """A correction that counts, and stops the training before one of the steps."""
+
+    def __init__(self, last=None):
+        self.seen, self.last = [], last
+
+    def __call__(self, step, parameters):
+        if step == self.last:
+            raise Killed
+        self.seen.append(step)
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    monkeypatch.setattr(step_checkpoint, "EVERY_SECONDS", -1.0)
+
+
+def network():
+    config = ModelConfig(
+        dim=8,
+        tabular={"_target_": "fedhealth.models.encoders.tabular.TabularEncoder", "hidden": 8},
+        fusion={"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 8, "dropout": 0.5},
+    )
+    data = DataConfig(name="t", root=".", sites=["a"], task=TaskConfig(), tabular={"x": TabularColumnConfig()})
+    return build_model(config, data, 0)
+
+
+def task(correct, optimizer="adam", resumable=True, seed=0):
+    values = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    rows = np.arange(40)
+    examples = Examples({"tabular": Source(values, rows)}, (values[:, :1] > 0).astype(np.float32), rows, rows)
+    training = TrainingConfig(batch_size=8, local_steps=STEPS, optimizer=OPTIMIZERS[optimizer])
+    return Task(network(), examples, rows, training, TaskKind.binary, seed, correct, resumable)
+
+
+def place(folder, number=1):
+    return Place("run", "a", folder, number, 2, released=False)
+
+
+def weights(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+def interrupted(trainer, folder, at, **how):
+    with pytest.raises(Killed):
+        trainer.fit(task(Steps(at), **how), place(folder))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("at", [1, 7, STEPS - 1])
+def test_plain_training_ends_bit_for_bit_as_if_nothing_had_happened(tmp_path, optimizer, at):
+    whole, counted = task(Steps(), optimizer), Steps()
+    expected = PlainTrainer().fit(whole, place(tmp_path / "calm"))
+    interrupted(PlainTrainer(), tmp_path, at, optimizer=optimizer)
+    again = task(counted, optimizer)
+    report = PlainTrainer().fit(again, place(tmp_path))
+    assert counted.seen == list(range(at, STEPS))
+    assert torch.equal(weights(again.model), weights(whole.model))
+    assert report == expected
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("how", [{"seed": 1}, {"resumable": False}, {"optimizer": "adam"}])
+def test_another_training_begins_at_its_beginning(tmp_path, how):
+    interrupted(PlainTrainer(), tmp_path, 5)
+    counted = Steps()
+    same = how == {"optimizer": "adam"}
+    PlainTrainer().fit(task(counted, **how), place(tmp_path))
+    assert counted.seen == list(range(5 if same else 0, STEPS))
+
+
+def test_damaged_progress_is_left_alone_and_said(tmp_path, caplog):
+    interrupted(PlainTrainer(), tmp_path, 5)
+    (kept,) = tmp_path.glob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:-40])
+    counted = Steps()
+    PlainTrainer().fit(task(counted), place(tmp_path))
+    assert counted.seen == list(range(STEPS))
+    assert "trained from its beginning" in caplog.text
+
+
+def test_private_training_goes_on_and_is_booked_once(tmp_path):
+    trainer = PatientTrainer("cohort", epsilon=8.0, min_cohort=5)
+    interrupted(trainer, tmp_path, 6)
+    counted = Steps()
+    trainer.fit(task(counted), place(tmp_path))
+    assert counted.seen == list(range(6, STEPS))
+    assert [(entry.kind, entry.round) for entry in verify(ledger_path(tmp_path, "cohort"))] == [("book", 1)]
