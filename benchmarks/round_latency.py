@@ -106,9 +106,9 @@ def idle_share(folder: Path, seconds: float) -> float:
     try:
         for thread in threads:
             thread.start()
-        from fedhealth.flower.server.control_client import Control
+        from fedhealth.lead.connect_control import connect_control
 
-        with Control(poc.lead) as control:
+        with connect_control(poc.lead) as control:
             poc.wait(lambda: poc.online(control) == IDLE_SITES, "50 sites to connect")
         server = poc.processes["lead"].pid
         time.sleep(3)

@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from benchmarks.flower_secagg import CLIP, measure_flower
 from benchmarks.timing import timed
+from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client import client_protocol
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.primitives import masks, packing
 from fedhealth.secagg.primitives.quantize import quantise
-from fedhealth.secagg.protocol.context import Context, Roster
+from fedhealth.secagg.protocol.context import Context
 from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Segment, model_segment
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.server import server_protocol, unmasking

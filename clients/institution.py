@@ -29,10 +29,11 @@ from fedhealth.errors import FederationError
 from fedhealth.evaluation.predictions import count, predict
 from fedhealth.evaluation.subgroups import count_groups, membership
 from fedhealth.models.modality_keys import METHOD, SHARED, tower_of, training_rows
-from fedhealth.models.model_state import State, get_state, set_state, trained_names
+from fedhealth.models.model_state import get_state, set_state, trained_names
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.accounting.budget import Allowance
 from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.privacy.context import Place
 from fedhealth.protocol.array_codec import arrays_in, unpack
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
@@ -53,7 +54,8 @@ from fedhealth.statistics.descriptive import tables, without_small
 from fedhealth.statistics.heterogeneity import drift, profile
 from fedhealth.statistics.shapes import modalities_of, statistic_shapes
 from fedhealth.training.feature_cache import model_inputs
-from fedhealth.training.trainer import FitReport, Place, Statistics, Task, Trainer, Workload, device_of, use_threads
+from fedhealth.training.trainer import FitReport, Statistics, Task, Trainer, Workload, device_of, use_threads
+from fedhealth.types import State
 
 T = TypeVar("T")
 

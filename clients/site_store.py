@@ -8,8 +8,9 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fedhealth.models.model_state import State
-from fedhealth.runs.run_dir import PERSONAL, PRIVATE, write_atomic
+from fedhealth.runs.run_dir import PERSONAL, PRIVATE
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_atomic
 
 _BEFORE = "private.before.safetensors"  # PRIVATE as it was a round earlier: a round may have to be trained again
 _LATE = "late.safetensors"  # the last update, for the next round if it comes too late for its own

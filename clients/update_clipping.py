@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import State, norm_of
+from fedhealth.models.model_state import norm_of
+from fedhealth.types import State
 
 
 def bounded(update: State, most: float | None) -> State:

@@ -20,15 +20,17 @@ from fedhealth.evaluation.histogram_error import largest_errors
 from fedhealth.evaluation.predictions import ScoreCounts, score_counts
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import job_of
-from fedhealth.models.model_state import State, get_state, trained_names
+from fedhealth.models.model_state import get_state, trained_names
 from fedhealth.models.multimodal import build_model
 from fedhealth.monitor.run_metrics import told
 from fedhealth.protocol.array_codec import plain, unpack
 from fedhealth.protocol.job import Job, config_of
 from fedhealth.protocol.messages import END
-from fedhealth.runs.run_dir import COUNTS, GROUPS, SERVED, RunDir, logged_to, write_atomic, write_json
+from fedhealth.runs.run_dir import COUNTS, GROUPS, SERVED, RunDir, logged_to
 from fedhealth.statistics import heterogeneity
 from fedhealth.statistics.shapes import SIDES, modalities_of, statistic_shapes
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_atomic, write_json
 from strategies.aggregation.base import Aggregation
 from strategies.checkpoint import Checkpoints
 from strategies.deadlines import Deadlines

@@ -16,9 +16,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedhealth.models.model_state import State
 from fedhealth.protocol.messages import digest_of
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_atomic
 
 FOLDER = "checkpoints"
 _ARRAYS, _OPTIMIZER = "arrays.", "optimizer."

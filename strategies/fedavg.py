@@ -17,10 +17,10 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import METHOD, tower_of
-from fedhealth.models.model_state import State
 from fedhealth.protocol.array_codec import pack, plain, unpack
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.statistics.heterogeneity import Table, divergence
+from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, Shapes
 from strategies.checkpoint import Checkpoints, Snapshot
 from strategies.deadlines import Deadlines

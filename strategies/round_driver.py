@@ -11,9 +11,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.models.model_state import State
 from fedhealth.protocol.array_codec import Packed, pack
 from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, SECAGG, Directive
+from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, Round, Shapes
 from strategies.deadlines import Deadlines
 from strategies.messaging import Event, Reply, exchange

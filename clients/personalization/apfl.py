@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.personalization.base import LocalTask, Outcome, Whole
-from fedhealth.models.model_state import State
+from fedhealth.types import State
 
 ALPHA = "alpha"
 

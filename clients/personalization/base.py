@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from fedhealth.models.model_state import State, get_state, set_state
+from fedhealth.models.model_state import get_state, set_state
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.training.trainer import Correction, FitReport, Place, PlainTrainer, Task, Trainer
+from fedhealth.privacy.context import Place
+from fedhealth.training.trainer import Correction, FitReport, PlainTrainer, Task, Trainer
+from fedhealth.types import State
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from clients.personalization.base import LocalTask, Outcome, Whole
 from clients.personalization.pull import toward
-from fedhealth.models.model_state import State
+from fedhealth.types import State
 
 
 class Ditto(Whole):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clients.personalization.base import LocalTask, Whole
-from fedhealth.models.model_state import State
+from fedhealth.types import State
 
 
 class FineTune(Whole):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from clients.personalization.base import LocalTask, Outcome, Whole
 from clients.personalization.pull import toward
-from fedhealth.models.model_state import State, set_state
+from fedhealth.models.model_state import set_state
+from fedhealth.types import State
 
 
 class MeanRegularised(Whole):

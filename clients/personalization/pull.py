@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fedhealth.models.model_state import State
 from fedhealth.training.trainer import Correction
+from fedhealth.types import State
 
 
 def toward(anchor: State, weight: float) -> Correction:

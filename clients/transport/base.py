@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from flwr.app import RecordDict
 
-from fedhealth.models.model_state import State
 from fedhealth.protocol.messages import Directive, digest_of
 from fedhealth.site.egress_gate import Outgoing, Shapes
+from fedhealth.types import State
 
 
 @dataclass(frozen=True)

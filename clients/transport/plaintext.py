@@ -12,11 +12,11 @@ from safetensors.numpy import save
 
 from clients.transport.base import Seat, question_of
 from fedhealth.errors import SecureAggregationError
-from fedhealth.models.model_state import State
 from fedhealth.protocol.array_codec import pack
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE, Directive
-from fedhealth.runs.run_dir import write_atomic
 from fedhealth.site.egress_gate import ArraysForm, Outgoing, Shapes
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_atomic
 
 _ANSWER = "answer.safetensors"
 

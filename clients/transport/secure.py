@@ -16,7 +16,6 @@ from clients.transport.base import Seat, question_of
 from fedhealth.consortium.identity import load_identity, load_roster, secrets_folder
 from fedhealth.errors import SecureAggregationError
 from fedhealth.models.modality_keys import SHARED, tower_of
-from fedhealth.models.model_state import State
 from fedhealth.protocol.array_codec import pack
 from fedhealth.protocol.messages import (
     DESCRIBE,
@@ -44,6 +43,7 @@ from fedhealth.secagg.protocol.store import FileStore, Store
 from fedhealth.secagg.protocol.threshold import Policy
 from fedhealth.secagg.protocol.weights import Scheme, announced_weight
 from fedhealth.site.egress_gate import ArraysForm, Outgoing, Shapes, WordsForm
+from fedhealth.types import State
 
 _ANSWERS: dict[str, tuple[str, Callable[[bytes, str], Announcement | Head | Endorsement | Answer]]] = {
     HANDSHAKE: ("announcement", Announcement.from_bytes),

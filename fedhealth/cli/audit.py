@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal, cast
 from rich.console import Console
 
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.runs.run_dir import RunDir, write_atomic
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.atomic_io import write_atomic
 
 if TYPE_CHECKING:
     from fedhealth.config.schema import Config
-    from fedhealth.models.model_state import State
+    from fedhealth.types import State
 
 _LEVELS = ("quick", "standard")
 

@@ -19,7 +19,7 @@ from fedhealth.ingest.page import render
 from fedhealth.ingest.report import PAGE, REPORT, describe
 from fedhealth.ingest.run import ingest
 from fedhealth.ingest.settings import Settings, load_settings
-from fedhealth.runs.run_dir import write_atomic, write_json
+from fedhealth.utils.atomic_io import write_atomic, write_json
 
 _SHOWN = ("patients", "rows", "image", "text", "tabular", "unlabelled")
 

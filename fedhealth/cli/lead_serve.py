@@ -30,10 +30,10 @@ def run_serve(home: Path | None) -> None:
 
 def run_sites(home: Path | None) -> None:
     """Show which members are connected."""
-    from fedhealth.flower.server.control_client import Control
+    from fedhealth.lead.connect_control import connect_control
 
     place = LeadHome.find(home)
-    with Control(place) as control:
+    with connect_control(place) as control:
         nodes = {node.public.strip(): node for node in control.nodes()}
     table = _table("Hospital", "State", "Since")
     for member in place.members():
@@ -54,13 +54,13 @@ def run_runs(home: Path | None) -> None:
 
 def run_stop(run: str, home: Path | None) -> None:
     """Stop a run in the hospitals."""
-    from fedhealth.flower.server.control_client import Control
+    from fedhealth.lead.connect_control import connect_control
 
     place = LeadHome.find(home)
     number = RunDir(Path(_job(place, run).folder)).about.get("flower_run")
     if number is None:
         raise ConfigError(f"Run {run} was never started.", "`fedhealth lead runs` lists the runs.")
-    with Control(place) as control:
+    with connect_control(place) as control:
         running = control.run(int(number)).status != "finished"
         if running:
             control.stop(int(number))

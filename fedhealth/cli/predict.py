@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 
 ADVICE = "Research use: not a medical device. See the model card in README.md."
 

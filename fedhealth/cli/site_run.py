@@ -25,13 +25,14 @@ def run_start(home: Path | None) -> None:
         FedhealthError: the site is not set up, or is running already.
 
     """
+    from fedhealth.monitor.site_metrics import MetricsFile
     from fedhealth.site.daemon import Runner, log_to
 
     place = SiteHome.find(home)
     if not place.membership.is_file():
         raise ConfigError(f"{place.path} has no kit yet.", "`fedhealth site install KIT.zip` brings it.")
     log_to(place.run / "site.log")
-    runner = Runner(place, APPLICATION)
+    runner = Runner(place, APPLICATION, MetricsFile(place).write)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stopping.set())
     runner.serve()

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.lead.connect_control import query_server_status
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_status import Standing, standing
 
@@ -29,7 +30,7 @@ def run_status(run: str, as_json: bool) -> None:
         ConfigError: there is no such run.
 
     """
-    found = standing(RunDir(_folder(run)))
+    found = standing(RunDir(_folder(run)), query_server_status)
     if as_json:
         account = asdict(found.account)
         listed = {"run": found.run, "name": found.name, "state": found.state, "folder": str(found.folder.resolve())}

@@ -19,7 +19,8 @@ from fedhealth.config.warnings import in_hospitals
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.experiment.sweep_plan import epsilon_of, planned
 from fedhealth.experiment.sweep_reserve import Candidate, give_back, run_id, state_and_reserve
-from fedhealth.runs.run_dir import RunDir, read_json, write_json
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.atomic_io import read_json, write_json
 
 PLAN = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 SEARCH = "search.json"  # what a search was started with

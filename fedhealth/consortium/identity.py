@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedhealth.consortium.roster import Roster
 from fedhealth.errors import SecureAggregationError
-from fedhealth.runs.run_dir import write_atomic
-from fedhealth.secagg.protocol.context import Roster
+from fedhealth.utils.atomic_io import write_atomic
 
 _KEY, _ROSTER = "identity.key", "roster.json"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs: below it a folder of our own, 0700

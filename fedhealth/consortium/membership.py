@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedhealth.consortium.roster import Roster
 from fedhealth.consortium.signatures import canonical, fingerprint, is_signed, parse_json, sign
 from fedhealth.errors import SecureAggregationError, TrustError
-from fedhealth.secagg.primitives.codec import SITE_ID
-from fedhealth.secagg.protocol.context import Roster
+from fedhealth.types import SITE_ID
 
 PURPOSE = "membership"
 _ADVICE = "Ask the lead for a new kit."

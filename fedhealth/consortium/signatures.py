@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedhealth.errors import TrustError
-from fedhealth.secagg.primitives.keys import transcript
+from fedhealth.protocol.digest import transcript
 
 _PROTOCOL = b"fedhealth trust 1"
 _GROUPS, _GROUP = 10, 4  # 160 bits in hexadecimal: short enough for a telephone, too many to search

@@ -1,1 +1,1 @@
-"""Should we federate at all? Each site alone, all data in one place, one modality at a time."""
+"""Judge a model: metrics, predictions, score histograms, subgroups."""

@@ -141,3 +141,6 @@ def in_chunks(compute: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     above, below = np.asarray(above, float), np.asarray(below, float)
     return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
+
+
+METRIC = "auroc"

@@ -1,1 +1,1 @@
-"""Many runs of one question: which are planned, which are missing, and what they show together."""
+"""From a configuration to a finished run: launch, baselines, sweeps, tracking, privacy audit."""

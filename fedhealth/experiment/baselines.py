@@ -32,10 +32,12 @@ from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import Predictions, predict, resampled, score
 from fedhealth.models.model_state import get_state, set_state
 from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.privacy.context import Place
 from fedhealth.protocol.job import Job, config_of
-from fedhealth.runs.run_dir import PERSONAL, PREDICTIONS, RunDir, write_json
+from fedhealth.runs.run_dir import PERSONAL, PREDICTIONS, RunDir
 from fedhealth.training.feature_cache import model_inputs
-from fedhealth.training.trainer import Place, Task, Trainer, device_of, steps_of, use_threads
+from fedhealth.training.trainer import Task, Trainer, device_of, steps_of, use_threads
+from fedhealth.utils.atomic_io import write_json
 
 METRIC = "auroc"
 FEDERATED = "federated"

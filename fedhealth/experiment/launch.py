@@ -25,7 +25,8 @@ from fedhealth.monitor.run_metrics import told
 from fedhealth.protocol.budget_request import Planned, Statement
 from fedhealth.protocol.job import Job, config_of
 from fedhealth.protocol.messages import versions
-from fedhealth.runs.run_dir import COUNTS, MODEL, STATISTICS, RunDir, logged_to, write_atomic, write_json
+from fedhealth.runs.run_dir import COUNTS, MODEL, STATISTICS, RunDir, logged_to
+from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.git_revision import revision
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fedhealth.errors import ConfigError
-from fedhealth.report.summary import METRIC, summary
+from fedhealth.evaluation.metrics import METRIC
+from fedhealth.report.summary import summary
 from fedhealth.runs.load_record import collect
 from fedhealth.runs.record import Run
 from fedhealth.runs.run_dir import GROUPS, MODEL

@@ -15,15 +15,18 @@ from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.errors import PrivacyError
 from fedhealth.experiment.baselines import Bench
-from fedhealth.models.model_state import State, set_state
+from fedhealth.models.model_state import set_state
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.accounting.spending import ledger_path
 from fedhealth.privacy.auditing.canaries import LowerBound, membership_test, one_run_audit
 from fedhealth.privacy.auditing.step_audit import Finding, quick_audit
+from fedhealth.privacy.context import Place
 from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.runs.run_dir import AUDIT, RunDir, write_json
+from fedhealth.runs.run_dir import AUDIT, RunDir
 from fedhealth.training.dpsgd_trainer import PatientTrainer
-from fedhealth.training.trainer import Place, Task, row_losses
+from fedhealth.training.trainer import Task, row_losses
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_json
 
 Level = Literal["quick", "standard"]
 _CHUNK = 256

@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from fedhealth.config.compose import digest
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.experiment.launch import launch, resume
-from fedhealth.runs.run_dir import RunDir, read_json, write_atomic
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.atomic_io import read_json, write_atomic
 
 TRACEBACK = "traceback.txt"  # in a run directory: of a fault that is no user's
 

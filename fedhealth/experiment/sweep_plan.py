@@ -34,9 +34,3 @@ def epsilon_of(config: DictConfig) -> float | None:
     """Return the most that a run of this configuration may spend; None without differential privacy."""
     target = OmegaConf.select(config, "privacy.epsilon")
     return None if target is None else float(target)
-
-
-def told_apart(runs: Sequence[Sequence[str]]) -> list[str]:
-    """Return for every run the words that not all of them share, as one line."""
-    common = set.intersection(*(set(words) for words in runs)) if len(runs) > 1 else set()
-    return [" ".join(word for word in words if word not in common) for words in runs]

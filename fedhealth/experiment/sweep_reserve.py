@@ -22,7 +22,8 @@ from fedhealth.errors import ConfigError, FederationError, FedhealthError
 from fedhealth.experiment.launch import new_id, planned, reserve
 from fedhealth.experiment.sweep_plan import epsilon_of
 from fedhealth.protocol.budget_request import Statement
-from fedhealth.runs.run_dir import RunDir, read_json, write_json
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.atomic_io import read_json, write_json
 
 IDENTITIES = "sweep.json"  # in a sweep's folder: its id and its runs', and how it asked for a reservation
 ASKED = Path("budget") / "reservation"  # below it: the last question to the hospitals

@@ -1,1 +1,1 @@
-"""The trained model for those who were not there: weights, configuration, model card, and how to score with it."""
+"""The exported model: its files, its card, and prediction with it."""

@@ -25,9 +25,10 @@ from fedhealth.config.compose import conf_dir, resolve
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import State, get_state, set_state, trained_names
+from fedhealth.models.model_state import get_state, set_state, trained_names
 from fedhealth.models.multimodal import MultimodalModel, build_model
-from fedhealth.runs.run_dir import write_atomic, write_json
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_atomic, write_json
 
 FORMAT = 1
 CONFIG, WEIGHTS, TEXT = "config.json", "model.safetensors", "text"

@@ -18,7 +18,8 @@ from fedhealth.report.summary import summary
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, integer, number
 from fedhealth.runs.load_record import collect
 from fedhealth.runs.record import MODALITIES, Run
-from fedhealth.runs.run_dir import MODEL, read_json
+from fedhealth.runs.run_dir import MODEL
+from fedhealth.utils.atomic_io import read_json
 
 CARD = "README.md"  # what the hub shows
 _HUB_METRICS = {"auroc": "roc_auc", "auprc": "average_precision", "balanced_accuracy": "balanced_accuracy"}

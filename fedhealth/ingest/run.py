@@ -27,7 +27,7 @@ from fedhealth.ingest.settings import Settings
 from fedhealth.ingest.source import Source
 from fedhealth.ingest.store import Store
 from fedhealth.ingest.tables import Rows
-from fedhealth.runs.run_dir import write_atomic, write_json
+from fedhealth.utils.atomic_io import write_atomic, write_json
 
 VERSION = 2  # of what turns a file into pixels; another one reads everything again
 REJECTED = "rejected.csv"

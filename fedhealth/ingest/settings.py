@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedhealth.secagg.primitives.codec import SITE_ID
+from fedhealth.types import SITE_ID
 
 KEYS = ("file", "instance", "accession", "study", "patient")
 """What tables and images can be joined by, the finest first."""

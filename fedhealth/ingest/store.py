@@ -26,7 +26,7 @@ from fedhealth.errors import DataError
 from fedhealth.ingest.examine import Found
 from fedhealth.ingest.pixels import HEADER, Pixels, header, places
 from fedhealth.ingest.records import Entry, Kept, entry_of, line_of, read_lines
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 
 ITEMS = "items.jsonl"
 _FLUSH_EVERY, _SYNC_EVERY = 32, 512  # entries; what was not flushed when a process is killed is read again

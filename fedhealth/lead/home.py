@@ -14,7 +14,7 @@ from pathlib import Path
 from fedhealth.consortium.membership import Member
 from fedhealth.consortium.signatures import canonical, parse_json
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.private_files import make_folder, read_secret, write_secret
 
 VARIABLE = "FEDHEALTH_LEAD"

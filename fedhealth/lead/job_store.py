@@ -8,7 +8,7 @@ from fedhealth.consortium.signed_job import Order
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
 from fedhealth.protocol.job import Job
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.private_files import make_folder
 
 

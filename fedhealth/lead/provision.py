@@ -15,7 +15,7 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project, faults_of, load_project
 from fedhealth.lead.publish_membership import publish, published, require_provisioned
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.private_files import load_signing_key, make_signing_key, read_secret, write_secret
 
 

@@ -11,7 +11,7 @@ from fedhealth.consortium.membership import Membership, SignedMembership, signed
 from fedhealth.errors import TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.private_files import load_signing_key
 
 

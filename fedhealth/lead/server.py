@@ -27,11 +27,11 @@ from fedhealth.flower.server.message_redelivery import Delivered
 from fedhealth.flower.server.reply_redelivery import Unconfirmed
 from fedhealth.flower.server.runtime_api import Loopback
 from fedhealth.flower.server.superexec import Executor
-from fedhealth.flower.server.superlink_app import application
+from fedhealth.flower.server.superlink_app import SuperLinkSettings, application
 from fedhealth.lead.home import VARIABLE, LeadHome
 from fedhealth.lead.project import Project, load_project
 from fedhealth.lead.run_recovery import Unattended
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.private_files import make_folder, read_secret
 
 log = logging.getLogger("fedhealth.lead")
 
@@ -50,7 +50,7 @@ def serve(home: LeadHome) -> None:
         if not path.is_file():
             raise ConfigError(f"{path} is missing.", "Run `fedhealth lead provision` first.")
     os.environ.update(environment(home))
-    executor = Executor(home, project)
+    executor = Executor(home.path, project.control_port, home.superexec_secret)
     try:
         asyncio.run(_serve(home, project, executor))
     finally:
@@ -70,8 +70,13 @@ def environment(home: LeadHome) -> dict[str, str]:
     }
 
 
+def _superlink_settings(home: LeadHome, project: Project) -> SuperLinkSettings:
+    secret = read_secret(home.superexec_secret)
+    return SuperLinkSettings(project.control_port, home.token(), secret, str(home.database))
+
+
 async def _serve(home: LeadHome, project: Project, executor: Executor) -> None:
-    app, arrivals = application(home, project), Arrivals()
+    app, arrivals = application(_superlink_settings(home, project)), Arrivals()
     host, port = project.bind
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
     tls: dict[str, Any] = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
@@ -128,10 +133,11 @@ async def _keep(home: LeadHome, executor: Executor) -> None:
 
 
 def _match_members(home: LeadHome) -> None:
-    from fedhealth.flower.server.control_client import Control, changes
+    from fedhealth.flower.server.control_client import changes
+    from fedhealth.lead.connect_control import connect_control
 
     signed = SignedMembership.loads(home.membership.read_bytes())
-    with Control(home) as control:
+    with connect_control(home) as control:
         missing, surplus = changes(control.nodes(), [member.node for member in signed.membership.members])
         for public in missing:
             control.register(public)

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from fedhealth.errors import ModelError
-
-State = dict[str, np.ndarray]
+from fedhealth.types import State
 
 
 def trained_names(model: nn.Module) -> list[str]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from fedhealth.lead.connect_control import query_server_status
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import jobs
 from fedhealth.monitor.exposition import Labels, counter, gauge, one_of, write
 from fedhealth.runs.event_summary import Account
 from fedhealth.runs.run_dir import METRICS, RunDir
-from fedhealth.runs.run_status import STATES, Server, Standing, server_of, standing
+from fedhealth.runs.run_status import STATES, Server, Standing, standing
 from fedhealth.utils.periodic import regularly
 
 _LOOK_SECONDS = 1.0
@@ -39,7 +40,7 @@ class RunMetrics(Collector):
 
     """
 
-    def __init__(self, runs: Callable[[], Iterable[RunDir]], server: Server = server_of) -> None:
+    def __init__(self, runs: Callable[[], Iterable[RunDir]], server: Server = query_server_status) -> None:
         self._runs, self._server = runs, server
         self._read: dict[Path, tuple[Account, int]] = {}
 

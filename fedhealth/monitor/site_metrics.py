@@ -6,6 +6,9 @@ The runner writes them, so nothing here may load torch: what is spent was worked
 from __future__ import annotations
 
 import json
+import logging
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,16 +21,20 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from fedhealth.errors import ConfigError
-from fedhealth.monitor.exposition import Labels, counter, gauge, one_of
+from fedhealth.monitor.exposition import Labels, counter, gauge, one_of, write
 from fedhealth.privacy.accounting.ledger_folder import FOLDER, spent_path
 from fedhealth.protocol.messages import TRAIN
-from fedhealth.runs.run_dir import read_json
+from fedhealth.runs.run_dir import METRICS
 from fedhealth.site.daemon_state import IN_CONTACT, SiteState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
+from fedhealth.utils.atomic_io import read_json
 from fedhealth.utils.hash_chain import BrokenChainError, recover
 
+METRICS_VARIABLE = "FEDHEALTH_METRICS"  # the file for Prometheus, where it is not to lie in the site's folder
 STATES = ("starting", "connected", "working", "paused", "offline", "stopped")
+
+log = logging.getLogger("fedhealth.monitor")
 
 
 class AuditCount:
@@ -157,3 +164,23 @@ def _ledger(path: Path) -> _Ledger:
     except BrokenChainError:
         return _Ledger(spent.get("epsilon"), 0, True)
     return _Ledger(spent.get("epsilon"), sum(entry["kind"] == "decline" for entry in entries), False)
+
+
+class MetricsFile:
+    """Write a site's metrics to the file that FEDHEALTH_METRICS names, or into the site's folder.
+
+    Args:
+        home: the hospital's folder.
+
+    """
+
+    def __init__(self, home: SiteHome) -> None:
+        self._default, self._metrics, self._lock = home.run / METRICS, SiteMetrics(home), threading.Lock()
+
+    def write(self) -> None:
+        """Write them; a fault is logged and does not stop the site."""
+        with self._lock:
+            try:
+                write(Path(os.environ.get(METRICS_VARIABLE) or self._default), self._metrics)
+            except Exception:
+                log.warning("the metrics could not be written", exc_info=True)

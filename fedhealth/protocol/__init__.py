@@ -1,1 +1,1 @@
-""""""
+"""What crosses the network between lead and sites."""

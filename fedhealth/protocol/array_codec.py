@@ -20,7 +20,7 @@ from fedhealth.errors import FederationError
 from fedhealth.protocol.messages import SAME_RELEASE
 
 if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
-    from fedhealth.models.model_state import State
+    from fedhealth.types import State
 
 PACKED = "packed"  # the only key of a packed record
 SERIAL = "safetensors"  # how its content is written

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from fedhealth.errors import KINDS, FederationError, storage_fault
 
 if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
-    from fedhealth.models.model_state import State
+    from fedhealth.types import State
 
 PROTOCOL_VERSION = 1
 SAME_RELEASE = "Use the same fedhealth release everywhere."

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from fedhealth.config.schema import Config
+from fedhealth.privacy.mechanisms.histogram_release import PREFIX
 from fedhealth.report.page import Cell, Page, Section, Table
 from fedhealth.report.wording import counted, percent
 from fedhealth.runs.record import Run
-from fedhealth.statistics.descriptive import PREFIX, REACH, STEPS, Quantity, quantities
+from fedhealth.statistics.descriptive import REACH, STEPS, Quantity, quantities
 
 _QUARTERS = (0.25, 0.5, 0.75)
 

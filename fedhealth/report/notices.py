@@ -10,10 +10,9 @@ from fedhealth.config.warnings import FEWEST_SITES, LARGE_EPSILON
 from fedhealth.privacy.accounting.spending import MUCH
 from fedhealth.report.groups import unequal
 from fedhealth.report.page import Notice
-from fedhealth.report.summary import traffic_per_site
 from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalities, verdict
 from fedhealth.report.wording import counted, duration, interval, listed, percent
-from fedhealth.runs.record import CENTRALISED, Run
+from fedhealth.runs.record import CENTRALISED, Run, traffic_per_site
 
 LARGEST_SHARE = 0.6
 LARGEST_ERROR = 0.1  # of stated probabilities, before it is said

@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterator
 from statistics import mean
 
+from fedhealth.evaluation.metrics import METRIC
 from fedhealth.report.page import Tile
 from fedhealth.report.privacy import promise
 from fedhealth.report.verdict import alone_on_average
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
-from fedhealth.runs.record import CENTRALISED, Run
-
-METRIC = "auroc"
+from fedhealth.runs.record import CENTRALISED, Run, traffic_per_site
 
 
 def summary(run: Run) -> str:
@@ -24,14 +23,6 @@ def summary(run: Run) -> str:
 def tiles(run: Run) -> tuple[Tile, ...]:
     """Return the key figures that this run has."""
     return tuple(_tiles(run))
-
-
-def traffic_per_site(run: Run) -> tuple[float, float]:
-    """Return the mean bytes to and from a site that took part, over the whole run."""
-    sites = len(run.taking_part)
-    answers = [answer for each in run.exchanges for answer in each.answers]
-    totals = (sum(answer.sent for answer in answers), sum(answer.received for answer in answers))
-    return (totals[0] / sites, totals[1] / sites) if sites else (0.0, 0.0)
 
 
 def _result(run: Run) -> str:

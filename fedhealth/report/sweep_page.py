@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from fedhealth.evaluation.metrics import METRIC
 from fedhealth.report import charts
 from fedhealth.report.charts import Point, Series
 from fedhealth.report.page import Cell, Chart, Notice, Page, Section, Table
-from fedhealth.report.summary import METRIC
 from fedhealth.report.verdict import Verdict, verdict
 from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
 from fedhealth.runs.paired_bootstrap import Difference

@@ -1,1 +1,1 @@
-""""""
+"""A run on disk: its directory, events, status and record."""

@@ -30,7 +30,8 @@ from fedhealth.runs.record import (
     Site,
     Split,
 )
-from fedhealth.runs.run_dir import AUDIT, GROUPS, RunDir, read_json
+from fedhealth.runs.run_dir import AUDIT, GROUPS, RunDir
+from fedhealth.utils.atomic_io import read_json
 
 
 def collect(folder: Path) -> Run:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedhealth.evaluation.metrics import Estimate, estimate
+from fedhealth.evaluation.metrics import METRIC, Estimate, estimate
 from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import Predictions, ScoreCounts, drawn_counts, resampled
-from fedhealth.report.summary import METRIC
 from fedhealth.runs.record import Histogram
 from fedhealth.runs.run_dir import PREDICTIONS
 from fedhealth.runs.table import Entry

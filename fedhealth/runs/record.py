@@ -220,3 +220,11 @@ class Run:
     def missed(self, site: str) -> tuple[Round, ...]:
         """Return the training rounds that went on without a site that was asked."""
         return tuple(each for each in self.rounds if site in each.failures)
+
+
+def traffic_per_site(run: Run) -> tuple[float, float]:
+    """Return the mean bytes to and from a site that took part, over the whole run."""
+    sites = len(run.taking_part)
+    answers = [answer for each in run.exchanges for answer in each.answers]
+    totals = (sum(answer.sent for answer in answers), sum(answer.received for answer in answers))
+    return (totals[0] / sites, totals[1] / sites) if sites else (0.0, 0.0)

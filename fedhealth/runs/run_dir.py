@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedhealth.errors import ConfigError, FedhealthError, storage_fault
-from fedhealth.utils.fsync import sync_folder
+from fedhealth.utils.atomic_io import _plain, read_json, write_json
 
 PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share, a method's memory
 PERSONAL = "personal.safetensors"  # beside it: the arrays in which its own final model differs from the shared one
@@ -32,39 +32,6 @@ log = logging.getLogger("fedhealth.run")
 
 
 _LOOK_SECONDS = 0.2  # between two tries to lock
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader (or a crash) sees the old content or the new, never a part; durably.
-
-    Raises:
-        OSError: naming `path`, which is as it was; what was begun is removed.
-
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
-    except OSError as fault:
-        if fault.errno is not None:
-            fault.filename = str(path)
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write `content` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_plain).encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; None where the file does not exist."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 @contextmanager
@@ -201,12 +168,6 @@ def _locked(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _plain(value: object) -> object:
-    """Return numbers and arrays of numpy as Python's own, anything else as text."""
-    tolist = getattr(value, "tolist", None)
-    return tolist() if tolist else str(value)
 
 
 def _parsed(content: bytes) -> Iterator[dict[str, Any]]:

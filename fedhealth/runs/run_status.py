@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.errors import ConfigError
 from fedhealth.runs.event_summary import Account
 from fedhealth.runs.run_dir import RunDir
 
@@ -49,23 +49,7 @@ Server = Callable[[RunDir], str]
 """What the lead's server says of a run: `away`, or Flower's status and result, such as `running`, `finished:failed`."""
 
 
-def server_of(run: RunDir) -> str:
-    """Ask the lead's server about a run in the hospitals."""
-    from omegaconf import OmegaConf
-
-    from fedhealth.flower.server.control_client import Control
-    from fedhealth.lead.home import LeadHome
-
-    home = OmegaConf.select(OmegaConf.load(run.path / "config.yaml"), "runtime.home")
-    try:
-        with Control(LeadHome.find(Path(str(home)) if home else None)) as control:
-            found = control.run(int(run.about["flower_run"]))
-    except (FedhealthError, OSError, LookupError):
-        return "away"
-    return f"{found.status}:{found.result}".rstrip(":")
-
-
-def standing(run: RunDir, server: Server = server_of, account: Account | None = None) -> Standing:
+def standing(run: RunDir, server: Server, account: Account | None = None) -> Standing:
     """Tell how the run in a folder stands.
 
     Args:

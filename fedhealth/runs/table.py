@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
-from fedhealth.evaluation.metrics import Estimate
-from fedhealth.experiment.sweep_plan import told_apart
-from fedhealth.report.summary import METRIC, traffic_per_site
+from fedhealth.evaluation.metrics import METRIC, Estimate
 from fedhealth.runs.load_record import collect
-from fedhealth.runs.record import Run
+from fedhealth.runs.record import Run, traffic_per_site
 
 _SAME_TRAFFIC = 0.02  # answers differ by a few bytes of words and padding
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
@@ -142,3 +140,9 @@ def _beats(one: Entry, other: Entry) -> bool:
         (0.0, 0.0) if similar else (-one.traffic, -other.traffic),
     )
     return all(mine >= theirs for mine, theirs in pairs) and any(mine > theirs for mine, theirs in pairs)
+
+
+def told_apart(runs: Sequence[Sequence[str]]) -> list[str]:
+    """Return for every run the words that not all of them share, as one line."""
+    common = set.intersection(*(set(words) for words in runs)) if len(runs) > 1 else set()
+    return [" ".join(word for word in words if word not in common) for words in runs]

@@ -18,6 +18,7 @@ from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.flower.app_bundle import bundle
 from fedhealth.flower.server.control_client import Control, FlowerRun
+from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import save_job
 from fedhealth.lead.sign_job import make_order
@@ -61,7 +62,7 @@ class DeploymentRuntime:
         membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
-        with Control(self.home) as control:
+        with connect_control(self.home) as control:
             self._to_the_end(control, run, lambda: self._order(job, words, statement))
 
     def _order(self, job: Job, words: Sequence[str], statement: Statement | None) -> tuple[str, str]:

@@ -19,15 +19,16 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from fedhealth.consortium.join_request import make_request
 from fedhealth.errors import ConfigError
 from fedhealth.flower.server.control_client import Control
 from fedhealth.lead.admit import admit
+from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import install
+from fedhealth.site.make_join_request import make_request
 
 _START_SECONDS = 300.0
 
@@ -87,7 +88,7 @@ class Poc:
             self.start_lead()
             for site in self.data:
                 self.start_site(site)
-            with Control(self.lead) as control:
+            with connect_control(self.lead) as control:
                 self.wait(lambda: self.online(control) == len(self.data), "all sites to connect")
                 yield control
         finally:
@@ -96,7 +97,7 @@ class Poc:
     def start_lead(self) -> None:
         """Start the lead's server."""
         self._start("lead", "lead", "serve", "--home", str(self.lead.path))
-        with Control(self.lead) as control:
+        with connect_control(self.lead) as control:
             self.wait(lambda: _answers(control), "the lead's server")
 
     def start_site(self, site: str) -> None:

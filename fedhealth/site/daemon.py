@@ -10,6 +10,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from flwr.supercore.run import Run
 
 from fedhealth.consortium.identity import secrets_folder
 from fedhealth.consortium.membership import SignedMembership
-from fedhealth.consortium.signed_job import Order, Orders, verified
+from fedhealth.consortium.signed_job import Order, verified
 from fedhealth.errors import FedhealthError, TrustError
 from fedhealth.flower.app_bundle import bundle
 from fedhealth.flower.client.fleet_client import Link, LostError, RefusedError, Task, connected
@@ -27,6 +28,7 @@ from fedhealth.protocol.messages import END, error_of
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import SiteState
 from fedhealth.site.home import SiteHome
+from fedhealth.site.job_history import Orders
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.worker import Worker, prepare
 
@@ -69,12 +71,13 @@ class Runner:
     Args:
         home: the hospital's folder.
         application: import path of the hospital's Flower application.
+        write_metrics: see `SiteState`.
 
     """
 
-    def __init__(self, home: SiteHome, application: str) -> None:
+    def __init__(self, home: SiteHome, application: str, write_metrics: Callable[[], None] | None = None) -> None:
         self.home, self.application = home, application
-        self.state, self.orders = SiteState(home), Orders(home)
+        self.state, self.orders = SiteState(home, write_metrics), Orders(home)
         self.stopping = threading.Event()
         self._audit, self._inbox = AuditLog(home.audit), Inbox(home.run / "inbox.json")
         self._runs: dict[int, _Run] = {}

@@ -6,24 +6,17 @@ import fcntl
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedhealth.errors import ConfigError
-from fedhealth.runs.run_dir import METRICS, read_json, write_json
 from fedhealth.site.home import SiteHome
+from fedhealth.utils.atomic_io import read_json, write_json
 from fedhealth.utils.periodic import regularly
 from fedhealth.utils.private_files import make_folder
 
-if TYPE_CHECKING:
-    from fedhealth.monitor.site_metrics import SiteMetrics
-
-METRICS_VARIABLE = "FEDHEALTH_METRICS"  # the file for Prometheus, where it is not to lie in the site's folder
 IN_CONTACT = ("connected", "working")  # states in which the lead is reached
 _BEAT_SECONDS = 15.0  # between two metrics of a site to which nothing happens: its monitor sees that it lives
 
@@ -35,12 +28,14 @@ class SiteState:
 
     Args:
         home: the hospital's folder.
+        write_metrics: called at every change of state and periodically while the daemon runs; it must not raise.
 
     """
 
-    def __init__(self, home: SiteHome) -> None:
+    def __init__(self, home: SiteHome, write_metrics: Callable[[], None] | None = None) -> None:
+        self._write_metrics = write_metrics or (lambda: None)
         self._file, self._lock, self._pause = home.run / "status.json", home.run / "lock", home.run / "paused"
-        self._home, self._writing, self._working = home, threading.Lock(), time.monotonic()
+        self._working = time.monotonic()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -59,7 +54,7 @@ class SiteState:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            with regularly(_BEAT_SECONDS, self._tell_monitor, "metrics"):  # also when nothing happens
+            with regularly(_BEAT_SECONDS, self._write_metrics, "metrics"):  # also when nothing happens
                 yield
 
     @property
@@ -96,23 +91,7 @@ class SiteState:
             write_json(self._file, said)
         except OSError as fault:
             log.warning("the state could not be written: %s", fault)
-        self._tell_monitor()
-
-    @cached_property
-    def _metrics(self) -> SiteMetrics:
-        from fedhealth.monitor.site_metrics import SiteMetrics
-
-        return SiteMetrics(self._home)
-
-    def _tell_monitor(self) -> None:
-        """Write the metrics, where FEDHEALTH_METRICS says or into the site's folder; a fault stops nothing."""
-        from fedhealth.monitor.exposition import write
-
-        with self._writing:
-            try:
-                write(Path(os.environ.get(METRICS_VARIABLE) or self._file.with_name(METRICS)), self._metrics)
-            except Exception:
-                log.warning("the metrics could not be written", exc_info=True)
+        self._write_metrics()
 
     @property
     def paused(self) -> bool:

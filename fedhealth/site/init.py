@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fedhealth.consortium.join_request import JoinRequest, make_request
+from fedhealth.consortium.join_request import JoinRequest
 from fedhealth.errors import ConfigError
-from fedhealth.runs.run_dir import write_atomic
 from fedhealth.site.home import SiteHome
+from fedhealth.site.make_join_request import make_request
 from fedhealth.site.policy import load_policy
+from fedhealth.utils.atomic_io import write_atomic
 
 _POLICY = """\
 # The rules of this hospital. What is not allowed here does not happen; without this file nothing leaves.

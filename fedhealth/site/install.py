@@ -13,10 +13,10 @@ from fedhealth.consortium.join_kit import Kit, read_kit
 from fedhealth.consortium.membership import Membership, SignedMembership
 from fedhealth.consortium.signatures import check_fingerprint
 from fedhealth.errors import TrustError
-from fedhealth.runs.run_dir import write_atomic
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, load_policy
+from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.private_files import make_folder
 
 _ADVICE = "Nothing was installed. Ask the lead what happened, by telephone."

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
-from fedhealth.secagg.primitives.codec import SITE_ID
 from fedhealth.site.home import SiteHome
+from fedhealth.types import SITE_ID
 from fedhealth.utils.yaml_model import load
 
 UNITS = ("patient", "record", "client", "none")  # whom a run's privacy protects

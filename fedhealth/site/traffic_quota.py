@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.protocol.messages import Directive
-from fedhealth.runs.run_dir import read_json, write_json
+from fedhealth.utils.atomic_io import read_json, write_json
 from fedhealth.utils.private_files import make_folder
 
 

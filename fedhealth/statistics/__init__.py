@@ -1,1 +1,1 @@
-""""""
+"""Descriptive statistics of the hospitals' patients."""

@@ -6,19 +6,16 @@ tables together by an L2 distance of sqrt(V). That is what noise is scaled to wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fedhealth.config.schema import ColumnKind, Config, DataConfig, TaskKind
 from fedhealth.data.dataset import Cohort
 from fedhealth.data.tabular import width
-from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.privacy.mechanisms.histogram_release import PREFIX
 
-PREFIX = "describe."  # of the statistics' names
 REACH, STEPS = 4.0, 80  # numeric variables: bins from center - 4 scale to center + 4 scale, open beyond
 MODALITIES = ("image", "text", "tabular")
 
@@ -64,23 +61,6 @@ def tables(cohort: Cohort, config: Config) -> dict[str, np.ndarray]:
 def without_small(counts: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
     """Return the tables with counts below `least` set to zero: for a site whose own counts are seen."""
     return {name: np.where(table < least, 0, table) for name, table in counts.items()}
-
-
-def noised(counts: Mapping[str, np.ndarray], sigma: float, moved: int, noise: NoiseSource) -> dict[str, np.ndarray]:
-    """Return the tables with Gaussian noise, rounded; counts may become negative, so that sums stay unbiased.
-
-    Args:
-        counts: all that is released at once, by name.
-        sigma: noise multiplier of the booked event.
-        moved: how many counts of a table one unit can move, each by one.
-        noise: the cryptographic source.
-
-    """
-    std = sigma * math.sqrt(moved * len(counts))
-    return {
-        name: np.rint(noise.add_(torch.from_numpy(table.astype(np.float32)), std).numpy()).astype(np.int64)
-        for name, table in counts.items()
-    }
 
 
 def _labels(data: DataConfig) -> Iterator[Quantity]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from fedhealth.config.schema import ColumnKind, DataConfig, TaskKind
 from fedhealth.data.dataset import Cohort
-from fedhealth.models.model_state import State, norm_of
+from fedhealth.models.model_state import norm_of
+from fedhealth.types import State
 
 PROFILE = "sites."  # prefix of the profile's tables among the statistics
 DRIFT = "drift.squares"  # the sum of the sites' squared update norms, in units of 1 / DRIFT_UNIT

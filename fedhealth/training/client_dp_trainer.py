@@ -15,13 +15,14 @@ import torch
 from fedhealth.config.schema import TrainingConfig
 from fedhealth.data.batches import Examples
 from fedhealth.errors import PrivacyError
-from fedhealth.models.model_state import State
 from fedhealth.privacy.accounting.budget import Allowance
 from fedhealth.privacy.accounting.plan import PrivacyPlan, Request
+from fedhealth.privacy.context import Place
 from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.mechanisms.client_level import privatise
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.training.trainer import FitReport, Place, PlainTrainer, Statistics, Task, Workload
+from fedhealth.training.trainer import FitReport, PlainTrainer, Statistics, Task, Workload
+from fedhealth.types import State
 
 log = logging.getLogger("fedhealth.site")
 

@@ -24,11 +24,11 @@ from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Batch, Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.models.model_state import State
 from fedhealth.privacy.accounting.accountant import Event
 from fedhealth.privacy.accounting.budget import Allowance
 from fedhealth.privacy.accounting.plan import PrivacyPlan, Request, bucket
 from fedhealth.privacy.accounting.spending import scores_path
+from fedhealth.privacy.context import Place
 from fedhealth.privacy.engines.base import LossFn, trainable
 from fedhealth.privacy.engines.book_keeping import BookKeeping
 from fedhealth.privacy.engines.clipping import Clipping
@@ -38,15 +38,12 @@ from fedhealth.privacy.engines.oracle import Oracle
 from fedhealth.privacy.engines.self_check import MakeEngine, selfcheck
 from fedhealth.privacy.engines.step import Physical, private_step
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.privacy.mechanisms.histogram_release import noised, one_study_each
+from fedhealth.privacy.mechanisms.histogram_release import PREFIX, noised, noised_tables, one_study_each
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler, PhysicalBatch
-from fedhealth.runs.run_dir import write_atomic
-from fedhealth.statistics import descriptive
 from fedhealth.training.step_checkpoint import Progress
 from fedhealth.training.trainer import (
     Correction,
     FitReport,
-    Place,
     Statistics,
     Task,
     Workload,
@@ -55,6 +52,8 @@ from fedhealth.training.trainer import (
     row_losses,
     steps_of,
 )
+from fedhealth.types import State
+from fedhealth.utils.atomic_io import write_atomic
 
 ENGINES: Mapping[str, MakeEngine] = {"bk": BookKeeping, "opacus": OpacusHooks, "oracle": Oracle}
 _CHECKED_UNITS = 6
@@ -229,7 +228,7 @@ class PatientTrainer:
 
     def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
         """Return the final model's score histograms, noised and booked once a run; nothing of single rounds."""
-        if any(name.startswith(descriptive.PREFIX) for name in statistics):
+        if any(name.startswith(PREFIX) for name in statistics):
             return self._described(statistics, task, place)
         held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
         if not self.scores or not any(name.startswith("test.") for name in held_out):
@@ -248,7 +247,7 @@ class PatientTrainer:
         # without one study, a patient may count by another: one count less in one bin, one more in another
         counts_moved = 1 if self.unit == "patient" else 2
         return self._once(
-            plan, plan.round_event, place, lambda: descriptive.noised(counts, plan.sigma, counts_moved, NoiseSource())
+            plan, plan.round_event, place, lambda: noised_tables(counts, plan.sigma, counts_moved, NoiseSource())
         )
 
     def _once(self, plan: PrivacyPlan, event: Event, place: Place, draw: Callable[[], Statistics]) -> Statistics:

@@ -20,9 +20,10 @@ from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Examples, epochs
 from fedhealth.errors import ConfigError, DataError, ModelError
-from fedhealth.models.model_state import State
 from fedhealth.models.multimodal import MultimodalModel
+from fedhealth.privacy.context import Place
 from fedhealth.training.step_checkpoint import Progress
+from fedhealth.types import State
 
 if TYPE_CHECKING:  # it books at places that are defined here
     from fedhealth.privacy.accounting.budget import Allowance
@@ -45,28 +46,6 @@ class FitReport:
     steps: int
     examples: int
     loss: float
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and when a site trains: what a privacy budget is booked under.
-
-    Attributes:
-        run: the run's id.
-        site: the site's name.
-        folder: the site's private folder, outliving the run.
-        round: the training round, from 1; 0 before training.
-        rounds: how many the run will have.
-        released: whether something of this round may have left already; if not, what was booked for it was not spent.
-
-    """
-
-    run: str
-    site: str
-    folder: Path
-    round: int
-    rounds: int
-    released: bool = True
 
 
 @dataclass(frozen=True)

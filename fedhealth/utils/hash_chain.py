@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedhealth.utils.fsync import sync_folder
+from fedhealth.utils.atomic_io import sync_folder
 
 START = "0" * 64
 _LAST = 1 << 16  # bytes at the end among which the last line is looked for

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.errors import TrustError
-from fedhealth.utils.fsync import sync_folder
+from fedhealth.utils.atomic_io import sync_folder
 
 
 def make_folder(path: Path) -> Path:

@@ -11,8 +11,8 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.errors import FederationError
-from fedhealth.models.model_state import State
 from fedhealth.protocol.messages import Directive
+from fedhealth.types import State
 
 Ask = Callable[[str, Mapping[str, RecordDict]], Iterator[tuple[str, RecordDict]]]
 """Send one more message (its type, content by site) within the round and yield (site, answer) as they come."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedhealth.errors import FederationError
-from fedhealth.models.model_state import State, norm_of
+from fedhealth.models.model_state import norm_of
 from fedhealth.protocol.messages import SAME_RELEASE
+from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
 STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62

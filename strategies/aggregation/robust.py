@@ -17,9 +17,9 @@ from flwr.server.strategy.aggregate import aggregate_krum, aggregate_median, agg
 
 from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import tower_of
-from fedhealth.models.model_state import State
 from fedhealth.protocol.array_codec import arrays_in, unpack
 from fedhealth.protocol.messages import STATISTICS, UPDATE
+from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Ask, Round
 from strategies.aggregation.checks import check_norm, check_statistics, check_update
 

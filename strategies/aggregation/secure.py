@@ -14,7 +14,6 @@ from flwr.app import ConfigRecord, RecordDict
 from fedhealth.consortium.identity import load_roster
 from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
 from fedhealth.models.modality_keys import SHARED, tower_of
-from fedhealth.models.model_state import State
 from fedhealth.protocol.array_codec import arrays_in, unpack
 from fedhealth.protocol.messages import SEALED, SECAGG, SIGN, UNMASK, digest_of, task_digest, words_in
 from fedhealth.secagg.protocol.layout import Entry, Layout, model_segment, statistics_segment
@@ -24,6 +23,7 @@ from fedhealth.secagg.protocol.threshold import Policy
 from fedhealth.secagg.server.server_protocol import Consortium, Plan
 from fedhealth.secagg.server.session import ServerSession
 from fedhealth.secagg.server.unmasking import Opened
+from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Ask, AttemptFailedError, Round
 from strategies.aggregation.checks import STATISTICS_BOUND
 

@@ -1,1 +1,1 @@
-""""""
+"""What the lead does with the mean update."""

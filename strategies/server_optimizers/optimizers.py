@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fedhealth.models.model_state import State
+from fedhealth.types import State
 
 _RUNNING = ("running_mean", "running_var")  # statistics, not parameters: they are averaged and nothing else
 _FIRST, _SECOND = "first.", "second."

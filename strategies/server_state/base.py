@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fedhealth.models.model_state import State
+from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedhealth.models.model_state import State
+from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
 MU = "mu"

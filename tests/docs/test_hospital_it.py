@@ -11,8 +11,8 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.data.synthetic import write_hospitals
-from fedhealth.flower.server.control_client import Control
 from fedhealth.lead.admit import admit
+from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision
 from fedhealth.runtime.local_consortium import Poc, free_ports
@@ -63,7 +63,7 @@ class Hospital:
         with (self.folder / "site.log").open("wb") as log:
             command = ["bash", str(DOCS.parent / "scripts" / "start-site.sh")]
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        with Control(self.lead) as control:
+        with connect_control(self.lead) as control:
             ends = time.monotonic() + 300
             while not any(node.status == "online" for node in control.nodes()):
                 assert self.process.poll() is None, (self.folder / "site.log").read_text()

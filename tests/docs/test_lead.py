@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedhealth.consortium.join_request import make_request
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.home import LeadHome
 from fedhealth.runtime.local_consortium import Poc, free_ports
 from fedhealth.site.install import install
+from fedhealth.site.make_join_request import make_request
 from tests.guide import steps
 
 pytestmark = pytest.mark.xdist_group("federation")  # one set of hospitals at a time
@@ -62,12 +62,12 @@ class Lead:
 
     def worked(self, yaml):
         """The hospitals install their kits and start."""
-        from fedhealth.flower.server.control_client import Control
+        from fedhealth.lead.connect_control import connect_control
 
         for site in SITES:
             install(self.poc.home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
             self.poc.start_site(site)
-        with Control(self.poc.lead) as control:
+        with connect_control(self.poc.lead) as control:
             self.poc.wait(lambda: self.poc.online(control) == len(SITES), "the hospitals")
 
 

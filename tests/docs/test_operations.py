@@ -11,10 +11,11 @@ from fedhealth.monitor.exposition import text_of
 from fedhealth.monitor.run_metrics import RunMetrics
 from fedhealth.monitor.site_metrics import SiteMetrics
 from fedhealth.privacy.accounting.ledger_folder import FOLDER, spent_path
-from fedhealth.runs.run_dir import RunDir, write_json
+from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_status import STATES
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
+from fedhealth.utils.atomic_io import write_json
 from tests.guide import DOCS
 
 

@@ -18,6 +18,7 @@ import strategies.checkpoint
 from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError, PrivacyError, StorageError
 from fedhealth.experiment.launch import launch, resume
+from fedhealth.lead.connect_control import query_server_status
 from fedhealth.privacy.accounting.ledger import Ledger, verify
 from fedhealth.privacy.accounting.spending import ledger_path
 from fedhealth.runs.run_dir import RunDir
@@ -95,7 +96,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, words, undisturb
         when(patch, strategies.checkpoint, "write_atomic", 2, lambda: ballast.append(fill(small_disk)))
         with pytest.raises((OSError, StorageError, FederationError)):
             launch(compose(words(f"secagg={secagg}")), words(f"secagg={secagg}"), run)
-    found = standing(run)
+    found = standing(run, query_server_status)
     assert found.state in ("failed", "interrupted")  # where even run.json could not say so, nobody holds it
     assert "fedhealth run resume=" in found.advice
     assert not list(run.path.rglob("*.draft"))
@@ -141,7 +142,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(words, tmp_path):
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert standing(run).state in ("failed", "interrupted")
+    assert standing(run, query_server_status).state in ("failed", "interrupted")
     assert "File too large" in (run.path / "fedhealth.log").read_text()
 
 

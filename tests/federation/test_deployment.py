@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from tests.fedhealth.monitor.test_runs import values
 
+from fedhealth.lead.connect_control import query_server_status
 from fedhealth.privacy.accounting.spending import in_all, ledgers
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG
 from fedhealth.runs.run_dir import METRICS
@@ -28,7 +29,7 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
     assert [sorted(event["sites"]) for event in completed] == [sorted(SITES)] * 3
     assert json.loads((run.path / "evaluation.json").read_text())["test"]["studies"] > 10
     assert (run.path / "report.html").stat().st_size > 1000
-    about = standing(run)
+    about = standing(run, query_server_status)
     assert (about.state, about.account.completed, about.error) == ("completed", 3, "")
     assert {site.state for site in about.account.sites.values()} == {"answered"}
     for site in SITES:

@@ -10,7 +10,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
 from fedhealth.flower.client.fleet_client import Task
-from fedhealth.runs.run_dir import write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 
 
 class Inbox:

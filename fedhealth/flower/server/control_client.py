@@ -23,8 +23,6 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.flower.app_bundle import Bundle
-from fedhealth.lead.home import LeadHome
-from fedhealth.lead.project import load_project
 
 T = TypeVar("T")
 
@@ -50,12 +48,17 @@ class FlowerRun:
 
 
 class Control:
-    """Commands to the server of the consortium at `home`; a context manager."""
+    """Commands to a SuperLink on this machine; a context manager.
 
-    def __init__(self, home: LeadHome) -> None:
-        address = f"127.0.0.1:{load_project(home.project).control_port}"
-        self._address = address
-        self._client = ControlHttpClient.from_server_address(address, True, None, [_Token(home.token())])
+    Args:
+        port: of its control API, on loopback.
+        token: the secret that it asks for.
+
+    """
+
+    def __init__(self, port: int, token: str) -> None:
+        self._address = f"127.0.0.1:{port}"
+        self._client = ControlHttpClient.from_server_address(self._address, True, None, [_Token(token)])
 
     def __enter__(self) -> Control:
         return self

@@ -10,21 +10,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedhealth.lead.home import LeadHome
-from fedhealth.lead.project import Project
 from fedhealth.utils.private_files import write_secret
 
 log = logging.getLogger("fedhealth.lead")
 
 
 class Executor:
-    """Flower's starter of server applications, beside the server: one that outlived an earlier server is kept."""
+    """Flower's starter of server applications, beside the server: one that outlived an earlier server is kept.
 
-    def __init__(self, home: LeadHome, project: Project) -> None:
-        self._home, self._note = home, home.path / "executor.pid"
+    Args:
+        folder: where its log and its process id go.
+        control_port: of the SuperLink's runtime API, on loopback.
+        secret: the file of what that API asks for.
+
+    """
+
+    def __init__(self, folder: Path, control_port: int, secret: Path) -> None:
+        self._folder, self._note = folder, folder / "executor.pid"
         program = Path(sys.executable).with_name("flower-superexec")
-        self._command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{project.control_port}"]
-        self._command += ["--superexec-auth-secret-file", str(home.superexec_secret)]
+        self._command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{control_port}"]
+        self._command += ["--superexec-auth-secret-file", str(secret)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def keep(self) -> None:
@@ -33,7 +38,7 @@ class Executor:
             log.warning("the starter of server applications ended; see executor.log. It is started again.")
         elif self._runs():
             return
-        with (self._home.path / "executor.log").open("ab") as output:
+        with (self._folder / "executor.log").open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command, stdout=output, stderr=output, start_new_session=True
             )

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import hmac
 import time
+from dataclasses import dataclass
 from typing import Any
-
-from fedhealth.lead.home import LeadHome
-from fedhealth.lead.project import Project
-from fedhealth.utils.private_files import read_secret
 
 _SWEEP_SECONDS = 1.0  # between two looks for lapsed claims
 
 
-def application(home: LeadHome, project: Project) -> Any:
+@dataclass(frozen=True)
+class SuperLinkSettings:
+    """What the SuperLink needs to know.
+
+    Attributes:
+        control_port: on loopback, of control and runtime API.
+        token: what the control API asks for.
+        superexec_secret: what the runtime API asks for.
+        database: path of its SQLite file.
+
+    """
+
+    control_port: int
+    token: str
+    superexec_secret: bytes
+    database: str
+
+
+def application(settings: SuperLinkSettings) -> Any:
     """Return Flower's application with our guards."""
     from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
     from flwr.superlink.auth_plugin.noop_auth_plugin import NoOpControlAuthnPlugin
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
-
-    token = home.token()
 
     class WithToken(NoOpControlAuthnPlugin):
         """Admits whoever shows the lead's token."""
@@ -30,17 +43,17 @@ def application(home: LeadHome, project: Project) -> Any:
             """Compare in constant time."""
             shown = "".join(str(value) for _, value in metadata)
             accepted, account = super().validate_tokens_in_metadata(metadata)
-            return (True, account) if hmac.compare_digest(shown, token) and accepted else (False, None)
+            return (True, account) if hmac.compare_digest(shown, settings.token) and accepted else (False, None)
 
     made = create_app(
         SuperLinkLifespanConfig(
             control_address="127.0.0.1:0",
             health_server_address=None,
             host="127.0.0.1",
-            port=project.control_port,
+            port=settings.control_port,
             insecure=True,
             certificates=None,
-            superexec_auth_secret=read_secret(home.superexec_secret),
+            superexec_auth_secret=settings.superexec_secret,
             authn_plugin=WithToken(),
             event_log_plugin=None,
             fleet_event_log_plugin=None,
@@ -53,7 +66,7 @@ def application(home: LeadHome, project: Project) -> Any:
             ssl_ca_certfile=None,
             ssl_certfile=None,
             ssl_keyfile=None,
-            database=str(home.database),
+            database=settings.database,
             isolation=ISOLATION_MODE_PROCESS,
             runtime_dependency_install=False,
         ),

@@ -1,1 +1,1 @@
-""""""
+"""One encoder per modality."""

@@ -1,1 +1,1 @@
-""""""
+"""What is spent: accountant, plan, ledger, reservations and budget."""

@@ -17,8 +17,8 @@ from fedhealth.privacy.accounting.ledger_folder import spent_path
 from fedhealth.privacy.accounting.plan import Limits, PrivacyPlan, Request, make_plan
 from fedhealth.privacy.accounting.reservations import Cost, events_of
 from fedhealth.privacy.accounting.spending import Promise, ledger_path, ledgers, promise_path
-from fedhealth.runs.run_dir import write_json
-from fedhealth.training.trainer import Place
+from fedhealth.privacy.context import Place
+from fedhealth.utils.atomic_io import write_json
 
 _NO_DELTA = 1e-5  # where nothing is measured
 

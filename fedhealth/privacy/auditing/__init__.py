@@ -1,1 +1,1 @@
-""""""
+"""Audits of private training, from one step to canaries."""

@@ -1,1 +1,1 @@
-""""""
+"""Gradient engines: per-patient clipping, and the noisy optimizer step."""

@@ -1,1 +1,1 @@
-""""""
+"""Noise, sampling and the releases made of them."""

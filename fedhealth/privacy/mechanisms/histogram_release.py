@@ -63,3 +63,25 @@ def _plausible(values: np.ndarray) -> np.ndarray:
     excess = (np.cumsum(descending) - total) / np.arange(1, len(values) + 1)
     last = int(np.flatnonzero(descending > excess)[-1]) if total > 0 else 0
     return np.maximum(values - excess[last], 0.0) if total > 0 else np.zeros(len(values))
+
+
+PREFIX = "describe."  # of the statistics' names
+
+
+def noised_tables(
+    counts: Mapping[str, np.ndarray], sigma: float, moved: int, noise: NoiseSource
+) -> dict[str, np.ndarray]:
+    """Return the tables with Gaussian noise, rounded; counts may become negative, so that sums stay unbiased.
+
+    Args:
+        counts: all that is released at once, by name.
+        sigma: noise multiplier of the booked event.
+        moved: how many counts of a table one unit can move, each by one.
+        noise: the cryptographic source.
+
+    """
+    std = sigma * math.sqrt(moved * len(counts))
+    return {
+        name: np.rint(noise.add_(torch.from_numpy(table.astype(np.float32)), std).numpy()).astype(np.int64)
+        for name, table in counts.items()
+    }

@@ -11,13 +11,15 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from fedhealth.consortium.roster import Roster
+from fedhealth.protocol.digest import transcript
 from fedhealth.secagg.client import key_ratchet
 from fedhealth.secagg.client.journal import Journal, Secrets
 from fedhealth.secagg.client.quantised_store import Quantised
 from fedhealth.secagg.primitives import keys, masks, packing
 from fedhealth.secagg.primitives.quantize import Vectors, quantise
 from fedhealth.secagg.protocol import rules
-from fedhealth.secagg.protocol.context import Context, Roster, verified_members
+from fedhealth.secagg.protocol.context import Context, verified_members
 from fedhealth.secagg.protocol.envelope import deal, mask_keys, opened, pair_tag
 from fedhealth.secagg.protocol.errors import RefusedError, refuse_unless
 from fedhealth.secagg.protocol.messages import (
@@ -152,7 +154,7 @@ def endorse(me: Membership, journal: Journal, request: SignRequest) -> tuple[Jou
     survivors = request.survivors
     rules.r3_one_answer(journal, survivors)
     rules.r1_survivors(context, me.site, survivors, bounds(len(context.directive.base), me.policy))
-    names = keys.transcript(*(name.encode() for name in survivors))
+    names = transcript(*(name.encode() for name in survivors))
     signature = keys.sign(me.identity, b"survivors", context.ctx, names)
     return replace(journal, endorsed=survivors), Endorsement(context.ctx, me.site, signature)
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedhealth.protocol.digest import transcript
 from fedhealth.secagg.client.journal import Secrets
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.protocol.errors import RefusedError
@@ -14,7 +15,7 @@ def at_directive(
     site: str, run: str, secrets: Secrets, members: Sequence[Announcement], directive: Directive
 ) -> Secrets:
     """Return the chain keys for these members at this exchange, agreeing on new ones after an announcement."""
-    digest = hashlib.sha256(keys.transcript(*directive.members)).digest()
+    digest = hashlib.sha256(transcript(*directive.members)).digest()
     own = next(blob for blob, m in zip(directive.members, members, strict=True) if m.site == site)
     if own == secrets.pending:
         secrets = _agree(site, run, secrets, members, digest)
@@ -34,7 +35,7 @@ def _agree(site: str, run: str, secrets: Secrets, members: Sequence[Announcement
     """Make a chain with every member from the pending private key, which is then erased."""
 
     def label(member: Announcement) -> bytes:
-        return keys.transcript(member.site.encode(), member.epoch.to_bytes(8, "little"), member.key)
+        return transcript(member.site.encode(), member.epoch.to_bytes(8, "little"), member.key)
 
     mine = next(member for member in members if member.site == site)
     chains = [(site, keys.self_root(secrets.private))]

@@ -1,1 +1,1 @@
-""""""
+"""Cryptographic and numeric building blocks, without I/O."""

@@ -1,19 +1,17 @@
 """Strict byte encodings: every value has exactly one, lengths are explicit, nothing may follow the end."""
 
 import math
-import re
 import struct
 from collections.abc import Callable
 from typing import TypeVar
 
 from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.types import SITE_ID
 
 PROTOCOL = b"fedhealth secure aggregation 1"
 MAGIC = b"FHSA\x01"
 # A hundred sites with four towers need about 2 MB; what is larger is an attack or a mistake.
 MAX_MESSAGE_BYTES = 64 * 2**20
-# Lower case only: two ids can then not differ by case, nor by a look-alike letter.
-SITE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
 T = TypeVar("T")
 

@@ -10,15 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
+from fedhealth.protocol.digest import transcript
 from fedhealth.secagg.primitives.codec import PROTOCOL
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
-
-
-def transcript(*parts: bytes) -> bytes:
-    """Join parts so that no two different lists give the same bytes."""
-    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
 def derive(key: bytes, *label: bytes) -> bytes:

@@ -1,1 +1,1 @@
-""""""
+"""What both sides of secure aggregation share: messages, layout, thresholds, rules."""

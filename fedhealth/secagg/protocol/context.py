@@ -1,41 +1,17 @@
 """What an attempt is about: the roster, the verified announcements, and ctx, the digest that every label carries."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedhealth.secagg.primitives.codec import PROTOCOL, SITE_ID, Writer
-from fedhealth.secagg.primitives.keys import is_low_order, signed_by, transcript
+from fedhealth.consortium.roster import Roster
+from fedhealth.protocol.digest import transcript
+from fedhealth.secagg.primitives.codec import PROTOCOL, Writer
+from fedhealth.secagg.primitives.keys import is_low_order, signed_by
 from fedhealth.secagg.protocol.errors import RefusedError, refuse_unless
 from fedhealth.secagg.protocol.layout import NAME, Layout, Segment
 from fedhealth.secagg.protocol.messages import LEAD, Announcement, Directive
-
-
-@dataclass(frozen=True)
-class Roster:
-    """The members that a site's staff approved: (id, Ed25519 public key), sorted."""
-
-    members: tuple[tuple[str, bytes], ...]
-
-    @classmethod
-    def of(cls, members: Mapping[str, bytes]) -> "Roster":
-        """Build from {id: public key}; ids are lower case."""
-        for site in members:
-            refuse_unless(bool(SITE_ID.fullmatch(site)), f"{site!r} is no site id (lower case, digits, . _ -)")
-        refuse_unless(len(set(members.values())) == len(members), "two members share an identity key")
-        return cls(tuple(sorted(members.items())))
-
-    @cached_property
-    def keys(self) -> dict[str, bytes]:
-        """Return {id: public key}."""
-        return dict(self.members)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the approved list."""
-        parts = (part for site, key in self.members for part in (site.encode(), key))
-        return hashlib.sha256(transcript(PROTOCOL, b"roster", *parts)).digest()
 
 
 def verified(data: bytes, roster: Roster, run: str, sender: str) -> Announcement:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fedhealth.protocol.digest import transcript
 from fedhealth.secagg.primitives import field, shamir
-from fedhealth.secagg.primitives.keys import derive, transcript
+from fedhealth.secagg.primitives.keys import derive
 from fedhealth.secagg.protocol.context import Context
 
 COMMIT_BYTES = 16

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedhealth.consortium.roster import Roster
+from fedhealth.protocol.digest import transcript
 from fedhealth.secagg.client.journal import Journal
-from fedhealth.secagg.primitives.keys import signed_by, transcript
-from fedhealth.secagg.protocol.context import Context, Roster
+from fedhealth.secagg.primitives.keys import signed_by
+from fedhealth.secagg.protocol.context import Context
 from fedhealth.secagg.protocol.envelope import unseal
 from fedhealth.secagg.protocol.errors import RefusedError
 from fedhealth.secagg.protocol.layout import Segment, Words

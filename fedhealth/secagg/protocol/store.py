@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from fedhealth.utils.fsync import sync_folder
+from fedhealth.utils.atomic_io import sync_folder
 
 
 def hashed_name(prefix: str, name: str) -> str:

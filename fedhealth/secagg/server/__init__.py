@@ -1,1 +1,1 @@
-""""""
+"""The lead's side of secure aggregation."""

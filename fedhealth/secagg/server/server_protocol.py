@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.primitives import packing
 from fedhealth.secagg.primitives.field import ELEMENT_BYTES
 from fedhealth.secagg.primitives.keys import signed_by
 from fedhealth.secagg.primitives.packing import Bytes
 from fedhealth.secagg.protocol import rules
-from fedhealth.secagg.protocol.context import Context, Roster, verified, verified_members
+from fedhealth.secagg.protocol.context import Context, verified, verified_members
 from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BYTES, slots
 from fedhealth.secagg.protocol.errors import RefusedError, refuse_unless
 from fedhealth.secagg.protocol.layout import Layout, Words

@@ -18,6 +18,7 @@ from fedhealth.consortium.signed_job import Order
 from fedhealth.data.dataset import Cohort, prepare
 from fedhealth.errors import PrivacyError
 from fedhealth.models.multimodal import build_model
+from fedhealth.privacy.context import Place
 from fedhealth.site.check.contract import Check, failed, passed
 from fedhealth.site.check.data import check_cohort, site_config
 from fedhealth.site.home import SiteHome
@@ -25,7 +26,7 @@ from fedhealth.site.install import installed
 from fedhealth.site.job_approval import consider, own_words
 from fedhealth.site.policy import Policy, Source
 from fedhealth.training.feature_cache import model_inputs
-from fedhealth.training.trainer import Place, PlainTrainer, Task, device_of, use_threads
+from fedhealth.training.trainer import PlainTrainer, Task, device_of, use_threads
 
 _RUN = "sitecheck"
 

@@ -9,7 +9,8 @@ from torch import nn
 from clients.personalization.base import LocalTask
 from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.batches import Examples, Source
-from fedhealth.training.trainer import Place, PlainTrainer, Task
+from fedhealth.privacy.context import Place
+from fedhealth.training.trainer import PlainTrainer, Task
 
 RATE = 0.5
 X = np.array([[1.0], [-2.0], [0.5], [3.0]], np.float32)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.consortium.join_request import make_request, read_request
+from fedhealth.consortium.join_request import read_request
 from fedhealth.errors import ConfigError, FedhealthError, TrustError
 from fedhealth.site.home import SiteHome
+from fedhealth.site.make_join_request import make_request
 
 LEAD = "lead.example:9092"
 JSON = st.recursive(

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from fedhealth.consortium.signatures import sign
-from fedhealth.consortium.signed_job import PURPOSE, Order, Orders, verified
+from fedhealth.consortium.signed_job import PURPOSE, Order, verified
 from fedhealth.errors import TrustError
 from fedhealth.lead.sign_job import make_order
+from fedhealth.site.job_history import Orders
 from fedhealth.utils.private_files import load_signing_key
 from tests.fedhealth.site.trust import Consortium
 

@@ -1,7 +1,8 @@
 import pytest
 
 from fedhealth.config.compose import compose
-from fedhealth.experiment.sweep_plan import epsilon_of, planned, told_apart
+from fedhealth.experiment.sweep_plan import epsilon_of, planned
+from fedhealth.runs.table import told_apart
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 from fedhealth.errors import ConfigError
 from fedhealth.experiment import sweep_search as module
 from fedhealth.experiment.sweep_search import Search
-from fedhealth.runs.run_dir import RunDir, write_json
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.atomic_io import write_json
 
 
 class Scripted:

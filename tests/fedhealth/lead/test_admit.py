@@ -5,13 +5,14 @@ import json
 import pytest
 
 from fedhealth.consortium.join_kit import read_kit
-from fedhealth.consortium.join_request import make_request, read_request
+from fedhealth.consortium.join_request import read_request
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.admit import admit, examine, revoke
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.publish_membership import published
 from fedhealth.site.home import SiteHome
+from fedhealth.site.make_join_request import make_request
 from tests.fedhealth.site.consortium import LEAD, SITES, World
 
 

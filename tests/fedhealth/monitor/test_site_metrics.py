@@ -9,16 +9,17 @@ import pytest
 from tests.fedhealth.monitor.test_runs import values
 
 from fedhealth.monitor import exposition
-from fedhealth.monitor.site_metrics import AuditCount, SiteMetrics
+from fedhealth.monitor.site_metrics import AuditCount, MetricsFile, SiteMetrics
 from fedhealth.privacy.accounting.accountant import Event
 from fedhealth.privacy.accounting.ledger import Budget, Ledger
 from fedhealth.privacy.accounting.ledger_folder import spent_path
 from fedhealth.privacy.accounting.spending import ledger_path
-from fedhealth.runs.run_dir import METRICS, write_json
+from fedhealth.runs.run_dir import METRICS
 from fedhealth.site import daemon_state as module
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import SiteState
 from fedhealth.site.home import SiteHome
+from fedhealth.utils.atomic_io import write_json
 
 SITE = ("site", "charite")
 WARD = ("dataset", "ward-7")
@@ -105,7 +106,7 @@ def test_the_duration_of_a_task_is_kept(home):
 
 def test_every_word_and_every_beat_writes_the_file(home, monkeypatch):
     monkeypatch.setattr(module, "_BEAT_SECONDS", 0.01)
-    state, path = SiteState(home), home.run / METRICS
+    state, path = SiteState(home, MetricsFile(home).write), home.run / METRICS
     with state.held():
         state.say(state="connected", site="charite")
         first = values(path.read_text())["fedhealth_site_written_timestamp_seconds", SITE]
@@ -118,7 +119,7 @@ def test_every_word_and_every_beat_writes_the_file(home, monkeypatch):
 
 def test_the_file_may_lie_where_node_exporter_looks(home, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDHEALTH_METRICS", str(tmp_path / "fedhealth.prom"))
-    SiteState(home).say(state="connected", site="charite")
+    SiteState(home, MetricsFile(home).write).say(state="connected", site="charite")
     assert (tmp_path / "fedhealth.prom").is_file()
     assert not (home.run / METRICS).exists()
 
@@ -131,7 +132,7 @@ def test_a_full_disk_stops_no_site(home, monkeypatch, caplog):
 
     monkeypatch.setattr(module, "write_json", full)
     monkeypatch.setenv("FEDHEALTH_METRICS", str(home.path / "no" / "folder.prom"))
-    SiteState(home).say(state="connected")
+    SiteState(home, MetricsFile(home).write).say(state="connected")
     assert "the state could not be written" in caplog.text
     assert "could not be written" in caplog.text.partition("\n")[2]
 

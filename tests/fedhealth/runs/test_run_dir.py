@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fedhealth.errors import ConfigError, DataError, storage_fault
-from fedhealth.runs.run_dir import RunDir, read_json, write_atomic, write_json
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.atomic_io import read_json, write_atomic, write_json
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 
 from fedhealth.errors import ConfigError, FederationError
+from fedhealth.lead.connect_control import query_server_status
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_status import SERVER, standing
 from tests.conftest import begun
@@ -83,9 +84,9 @@ def test_a_run_in_the_hospitals_goes_on_when_its_terminal_was_stopped(run):
 def test_a_server_that_is_not_there_is_away(run, tmp_path):
     run.update(flower_run="7")
     (run.path / "config.yaml").write_text(f"runtime:\n  home: {tmp_path / 'nowhere'}\n")
-    assert standing(run).waiting_for == (SERVER,)
+    assert standing(run, query_server_status).waiting_for == (SERVER,)
 
 
 def test_no_run_is_said(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
-        standing(RunDir(tmp_path))
+        standing(RunDir(tmp_path), nobody)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client.client_protocol import Membership
 from fedhealth.secagg.client.session import SiteSession
-from fedhealth.secagg.protocol.context import Roster
 from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Entry, Segment
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import Policy

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from fedhealth.consortium.join_request import make_request
 from fedhealth.lead.admit import admit
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import install
+from fedhealth.site.make_join_request import make_request
 
 LEAD = "127.0.0.1:9092"
 SITES = ("charite", "klinikum", "st-brigid")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fedhealth.consortium.identity import secrets_folder
-from fedhealth.consortium.signed_job import Orders, verified
+from fedhealth.consortium.signed_job import verified
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.flower.app_bundle import bundle
 from fedhealth.flower.client.fleet_client import LostError, RefusedError
@@ -20,6 +20,7 @@ from fedhealth.site.audit_log import verify
 from fedhealth.site.daemon import Runner
 from fedhealth.site.daemon_state import SiteState
 from fedhealth.site.home import SiteHome
+from fedhealth.site.job_history import Orders
 from tests.fedhealth.site.network import Network
 from tests.fedhealth.site.trust import Consortium
 

@@ -13,10 +13,11 @@ from fedhealth.errors import ConfigError
 from fedhealth.experiment.launch import launch
 from fedhealth.privacy.accounting.spending import spending
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.privacy.mechanisms.histogram_release import PREFIX, noised_tables
 from fedhealth.protocol.messages import DESCRIBE
 from fedhealth.report.descriptive_page import lines, statistics
 from fedhealth.runs.run_dir import STATISTICS, RunDir
-from fedhealth.statistics.descriptive import PREFIX, noised, quantities, shapes, tables, without_small
+from fedhealth.statistics.descriptive import quantities, shapes, tables, without_small
 from fedhealth.statistics.shapes import statistic_shapes
 
 
@@ -82,11 +83,11 @@ def test_small_counts_are_not_told(config):
 
 def test_noise_is_scaled_to_all_tables_together():
     counts = {f"{PREFIX}{place}": np.zeros(20_000, np.int64) for place in range(4)}
-    released = noised(counts, 5.0, 1, NoiseSource())
+    released = noised_tables(counts, 5.0, 1, NoiseSource())
     for table in released.values():
         assert table.std() == pytest.approx(5.0 * 2, rel=0.05)
         assert abs(table.mean()) < 0.5
-    twice = noised(counts, 5.0, 2, NoiseSource())
+    twice = noised_tables(counts, 5.0, 2, NoiseSource())
     assert twice[f"{PREFIX}0"].std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
 
 

@@ -9,8 +9,8 @@ from fedhealth.errors import PrivacyError
 from fedhealth.experiment.launch import launch
 from fedhealth.privacy.accounting.ledger import verify
 from fedhealth.privacy.accounting.spending import ledger_path, spending
+from fedhealth.privacy.context import Place
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.training.trainer import Place
 
 
 @pytest.fixture

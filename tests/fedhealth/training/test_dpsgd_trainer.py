@@ -25,11 +25,12 @@ from fedhealth.privacy.accounting.accountant import epsilon
 from fedhealth.privacy.accounting.ledger import Ledger, verify
 from fedhealth.privacy.accounting.plan import bucket
 from fedhealth.privacy.accounting.spending import in_all, ledger_path, spending
+from fedhealth.privacy.context import Place
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 from fedhealth.protocol.job import Job, config_of
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.training.dpsgd_trainer import PatientTrainer
-from fedhealth.training.trainer import Place, Task
+from fedhealth.training.trainer import Task
 
 PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "privacy.max_rows=2", "training.threads=1")
 ROUNDS = 2

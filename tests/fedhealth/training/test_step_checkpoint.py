@@ -9,9 +9,10 @@ from fedhealth.data.batches import Examples, Source
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.accounting.ledger import verify
 from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.privacy.context import Place
 from fedhealth.training import step_checkpoint
 from fedhealth.training.dpsgd_trainer import PatientTrainer
-from fedhealth.training.trainer import Place, PlainTrainer, Task
+from fedhealth.training.trainer import PlainTrainer, Task
 
 STEPS = 12
 OPTIMIZERS = {

@@ -4,8 +4,10 @@ from dataclasses import fields, replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedhealth.consortium.roster import Roster
+from fedhealth.errors import TrustError
 from fedhealth.secagg.primitives import keys
-from fedhealth.secagg.protocol.context import Context, Roster, ctx_digest, verified, verified_members
+from fedhealth.secagg.protocol.context import Context, ctx_digest, verified, verified_members
 from fedhealth.secagg.protocol.errors import RefusedError
 from fedhealth.secagg.protocol.messages import Announcement, Directive
 from tests.fedhealth.secagg.federation import Federation
@@ -110,7 +112,7 @@ def test_rosters():
     assert Roster.of({"b": key, "a": other}).digest == Roster.of({"a": other, "b": key}).digest
     assert Roster.of({"a": key}).digest != Roster.of({"b": key}).digest
     for bad in ({"A": key}, {"a": key, "b": key}):
-        with pytest.raises(RefusedError):
+        with pytest.raises(TrustError):
             Roster.of(bad)
 
 
