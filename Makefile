@@ -3,11 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
+COVERAGE := 80  # per cent of lines and branches, of what runs in the tests' own processes
 
-.PHONY: help demo test lint format lock docs bench fuzz soak faults clean dev
+.PHONY: help demo test test-services lint format lock docs bench fuzz soak faults clean dev
 
 help:  ## show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,13 +29,17 @@ dev: $(COMPILED)  ## set up .venv, the git hooks and the programs that tests dri
 demo: $(READY)  ## four synthetic hospitals, end to end, with a report
 	$(BIN)/fedhealth demo
 
-test: $(COMPILED)  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+test: lint $(COMPILED)  ## style, types, architecture and the whole test suite, with branch coverage
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" --cov --cov-report= --cov-fail-under=$(COVERAGE)
+
+test-services: $(COMPILED)  ## tests that drive real services: a browser, a tracking server
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m services
 
 lint: $(READY)  ## style, types and architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports
 
 format: $(READY)  ## rewrite to the house style

@@ -31,10 +31,10 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 from transformers import BertConfig, BertModel
 
-from fedhealth.models.normalization import prepare
+from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.privacy.engines.base import trainable
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.base import get_trainable_parameters
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
@@ -51,7 +51,7 @@ class Image(nn.Module):
 
     def __init__(self, outputs: int = 2) -> None:
         super().__init__()
-        self.net = prepare(resnet18(num_classes=outputs))
+        self.net = replace_batch_norm(resnet18(num_classes=outputs))
 
     def forward(self, image: Tensor, ids: Tensor) -> Tensor:
         """Return logits [B, outputs] from the image alone."""
@@ -122,33 +122,36 @@ def make_data() -> Data:
     )
 
 
-def row_losses(model: nn.Module, data: Data) -> Tensor:
+def compute_row_losses(model: nn.Module, data: Data) -> Tensor:
     """Return losses [B]."""
     return F.cross_entropy(model(data.image, data.ids), data.label, reduction="none")
 
 
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer that all steps wrap."""
-    return torch.optim.SGD(trainable(model).values(), lr=0.01, momentum=0.9)
+    return torch.optim.SGD(get_trainable_parameters(model).values(), lr=0.01, momentum=0.9)
 
 
-def plain_step(model: nn.Module, data: Data) -> Step:
+def make_plain_step(model: nn.Module, data: Data) -> Step:
     """Return the step without privacy."""
-    optimizer = sgd(model)
+    optimizer = make_optimizer(model)
 
     def step() -> None:
         optimizer.zero_grad()
-        row_losses(model, data).mean().backward()  # type: ignore[no-untyped-call]
+        compute_row_losses(model, data).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
-def bk_step(model: nn.Module, data: Data) -> Step:
+def make_bk_step(model: nn.Module, data: Data) -> Step:
     """Return the step with the book-keeping engine, the noise and the optimizer as in training."""
     plan = PrivacyPlan("patient", 0.1, 10**6, 1, Clipping(1.0), 1.0, float(BATCH), 1e-5, 1)
-    engine, optimizer = BookKeeping(model, row_losses, plan.clipping), NoisyOptimizer(sgd(model), plan)
-    optimizer.allow(plan.run_event)
+    engine, optimizer = (
+        BookKeepingEngine(model, compute_row_losses, plan.clipping),
+        NoisyOptimizer(make_optimizer(model), plan),
+    )
+    optimizer.allow_steps(plan.run_event)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -158,29 +161,29 @@ def bk_step(model: nn.Module, data: Data) -> Step:
     return step
 
 
-def out_of_place(block: BasicBlock, x: Tensor) -> Tensor:
+def forward_out_of_place(block: BasicBlock, x: Tensor) -> Tensor:
     """Return what the block computes, without its `out += identity`, on which Opacus's hooks fail."""
     out = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
     return F.relu(out + (x if block.downsample is None else block.downsample(x)))
 
 
-def opacus_step(model: nn.Module, data: Data, mode: str) -> Step:
+def make_opacus_step(model: nn.Module, data: Data, mode: str) -> Step:
     """Return Opacus's own step: per-sample gradients by `hooks`, or `ghost` clipping."""
     for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
         if isinstance(module, BasicBlock):
-            module.forward = partial(out_of_place, module)
+            module.forward = partial(forward_out_of_place, module)
         if isinstance(module, nn.Embedding):
             module.register_forward_pre_hook(lambda _, args: args[0].expand(BATCH, -1).contiguous())
     options = {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "expected_batch_size": BATCH}
     if mode == "hooks":
         wrapped = GradSampleModule(model, strict=False)
-        optimizer = DPOptimizer(sgd(model), **options)
+        optimizer = DPOptimizer(make_optimizer(model), **options)
         criterion: Any = F.cross_entropy
     else:
         wrapped = GradSampleModuleFastGradientClipping(model, strict=False, max_grad_norm=1.0, use_ghost_clipping=True)
-        optimizer = DPOptimizerFastGradientClipping(sgd(model), **options)
+        optimizer = DPOptimizerFastGradientClipping(make_optimizer(model), **options)
         criterion = DPLossFastGradientClipping(wrapped, optimizer, nn.CrossEntropyLoss(), "mean")
 
     def step() -> None:
@@ -191,81 +194,82 @@ def opacus_step(model: nn.Module, data: Data, mode: str) -> Step:
     return step
 
 
-def cpu_seconds(step: Step) -> float:
+def measure_cpu_seconds(step: Step) -> float:
     """Return the process CPU time of one step."""
     start = time.process_time()
     step()
     return time.process_time() - start
 
 
-def ratio(private: Step, plain: Step, pairs: int, warm: int) -> float:
+def measure_time_ratio(private: Step, plain: Step, pairs: int, warm: int) -> float:
     """Return the median ratio over pairs of steps taken in turn, after some private ones; the plain step is warm."""
     for _ in range(warm):
         private()
-    return statistics.median([cpu_seconds(private) / cpu_seconds(plain) for _ in range(pairs)])
+    return statistics.median([measure_cpu_seconds(private) / measure_cpu_seconds(plain) for _ in range(pairs)])
 
 
-def memory_ratio(name: str) -> float:
+def measure_memory_ratio(name: str) -> float:
     """Return the memory of two private steps over that of two plain ones, each in a fresh process, side by side."""
-    private, plain = [_in_child(name, make) for make in (bk_step, plain_step)]
-    return _bytes_of(*private) / _bytes_of(*plain)
+    private, plain = [_measure_memory_in_child(name, make) for make in (make_bk_step, make_plain_step)]
+    return _read_child_bytes(*private) / _read_child_bytes(*plain)
 
 
-def _in_child(name: str, make: Callable[[nn.Module, Data], Step]) -> tuple[int, int]:
+def _measure_memory_in_child(name: str, make: Callable[[nn.Module, Data], Step]) -> tuple[int, int]:
     """Start a process that takes two steps; return its id and the pipe into which it writes the bytes it needed."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        before = _status("VmRSS")
+        before = _read_proc_status("VmRSS")
         step = make(MODELS[name](), make_data())
         step()
         step()
-        os.write(write, str(_status("VmHWM") - before).encode())
+        os.write(write, str(_read_proc_status("VmHWM") - before).encode())
         os._exit(0)
     os.close(write)
     return child, read
 
 
-def _bytes_of(child: int, read: int) -> int:
+def _read_child_bytes(child: int, read: int) -> int:
     with os.fdopen(read) as pipe:
         size = int(pipe.read())
     os.waitpid(child, 0)
     return size
 
 
-def _status(field: str) -> int:
+def _read_proc_status(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def noise_share(private_seconds: float, weights: int) -> float:
+def measure_noise_share(private_seconds: float, weights: int) -> float:
     """Return the part of a private step that its noise takes."""
     noise, total = NoiseSource(), torch.zeros(weights)
     noise.add_(total, 1.0)
-    return statistics.median([cpu_seconds(lambda: noise.add_(total, 1.0)) for _ in range(5)]) / private_seconds
+    return statistics.median([measure_cpu_seconds(lambda: noise.add_(total, 1.0)) for _ in range(5)]) / private_seconds
 
 
-def measure(quick: bool) -> dict[str, float]:
+def run_measurements(quick: bool) -> dict[str, float]:
     """Run everything and return the figures by key."""
     pairs, warm = (3, 1) if quick else (15, 2)
-    found = {f"mem_{name}": memory_ratio(name) for name in MODELS}  # before this process grows
+    found = {f"mem_{name}": measure_memory_ratio(name) for name in MODELS}  # before this process grows
     for name, build in MODELS.items():
         torch.manual_seed(0)
         data, model = make_data(), build()
-        private, plain = bk_step(model, data), plain_step(build(), data)
+        private, plain = make_bk_step(model, data), make_plain_step(build(), data)
         plain()
-        found[f"bk_{name}"] = ratio(private, plain, pairs, warm)
+        found[f"bk_{name}"] = measure_time_ratio(private, plain, pairs, warm)
         if name == "resnet18":
-            step = statistics.median([cpu_seconds(private) for _ in range(3)])
-            found["noise_share"] = noise_share(step, sum(p.numel() for p in model.parameters()))
+            step = statistics.median([measure_cpu_seconds(private) for _ in range(3)])
+            found["noise_share"] = measure_noise_share(step, sum(p.numel() for p in model.parameters()))
         modes = [FASTER[name]] if quick else ["hooks", "ghost"]
         found[f"opacus_{name}"] = min(
-            ratio(opacus_step(build(), data, mode), plain, pairs=1 if quick else 5, warm=1) for mode in modes
+            measure_time_ratio(make_opacus_step(build(), data, mode), plain, pairs=1 if quick else 5, warm=1)
+            for mode in modes
         )
     return found
 
 
-def table(found: dict[str, float]) -> str:
+def format_table(found: dict[str, float]) -> str:
     """Return the figures beside their targets."""
     lines = [f"{'':16}{'bk':>8}{'target':>8}{'opacus':>8}{'memory':>8}{'target':>8}"]
     for name in MODELS:
@@ -282,8 +286,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # Opacus's and peft's, about their own use of torch
-    found = measure(quick)
-    print(table(found))
+    found = run_measurements(quick)
+    print(format_table(found))
     print(json.dumps({key: round(value, 4) for key, value in found.items()}))
 
 

@@ -1,15 +1,15 @@
-"""What privacy costs in accuracy, on real hospitals' data, and what a modality and a trained image tower gain under it.
+"""Accuracy lost to differential privacy on real hospitals' data, and gained by a modality or a trained image tower.
 
 `python -m benchmarks.dp_utility [--only STUDY ...] [--quick] [--data FOLDER]` prints a table and, as its last line, one
-JSON object. FOLDER holds fed_heart, fed_derm and image_encoder; what is not there is left out. Studies:
+JSON object. FOLDER holds fed_heart, fed_derm and image_encoder; studies without data are skipped. Studies:
 
-heart     accuracy on FLamby's four hospitals, beside the published curve
+heart     accuracy on FLamby's four hospitals, compared with the published curve
 derm      pooled AUROC on four sources of skin lesions
-finetuned the same at epsilon 8 in fewer rounds, the image tower's last block trained, less the frozen one
-notes     the demo's AUROC with its notes less without, at epsilon 8
+finetuned the same at epsilon 8 in fewer rounds: gain of training the image tower's last block over freezing it
+notes     gain in the demo's AUROC from its notes, at epsilon 8
 
-A gain is the mean difference over seeds. It comes with two 95 % intervals: by Student's t over the seeds (chance of
-training: noise, start, order), and by a paired bootstrap over the test patients (chance of who was tested).
+A gain is the mean difference over seeds, with two 95 % intervals: Student's t over the seeds (randomness of training:
+noise, initialisation, order), and a paired bootstrap over the test patients (sampling of the test set).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # FLamby (Ogier du Terrail et al., NeurIPS 2022), fed_heart_disease: accuracy, mean of 5 seeds, delta 1e-4.
 FLAMBY = {"none": 0.712, "1": 0.685, "constant": 0.637}
-OPEN = ["secagg=off", "comparison.alone=false", "comparison.centralised=false", "comparison.modalities=false"]
+OPEN = ["secagg=off", "baselines.local_only=false", "baselines.centralised=false", "baselines.modalities=false"]
 RUN = [*OPEN, "training.threads=1", "evaluation.bootstrap=10"]
 # The last block that is used of mobilenet_v2; its batch normalisation keeps the pretrained statistics. Clipped with it,
 # the block's gradients would leave the classifier little: by towers it keeps the bound of 5 that it has when frozen.
@@ -40,10 +40,10 @@ LAST_BLOCK = [
     "model.image.norm=freeze",
     "training.encoder_lr=0.05",
     "privacy.clipping=tower",
-    "privacy.bound=8.66",
-    "privacy.physical_rows=128",
+    "privacy.max_grad_norm=8.66",
+    "privacy.max_physical_batch_size=128",
 ]
-# For both of its arms: the block is computed anew in every step, some ten seconds a round on one core.
+# For both arms: the block is recomputed in every step, about ten seconds per round on one core.
 FEWER = ["strategy.rounds=8", "training.optimizer.lr=0.6"]
 
 RESAMPLES = 1000
@@ -51,60 +51,68 @@ RESAMPLES = 1000
 Figures = Iterator[tuple[str, float]]
 
 
-def private(epsilon: float | None, *more: str) -> list[str]:
-    """Return the words for an epsilon; None = no privacy."""
+def make_privacy_overrides(epsilon: float | None, *more: str) -> list[str]:
+    """Return the overrides for an epsilon; None = no privacy."""
     return ["privacy=none"] if epsilon is None else ["privacy=patient", f"privacy.epsilon={epsilon}", *more]
 
 
-def predictions(words: Sequence[str], folder: Path) -> Predictions:
-    """Run a federation and return what its final model says of all hospitals' test patients."""
+def run_and_predict(overrides: Sequence[str], folder: Path) -> Predictions:
+    """Run a federation and return its final model's predictions for all hospitals' test patients."""
     from safetensors.numpy import load_file
 
-    from fedhealth.config.compose import compose, digest
+    from fedhealth.config.compose import compose_config, compute_config_digest
     from fedhealth.evaluation.pooling import pool_predictions
-    from fedhealth.experiment.baselines import Bench
-    from fedhealth.experiment.launch import launch
-    from fedhealth.models.model_state import set_state
-    from fedhealth.protocol.job import Job, config_of
+    from fedhealth.experiment.baselines import BaselineData
+    from fedhealth.experiment.launch import launch_run
+    from fedhealth.experiment.run_spec import RunSpec
+    from fedhealth.models.model_state import set_model_arrays
+    from fedhealth.protocol.job import Job, compose_job_config
     from fedhealth.runs.run_dir import RunDir
 
-    launch(compose(words), list(words), RunDir(folder))
-    bench = Bench.of(config_of(Job("bench", tuple(words), digest(compose(words)), str(folder))))
-    set_state(bench.model, load_file(folder / "model.safetensors"))
-    return pool_predictions(list(bench.test().values()))
+    launch_run(RunSpec.compose(overrides, RunDir(folder)))
+    bench = BaselineData.prepare(
+        compose_job_config(
+            Job("bench", tuple(overrides), compute_config_digest(compose_config(overrides)), str(folder))
+        )
+    )
+    set_model_arrays(bench.model, load_file(folder / "model.safetensors"))
+    return pool_predictions(list(bench.predict().values()))
 
 
-def over_seeds(words: Sequence[str], folder: Path, seeds: int) -> list[Predictions]:
-    """Return the predictions of one federation a seed."""
-    return [predictions([*words, f"seed={seed}"], folder / str(seed)) for seed in range(seeds)]
+def run_over_seeds(overrides: Sequence[str], folder: Path, seeds: int) -> list[Predictions]:
+    """Return the predictions of one federation per seed."""
+    return [run_and_predict([*overrides, f"seed={seed}"], folder / str(seed)) for seed in range(seeds)]
 
 
-def aurocs(found: Predictions, resamples: int = 0) -> np.ndarray:
-    """Return the AUROC, and after it those of bootstrap resamples of the patients: the same ones for every model."""
-    from fedhealth.evaluation.predictions import resampled
+def compute_aurocs(found: Predictions, resamples: int = 0) -> np.ndarray:
+    """Return the AUROC, followed by those of bootstrap resamples of the patients; all models share the resamples."""
+    from fedhealth.evaluation.predictions import bootstrap_metrics
 
-    return resampled(found, resamples)["auroc"]
+    return bootstrap_metrics(found, resamples)["auroc"]
 
 
-def auroc(found: Sequence[Predictions]) -> float:
+def mean_auroc(found: Sequence[Predictions]) -> float:
     """Return the mean AUROC over seeds."""
-    return float(np.mean([aurocs(each)[0] for each in found]))
+    return float(np.mean([compute_aurocs(each)[0] for each in found]))
 
 
-def accuracy(found: Sequence[Predictions]) -> float:
+def mean_accuracy(found: Sequence[Predictions]) -> float:
     """Return the mean accuracy over seeds, at a threshold of one half."""
     return float(np.mean([((each.scores[:, 0] > 0.5) == (each.labels[:, 0] == 1)).mean() for each in found]))
 
 
-def gain(name: str, base: str, first: Sequence[Predictions], second: Sequence[Predictions]) -> Figures:
+def compare_arms(name: str, base: str, first: Sequence[Predictions], second: Sequence[Predictions]) -> Figures:
     """Yield the mean AUROC of two arms over seeds, and the difference with its two intervals."""
     draws = np.array(
-        [aurocs(one, RESAMPLES) - aurocs(other, RESAMPLES) for one, other in zip(first, second, strict=True)]
+        [
+            compute_aurocs(one, RESAMPLES) - compute_aurocs(other, RESAMPLES)
+            for one, other in zip(first, second, strict=True)
+        ]
     )
     by_seed, by_patients = draws[:, 0], draws[:, 1:].mean(axis=0)
     half = float(student.ppf(0.975, len(by_seed) - 1)) * by_seed.std(ddof=1) / np.sqrt(len(by_seed))
-    yield name, auroc(first)
-    yield base, auroc(second)
+    yield name, mean_auroc(first)
+    yield base, mean_auroc(second)
     yield f"{name}_gain", float(by_seed.mean())
     yield f"{name}_gain_seeds_low", float(by_seed.mean() - half)
     yield f"{name}_gain_seeds_high", float(by_seed.mean() + half)
@@ -112,63 +120,64 @@ def gain(name: str, base: str, first: Sequence[Predictions], second: Sequence[Pr
     yield f"{name}_gain_patients_high", float(np.nanpercentile(by_patients, 97.5))
 
 
-def heart(data: Path, scratch: Path, seeds: int) -> Figures:
+def measure_heart(data: Path, scratch: Path, seeds: int) -> Figures:
     """Yield accuracy on FLamby's four hospitals, mean over seeds."""
     base = ["experiment=heart", f"data.root='{data / 'fed_heart'}'", f"data.cache='{scratch / 'cache'}'", *RUN]
     for epsilon in (None, 1.0, 0.1):
         name = "none" if epsilon is None else f"{epsilon:g}"
-        words = [*base, *private(epsilon, "privacy.delta=1e-4")]
-        found = over_seeds(words, scratch / f"heart-{name}", seeds)
-        yield f"heart_accuracy_{name}", accuracy(found)
-        yield f"heart_auroc_{name}", auroc(found)
+        overrides = [*base, *make_privacy_overrides(epsilon, "privacy.delta=1e-4")]
+        found = run_over_seeds(overrides, scratch / f"heart-{name}", seeds)
+        yield f"heart_accuracy_{name}", mean_accuracy(found)
+        yield f"heart_auroc_{name}", mean_auroc(found)
     ill = float((found[0].labels[:, 0] == 1).mean())
     yield "heart_accuracy_constant", max(ill, 1 - ill)
 
 
-def derm(data: Path, scratch: Path, seeds: int) -> Figures:
+def measure_derm(data: Path, scratch: Path, seeds: int) -> Figures:
     """Yield pooled AUROC on four real sources of skin lesions, frozen ImageNet features, mean over seeds."""
     for epsilon in (None, 8.0, 1.0):
         name = "none" if epsilon is None else f"{epsilon:g}"
-        words = _derm(data, *private(epsilon))
-        yield f"derm_auroc_{name}", auroc(over_seeds(words, scratch / f"derm-{name}", seeds))
+        overrides = _derm_overrides(data, *make_privacy_overrides(epsilon))
+        yield f"derm_auroc_{name}", mean_auroc(run_over_seeds(overrides, scratch / f"derm-{name}", seeds))
 
 
-def finetuned(data: Path, scratch: Path, seeds: int) -> Figures:
+def measure_fine_tuning(data: Path, scratch: Path, seeds: int) -> Figures:
     """Yield pooled AUROC on skin lesions at epsilon 8, the image tower's last block trained and frozen."""
-    words = _derm(data, *private(8.0), *FEWER)
+    overrides = _derm_overrides(data, *make_privacy_overrides(8.0), *FEWER)
     trained, frozen = (
-        over_seeds([*words, *more], scratch / arm, seeds) for arm, more in (("trained", LAST_BLOCK), ("frozen", []))
+        run_over_seeds([*overrides, *more], scratch / arm, seeds)
+        for arm, more in (("trained", LAST_BLOCK), ("frozen", []))
     )
-    yield from gain("derm_auroc_8_last_block", "derm_auroc_8_frozen", trained, frozen)
+    yield from compare_arms("derm_auroc_8_last_block", "derm_auroc_8_frozen", trained, frozen)
 
 
-def notes(data: Path, scratch: Path, seeds: int) -> Figures:
+def measure_notes(data: Path, scratch: Path, seeds: int) -> Figures:
     """Yield the demo's pooled AUROC at epsilon 8 with its notes and without."""
     from fedhealth.cli.run import DEMO_PATIENTS
     from fedhealth.data.synthetic import write_hospitals
 
     write_hospitals(scratch / "hospitals", patients=DEMO_PATIENTS)
     places = [f"data.root='{scratch / 'hospitals'}'", f"data.cache='{scratch / 'cache'}'"]
-    words = ["experiment=demo", *places, *RUN]
+    overrides = ["experiment=demo", *places, *RUN]
     read, unread = (
-        over_seeds([*words, *more], scratch / arm, seeds)
+        run_over_seeds([*overrides, *more], scratch / arm, seeds)
         for arm, more in (("with", []), ("without", ["model.text=null"]))
     )
-    yield from gain("demo_auroc_8_notes", "demo_auroc_8_no_notes", read, unread)
+    yield from compare_arms("demo_auroc_8_notes", "demo_auroc_8_no_notes", read, unread)
 
 
-def _derm(data: Path, *more: str) -> list[str]:
+def _derm_overrides(data: Path, *more: str) -> list[str]:
     weights = data / "image_encoder" / "mobilenet_v2_imagenet_fp16.safetensors"
     places = [f"data.root='{data / 'fed_derm'}'", f"model.image.weights='{weights}'"]
     return ["experiment=derm", *places, *RUN, *more]
 
 
-# What each study needs of the data folder, and how many seeds it takes.
+# For each study: the folder of its data, and the number of seeds.
 STUDIES: dict[str, tuple[Callable[[Path, Path, int], Figures], str, int]] = {
-    "heart": (heart, "fed_heart", 5),
-    "derm": (derm, "fed_derm", 3),
-    "finetuned": (finetuned, "fed_derm", 3),
-    "notes": (notes, "", 5),
+    "heart": (measure_heart, "fed_heart", 5),
+    "derm": (measure_derm, "fed_derm", 3),
+    "finetuned": (measure_fine_tuning, "fed_derm", 3),
+    "notes": (measure_notes, "", 5),
 }
 
 

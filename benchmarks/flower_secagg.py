@@ -15,7 +15,7 @@ from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.server.workflow.secure_aggregation import secaggplus_workflow as flower_lead
 from flwr.supercore.task_identity import TaskIdentity
 
-from benchmarks.timing import timed
+from benchmarks.timing import measure_seconds
 
 # The package exports a function under the module's name.
 flower_site = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
@@ -99,7 +99,7 @@ def flower_unmask(fleet: FlowerFleet, total: list[Any], dropped: int, repeats: i
     times = []
     for _ in range(repeats):
         arguments = fleet.unmask_inputs([part.copy() for part in total], alive)
-        times.append(timed(lambda: workflow.unmask_stage(*arguments), 1))  # noqa: B023 - called at once
+        times.append(measure_seconds(lambda: workflow.unmask_stage(*arguments), 1))  # noqa: B023 - called at once
     return min(times)
 
 
@@ -107,7 +107,7 @@ def measure_flower(n: int, values: np.ndarray, repeats: int) -> dict[str, float]
     """Time Flower's protect and unmask on one site's update, with n sites; returns seconds and upload bytes."""
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     fleet = FlowerFleet(n)
-    found = {"protect": timed(lambda: fleet.protect(1, values), repeats)}
+    found = {"protect": measure_seconds(lambda: fleet.protect(1, values), repeats)}
     total = [bytes_to_ndarray(part) for part in fleet.protect(1, values)]
     found["upload"] = float(sum(part.nbytes for part in total))
     # The time to unmask does not depend on the values: one site's vector stands for the sum.

@@ -1,12 +1,11 @@
-"""What ingest costs beside bare decoding, and what an epoch from its cache costs beside decoding again.
+"""Time of ingest compared with plain decoding, and time of an epoch from its cache compared with decoding again.
 
-`python -m benchmarks.ingest [--quick] [--data FOLDER]` multiplies the DICOM corpus and the X-ray set re-wrapped as
-DICOM, as they are, and takes turns: all that `fedhealth site ingest` does from nothing, an epoch from its cache, and
-`benchmarks.bare` on the same files and the same number of processes; the order of the turns alternates, and the ratios
-of each turn's times are taken before their median. Worker processes are forked from one that has imported what both
-need, and the configuration is read before: what a command takes to start counts for neither. Memory is measured apart,
-in fresh processes. The last line is one
-JSON object:
+`python -m benchmarks.ingest [--quick] [--data FOLDER]` multiplies the DICOM corpus and the X-ray set converted to
+DICOM. In turns it measures all that `fedhealth site ingest` does from scratch, an epoch from its cache, and
+`benchmarks.plain_decoding` on the same files with the same number of processes; the order alternates, and the reported
+ratios are medians of each turn's ratio. Worker processes are forked from one with all imports, and the configuration is
+read before, so start-up time is excluded for both. Memory is measured separately, in fresh processes. The last line is
+one JSON object:
 `over_raw_decode` is our wall time over the bare one, `epoch_over_decode` the time to read every image from the cache
 in batches over the bare one, both with the lowest and highest of the turns; `cpu_over_raw_decode` is the ratio of the
 processors' time, which hardly depends on what else the machine does; `peak_mb` and `peak_mb_10x` are the most
@@ -49,25 +48,25 @@ def main() -> None:
         print(json.dumps(STEPS[arguments.step](arguments.folder, arguments.workers, arguments.turns)))
         return
     with tempfile.TemporaryDirectory(prefix="fedhealth-") as folder:
-        print(json.dumps(_measured(arguments.data, Path(folder), arguments.workers, arguments.quick)))
+        print(json.dumps(_run_measurements(arguments.data, Path(folder), arguments.workers, arguments.quick)))
 
 
-def _measured(data: Path, folder: Path, workers: int, quick: bool) -> dict[str, Any]:
+def _run_measurements(data: Path, folder: Path, workers: int, quick: bool) -> dict[str, Any]:
     step, turns = (3, 5) if quick else (1, 11)
-    _export(data, folder / "1x", 1, step)
-    files = _export(data, folder / "10x", 10, step)
-    peaks = {name: _run("ingest", folder / name, workers)[1] for name in ("1x", "10x")}
-    found = {"files": files, "workers": workers} | _ratios(folder / "10x", workers, turns, files)
+    _write_export(data, folder / "1x", 1, step)
+    files = _write_export(data, folder / "10x", 10, step)
+    peaks = {name: _run_step("ingest", folder / name, workers)[1] for name in ("1x", "10x")}
+    found = {"files": files, "workers": workers} | _measure_ratios(folder / "10x", workers, turns, files)
     found |= {"peak_mb": peaks["1x"], "peak_mb_10x": peaks["10x"]}
     if not quick:
-        count = _export(data, folder / "detector", 1, step, DETECTOR)
-        large = _ratios(folder / "detector", workers, turns, count)
+        count = _write_export(data, folder / "detector", 1, step, DETECTOR)
+        large = _measure_ratios(folder / "detector", workers, turns, count)
         found |= {f"{name}_detector": large[name] for name in ("files_per_s", "over_raw_decode")}
     return found
 
 
-def _ratios(folder: Path, workers: int, turns: int, files: int) -> dict[str, Any]:
-    times = _run("turns", folder, workers, turns)[0]
+def _measure_ratios(folder: Path, workers: int, turns: int, files: int) -> dict[str, Any]:
+    times = _run_step("turns", folder, workers, turns)[0]
     over = [ours / bare for ours, bare in zip(times["ingest"], times["bare"], strict=True)]
     cpu = [ours / bare for ours, bare in zip(times["ingest cpu"], times["bare cpu"], strict=True)]
     epoch = [ours / bare for ours, bare in zip(times["epoch"], times["bare"], strict=True)]
@@ -81,12 +80,12 @@ def _ratios(folder: Path, workers: int, turns: int, files: int) -> dict[str, Any
     }
 
 
-def _export(data: Path, folder: Path, copies: int, step: int, longest: int | None = None) -> int:
+def _write_export(data: Path, folder: Path, copies: int, step: int, longest: int | None = None) -> int:
     """Write a hospital's files, a table that says whose they are, and settings; return how many files there are."""
-    from benchmarks.wrapped import rows_of, wrap  # not at the top: workers import this module
+    from benchmarks.dicom_export import read_rows, write_dicom_files  # not at the top: workers import this module
 
     xrays, images = data / "fed_cxr", folder / "images"
-    wrap(xrays, folder, rows_of(xrays)[::step], longest)
+    write_dicom_files(xrays, folder, read_rows(xrays)[::step], longest)
     shutil.copytree(data / "dicom" / "files", images / "corpus")
     originals = sorted(images.iterdir())
     for number in range(1, copies):
@@ -106,16 +105,18 @@ tables: [{{path: {folder}/files.csv, keys: {{file: file, patient: patient}}, col
     return len(names)
 
 
-def _run(step: str, folder: Path, workers: int, turns: int = 0) -> tuple[Any, int]:
+def _run_step(step: str, folder: Path, workers: int, turns: int = 0) -> tuple[Any, int]:
     """Run a step in a process of its own; return what it says, and the most MB that it and its children had."""
-    words = ["--step", step, "--folder", str(folder), "--workers", str(workers), "--turns", str(turns)]
+    overrides = ["--step", step, "--folder", str(folder), "--workers", str(workers), "--turns", str(turns)]
     quiet = os.environ | {"FEDHEALTH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.ingest", *words], stdout=subprocess.PIPE, env=quiet)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.ingest", *overrides], stdout=subprocess.PIPE, env=quiet
+    )
     if turns:  # looking takes time from what is timed
         process.wait()
     peak = 0
     while process.poll() is None:
-        peak = max(peak, _tree_kilobytes(process.pid))
+        peak = max(peak, _measure_tree_kilobytes(process.pid))
         time.sleep(_LOOK_SECONDS)
     if process.returncode:
         raise SystemExit(f"{step} failed")
@@ -124,7 +125,7 @@ def _run(step: str, folder: Path, workers: int, turns: int = 0) -> tuple[Any, in
     return found, round(peak / 1024)
 
 
-def _tree_kilobytes(root: int) -> int:
+def _measure_tree_kilobytes(root: int) -> int:
     """Return the memory that a process and its descendants have for themselves or share in parts (PSS)."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -146,38 +147,38 @@ def _tree_kilobytes(root: int) -> int:
     return total
 
 
-def ingest_step(folder: Path, workers: int, _turns: int) -> float:
+def run_ingest_step(folder: Path, workers: int, _turns: int) -> float:
     """Ingest from nothing, report and page made; return the seconds."""
-    from fedhealth.cli.ingest import describing
-    from fedhealth.ingest.page import render
-    from fedhealth.ingest.report import describe
-    from fedhealth.ingest.run import ingest
-    from fedhealth.ingest.settings import load_settings
+    from fedhealth.cli.ingest import compose_data_config
+    from fedhealth.ingest.ingest_files import ingest_files
+    from fedhealth.ingest.report import build_ingest_report
+    from fedhealth.ingest.report_page import render_page
+    from fedhealth.ingest.settings import load_ingest_settings
 
-    settings, out = load_settings(folder / "ingest.yaml"), folder / "cohort"
-    data = describing(settings, out, (f"data.image.size={SIZE}", "data.max_rejected=0.5"))
+    settings, out = load_ingest_settings(folder / "ingest.yaml"), folder / "cohort"
+    data = compose_data_config(settings, out, (f"data.image.size={SIZE}", "data.max_rejected=0.5"))
     for former in (out, folder / "cache"):
         shutil.rmtree(former, ignore_errors=True)
     start = time.perf_counter()
-    outcome = ingest(settings, data, out, workers, lambda *told: None)
-    render(describe(outcome, data), outcome.cohort)
+    outcome = ingest_files(settings, data, out, workers, lambda *told: None)
+    render_page(build_ingest_report(outcome, data), outcome.dataset)
     return time.perf_counter() - start
 
 
-def turns_step(folder: Path, workers: int, turns: int) -> dict[str, list[float]]:
+def run_alternating_step(folder: Path, workers: int, turns: int) -> dict[str, list[float]]:
     """Take turns; the first is not counted, for it imports and fills the system's file cache."""
-    steps = {"ingest": ingest_step, "bare": bare_step}
+    steps = {"ingest": run_ingest_step, "bare": run_bare_step}
     times: dict[str, list[float]] = {name: [] for name in (*steps, "epoch", "ingest cpu", "bare cpu")}
     for turn in range(turns + 1):
         for name in list(steps)[:: -1 if turn % 2 else 1]:
-            before = _cpu_seconds()
+            before = _read_cpu_seconds()
             times[name].append(steps[name](folder, workers, 0))
-            times[f"{name} cpu"].append(_cpu_seconds() - before)
-        times["epoch"].append(epoch_step(folder))
+            times[f"{name} cpu"].append(_read_cpu_seconds() - before)
+        times["epoch"].append(run_epoch_step(folder))
     return {name: each[1:] for name, each in times.items()}
 
 
-def _cpu_seconds() -> float:
+def _read_cpu_seconds() -> float:
     """Return what this process, the one that workers are forked from, and the workers that ended have used."""
     from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
 
@@ -186,37 +187,37 @@ def _cpu_seconds() -> float:
     return time.process_time() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def bare_step(folder: Path, workers: int, _turns: int) -> float:
+def run_bare_step(folder: Path, workers: int, _turns: int) -> float:
     """Decode, resize and write each file, and nothing else; return the seconds."""
-    from benchmarks.bare import decode_all
+    from benchmarks.plain_decoding import decode_all
 
     start = time.perf_counter()
     decode_all(folder / "images", folder / "bare.npy", SIZE, workers)
     return time.perf_counter() - start
 
 
-def epoch_step(folder: Path) -> float:
+def run_epoch_step(folder: Path) -> float:
     """Read every image of the cohort once, in batches, in random order; return the seconds."""
     import numpy as np
 
-    from fedhealth.cli.ingest import describing
-    from fedhealth.data.batches import epochs, examples_of
-    from fedhealth.data.dataset import prepare
-    from fedhealth.ingest.settings import load_settings
+    from fedhealth.cli.ingest import compose_data_config
+    from fedhealth.data.dataset import prepare_dataset
+    from fedhealth.data.examples import build_examples, iterate_batches
+    from fedhealth.ingest.settings import load_ingest_settings
 
-    settings, out = load_settings(folder / "ingest.yaml"), folder / "cohort"
-    words = (f"data.image.size={SIZE}", "data/source=ingested", "data.manifest=manifest.csv")
-    cohort = prepare(describing(settings, out, words), settings.site)
-    examples = examples_of(cohort, frozenset({"image"}), None)
+    settings, out = load_ingest_settings(folder / "ingest.yaml"), folder / "cohort"
+    overrides = (f"data.image.size={SIZE}", "data/source=ingested", "data.manifest=manifest.csv")
+    cohort = prepare_dataset(compose_data_config(settings, out, overrides), settings.site)
+    examples = build_examples(cohort, frozenset({"image"}), None)
     rows = np.flatnonzero(cohort.image_index >= 0)
     start = time.perf_counter()
-    batches = epochs(rows, _BATCH, np.random.default_rng(0))
+    batches = iterate_batches(rows, _BATCH, np.random.default_rng(0))
     for _ in range(-(-len(rows) // _BATCH)):
         examples.batch(next(batches))
     return time.perf_counter() - start
 
 
-STEPS = {"ingest": ingest_step, "turns": turns_step}
+STEPS = {"ingest": run_ingest_step, "turns": run_alternating_step}
 
 if __name__ == "__main__":
     main()

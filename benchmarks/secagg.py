@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from benchmarks.flower_secagg import CLIP, measure_flower
-from benchmarks.timing import timed
+from benchmarks.timing import measure_seconds
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client import client_protocol
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.primitives import masks, packing
-from fedhealth.secagg.primitives.quantize import quantise
-from fedhealth.secagg.protocol.context import Context
-from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Segment, model_segment
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, make_model_segment
+from fedhealth.secagg.primitives.quantize import quantize
+from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.server import server_protocol, unmasking
 from fedhealth.secagg.server.session import ServerSession
@@ -45,7 +45,7 @@ TARGETS = {
 }
 
 
-def delta(seed: int) -> np.ndarray:
+def make_update(seed: int) -> np.ndarray:
     """Return one site's update."""
     return np.random.default_rng(seed).normal(0, 0.01, VALUES).astype(np.float32)
 
@@ -56,13 +56,13 @@ class Fleet:
     def __init__(self, n: int) -> None:
         self.ids = [f"site-{i:03d}" for i in range(n)]
         keys = {name: Ed25519PrivateKey.generate() for name in self.ids}
-        roster = Roster.of({name: key.public_key().public_bytes_raw() for name, key in keys.items()})
+        roster = Roster.from_keys({name: key.public_key().public_bytes_raw() for name, key in keys.items()})
         config = hashlib.sha256(b"config").digest()
-        self.lead = server_protocol.Consortium("bench", roster, config)
+        self.lead = server_protocol.ServerParameters("bench", roster, config)
         self.server = ServerSession(self.lead, MemoryStore())
         self.sites = {
             name: SiteSession(
-                client_protocol.Membership("bench", name, keys[name], roster, config), MemoryStore(), MemoryStore()
+                client_protocol.SiteCredentials("bench", name, keys[name], roster, config), MemoryStore(), MemoryStore()
             )
             for name in self.ids
         }
@@ -72,22 +72,24 @@ class Fleet:
     def segment(self, values: int, bits: int) -> Segment:
         """Describe the vector of a round."""
         n = len(self.ids)
-        return model_segment(
+        return make_model_segment(
             "model", "shared", {"weights": values}, bound=CLIP, bits=bits, sites=n, normaliser=n * WEIGHT_ONE
         )
 
     def open(self, exchange: int, segment: Segment) -> bytes:
         """Start a round; returns TRAIN."""
         digest = hashlib.sha256(exchange.to_bytes(8, "big")).digest()
-        return self.server.open(server_protocol.Plan(exchange, 1, self.ids, self.ids, (segment,), digest, digest))
+        return self.server.open_attempt(
+            server_protocol.AttemptPlan(exchange, 1, self.ids, self.ids, (segment,), digest, digest)
+        )
 
-    def accept(self, name: str, directive: bytes) -> Context:
+    def accept(self, name: str, descriptor: bytes) -> AttemptContext:
         """Let one site accept TRAIN."""
-        found = self.server.context.directive
-        return self.sites[name].accept(directive, found.model_digest, found.training_digest)
+        found = self.server.context.descriptor
+        return self.sites[name].accept(descriptor, found.model_digest, found.training_digest)
 
 
-def bare_masks(vector: np.ndarray, count: int) -> None:
+def generate_masks(vector: np.ndarray, count: int) -> None:
     """Add keystreams with the fewest instructions: the limit of any implementation on these primitives."""
     size = 2**17
     ciphers = [Cipher(AES256(os.urandom(32)), CTR(bytes(16))).encryptor() for _ in range(count)]
@@ -104,7 +106,7 @@ def bare_masks(vector: np.ndarray, count: int) -> None:
 class Protect:
     """Seconds of one site's steps."""
 
-    quantise: float
+    quantize: float
     mask: float
     pack: float
     limit: float
@@ -113,81 +115,81 @@ class Protect:
 
     @property
     def total(self) -> float:
-        """Quantise, mask and pack."""
-        return self.quantise + self.mask + self.pack
+        """Quantize, mask and pack."""
+        return self.quantize + self.mask + self.pack
 
 
 def measure_protect(bits: int, repeats: int) -> Protect:
-    """Time one site's quantise, 8 masks (7 peers and its own) and pack, and its whole upload step."""
-    fleet, values = Fleet(SITES), delta(0)
+    """Time one site's quantize, 8 masks (7 peers and its own) and pack, and its whole upload step."""
+    fleet, values = Fleet(SITES), make_update(0)
     segment = fleet.segment(VALUES, bits)
     weights = {"weights": values}
-    kept = quantise(segment, weights, WEIGHT_ONE)
+    kept = quantize(segment, weights, WEIGHT_ONE)
     keys = [os.urandom(32) for _ in range(SITES)]
     masked = kept.copy()
 
     def mask() -> None:
-        masks.apply(kept.copy(), keys[:4], keys[4:])
+        masks.apply_masks(kept.copy(), keys[:4], keys[4:])
 
-    quantising = timed(lambda: quantise(segment, weights, WEIGHT_ONE), repeats)
-    masking, limit = timed(mask, repeats), timed(lambda: bare_masks(masked, SITES), repeats)
-    packing_time = timed(lambda: packing.pack(masked, segment), repeats)
+    quantizing = measure_seconds(lambda: quantize(segment, weights, WEIGHT_ONE), repeats)
+    masking, limit = measure_seconds(mask, repeats), measure_seconds(lambda: generate_masks(masked, SITES), repeats)
+    packing_time = measure_seconds(lambda: packing.pack_words(masked, segment), repeats)
     name, times, size = fleet.ids[0], [], 0
     for exchange in range(1, repeats + 1):
         context = fleet.accept(name, fleet.open(exchange, segment))
         start = time.perf_counter()
         session = fleet.sites[name]
-        head, vectors = session.upload(context, session.quantise(context, {"model": weights}))
+        head, vectors = session.mask_upload(context, session.quantize(context, {"model": weights}))
         times.append(time.perf_counter() - start)
         size = len(head) + sum(vector.nbytes for vector in vectors.values())
-    return Protect(quantising, masking, packing_time, limit, min(times), size)
+    return Protect(quantizing, masking, packing_time, limit, min(times), size)
 
 
 def measure_round(bits: int, dropped: int) -> dict[str, float]:
     """Run one round with full vectors; returns the lead's unmask time, the error and both peaks of extra memory."""
     fleet = Fleet(SITES)
     segment = fleet.segment(VALUES, bits)
-    directive = fleet.open(1, segment)
+    descriptor = fleet.open(1, segment)
     alive, peaks, mean = fleet.ids[: SITES - dropped], [], np.zeros(VALUES)
     for i, name in enumerate(alive):
-        values, session = delta(i), fleet.sites[name]
+        values, session = make_update(i), fleet.sites[name]
         mean += values / len(alive)
-        context = fleet.accept(name, directive)
+        context = fleet.accept(name, descriptor)
         tracemalloc.start()
-        head, vectors = session.upload(context, session.quantise(context, {"model": {"weights": values}}))
+        head, vectors = session.mask_upload(context, session.quantize(context, {"model": {"weights": values}}))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        fleet.server.fold(head, vectors, name)
-    fleet.server.close()
+        fleet.server.add_upload(head, vectors, name)
+    fleet.server.fix_survivors()
     requests = fleet.server.unmask_requests()
     for name in alive:
-        fleet.server.answer(fleet.sites[name].unmask(requests[name]), name)
+        fleet.server.add_unmask_reply(fleet.sites[name].reply_unmask(requests[name]), name)
     start = time.perf_counter()
-    opened = fleet.server.finish()
+    opened = fleet.server.open_sums()
     seconds = time.perf_counter() - start
     error = np.abs(opened.vectors["model"]["weights"] - mean).max()
     return {"unmask": seconds, "error": float(error), "site_peak": max(peaks) / (4 * VALUES)}
 
 
-def lead_peak(bits: int) -> float:
+def measure_lead_peak(bits: int) -> float:
     """Return the lead's peak memory from folding to opening, over the vector's size; uploads not counted."""
     fleet = Fleet(SITES)
     segment = fleet.segment(VALUES, bits)
-    directive = fleet.open(1, segment)
+    descriptor = fleet.open(1, segment)
     uploads = {}
     for name in fleet.ids:
-        context, session = fleet.accept(name, directive), fleet.sites[name]
-        kept = session.quantise(context, {"model": {"weights": np.zeros(VALUES, np.float32)}})
-        uploads[name] = session.upload(context, kept)
+        context, session = fleet.accept(name, descriptor), fleet.sites[name]
+        kept = session.quantize(context, {"model": {"weights": np.zeros(VALUES, np.float32)}})
+        uploads[name] = session.mask_upload(context, kept)
     tracemalloc.start()
-    attempt = server_protocol.begin(fleet.server.context)
+    attempt = server_protocol.start_attempt(fleet.server.context)
     for name, (head, vectors) in uploads.items():
-        attempt = server_protocol.fold(fleet.lead, attempt, head, vectors, name)
-    state = unmasking.close(fleet.lead, attempt, server_protocol.survivors(attempt))
+        attempt = server_protocol.add_upload(fleet.lead, attempt, head, vectors, name)
+    state = unmasking.fix_survivors(fleet.lead, attempt, server_protocol.find_survivors(attempt))
     for name in fleet.ids:
-        answer = fleet.sites[name].unmask(unmasking.unmask_request(state, name))
-        state = unmasking.add_answer(fleet.lead, state, answer, name)
-    unmasking.finish(state)
+        answer = fleet.sites[name].reply_unmask(unmasking.build_unmask_request(state, name))
+        state = unmasking.add_unmask_reply(fleet.lead, state, answer, name)
+    unmasking.open_sums(state)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak / (4 * VALUES)
@@ -197,35 +199,35 @@ def measure_large_cohort(n: int = 50) -> dict[str, float]:
     """Time everything of a round but the vectors: as many drop out as may, and the vector has one value."""
     fleet = Fleet(n)
     segment = fleet.segment(1, 32)
-    directive = fleet.open(1, segment)
-    t = fleet.server.context.directive.threshold
+    descriptor = fleet.open(1, segment)
+    t = fleet.server.context.descriptor.threshold
     alive, site_times, lead_time, head = fleet.ids[:t], [], 0.0, b""
     for name in alive:
         start = time.perf_counter()
-        context, session = fleet.accept(name, directive), fleet.sites[name]
-        head, vectors = session.upload(context, session.quantise(context, {"model": {"weights": np.zeros(1)}}))
+        context, session = fleet.accept(name, descriptor), fleet.sites[name]
+        head, vectors = session.mask_upload(context, session.quantize(context, {"model": {"weights": np.zeros(1)}}))
         site_times.append(time.perf_counter() - start)
         start = time.perf_counter()
-        fleet.server.fold(head, vectors, name)
+        fleet.server.add_upload(head, vectors, name)
         lead_time += time.perf_counter() - start
     start = time.perf_counter()
-    fleet.server.close()
+    fleet.server.fix_survivors()
     requests = fleet.server.unmask_requests()
     lead_time += time.perf_counter() - start
     for i, name in enumerate(alive):
         start = time.perf_counter()
-        answer = fleet.sites[name].unmask(requests[name])
+        answer = fleet.sites[name].reply_unmask(requests[name])
         site_times[i] += time.perf_counter() - start
         start = time.perf_counter()
-        fleet.server.answer(answer, name)
+        fleet.server.add_unmask_reply(answer, name)
         lead_time += time.perf_counter() - start
     start = time.perf_counter()
-    fleet.server.finish()
+    fleet.server.open_sums()
     lead_time += time.perf_counter() - start
     return {"share_bytes": len(head), "site": max(site_times), "lead": lead_time}
 
 
-def report(found: dict[str, float]) -> None:
+def print_report(found: dict[str, float]) -> None:
     """Print the table, then the JSON line."""
     print(f"{'measure':34}{'value':>14}  target")
     for key, value in found.items():
@@ -244,13 +246,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     repeats = 3 if parser.parse_args().quick else 7
     wide, narrow = measure_protect(32, repeats), measure_protect(16, repeats)
-    flower = measure_flower(SITES, delta(0), repeats)
+    flower = measure_flower(SITES, make_update(0), repeats)
     rounds = {(bits, drop): measure_round(bits, drop) for bits in (32, 16) for drop in (0, 2)}
     unmask = {drop: min(measure_round(32, drop)["unmask"], rounds[32, drop]["unmask"]) for drop in (0, 2)}
-    peaks = [result["site_peak"] for result in rounds.values()] + [lead_peak(bits) for bits in (32, 16, 20)]
+    peaks = [result["site_peak"] for result in rounds.values()] + [measure_lead_peak(bits) for bits in (32, 16, 20)]
     large = measure_large_cohort()
     fp32 = 4 * VALUES
-    report(
+    print_report(
         {
             "protect_speedup": flower["protect"] / wide.total,
             "protect_speedup_16bit": flower["protect"] / narrow.total,
@@ -266,7 +268,7 @@ def main() -> None:
             "flower_protect_s": flower["protect"],
             "protect_s": wide.total,
             "protect_16bit_s": narrow.total,
-            "quantise_s": wide.quantise,
+            "quantize_s": wide.quantize,
             "mask_s": wide.mask,
             "mask_limit_s": wide.limit,
             "whole_upload_speedup": flower["protect"] / wide.whole_upload,

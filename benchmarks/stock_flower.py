@@ -56,43 +56,43 @@ def train(message, context):
 
 @server.main()
 def main(grid, context):
-    words = context.run_config
-    with np.load(words["arrays"]) as stored:
+    run_config = context.run_config
+    with np.load(run_config["arrays"]) as stored:
         arrays = [stored[name] for name in stored.files]
-    while len(list(grid.get_node_ids())) < int(words["nodes"]):
+    while len(list(grid.get_node_ids())) < int(run_config["nodes"]):
         time.sleep(0.5)
     seconds = []
-    for _ in range(int(words["phases"])):
+    for _ in range(int(run_config["phases"])):
         content = RecordDict({"arrays": ArrayRecord(arrays)})
         asked = [Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
         began = time.perf_counter()
         replies = list(grid.send_and_receive(asked))
         assert not any(reply.has_error() for reply in replies), replies
         seconds.append(time.perf_counter() - began)
-    Path(words["seconds"]).write_text(json.dumps(seconds))
+    Path(run_config["seconds"]).write_text(json.dumps(seconds))
 """
 
 
-def stock_phases(folder: Path, state: dict[str, np.ndarray], nodes: int, phases: int) -> list[float]:
+def measure_stock_phases(folder: Path, state: dict[str, np.ndarray], nodes: int, phases: int) -> list[float]:
     """Return the seconds of each of so many phases: arrays to all nodes and back."""
     folder.mkdir(parents=True)
     np.savez(folder / "arrays.npz", allow_pickle=False, **state)
     result = folder / "seconds.json"
-    words = {"arrays": str(folder / "arrays.npz"), "seconds": str(result), "phases": phases, "nodes": nodes}
-    with _running(folder, nodes) as address:
+    run_config = {"arrays": str(folder / "arrays.npz"), "seconds": str(result), "phases": phases, "nodes": nodes}
+    with _run_superlink(folder, nodes) as address:
         with ControlHttpClient.from_server_address(address, True, None, []) as client:
-            _until(lambda: _online(client) == nodes)
-            content = _bundle()
+            _wait_until(lambda: _count_online(client) == nodes)
+            content = _build_bundle()
             fab = Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
-            client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(words)))
-        _until(lambda: result.is_file() and result.read_text().endswith("]"))
+            client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(run_config)))
+        _wait_until(lambda: result.is_file() and result.read_text().endswith("]"))
     return [float(value) for value in json.loads(result.read_text())]
 
 
 @contextmanager
-def _running(folder: Path, nodes: int) -> Iterator[str]:
+def _run_superlink(folder: Path, nodes: int) -> Iterator[str]:
     """Start the processes; yield the address of the control API."""
-    fleet, control, grpc, *own = free_ports(3 + nodes)
+    fleet, control, grpc, *own = find_unused_ports(3 + nodes)
     environment = {**os.environ, "FLWR_HOME": str(folder / "flower"), "FLWR_TELEMETRY_ENABLED": "0"}
     environment |= {"OMP_NUM_THREADS": "1", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -109,7 +109,7 @@ def _running(folder: Path, nodes: int) -> Iterator[str]:
             log = (folder / f"{number}.log").open("wb")
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
             if number == 0:
-                _until(lambda: _listens(control))
+                _wait_until(lambda: _is_listening(control))
         yield f"127.0.0.1:{control}"
     finally:
         for process in reversed(processes):
@@ -118,7 +118,7 @@ def _running(folder: Path, nodes: int) -> Iterator[str]:
             process.wait(30)
 
 
-def _bundle() -> bytes:
+def _build_bundle() -> bytes:
     from flwr.cli.build import build_fab_from_files
 
     with warnings.catch_warnings():
@@ -126,11 +126,11 @@ def _bundle() -> bytes:
         return build_fab_from_files({"pyproject.toml": _PROJECT.encode(), "stock_apps.py": _APPS.encode()})[0]
 
 
-def _online(client: ControlHttpClient) -> int:
+def _count_online(client: ControlHttpClient) -> int:
     return sum(node.status == "online" for node in client.ListNodes(ListNodesRequest()).nodes_info)
 
 
-def free_ports(count: int) -> list[int]:
+def find_unused_ports(count: int) -> list[int]:
     """Return ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
@@ -141,12 +141,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _until(ready: object, seconds: float = 240.0) -> None:
+def _wait_until(ready: object, seconds: float = 240.0) -> None:
     ends = time.monotonic() + seconds
     while not ready():  # type: ignore[operator]
         if time.monotonic() > ends:

@@ -1,4 +1,4 @@
-"""One way to time a step."""
+"""Time a step."""
 
 import gc
 import time
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def timed(step: Callable[[], Any], repeats: int) -> float:
-    """Return the shortest of some wall times, in seconds."""
+def measure_seconds(step: Callable[[], Any], repeats: int) -> float:
+    """Return the shortest of `repeats` wall times, in seconds."""
     times = []
     for _ in range(repeats):
         gc.collect()

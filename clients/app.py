@@ -1,4 +1,4 @@
-"""The hospital's Flower application: every answer leaves through the gate."""
+"""The hospital's Flower ClientApp: every reply passes the site's egress gate."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.institution import Institution, Site, declined
-from clients.reservation import reserve
+from clients.context import SiteContext
+from clients.institution import Institution, build_refusal
+from clients.message import ParsedMessage
+from clients.reservation import reserve_sweep_budget
 from fedhealth.consortium.membership import SignedMembership
-from fedhealth.consortium.signed_job import Order
+from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import PrivacyError, TrustError
-from fedhealth.models.weights import use_folder
-from fedhealth.protocol.budget_request import Statement
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.models.weights import set_weights_folder
+from fedhealth.protocol.budget_request import BudgetRequest
+from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
     DESCRIBE,
@@ -28,174 +30,181 @@ from fedhealth.protocol.messages import (
     SIGN,
     TRAIN,
     UNMASK,
-    Directive,
-    failure,
+    build_error_reply,
 )
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.site.audit_log import AuditLog
-from fedhealth.site.egress_gate import Gate, acceptance_form, check_error
+from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_schema
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_approval import Consent, consider, consider_sweep
-from fedhealth.site.policy import REHEARSAL, Policy, load_policy
-from fedhealth.site.traffic_quota import Traffic
+from fedhealth.site.job_approval import ApprovalDecision, review_job, review_sweep
+from fedhealth.site.policy import SIMULATION_LIMITS, Policy, load_policy
+from fedhealth.site.traffic_quota import TrafficQuota
 
-Answer = Callable[[Institution, Directive, RecordDict], RecordDict]
+MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
 
 log = logging.getLogger("fedhealth.site")
-_KEPT_SECONDS = 3 * 86400.0  # for which virtual sites reserve; a hospital's order and policy say how long
+_RESERVATION_SECONDS = 3 * 86400.0  # of virtual sites; a hospital's signed job and policy set their own limit
 
-ANSWERS: dict[str, Answer] = {
-    HANDSHAKE: lambda institution, directive, content: institution.accept(directive),
-    TRAIN: lambda institution, directive, content: institution.fit(directive, content),
-    EVALUATE: lambda institution, directive, content: institution.evaluate(directive, content),
-    DESCRIBE: lambda institution, directive, content: institution.describe(directive, content),
-    SIGN: lambda institution, directive, content: institution.answer(directive, SIGN, content),
-    UNMASK: lambda institution, directive, content: institution.answer(directive, UNMASK, content),
+HANDLERS: dict[str, MessageHandler] = {
+    HANDSHAKE: lambda institution, message: institution.join(message),
+    TRAIN: lambda institution, message: institution.train(message),
+    EVALUATE: lambda institution, message: institution.evaluate(message),
+    DESCRIBE: lambda institution, message: institution.describe(message),
+    SIGN: lambda institution, message: institution.handle_transport_message(message),
+    UNMASK: lambda institution, message: institution.handle_transport_message(message),
 }
 
 
 @dataclass(frozen=True)
-class Terms:
-    """On what terms a hospital takes part: its policy as it is now, and its decision on an order."""
+class ParticipationTerms:
+    """A hospital's current policy, and its decision on a signed job."""
 
     policy: Policy
-    order: Order
-    consent: Consent
+    job: SignedJob
+    decision: ApprovalDecision
 
 
-def build(job: Job | None = None) -> ClientApp:
-    """Return the application, for one job or (where Flower brings it) for the job in the run configuration."""
+def build_app(job: Job | None = None) -> ClientApp:
+    """Return the ClientApp for one job; None takes the job from Flower's run configuration."""
     app = ClientApp()
 
     def handle(message: Message, context: Context) -> Message:
-        return answer(message, context, job)
+        return handle_message(message, context, job)
 
-    for message_type in ANSWERS:
+    for message_type in HANDLERS:
         category, action = message_type.split(".")
         getattr(app, category)(action)(handle)
     return app
 
 
-def answer(message: Message, context: Context, job: Job | None = None) -> Message:
-    """Answer one message through the gate; a fault stays in the site's log, the lead learns its kind."""
-    kind, home = message.metadata.message_type, home_of(context)
-    write = AuditLog(home.audit).write if home else _note
+def handle_message(message: Message, context: Context, job: Job | None = None) -> Message:
+    """Reply to one message through the gate; on failure the site logs the error and the lead gets only its kind."""
+    kind, home = message.metadata.message_type, find_site_home(context)
+    write = AuditLog(home.audit).write if home else _log_event
     try:
-        words = str(context.run_config.get("job", ""))
-        content = _hospital(message, home, words) if home else _virtual(message, context, job or Job.loads(words))
+        text = str(context.run_config.get("job", ""))
+        if home:
+            content = _handle_as_hospital(message, home, text)
+        else:
+            content = _handle_as_virtual_site(message, context, job or Job.loads(text))
         return Message(content, reply_to=message)
     except Exception as fault:
         log.exception("%s failed", kind)
-        reply = failure(fault, message)
+        reply = build_error_reply(fault, message)
         check_error(kind, reply.error.code, str(reply.error.reason), write)
         return reply
 
 
-def home_of(context: Context) -> SiteHome | None:
-    """Return the hospital's folder; None for a virtual site of a run on one machine."""
+def find_site_home(context: Context) -> SiteHome | None:
+    """Return the hospital's home folder; None for a virtual site of a run on one machine."""
     path = context.node_config.get("home")
     return None if path is None else SiteHome(Path(str(path)))
 
 
-def _virtual(message: Message, context: Context, job: Job) -> RecordDict:
-    """Answer as one of the sites of a run on one machine, whose data are the user's own."""
-    site, gate = site_of(context, job), Gate(REHEARSAL, _note)
-    if job.statement is None:
-        return _passed(institution_of(site, job), message, gate)
-    statement = job.statement
-    jobs = [replace(job, run=r.run, overrides=r.words, digest=r.digest, statement=None) for r in statement.runs]
-    return _reserved(message, gate, site, jobs, statement, time.time() + _KEPT_SECONDS)
+def _handle_as_virtual_site(message: Message, context: Context, job: Job) -> RecordDict:
+    """Reply as a virtual site of a run on one machine; its data belong to the user."""
+    site, gate = get_virtual_site(context, job), EgressGate(SIMULATION_LIMITS, _log_event)
+    if job.budget_request is None:
+        institution = get_institution(site, job)
+        return _handle_and_check(institution, ParsedMessage.parse(message), gate)
+    request = job.budget_request
+    jobs = [replace(job, run=r.run, overrides=r.overrides, digest=r.digest, budget_request=None) for r in request.runs]
+    until = time.time() + _RESERVATION_SECONDS
+    return _handle_budget_request(ParsedMessage.parse(message), gate, site, jobs, request, until)
 
 
-def site_of(context: Context, job: Job) -> Site:
-    """Return the virtual site that a node is: a name of its configuration, or a place among the run's sites."""
+def get_virtual_site(context: Context, job: Job) -> SiteContext:
+    """Return the virtual site of a node, by the name in its configuration or by its index among the run's sites."""
     name = context.node_config.get("site")
     if name is None:
-        name = config_of(job).data.sites[int(context.node_config["partition-id"])]
-    return Site.virtual(str(name), RunDir(Path(job.folder)).site(str(name)))
+        name = compose_job_config(job).data.sites[int(context.node_config["partition-id"])]
+    return SiteContext.virtual(str(name), RunDir(Path(job.folder)).site_dir(str(name)))
 
 
-def _hospital(message: Message, home: SiteHome, words: str) -> RecordDict:
-    """Answer as a hospital, under its policy."""
-    terms = _terms(words, home, _changed(home.policy), _changed(home.membership))
-    limits, run, arrays = terms.policy.limits, terms.order.run, home.arrays(terms.order.run)
-    gate = Gate(limits, AuditLog(home.audit).write, Traffic(arrays, int(limits.megabytes_per_round * 1e6)))
-    directive, kind = Directive.parse(message.content), message.metadata.message_type
-    if directive.run != run:
+def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDict:
+    """Reply as a hospital, under its policy."""
+    terms = _load_terms(text, home, _get_modification_time(home.policy), _get_modification_time(home.membership))
+    limits, run, arrays = terms.policy.limits, terms.job.run, home.get_run_folder(terms.job.run)
+    gate = EgressGate(limits, AuditLog(home.audit).write, TrafficQuota(arrays, int(limits.megabytes_per_round * 1e6)))
+    parsed = ParsedMessage.parse(message)
+    if parsed.directive.run != run:
         raise TrustError("The message belongs to another run than its job.", "Restart the run.")
-    if terms.consent.reasons:
-        return _declined(kind, directive, terms, gate)
-    use_folder(terms.policy.resources.weights)
-    site = Site(terms.policy.name, home.state, home.keys, arrays, limits.min_patients)
-    if terms.order.statement is not None:
-        until = min(terms.order.expires, terms.order.issued + limits.hours * 3600)
-        return _reserved(message, gate, site, terms.consent.jobs, terms.order.statement, until)
-    (job,) = terms.consent.jobs
-    return _passed(institution_of(site, job), message, gate)
+    if terms.decision.reasons:
+        return _decline_run(parsed, terms, gate)
+    set_weights_folder(terms.policy.resources.weights)
+    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients)
+    if terms.job.budget_request is not None:
+        until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)
+        return _handle_budget_request(parsed, gate, site, terms.decision.jobs, terms.job.budget_request, until)
+    (job,) = terms.decision.jobs
+    return _handle_and_check(get_institution(site, job), parsed, gate)
 
 
-def _reserved(
-    message: Message, gate: Gate, site: Site, jobs: Sequence[Job], statement: Statement, until: float
+def _handle_budget_request(
+    message: ParsedMessage,
+    gate: EgressGate,
+    site: SiteContext,
+    jobs: Sequence[Job],
+    request: BudgetRequest,
+    until: float,
 ) -> RecordDict:
-    """Answer a sweep that asks what its runs may spend; it may ask for nothing else."""
-    kind, directive = message.metadata.message_type, Directive.parse(message.content)
-    if kind != HANDSHAKE:
-        raise TrustError("A sweep's statement asks for a reservation only.", "Nothing was done.")
-    content = reserve(site, jobs, statement, until)
-    gate.check(kind, directive, content, {ACCEPTANCE: acceptance_form(site.name)})
+    """Reserve the budget of a sweep and reply; a job with a budget request may not ask for anything else."""
+    if message.kind != HANDSHAKE:
+        raise TrustError("A sweep's budget request allows a reservation only.", "Nothing was done.")
+    content = reserve_sweep_budget(site, jobs, request, until)
+    gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site.name)})
     return content
 
 
-def _declined(kind: str, directive: Directive, terms: Terms, gate: Gate) -> RecordDict:
-    """Say why this hospital does not take part; any other question than that fails."""
-    site, reasons = terms.policy.name, terms.consent.reasons
+def _decline_run(message: ParsedMessage, terms: ParticipationTerms, gate: EgressGate) -> RecordDict:
+    """Reply to the handshake with the reasons why this hospital declines; fail on any other message."""
+    site, reasons = terms.policy.name, terms.decision.reasons
     log.warning("declined: %s", "; ".join(reasons))
-    if kind != HANDSHAKE:
+    if message.kind != HANDSHAKE:
         raise PrivacyError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
-    content = declined(site, reasons)
-    gate.check(kind, directive, content, {ACCEPTANCE: acceptance_form(site)})
+    content = build_refusal(site, reasons)
+    gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site)})
     return content
 
 
-def _passed(institution: Institution, message: Message, gate: Gate) -> RecordDict:
-    """Return the answer if the gate lets it out."""
-    kind, directive = message.metadata.message_type, Directive.parse(message.content)
-    content = ANSWERS[kind](institution, directive, message.content)
-    gate.check(kind, directive, content, institution.outgoing(directive, kind))
+def _handle_and_check(institution: Institution, message: ParsedMessage, gate: EgressGate) -> RecordDict:
+    """Return the reply after the gate has checked it."""
+    content = HANDLERS[message.kind](institution, message)
+    gate.check(message.kind, message.directive, content, institution.get_reply_schema(message))
     return content
 
 
 @lru_cache(maxsize=4)
-def _terms(words: str, home: SiteHome, *changed: int) -> Terms:
-    """Return a hospital's terms for an order; worked out again when its policy or its members have `changed`."""
+def _load_terms(text: str, home: SiteHome, *modification_times: int) -> ParticipationTerms:
+    """Return a hospital's terms for a signed job; the modification times of policy and members are cache keys."""
     policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership
-    order = Order.parse(words)
-    decide = consider if order.statement is None else consider_sweep
-    return Terms(policy, order, decide(order, policy, membership, home))
+    job = SignedJob.parse(text)
+    review = review_job if job.budget_request is None else review_sweep
+    return ParticipationTerms(policy, job, review(job, policy, membership, home))
 
 
-def _changed(path: Path) -> int:
-    """Return when a file was changed last; 0 where there is none, which its reader says better."""
+def _get_modification_time(path: Path) -> int:
+    """Return a file's modification time; 0 if it is missing, since its loader reports that better."""
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def _note(event: str, **fields: object) -> None:
-    """Log what a virtual site lets out."""
+def _log_event(event: str, **fields: object) -> None:
+    """Log an event of a virtual site's gate."""
     log.debug("%s %s", event, fields)
 
 
-def institution_of(site: Site, job: Job) -> Institution:
-    """Return the institution; kept between the tasks of one job for its caches only."""
-    known = institutions(job)
-    if site not in known:
-        known[site] = Institution(site, config_of(job), job.digest)
-    return known[site]
+def get_institution(site: SiteContext, job: Job) -> Institution:
+    """Return the site's institution, cached between the messages of one job."""
+    cache = get_institution_cache(job)
+    if site not in cache:
+        cache[site] = Institution(site, compose_job_config(job), job.digest)
+    return cache[site]
 
 
 @lru_cache(maxsize=1)
-def institutions(job: Job) -> dict[Site, Institution]:
-    """Return the institutions of a job; a finished job's data and models are let go with the next one."""
+def get_institution_cache(job: Job) -> dict[SiteContext, Institution]:
+    """Return the cached institutions of a job; the next job frees the data and models of this one."""
     return {}
 
 
-app = build()
+app = build_app()

@@ -1,6 +1,6 @@
-"""A site's answer to a sweep: it reserves what all runs together will spend, or says why not, before the first one.
+"""Reserve the privacy budget of all runs of a sweep before the first one, or decline with a reason.
 
-Nothing is trained: what a run spends follows from its configuration and the bucketed size of the cohort.
+Nothing is trained: the budget of a run depends on its configuration and the bucketed size of the cohort only.
 """
 
 from __future__ import annotations
@@ -11,68 +11,71 @@ from contextlib import suppress
 
 from flwr.app import RecordDict
 
-from clients.institution import Institution, Site, declined
+from clients.context import SiteContext
+from clients.institution import Institution, build_refusal
 from fedhealth.errors import DataError, PrivacyError
-from fedhealth.privacy.accounting.budget import Allowance, give_back
+from fedhealth.privacy.accounting.budget import PrivacyBudget, cancel_reservations
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.protocol.budget_request import Statement
-from fedhealth.protocol.job import Job, config_of
-from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, versions
-from fedhealth.site.decline_reasons import STATED, say
+from fedhealth.protocol.budget_request import BudgetRequest
+from fedhealth.protocol.job import Job, compose_job_config
+from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, get_versions
+from fedhealth.site.decline_reasons import SWEEP_EPSILON_MISMATCH, format_reason
 
 log = logging.getLogger("fedhealth.site")
-_ROUNDING = 1.001  # epsilons of accountants agree that far
+_EPSILON_TOLERANCE = 1.001  # accountants agree up to this factor
 
 
-def reserve(site: Site, jobs: Sequence[Job], statement: Statement, until: float) -> RecordDict:
-    """Reserve for the runs that are still to come, instead of what the sweep had reserved; with none, give it back.
+def reserve_sweep_budget(site: SiteContext, jobs: Sequence[Job], request: BudgetRequest, until: float) -> RecordDict:
+    """Replace the sweep's reservation by one for the runs that are still to come; without runs, cancel it.
 
     Args:
-        site: where.
-        jobs: the sweep's runs, as this site accepts them.
-        statement: the sweep's.
-        until: when the reservation lapses, seconds since 1970.
+        site: the site.
+        jobs: the sweep's runs, with the overrides that this site accepts.
+        request: the sweep's budget request.
+        until: when the reservation expires, seconds since 1970.
 
     """
     try:
-        spends = _held(site, jobs, statement, until)
+        epsilon = _reserve_in_ledgers(site, jobs, request, until)
     except PrivacyError as fault:
         log.warning("declined: %s", fault)
-        with suppress(PrivacyError):  # another run has the ledger: it lapses
-            give_back(site.folder, statement.sweep)
-        return declined(site.name, [fault.problem])
-    return RecordDict({ACCEPTANCE: Acceptance(site.name, (), {}, versions(), reserved=round(spends, 3)).record()})
+        with suppress(PrivacyError):  # another run has locked the ledger: the reservation will expire
+            cancel_reservations(site.folder, request.sweep)
+        return build_refusal(site.name, [fault.problem])
+    return RecordDict({ACCEPTANCE: Acceptance(site.name, (), {}, get_versions(), reserved=round(epsilon, 3)).record()})
 
 
-def _held(site: Site, jobs: Sequence[Job], statement: Statement, until: float) -> float:
-    """Reserve in the ledger of every data set; return the largest epsilon of them.
+def _reserve_in_ledgers(site: SiteContext, jobs: Sequence[Job], request: BudgetRequest, until: float) -> float:
+    """Reserve in the ledger of every data set; return the largest epsilon.
 
     Raises:
-        PrivacyError: a budget does not allow it, or more would be spent than is stated.
+        PrivacyError: a budget is exhausted, or the runs would spend more than the sweep requests.
 
     """
-    allowances: dict[str, Allowance] = {}
+    budgets: dict[str, PrivacyBudget] = {}
     plans: dict[str, dict[str, PrivacyPlan]] = {}
     for job in jobs:
-        if (foreseen := _foreseen(site, job)) is not None:
-            allowance, plan = foreseen
-            allowances[allowance.dataset] = allowance
-            plans.setdefault(allowance.dataset, {})[job.run] = plan
-    give_back(site.folder, statement.sweep, but=plans)
-    kept = [allowances[name].hold(site.folder, statement.sweep, runs, until) for name, runs in plans.items()]
-    spends = max(kept, default=0.0)
-    if spends > statement.epsilon * _ROUNDING:
-        raise PrivacyError(say(STATED, f"{statement.epsilon:.4g}", f"{spends:.4g}"), "State all of it.")
-    return spends
+        if (planned := _plan_run(site, job)) is not None:
+            budget, plan = planned
+            budgets[budget.dataset] = budget
+            plans.setdefault(budget.dataset, {})[job.run] = plan
+    cancel_reservations(site.folder, request.sweep, except_datasets=plans)
+    reserved = [budgets[name].reserve_runs(site.folder, request.sweep, runs, until) for name, runs in plans.items()]
+    epsilon = max(reserved, default=0.0)
+    if epsilon > request.epsilon * _EPSILON_TOLERANCE:
+        raise PrivacyError(
+            format_reason(SWEEP_EPSILON_MISMATCH, f"{request.epsilon:.4g}", f"{epsilon:.4g}"), "State all of it."
+        )
+    return epsilon
 
 
-def _foreseen(site: Site, job: Job) -> tuple[Allowance, PrivacyPlan] | None:
-    """Return what a run will spend here, and of what; None where it spends nothing."""
-    config = config_of(job)
+def _plan_run(site: SiteContext, job: Job) -> tuple[PrivacyBudget, PrivacyPlan] | None:
+    """Return the site's privacy budget and a run's plan; None if the run spends nothing here."""
+    config = compose_job_config(job)
     if site.name not in config.data.sites:
         return None
     try:
-        return Institution(site, config, job.digest).foresee()
+        return Institution(site, config, job.digest).plan_run()
     except DataError:
-        log.exception("run %s cannot read its data: it will fail and spend nothing", job.run)
+        log.exception("run %s cannot read its data and will fail without spending budget", job.run)
         return None

@@ -1,4 +1,4 @@
-"""An update that explodes is not sent; one that is too long is shortened: works with secure aggregation and without."""
+"""Clip a client update to a maximum L2 norm, and reject one that is not finite; also works with secure aggregation."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 import numpy as np
 
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import norm_of
+from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.types import State
 
 
-def bounded(update: State, most: float | None) -> State:
-    """Return the update, scaled down to an L2 norm of `most` where it is longer (Sun et al., 2019).
+def clip_update(update: State, max_norm: float | None) -> State:
+    """Return the update, scaled down to an L2 norm of `max_norm` if it is larger (Sun et al., 2019).
 
     Raises:
-        ModelError: it holds values that are no numbers.
+        ModelError: the update holds values that are not finite.
 
     """
-    norm = norm_of(update)
+    norm = compute_l2_norm(update)
     if not math.isfinite(norm):
-        raise ModelError("The update holds values that are no numbers; it is not sent.", "Lower the learning rate.")
-    if most is None or norm <= most:
+        raise ModelError("The update holds values that are not finite; it is not sent.", "Lower the learning rate.")
+    if max_norm is None or norm <= max_norm:
         return update
-    return {name: array * np.float32(most / norm) for name, array in update.items()}
+    return {name: array * np.float32(max_norm / norm) for name, array in update.items()}

@@ -1,7 +1,7 @@
-"""The errors a user can meet: what happened, what to do about it, and the exit code.
+"""The errors that a user can see: what happened, what to do about it, and the exit code.
 
-The command line catches `FedhealthError` and nothing else; anything that is not one is a bug and keeps its
-traceback. Scripts may rely on the exit codes.
+The command line catches `FedhealthError` only; any other exception is a bug and keeps its traceback. Scripts may rely
+on the exit codes.
 """
 
 import errno
@@ -9,15 +9,15 @@ import errno
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file may not grow further",
+    errno.EFBIG: "the file may not grow any further",
     errno.EROFS: "the disk is read-only",
-    errno.EIO: "the disk fails",
+    errno.EIO: "the disk has an input/output error",
     errno.EACCES: "access is denied",
 }
 
 
 class FedhealthError(Exception):
-    """Base of every fault that is the user's, the data's or the federation's, never the code's.
+    """Base of all faults caused by the user, the data or the federation, not by a bug.
 
     Args:
         problem: what happened and where (file, row, key, site), one or two sentences.
@@ -37,49 +37,49 @@ class FedhealthError(Exception):
 
 
 class ConfigError(FedhealthError):
-    """The configuration names something that does not exist or cannot work."""
+    """The configuration names something that does not exist or does not work."""
 
     exit_code = 2
 
 
 class DataError(FedhealthError):
-    """A manifest, an image, a table or a label is not what the configuration says."""
+    """A manifest, an image, a table or a label does not match the configuration."""
 
     exit_code = 3
 
 
 class ModelError(FedhealthError):
-    """A model or its weights cannot be built, loaded or trained as asked."""
+    """A model or its weights cannot be built, loaded or trained as configured."""
 
     exit_code = 4
 
 
 class FederationError(FedhealthError):
-    """The sites could not complete the run: too few accepted, answered or agreed."""
+    """The sites could not complete the run: too few accepted, replied or agreed."""
 
     exit_code = 5
 
 
 class PrivacyError(FedhealthError):
-    """A privacy promise would be broken: budget, policy, or an unsound mechanism."""
+    """A privacy guarantee would be broken: budget, policy, or an unsound mechanism."""
 
     exit_code = 6
 
 
 class SecureAggregationError(FedhealthError):
-    """A secure-aggregation message or state broke the protocol; nothing was opened."""
+    """A secure-aggregation message or state violated the protocol; nothing was unmasked."""
 
     exit_code = 7
 
 
 class TrustError(FedhealthError):
-    """A key, certificate, kit, job or log is not the one that was approved."""
+    """A key, certificate, kit, job or log is not the approved one."""
 
     exit_code = 8
 
 
 class NotReadyError(FedhealthError):
-    """A check of the installation or of the site failed; the table of checks says which."""
+    """A check of the installation or of the site failed; the table of checks shows which."""
 
     exit_code = 9
 
@@ -91,23 +91,23 @@ class SweepError(FedhealthError):
 
 
 class StorageError(FedhealthError):
-    """The disk is full, read-only, failing, or not this user's."""
+    """The disk is full, read-only or failing, or access is denied."""
 
     exit_code = 11
 
 
-def storage_fault(fault: BaseException) -> StorageError | None:
-    """Return what the operating system says of the disk; None where a fault is another one."""
+def as_storage_error(fault: BaseException) -> StorageError | None:
+    """Convert an operating system error about the disk; None for any other fault."""
     if not isinstance(fault, OSError) or fault.errno not in _STORAGE:
         return None
-    if fault.errno == errno.EACCES and not fault.filename:  # of a port, say
+    if fault.errno == errno.EACCES and not fault.filename:  # of a port, for example
         return None
     what = _STORAGE[fault.errno]
     problem = f"{fault.filename}: {what}." if fault.filename else f"{what[0].upper()}{what[1:]}."
     return StorageError(problem, "Make room, or give access, and start again; nothing half-written counts.")
 
 
-KINDS: tuple[type[FedhealthError], ...] = (
+ERROR_TYPES: tuple[type[FedhealthError], ...] = (
     ConfigError,
     DataError,
     ModelError,
@@ -117,4 +117,4 @@ KINDS: tuple[type[FedhealthError], ...] = (
     TrustError,
     StorageError,
 )
-"""Every kind there is: a site's answer may name one of these and nothing else of a fault."""
+"""All types of error: a site's reply names one of these and reveals nothing else about a fault."""

@@ -1,4 +1,4 @@
-"""The lead's Flower application."""
+"""The lead's Flower ServerApp."""
 
 from __future__ import annotations
 
@@ -9,159 +9,162 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
-from fedhealth.evaluation.histogram_error import largest_errors
-from fedhealth.evaluation.predictions import ScoreCounts, score_counts
+from fedhealth.evaluation.histogram_error import bound_errors
+from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
+from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.job_store import job_of
-from fedhealth.models.model_state import get_state, trained_names
+from fedhealth.lead.job_store import load_job
+from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import build_model
-from fedhealth.monitor.run_metrics import told
-from fedhealth.protocol.array_codec import plain, unpack
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.monitor.run_metrics import monitor_run
+from fedhealth.protocol.array_codec import to_array_record, unpack_arrays
+from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import END
-from fedhealth.runs.run_dir import COUNTS, GROUPS, SERVED, RunDir, logged_to
+from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, SERVER_LOCK, RunDir, log_to_file
 from fedhealth.statistics import heterogeneity
-from fedhealth.statistics.shapes import SIDES, modalities_of, statistic_shapes
+from fedhealth.statistics.shapes import SIDES, get_modalities, get_statistic_shapes
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from strategies.aggregation.base import Aggregation
-from strategies.checkpoint import Checkpoints
-from strategies.deadlines import Deadlines
-from strategies.fedavg import FederatedStrategy, Identity
-from strategies.messaging import exchange
-from strategies.participants import Cohort
-from strategies.reservation import ask
-from strategies.statistics import counts_of
+from strategies.checkpoint import CheckpointStore
+from strategies.deadlines import ReplyDeadlines
+from strategies.fedavg import FedAvg
+from strategies.messaging import exchange_messages
+from strategies.participants import Participation
+from strategies.reservation import request_reservations
+from strategies.round_driver import RunIdentity
+from strategies.statistics import read_score_counts
 
 log = logging.getLogger("fedhealth.lead")
-_FORMER_SECONDS = 120.0  # for a process that did the rounds before to notice that it is no longer asked to
-_FAREWELL_SECONDS = 10.0  # for hospitals to hear that the job is done
+_LOCK_SECONDS = 120.0  # for a previous server app of this run to notice that it was stopped
+_END_SECONDS = 10.0  # for hospitals to confirm the end of the job
 
 
-def build(job: Job | None = None) -> ServerApp:
-    """Return the application, for one job or (where Flower brings it) for the order in the run configuration."""
+def create_server_app(job: Job | None = None) -> ServerApp:
+    """Return the application, for `job` or else for the signed job in Flower's run configuration."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         if job:
-            serve(grid, job)
+            run_job(grid, job)
         else:
-            serve_order(grid, str(context.run_config["job"]))
+            run_signed_job(grid, str(context.run_config["job"]))
 
     return app
 
 
-def serve_order(grid: Grid, words: str) -> None:
-    """Run the federation of a signed order, in a process of its own: what happens is written down for the lead."""
-    (pull_objects.__kwdefaults__ or {})["initial_backoff"] = 0.05  # a second of Flower's, on every reply
-    job = job_of(LeadHome.find(), words)
+def run_signed_job(grid: Grid, signed_job: str) -> None:
+    """Run the federation of a signed job in a separate process; write its log and events for the lead."""
+    shorten_pull_backoff()
+    job = load_job(LeadHome.find(), signed_job)
     folder = RunDir(Path(job.folder))
     log_path = folder.path / "fedhealth.log"
-    with logged_to(log_path), folder.held(SERVED, _FORMER_SECONDS), told(folder, at_server=True):
+    with log_to_file(log_path), folder.lock(SERVER_LOCK, _LOCK_SECONDS), monitor_run(folder, at_server=True):
         try:
-            serve(grid, job)
-            _farewell(grid)
+            run_job(grid, job)
+            _notify_sites_of_end(grid)
         except FedhealthError as fault:
-            folder.event("failed", problem=fault.problem, advice=fault.advice)
+            folder.append_event("failed", problem=fault.problem, advice=fault.advice)
             raise
 
 
-def _farewell(grid: Grid) -> None:
-    """Tell the sites that the job is done: they take it up never again. One that is away finds out by the hours."""
+def _notify_sites_of_end(grid: Grid) -> None:
+    """Notify the sites that the job is done, so that they end it; it expires at a site that is not connected."""
     nodes = list(grid.get_node_ids())
     contents = {node: RecordDict({"end": ConfigRecord({"node": str(node)})}) for node in nodes}
     try:
-        for _ in exchange(grid, END, contents, "end", dict.fromkeys(nodes, _FAREWELL_SECONDS)):
+        for _ in exchange_messages(grid, END, contents, "end", dict.fromkeys(nodes, _END_SECONDS)):
             pass
     except Exception:
-        log.warning("not every site was told that the job is done", exc_info=True)
+        log.warning("not every site was notified that the job is done", exc_info=True)
 
 
-def serve(grid: Grid, job: Job) -> None:
-    """Run the federation of `job` and leave the model and its evaluation in the run directory."""
-    config, folder = config_of(job), RunDir(Path(job.folder))
-    if job.statement is not None:
+def run_job(grid: Grid, job: Job) -> None:
+    """Run the federation of `job` and write the model and its evaluation to the run directory."""
+    config, folder = compose_job_config(job), RunDir(Path(job.folder))
+    if job.budget_request is not None:
         sites = tuple(config.data.sites)
-        ask(grid, Identity(job.run, job.digest), sites, config.strategy, job.statement, folder.event)
+        request_reservations(
+            grid, RunIdentity(job.run, job.digest), sites, config.strategy, job.budget_request, folder.append_event
+        )
         return
-    initial = initial_state(config)
-    strategy = compose_strategy(config, job, folder, initial)
+    initial = build_initial_state(config)
+    strategy = build_strategy(config, job, folder, initial)
     if config.purpose is Purpose.describe:
         summed = strategy.describe(grid, config.strategy.round_timeout)
-        np.savez(folder.path / COUNTS, allow_pickle=False, **summed)
+        np.savez(folder.path / COUNTS_FILE, allow_pickle=False, **summed)
         return
-    started = strategy.start(
+    result = strategy.start(
         grid,
-        plain(initial),
+        to_array_record(initial),
         num_rounds=config.strategy.rounds,
         timeout=config.strategy.round_timeout,
     )
-    write_atomic(folder.path / "model.safetensors", save(unpack(started.arrays)))
-    counts = counts_of(strategy.final)
-    write_json(folder.path / "evaluation.json", _evaluation(counts, config))
-    if told := subgroups.judged(strategy.final, config):
-        write_json(folder.path / GROUPS, told)
-    np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_histograms(counts))
+    write_atomic(folder.path / "model.safetensors", save(unpack_arrays(result.arrays)))
+    counts = read_score_counts(strategy.final)
+    write_json(folder.path / "evaluation.json", _build_evaluation(counts, config))
+    if groups := subgroups.evaluate_subgroups(strategy.final, config):
+        write_json(folder.path / GROUPS_FILE, groups)
+    np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_name_histograms(counts))
 
 
-def compose_strategy(config: Config, job: Job, folder: RunDir, initial: State) -> FederatedStrategy:
-    """Put the configured parts together for shared arrays like `initial`."""
+def build_strategy(config: Config, job: Job, folder: RunDir, initial: State) -> FedAvg:
+    """Compose the strategy from the configured parts, for shared arrays with the shapes of `initial`."""
     lead = config.strategy
     aggregation: Aggregation = instantiate(lead.aggregation or config.secagg["lead"])
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
-    return FederatedStrategy(
-        Identity(job.run, job.digest),
-        Cohort(tuple(config.data.sites), lead.min_sites, lead.quorum, lead.wait),
+    return FedAvg(
+        RunIdentity(job.run, job.digest),
+        Participation(tuple(config.data.sites), lead.min_sites, lead.quorum, lead.join_timeout),
         aggregation,
         instantiate(lead.server_optimizer),
-        companion=instantiate(lead.companion),
-        extra=instantiate(config.personalization).extras(shapes),
-        statistics=statistic_shapes(config),
+        server_state=instantiate(lead.server_state),
+        extra=instantiate(config.personalization).get_extra_shapes(shapes),
+        statistics=get_statistic_shapes(config),
         attempts=lead.attempts,
-        deadlines=Deadlines(lead.patience),
-        checkpoints=Checkpoints(folder.path, lead.checkpoints),
+        deadlines=ReplyDeadlines(lead.deadline_factor),
+        checkpoints=CheckpointStore(folder.path, lead.checkpoints),
         tables={
             heterogeneity.PROFILE + table.name: table
-            for table in heterogeneity.tables(config.data, modalities_of(config))
+            for table in heterogeneity.list_heterogeneity_tables(config.data, get_modalities(config))
         },
-        event=folder.event,
+        event=folder.append_event,
     )
 
 
-def initial_state(config: Config) -> State:
-    """Return the shared arrays that every run of this configuration and seed starts from."""
+def build_initial_state(config: Config) -> State:
+    """Return the initial shared arrays, identical for every run of this configuration and seed."""
     model = build_model(config.model, config.data, config.seed)
     personalization = instantiate(config.personalization)
     personalization.freeze(model)
-    return get_state(model, sorted(personalization.shared(model, trained_names(model))))
+    return get_model_arrays(model, sorted(personalization.select_shared(model, list_trained_arrays(model))))
 
 
-def _evaluation(counts: Mapping[str, ScoreCounts], config: Config) -> dict[str, object]:
-    """Return pooled scores of the final model with intervals, from the summed histograms."""
+def _build_evaluation(counts: Mapping[str, ScoreHistograms], config: Config) -> dict[str, object]:
+    """Return pooled metrics of the final model with confidence intervals, from the summed histograms."""
     resamples, seed = config.evaluation.bootstrap, config.seed
     return {
         split: {
             "studies": int(summed.positives[0].sum() + summed.negatives[0].sum()),
             "positives": summed.positives.sum(axis=1).tolist(),
-            **{name: value.as_dict() for name, value in score_counts(summed, resamples, seed).items()},
-            "error": {name: round(error, 7) for name, error in largest_errors(summed).items()},
+            **{name: value.as_dict() for name, value in compute_histogram_metrics(summed, resamples, seed).items()},
+            "error": {name: round(error, 7) for name, error in bound_errors(summed).items()},
         }
         for split, summed in counts.items()
     }
 
 
-def _histograms(counts: Mapping[str, ScoreCounts]) -> dict[str, np.ndarray]:
+def _name_histograms(counts: Mapping[str, ScoreHistograms]) -> dict[str, np.ndarray]:
     """Return `<split>.positives` and `<split>.negatives`, each int64 [K, bins]."""
     return {f"{split}.{side}": getattr(summed, side) for split, summed in counts.items() for side in SIDES}
 
 
-app = build()
+app = create_server_app()

@@ -1,7 +1,8 @@
-"""Where a run can go on after anything was killed: one file a completed round, whole or not there.
+"""Server checkpoints: one file for each completed round, written atomically, from which a killed run resumes.
 
-A checkpoint is a safetensors file whose header names the round, the exchange and the SHA-256 of its arrays. A damaged
-one is set aside, aloud, and the one before it taken. The newest few are kept, and the best by validation score.
+A checkpoint is a safetensors file whose header contains the round, the exchange and the SHA-256 of its arrays. A
+damaged file is renamed with a warning and the previous one is used. The newest few and the best by validation score
+are retained.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedhealth.protocol.messages import digest_of
+from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
 
@@ -27,16 +28,16 @@ log = logging.getLogger("fedhealth.lead")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class RoundCheckpoint:
     """The lead's state after a completed round.
 
     Attributes:
         digest: of the configuration.
-        round: the last completed one; 0 before training.
-        exchange: the last one begun.
-        arrays: the model's shared arrays and the method's own.
-        optimizer: the server optimizer's memory.
-        scores: validation score of the model after each round, as far as known.
+        round: the last completed round; 0 before training.
+        exchange: the last exchange begun.
+        arrays: the model's shared arrays and the method's extra arrays.
+        optimizer: the server optimizer's state.
+        scores: validation score of the model after each round, if known.
 
     """
 
@@ -48,73 +49,73 @@ class Snapshot:
     scores: dict[int, float] = field(default_factory=dict)
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
         folder: the run's directory.
-        keep: how many of the newest to keep beside the best.
+        keep: number of newest checkpoints to retain, in addition to the best.
 
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder / FOLDER, keep
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint durably, then remove those no longer wanted.
+    def save(self, checkpoint: RoundCheckpoint) -> None:
+        """Write a checkpoint durably, then delete those that are no longer needed.
 
         Raises:
-            OSError: no room, no permission; earlier checkpoints are untouched.
+            OSError: disk full or no permission; earlier checkpoints are not changed.
 
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays = {_ARRAYS + name: array for name, array in snapshot.arrays.items()}
-        arrays |= {_OPTIMIZER + name: array for name, array in snapshot.optimizer.items()}
-        about = asdict(replace(snapshot, arrays={}, optimizer={}))
-        header = {"about": json.dumps(about), "sha256": digest_of(arrays).hex()}
-        write_atomic(self._path(snapshot.round), save(arrays, header))
-        self._prune(snapshot)
+        arrays = {_ARRAYS + name: array for name, array in checkpoint.arrays.items()}
+        arrays |= {_OPTIMIZER + name: array for name, array in checkpoint.optimizer.items()}
+        about = asdict(replace(checkpoint, arrays={}, optimizer={}))
+        header = {"about": json.dumps(about), "sha256": digest_arrays(arrays).hex()}
+        write_atomic(self._path(checkpoint.round), save(arrays, header))
+        self._prune(checkpoint)
 
-    def latest(self) -> Snapshot | None:
-        """Return the newest whole checkpoint; None where there is none. Damaged ones are set aside."""
+    def load_latest(self) -> RoundCheckpoint | None:
+        """Return the newest valid checkpoint, or None; rename damaged ones."""
         for path in sorted(self.folder.glob("round-*.safetensors"), reverse=True):
             try:
-                return _load(path)
+                return _load_checkpoint(path)
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
-                log.warning("%s is damaged (%s): set aside, the one before is used", path, fault)
+                log.warning("%s is damaged (%s): using the previous checkpoint", path, fault)
                 path.rename(path.with_suffix(".damaged"))
         return None
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:05d}.safetensors"
 
-    def _prune(self, snapshot: Snapshot) -> None:
-        wanted = set(range(snapshot.round - self.keep + 1, snapshot.round + 1))
-        if snapshot.scores:
-            wanted.add(max(snapshot.scores, key=lambda number: snapshot.scores[number]))
-        kept = {self._path(number) for number in wanted}
+    def _prune(self, checkpoint: RoundCheckpoint) -> None:
+        retained = set(range(checkpoint.round - self.keep + 1, checkpoint.round + 1))
+        if checkpoint.scores:
+            retained.add(max(checkpoint.scores, key=lambda number: checkpoint.scores[number]))
+        paths = {self._path(number) for number in retained}
         for path in self.folder.glob("round-*.safetensors"):
-            if path not in kept:
+            if path not in paths:
                 path.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> Snapshot:
+def _load_checkpoint(path: Path) -> RoundCheckpoint:
     with safe_open(path, framework="numpy") as file:
         header: dict[str, Any] = file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    if digest_of(arrays).hex() != header["sha256"]:
-        raise ValueError("its arrays are not those that were written")
+    if digest_arrays(arrays).hex() != header["sha256"]:
+        raise ValueError("the SHA-256 of its arrays does not match")
     about = json.loads(header["about"])
     scores = {int(number): float(score) for number, score in about["scores"].items()}
-    return Snapshot(
+    return RoundCheckpoint(
         str(about["digest"]),
         int(about["round"]),
         int(about["exchange"]),
-        dict(_under(_ARRAYS, arrays)),
-        dict(_under(_OPTIMIZER, arrays)),
+        dict(_select_by_prefix(_ARRAYS, arrays)),
+        dict(_select_by_prefix(_OPTIMIZER, arrays)),
         scores,
     )
 
 
-def _under(prefix: str, arrays: State) -> Iterator[tuple[str, Any]]:
+def _select_by_prefix(prefix: str, arrays: State) -> Iterator[tuple[str, Any]]:
     return ((name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix))

@@ -1,35 +1,35 @@
-"""How long a site may take: what it usually takes, with patience, and never more than the round's timeout."""
+"""Adaptive reply deadlines: a multiple of each site's own recent times, at most the round's timeout."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-_REMEMBERED = 5  # rounds
-_LEAST_SECONDS = 30.0  # a blip of the network is no reason to lose a contribution
+_WINDOW = 5  # recent rounds
+_MIN_SECONDS = 30.0  # so that a short network failure does not cost a contribution
 
 
 @dataclass
-class Deadlines:
-    """Deadlines from each site's own past.
+class ReplyDeadlines:
+    """Deadlines computed from each site's recent times.
 
     Attributes:
-        patience: how many times its slowest recent round a site may take; None waits for the round's timeout.
-        least: no deadline is shorter, in seconds.
+        deadline_factor: multiple of a site's slowest recent round; None uses the round's timeout.
+        min_seconds: the shortest deadline.
 
     """
 
-    patience: float | None = None
-    least: float = _LEAST_SECONDS
-    _seconds: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_REMEMBERED)))
+    deadline_factor: float | None = None
+    min_seconds: float = _MIN_SECONDS
+    _seconds: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_WINDOW)))
 
-    def note(self, site: str, seconds: float) -> None:
-        """Remember how long a site took."""
+    def record_duration(self, site: str, seconds: float) -> None:
+        """Record how long a site took."""
         self._seconds[site].append(seconds)
 
-    def of(self, site: str, timeout: float) -> float:
-        """Return the seconds a site has in a round of at most `timeout` seconds."""
-        past = self._seconds.get(site)
-        if self.patience is None or not past:
+    def get_deadline(self, site: str, timeout: float) -> float:
+        """Return the seconds that a site has in a round of at most `timeout` seconds."""
+        recent = self._seconds.get(site)
+        if self.deadline_factor is None or not recent:
             return timeout
-        return min(timeout, max(self.least, self.patience * max(past)))
+        return min(timeout, max(self.min_seconds, self.deadline_factor * max(recent)))

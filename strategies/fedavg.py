@@ -1,8 +1,8 @@
-"""The federated strategy: a cohort of sites x an aggregation x a server optimizer, and the round loop around them.
+"""Federated averaging: participating sites x an aggregation x a server optimizer, and the round loop around them.
 
-It is a `flwr.serverapp.strategy.Strategy`, so a stock Flower ServerApp can start it too, but it owns its loop
-(`start`): each reply is folded as it arrives and forgotten. A site evaluates the incoming model before it trains, so
-a round is one exchange; the last model gets one `EVALUATE`.
+The class is a `flwr.serverapp.strategy.Strategy`, so a stock Flower ServerApp can also start it, but it has its own
+round loop (`start`): each reply is aggregated as it arrives and then discarded. A site evaluates the incoming model
+before it trains, so a round is one exchange; the final model gets one `EVALUATE`.
 """
 
 from __future__ import annotations
@@ -16,40 +16,39 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedhealth.errors import FederationError
-from fedhealth.models.modality_keys import METHOD, tower_of
-from fedhealth.protocol.array_codec import pack, plain, unpack
+from fedhealth.models.modality_keys import METHOD, get_tower
+from fedhealth.protocol.array_codec import pack_arrays, to_array_record, unpack_arrays
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
-from fedhealth.statistics.heterogeneity import Table, divergence
+from fedhealth.statistics.heterogeneity import HeterogeneityTable, compute_divergence
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, Shapes
-from strategies.checkpoint import Checkpoints, Snapshot
-from strategies.deadlines import Deadlines
-from strategies.messaging import Event, Reply
-from strategies.participants import Cohort
-from strategies.round_driver import Identity, Question, Session, messages_to, question_of
-from strategies.server_optimizers.optimizers import ServerOptimizer
-from strategies.server_state.base import Companion, Mean
-from strategies.statistics import metrics, summary
+from strategies.checkpoint import CheckpointStore, RoundCheckpoint
+from strategies.deadlines import ReplyDeadlines
+from strategies.messaging import EventCallback, Reply
+from strategies.participants import Participation
+from strategies.round_driver import RoundDriver, RoundRequest, RunIdentity, build_messages, build_request
+from strategies.server_optimizers.base import ServerOptimizer
+from strategies.server_state.base import ServerMethodState
+from strategies.server_state.mean import MeanAccumulator
+from strategies.statistics import build_metric_record, summarize_statistics
 
-__all__ = ["FederatedStrategy", "Identity"]
 
-
-class FederatedStrategy(Strategy):
-    """Federated averaging, and whatever else is composed from other parts.
+class FedAvg(Strategy):
+    """The strategy of this product; other methods than FedAvg are composed by exchanging its parts.
 
     Args:
         identity: of the run.
-        cohort: who must take part.
-        aggregation: how answers become one update.
-        server_optimizer: how the update becomes the next model.
-        companion: the lead's half of a two-sided method; its arrays travel beside the model's.
+        participation: which sites must take part.
+        aggregation: combines the replies into one update.
+        server_optimizer: computes the next model from the update.
+        server_state: the lead's part of a two-sided method; its arrays are sent together with the model.
         extra: shapes of those arrays.
-        statistics: by message type, the shape of every vector of statistics a site answers with.
-        attempts: how often a round is tried when too few sites answer for a secure sum.
-        deadlines: how long each site may take.
-        checkpoints: where completed rounds are kept; None keeps none.
-        tables: what the sites say of how they differ, by the name of the statistic.
-        event: called for everything worth showing.
+        statistics: by message type, the shape of every vector of statistics in a site's reply.
+        attempts: number of attempts at a round when too few sites reply.
+        deadlines: of each site's replies.
+        checkpoints: store of completed rounds; None stores none.
+        tables: heterogeneity tables by the name of their statistic.
+        event: called for every event of the run.
 
     Attributes:
         final: summed statistics of the final model, after `start`.
@@ -58,36 +57,36 @@ class FederatedStrategy(Strategy):
 
     def __init__(
         self,
-        identity: Identity,
-        cohort: Cohort,
+        identity: RunIdentity,
+        participation: Participation,
         aggregation: Aggregation,
         server_optimizer: ServerOptimizer,
-        companion: Companion | None = None,
+        server_state: ServerMethodState | None = None,
         extra: Shapes | None = None,
         statistics: Mapping[str, Shapes] | None = None,
         attempts: int = 3,
-        deadlines: Deadlines | None = None,
-        checkpoints: Checkpoints | None = None,
-        tables: Mapping[str, Table] | None = None,
-        event: Event = lambda kind, **fields: None,
+        deadlines: ReplyDeadlines | None = None,
+        checkpoints: CheckpointStore | None = None,
+        tables: Mapping[str, HeterogeneityTable] | None = None,
+        event: EventCallback = lambda kind, **fields: None,
     ) -> None:
         self.server_optimizer = server_optimizer
-        self.companion = companion or Mean()
+        self.server_state = server_state or MeanAccumulator()
         self.extra = extra or {}
         self.statistics = statistics or {}
         self.checkpoints = checkpoints
         self.tables = tables or {}
         self.event = event
-        self.session = Session(identity, cohort, aggregation, attempts, deadlines or Deadlines(), event)
+        self.driver = RoundDriver(identity, participation, aggregation, attempts, deadlines or ReplyDeadlines(), event)
         self.final: dict[str, np.ndarray] = {}
         self._arrays: State = {}
-        self._told: Mapping[str, object] = {}
+        self._reported_tables: Mapping[str, object] = {}
 
     def summary(self) -> None:
-        """Say what is composed, as an event."""
-        parts = (self.session.aggregation, self.server_optimizer)
+        """Report the parts of this strategy as an event (Flower's interface)."""
+        parts = (self.driver.aggregation, self.server_optimizer)
         names = [type(part).__name__ for part in parts]
-        self.event("strategy", parts=names, sites=list(self.session.cohort.sites))
+        self.event("strategy", parts=names, sites=list(self.driver.participation.sites))
 
     def start(
         self,
@@ -101,147 +100,156 @@ class FederatedStrategy(Strategy):
     ) -> Result:
         """Run the federation; see Flower's `Strategy.start` for the arguments (`timeout` is per round, in seconds).
 
-        Goes on after the last checkpoint where there is one.
+        Resumes after the last checkpoint if there is one.
 
         Raises:
-            FederationError: too few sites accepted or answered.
+            FederationError: too few sites accepted or replied.
 
         """
         self.summary()
-        state = self._restored() or self._first(unpack(initial_arrays))
-        self.session.join(grid, timeout)
+        state = self._restore_checkpoint() or self._build_first_checkpoint(unpack_arrays(initial_arrays))
+        self.driver.join(grid, timeout)
         self.event("started", rounds=num_rounds, completed=state.round)
         result = Result(arrays=initial_arrays)
         for number in range(state.round + 1, num_rounds + 1):
-            aggregate = self._train(grid, number, state.arrays, train_config, timeout)
-            state = self._completed(state, number, aggregate)
-            result.train_metrics_clientapp[number] = metrics(aggregate.statistics)
-            if evaluate_fn and (scored := evaluate_fn(number, plain(_model(state.arrays)))):
+            aggregate = self._train_round(grid, number, state.arrays, train_config, timeout)
+            state = self._complete_round(state, number, aggregate)
+            result.train_metrics_clientapp[number] = build_metric_record(aggregate.statistics)
+            if evaluate_fn and (scored := evaluate_fn(number, to_array_record(_select_model_arrays(state.arrays)))):
                 result.evaluate_metrics_serverapp[number] = scored
-        self.final = self._evaluate(grid, num_rounds, state.arrays, evaluate_config, timeout)
-        result.evaluate_metrics_clientapp[num_rounds] = metrics(self.final)
-        result.arrays = plain(_model(state.arrays))
+        self.final = self._evaluate_final_model(grid, num_rounds, state.arrays, evaluate_config, timeout)
+        result.evaluate_metrics_clientapp[num_rounds] = build_metric_record(self.final)
+        result.arrays = to_array_record(_select_model_arrays(state.arrays))
         return result
 
     def describe(self, grid: Grid, timeout: float) -> dict[str, np.ndarray]:
-        """Return the sums of what the sites tell of their patients; nothing is trained.
+        """Return the summed descriptive statistics of all sites; nothing is trained.
 
         Raises:
-            FederationError: too few sites accepted or answered.
+            FederationError: too few sites accepted or replied.
 
         """
-        self.session.join(grid, timeout)
-        self.event("describing", sites=sorted(self.session.members.nodes))
-        question = Question(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE])
-        return self.session.ask(grid, question, timeout).statistics
+        self.driver.join(grid, timeout)
+        self.event("describing", sites=sorted(self.driver.members.nodes))
+        request = RoundRequest(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE])
+        return self.driver.run_exchange(grid, request, timeout).statistics
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return a round's training messages (Flower's interface, for loops other than `start`)."""
-        if not self.session.members.nodes:
-            self.session.join(grid, timeout=3600)
+        if not self.driver.members.nodes:
+            self.driver.join(grid, timeout=3600)
         if not self._arrays:
-            self._arrays = self._begin({})
-        self._arrays |= unpack(arrays)
-        question = self._training(server_round, self._arrays, config)
-        directive = self.session.directive(server_round)
-        secret = self.session.aggregation.open(self.session.attempt(question, directive))
-        content = question_of(directive, pack(self._arrays), config, secret)
-        return messages_to(self.session.members, content, TRAIN, str(server_round))
+            self._arrays = self._add_method_arrays({})
+        self._arrays |= unpack_arrays(arrays)
+        request = self._build_train_request(server_round, self._arrays, config)
+        directive = self.driver.create_directive(server_round)
+        secret = self.driver.aggregation.open(self.driver.build_attempt(request, directive))
+        content = build_request(directive, pack_arrays(self._arrays), config, secret)
+        return build_messages(self.driver.members, content, TRAIN, str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the next shared arrays from a round's replies (Flower's interface)."""
         for message in replies:
-            self.session.fold(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
-        aggregate = self.session.aggregation.close(lambda kind, questions: iter(()))
+            self.driver.add_reply(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
+        aggregate = self.driver.aggregation.close(lambda kind, requests: iter(()))
         self._arrays = self._step(self._arrays, aggregate)
-        return plain(_model(self._arrays)), metrics(aggregate.statistics)
+        return to_array_record(_select_model_arrays(self._arrays)), build_metric_record(aggregate.statistics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return no message: a site evaluates the incoming model when it is asked to train."""
+        """Return no message: a site evaluates the incoming model in its training request."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return nothing: see `configure_evaluate`."""
         return None
 
-    def _begin(self, arrays: State) -> State:
-        """Return the model's arrays and the method's own beside them."""
-        return arrays | {METHOD + name: value for name, value in self.companion.begin(self.extra).items()}
+    def _add_method_arrays(self, arrays: State) -> State:
+        """Return the model's arrays together with the method's initial arrays."""
+        return arrays | {METHOD + name: value for name, value in self.server_state.initialize(self.extra).items()}
 
-    def _first(self, arrays: State) -> Snapshot:
-        return Snapshot(self.session.identity.digest, 0, 0, self._begin(arrays))
+    def _build_first_checkpoint(self, arrays: State) -> RoundCheckpoint:
+        return RoundCheckpoint(self.driver.identity.digest, 0, 0, self._add_method_arrays(arrays))
 
-    def _restored(self) -> Snapshot | None:
-        """Return the last checkpoint, and let the server optimizer remember what it knew then."""
-        state = self.checkpoints.latest() if self.checkpoints else None
+    def _restore_checkpoint(self) -> RoundCheckpoint | None:
+        """Load the last checkpoint and restore the server optimizer's state."""
+        state = self.checkpoints.load_latest() if self.checkpoints else None
         if state is None:
             return None
-        if state.digest != self.session.identity.digest:
+        if state.digest != self.driver.identity.digest:
             raise FederationError(
                 "The checkpoints belong to another configuration.", "Resume with the run's own configuration."
             )
-        self.server_optimizer.memory = state.optimizer
-        self.session.exchange = self.session.settled = state.exchange
+        self.server_optimizer.state = state.optimizer
+        self.driver.exchange = self.driver.saved_exchange = state.exchange
         self.event("resumed", round=state.round)
         return state
 
-    def _completed(self, before: Snapshot, number: int, aggregate: Aggregate) -> Snapshot:
-        """Return the state after a round, on the disk before anything follows from it."""
+    def _complete_round(self, before: RoundCheckpoint, number: int, aggregate: Aggregate) -> RoundCheckpoint:
+        """Return the state after a round, saved as a checkpoint before the next round starts."""
         scores = dict(before.scores)
-        auroc = summary(aggregate.statistics).get("validation", {}).get("auroc")
+        auroc = summarize_statistics(aggregate.statistics).get("validation", {}).get("auroc")
         if auroc is not None:
-            scores[number - 1] = auroc  # sites score the model that comes in
+            scores[number - 1] = auroc  # sites evaluate the incoming model
         arrays = self._step(before.arrays, aggregate)
-        state = Snapshot(
-            before.digest, number, self.session.exchange, arrays, dict(self.server_optimizer.memory), scores
+        state = RoundCheckpoint(
+            before.digest, number, self.driver.exchange, arrays, dict(self.server_optimizer.state), scores
         )
         if self.checkpoints:
             try:
                 self.checkpoints.save(state)
             except OSError as fault:
                 self.event("checkpoint_failed", round=number, reason=str(fault))
-        self.session.settled = state.exchange
+        self.driver.saved_exchange = state.exchange
         return state
 
     def _step(self, arrays: State, aggregate: Aggregate) -> State:
-        """Return the next arrays: the model's by the server optimizer, the method's by its companion."""
-        model = self.server_optimizer.step(_model(arrays), _model(aggregate.update))
-        changed = {name: change * self._share(name, aggregate.sites) for name, change in aggregate.update.items()}
-        extra = self.companion.step(_method(arrays), _method(changed), aggregate.statistics)
+        """Return the next arrays: the model's by the server optimizer, the method's by its server state."""
+        model = self.server_optimizer.step(_select_model_arrays(arrays), _select_model_arrays(aggregate.update))
+        changed = {
+            name: change * self._get_reply_share(name, aggregate.sites) for name, change in aggregate.update.items()
+        }
+        extra = self.server_state.step(
+            _select_method_arrays(arrays), _select_method_arrays(changed), aggregate.statistics
+        )
         return model | {METHOD + name: value for name, value in extra.items()}
 
-    def _share(self, name: str, answered: Iterable[str]) -> np.float32:
-        """Return which part of the cohort's weight answered, for the tower of an array."""
-        weights = {site: towers.get(tower_of(name), 0.0) for site, towers in self.session.members.weights.items()}
-        return np.float32(sum(weights.get(site, 0.0) for site in answered) / (sum(weights.values()) or 1.0))
+    def _get_reply_share(self, name: str, replied: Iterable[str]) -> np.float32:
+        """Return the share of the total weight that replied, for the tower of an array."""
+        weights = {site: towers.get(get_tower(name), 0.0) for site, towers in self.driver.members.weights.items()}
+        return np.float32(sum(weights.get(site, 0.0) for site in replied) / (sum(weights.values()) or 1.0))
 
-    def _training(self, number: int, arrays: State, config: ConfigRecord | None) -> Question:
-        return Question(TRAIN, number, arrays, arrays, self.statistics.get(TRAIN, {}), config)
+    def _build_train_request(self, number: int, arrays: State, config: ConfigRecord | None) -> RoundRequest:
+        return RoundRequest(TRAIN, number, arrays, arrays, self.statistics.get(TRAIN, {}), config)
 
-    def _train(self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float) -> Aggregate:
+    def _train_round(
+        self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float
+    ) -> Aggregate:
         started = time.monotonic()
-        self.session.rejoin(grid, timeout)
-        asked = sorted(self.session.members.nodes)
-        self.event("round_started", round=number, sites=asked)
-        aggregate = self.session.ask(grid, self._training(number, arrays, config), timeout)
+        self.driver.rejoin(grid, timeout)
+        sites = sorted(self.driver.members.nodes)
+        self.event("round_started", round=number, sites=sites)
+        aggregate = self.driver.run_exchange(grid, self._build_train_request(number, arrays, config), timeout)
         seconds = round(time.monotonic() - started, 3)
-        told = {"pooled": summary(aggregate.statistics), "divergence": self._divergence(aggregate)}
-        self.event("round_completed", round=number, seconds=seconds, sites=list(aggregate.sites), **told)
-        self._tell_differences(aggregate.statistics)
+        results = {
+            "pooled": summarize_statistics(aggregate.statistics),
+            "divergence": self._compute_round_divergence(aggregate),
+        }
+        self.event("round_completed", round=number, seconds=seconds, sites=list(aggregate.sites), **results)
+        self._report_heterogeneity(aggregate.statistics)
         return aggregate
 
-    def _divergence(self, aggregate: Aggregate) -> float | None:
-        found = divergence(aggregate.statistics, aggregate.update, len(aggregate.sites))
+    def _compute_round_divergence(self, aggregate: Aggregate) -> float | None:
+        found = compute_divergence(aggregate.statistics, aggregate.update, len(aggregate.sites))
         return None if found is None else round(found, 4)
 
-    def _tell_differences(self, statistics: Mapping[str, np.ndarray]) -> None:
-        """Say once how the sites differ, where they may tell."""
+    def _report_heterogeneity(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Report once how the sites differ, if their policies allow it."""
         counted = {name: statistics[name] for name in self.tables if name in statistics and statistics[name].any()}
         tables = {
             self.tables[name].name: {
@@ -251,25 +259,25 @@ class FederatedStrategy(Strategy):
             }
             for name, counts in counted.items()
         }
-        if tables and tables != self._told:
+        if tables and tables != self._reported_tables:
             self.event("heterogeneity", tables=tables)
-            self._told = tables
+            self._reported_tables = tables
 
-    def _evaluate(
+    def _evaluate_final_model(
         self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float
     ) -> dict[str, np.ndarray]:
         """Return the summed statistics of the final model on every site's validation and test rows."""
-        self.session.rejoin(grid, timeout)
+        self.driver.rejoin(grid, timeout)
         self.event("evaluation_started")
-        question = Question(EVALUATE, number, arrays, {}, self.statistics.get(EVALUATE, {}), config)
-        final = self.session.ask(grid, question, timeout)
-        self.event("evaluation_completed", sites=list(final.sites), pooled=summary(final.statistics))
+        request = RoundRequest(EVALUATE, number, arrays, {}, self.statistics.get(EVALUATE, {}), config)
+        final = self.driver.run_exchange(grid, request, timeout)
+        self.event("evaluation_completed", sites=list(final.sites), pooled=summarize_statistics(final.statistics))
         return final.statistics
 
 
-def _model(arrays: State) -> State:
+def _select_model_arrays(arrays: State) -> State:
     return {name: array for name, array in arrays.items() if not name.startswith(METHOD)}
 
 
-def _method(arrays: State) -> State:
+def _select_method_arrays(arrays: State) -> State:
     return {name.removeprefix(METHOD): array for name, array in arrays.items() if name.startswith(METHOD)}

@@ -1,7 +1,7 @@
-"""Exchange messages with sites: push, then take each reply as it arrives, up to a deadline.
+"""Exchange messages with sites: push the requests, then yield each reply as it arrives, up to a deadline.
 
-Flower's `send_and_receive` keeps every reply until the last one is there and sleeps three seconds between looks
-(1.41); here a reply is handed on and forgotten at once, so the lead's memory does not grow with the number of sites.
+Flower's `send_and_receive` collects all replies and waits three seconds between polls (1.41). Here each reply is
+processed and discarded at once, so the lead's memory does not grow with the number of sites.
 """
 
 from __future__ import annotations
@@ -9,34 +9,32 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
-from fedhealth.protocol.messages import size_of
+from fedhealth.flower.server.message_push import push_with_retry
+from fedhealth.protocol.messages import compute_message_size
 
-Event = Callable[..., None]
-"""Called as event(kind, **fields) for everything worth showing."""
+EventCallback = Callable[..., None]
+"""Called as event(kind, **fields) for every event of a run."""
 
 log = logging.getLogger("fedhealth.lead")
 
 POLL_SECONDS = 0.05
-_PUSHES = 4  # of the same messages, before it is a fault
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One site's answer.
+    """One site's reply.
 
     Attributes:
         node: Flower's node id.
-        message: with content, or with an error.
-        seconds: since the question was pushed.
-        sent: bytes that went to the site.
-        received: bytes that came back.
+        message: with content or an error.
+        seconds: since the request was pushed.
+        sent: bytes sent to the site.
+        received: bytes received from the site.
 
     """
 
@@ -47,47 +45,39 @@ class Reply:
     received: int
 
 
-def exchange(
-    grid: Grid, message_type: str, contents: Mapping[int, RecordDict], group: str, limits: Mapping[int, float]
+def exchange_messages(
+    grid: Grid, message_type: str, contents: Mapping[int, RecordDict], group: str, timeouts: Mapping[int, float]
 ) -> Iterator[Reply]:
-    """Ask each node its question and yield the replies as they come; who is silent for too long is left out.
+    """Send each node its message and yield replies as they arrive; drop nodes that miss their deadline.
 
     Args:
         grid: Flower's grid.
         message_type: such as `train.fit`.
-        contents: the question by node id.
+        contents: the content of the message by node id.
         group: Flower's group id, for its logs.
-        limits: by node id, the seconds until it is given up.
+        timeouts: by node id, in seconds.
 
     """
     messages = [Message(content, node, message_type, group_id=group) for node, content in contents.items()]
-    sizes = {message.metadata.dst_node_id: size_of(message) for message in messages}
+    sizes = {message.metadata.dst_node_id: compute_message_size(message) for message in messages}
     started = time.monotonic()
-    waiting = dict(zip(_pushed(grid, messages), contents, strict=True))
+    waiting = dict(zip(push_with_retry(grid, messages), contents, strict=True))
     del messages
-    while waiting := {key: node for key, node in waiting.items() if time.monotonic() - started < limits[node]}:
+    while waiting := {key: node for key, node in waiting.items() if time.monotonic() - started < timeouts[node]}:
         arrived = False
         for message in grid.pull_messages(list(waiting)):
             node = waiting.pop(message.metadata.reply_to_message_id, None)
-            if node is None:  # of another round, or a second time
-                log.warning("node %d answered a question that is not open: left aside", message.metadata.src_node_id)
+            if node is None:  # a reply of another round, or a duplicate
+                log.warning("discarded a reply of node %d to a message that is not open", message.metadata.src_node_id)
             else:
                 arrived = True
-                yield Reply(node, message, time.monotonic() - started, sizes[node], size_of(message))
+                yield Reply(node, message, time.monotonic() - started, sizes[node], compute_message_size(message))
         if waiting and not arrived:
             time.sleep(POLL_SECONDS)
 
 
-def _pushed(grid: Grid, messages: list[Message]) -> list[str]:
-    """Push the messages and return their ids; again where a site's early confirmation took a part off the server."""
-    for _ in range(_PUSHES - 1):
-        with suppress(ObjectPushError):
-            return list(grid.push_messages(messages))
-    return list(grid.push_messages(messages))
-
-
 def wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:
-    """Return the connected nodes, sorted, as soon as `expected` are there or `timeout` seconds have passed."""
+    """Return the connected nodes, sorted, as soon as there are `expected` or after `timeout` seconds."""
     started = time.monotonic()
     while len(nodes := sorted(grid.get_node_ids())) < expected and time.monotonic() - started < timeout:
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Who takes part: the sites the configuration names, and those of them that accept."""
+"""Find the participants: the sites of the configuration that are connected and accept the run."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from flwr.serverapp import Grid
 from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.messages import HANDSHAKE, SITE_ERROR, Acceptance
 from strategies.aggregation.base import Aggregation
-from strategies.messaging import Event, exchange, wait_for_nodes
+from strategies.messaging import EventCallback, exchange_messages, wait_for_nodes
 
-_TRIES = 4  # to hear from a site that is there and does not answer, or whose process crashed
-_JOIN_SECONDS = 60.0  # for the whole cohort to connect
-_AGAIN_SECONDS = 15.0  # until all are asked again: a site that was started again looks like one that never went
-LOOK_SECONDS = 2.0  # between two looks while a site is awaited
+_ATTEMPTS = 4  # at the handshake, if a connected site does not reply or its process crashed
+_CONNECT_SECONDS = 60.0  # for all sites to connect
+_REPEAT_SECONDS = 15.0  # until the handshake is repeated: a restarted site cannot be told from one that stayed
+NODE_POLL_SECONDS = 2.0  # between two polls while a site is awaited
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """Who should take part.
+class Participation:
+    """Which sites must take part.
 
     Attributes:
-        sites: names the configuration expects.
-        min_sites: how many must accept and answer every round; None means all of them.
-        quorum: share of the asked that must answer in a round.
-        wait: seconds to wait for missing sites when too few are there.
+        sites: names of the configured sites.
+        min_sites: how many must accept and reply in every round; None means all.
+        quorum: share of the requested sites that must reply in a round.
+        join_timeout: seconds to wait for missing sites if too few are connected.
 
     """
 
     sites: tuple[str, ...]
     min_sites: int | None = None
     quorum: float = 1.0
-    wait: float = 0.0
+    join_timeout: float = 0.0
 
     @property
-    def needed(self) -> int:
+    def required_sites(self) -> int:
         """How many sites must accept."""
         return self.min_sites or len(self.sites)
 
-    def answers_needed(self, asked: int) -> int:
-        """Return how many of `asked` must answer a round."""
-        return max(math.ceil(self.quorum * asked), 1)
+    def required_replies(self, requested: int) -> int:
+        """Return how many of `requested` sites must reply in a round."""
+        return max(math.ceil(self.quorum * requested), 1)
 
 
 @dataclass
@@ -55,101 +55,111 @@ class Members:
     Attributes:
         nodes: node id by name.
         weights: by name and tower.
-        seen: all nodes that were connected.
-        last_exchange: the latest that any of them took part in.
-        unheard: connected nodes that gave no answer of their own.
-        reserved: to a sweep's statement, the epsilon that each keeps for its runs, by name.
+        connected_nodes: all nodes that were connected.
+        last_exchange: the latest exchange that any of them took part in.
+        unresponsive_nodes: connected nodes without a reply of their own.
+        reserved_epsilon: for a budget request, the epsilon that each site reserves, by name.
 
     """
 
     nodes: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
+    connected_nodes: set[int] = field(default_factory=set)
     last_exchange: int = 0
-    unheard: set[int] = field(default_factory=set)
-    reserved: dict[str, float] = field(default_factory=dict)
+    unresponsive_nodes: set[int] = field(default_factory=set)
+    reserved_epsilon: dict[str, float] = field(default_factory=dict)
 
-    def name_of(self, node: int) -> str:
-        """Return the site at a node."""
+    def get_site(self, node: int) -> str:
+        """Return the name of the site at a node."""
         return next(name for name, known in self.nodes.items() if known == node)
 
 
-def gather(
-    grid: Grid, cohort: Cohort, aggregation: Aggregation, question: RecordDict, event: Event, timeout: float
+def gather_members(
+    grid: Grid,
+    participation: Participation,
+    aggregation: Aggregation,
+    request: RecordDict,
+    event: EventCallback,
+    timeout: float,
 ) -> Members:
-    """Ask every node whether it takes part; return those that accept and that the aggregation admits.
+    """Run the handshake with every node; return the sites that accept and that the aggregation admits.
 
-    Too few are waited for, visibly, as long as some are not connected.
+    If too few accept and some are not connected, wait for them up to `join_timeout` and report a `waiting` event.
 
     Raises:
-        FederationError: fewer accept than are needed, with each site's reasons.
+        FederationError: fewer sites accept than are required; the message lists each site's reasons.
 
     """
-    started, expected, tries = time.monotonic(), len(cohort.sites), 0
+    started, expected, attempts = time.monotonic(), len(participation.sites), 0
     while True:
-        nodes = wait_for_nodes(grid, expected, min(timeout, _JOIN_SECONDS))
-        members, declined = _handshake(grid, nodes, cohort, aggregation, question, event, timeout)
-        if len(members.nodes) >= cohort.needed:
+        nodes = wait_for_nodes(grid, expected, min(timeout, _CONNECT_SECONDS))
+        members, declined = _run_handshake(grid, nodes, participation, aggregation, request, event, timeout)
+        if len(members.nodes) >= participation.required_sites:
             return members
-        tries += 1
-        final = len(nodes) >= expected and not (members.unheard and tries < _TRIES)
-        if final or time.monotonic() - started >= cohort.wait:
-            raise _too_few(members, declined, cohort)
-        missing = sorted(set(cohort.sites) - set(members.nodes))
-        event("waiting", needed=cohort.needed - len(members.nodes), missing=missing)
-        looked = time.monotonic()
-        while set(grid.get_node_ids()) == members.seen and time.monotonic() - looked < min(cohort.wait, _AGAIN_SECONDS):
-            time.sleep(LOOK_SECONDS)
+        attempts += 1
+        final = len(nodes) >= expected and not (members.unresponsive_nodes and attempts < _ATTEMPTS)
+        if final or time.monotonic() - started >= participation.join_timeout:
+            raise _build_too_few_error(members, declined, participation)
+        missing = sorted(set(participation.sites) - set(members.nodes))
+        event("waiting", needed=participation.required_sites - len(members.nodes), missing=missing)
+        polled = time.monotonic()
+        while set(grid.get_node_ids()) == members.connected_nodes and time.monotonic() - polled < min(
+            participation.join_timeout, _REPEAT_SECONDS
+        ):
+            time.sleep(NODE_POLL_SECONDS)
 
 
-def _handshake(
+def _run_handshake(
     grid: Grid,
     nodes: Sequence[int],
-    cohort: Cohort,
+    participation: Participation,
     aggregation: Aggregation,
-    question: RecordDict,
-    event: Event,
+    request: RecordDict,
+    event: EventCallback,
     timeout: float,
 ) -> tuple[Members, dict[str, str]]:
-    """Return who accepted, and the others' reasons."""
-    members, declined = Members(seen=set(nodes)), dict[str, str]()
-    limits = dict.fromkeys(nodes, timeout)  # a site's first answer may have to read all of its files
-    members.unheard = set(nodes)
-    for reply in exchange(grid, HANDSHAKE, dict.fromkeys(nodes, question), "0", limits):
+    """Return the sites that accepted, and the reasons of the others."""
+    members, declined = Members(connected_nodes=set(nodes)), dict[str, str]()
+    timeouts = dict.fromkeys(nodes, timeout)  # for its first reply, a site may have to read all of its files
+    members.unresponsive_nodes = set(nodes)
+    for reply in exchange_messages(grid, HANDSHAKE, dict.fromkeys(nodes, request), "0", timeouts):
         if reply.message.has_error():
             declined[f"node {reply.node}"] = str(reply.message.error.reason)
-            if reply.message.error.code > SITE_ERROR:  # the site has found a fault; others pass with a new process
-                members.unheard.discard(reply.node)
+            if reply.message.error.code > SITE_ERROR:  # reported by the site; others disappear with a new process
+                members.unresponsive_nodes.discard(reply.node)
             continue
-        members.unheard.discard(reply.node)
+        members.unresponsive_nodes.discard(reply.node)
         try:
-            answer = Acceptance.parse(reply.message.content)
+            acceptance = Acceptance.parse(reply.message.content)
         except FedhealthError as fault:
             declined[f"node {reply.node}"] = fault.problem
             event("handshake", site=f"node {reply.node}", reasons=[fault.problem], versions="")
             continue
-        event("handshake", site=answer.site, reasons=list(answer.reasons), versions=answer.versions)
-        if answer.reasons:
-            declined[answer.site] = "; ".join(answer.reasons)
-        elif answer.site not in cohort.sites or answer.site in members.nodes:
-            declined[answer.site] = "not a site of this run, or its name is taken"
+        event("handshake", site=acceptance.site, reasons=list(acceptance.reasons), versions=acceptance.versions)
+        if acceptance.reasons:
+            declined[acceptance.site] = "; ".join(acceptance.reasons)
+        elif acceptance.site not in participation.sites or acceptance.site in members.nodes:
+            declined[acceptance.site] = "not a site of this run, or its name is in use"
         else:
             try:
-                aggregation.admit(answer.site, reply.message.content)
+                aggregation.admit(acceptance.site, reply.message.content)
             except FedhealthError as fault:
-                declined[answer.site] = fault.problem
+                declined[acceptance.site] = fault.problem
                 continue
-            members.nodes[answer.site] = reply.node
-            members.weights[answer.site] = answer.weights
-            members.reserved[answer.site] = answer.reserved
-            members.last_exchange = max(members.last_exchange, answer.exchange)
-    declined = {f"node {node}": "no answer" for node in members.unheard} | declined
+            members.nodes[acceptance.site] = reply.node
+            members.weights[acceptance.site] = acceptance.weights
+            members.reserved_epsilon[acceptance.site] = acceptance.reserved
+            members.last_exchange = max(members.last_exchange, acceptance.exchange)
+    declined = {f"node {node}": "no reply" for node in members.unresponsive_nodes} | declined
     return members, declined
 
 
-def _too_few(members: Members, declined: Mapping[str, str], cohort: Cohort) -> FederationError:
+def _build_too_few_error(
+    members: Members, declined: Mapping[str, str], participation: Participation
+) -> FederationError:
+    accepted = f"{len(members.nodes)} of {len(participation.sites)} sites accepted"
     reasons = "".join(f"\n  {site}: {why}" for site, why in declined.items())
     return FederationError(
-        f"{len(members.nodes)} of {len(cohort.sites)} sites accepted, {cohort.needed} are needed.{reasons}",
+        f"{accepted}, {participation.required_sites} are needed.{reasons}",
         "Ask the sites named above, or lower strategy.min_sites.",
     )

@@ -1,29 +1,38 @@
-"""The lead's question to every site before a sweep's first run: will you keep the privacy budget that it takes?"""
+"""Request reservations of privacy budget from every site before a sweep's first run."""
 
 from __future__ import annotations
 
 from flwr.serverapp import Grid
 
 from fedhealth.config.schema import StrategyConfig
-from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.messages import Directive
 from strategies.aggregation.mean import WeightedMean
-from strategies.messaging import Event
-from strategies.participants import Cohort, gather
-from strategies.round_driver import Identity, question_of
+from strategies.messaging import EventCallback
+from strategies.participants import Participation, gather_members
+from strategies.round_driver import RunIdentity, build_request
 
 
-def ask(
-    grid: Grid, identity: Identity, sites: tuple[str, ...], lead: StrategyConfig, statement: Statement, event: Event
+def request_reservations(
+    grid: Grid,
+    identity: RunIdentity,
+    sites: tuple[str, ...],
+    lead: StrategyConfig,
+    budget_request: BudgetRequest,
+    event: EventCallback,
 ) -> None:
-    """Ask all sites; nothing is trained. To give back (no runs to come), whoever is there is enough.
+    """Send the budget request to all sites; nothing is trained. A request without runs releases the reservations.
 
     Raises:
-        FederationError: too few reserve, with each site's reasons.
+        FederationError: too few sites reserve; the message lists each site's reasons.
 
     """
-    gives_back = not statement.runs
-    cohort = Cohort(sites, 1, wait=0.0) if gives_back else Cohort(sites, lead.min_sites, wait=lead.wait)
-    question = question_of(Directive(identity.run, identity.digest, 0, 1, 0, ()))
-    members = gather(grid, cohort, WeightedMean(), question, event, lead.round_timeout)
-    event("reserved", sweep=statement.sweep, stated=statement.epsilon, sites=members.reserved)
+    is_release = not budget_request.runs  # then the connected sites are enough
+    participation = (
+        Participation(sites, 1, join_timeout=0.0)
+        if is_release
+        else Participation(sites, lead.min_sites, join_timeout=lead.join_timeout)
+    )
+    request = build_request(Directive(identity.run, identity.digest, 0, 1, 0, ()))
+    members = gather_members(grid, participation, WeightedMean(), request, event, lead.round_timeout)
+    event("reserved", sweep=budget_request.sweep, stated=budget_request.epsilon, sites=members.reserved_epsilon)

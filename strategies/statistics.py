@@ -8,33 +8,37 @@ from typing import Any
 import numpy as np
 from flwr.app import MetricRecord
 
-from fedhealth.evaluation.predictions import ScoreCounts, score_counts
+from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
 from fedhealth.protocol.messages import LOSS_UNIT
 
 Statistics = Mapping[str, np.ndarray]
 
 
-def counts_of(statistics: Statistics) -> dict[str, ScoreCounts]:
+def read_score_counts(statistics: Statistics) -> dict[str, ScoreHistograms]:
     """Return the score histograms by split."""
     splits = sorted({name.split(".")[0] for name in statistics if name.endswith(".positives")})
-    return {split: ScoreCounts(statistics[f"{split}.positives"], statistics[f"{split}.negatives"]) for split in splits}
+    return {
+        split: ScoreHistograms(statistics[f"{split}.positives"], statistics[f"{split}.negatives"]) for split in splits
+    }
 
 
-def summary(statistics: Statistics) -> dict[str, Any]:
+def summarize_statistics(statistics: Statistics) -> dict[str, Any]:
     """Return examples, mean training loss, and each split's metrics (without intervals), ready for JSON."""
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     examples = int(statistics["train.examples"][0]) if "train.examples" in statistics else 0
-    if examples:  # under differential privacy they stay at the sites, and a secure sum of nothing is zero
-        found |= {"examples": examples, "loss": float(statistics["train.loss"][0]) / LOSS_UNIT / examples}
-    for split, counts in counts_of(statistics).items():
-        found[split] = {name: estimate.as_dict()["value"] for name, estimate in score_counts(counts, 0).items()}
-    return found
+    if examples:  # 0 under differential privacy, where the sites do not send them
+        summary |= {"examples": examples, "loss": float(statistics["train.loss"][0]) / LOSS_UNIT / examples}
+    for split, counts in read_score_counts(statistics).items():
+        summary[split] = {
+            name: estimate.as_dict()["value"] for name, estimate in compute_histogram_metrics(counts, 0).items()
+        }
+    return summary
 
 
-def metrics(statistics: Statistics) -> MetricRecord:
-    """Return the summary as a flat Flower record, what is not defined left out."""
+def build_metric_record(statistics: Statistics) -> MetricRecord:
+    """Return the summary as a flat Flower record, without undefined values."""
     flat: dict[str, int | float | list[int] | list[float]] = {}
-    for name, value in summary(statistics).items():
+    for name, value in summarize_statistics(statistics).items():
         inner = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
         flat |= {key: part for key, part in inner.items() if part is not None}
     return MetricRecord(flat)

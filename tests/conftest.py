@@ -134,8 +134,8 @@ def tiny_model(root: Path, sites: Sequence[str]) -> list[str]:
         "training.batch_size=8",
         "evaluation.bins=64",
         "evaluation.bootstrap=20",
-        "comparison.alone=false",
-        "comparison.centralised=false",
+        "baselines.local_only=false",
+        "baselines.centralised=false",
     ]
 
 
@@ -148,11 +148,11 @@ def tiny_words() -> Callable[[Path], list[str]]:
 def begun(folder: Path, name: str = "abc123") -> RunDir:
     """Return a run of three rounds, called chest, in whose first round north has answered and south has not."""
     run = RunDir(folder)
-    run.begin({"run": name, "name": "chest"})
-    run.event("strategy", parts=[], sites=["north", "south"])
-    run.event("started", rounds=3, completed=0)
-    run.event("round_started", round=1, sites=["north", "south"])
-    run.event("site_answered", round=1, site="north", seconds=1.0, sent=100, received=70)
+    run.create({"run": name, "name": "chest"})
+    run.append_event("strategy", parts=[], sites=["north", "south"])
+    run.append_event("started", rounds=3, completed=0)
+    run.append_event("round_started", round=1, sites=["north", "south"])
+    run.append_event("site_answered", round=1, site="north", seconds=1.0, sent=100, received=70)
     return run
 
 

@@ -2,8 +2,10 @@
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 from importlinter import configuration
 from importlinter.application import use_cases
@@ -118,3 +120,36 @@ def test_what_is_safe_is_left_alone():
 def test_every_file_is_one_idea():
     lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in zip(NAMES, MODULES, strict=True)}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def packages_in_a_circle():
+    """Return the packages that know each other in a circle, lazy imports and imports for types included.
+
+    A package and the packages inside it are one room: what counts is that its parts know each other in one direction.
+    """
+    imports = grimp.build_graph(*PACKAGES, cache_dir=None)
+    package = {name: name if imports.find_children(name) else name.rpartition(".")[0] for name in imports.modules}
+    graph = TopologicalSorter()
+    for name in imports.modules:
+        mine, others = package[name], {package[other] for other in imports.find_modules_directly_imported_by(name)}
+        graph.add(
+            mine,
+            *(
+                other
+                for other in others
+                if not f"{mine}.".startswith(f"{other}.") and not f"{other}.".startswith(f"{mine}.")
+            ),
+        )
+    try:
+        graph.prepare()
+    except CycleError as fault:
+        return list(fault.args[1])
+    return []
+
+
+def test_no_packages_know_each_other_in_a_circle():
+    sys.path.insert(0, str(ROOT))
+    try:
+        assert packages_in_a_circle() == []
+    finally:
+        sys.path.remove(str(ROOT))

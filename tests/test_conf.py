@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose, conf_dir, digest, resolve
+from fedhealth.config.compose import compose_config, compute_config_digest, get_conf_dir, resolve_config
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
-from fedhealth.config.validate import validate
+from fedhealth.config.validate import validate_config
 
 NOT_GROUPS = {"config"}  # the root file
 ADAPTED = ["model/text=lora"]
@@ -23,8 +23,8 @@ NEEDS = {  # options that the default model has nothing for
 
 def options() -> Iterator[tuple[str, str]]:
     """Yield (group, option) for every yaml file below conf/."""
-    for path in sorted(conf_dir().rglob("*.yaml")):
-        group, option = path.relative_to(conf_dir()).parent.as_posix(), path.stem
+    for path in sorted(get_conf_dir().rglob("*.yaml")):
+        group, option = path.relative_to(get_conf_dir()).parent.as_posix(), path.stem
         if group != "." or option not in NOT_GROUPS:
             yield group, option
 
@@ -49,9 +49,9 @@ def mandatory(tmp_path_factory, encoder_saver):
 
 def filled(words, mandatory):
     """Compose, giving a value to every key that the words leave mandatory."""
-    missing = OmegaConf.missing_keys(compose(words))
+    missing = OmegaConf.missing_keys(compose_config(words))
     assert missing <= mandatory.keys(), "give tests/test_conf.py a value for the new mandatory key"
-    return compose([*words, *(mandatory[key] for key in sorted(missing))])
+    return compose_config([*words, *(mandatory[key] for key in sorted(missing))])
 
 
 def nodes(value) -> Iterator[dict]:
@@ -68,11 +68,11 @@ def test_every_option_composes_is_valid_and_builds(group, option, mandatory):
     from fedhealth.models.multimodal import build_model
 
     config = filled([f"{group}={option}", *NEEDS.get((group, option), [])], mandatory)
-    validate(config)
+    validate_config(config)
     typed = OmegaConf.to_object(config)
     assert isinstance(typed, Config)
-    assert len(digest(config)) == 64
-    plain = resolve(config)
+    assert len(compute_config_digest(config)) == 64
+    plain = resolve_config(config)
     parameters = [*build_model(typed.model, typed.data, typed.seed).parameters()]
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     assert trained
@@ -90,16 +90,16 @@ def test_the_options_are_all_found():
 
 
 def test_no_yaml_is_called_an_experiment_without_being_global():
-    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+    for path in sorted((get_conf_dir() / "experiment").glob("*.yaml")):
         assert path.read_text("utf-8").startswith("# @package _global_"), path
 
 
 def test_a_pair_with_a_file_of_its_own_gets_it_unless_told_otherwise():
     given = ["data.root=x", "model.image.weights=x"]
-    assert compose(["experiment=derm", "privacy=patient", *given]).model.dim is None
-    assert compose(["experiment=derm", "privacy=patient", "specialized=none", *given]).model.dim == 48
-    assert compose(["experiment=derm", *given]).model.dim == 48
-    assert compose(["experiment=derm", "privacy=patient", "model.dim=7", *given]).model.dim == 7
+    assert compose_config(["experiment=derm", "privacy=patient", *given]).model.dim is None
+    assert compose_config(["experiment=derm", "privacy=patient", "specialized=none", *given]).model.dim == 48
+    assert compose_config(["experiment=derm", *given]).model.dim == 48
+    assert compose_config(["experiment=derm", "privacy=patient", "model.dim=7", *given]).model.dim == 7
 
 
 def test_every_pair_exists():

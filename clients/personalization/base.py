@@ -1,9 +1,9 @@
-"""What the institution asks of a personalization method: what travels, how it is trained, and the site's own model.
+"""The interface of a personalization method: which arrays are shared, how a site trains, and its personal model.
 
-A round at a site: the institution merges the incoming shared arrays with those that stay here, lets the method train,
-and takes what the model then holds under the shared names as the site's contribution. Beside the model a method may
-have arrays of its own: `extra` ones travel both ways (the lead's half is a `strategies.server_state.base.Companion`),
-`memory` never leaves the site.
+In each round the site merges the incoming shared arrays with its private ones, the method trains the model, and the
+change of the shared arrays becomes the client update. A method may have arrays of its own beside the model: `extra`
+arrays travel both ways (the server's part is a `strategies.server_state.base.ServerMethodState`), and the arrays of
+`client_state` never leave the site.
 """
 
 from __future__ import annotations
@@ -12,135 +12,143 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from fedhealth.models.model_state import get_state, set_state
+from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.privacy.context import Place
-from fedhealth.training.trainer import Correction, FitReport, PlainTrainer, Task, Trainer
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.training.trainer import FitReport, GradientHook, PlainTrainer, Trainer, TrainingTask
 from fedhealth.types import State
 
 
 @dataclass(frozen=True)
-class LocalTask:
-    """One round's work at a site.
+class LocalRound:
+    """One round of local work at a site.
 
     Attributes:
-        task: the data and the model, which holds `merged`.
-        trainer: trains under the site's privacy promise.
-        place: where and when.
-        shared: the shared arrays as the lead sent them.
-        merged: every trained array: the shared ones, and the site's own where it has them.
-        extra: the method's arrays that came with the model.
-        memory: the method's arrays of this site; what is in it afterwards is there again next round.
-        final: whether training is over, and this is the evaluation of the last model.
+        task: the data, and the model, which holds `merged`.
+        trainer: trains with the site's privacy guarantee.
+        accounting: the run and round that privacy spending is booked under.
+        shared: the shared arrays of the lead.
+        merged: every trained array: the shared ones, and the site's private ones where it has them.
+        extra: the method's own arrays of the lead.
+        client_state: the method's own arrays of this site; they are stored after the round and loaded in the next.
+        is_final: whether training is over and this is the evaluation of the final model.
 
     """
 
-    task: Task
+    task: TrainingTask
     trainer: Trainer
-    place: Place
+    accounting: AccountingContext
     shared: State
     merged: State
     extra: State = field(default_factory=dict)
-    memory: State = field(default_factory=dict)
-    final: bool = False
+    client_state: State = field(default_factory=dict)
+    is_final: bool = False
 
     @property
     def model(self) -> MultimodalModel:
-        """The model that is trained in place."""
+        """The model; it is trained in place."""
         return self.task.model
 
-    def fit(self, correct: Correction | None = None, resumable: bool = True) -> FitReport:
-        """Train the model in place under the site's privacy promise; call it once a round: it spends the round.
+    def fit(self, gradient_hook: GradientHook | None = None, is_resumable: bool = True) -> FitReport:
+        """Train the model in place with the site's privacy guarantee; call it once per round: it spends its budget.
 
-        A round that was interrupted goes on, unless `correct` remembers something from step to step.
+        Args:
+            gradient_hook: changes the gradients of each step; None for none.
+            is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
+
         """
-        return self.trainer.fit(replace(self.task, correct=correct, resumable=resumable), self.place)
+        return self.trainer.fit(
+            replace(self.task, gradient_hook=gradient_hook, is_resumable=is_resumable), self.accounting
+        )
 
-    def fit_copy(self, start: State, correct: Correction | None = None) -> State:
-        """Train a copy that never leaves and return its arrays; the model is left as it was.
+    def fit_copy(self, start: State, gradient_hook: GradientHook | None = None) -> State:
+        """Train a personal copy of the model from `start` and return its arrays; restore the model afterwards.
 
-        No noise is added: nothing computed from the copy may leave a site that trains privately.
+        No noise is added: in private training, nothing computed from the copy may leave the site.
         """
-        kept = get_state(self.model, sorted(start))
-        set_state(self.model, start)
-        PlainTrainer().fit(replace(self.task, correct=correct))
-        trained = get_state(self.model, sorted(start))
-        set_state(self.model, kept)
+        before = get_model_arrays(self.model, sorted(start))
+        set_model_arrays(self.model, start)
+        PlainTrainer().fit(replace(self.task, gradient_hook=gradient_hook))
+        trained = get_model_arrays(self.model, sorted(start))
+        set_model_arrays(self.model, before)
         return trained
 
-    def now(self) -> State:
-        """Return every trained array as the model holds it."""
-        return get_state(self.model, sorted(self.merged))
+    def get_current_arrays(self) -> State:
+        """Return every trained array of the model."""
+        return get_model_arrays(self.model, sorted(self.merged))
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a round of training gave: the report, which stays, and the change of each extra array, which travels."""
+class TrainingResult:
+    """The result of a round: the report, which stays at the site, and the change of each extra array, which is sent."""
 
     report: FitReport
     extra: State = field(default_factory=dict)
 
 
 class Personalization(Protocol):
-    """One method.
+    """A personalization method.
 
     Attributes:
-        protected: whether the site's own model is made by the trainer alone. If not, a site that trains privately
-            reports scores of the shared model and keeps those of its own.
+        personal_model_is_dp: whether only the trainer trains the personal model. If not, a site with private training
+            reports scores of the shared model and never those of its personal model.
+        requires: capabilities that the configuration must provide, by the names in `fedhealth.config.capabilities`.
 
     """
 
-    protected: bool
+    personal_model_is_dp: bool
+    requires: tuple[str, ...]
 
     def freeze(self, model: MultimodalModel) -> None:
-        """Switch off, at the lead and at every site, what this method leaves as the seed made it.
+        """Freeze the parameters that this method does not train; called at the lead and at every site.
 
         Raises:
             ConfigError: the model has nothing for this method to work on.
 
         """
 
-    def shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
-        """Return which of the trained arrays travel; the others stay in the site's private state.
+    def select_shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
+        """Return the names of the trained arrays that are shared; the others stay at the site.
 
         Raises:
             ConfigError: the model has nothing for this method to work on.
 
         """
 
-    def extras(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the method's arrays that travel, by name; a tower's are named `...NAME-OF-ARRAY`."""
+    def get_extra_shapes(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the method's extra arrays, by name; one about an array of a tower ends in its name."""
 
-    def train(self, local: LocalTask) -> Outcome:
-        """Train for one round; afterwards the model holds the site's contribution under the shared names."""
+    def train(self, local: LocalRound) -> TrainingResult:
+        """Train for one round; afterwards the model's shared arrays are the site's contribution."""
 
-    def personal(self, local: LocalTask) -> State:
-        """Return the arrays in which the site's own model differs from `local.merged`."""
+    def get_personal_arrays(self, local: LocalRound) -> State:
+        """Return the arrays in which the site's personal model differs from `local.merged`."""
 
 
-class Whole:
-    """What most methods do where they do nothing special: everything is shared and scored as it is.
+class BasePersonalization:
+    """Defaults for a method: all arrays are shared, and the merged model is the personal model.
 
-    A method is not bound to it; it saves those that change one thing from repeating the others.
+    A method need not inherit from it; a method that changes one thing inherits the others.
     """
 
-    protected = True
+    personal_model_is_dp = True
+    requires: tuple[str, ...] = ()
 
     def freeze(self, model: MultimodalModel) -> None:
-        """Leave everything trained."""
+        """Freeze nothing."""
 
-    def shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
-        """Return everything."""
+    def select_shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
+        """Return all trained arrays."""
         return list(trained)
 
-    def extras(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return nothing."""
+    def get_extra_shapes(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return no shapes: the method has no extra arrays."""
         return {}
 
-    def train(self, local: LocalTask) -> Outcome:
+    def train(self, local: LocalRound) -> TrainingResult:
         """Train the merged model."""
-        return Outcome(local.fit())
+        return TrainingResult(local.fit())
 
-    def personal(self, local: LocalTask) -> State:
-        """Return nothing: the merged model is the site's."""
+    def get_personal_arrays(self, local: LocalRound) -> State:
+        """Return no arrays: the merged model is the site's personal model."""
         return {}

@@ -1,7 +1,9 @@
-"""FedProx: stay near the incoming model. Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020.
+"""FedProx: a proximal term around the incoming model.
 
-The objective F_k(w) + mu / 2 * ||w - w_t||^2 has the gradient F_k'(w) + mu * (w - w_t). The second part is added to
-the (noised) gradient, never to the loss: it concerns no patient.
+Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020.
+
+The objective F_k(w) + mu / 2 * ||w - w_t||^2 has the gradient F_k'(w) + mu * (w - w_t). The proximal part is
+added to the (noised) gradient, not to the loss, because it does not depend on patients.
 """
 
 from __future__ import annotations
@@ -10,29 +12,32 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clients.personalization.base import LocalTask, Outcome, Whole
-from clients.personalization.pull import toward
+from clients.personalization.base import BasePersonalization, LocalRound, TrainingResult
+from clients.personalization.proximal import make_proximal_hook
+from fedhealth.config.capabilities import SERVER_MU
 
 MU = "mu"
 
 
-class FedProx(Whole):
-    """A proximal term around the incoming shared arrays.
+class FedProx(BasePersonalization):
+    """Train with a proximal term around the incoming shared arrays.
 
     Args:
-        mu: its weight; null where the lead sends it (`method=fedprox_adaptive`).
+        mu: weight of the proximal term; null takes the lead's value (`method=fedprox_adaptive`).
 
     """
+
+    requires = (SERVER_MU,)
 
     def __init__(self, mu: float | None = 0.1) -> None:
         self.mu = mu
 
-    def extras(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return the lead's mu, where it is the lead's, and what it remembers beside it."""
+    def get_extra_shapes(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the lead's mu and the state it keeps beside it, if the lead adapts mu."""
         return {MU: (3,)} if self.mu is None else {}
 
-    def train(self, local: LocalTask) -> Outcome:
+    def train(self, local: LocalRound) -> TrainingResult:
         """Train with the proximal term."""
         mu = float(local.extra[MU][0]) if self.mu is None else self.mu
-        report = local.fit(toward(local.shared, mu))
-        return Outcome(report, {name: np.zeros_like(value) for name, value in local.extra.items()})
+        report = local.fit(make_proximal_hook(local.shared, mu))
+        return TrainingResult(report, {name: np.zeros_like(value) for name, value in local.extra.items()})

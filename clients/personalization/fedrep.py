@@ -2,9 +2,9 @@
 
 Collins et al., "Exploiting Shared Representations for Personalized Federated Learning", ICML 2021, algorithm 1.
 
-In each round the head takes `head_steps` steps with the body fixed, then the body takes the others with the new head
-fixed. The part that rests loses its gradient, in private training its noised one: an optimizer skips it, momentum and
-weight decay included.
+In each round `head_steps` steps train the head with the body fixed, then the other steps train the body with the new
+head fixed. The fixed part has its gradient (in private training its noised gradient) set to None, so the optimizer
+skips it, including momentum and weight decay.
 """
 
 from __future__ import annotations
@@ -13,50 +13,53 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from clients.personalization.base import LocalTask, Outcome, Whole
-from clients.personalization.head import in_head, without_head
+from clients.personalization.base import BasePersonalization, LocalRound, TrainingResult
+from clients.personalization.head import exclude_head, is_in_head
+from fedhealth.config.capabilities import BODY_STEPS
 from fedhealth.errors import ConfigError
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.training.trainer import Correction
+from fedhealth.training.trainer import GradientHook
 
 
-class FedRep(Whole):
-    """A local head, and phases.
+class FedRep(BasePersonalization):
+    """Train a local head first, then the shared body.
 
     Args:
-        head_steps: steps of a round that train the head; the others train the body.
+        head_steps: steps of each round that train the head; the others train the body.
 
     """
+
+    requires = (BODY_STEPS,)
 
     def __init__(self, head_steps: int = 1) -> None:
         self.head_steps = head_steps
 
-    def shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
-        """Return all but the head."""
-        return without_head(trained)
+    def select_shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
+        """Return the arrays outside the head."""
+        return exclude_head(trained)
 
-    def train(self, local: LocalTask) -> Outcome:
+    def train(self, local: LocalRound) -> TrainingResult:
         """Train the head, then the body.
 
         Raises:
-            ConfigError: this site's round is too short for the body to have its turn.
+            ConfigError: this site's round has no steps left for the body.
 
         """
-        report = local.fit(head_first(self.head_steps))
+        report = local.fit(make_alternating_hook(self.head_steps))
         if report.steps <= self.head_steps:
             raise ConfigError(
                 f"personalization.head_steps: {self.head_steps} of a round's {report.steps} steps leave the body none.",
                 "Lower it, or train longer each round.",
             )
-        return Outcome(report)
+        return TrainingResult(report)
 
 
-def head_first(head_steps: int) -> Correction:
-    """Return a correction that takes the gradient from the part whose turn it is not."""
+def make_alternating_hook(head_steps: int) -> GradientHook:
+    """Return a hook that removes the gradient of the part that the current step does not train."""
 
-    def correct(step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    def hook(step: int, parameters: Mapping[str, nn.Parameter]) -> None:
         for name, parameter in parameters.items():
-            if in_head(name) != (step < head_steps):
+            if is_in_head(name) != (step < head_steps):
                 parameter.grad = None
 
-    return correct
+    return hook

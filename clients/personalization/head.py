@@ -9,20 +9,20 @@ from fedhealth.errors import ConfigError
 HEAD = "fusion.head."
 
 
-def in_head(name: str) -> bool:
-    """Return whether an array belongs to the head."""
+def is_in_head(name: str) -> bool:
+    """Return whether the array belongs to the head."""
     return name.startswith(HEAD)
 
 
-def without_head(trained: Iterable[str]) -> list[str]:
+def exclude_head(trained: Iterable[str]) -> list[str]:
     """Return the arrays outside the head.
 
     Raises:
-        ConfigError: there is no head, or nothing else.
+        ConfigError: the model has no trained head, or nothing but a head.
 
     """
     trained = list(trained)
-    body = [name for name in trained if not in_head(name)]
+    body = [name for name in trained if not is_in_head(name)]
     if not body or len(body) == len(trained):
         raise ConfigError(
             "A local head needs a trained head and a trained body beside it.",

@@ -2,37 +2,37 @@
 
 Liu et al., "On Privacy and Personalization in Cross-Silo Federated Learning", NeurIPS 2022.
 
-Every site has a model w_k and minimises F_k(w_k) + lambda / 2 * ||w_k - mean(w)||^2. It goes on from its own model,
-not from the mean, and its own model is what is averaged: the contribution is w_k - mean(w), so that the mean moves to
-the new mean. The site's model is made by the trainer alone, noised in private training; the pull follows the noise.
+Every site has a model w_k and minimizes F_k(w_k) + lambda / 2 * ||w_k - mean(w)||^2. Training continues from the site's
+own model, not from the mean, and the sites' own models are averaged: the contribution is w_k - mean(w). Only the
+trainer trains the site's model, with noise in private training; the proximal gradient is added after the noise.
 """
 
 from __future__ import annotations
 
-from clients.personalization.base import LocalTask, Outcome, Whole
-from clients.personalization.pull import toward
-from fedhealth.models.model_state import set_state
+from clients.personalization.base import BasePersonalization, LocalRound, TrainingResult
+from clients.personalization.proximal import make_proximal_hook
+from fedhealth.models.model_state import set_model_arrays
 from fedhealth.types import State
 
 
-class MeanRegularised(Whole):
-    """A model of the site's own, near the mean of all.
+class MeanRegularised(BasePersonalization):
+    """Train a personal model with a proximal term around the mean of all sites' models.
 
     Args:
-        weight: lambda; 0 trains every site alone, a large one gives FedAvg.
+        weight: lambda; 0 trains every site on its own, a large value gives FedAvg.
 
     """
 
     def __init__(self, weight: float = 0.1) -> None:
         self.weight = weight
 
-    def train(self, local: LocalTask) -> Outcome:
-        """Train the site's own model toward the mean that came."""
-        set_state(local.model, local.memory)
-        report = local.fit(toward(local.shared, self.weight))
-        local.memory.update(local.now())
-        return Outcome(report)
+    def train(self, local: LocalRound) -> TrainingResult:
+        """Train the site's own model with a proximal term around the incoming mean."""
+        set_model_arrays(local.model, local.client_state)
+        report = local.fit(make_proximal_hook(local.shared, self.weight))
+        local.client_state.update(local.get_current_arrays())
+        return TrainingResult(report)
 
-    def personal(self, local: LocalTask) -> State:
-        """Return the site's own model; before the first round there is none."""
-        return dict(local.memory)
+    def get_personal_arrays(self, local: LocalRound) -> State:
+        """Return the site's own model; empty before the first round."""
+        return dict(local.client_state)

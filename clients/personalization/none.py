@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clients.personalization.base import Whole
+from clients.personalization.base import BasePersonalization
 
 
-class NoPersonalization(Whole):
+class NoPersonalization(BasePersonalization):
     """One model for all."""

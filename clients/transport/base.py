@@ -1,91 +1,74 @@
-"""What the institution asks of an upload: how its answers leave."""
+"""The transport of a site's replies: in plaintext, or masked for secure aggregation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from flwr.app import RecordDict
 
-from fedhealth.protocol.messages import Directive, digest_of
-from fedhealth.site.egress_gate import Outgoing, Shapes
+from clients.context import RunContext
+from clients.message import ParsedMessage
+from fedhealth.protocol.messages import digest_arrays
+from fedhealth.site.egress_gate import ReplySchema, Shapes
 from fedhealth.types import State
+from fedhealth.utils.digest import digest_parts
 
 
-@dataclass(frozen=True)
-class Seat:
-    """A site's place in a run.
+class UploadAttempt(Protocol):
+    """One accepted attempt to upload a reply."""
+
+    def is_aggregated(self, tower: str) -> bool:
+        """Return whether the tower is part of the sum; otherwise each site that trains it keeps it local."""
+
+    def load_cached_reply(self) -> RecordDict | None:
+        """Return the stored reply to the same request, for redelivery; None if there is work to do."""
+
+    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
+        """Store the reply and return its records."""
+
+
+class Transport(Protocol):
+    """Plaintext or secure aggregation.
 
     Attributes:
-        run: its id.
-        site: the site's name.
-        folder: the site's private folder, outliving the run.
-        arrays: the folder of what it keeps for this run.
-        keys: the folder of its identity key.
-        digest: of the configuration.
+        is_plaintext: whether the lead sees each site's own reply.
 
     """
 
-    run: str
-    site: str
-    folder: Path
-    arrays: Path
-    keys: Path
-    digest: str
+    is_plaintext: bool
 
+    def announce(self, run: RunContext, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
+        """Return the weights to announce for training rows by tower, and the records to add to the acceptance."""
 
-class Ticket(Protocol):
-    """One accepted attempt."""
+    def get_last_exchange(self, run: RunContext) -> int:
+        """Return the latest exchange of the run that this site accepted; 0 if the transport does not record it."""
 
-    def sums(self, tower: str) -> bool:
-        """Return whether the tower is part of the sum; otherwise it stays local wherever it is trained."""
-
-    def kept(self) -> RecordDict | None:
-        """Return the answer again if the same question was answered already, None if there is work to do."""
-
-    def seal(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
-        """Return the records of the answer."""
-
-
-class Upload(Protocol):
-    """Open or sealed; `alone` where the lead sees each site's own answer."""
-
-    alone: bool
-
-    def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
-        """Return the weights to announce for training rows by tower, and what goes with the acceptance."""
-
-    def last_exchange(self, seat: Seat) -> int:
-        """Return the latest exchange of the run that this site accepted; 0 where that is of no consequence."""
-
-    def accept(self, seat: Seat, kind: str, directive: Directive, incoming: State, content: RecordDict) -> Ticket:
-        """Agree to an attempt before any work is done for it.
+    def accept_attempt(self, run: RunContext, message: ParsedMessage, incoming: State) -> UploadAttempt:
+        """Accept an attempt before any work is done for it.
 
         Raises:
             FedhealthError: the lead asks for something that would reveal a single site.
 
         """
 
-    def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
-        """Answer one of the upload's own messages."""
+    def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
+        """Reply to a message of the transport's own protocol."""
 
-    def outgoing(self, seat: Seat, kind: str, update: Shapes, statistics: Shapes) -> Outgoing:
-        """Return what an answer to a message of this kind may hold beside the acceptance.
+    def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
+        """Return which records a reply may hold beside the acceptance.
 
         Args:
-            seat: the site's.
-            kind: of the message that is answered.
-            update: arrays that are shared.
-            statistics: vectors that may be sent.
+            run: site and run.
+            kind: of the message.
+            update: shapes of the shared arrays.
+            statistics: shapes of the statistics.
 
         """
 
 
-def question_of(seat: Seat, kind: str, directive: Directive, incoming: State) -> str:
-    """Return a digest of what a site is asked: the same again after a restart, another in every round."""
-    words = f"{seat.run}|{kind}|{directive.round}|{digest_of(incoming).hex()}"
-    return sha256(words.encode()).hexdigest()
+def compute_request_digest(run: RunContext, message: ParsedMessage, incoming: State) -> str:
+    """Return the digest of a request: equal after a restart, different in every round."""
+    parts = (run.run.encode(), message.kind.encode(), str(message.directive.round).encode(), digest_arrays(incoming))
+    return digest_parts(b"fedhealth request 2", *parts).hex()

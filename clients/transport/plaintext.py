@@ -1,4 +1,4 @@
-"""Send the update and the statistics as they are: the lead sees each site's own."""
+"""Plaintext transport: the lead sees each site's own update and statistics."""
 
 from __future__ import annotations
 
@@ -10,89 +10,91 @@ from flwr.app import RecordDict
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from clients.transport.base import Seat, question_of
+from clients.context import RunContext
+from clients.message import ParsedMessage
+from clients.transport.base import compute_request_digest
 from fedhealth.errors import SecureAggregationError
-from fedhealth.protocol.array_codec import pack
-from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE, Directive
-from fedhealth.site.egress_gate import ArraysForm, Outgoing, Shapes
+from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE
+from fedhealth.site.egress_gate import ArrayRecordSchema, ReplySchema, Shapes
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
 
-_ANSWER = "answer.safetensors"
+_REPLY = "answer.safetensors"
 
 
-class PlainTicket:
-    """Everything goes into the sum, in the open.
+class PlaintextAttempt:
+    """An upload in plaintext; every tower is aggregated.
 
     Args:
-        path: where the last answer is kept.
-        question: the digest of what is asked.
+        path: of the file with the last reply.
+        request_digest: of the request.
 
     """
 
-    def __init__(self, path: Path, question: str) -> None:
-        self._path, self._question = path, question
+    def __init__(self, path: Path, request_digest: str) -> None:
+        self._path, self._request_digest = path, request_digest
 
-    def sums(self, tower: str) -> bool:
+    def is_aggregated(self, tower: str) -> bool:
         """Return True."""
         return True
 
-    def kept(self) -> RecordDict | None:
-        """Return the last answer if it was to the same question."""
+    def load_cached_reply(self) -> RecordDict | None:
+        """Return the last reply if it was to the same request."""
         if not self._path.is_file():
             return None
         with safe_open(self._path, framework="numpy") as file:
-            if (file.metadata() or {}).get("question") != self._question:
+            if (file.metadata() or {}).get("question") != self._request_digest:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return _records(_under(UPDATE, arrays), _under(STATISTICS, arrays))
+        return _build_records(_select_part(UPDATE, arrays), _select_part(STATISTICS, arrays))
 
-    def seal(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
-        """Keep the answer and return its records."""
+    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
+        """Store the reply and return its records."""
         parts = {UPDATE: update, STATISTICS: statistics}
         arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(self._path, save(arrays, {"question": self._question}))
-        return _records(update, dict(statistics))
+        write_atomic(self._path, save(arrays, {"question": self._request_digest}))
+        return _build_records(update, dict(statistics))
 
 
-def _records(update: State, statistics: State) -> RecordDict:
-    answer = RecordDict({STATISTICS: pack(statistics)})
+def _build_records(update: State, statistics: State) -> RecordDict:
+    reply = RecordDict({STATISTICS: pack_arrays(statistics)})
     if update:
-        answer[UPDATE] = pack(update)
-    return answer
+        reply[UPDATE] = pack_arrays(update)
+    return reply
 
 
-def _under(part: str, arrays: State) -> State:
+def _select_part(part: str, arrays: State) -> State:
     return {name.removeprefix(f"{part}/"): a for name, a in arrays.items() if name.startswith(f"{part}/")}
 
 
-class PlainUpload:
+class PlaintextTransport:
     """No secure aggregation."""
 
-    alone = True
+    is_plaintext = True
 
-    def join(self, seat: Seat, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
+    def announce(self, run: RunContext, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
         """Announce exact counts."""
         return {tower: float(count) for tower, count in rows.items()}, RecordDict()
 
-    def accept(self, seat: Seat, kind: str, directive: Directive, incoming: State, content: RecordDict) -> PlainTicket:
-        """Agree to anything: the lead sees everything in any case."""
-        return PlainTicket(seat.arrays / _ANSWER, question_of(seat, kind, directive, incoming))
+    def accept_attempt(self, run: RunContext, message: ParsedMessage, incoming: State) -> PlaintextAttempt:
+        """Accept every attempt: the lead sees everything in any case."""
+        return PlaintextAttempt(run.site.arrays / _REPLY, compute_request_digest(run, message, incoming))
 
-    def last_exchange(self, seat: Seat) -> int:
-        """Return 0: nothing depends on it."""
+    def get_last_exchange(self, run: RunContext) -> int:
+        """Return 0: this transport does not record exchanges."""
         return 0
 
-    def answer(self, seat: Seat, kind: str, content: RecordDict) -> RecordDict:
-        """Refuse: this site runs without secure aggregation."""
+    def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
+        """Raise: this site runs without secure aggregation."""
         raise SecureAggregationError("This run has no secure aggregation.", "Use secagg=on at lead and sites.")
 
-    def outgoing(self, seat: Seat, kind: str, update: Shapes, statistics: Shapes) -> Outgoing:
-        """Return the update and the statistics, as they are."""
-        forms: dict[str, ArraysForm] = {}
+    def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
+        """Return the schema: the statistics, and after training the update."""
+        forms: dict[str, ArrayRecordSchema] = {}
         if kind in (TRAIN, EVALUATE, DESCRIBE):
-            forms[STATISTICS] = ArraysForm(statistics, "<i8")
+            forms[STATISTICS] = ArrayRecordSchema(statistics, "<i8")
         if kind == TRAIN:
-            forms[UPDATE] = ArraysForm(update, "<f4")
+            forms[UPDATE] = ArrayRecordSchema(update, "<f4")
         return forms

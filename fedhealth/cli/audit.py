@@ -1,4 +1,4 @@
-"""`fedhealth audit`: is the private training as private as it claims?"""
+"""`fedhealth audit`: does private training keep its privacy guarantee?"""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 _LEVELS = ("quick", "standard")
 
 
-def run_audit(level: str, words: list[str]) -> None:
-    """Audit a finished run (given by its folder) or a configuration (given by override words).
+def run_audit(level: str, overrides: list[str]) -> None:
+    """Audit a finished run, given by its folder, or a configuration, given by overrides.
 
     Raises:
-        ConfigError: an unknown level, or a folder without a run.
-        PrivacyError: something was found.
+        ConfigError: the level is unknown, or the folder holds no run.
+        PrivacyError: a check failed.
 
     """
-    from fedhealth.experiment.privacy_audit import audit, lines, write
-    from fedhealth.report.render import render
+    from fedhealth.experiment.privacy_audit import audit_sites, format_audit, write_audit
+    from fedhealth.report.render import render_run_report
 
     if level not in _LEVELS:
         raise ConfigError(f"There is no audit {level!r}.", f"Use {' or '.join(_LEVELS)}.")
-    run = RunDir(Path(words[0])) if words and Path(words[0]).is_dir() else None
-    config, final = _subject(words, run)
+    run = RunDir(Path(overrides[0])) if overrides and Path(overrides[0]).is_dir() else None
+    config, final = _load_audit_subject(overrides, run)
     console, results = Console(), []
-    for result in audit(config, cast(Literal["quick", "standard"], level), run, final):
+    for result in audit_sites(config, cast(Literal["quick", "standard"], level), run, final):
         results.append(result)
-        for line in lines(result):
+        for line in format_audit(result):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if run is not None:
-        write(run, results)
-        write_atomic(run.path / "report.html", render(run.path).encode())
-    if found := [result.site for result in results if not result.passed]:
-        raise PrivacyError(f"The audit found something at {', '.join(found)}.", "Do not train with this configuration.")
+        write_audit(run, results)
+        write_atomic(run.path / "report.html", render_run_report(run.path).encode())
+    if found := [result.site for result in results if not result.has_passed]:
+        raise PrivacyError(f"The audit failed at {', '.join(found)}.", "Do not train with this configuration.")
 
 
-def _subject(words: list[str], run: RunDir | None) -> tuple[Config, State | None]:
-    """Return the configuration to audit, and the run's final model where there is one."""
+def _load_audit_subject(overrides: list[str], run: RunDir | None) -> tuple[Config, State | None]:
+    """Return the configuration to audit, and the run's final model if there is one."""
     from omegaconf import OmegaConf
     from safetensors.numpy import load_file
 
-    from fedhealth.config.compose import compose
+    from fedhealth.config.compose import compose_config
     from fedhealth.config.schema import Config
 
-    if run is not None and not run.about:
-        raise ConfigError(f"{run.path} holds no run.", "Give a run directory, or override words.")
-    composed = compose(run.about["words"] if run else words)
+    if run is not None and not run.info:
+        raise ConfigError(f"{run.path} holds no run.", "Give a run directory, or overrides.")
+    composed = compose_config(run.info["overrides"] if run else overrides)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)  # noqa: S101 - the schema's root
     model = run.path / "model.safetensors" if run else None

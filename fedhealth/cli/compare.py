@@ -1,4 +1,4 @@
-"""`fedhealth compare`: several runs, or the runs of a sweep, in one table and on one page."""
+"""`fedhealth compare`: show several runs, or the runs of a sweep, in one table and on one page."""
 
 from __future__ import annotations
 
@@ -16,50 +16,57 @@ PAGE, TABLE = "compare.html", "compare.csv"
 
 
 def run_compare(folders: Sequence[Path], to: Path | None) -> None:
-    """Print the table of the runs; leave a page and a CSV.
+    """Print the table of the runs; write a page and a CSV file.
 
     Args:
-        folders: run directories, or folders that hold some.
-        to: where the page goes; None takes the only folder given, or the working directory.
+        folders: run directories, or folders that contain them.
+        to: folder of the page and the CSV file; None takes the only folder given, or the working directory.
 
     Raises:
-        ConfigError: there is no run in one of them.
+        ConfigError: one of the folders contains no run.
 
     """
     from fedhealth.report.render import render_page
-    from fedhealth.report.sweep_page import chosen, differences_section, page_of, summary
-    from fedhealth.report.wording import interval
-    from fedhealth.runs.paired_bootstrap import differences
-    from fedhealth.runs.table import as_csv, entries
+    from fedhealth.report.sweep_page import (
+        build_differences_section,
+        build_sweep_page,
+        choose_best_run,
+        summarize_sweep,
+    )
+    from fedhealth.report.wording import format_estimate
+    from fedhealth.runs.paired_bootstrap import compute_differences
+    from fedhealth.runs.table import format_csv, load_run_entries
 
-    found = entries(folders)
-    console, best = Console(), chosen(found)
-    gains = differences(best, [entry for entry in found if entry is not best]) if best else []
-    console.print(_table(found))
-    console.print(summary(found), highlight=False, markup=False, soft_wrap=True)
+    found = load_run_entries(folders)
+    console, best = Console(), choose_best_run(found)
+    gains = compute_differences(best, [entry for entry in found if entry is not best]) if best else []
+    console.print(_build_table(found))
+    console.print(summarize_sweep(found), highlight=False, markup=False, soft_wrap=True)
     for each in gains:
         paired = "" if each.paired else " (not paired)"
-        line = f"  over {each.other.label} it gains {interval(each.gain, sign=True)}{paired}"
+        line = f"  over {each.other.label} it gains {format_estimate(each.gain, sign=True)}{paired}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    further = [shown for shown in [differences_section(best, gains) if best else None] if shown]
+    further = [shown for shown in [build_differences_section(best, gains) if best else None] if shown]
     place = to or (folders[0] if len(folders) == 1 else Path())
     place.mkdir(parents=True, exist_ok=True)
-    write_atomic(place / TABLE, as_csv(found).encode())
-    write_atomic(place / PAGE, render_page(lambda: page_of(found, further)).encode())
+    write_atomic(place / TABLE, format_csv(found).encode())
+    write_atomic(place / PAGE, render_page(lambda: build_sweep_page(found, further)).encode())
     console.print(f"Page: {(place / PAGE).resolve().as_uri()}", soft_wrap=True)
 
 
-def _table(found: Sequence) -> Table:  # type: ignore[type-arg] # the entries' module is imported late
-    from fedhealth.report.wording import interval, size
-    from fedhealth.runs.table import pareto
+def _build_table(found: Sequence) -> Table:  # type: ignore[type-arg] # the entries' module is imported late
+    from fedhealth.report.wording import format_bytes, format_estimate
+    from fedhealth.runs.table import find_pareto_front
 
-    best = pareto(found)
+    best = find_pareto_front(found)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("Run", "Validation AUROC", "Test AUROC", "Epsilon", "Traffic", ""):
         table.add_column(column, overflow="fold")
     for entry in found:
         standing = ("Pareto" if entry in best else "") if entry.state == "completed" else entry.state
         spent = "none" if math.isinf(entry.epsilon) else f"{entry.epsilon:.3g}"
-        traffic = size(entry.traffic) if entry.traffic else ""
-        table.add_row(entry.label, interval(entry.validation), interval(entry.test), spent, traffic, standing)
+        traffic = format_bytes(entry.traffic) if entry.traffic else ""
+        table.add_row(
+            entry.label, format_estimate(entry.validation), format_estimate(entry.test), spent, traffic, standing
+        )
     return table

@@ -1,4 +1,4 @@
-"""`fedhealth lead`: what the people of the consortium's lead do."""
+"""`fedhealth lead`: commands for the staff of the consortium's lead."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 from fedhealth.cli.options import LeadFolder, Port
 
-app = typer.Typer(no_args_is_help=True, help="For the people of the consortium's lead.")
+app = typer.Typer(no_args_is_help=True, help="Commands for the staff of the consortium's lead.")
 
 
 @app.callback()
 def _root() -> None:
-    """For the people of the consortium's lead."""
+    """Commands for the staff of the consortium's lead."""
 
 
 @app.command()
@@ -22,7 +22,7 @@ def provision(
     project: Annotated[Path, typer.Argument(help="project.yaml: the consortium's name, address and certificate.")],
     home: LeadFolder = None,
 ) -> None:
-    """Make the consortium's keys, certificates and secrets; what is there is kept."""
+    """Create the consortium's keys, certificates and secrets; existing ones are kept."""
     from fedhealth.cli.lead_members import run_provision
 
     run_provision(project, home)
@@ -31,10 +31,12 @@ def provision(
 @app.command()
 def admit(
     request: Annotated[Path, typer.Argument(help="join-request.json, as the hospital sent it.")],
-    fingerprint: Annotated[str | None, typer.Option(help="As the hospital told it; asked for otherwise.")] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The fingerprint that the hospital told you; without it, you are asked.")
+    ] = None,
     home: LeadFolder = None,
 ) -> None:
-    """Make a hospital a member after its fingerprint was compared, and write the kits."""
+    """Admit a hospital after comparing its fingerprint, and write the join kits."""
     from fedhealth.cli.lead_members import run_admit
 
     run_admit(request, fingerprint, home)
@@ -42,7 +44,7 @@ def admit(
 
 @app.command()
 def members(home: LeadFolder = None) -> None:
-    """Show the members, their fingerprints, and how long the certificates are valid."""
+    """Show the members, their fingerprints, and the validity of the certificates."""
     from fedhealth.cli.lead_members import run_members
 
     run_members(home)
@@ -51,10 +53,10 @@ def members(home: LeadFolder = None) -> None:
 @app.command()
 def revoke(
     site: Annotated[str, typer.Argument(help="The member's name.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     home: LeadFolder = None,
 ) -> None:
-    """Take a hospital out for good; its keys are never admitted again."""
+    """Revoke a hospital's membership permanently; its keys are never admitted again."""
     from fedhealth.cli.lead_members import run_revoke
 
     run_revoke(site, yes, home)
@@ -62,10 +64,12 @@ def revoke(
 
 @app.command()
 def renew(
-    ca: Annotated[bool, typer.Option("--ca", help="A new authority too; every hospital needs its new kit.")] = False,
+    ca: Annotated[
+        bool, typer.Option("--ca", help="Also replace the certificate authority; all hospitals need new kits.")
+    ] = False,
     home: LeadFolder = None,
 ) -> None:
-    """Replace the server's certificate; the hospitals need nothing new."""
+    """Renew the server's certificate; the hospitals need nothing new."""
     from fedhealth.cli.lead_members import run_renew
 
     run_renew(ca, home)
@@ -73,7 +77,7 @@ def renew(
 
 @app.command()
 def rotate(home: LeadFolder = None) -> None:
-    """Replace the consortium's signing key; the former one endorses it, every hospital needs its new kit."""
+    """Rotate the consortium's signing key; the old key signs the new one, and every hospital needs its new kit."""
     from fedhealth.cli.lead_members import run_rotate
 
     run_rotate(home)
@@ -81,7 +85,7 @@ def rotate(home: LeadFolder = None) -> None:
 
 @app.command()
 def serve(home: LeadFolder = None) -> None:
-    """Serve the hospitals until stopped; on loopback the lead's own commands."""
+    """Run the server for the hospitals until stopped; it serves the lead's own commands on loopback."""
     from fedhealth.cli.lead_serve import run_serve
 
     run_serve(home)
@@ -97,7 +101,7 @@ def sites(home: LeadFolder = None) -> None:
 
 @app.command()
 def runs(home: LeadFolder = None) -> None:
-    """Show the runs that were started here."""
+    """List the runs that were started here."""
     from fedhealth.cli.lead_serve import run_runs
 
     run_runs(home)
@@ -105,22 +109,26 @@ def runs(home: LeadFolder = None) -> None:
 
 @app.command()
 def metrics(port: Port = None, home: LeadFolder = None) -> None:
-    """Print how the runs stand, in numbers for Prometheus; with --port serve them on loopback until stopped."""
+    """Print the status of the runs as Prometheus metrics; with --port, serve them on loopback until stopped."""
     from fedhealth.cli.metrics import run_lead_metrics
 
     run_lead_metrics(home, port)
 
 
 @app.command()
-def stop(run: Annotated[str, typer.Argument(help="The run's id, or its beginning.")], home: LeadFolder = None) -> None:
-    """Stop a run; `fedhealth run resume=FOLDER` goes on with it."""
+def stop(
+    run: Annotated[str, typer.Argument(help="The run's id, or the first characters of it.")], home: LeadFolder = None
+) -> None:
+    """Stop a run; `fedhealth run resume=FOLDER` resumes it."""
     from fedhealth.cli.lead_serve import run_stop
 
     run_stop(run, home)
 
 
 @app.command()
-def logs(run: Annotated[str, typer.Argument(help="The run's id, or its beginning.")], home: LeadFolder = None) -> None:
+def logs(
+    run: Annotated[str, typer.Argument(help="The run's id, or the first characters of it.")], home: LeadFolder = None
+) -> None:
     """Print a run's log."""
     from fedhealth.cli.lead_serve import run_logs
 

@@ -1,4 +1,4 @@
-"""Work behind `fedhealth lead`: keys, members, kits."""
+"""Implementation of `fedhealth lead`: keys, members, join kits."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.cli.asking import agree, content_of, say
-from fedhealth.consortium.certificates import days_left, load_certificate
+from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
+from fedhealth.consortium.certificates import compute_days_left, decode_certificate
 from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.signatures import check_fingerprint
-from fedhealth.lead.admit import admit, examine, revoke
+from fedhealth.lead.admit import admit_member, review_join_request, revoke_member
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
-from fedhealth.lead.provision import provision, renew, rotate
-from fedhealth.lead.publish_membership import published, require_provisioned
+from fedhealth.lead.provision import provision_consortium, renew_certificate, rotate_consortium_key
+from fedhealth.lead.publish_membership import load_published_membership, require_provisioned
 
-_OTHERS = "The others install theirs before the next run; nothing else changes for them."
+_OTHERS = "The other members install their new kits before the next run; nothing else changes for them."
 
 
 def run_provision(project: Path, folder: Path | None) -> None:
-    """Make what is missing and show the consortium's fingerprint."""
+    """Create what is missing and print the consortium's fingerprint."""
     home, wanted, console = LeadHome.find(folder), load_project(project), Console()
-    fingerprint = provision(home, wanted)
-    say(console, f"Project {wanted.project}: {home.path}", f"Consortium key {fingerprint}")
-    say(console, f"The hospitals connect to {wanted.lead}; the server's certificate is for:")
-    say(console, *(f"  {name}" for name in wanted.certificate_names))
-    say(console, f"Each hospital: fedhealth site init --name NAME --lead {wanted.lead}")
+    fingerprint = provision_consortium(home, wanted)
+    print_lines(console, f"Project {wanted.project}: {home.path}", f"Consortium key {fingerprint}")
+    print_lines(console, f"The hospitals connect to {wanted.lead}; the server's certificate is for:")
+    print_lines(console, *(f"  {name}" for name in wanted.certificate_names))
+    print_lines(console, f"Each hospital: fedhealth site init --name NAME --lead {wanted.lead}")
 
 
 def run_admit(path: Path, fingerprint: str | None, folder: Path | None) -> None:
-    """Show a request's fingerprint, ask, admit, and say where the kits are."""
-    home, content, console = LeadHome.find(folder), content_of(path), Console()
-    member = examine(home, content)
+    """Print the fingerprint of a join request, ask for confirmation, admit the hospital, and print where its kit is."""
+    home, content, console = LeadHome.find(folder), read_small_file(path), Console()
+    member = review_join_request(home, content)
     check_fingerprint(member.fingerprint, fingerprint, "request")
-    say(console, f"{member.site} asks to join, fingerprint {member.fingerprint}")
-    agree("Did the hospital tell you the same fingerprint by telephone?", fingerprint)
-    admit(home, content, fingerprint)
-    membership = published(home)
+    print_lines(console, f"{member.site} asks to join, fingerprint {member.fingerprint}")
+    require_confirmation("Did the hospital tell you the same fingerprint by telephone?", fingerprint)
+    admit_member(home, content, fingerprint)
+    membership = load_published_membership(home)
     assert membership is not None  # noqa: S101 - one was admitted
-    say(console, f"{member.site} is a member. Send it {home.kits / f'{member.site}.zip'}")
-    _say_membership(console, membership)
+    print_lines(console, f"{member.site} is a member. Send it {home.kits / f'{member.site}.zip'}")
+    _print_membership(console, membership)
     if len(membership.members) > 1:
-        say(console, f"The other members have new kits too, in {home.kits}. {_OTHERS}")
+        print_lines(console, f"New kits of the other members are in {home.kits}. {_OTHERS}")
 
 
 def run_members(folder: Path | None) -> None:
-    """Show the members and the certificates' validity."""
+    """Print the members and the validity of the certificates."""
     home, console = LeadHome.find(folder), Console()
     require_provisioned(home)
-    membership = published(home)
+    membership = load_published_membership(home)
     if membership is None:
-        say(console, "There are no members yet.")
+        print_lines(console, "There are no members yet.")
     else:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("Member", overflow="fold")
@@ -61,41 +61,46 @@ def run_members(folder: Path | None) -> None:
         for member in membership.members:
             table.add_row(member.site, member.fingerprint)
         console.print(table)
-        _say_membership(console, membership)
+        _print_membership(console, membership)
     for what, path in (("server's certificate", home.certificate), ("authority", home.ca)):
-        left = days_left(load_certificate(path.read_bytes(), str(path)))
-        say(console, f"The {what} is valid for {left:.0f} more days.")
+        left = compute_days_left(decode_certificate(path.read_bytes(), str(path)))
+        print_lines(console, f"The {what} is valid for {left:.0f} more days.")
 
 
 def run_revoke(site: str, yes: bool, folder: Path | None) -> None:
-    """Take a member out and say what the others do."""
+    """Revoke a membership and print what the other members must do."""
     home, console = LeadHome.find(folder), Console()
     if not yes:
-        agree(f"Take {site} out for good?")
-    membership = revoke(home, site)
-    say(console, f"{site} is no longer a member. New kits of the others are in {home.kits}. {_OTHERS}")
-    _say_membership(console, membership)
+        require_confirmation(f"Revoke the membership of {site} permanently?")
+    membership = revoke_member(home, site)
+    print_lines(console, f"{site} is no longer a member. New kits of the other members are in {home.kits}. {_OTHERS}")
+    _print_membership(console, membership)
 
 
 def run_renew(ca: bool, folder: Path | None) -> None:
-    """Replace the certificate and say who needs what."""
+    """Renew the certificate and print what the hospitals must do."""
     home, console = LeadHome.find(folder), Console()
-    until = renew(home, ca=ca)
-    say(console, f"The server's certificate is valid until {until:%Y-%m-%d}. Start the server again.")
+    until = renew_certificate(home, ca=ca)
+    print_lines(console, f"The server's certificate is valid until {until:%Y-%m-%d}. Restart the server.")
     if ca:
-        say(console, f"The authority is new: every hospital installs its kit from {home.kits} before it can connect.")
+        print_lines(
+            console,
+            f"The certificate authority is new: every hospital needs its kit from {home.kits} to connect.",
+        )
 
 
 def run_rotate(folder: Path | None) -> None:
-    """Replace the consortium's key and say who needs what."""
+    """Rotate the consortium's key and print what the hospitals must do."""
     home, console = LeadHome.find(folder), Console()
-    membership = rotate(home)
-    say(console, "The consortium has a new key; the former one endorses it.")
+    membership = rotate_consortium_key(home)
+    print_lines(console, "The consortium has a new key, signed by the old one.")
     if membership:
-        _say_membership(console, membership)
-        say(console, f"Every hospital installs its kit from {home.kits} before the next run.")
+        _print_membership(console, membership)
+        print_lines(console, f"Every hospital must install its kit from {home.kits} before the next run.")
 
 
-def _say_membership(console: Console, membership: Membership) -> None:
-    say(console, f"Membership number {membership.serial} of {membership.project}: {len(membership.members)} member(s)")
-    say(console, f"Consortium fingerprint {membership.fingerprint}")
+def _print_membership(console: Console, membership: Membership) -> None:
+    print_lines(
+        console, f"Membership number {membership.serial} of {membership.project}: {len(membership.members)} member(s)"
+    )
+    print_lines(console, f"Consortium fingerprint {membership.fingerprint}")

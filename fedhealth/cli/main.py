@@ -1,6 +1,6 @@
-"""The entry point: every command, and the one place that turns an error into a message and an exit code.
+"""The entry point: all commands, and the one place that turns errors into messages and exit codes.
 
-Commands import what they need when they run, so that `fedhealth --help` does not wait for torch.
+Commands import their dependencies when they run, so that `fedhealth --help` does not import torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.console import Console
 from fedhealth import __version__
 from fedhealth.cli import lead, site
 from fedhealth.cli.options import Json
-from fedhealth.errors import FedhealthError, storage_fault
+from fedhealth.errors import FedhealthError, as_storage_error
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
@@ -25,26 +25,26 @@ _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help
 
 
 def main() -> None:
-    """Run the command line; exit 0 on success, an error's own code on a user's fault, 130 on Ctrl-C."""
+    """Run the command line; exit with 0 on success, with the error's code on a user error, with 130 on Ctrl-C."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
         app(standalone_mode=True)
     except (FedhealthError, OSError) as fault:
-        said = fault if isinstance(fault, FedhealthError) else storage_fault(fault)
-        if said is None:
+        error = fault if isinstance(fault, FedhealthError) else as_storage_error(fault)
+        if error is None:
             raise
         if debug:
             traceback.print_exc()
-        _explain(said)
-        raise SystemExit(said.exit_code) from None
+        _print_error(error)
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         raise SystemExit(130) from None
 
 
-def _explain(fault: FedhealthError) -> None:
+def _print_error(fault: FedhealthError) -> None:
     console = Console(stderr=True)
     console.print("[bold red]error:[/]", end=" ")
     console.print(fault.problem, markup=False, highlight=False, soft_wrap=True)
@@ -52,7 +52,7 @@ def _explain(fault: FedhealthError) -> None:
         console.print(fault.advice, style="cyan", markup=False, highlight=False, soft_wrap=True)
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"fedhealth {__version__}")
         raise typer.Exit
@@ -60,7 +60,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Federated learning for hospitals. Add --debug to any command for the full traceback of an error."""
 
@@ -68,14 +70,14 @@ def _root(
 @app.command()
 def demo(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="As `run` takes them, such as privacy=none or privacy.epsilon=3.")
+        list[str] | None, typer.Argument(help="Overrides, as for `run`, such as privacy=none or privacy.epsilon=3.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where to write the synthetic hospitals and the run.")] = Path(
         "outputs/demo"
     ),
     seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 7,
 ) -> None:
-    """Four synthetic hospitals, from files on disk to a report; every patient protected with epsilon 8."""
+    """Run a federation of four synthetic hospitals, from files to a report; each patient has epsilon 8."""
     from fedhealth.cli.run import run_demo
 
     run_demo(folder, seed, overrides or [])
@@ -84,11 +86,11 @@ def demo(
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
 def poc(
     context: typer.Context,
-    folder: Annotated[Path, typer.Option(help="Where everything of it lies.")] = Path("outputs/poc"),
+    folder: Annotated[Path, typer.Option(help="Folder of the consortium.")] = Path("outputs/poc"),
     sites: Annotated[int, typer.Option(min=3, max=32, help="How many hospitals.")] = 4,
-    stay: Annotated[bool, typer.Option(help="Go on after the first run, to try the other commands.")] = True,
+    stay: Annotated[bool, typer.Option(help="Keep running after the first run, to try the other commands.")] = True,
 ) -> None:
-    """Try a whole consortium here: real processes, TLS, demo data; takes overrides as `run` does."""
+    """Try a whole consortium on this machine: real processes, TLS, demo data; takes overrides as `run` does."""
     from fedhealth.cli.poc import run_poc
 
     run_poc(folder, sites, context.args, stay)
@@ -96,7 +98,7 @@ def poc(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Is fedhealth installed as it should be? A check that fails ends with exit code 9."""
+    """Check the installation; if a check fails, the exit code is 9."""
     from fedhealth.cli.site_check import run_doctor
 
     run_doctor(as_json)
@@ -112,7 +114,7 @@ def run(context: typer.Context) -> None:
 
 @app.command(context_settings=_PASS_THROUGH)
 def stats(context: typer.Context) -> None:
-    """Describe the hospitals' patients in sums, before anything is trained; takes overrides as `run` does."""
+    """Compute summed statistics of the hospitals' patients, without training; takes overrides as `run` does."""
     from fedhealth.cli.run import run_hydra
 
     run_hydra([*context.args, "purpose=describe"])
@@ -120,7 +122,7 @@ def stats(context: typer.Context) -> None:
 
 @app.command()
 def watch(folder: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Follow a run from another terminal; ends with it."""
+    """Follow a run from another terminal until it ends."""
     from fedhealth.cli.watch import run_watch
 
     run_watch(folder)
@@ -131,7 +133,7 @@ def status(
     run: Annotated[str, typer.Argument(help="A run directory, or the id of a run in the hospitals.")],
     as_json: Json = False,
 ) -> None:
-    """Tell how a run stands, whom it waits for, and what to do; the exit code is the state's (see the README)."""
+    """Show the status of a run, which hospitals it waits for, and what to do; the exit code is the state (README)."""
     from fedhealth.cli.status import run_status
 
     run_status(run, as_json)
@@ -140,9 +142,9 @@ def status(
 @app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Run directories, or the folder of a sweep.")],
-    to: Annotated[Path | None, typer.Option(help="Where the page and the CSV go.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder of the page and the CSV file.")] = None,
 ) -> None:
-    """Several runs in one table: how good, how private, how much traffic, and which of them no other beats."""
+    """Compare several runs in one table: quality, privacy, traffic, and the Pareto front."""
     from fedhealth.cli.compare import run_compare
 
     run_compare(folders, to)
@@ -151,14 +153,12 @@ def compare(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="An exported model: the folder `model` of a run.")],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="A DICOM, JPEG, PNG or TIFF file; may be given twice.")
-    ] = None,
-    note: Annotated[str | None, typer.Option(help="The text, or @FILE.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A DICOM, JPEG, PNG or TIFF file; may be repeated.")] = None,
+    note: Annotated[str | None, typer.Option(help="The note's text, or @FILE.")] = None,
     value: Annotated[list[str] | None, typer.Option(help="A clinical variable, such as age=67.")] = None,
-    table: Annotated[Path | None, typer.Option(help="A manifest of many studies instead.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Where the table's scores go; default: the terminal.")] = None,
-    own: Annotated[Path | None, typer.Option(help="A hospital's personal.safetensors: its own model.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A manifest with many studies, instead of one study.")] = None,
+    to: Annotated[Path | None, typer.Option(help="File for the scores of the table; default: the terminal.")] = None,
+    own: Annotated[Path | None, typer.Option(help="personal.safetensors of a hospital, to use its own model.")] = None,
 ) -> None:
     """Score new studies with an exported model."""
     from fedhealth.cli.predict import run_predict
@@ -169,9 +169,9 @@ def predict(
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})
 def audit(
     context: typer.Context,
-    level: Annotated[str, typer.Argument(help="quick: look at one step. standard: statistical audits too.")],
+    level: Annotated[str, typer.Argument(help="quick: check one step. standard: also run statistical audits.")],
 ) -> None:
-    """Is the training as private as it claims? Takes a run's folder, or overrides as `run` does."""
+    """Audit the privacy of training. Takes a run's folder, or overrides as `run` does."""
     from fedhealth.cli.audit import run_audit
 
     run_audit(level, context.args)

@@ -1,4 +1,4 @@
-"""What `fedhealth site metrics` and `fedhealth lead metrics` do: the same numbers, printed once or served."""
+"""Implementation of `fedhealth site metrics` and `fedhealth lead metrics`: print the metrics once, or serve them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 
 def run_site_metrics(home: Path | None, port: int | None) -> None:
-    """Show a hospital's numbers."""
+    """Print or serve a hospital's metrics."""
     from fedhealth.monitor.site_metrics import SiteMetrics
     from fedhealth.site.home import SiteHome
 
-    _show(SiteMetrics(SiteHome.find(home)), port)
+    _print_or_serve(SiteMetrics(SiteHome.find(home)), port)
 
 
 def run_lead_metrics(home: Path | None, port: int | None) -> None:
-    """Show the numbers of the lead's runs that go on, or ended within a day."""
+    """Print or serve the metrics of the lead's runs that are running or ended within a day."""
     from fedhealth.lead.home import LeadHome
-    from fedhealth.monitor.run_metrics import RunMetrics, runs_of
+    from fedhealth.monitor.run_metrics import RunMetrics, find_current_runs
 
     place = LeadHome.find(home)
-    _show(RunMetrics(lambda: runs_of(place)), port)
+    _print_or_serve(RunMetrics(lambda: find_current_runs(place)), port)
 
 
-def _show(collector: Collector, port: int | None) -> None:
+def _print_or_serve(collector: Collector, port: int | None) -> None:
     """Print once, or serve until SIGTERM or Ctrl-C."""
-    from fedhealth.monitor.exposition import LOOPBACK, serve, text_of
+    from fedhealth.monitor.exposition import LOOPBACK, render_metrics, serve_metrics
 
     if port is None:
-        sys.stdout.write(text_of(collector).decode())
+        sys.stdout.write(render_metrics(collector).decode())
         return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     Console(highlight=False).print(f"http://{LOOPBACK}:{port}/metrics", soft_wrap=True)
-    serve(collector, port, stop)
+    serve_metrics(collector, port, stop)

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ LeadFolder = Annotated[
 SiteFolder = Annotated[
     Path | None, typer.Option("--home", help="The site's folder; default: FEDHEALTH_HOME, or ~/.fedhealth.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Serve on 127.0.0.1 at this port instead.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Serve on this port of 127.0.0.1 instead.")]

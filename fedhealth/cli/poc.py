@@ -1,4 +1,4 @@
-"""What `fedhealth poc` does: a consortium on this machine, a first run in it, and then it is the user's to try."""
+"""Implementation of `fedhealth poc`: a consortium on this machine, and a first run in it."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedhealth.cli.run import run_words
-from fedhealth.config.compose import quoted
+from fedhealth.cli.run import run_overrides
+from fedhealth.config.compose import quote_value
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError
-from fedhealth.runtime.local_consortium import Poc
+from fedhealth.runtime.local_consortium import LocalConsortium
 
 
-def run_poc(folder: Path, sites: int, words: list[str], stay: bool) -> None:
-    """Set up a consortium below `folder` unless there is one, start it, run a job in it.
+def run_poc(folder: Path, sites: int, overrides: list[str], stay: bool) -> None:
+    """Set up a consortium below `folder` unless there is one, start it, and run a job in it.
 
     Raises:
-        FedhealthError: a process did not start, or anything that `fedhealth run` raises.
+        FedhealthError: a process did not start, or any error that `fedhealth run` raises.
 
     """
     console = Console(highlight=False)
     hospitals = folder / "hospitals"
     with console.status("Writing synthetic hospitals, keys, certificates and kits"):
         names = write_hospitals(hospitals, sites=sites)
-        poc = Poc(folder, {name: hospitals / name for name in names})
+        poc = LocalConsortium(folder, {name: hospitals / name for name in names})
         if not poc.lead.membership.is_file():
             poc.set_up()
-        elif {member.site for member in poc.lead.members()} != set(names):
+        elif {member.site for member in poc.lead.load_members()} != set(names):
             raise ConfigError(f"{folder} holds a consortium of other sites.", "Choose another --folder.")
     console.print(f"Starting the lead's server and {sites} sites; their logs are {folder}/*.log", soft_wrap=True)
-    with poc.running():
-        job = ["experiment=demo", f"data.sites=[{','.join(names)}]", *words]
-        run_words([*job, "runtime=deployment", f"runtime.home={quoted(poc.lead.path.absolute())}"], folder / "runs")
-        _tell(console, poc, names[0])
+    with poc.run():
+        job = ["experiment=demo", f"data.sites=[{','.join(names)}]", *overrides]
+        run_overrides(
+            [*job, "runtime=deployment", f"runtime.home={quote_value(poc.lead.path.absolute())}"], folder / "runs"
+        )
+        _print_next_commands(console, poc, names[0])
         if stay:
-            console.print("All of it goes on until Ctrl-C.")
+            console.print("The consortium keeps running until Ctrl-C.")
             threading.Event().wait()
 
 
-def _tell(console: Console, poc: Poc, site: str) -> None:
-    """Show what the two sides of a consortium would look at next."""
-    lead, home = poc.lead.path, poc.home(site).path
+def _print_next_commands(console: Console, poc: LocalConsortium, site: str) -> None:
+    """Print commands that the lead and a hospital may try next."""
+    lead, home = poc.lead.path, poc.site_home(site).path
     for command in (
         f"fedhealth lead sites --home {lead}",
         f"fedhealth lead runs --home {lead}",

@@ -1,4 +1,4 @@
-"""`fedhealth predict`: an exported model on new studies."""
+"""`fedhealth predict`: score new studies with an exported model."""
 
 from __future__ import annotations
 
@@ -24,34 +24,36 @@ def run_predict(
     to: Path | None,
     own: Path | None,
 ) -> None:
-    """Print the probabilities of one study, or of every row of a table.
+    """Print the probabilities for one study, or for every row of a table.
 
     Raises:
-        ConfigError: a study and a table at once, or neither.
-        FedhealthError: a model, an image, a value or a table that cannot be used.
+        ConfigError: both a study and a table are given, or neither.
+        FedhealthError: the model, an image, a value or the table cannot be used.
 
     """
     one = bool(images or note or values)
     if one == (table is not None):
         raise ConfigError("Give one study or a table.", "Use --image, --note, --value, or --table alone.")
     from fedhealth.export.model import load_model
-    from fedhealth.export.predict import Study, class_names, read_studies, score
+    from fedhealth.export.predict import StudyInput, list_class_names, read_studies, score_studies
 
     exported = load_model(folder, own)
-    names = class_names(exported.data)
+    names = list_class_names(exported.data)
     if table is None:
-        study = Study(tuple(images), _text(note), dict(map(_pair, values)))
-        (probabilities,) = score(exported, [study])
+        study = StudyInput(tuple(images), _load_note(note), dict(map(_parse_value, values)))
+        (probabilities,) = score_studies(exported, [study])
         found = {name: round(float(value), 6) for name, value in zip(names, probabilities, strict=True)}
         sys.stdout.write(json.dumps({"probabilities": found, "note": ADVICE}, indent=1) + "\n")
         return
     ids, studies = read_studies(table, exported.data)
-    _write(
-        to, ["study", *names], ([key, *map(str, row)] for key, row in zip(ids, score(exported, studies), strict=True))
+    _write_csv(
+        to,
+        ["study", *names],
+        ([key, *map(str, row)] for key, row in zip(ids, score_studies(exported, studies), strict=True)),
     )
 
 
-def _write(to: Path | None, head: list[str], rows: Iterable[list[str]]) -> None:
+def _write_csv(to: Path | None, head: list[str], rows: Iterable[list[str]]) -> None:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(head)
@@ -62,7 +64,7 @@ def _write(to: Path | None, head: list[str], rows: Iterable[list[str]]) -> None:
         sys.stdout.write(file.getvalue())
 
 
-def _text(note: str | None) -> str:
+def _load_note(note: str | None) -> str:
     """Return the note; `@FILE` reads it from a file."""
     if note is None or not note.startswith("@"):
         return note or ""
@@ -72,8 +74,8 @@ def _text(note: str | None) -> str:
         raise ConfigError(f"The note {note[1:]} cannot be read ({fault.strerror}).", "Give --note=@FILE.") from fault
 
 
-def _pair(word: str) -> tuple[str, str]:
-    name, equals, value = word.partition("=")
+def _parse_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--value {word}: is not of the form name=value.", "Such as --value age=67.")
+        raise ConfigError(f"--value {text}: is not of the form name=value.", "Such as --value age=67.")
     return name, value

@@ -1,4 +1,4 @@
-"""Live progress in the terminal, read from the run's own event file: the same for every runtime."""
+"""Live progress in the terminal, read from the run's event file: the same for every runtime."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from fedhealth.runs.run_dir import RunDir
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
-class Display:
-    """Follows events.jsonl while its `with` block runs.
+class ProgressDisplay:
+    """Follow events.jsonl and print progress while a `with` block runs.
 
     Args:
-        run: whose events.
-        console: where to.
+        run: the run directory.
+        console: where to print.
 
     """
 
@@ -35,7 +35,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._rounds = 0
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressDisplay:
         self._bars.start()
         self._thread.start()
         return self
@@ -45,15 +45,15 @@ class Display:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._read()
+        self._show_new_events()
         self._bars.stop()
 
     def _follow(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS):
-            self._read()
+        while not self._stop.wait(_POLL_SECONDS):
+            self._show_new_events()
 
-    def _read(self) -> None:
-        events, self._position = self._run.events(self._position)
+    def _show_new_events(self) -> None:
+        events, self._position = self._run.read_events(self._position)
         for event in events:
             if show := getattr(self, f"_on_{event['event']}", None):
                 show(event)
@@ -101,31 +101,31 @@ class Display:
         )
 
     def _on_site_refused(self, event: dict[str, Any]) -> None:
-        asked = f"{event['site']} did not answer {event['question']}: {event['reason']}"
-        self._console.print(f"  [yellow]{escape(asked)}[/]")
+        text = f"{event['site']} did not answer {event['question']}: {event['reason']}"
+        self._console.print(f"  [yellow]{escape(text)}[/]")
 
     def _on_attempt_failed(self, event: dict[str, Any]) -> None:
-        self._console.print(f"  [yellow]round {event['round']} is tried again: {escape(event['reason'])}[/]")
+        self._console.print(f"  [yellow]retrying round {event['round']}: {escape(event['reason'])}[/]")
 
     def _on_resumed(self, event: dict[str, Any]) -> None:
-        self._console.print(f"[bold]going on after round {event['round']}[/]")
+        self._console.print(f"[bold]resuming after round {event['round']}[/]")
 
     def _on_reopened(self, event: dict[str, Any]) -> None:
-        self._console.print(f"  round {event['round']}: opening the sum that was interrupted")
+        self._console.print(f"  round {event['round']}: unmasking the interrupted sum")
 
     def _on_waiting(self, event: dict[str, Any]) -> None:
         hospitals = "hospital" if event["needed"] == 1 else "hospitals"
         missing = escape(", ".join(event["missing"]))
-        self._console.print(f"[yellow]waiting for {event['needed']} more {hospitals}[/] (not here: {missing})")
+        self._console.print(f"[yellow]waiting for {event['needed']} more {hospitals}[/] (missing: {missing})")
 
     def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
-        self._console.print(f"  [red]round {event['round']} could not be kept on disk: {escape(event['reason'])}[/]")
+        self._console.print(f"  [red]round {event['round']}: checkpoint not written: {escape(event['reason'])}[/]")
 
     def _on_tracked(self, event: dict[str, Any]) -> None:
         self._console.print(f"Tracked: {escape(event['where'])}", soft_wrap=True)
 
     def _on_tracking_failed(self, event: dict[str, Any]) -> None:
-        self._console.print(f"[yellow]Tracking failed[/], the run did not: {escape(event['reason'])}", soft_wrap=True)
+        self._console.print(f"[yellow]Tracking failed[/]; the run did not: {escape(event['reason'])}", soft_wrap=True)
 
     def _on_described(self, event: dict[str, Any]) -> None:
         for line in event["lines"]:

@@ -1,4 +1,4 @@
-"""`fedhealth run` and `fedhealth demo`: from words to a finished run directory, with live progress."""
+"""`fedhealth run` and `fedhealth demo`: from overrides to a finished run directory, with live progress."""
 
 from __future__ import annotations
 
@@ -17,143 +17,147 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from fedhealth.cli import sweep
-from fedhealth.cli.progress import Display
+from fedhealth.cli.progress import ProgressDisplay
 from fedhealth.config.compose import (
-    FAULTS,
+    HYDRA_ERRORS,
     HYDRA_VERSION_BASE,
-    check_options,
-    compose,
-    conf_dir,
-    explain,
-    quoted,
+    check_group_options,
+    explain_hydra_error,
+    get_conf_dir,
+    quote_value,
     register_schema,
 )
 from fedhealth.errors import ConfigError, FedhealthError
-from fedhealth.experiment.launch import launch, resume
-from fedhealth.experiment.sweep_reserve import give_back
+from fedhealth.experiment.launch import launch_run, resume_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.experiment.sweep_reserve import release_reservation
 from fedhealth.runs.run_dir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
-DEMO_PATIENTS = 1000  # at a hospital of ordinary size: the noise of private training drowns what fewer teach
+DEMO_PATIENTS = 1000  # at a hospital of ordinary size: with fewer, the noise of private training is too large
 
 
-def run_hydra(words: list[str]) -> None:
-    """Hand the command line to Hydra, which composes one configuration (or many, with --multirun) and calls us.
+def run_hydra(overrides: list[str]) -> None:
+    """Pass the command line to Hydra, which composes one configuration (or several, with --multirun) and calls back.
 
     Raises:
-        FedhealthError: any fault of configuration, data, model or federation.
-        SweepError: some of many runs did not complete.
+        FedhealthError: any error of configuration, data, model or federation.
+        SweepError: some runs of a sweep did not complete.
 
     """
-    if named := [word.removeprefix("resume=") for word in words if word.startswith("resume=")]:
+    if named := [override.removeprefix("resume=") for override in overrides if override.startswith("resume=")]:
         folder = Path(named[0])
         if not (folder / sweep.PLAN).is_file():
-            _resume(words, folder)
+            _resume_folder(overrides, folder)
             return
-        _alone(words, folder)
-        words = sweep.words_of(folder)
-    words, folder = sweep.folder_of(words)
+        _refuse_overrides(overrides, folder)
+        overrides = sweep.load_sweep_overrides(folder)
+    overrides, folder = sweep.add_sweep_dir(overrides)
     register_schema()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we say what they mean
-    sys.argv = ["fedhealth run", *flags_first(words)]
-    app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="config")(_job)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise exceptions: `explain_hydra_error` words them
+    sys.argv = ["fedhealth run", *put_flags_first(overrides)]
+    app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(get_conf_dir()), config_name="config")(
+        _run_composed
+    )
     try:
-        check_options([word for word in words if "=" in word and not word.startswith("-")])
+        check_group_options([override for override in overrides if "=" in override and not override.startswith("-")])
         app()
-    except sweep.Stop as stop:
+    except sweep.AbortHydra as stop:
         raise stop.fault from None
-    except FAULTS as fault:
-        raise explain(fault) from fault
+    except HYDRA_ERRORS as fault:
+        raise explain_hydra_error(fault) from fault
     finally:
-        give_back(folder)
+        release_reservation(folder)
     if (folder / sweep.PLAN).is_file():
-        sweep.conclude(folder)
+        sweep.finish_sweep(folder)
 
 
-def _resume(words: list[str], folder: Path) -> None:
-    """Go on with the run or the search in `folder`, under the configuration it was started with."""
-    _alone(words, folder)
+def _resume_folder(overrides: list[str], folder: Path) -> None:
+    """Resume the run or the search in `folder`, with the configuration it was started with."""
+    _refuse_overrides(overrides, folder)
     if (folder / sweep.SEARCH).is_file():
         sweep.resume_search(folder)
     else:
-        _shown(RunDir(folder), resume)
+        _show_progress(RunDir(folder), resume_run)
 
 
-def _alone(words: list[str], folder: Path) -> None:
-    """Refuse words beside `resume=`."""
-    if len(words) > 1:
+def _refuse_overrides(overrides: list[str], folder: Path) -> None:
+    """Refuse overrides in addition to `resume=`."""
+    if len(overrides) > 1:
         raise ConfigError(
-            "A run goes on with the configuration it was started with.",
+            "A run is resumed with the configuration it was started with.",
             f"Use `fedhealth run resume={folder}` alone, or start a new run.",
         )
 
 
-def flags_first(words: list[str]) -> list[str]:
-    """Return the words with options before overrides: Hydra's parser takes the overrides in one piece only."""
-    flags, overrides, rest = [], [], list(words)
+def put_flags_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with flags before overrides: Hydra's parser needs all overrides together."""
+    flags, overrides, rest = [], [], list(arguments)
     while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
-            overrides.append(word)
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
             continue
-        flags.append(word)
-        if word in _WITH_VALUE and rest:
+        flags.append(argument)
+        if argument in _WITH_VALUE and rest:
             flags.append(rest.pop(0))
     return [*flags, *overrides]
 
 
 def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
-    """Write the synthetic hospitals below `folder`, run `experiment=demo` on them, with `overrides`."""
+    """Write the synthetic hospitals below `folder` and run `experiment=demo` on them, with `overrides`."""
     from fedhealth.data.synthetic import write_hospitals
 
     console = Console()
     hospitals = folder / "hospitals"
-    words = [
+    demo = [
         "experiment=demo",
         f"seed={seed}",
-        f"data.root={quoted(hospitals)}",
-        f"data.cache={quoted(folder / 'cache')}",
+        f"data.root={quote_value(hospitals)}",
+        f"data.cache={quote_value(folder / 'cache')}",
         *overrides,
     ]
-    config = compose(words)  # a misspelt word is told before anything is written
+    spec = RunSpec.compose(demo, _make_run_dir(folder))  # reports a misspelt override before anything is written
     with console.status(f"Writing four synthetic hospitals to {hospitals}"):
         shutil.rmtree(hospitals, ignore_errors=True)
         write_hospitals(hospitals, seed=seed, patients=DEMO_PATIENTS)
-    _run(config, words, _stamped(folder), "")
+    _launch_with_progress(spec)
 
 
-def run_words(words: list[str], folder: Path) -> None:
-    """Run what the words compose to, in a new directory below `folder` named by the time."""
-    _run(compose(words), words, _stamped(folder), "")
+def run_overrides(overrides: list[str], folder: Path) -> None:
+    """Run the configuration that the overrides describe, in a new directory below `folder`, named by the time."""
+    _launch_with_progress(RunSpec.compose(overrides, _make_run_dir(folder)))
 
 
-def _stamped(folder: Path) -> Path:
-    return folder / datetime.now().strftime("%Y%m%d-%H%M%S")
+def _make_run_dir(folder: Path) -> RunDir:
+    return RunDir(folder / datetime.now().strftime("%Y%m%d-%H%M%S"))
 
 
-def _job(config: DictConfig) -> None:
-    """Run one composed configuration in the directory that Hydra made for it."""
+def _run_composed(config: DictConfig) -> None:
+    """Run one composed configuration in the directory that Hydra created for it."""
     settings = HydraConfig.get()
     if settings.mode is RunMode.MULTIRUN:
         sweep.run_job(config)
         return
-    own = settings.runtime.config_sources
-    extra = next((source.path for source in own if source.provider == "command-line"), "")
-    work = sweep.run_search if config.sweep else _run
+    run_dir, config_dir = RunDir(Path(settings.runtime.output_dir)), sweep.find_config_dir(settings)
+    spec = RunSpec(config, tuple(settings.overrides.task), run_dir, config_dir)
     try:
-        work(config, list(settings.overrides.task), Path(settings.runtime.output_dir), extra)
+        if config.sweep:
+            sweep.run_search(spec)
+        else:
+            _launch_with_progress(spec)
     except FedhealthError as fault:
-        raise sweep.Stop(fault) from fault
+        raise sweep.AbortHydra(fault) from fault
 
 
-def _run(config: DictConfig, words: list[str], folder: Path, config_dir: str) -> None:
-    _shown(RunDir(folder), lambda run: launch(config, words, run, config_dir))
+def _launch_with_progress(spec: RunSpec) -> None:
+    _show_progress(spec.run_dir, lambda _: launch_run(spec))
 
 
-def _shown(run: RunDir, work: Callable[[RunDir], None]) -> None:
-    """Do the work with live progress, then say where the report is."""
+def _show_progress(run: RunDir, work: Callable[[RunDir], None]) -> None:
+    """Call `work` with live progress, then print the report's address."""
     logging.captureWarnings(True)
     console = Console()
-    with Display(run, console):
+    with ProgressDisplay(run, console):
         work(run)
     console.print(f"Report: {(run.path / 'report.html').resolve().as_uri()}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`fedhealth site`: what a hospital's own people look at."""
+"""`fedhealth site`: commands for the staff of one hospital."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fedhealth.cli import site_audit
 from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
 
-app = typer.Typer(no_args_is_help=True, help="For the people of one hospital.")
+app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
 
 
 @app.callback()
 def _root() -> None:
-    """For the people of one hospital."""
+    """Commands for the staff of one hospital."""
 
 
 @app.command()
@@ -30,7 +30,7 @@ def init(
     lead: Annotated[str, typer.Option(help="host:port of the lead's server.")],
     home: SiteFolder = None,
 ) -> None:
-    """Make the hospital's keys, its join request and a strict site.yaml; what is there is kept."""
+    """Create the hospital's keys, its join request and a strict site.yaml; existing files are kept."""
     from fedhealth.cli.site_setup import run_init
 
     run_init(name, lead, home)
@@ -39,10 +39,12 @@ def init(
 @app.command()
 def install(
     kit: Annotated[Path, typer.Argument(help="The zip file that the lead sent.")],
-    fingerprint: Annotated[str | None, typer.Option(help="As the lead told it; asked for otherwise.")] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The fingerprint that the lead told you; without it, you are asked.")
+    ] = None,
     home: SiteFolder = None,
 ) -> None:
-    """Check the lead's kit, show whom it brings, and trust it once the fingerprint was compared."""
+    """Check the lead's kit, show its members, and install it after comparing the fingerprint."""
     from fedhealth.cli.site_setup import run_install
 
     run_install(kit, fingerprint, home)
@@ -50,33 +52,37 @@ def install(
 
 @app.command()
 def check(
-    words: Annotated[list[str] | None, typer.Argument(help="A run to try, in the lead's words: experiment=...")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides of a planned run, to try it: experiment=...")
+    ] = None,
     as_json: Json = False,
     home: SiteFolder = None,
 ) -> None:
-    """Check everything that a run needs, and say how to fix it; a check that fails ends with exit code 9."""
+    """Check everything that a run needs, and show how to fix it; if a check fails, the exit code is 9."""
     from fedhealth.cli.site_check import run_check
 
-    run_check(words or [], home, as_json)
+    run_check(overrides or [], home, as_json)
 
 
 @app.command()
 def ingest(
-    file: Annotated[Path, typer.Argument(help="What there is, and how it belongs together: docs/ingest.md.")],
-    words: Annotated[list[str] | None, typer.Argument(help="Settings of the data: data.max_rejected=0.1")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the cohort; what is done there is kept.")] = Path("cohort"),
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one for each processor.")] = None,
+    file: Annotated[Path, typer.Argument(help="Describes the files and tables and how they relate: docs/ingest.md.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides of data settings: data.max_rejected=0.1")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the cohort; finished work in it is reused.")] = Path("cohort"),
+    workers: Annotated[int | None, typer.Option(help="Number of processes; default: one for each processor.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a cohort of DICOM files and tables, with a report of what is there and what was set aside."""
+    """Create a cohort from DICOM files and tables, with a report of its content and of rejected files."""
     from fedhealth.cli.ingest import run_ingest
 
-    run_ingest(file, out, words or [], workers, as_json)
+    run_ingest(file, out, overrides or [], workers, as_json)
 
 
 @app.command()
 def start(home: SiteFolder = None) -> None:
-    """Take part: connect to the lead and work on its runs until stopped. Connects outwards only."""
+    """Connect to the lead and take part in its runs until stopped. All connections are outgoing."""
     from fedhealth.cli.site_run import run_start
 
     run_start(home)
@@ -84,7 +90,7 @@ def start(home: SiteFolder = None) -> None:
 
 @app.command()
 def status(as_json: Json = False, home: SiteFolder = None) -> None:
-    """Show how the site stands, what it works on, what is spent, and the last error."""
+    """Show the site's status, its current task, the spent privacy budget, and the last error."""
     from fedhealth.cli.site_run import run_status
 
     run_status(home, as_json)
@@ -92,7 +98,7 @@ def status(as_json: Json = False, home: SiteFolder = None) -> None:
 
 @app.command()
 def metrics(port: Port = None, home: SiteFolder = None) -> None:
-    """Print how the site stands, in numbers for Prometheus; with --port serve them on loopback until stopped."""
+    """Print the site's status as Prometheus metrics; with --port, serve them on loopback until stopped."""
     from fedhealth.cli.metrics import run_site_metrics
 
     run_site_metrics(home, port)
@@ -100,7 +106,7 @@ def metrics(port: Port = None, home: SiteFolder = None) -> None:
 
 @app.command()
 def stop(home: SiteFolder = None) -> None:
-    """End a running site and sign off at the lead."""
+    """Stop a running site and disconnect from the lead."""
     from fedhealth.cli.site_run import run_stop
 
     run_stop(home)
@@ -108,7 +114,7 @@ def stop(home: SiteFolder = None) -> None:
 
 @app.command()
 def pause(home: SiteFolder = None) -> None:
-    """Take no new work; what is being worked on is finished."""
+    """Stop accepting new work; current work is finished."""
     from fedhealth.cli.site_run import run_pause
 
     run_pause(home, paused=True)
@@ -116,7 +122,7 @@ def pause(home: SiteFolder = None) -> None:
 
 @app.command()
 def resume(home: SiteFolder = None) -> None:
-    """Take work again after `pause`."""
+    """Accept new work again after `pause`."""
     from fedhealth.cli.site_run import run_pause
 
     run_pause(home, paused=False)
@@ -124,10 +130,10 @@ def resume(home: SiteFolder = None) -> None:
 
 @app.command()
 def leave(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     home: SiteFolder = None,
 ) -> None:
-    """Leave the consortium for good; ledgers and audit log are kept."""
+    """Leave the consortium permanently; ledgers and audit log are kept."""
     from fedhealth.cli.site_run import run_leave
 
     run_leave(home, yes)
@@ -136,13 +142,13 @@ def leave(
 @app.command()
 def budget(
     folder: Annotated[
-        Path | None, typer.Argument(help="A run directory with several sites; default: this site's home.")
+        Path | None, typer.Argument(help="A run directory with several sites; default: this site's folder.")
     ] = None,
-    delta: Annotated[float | None, typer.Option(help="Measure epsilon at this delta; default: each run's own.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Compute epsilon at this delta; default: each run's own.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
 ) -> None:
-    """Show what every run spent on which data set; a ledger that was tampered with ends with exit code 6."""
-    from fedhealth.privacy.accounting.spending import ledgers
+    """Show the privacy budget that each run spent, by data set; if a ledger was modified, the exit code is 6."""
+    from fedhealth.privacy.accounting.ledger_folder import find_ledgers
     from fedhealth.site.home import SiteHome
 
     folder = folder or SiteHome.find(None).path
@@ -150,47 +156,53 @@ def budget(
         raise ConfigError(f"{folder} is not a folder.", "Give a site's folder or a run directory.")
     if delta is not None and not 0 < delta < 1:
         raise ConfigError(f"--delta {delta} is not between 0 and 1.", "Use about 1 / (10 x number of patients).")
-    found = ledgers(folder)
+    found = find_ledgers(folder)
     if not found:
-        raise PrivacyError(f"There is no privacy ledger in {folder}.", "It begins with the first private run.")
+        raise PrivacyError(f"There is no privacy ledger in {folder}.", "The first private run creates it.")
     console = Console()
-    console.print(_table(folder, delta))
+    console.print(_build_spending_table(folder, delta))
     for site, path in found:
-        _total(console, site, path, delta)
+        _print_total(console, site, path, delta)
         if verify:
-            _chain(console, site, path)
+            _print_chain(console, site, path)
 
 
-def _table(folder: Path, delta: float | None) -> Table:
-    from fedhealth.privacy.accounting.spending import spending
+def _build_spending_table(folder: Path, delta: float | None) -> Table:
+    from fedhealth.privacy.accounting.spending import iter_run_spending
 
     table = Table(title="Privacy spent", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("Hospital/data set", "Run", "Unit"):
         table.add_column(name, overflow="fold")
-    for name in ("Epsilon", "Delta", "Sigma", "Booked", "Declined"):
+    for name in ("Epsilon", "Delta", "Noise", "Booked", "Declined"):
         table.add_column(name, justify="right", no_wrap=True)
-    for each in spending(folder, delta):
+    for each in iter_run_spending(folder, delta):
         epsilon = f"{each.epsilon:.3f}" + ("" if each.target is None else f" of {each.target:g}")
-        numbers = (epsilon, f"{each.delta:.2g}", f"{each.sigma:.3g}", str(each.booked), str(each.declined))
+        numbers = (
+            epsilon,
+            f"{each.delta:.2g}",
+            f"{each.noise_multiplier:.3g}",
+            str(each.booked_count),
+            str(each.declined_count),
+        )
         table.add_row(f"{each.site}/{each.dataset}", each.run, each.unit, *numbers)
     return table
 
 
-def _total(console: Console, site: str, path: Path, delta: float | None) -> None:
-    from fedhealth.privacy.accounting.spending import in_all, reserved
+def _print_total(console: Console, site: str, path: Path, delta: float | None) -> None:
+    from fedhealth.privacy.accounting.spending import compute_reserved_epsilon, compute_total_epsilon
 
-    total, at = in_all(path, delta)
-    said = f"{site}, {path.stem}: epsilon {total:.3f} in all at delta {at:.2g}"
-    with_kept, until = reserved(path, at)
+    total, at = compute_total_epsilon(path, delta)
+    said = f"{site}, {path.stem}: epsilon {total:.3f} in total at delta {at:.2g}"
+    with_kept, until = compute_reserved_epsilon(path, at)
     if until:
         lapses = datetime.fromtimestamp(until).astimezone().strftime("%Y-%m-%d %H:%M")
-        said += f"; {with_kept:.3f} with what sweeps have reserved until {lapses}"
+        said += f"; {with_kept:.3f} including reservations of sweeps until {lapses}"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
-def _chain(console: Console, site: str, path: Path) -> None:
-    from fedhealth.privacy.accounting.ledger import digest_of, verify
+def _print_chain(console: Console, site: str, path: Path) -> None:
+    from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
 
-    entries = verify(path)
-    said = f"{site}, {path.stem}: {len(entries)} entries, chain whole, digest {digest_of(path)}"
+    entries = verify_ledger(path)
+    said = f"{site}, {path.stem}: {len(entries)} entries, hash chain intact, digest {read_ledger_digest(path)}"
     console.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`fedhealth site audit`: prove afterwards what left the building, and what was refused."""
+"""`fedhealth site audit`: prove afterwards which data left the site, and what was refused."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import typer
 
 from fedhealth.cli.options import SiteFolder
 
-app = typer.Typer(no_args_is_help=True, help="What left this site, what was refused, who was believed.")
+app = typer.Typer(no_args_is_help=True, help="The audit log: what left this site, what was refused, who was trusted.")
 
 
 @app.callback()
 def _root() -> None:
-    """Show, verify and export what left this site, what was refused, who was believed."""
+    """Show, verify and export the audit log: which data left this site, what was refused, who was trusted."""
 
 
 @app.command()
 def verify(home: SiteFolder = None) -> None:
-    """Check the log's chain of hashes; one that was touched ends with exit code 8."""
+    """Verify the log's hash chain; if it was modified, the exit code is 8."""
     from rich.console import Console
 
-    from fedhealth.cli.asking import say
+    from fedhealth.cli.prompts import print_lines
     from fedhealth.site import audit_log
     from fedhealth.site.home import SiteHome
 
     path, console = SiteHome.find(home).audit, Console()
-    counts = audit_log.counts(path)
-    say(console, f"{path}: {counts.total()} entries, chain whole")
-    say(console, *(f"  {event}: {number}" for event, number in sorted(counts.items())))
-    say(
+    counts = audit_log.count_events(path)
+    print_lines(console, f"{path}: {counts.total()} entries, hash chain intact")
+    print_lines(console, *(f"  {event}: {number}" for event, number in sorted(counts.items())))
+    print_lines(
         console,
-        f"Digest {audit_log.digest_of(path)}",
-        "Written down in another place, it shows later that nothing before it was changed.",
+        f"Digest {audit_log.get_log_digest(path)}",
+        "Keep a copy elsewhere: it can prove later that no earlier entry was changed.",
     )
 
 
@@ -42,7 +42,7 @@ def show(
     last: Annotated[int, typer.Option(min=1, help="How many entries.")] = 20,
     home: SiteFolder = None,
 ) -> None:
-    """Show the last entries, the newest at the end."""
+    """Show the last entries, the newest last."""
     from fedhealth.cli.site_log import run_show
 
     run_show(last, home)
@@ -53,7 +53,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="NAME.json, signed by this site's identity, or NAME.csv.")],
     home: SiteFolder = None,
 ) -> None:
-    """Write the whole log, verified, to a file for auditors."""
+    """Verify the whole log and write it to a file for auditors."""
     from fedhealth.cli.site_log import run_export
 
     run_export(file, home)

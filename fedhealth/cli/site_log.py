@@ -1,4 +1,4 @@
-"""Work behind `fedhealth site audit show` and `export`."""
+"""Implementation of `fedhealth site audit show` and `export`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedhealth.cli.asking import say
+from fedhealth.cli.prompts import print_lines
 from fedhealth.errors import ConfigError
 from fedhealth.site import audit_log
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.utils.private_files import write_secret
+from fedhealth.utils.private_files import write_private_file
 
-_OWN = ("number", "time", "event")  # of every entry; the rest depends on the event
+_COMMON_FIELDS = ("number", "time", "event")  # of every entry; the other fields depend on the event
 
 
 def run_show(last: int, folder: Path | None) -> None:
@@ -30,9 +30,9 @@ def run_show(last: int, folder: Path | None) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("#", "Time (UTC)", "Event"):
         table.add_column(name, no_wrap=True)
-    table.add_column("What", overflow="fold", ratio=1)
-    for entry in audit_log.verify(SiteHome.find(folder).audit)[-last:]:
-        table.add_row(str(entry["number"]), _time(entry), Text(str(entry["event"])), Text(_rest(entry)))
+    table.add_column("Fields", overflow="fold", ratio=1)
+    for entry in audit_log.verify_log(SiteHome.find(folder).audit)[-last:]:
+        table.add_row(str(entry["number"]), _format_time(entry), Text(str(entry["event"])), Text(_format_fields(entry)))
     Console().print(table)
 
 
@@ -40,33 +40,33 @@ def run_export(file: Path, folder: Path | None) -> None:
     """Write the log to a file.
 
     Raises:
-        ConfigError: neither .json nor .csv, or no folder for it.
-        TrustError: the log was edited, cut or damaged.
+        ConfigError: the name ends neither in .json nor in .csv, or its folder does not exist.
+        TrustError: the log was edited, truncated or damaged.
 
     """
     home = SiteHome.find(folder)
     if file.suffix not in (".json", ".csv") or not file.parent.is_dir():
         raise ConfigError(f"{file} cannot be written.", "Name a .json or .csv file in a folder that exists.")
     if file.suffix == ".json":
-        digest = audit_log.export(home.audit, file, load_policy(home).name, home.identity())
+        digest = audit_log.export_log(home.audit, file, load_policy(home).name, home.load_identity_key())
     else:
-        digest = audit_log.digest_of(home.audit)
-        write_secret(file, _table(audit_log.verify(home.audit)))
-    say(Console(), f"{file}: the log up to digest {digest}")
+        digest = audit_log.get_log_digest(home.audit)
+        write_private_file(file, _entries_to_csv(audit_log.verify_log(home.audit)))
+    print_lines(Console(), f"{file}: audit log up to digest {digest}")
 
 
-def _table(entries: audit_log.Entries) -> bytes:
+def _entries_to_csv(entries: audit_log.AuditEntries) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([*_OWN, "fields"])
+    writer.writerow([*_COMMON_FIELDS, "fields"])
     for entry in entries:
-        writer.writerow([entry["number"], _time(entry), entry["event"], _rest(entry)])
+        writer.writerow([entry["number"], _format_time(entry), entry["event"], _format_fields(entry)])
     return text.getvalue().encode()
 
 
-def _time(entry: Mapping[str, Any]) -> str:
+def _format_time(entry: Mapping[str, Any]) -> str:
     return datetime.fromtimestamp(float(entry["time"]), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _rest(entry: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in entry.items() if name not in _OWN}, sort_keys=True)
+def _format_fields(entry: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in entry.items() if name not in _COMMON_FIELDS}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""What `fedhealth site start`, `status`, `stop`, `pause`, `resume` and `leave` do."""
+"""Implementation of `fedhealth site start`, `status`, `stop`, `pause`, `resume` and `leave`."""
 
 from __future__ import annotations
 
@@ -11,85 +11,89 @@ import typer
 from rich.console import Console
 
 from fedhealth.errors import ConfigError
-from fedhealth.site.daemon_state import SiteState
+from fedhealth.flower.app_bundle import CLIENT_APP
+from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 
-APPLICATION = "clients.app.app"
 _KEPT = ("privacy ledgers", "audit log", "site.yaml")
 
 
 def run_start(home: Path | None) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Run the site's daemon until SIGTERM or Ctrl-C.
 
     Raises:
-        FedhealthError: the site is not set up, or is running already.
+        FedhealthError: the site is not set up, or is already running.
 
     """
-    from fedhealth.monitor.site_metrics import MetricsFile
-    from fedhealth.site.daemon import Runner, log_to
+    from fedhealth.monitor.site_metrics import SiteMetricsFile
+    from fedhealth.site.daemon import SiteDaemon
+    from fedhealth.site.log_file import configure_daemon_log
 
     place = SiteHome.find(home)
     if not place.membership.is_file():
-        raise ConfigError(f"{place.path} has no kit yet.", "`fedhealth site install KIT.zip` brings it.")
-    log_to(place.run / "site.log")
-    runner = Runner(place, APPLICATION, MetricsFile(place).write)
+        raise ConfigError(f"{place.path} has no join kit yet.", "Install it: `fedhealth site install KIT.zip`.")
+    configure_daemon_log(place.daemon_folder / "site.log")
+    runner = SiteDaemon(place, CLIENT_APP.replace(":", "."), SiteMetricsFile(place).write)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stopping.set())
     runner.serve()
 
 
 def run_status(home: Path | None, as_json: bool) -> None:
-    """Show how the site stands, what is spent, and the last error."""
+    """Print the site's status, the spent privacy budget, and the last error."""
     place = SiteHome.find(home)
-    about = SiteState(place).about
-    budgets = _budgets(place)
+    about = DaemonState(place).status
+    budgets = _load_spent_budgets(place)
     if as_json:
         typer.echo(json.dumps({**about, "budgets": budgets}, indent=1))
         return
     console = Console(highlight=False)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["updated"])) if "updated" in about else "never"
-    console.print(f"{about.get('site', place.path.name)}: [bold]{about.get('state', 'stopped')}[/] (last word {since})")
-    if SiteState(place).paused:
-        console.print("paused: no new work is taken; `fedhealth site resume` ends it")
+    console.print(
+        f"{about.get('site', place.path.name)}: [bold]{about.get('state', 'stopped')}[/] (last update {since})"
+    )
+    if DaemonState(place).is_paused:
+        console.print("paused: no new work is accepted until `fedhealth site resume`")
     for label, key in (("lead", "lead"), ("run", "run"), ("task", "task"), ("last error", "error")):
         if about.get(key):
             console.print(f"{label}: {about[key]}", markup=False)
     for name, spent in budgets.items():
-        console.print(f"{name}: epsilon {spent:.3f} spent in all", markup=False)
+        console.print(f"{name}: epsilon {spent:.3f} spent in total", markup=False)
 
 
 def run_stop(home: Path | None) -> None:
-    """End the runner; what it works on is lost, what it kept is not."""
-    ended = SiteState(SiteHome.find(home)).stop()
+    """Stop the daemon; unfinished work is lost, stored results are not."""
+    ended = DaemonState(SiteHome.find(home)).stop()
     typer.echo("stopped" if ended else "The site was not running.")
 
 
 def run_pause(home: Path | None, paused: bool) -> None:
-    """Take no new work, or take it again."""
-    state = SiteState(SiteHome.find(home))
+    """Stop accepting new work, or accept it again."""
+    state = DaemonState(SiteHome.find(home))
     if paused:
         state.pause()
     else:
         state.resume()
-    typer.echo("paused: no new work is taken" if paused else "work is taken again")
+    typer.echo("paused: no new work is accepted" if paused else "new work is accepted again")
 
 
 def run_leave(home: Path | None, yes: bool) -> None:
-    """End the membership at this side: the node's key, the kit and the approved members are removed."""
+    """End the membership on this side: remove the node's key, the kit and the approved members."""
     from fedhealth.site.audit_log import AuditLog
 
     place = SiteHome.find(home)
-    if not yes and not typer.confirm(f"Leave the consortium for good? Kept are {', '.join(_KEPT)}."):
+    if not yes and not typer.confirm(f"Leave the consortium permanently? {', '.join(_KEPT)} are kept."):
         raise typer.Abort
-    SiteState(place).stop()
-    for path in (place.membership, place.ca, place.node_key, place.request, place.state / "roster.json"):
+    DaemonState(place).stop()
+    for path in (place.membership, place.ca, place.node_key, place.join_request, place.state / "roster.json"):
         path.unlink(missing_ok=True)
     AuditLog(place.audit).write("left the consortium")
     typer.echo(f"Left. {', '.join(_KEPT).capitalize()} are still in {place.path}. Tell the lead to revoke this site.")
 
 
-def _budgets(place: SiteHome) -> dict[str, float]:
-    """Return what is spent in all, by data set."""
-    from fedhealth.privacy.accounting.spending import in_all, ledgers
+def _load_spent_budgets(place: SiteHome) -> dict[str, float]:
+    """Return the total epsilon spent, by data set."""
+    from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+    from fedhealth.privacy.accounting.spending import compute_total_epsilon
 
-    return {path.stem: in_all(path, None)[0] for _, path in ledgers(place.state)}
+    return {path.stem: compute_total_epsilon(path, None)[0] for _, path in find_ledgers(place.state)}

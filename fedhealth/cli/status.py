@@ -1,4 +1,4 @@
-"""`fedhealth status`: how one run stands, once; the exit code tells the state to scripts."""
+"""`fedhealth status`: print the status of one run; the exit code is the state, for scripts."""
 
 from __future__ import annotations
 
@@ -14,72 +14,72 @@ from rich.table import Table
 
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.runs.run_status import Standing, standing
+from fedhealth.runs.run_status import RunStatus, get_run_status
 
 EXIT_CODES = {"completed": 0, "running": 12, "waiting": 13, "interrupted": 14, "stopped": 14, "failed": 15}
 
 
 def run_status(run: str, as_json: bool) -> None:
-    """Show how a run stands and end with the exit code of its state.
+    """Print the status of a run and exit with the exit code of its state.
 
     Args:
-        run: its folder, or the id (or its beginning) of a run that the lead sent to the hospitals.
-        as_json: for programs.
+        run: its folder, or the id (or its first characters) of a run that the lead sent to the hospitals.
+        as_json: print JSON, for programs.
 
     Raises:
         ConfigError: there is no such run.
 
     """
-    found = standing(RunDir(_folder(run)), query_server_status)
+    found = get_run_status(RunDir(_find_run_dir(run)), query_server_status)
     if as_json:
-        account = asdict(found.account)
+        account = asdict(found.summary)
         listed = {"run": found.run, "name": found.name, "state": found.state, "folder": str(found.folder.resolve())}
-        told = {"waiting_for": found.waiting_for, "error": found.error, "advice": found.advice}
-        typer.echo(json.dumps({**listed, **account, **told}, indent=1))
+        details = {"waiting_for": found.waiting_for, "error": found.error, "advice": found.advice}
+        typer.echo(json.dumps({**listed, **account, **details}, indent=1))
     else:
-        _show(found)
+        _print_status(found)
     raise typer.Exit(EXIT_CODES[found.state])
 
 
-def _folder(run: str) -> Path:
+def _find_run_dir(run: str) -> Path:
     from fedhealth.lead.home import LeadHome
-    from fedhealth.lead.job_store import jobs
+    from fedhealth.lead.job_store import iter_jobs
 
     if Path(run).is_dir():
         return Path(run)
-    named = [job for job in jobs(LeadHome.find(None)) if job.run.startswith(run)]
+    named = [job for job in iter_jobs(LeadHome.find(None)) if job.run.startswith(run)]
     return Path(named[0].folder if len(named) == 1 else run)
 
 
-def _show(found: Standing) -> None:
-    console, account = Console(highlight=False), found.account
+def _print_status(found: RunStatus) -> None:
+    console, account = Console(highlight=False), found.summary
     rounds = f" of {account.rounds}" if account.rounds else ""
     where = f", {account.phase}" if found.state in ("running", "waiting", "interrupted") else ""
     console.print(f"{found.name or found.folder.name} ({found.run}): [bold]{found.state}[/]{where}", soft_wrap=True)
-    console.print(f"rounds completed: {account.completed}{rounds}; last event {_ago(account.at)}")
+    console.print(f"rounds completed: {account.completed}{rounds}; last event {_format_age(account.at)}")
     if account.sites:
-        console.print(_sites(found))
-    for label, words in (
+        console.print(_build_site_table(found))
+    for label, text in (
         ("waiting for", ", ".join(found.waiting_for)),
-        ("error" if found.state == "failed" else "last trouble", found.error),
+        ("error" if found.state == "failed" else "last problem", found.error),
         ("what to do", found.advice),
     ):
-        if words:
-            console.print(f"{label}: {words}", markup=False, soft_wrap=True)
+        if text:
+            console.print(f"{label}: {text}", markup=False, soft_wrap=True)
 
 
-def _sites(found: Standing) -> Table:
+def _build_site_table(found: RunStatus) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("Hospital", "State", "Last answer", "Why"):
+    for column in ("Hospital", "State", "Last reply", "Why"):
         table.add_column(column, overflow="fold")
-    for name, site in sorted(found.account.sites.items()):
-        answered = f"{_ago(site.answered)}, took {site.seconds:.1f} s" if site.answered else ""
+    for name, site in sorted(found.summary.sites.items()):
+        answered = f"{_format_age(site.answered)}, took {site.seconds:.1f} s" if site.answered else ""
         table.add_row(name, site.state, answered, site.reason)
     return table
 
 
-def _ago(at: float) -> str:
-    """Return how long ago a moment was."""
+def _format_age(at: float) -> str:
+    """Return how long ago a time was."""
     if not at:
         return "never"
     seconds = max(0.0, time.time() - at)

@@ -1,4 +1,4 @@
-"""`fedhealth watch`: what a run is doing, from another terminal; it reads the run's files and changes none."""
+"""`fedhealth watch`: follow a run from another terminal; it only reads the run's files."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from fedhealth.cli.progress import Display
+from fedhealth.cli.progress import ProgressDisplay
 from fedhealth.errors import ConfigError
 from fedhealth.runs.run_dir import RunDir
 
-_LOOK_SECONDS = 0.3
-_GONE_AFTER = 5.0  # seconds in which nobody held the run and nothing happened
+_POLL_SECONDS = 0.3
+_IDLE_SECONDS = 5.0  # seconds without a process that runs it and without events
 
 
 def run_watch(folder: Path) -> None:
     """Show events until the run has ended.
 
     Raises:
-        ConfigError: there is no run in the folder.
+        ConfigError: the folder holds no run.
 
     """
     run, console = RunDir(folder), Console()
-    if not run.about:
+    if not run.info:
         raise ConfigError(f"{folder} holds no run.", "Give the folder that has its run.json.")
-    with Display(run, console):
-        _wait(run)
-    about = run.about
+    with ProgressDisplay(run, console):
+        _wait_for_end(run)
+    about = run.info
     error = about.get("error") or {}
     console.print(f"[bold]{about['state']}[/] {escape(str(error.get('problem', '')))}".rstrip(), soft_wrap=True)
     if about["state"] == "running":
-        console.print(f"Nobody works on it here: `fedhealth run resume={escape(str(folder))}` goes on.", soft_wrap=True)
+        console.print(f"No process here runs it. Resume: `fedhealth run resume={escape(str(folder))}`.", soft_wrap=True)
     elif (folder / "report.html").is_file():
         console.print(f"Report: {(folder / 'report.html').resolve().as_uri()}", soft_wrap=True)
 
 
-def _wait(run: RunDir) -> None:
-    """Return when the run has ended, or nobody works on it."""
+def _wait_for_end(run: RunDir) -> None:
+    """Return when the run has ended, or no process runs it."""
     last, position = time.monotonic(), 0
-    while run.about["state"] == "running":
-        events, position = run.events(position)
-        if events or run.alive:
+    while run.info["state"] == "running":
+        events, position = run.read_events(position)
+        if events or run.is_running:
             last = time.monotonic()
-        if time.monotonic() - last > _GONE_AFTER:
+        if time.monotonic() - last > _IDLE_SECONDS:
             return
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)

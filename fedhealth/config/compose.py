@@ -1,13 +1,12 @@
-"""From command-line words to one typed, resolved configuration, with Hydra.
+"""Compose command-line overrides into one typed, resolved configuration, with Hydra.
 
-`fedhealth run` goes through Hydra's own front door (`fedhealth.cli.run`); everything else that needs the same
-configuration (a site given a job, a test, a benchmark) calls `compose` with the same words and gets the same result.
+`fedhealth run` uses Hydra's own entry point (`fedhealth.cli.run`). Everything else that needs the same configuration (a
+site with a job, a test, a benchmark) calls `compose_config` with the same overrides and gets the same result.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -26,16 +25,17 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
+from fedhealth.utils.digest import digest_parts
 
 HYDRA_VERSION_BASE = "1.3"
-FAULTS = (HydraException, OmegaConfBaseException, YAMLError)  # what composing can raise
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)  # raised while composing
 
-# What a site or a machine decides for itself; it cannot change what is trained.
+# Settings of one site or machine; they cannot change what is trained.
 LOCAL_KEYS = (
     "data.public.root",
     "name",
     "runtime",
-    "comparison",
+    "baselines",
     "sweep",
     "tracking",
     "data.root",
@@ -48,14 +48,14 @@ LOCAL_KEYS = (
     "training.threads",
     "privacy.dataset",
     "privacy.max_epsilon",
-    "privacy.life_epsilon",
-    "privacy.min_sigma",
+    "privacy.lifetime_epsilon",
+    "privacy.min_noise_multiplier",
     "privacy.min_cohort",
-    "privacy.physical_rows",
+    "privacy.max_physical_batch_size",
 )
 
 
-def conf_dir() -> Path:
+def get_conf_dir() -> Path:
     """Return the folder of configuration files, in a checkout, an editable install or a wheel."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "conf", package.parent / "conf"):
@@ -69,111 +69,111 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
-    """Compose the configuration that `overrides` describe.
+def compose_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
+    """Compose the configuration from `overrides`.
 
     Args:
-        overrides: Hydra override words, such as `experiment=derm` or `training.batch_size=64`.
-        config_dir: a further folder of configuration files, searched after our own.
+        overrides: Hydra overrides, such as `experiment=derm` or `training.batch_size=64`.
+        config_dir: an additional folder of configuration files, searched after ours.
 
     Raises:
-        ConfigError: unknown key, option or type, with the nearest right name.
+        ConfigError: unknown key, option or type; the message suggests the closest valid name.
 
     """
-    return _composed(overrides, config_dir)
+    return _compose(overrides, config_dir)
 
 
-def _composed(overrides: Sequence[str], config_dir: Path | None, whole: bool = False) -> DictConfig:
-    """Compose, with Hydra's own part where the `whole` is wanted."""
+def _compose(overrides: Sequence[str], config_dir: Path | None, whole: bool = False) -> DictConfig:
+    """Compose, with Hydra's own settings if `whole`."""
     register_schema()
-    extra = [f"hydra.searchpath=[{quoted(f'file://{config_dir.resolve()}')}]"] if config_dir else []
-    outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: leave Hydra as it was found
+    extra = [f"hydra.searchpath=[{quote_value(f'file://{config_dir.resolve()}')}]"] if config_dir else []
+    outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: restore its state
     GlobalHydra.instance().clear()
     try:
-        check_options(overrides)
-        with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+        check_group_options(overrides)
+        with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
             return hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
-    except FAULTS as fault:
-        raise explain(fault) from fault
+    except HYDRA_ERRORS as fault:
+        raise explain_hydra_error(fault) from fault
     finally:
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
 
 
-def check_options(words: Sequence[str]) -> None:
-    """Refuse a group whose option is no name, such as `method=null`: Hydra 1.3 ends in a fault of Python's own there.
+def check_group_options(overrides: Sequence[str]) -> None:
+    """Refuse a group whose option is not a name, such as `method=null`; Hydra 1.3 fails with a bare Python error there.
 
     Raises:
-        ConfigError: naming the options.
-        HydraException: a word is no override.
+        ConfigError: the message lists the options.
+        HydraException: an override cannot be parsed.
 
     """
-    for word in OverridesParser.create().parse_overrides(list(words)):
-        folder = conf_dir() / word.key_or_group
-        if not folder.is_dir() or word.is_delete() or word.is_sweep_override() or isinstance(word.value(), str):
+    for each in OverridesParser.create().parse_overrides(list(overrides)):
+        folder = get_conf_dir() / each.key_or_group
+        if not folder.is_dir() or each.is_delete() or each.is_sweep_override() or isinstance(each.value(), str):
             continue
         options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise ConfigError(
-            f"{word.input_line}: the group {word.key_or_group!r} needs an option.", f"Options: {options}."
+            f"{each.input_line}: the group {each.key_or_group!r} needs an option.", f"Options: {options}."
         )
 
 
-def choices(words: Sequence[str], config_dir: Path | None = None) -> dict[str, str]:
-    """Return the option that is chosen in every group, such as {"model/text": "words"}.
+def get_group_choices(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, str]:
+    """Return the chosen option of every group, such as {"model/text": "words"}.
 
     Raises:
-        ConfigError: as `compose`.
+        ConfigError: as `compose_config`.
 
     """
-    chosen = _composed(words, config_dir, whole=True).hydra.runtime.choices
+    chosen = _compose(overrides, config_dir, whole=True).hydra.runtime.choices
     return {group: option for group, option in chosen.items() if isinstance(option, str)}
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
+def resolve_config(config: DictConfig) -> dict[str, Any]:
     """Return the configuration as plain dicts and lists, every interpolation resolved, enums by name.
 
     Raises:
-        ConfigError: a mandatory value was not given.
+        ConfigError: a mandatory value is missing.
 
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
     except OmegaConfBaseException as fault:
-        raise explain(fault) from fault
+        raise explain_hydra_error(fault) from fault
     assert isinstance(plain, dict)  # noqa: S101 - a DictConfig resolves to a dict
     return {str(key): value for key, value in plain.items()}
 
 
-def digest(config: DictConfig) -> str:
-    """Return the SHA-256 of everything that decides what is trained, equal at the lead and at every site."""
-    shared = resolve(config)
+def compute_config_digest(config: DictConfig) -> str:
+    """Return the SHA-256 of all settings that decide what is trained; it is equal at the lead and at every site."""
+    shared = resolve_config(config)
     for path in LOCAL_KEYS:
         *parents, leaf = path.split(".")
         node = shared
         for parent in parents:
             node = node[parent]
         node.pop(leaf, None)
-    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+    return digest_parts(b"fedhealth configuration 2", json.dumps(shared, sort_keys=True).encode()).hex()
 
 
-def explain(fault: Exception) -> ConfigError:
-    """Turn Hydra's or OmegaConf's exception into one that says where the fault is and what was probably meant."""
+def explain_hydra_error(fault: Exception) -> ConfigError:
+    """Convert an exception of Hydra or OmegaConf into an error that names the key and suggests a correction."""
     cause = fault.__cause__ if isinstance(fault.__cause__, OmegaConfBaseException) else fault
     if isinstance(fault, MissingConfigException):
-        return _unknown_option(str(fault))
+        return _explain_unknown_option(str(fault))
     if isinstance(fault, YAMLError):
         return ConfigError(f"This is not YAML: {' '.join(str(fault).split())}.", "Correct the file at that line.")
     if within := re.search(r"In '(.+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", str(fault)):
-        return _fault_in_file(*within.groups())
+        return _explain_file_error(*within.groups())
     if isinstance(fault, OverrideParseException):
         return ConfigError(
             f"{fault.override!r} is not of the form key=value.", "Quote values that hold = , ( [ { or spaces."
         )
     if isinstance(cause, MissingMandatoryValue):
-        key = getattr(cause, "full_key", None) or _first_quoted(str(cause)) or str(cause).split(":")[-1].strip()
+        key = getattr(cause, "full_key", None) or _find_first_quoted(str(cause)) or str(cause).split(":")[-1].strip()
         return ConfigError(f"The configuration needs a value for {key}.", f"Add {key}=... to the command.")
-    if key := _unknown_key(fault, cause):
-        return ConfigError(f"There is no configuration key {key!r}.", _did_you_mean(key, _known_keys()))
+    if key := _find_unknown_key(fault, cause):
+        return ConfigError(f"There is no configuration key {key!r}.", _suggest_name(key, _list_known_keys()))
     where = getattr(cause, "full_key", None)
     first_line = str(cause).splitlines()[0]
     return ConfigError(
@@ -181,68 +181,70 @@ def explain(fault: Exception) -> ConfigError:
     )
 
 
-def _fault_in_file(file: str, reason: str, key: str) -> ConfigError:
+def _explain_file_error(file: str, reason: str, key: str) -> ConfigError:
     if " not in " in reason:
-        return ConfigError(f"{file}.yaml: there is no configuration key {key!r}.", _did_you_mean(key, _known_keys()))
+        return ConfigError(
+            f"{file}.yaml: there is no configuration key {key!r}.", _suggest_name(key, _list_known_keys())
+        )
     return ConfigError(f"{file}.yaml: {key}: {reason}.", "Correct the value in that file.")
 
 
-def _unknown_option(message: str) -> ConfigError:
-    wanted = (_first_quoted(message.partition("Could not")[2]) or _first_quoted(message) or "?").strip("/")
+def _explain_unknown_option(message: str) -> ConfigError:
+    wanted = (_find_first_quoted(message.partition("Could not")[2]) or _find_first_quoted(message) or "?").strip("/")
     group, _, option = wanted.rpartition("/")
     listed = message.partition("Available options in")[2].partition("Config search path")[0]
     options = [line.strip() for line in listed.splitlines()[1:] if line.strip()]
     if not options and not group:
-        return ConfigError(f"There is no configuration group {wanted!r}.", _did_you_mean(wanted, _groups()))
+        return ConfigError(f"There is no configuration group {wanted!r}.", _suggest_name(wanted, _list_groups()))
     close = difflib.get_close_matches(option, options, n=1)
     hint = f"Did you mean {group}={close[0]}? " if close else ""
     return ConfigError(f"There is no option {option!r} in group {group!r}.", f"{hint}Options: {', '.join(options)}.")
 
 
-def _unknown_key(fault: Exception, cause: Exception) -> str | None:
+def _find_unknown_key(fault: Exception, cause: Exception) -> str | None:
     text = f"{fault}\n{cause}"
     if overridden := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text):
         if "not in" in text:
             return overridden[1].strip("+~")
         return None
     if re.search(r"(Key|key) '.*' (is )?not in", text):
-        return getattr(cause, "full_key", None) or _first_quoted(str(cause))
+        return getattr(cause, "full_key", None) or _find_first_quoted(str(cause))
     return None
 
 
-def _first_quoted(text: str) -> str | None:
+def _find_first_quoted(text: str) -> str | None:
     found = re.search(r"'([^']+)'", text)
     return found[1] if found else None
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]]
+def _suggest_name(override: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(override, known, n=1, cutoff=0.5)
+    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == override.rsplit(".", 1)[-1]]
     best = (by_leaf or close)[:1]
     return f"Did you mean {best[0]}?" if best else "`fedhealth run --cfg job` prints every key."
 
 
-def _known_keys() -> list[str]:
-    with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
-        keys = _flatten(OmegaConf.to_container(hydra_compose("config"), resolve=False))
-    return sorted({*keys, *_groups()})
+def _list_known_keys() -> list[str]:
+    with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
+        keys = _list_keys(OmegaConf.to_container(hydra_compose("config"), resolve=False))
+    return sorted({*keys, *_list_groups()})
 
 
-def _groups() -> list[str]:
-    return sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+def _list_groups() -> list[str]:
+    return sorted(folder.name for folder in get_conf_dir().iterdir() if folder.is_dir())
 
 
-def _flatten(node: object, prefix: str = "") -> Iterator[str]:
+def _list_keys(node: object, prefix: str = "") -> Iterator[str]:
     if not isinstance(node, dict):
         return
     for key, value in node.items():
         path = f"{prefix}{key}"
         yield path
-        yield from _flatten(value, f"{path}.")
+        yield from _list_keys(value, f"{path}.")
 
 
-def quoted(value: object) -> str:
-    """Return `value` as a Hydra override value, whatever characters it holds."""
+def quote_value(value: object) -> str:
+    """Return `value` quoted as a Hydra override value; any characters are allowed."""
     literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", str(value))  # no interpolation
     # In Hydra's quotes a backslash is special only before a quote.
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), literal)

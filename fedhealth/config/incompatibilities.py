@@ -1,4 +1,4 @@
-"""What cannot be combined, and why: one table, read by the validator and shown in docs/personalization.md."""
+"""Choices that cannot be combined, and why: one table, checked before a run and shown in docs/personalization.md."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fedhealth.config.capabilities import (
+    BODY_STEPS,
+    LORA_ADAPTERS,
+    LORA_HALVES,
+    NAMED_TOWER,
+    SERVER_MU,
+    get_capability,
+)
+
 Plain = dict[str, Any]
 MODALITIES = ("image", "text", "tabular")
 
 
 @dataclass(frozen=True)
-class Pair:
+class Incompatibility:
     """Two choices that exclude each other.
 
     Attributes:
-        first: one choice, as it is written in a command.
-        second: the other, in words.
+        first: one choice, as written in a command.
+        second: the other choice, in plain text.
         reason: why they cannot work together.
         advice: what to do instead.
         holds: whether a resolved configuration makes both choices.
@@ -30,120 +39,124 @@ class Pair:
     holds: Callable[[Plain], bool]
 
     def message(self) -> str:
-        """Return it as one fault."""
+        """Return the error message."""
         return f"{self.first} with {self.second}: {self.reason}. {self.advice}."
 
 
-def pair_faults(plain: Plain) -> Iterator[str]:
+def find_incompatibilities(plain: Plain) -> Iterator[str]:
     """Yield the message of every impossible pair in a resolved configuration."""
-    yield from (pair.message() for pair in PAIRS if pair.holds(plain))
+    yield from (pair.message() for pair in INCOMPATIBILITIES if pair.holds(plain))
 
 
-def _is(node: object, *targets: str) -> bool:
-    return isinstance(node, dict) and node.get("_target_") in targets
+def _requires(plain: Plain, requirement: str) -> bool:
+    return requirement in get_capability(plain["personalization"], "requires", default=())
 
 
-def _method(*names: str) -> Callable[[Plain], bool]:
-    return lambda plain: _is(plain["personalization"], *(f"clients.personalization.{name}" for name in names))
-
-
-def _without_lora(plain: Plain) -> bool:
-    """Return whether no tower has adapters; an encoder that is not ours is asked when it is built."""
+def _has_no_adapters(plain: Plain) -> bool:
+    """Return whether no tower can have LoRA adapters; an encoder that may bring its own is checked when it is built."""
     towers = [plain["model"][name] for name in MODALITIES if plain["model"][name]]
-    ours = all(str(tower.get("_target_")).startswith("fedhealth.models.") for tower in towers)
-    return ours and not any(tower.get("lora") for tower in towers)
+    own = any(get_capability(tower, "may_have_own_adapters", default=True) for tower in towers)
+    return not own and not any(tower.get("lora") for tower in towers)
 
 
-def _absent_tower(plain: Plain) -> bool:
-    return not plain["model"].get(str(plain["personalization"].get("tower")))
+def _local_adapters_without_lora(plain: Plain) -> bool:
+    return _requires(plain, LORA_ADAPTERS) and _has_no_adapters(plain)
 
 
-def _no_turn_for_the_body(plain: Plain) -> bool:
-    steps = plain["training"]["local_steps"]
-    return steps is not None and plain["personalization"]["head_steps"] >= steps
+def _frozen_adapters_without_lora(plain: Plain) -> bool:
+    return _requires(plain, LORA_HALVES) and _has_no_adapters(plain)
 
 
-def _robust_on_sums(plain: Plain) -> bool:
-    sealed = _is(plain["secagg"].get("site"), "clients.transport.secure.SealedUpload")
-    lead = (plain["secagg"].get("lead"), plain["strategy"].get("aggregation"))
-    return sealed and any("aggregation.robust." in str(node.get("_target_")) for node in lead if isinstance(node, dict))
+def _names_absent_tower(plain: Plain) -> bool:
+    return _requires(plain, NAMED_TOWER) and not plain["model"].get(str(plain["personalization"].get("tower")))
 
 
-def _mu_of_nobody(plain: Plain) -> bool:
-    companion = plain["strategy"]["companion"]
-    return plain["personalization"]["mu"] is None and _is(companion, "strategies.server_state.base.Mean")
+def _never_trains_body(plain: Plain) -> bool:
+    if not _requires(plain, BODY_STEPS):
+        return False
+    steps, head_steps = plain["training"]["local_steps"], plain["personalization"].get("head_steps", 0)
+    return steps is not None and head_steps >= steps
 
 
-def _mu_without_losses(plain: Plain) -> bool:
-    private = not _is(plain["privacy"], "fedhealth.training.trainer.PlainTrainer")
-    return plain["personalization"]["mu"] is None and private
+def _needs_updates_that_are_masked(plain: Plain) -> bool:
+    masked = not get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
+    aggregations = [node for node in (plain["secagg"].get("lead"), plain["strategy"].get("aggregation")) if node]
+    return masked and any(get_capability(node, "sees_single_updates", default=True) for node in aggregations)
 
 
-def _statistics_of_hospitals(plain: Plain) -> bool:
-    return plain.get("purpose") == "describe" and _is(
-        plain["privacy"], "fedhealth.training.client_dp_trainer.ClientTrainer"
-    )
+def _expects_server_mu(plain: Plain) -> bool:
+    return _requires(plain, SERVER_MU) and plain["personalization"].get("mu") is None
 
 
-def _both(first: Callable[[Plain], bool], second: Callable[[Plain], bool]) -> Callable[[Plain], bool]:
-    return lambda plain: first(plain) and second(plain)
+def _server_sends_no_mu(plain: Plain) -> bool:
+    provides = get_capability(plain["strategy"]["server_state"], "provides", default=())
+    return _expects_server_mu(plain) and SERVER_MU not in provides
 
 
-PAIRS = (
-    Pair(
+def _server_mu_in_private_training(plain: Plain) -> bool:
+    return _expects_server_mu(plain) and get_capability(plain["privacy"], "is_private", default=False)
+
+
+def _describes_with_client_privacy(plain: Plain) -> bool:
+    unit = get_capability(plain["privacy"], "unit", default="none")
+    return plain.get("purpose") == "describe" and unit == "client"
+
+
+INCOMPATIBILITIES = (
+    Incompatibility(
         "personalization=adapters",
         "a model without LoRA",
         "there is no adapter to keep at the site",
         "Give a pretrained tower LoRA adapters, or use personalization=fedtower",
-        _both(_method("adapters.LocalAdapters"), _without_lora),
+        _local_adapters_without_lora,
     ),
-    Pair(
+    Incompatibility(
         "personalization=ffa_lora",
         "a model without LoRA",
         "there is no adapter to freeze a half of",
         "Give a pretrained tower LoRA adapters, or use personalization=none",
-        _both(_method("ffa_lora.FrozenALora"), _without_lora),
+        _frozen_adapters_without_lora,
     ),
-    Pair(
+    Incompatibility(
         "personalization=fedtower",
         "a tower the model does not have",
         "there is no such tower to keep at the site",
         "Set personalization.tower to image, text or tabular, whichever the model has",
-        _both(_method("fedtower.FedTower"), _absent_tower),
+        _names_absent_tower,
     ),
-    Pair(
+    Incompatibility(
         "personalization=fedrep",
         "head_steps not below training.local_steps",
         "the shared body would never be trained",
         "Lower personalization.head_steps, or raise training.local_steps",
-        _both(_method("fedrep.FedRep"), _no_turn_for_the_body),
+        _never_trains_body,
     ),
-    Pair(
+    Incompatibility(
         "personalization.mu=null",
         "a lead that sends no mu",
         "the proximal term would have no weight",
-        "Give personalization.mu a number, or the lead a companion that adapts it",
-        _both(_method("fedprox.FedProx"), _mu_of_nobody),
+        "Give personalization.mu a number, or the lead a strategy.server_state that adapts it",
+        _server_sends_no_mu,
     ),
-    Pair(
+    Incompatibility(
         "personalization.mu=null",
         "private training",
         "the lead adapts mu by the loss, and losses of private training stay at the sites",
         "Give personalization.mu a number",
-        _both(_method("fedprox.FedProx"), _mu_without_losses),
+        _server_mu_in_private_training,
     ),
-    Pair(
+    Incompatibility(
         "robust aggregation",
         "secagg=on",
         "a median, a trimmed mean or Krum needs each site's own update, and the lead sees sums only",
         "Use secagg=off, or bound the norm of each site's update instead",
-        _robust_on_sums,
+        _needs_updates_that_are_masked,
     ),
-    Pair(
+    Incompatibility(
         "fedhealth stats",
         "privacy=client",
         "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
         "Use privacy=patient, or privacy=none where the policy allows it",
-        _statistics_of_hospitals,
+        _describes_with_client_privacy,
     ),
 )

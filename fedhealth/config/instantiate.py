@@ -1,4 +1,4 @@
-"""Build what a configuration node names, with our own errors kept whole."""
+"""Instantiate what a configuration node names; our own errors pass through unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def instantiate(node: Any, **arguments: Any) -> Any:
     """Call the `_target_` of `node` with its values and `arguments`.
 
     Raises:
-        FedhealthError: what the target raised, if it was one.
+        FedhealthError: raised by the target itself.
         ConfigError: any other failure, with its reason.
 
     """

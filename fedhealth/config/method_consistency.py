@@ -1,4 +1,8 @@
-"""A method joins the lead's half and the hospital's half: another half chosen beside it would leave nothing of it."""
+"""Check that the overrides do not replace a component of the chosen method.
+
+A method consists of a client component (`personalization`) and a server component (`strategy/server_state`). If one of
+them is replaced, the run would no longer be the method that it is called.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +12,40 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import choices, conf_dir
+from fedhealth.config.compose import get_conf_dir, get_group_choices
 from fedhealth.errors import ConfigError
 
-_HALVES = ("personalization", "strategy/companion")
+_COMPONENT_GROUPS = ("personalization", "strategy/server_state")
 _OVERRIDE = "override /"
 
 
-def check_halves(words: Sequence[str], config_dir: Path | None = None) -> None:
-    """Refuse words that choose a method and replace one of its halves.
+def check_method_components(overrides: Sequence[str], config_dir: Path | None = None) -> None:
+    """Refuse overrides that choose a method and replace one of its components.
 
     Args:
-        words: they compose.
+        overrides: valid Hydra overrides.
         config_dir: a further folder of configuration files, searched after our own.
 
     Raises:
-        ConfigError: the method would not be what it is called.
+        ConfigError: a component of the method is replaced.
 
     """
-    chosen = choices(words, config_dir)
+    chosen = get_group_choices(overrides, config_dir)
     method = chosen.get("method", "")
-    for group, option in _brought(method, config_dir):
+    for group, option in _load_method_components(method, config_dir):
         if chosen.get(group) != option:
             raise ConfigError(
-                f"method={method} is {group}={option} at its half; {group}={chosen.get(group)} takes its place.",
+                f"method={method} needs {group}={option}; {group}={chosen.get(group)} replaces it.",
                 f"Leave {group} out, or choose another method.",
             )
 
 
-def _brought(method: str, config_dir: Path | None) -> Iterator[tuple[str, str]]:
-    """Yield the halves that a method's file chooses."""
-    folders = [conf_dir(), *([config_dir] if config_dir else [])]
+def _load_method_components(method: str, config_dir: Path | None) -> Iterator[tuple[str, str]]:
+    """Yield the components that a method's file chooses, as (group, option)."""
+    folders = [get_conf_dir(), *([config_dir] if config_dir else [])]
     for path in [folder / "method" / f"{method}.yaml" for folder in folders]:
         loaded: Any = OmegaConf.load(path) if path.is_file() else {}
         for entry in loaded.get("defaults", []):
             for key, option in entry.items() if OmegaConf.is_dict(entry) else ():
-                if (group := str(key).removeprefix(_OVERRIDE)) in _HALVES:
+                if (group := str(key).removeprefix(_OVERRIDE)) in _COMPONENT_GROUPS:
                     yield group, str(option)

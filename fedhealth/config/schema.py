@@ -12,7 +12,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
-FILES = {"_target_": "fedhealth.data.files.Files"}  # where rows and images come from unless a site says otherwise
+FILES = {
+    "_target_": "fedhealth.data.image_files.ImageFiles"
+}  # where rows and images come from unless a site says otherwise
 
 
 class TaskKind(Enum):
@@ -153,13 +155,24 @@ class TrainingConfig:
 
 @dataclass
 class StrategyConfig:
-    """The lead's part: how many rounds, who must answer, how answers become the next model.
+    """The server side: number of rounds, required sites, and how updates become the next model.
 
-    `wait` seconds pass before too few connected hospitals end a run. A hospital has `round_timeout` seconds for a
-    round, or `patience` times its own slowest recent round if that is less. `staleness` weighs an answer that came too
-    late in the next round; 0 drops it. `checkpoints` newest ones are kept. `companion` is the lead's half of a
-    two-sided method. `aggregation` replaces the mean where there is no secure aggregation. A site scales its update to
-    an L2 norm of `max_update_norm` at most.
+    Attributes:
+        rounds: number of training rounds.
+        min_sites: fewest sites that must join; null takes all.
+        quorum: share of the sites that must reply in a round.
+        attempts: how often a round is tried.
+        round_timeout: seconds that a site has for a round.
+        deadline_factor: a site's deadline as a multiple of its own slowest recent round, if that is less than
+            `round_timeout`; null for none.
+        staleness: weight, in the next round, of an update that missed its round; 0 drops it.
+        join_timeout: seconds to wait while too few sites are connected.
+        checkpoints: how many of the newest checkpoints are kept.
+        server_optimizer: turns the mean update into the next model.
+        server_state: the server component of a method.
+        aggregation: replaces the weighted mean where there is no secure aggregation.
+        max_update_norm: L2 norm to which a site scales a larger update; null for none.
+
     """
 
     rounds: int = 5
@@ -167,21 +180,29 @@ class StrategyConfig:
     quorum: float = 1.0
     attempts: int = 3
     round_timeout: float = 3600.0
-    patience: float | None = None
+    deadline_factor: float | None = None
     staleness: float = 0.0
-    wait: float = 600.0
+    join_timeout: float = 600.0
     checkpoints: int = 2
     server_optimizer: Any = MISSING
-    companion: Any = MISSING
+    server_state: Any = MISSING
     aggregation: Any = None
     max_update_norm: float | None = None
 
 
 @dataclass
-class ComparisonConfig:
-    """Trained next to the federation, where all data are on one machine: should we federate at all?"""
+class BaselinesConfig:
+    """Baselines that are trained after the federation if all data are on one machine.
 
-    alone: bool = True
+    Attributes:
+        local_only: train one model per site on its own data.
+        centralised: train one model on the pooled data of all sites.
+        modalities: run the federation with each single tower.
+        workers: processes that train baselines.
+
+    """
+
+    local_only: bool = True
     centralised: bool = True
     modalities: bool = False
     workers: int = 1
@@ -189,10 +210,15 @@ class ComparisonConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Bins of the score histograms, and resamples behind each confidence interval.
+    """How the model is evaluated.
 
-    `subgroups` names columns of `data.tabular` by which test patients are told apart: categorical ones with an empty
-    list, numeric ones with the edges of their bands. A group of fewer than `min_group` is not reported.
+    Attributes:
+        bins: of the score histograms.
+        bootstrap: resamples for each confidence interval.
+        subgroups: columns of `data.tabular` that group the test patients: categorical ones with an empty list, numeric
+            ones with the edges of their bands.
+        min_group: smallest group that is reported.
+
     """
 
     bins: int = 2048
@@ -217,6 +243,6 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     runtime: Any = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     sweep: Any = None
     tracking: Any = None

@@ -1,96 +1,94 @@
-"""Check a composed configuration without building anything, and report every fault at once."""
+"""Check a composed configuration without instantiating anything, and report all errors at once."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from fedhealth.config.compose import resolve
-from fedhealth.config.incompatibilities import pair_faults
+from fedhealth.config.capabilities import load_target
+from fedhealth.config.compose import resolve_config
+from fedhealth.config.incompatibilities import find_incompatibilities
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 
-logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
-
-_HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+_HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
-def validate(config: DictConfig) -> None:
-    """Raise one `ConfigError` that lists every fault found in `config`, or return.
+def validate_config(config: DictConfig) -> None:
+    """Raise one `ConfigError` that lists every error found in `config`, or return.
 
     Raises:
         ConfigError: values out of range, contradictions, unknown targets or parameters.
 
     """
-    plain = resolve(config)
-    if unknown := [*_unknown_keys(plain, Config)]:
+    plain = resolve_config(config)
+    if unknown := [*_find_unknown_keys(plain, Config)]:
         raise ConfigError(
             "\n".join(unknown), "Keys cannot be added to the schema; take the + away and correct the name."
         )
-    faults = [*_target_faults(plain), *_range_faults(plain), *_consistency_faults(plain)]
-    if faults := faults or [*pair_faults(plain)]:
+    faults = [*_find_target_errors(plain), *_find_range_errors(plain), *_find_consistency_errors(plain)]
+    if faults := faults or [*find_incompatibilities(plain)]:
         raise ConfigError("\n".join(faults), "Correct the values named above; `fedhealth run --cfg job` shows all.")
 
 
-def _unknown_keys(node: dict[str, Any], schema: type, where: str = "") -> Iterator[str]:
-    """Yield what `+key=value` added beside the schema (Hydra lets it pass)."""
+def _find_unknown_keys(node: dict[str, Any], schema: type, where: str = "") -> Iterator[str]:
+    """Yield keys that `+key=value` added to the schema (Hydra accepts them)."""
     hints = get_type_hints(schema)
     for key, value in node.items():
         kind = hints.get(key)
         if kind is None:
             yield f"{where}{key}: there is no such configuration key."
         elif is_dataclass(kind):
-            yield from _unknown_keys(value, cast(type, kind), f"{where}{key}.")
+            yield from _find_unknown_keys(value, cast(type, kind), f"{where}{key}.")
         elif get_origin(kind) is dict and is_dataclass(item := get_args(kind)[1]):
             for name, entry in value.items():
-                yield from _unknown_keys(entry, cast(type, item), f"{where}{key}.{name}.")
+                yield from _find_unknown_keys(entry, cast(type, item), f"{where}{key}.{name}.")
 
 
-def _target_faults(node: Any, where: str = "") -> Iterator[str]:
+def _find_target_errors(node: Any, where: str = "") -> Iterator[str]:
     if isinstance(node, list):
         for index, item in enumerate(node):
-            yield from _target_faults(item, f"{where}[{index}]")
+            yield from _find_target_errors(item, f"{where}[{index}]")
     if not isinstance(node, dict):
         return
     if "_target_" in node:
-        yield from _signature_faults(node, where)
+        yield from _find_signature_errors(node, where)
     for key, value in node.items():
-        yield from _target_faults(value, f"{where}.{key}" if where else str(key))
+        yield from _find_target_errors(value, f"{where}.{key}" if where else str(key))
 
 
-def _signature_faults(node: dict[str, Any], where: str) -> Iterator[str]:
+def _find_signature_errors(node: dict[str, Any], where: str) -> Iterator[str]:
     target = node["_target_"]
     try:
-        called: Callable[..., Any] = get_object(target)
-        parameters = inspect.signature(called).parameters
-    except (ImportError, ValueError, TypeError, AttributeError) as fault:
-        reason = str(fault.__cause__ or fault).splitlines()[0]
-        yield f"{where}._target_: cannot load {target!r} ({reason})."
+        parameters = inspect.signature(load_target(target)).parameters
+    except ConfigError as fault:
+        yield f"{where}._target_: {fault.problem}"
+        return
+    except (ValueError, TypeError) as fault:
+        yield f"{where}._target_: cannot load {target!r} ({str(fault).splitlines()[0]})."
         return
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    for key in set(node) - _HYDRA_WORDS - set(parameters):
+    for key in set(node) - _HYDRA_KEYS - set(parameters):
         close = difflib.get_close_matches(key, parameters, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else f" It takes: {', '.join(parameters)}."
         yield f"{where}.{key}: {target} has no such parameter.{hint}"
 
 
-def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
+def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
     data, training, strategy = plain["data"], plain["training"], plain["strategy"]
     at_least_one = {
         "training.batch_size": training["batch_size"],
         "strategy.rounds": strategy["rounds"],
         "strategy.attempts": strategy["attempts"],
         "strategy.checkpoints": strategy["checkpoints"],
-        "comparison.workers": plain["comparison"]["workers"],
+        "baselines.workers": plain["baselines"]["workers"],
         "data.image.size": data["image"]["size"],
         "evaluation.bins": plain["evaluation"]["bins"],
         "evaluation.min_group": plain["evaluation"]["min_group"],
@@ -112,8 +110,8 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         yield f"strategy.round_timeout: must be positive, is {strategy['round_timeout']}."
     if strategy["max_update_norm"] is not None and not strategy["max_update_norm"] > 0:
         yield f"strategy.max_update_norm: must be positive or null, is {strategy['max_update_norm']}."
-    if strategy["patience"] is not None and not strategy["patience"] >= 1:
-        yield f"strategy.patience: must be at least 1 or null, is {strategy['patience']}."
+    if strategy["deadline_factor"] is not None and not strategy["deadline_factor"] >= 1:
+        yield f"strategy.deadline_factor: must be at least 1 or null, is {strategy['deadline_factor']}."
     if data["image"]["channels"] not in (1, 3):
         yield f"data.image.channels: must be 1 (grey) or 3 (colour), is {data['image']['channels']}."
     shares_of_one = {"data.max_rejected": data["max_rejected"]}
@@ -127,7 +125,7 @@ def _range_faults(plain: dict[str, Any]) -> Iterator[str]:
         yield f"data.split: validation and test must be >= 0 and leave something to train on, are {held_out} together."
 
 
-def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
+def _find_consistency_errors(plain: dict[str, Any]) -> Iterator[str]:
     data, training, model = plain["data"], plain["training"], plain["model"]
     if (training["local_steps"] is None) == (training["local_epochs"] is None):
         yield "training: give exactly one of local_steps and local_epochs."
@@ -150,14 +148,14 @@ def _consistency_faults(plain: dict[str, Any]) -> Iterator[str]:
             yield f"data.tabular.{name}.scale: must be positive, is {column['scale']}."
         if column["kind"] == "categorical" and not column["levels"]:
             yield f"data.tabular.{name}.levels: a categorical column needs its levels."
-    yield from _task_faults(data)
-    yield from _subgroup_faults(plain)
+    yield from _find_task_errors(data)
+    yield from _find_subgroup_errors(plain)
 
 
-def _subgroup_faults(plain: dict[str, Any]) -> Iterator[str]:
+def _find_subgroup_errors(plain: dict[str, Any]) -> Iterator[str]:
     columns = plain["data"]["tabular"]
 
-    def ascending(edges: list[Any]) -> bool:
+    def is_ascending(edges: list[Any]) -> bool:
         numbers = all(type(edge) in (int, float) for edge in edges)  # whole numbers are edges too
         return bool(edges) and numbers and sorted(set(edges)) == edges
 
@@ -167,11 +165,11 @@ def _subgroup_faults(plain: dict[str, Any]) -> Iterator[str]:
             yield f"{where}: data.tabular has no such column."
         elif columns[name]["kind"] == "categorical" and edges:
             yield f"{where}: the column's levels are its groups; give an empty list."
-        elif columns[name]["kind"] == "numeric" and not ascending(edges):
+        elif columns[name]["kind"] == "numeric" and not is_ascending(edges):
             yield f"{where}: give the ascending edges of its bands, such as [40, 60]."
 
 
-def _task_faults(data: dict[str, Any]) -> Iterator[str]:
+def _find_task_errors(data: dict[str, Any]) -> Iterator[str]:
     kind, classes, labels = data["task"]["kind"], data["task"]["classes"], data["columns"]["labels"]
     if len(set(classes)) < len(classes):
         yield f"data.task.classes: names must differ, are {', '.join(classes)}."

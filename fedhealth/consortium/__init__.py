@@ -1,1 +1,1 @@
-"""Trust that both sides share: signatures, certificates, members, requests and kits."""
+"""Trust between lead and sites: signatures, certificates, members, join requests, join kits and signed jobs."""

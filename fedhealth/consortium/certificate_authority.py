@@ -1,6 +1,6 @@
-"""A consortium's own certificate authority: one self-signed certificate, and the server's below it. No I/O here.
+"""A consortium's own certificate authority: a self-signed certificate that signs the server's certificate. No I/O.
 
-EC secp384r1 and SHA-384; extensions as RFC 5280 wants them, so that strict verifiers accept them.
+EC secp384r1 and SHA-384; extensions as required by RFC 5280, so that strict verifiers accept them.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedhealth.errors import TrustError
 
-_CLOCKS = timedelta(hours=1)  # by which a site's clock may be behind
+_CLOCK_SKEW = timedelta(hours=1)  # by which a site's clock may be behind
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
-    """Make a private key."""
+def generate_key() -> ec.EllipticCurvePrivateKey:
+    """Generate a private key."""
     return ec.generate_private_key(ec.SECP384R1())
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a private key as it is kept."""
+def encode_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as PEM."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def load_key(pem: bytes, what: str) -> ec.EllipticCurvePrivateKey:
-    """Read a private key back.
+def decode_key(pem: bytes, what: str) -> ec.EllipticCurvePrivateKey:
+    """Parse a private key.
 
     Raises:
-        TrustError: it is none.
+        TrustError: it is not an elliptic curve private key.
 
     """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as fault:
-        raise TrustError(f"{what} is no private key.", "Restore it from its backup.") from fault
+        raise TrustError(f"{what} is not a private key.", "Restore it from its backup.") from fault
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TrustError(f"{what} is no elliptic curve key.", "Restore it from its backup.")
+        raise TrustError(f"{what} is not an elliptic curve key.", "Restore it from its backup.")
     return key
 
 
-def make_authority(
+def make_ca_certificate(
     key: ec.EllipticCurvePrivateKey, project: str, days: int, now: datetime | None = None
 ) -> x509.Certificate:
-    """Make the authority's certificate, valid from an hour ago for `days`."""
-    name = _name(f"{project} authority")
-    usage = _usage(key_cert_sign=True, crl_sign=True)
+    """Create the authority's certificate, valid from an hour ago for `days`."""
+    name = _make_common_name(f"{project} authority")
+    usage = _make_key_usage(key_cert_sign=True, crl_sign=True)
     return (
-        _begun(name, name, key.public_key(), days, now)
+        _start_certificate(name, name, key.public_key(), days, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -62,7 +62,7 @@ def make_authority(
     )
 
 
-def make_server(
+def make_server_certificate(
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
     public: ec.EllipticCurvePublicKey,
@@ -70,25 +70,27 @@ def make_server(
     days: int,
     now: datetime | None = None,
 ) -> x509.Certificate:
-    """Make the server's certificate for DNS names and IP addresses; it never outlives the authority's."""
+    """Create the server's certificate for DNS names and IP addresses; it expires with the authority's at the latest."""
     return (
-        _begun(_name(names[0]), authority.subject, public, days, now, authority.not_valid_after_utc)
+        _start_certificate(
+            _make_common_name(names[0]), authority.subject, public, days, now, authority.not_valid_after_utc
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(_make_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_make_general_name(name) for name in names]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA384())
     )
 
 
-def certificate_pem(certificate: x509.Certificate) -> bytes:
-    """Return a certificate as it is kept and sent."""
+def encode_certificate(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _begun(
+def _start_certificate(
     subject: x509.Name,
     issuer: x509.Name,
     public: ec.EllipticCurvePublicKey,
@@ -104,23 +106,25 @@ def _begun(
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(clock - _CLOCKS)
+        .not_valid_before(clock - _CLOCK_SKEW)
         .not_valid_after(min(end, latest) if latest else end)
     )
 
 
-def _name(words: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, words[:64])])
+def _make_common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
-def _alternative(name: str) -> x509.GeneralName:
+def _make_general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
 
 
-def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+def _make_key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         key_cert_sign=key_cert_sign,

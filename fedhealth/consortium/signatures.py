@@ -1,8 +1,7 @@
-"""What is signed, and how: one byte string for each value, a label for each purpose, Ed25519 (RFC 8032)."""
+"""Ed25519 signatures (RFC 8032) with a label for each purpose, and fingerprints that people compare."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -10,53 +9,48 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedhealth.errors import TrustError
-from fedhealth.protocol.digest import transcript
+from fedhealth.utils.digest import digest_parts, encode_parts
 
 _PROTOCOL = b"fedhealth trust 1"
-_GROUPS, _GROUP = 10, 4  # 160 bits in hexadecimal: short enough for a telephone, too many to search
+_GROUPS, _GROUP = 10, 4  # 160 bits in hexadecimal: short enough for a telephone call, too long for a brute-force search
 
 
-def canonical(value: object) -> bytes:
-    """Return JSON with sorted keys, no spaces and ASCII only: the same value, the same bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+def sign_body(key: Ed25519PrivateKey, purpose: str, body: bytes) -> bytes:
+    """Sign a body; the signature is valid for this purpose only."""
+    return key.sign(encode_parts(_PROTOCOL, purpose.encode(), body))
 
 
-def sign(key: Ed25519PrivateKey, purpose: str, body: bytes) -> bytes:
-    """Sign a body for one purpose only."""
-    return key.sign(transcript(_PROTOCOL, purpose.encode(), body))
-
-
-def is_signed(public: bytes, signature: bytes, purpose: str, body: bytes) -> bool:
-    """Tell whether `sign` made this signature with the key behind `public`."""
+def is_valid_signature(public: bytes, signature: bytes, purpose: str, body: bytes) -> bool:
+    """Return whether `sign_body` made this signature with the private key of `public`."""
     try:
         key = Ed25519PublicKey.from_public_bytes(public)
-        key.verify(signature, transcript(_PROTOCOL, purpose.encode(), body))
+        key.verify(signature, encode_parts(_PROTOCOL, purpose.encode(), body))
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
-def fingerprint(*parts: bytes) -> str:
-    """Return what two people compare over the telephone: 160 bits of SHA-256, in groups."""
-    digest = hashlib.sha256(transcript(_PROTOCOL, b"fingerprint", *parts)).hexdigest()
+def compute_fingerprint(*parts: bytes) -> str:
+    """Return the fingerprint that two people compare by telephone: 160 bits of SHA-256, in groups."""
+    digest = digest_parts(_PROTOCOL, b"fingerprint", *parts).hex()
     return "-".join(digest[start : start + _GROUP] for start in range(0, _GROUPS * _GROUP, _GROUP))
 
 
-def check_fingerprint(shown: str, told: str | None, what: str) -> None:
-    """Compare what this machine computed with what a person was told; None where people compared it themselves.
+def check_fingerprint(computed: str, expected: str | None, what: str) -> None:
+    """Compare the computed fingerprint with the expected one; skip if None, because people compared it themselves.
 
     Raises:
         TrustError: they differ.
 
     """
-    if told is not None and told.strip().lower() != shown:
+    if expected is not None and expected.strip().lower() != computed:
         raise TrustError(
-            f"The {what}'s fingerprint is {shown}, not {told[:80]!r}.", "Ask the sender what happened, by telephone."
+            f"The {what}'s fingerprint is {computed}, not {expected[:80]!r}.", "Call the sender and ask what happened."
         )
 
 
 def parse_json(content: bytes | str, what: str, limit: int = 2**20) -> Any:
-    """Read JSON that came from outside: bounded, no key twice, no NaN.
+    """Parse JSON from outside: limited in size, without duplicate keys and NaN.
 
     Raises:
         TrustError: anything else.
@@ -65,17 +59,17 @@ def parse_json(content: bytes | str, what: str, limit: int = 2**20) -> Any:
     if len(content) > limit:
         raise TrustError(f"{what} is larger than {limit} bytes.", "Ask the sender for the right file.")
     try:
-        return json.loads(content, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(content, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as fault:
         raise TrustError(f"{what} is not JSON.", "Ask the sender for the right file.") from fault
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key twice")
+        raise ValueError("a duplicate key")
     return found
 
 
-def _no_constant(word: str) -> Any:
-    raise ValueError(word)
+def _reject_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,122 +1,131 @@
-"""A job as it crosses the network: words, bound to project, members, bundle and time, signed by the consortium.
+"""A signed job: Hydra overrides bound to project, members, bundle and time, with the consortium's signature.
 
-Flower's control API authenticates nobody, so a site believes a job for its signature alone. An order that ended here is
-never taken up again.
+Flower's control API authenticates nobody, so a site accepts a job because of its signature only. A job that has ended
+at a site is never resumed there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedhealth.consortium.membership import Membership, exactly, hexadecimal, matching, text, whole
-from fedhealth.consortium.signatures import canonical, is_signed, parse_json
+from fedhealth.consortium.json_fields import check_fields, get_matching_text, get_text, get_whole_number, parse_hex
+from fedhealth.consortium.membership import Membership
+from fedhealth.consortium.signatures import is_valid_signature, parse_json
 from fedhealth.errors import TrustError
-from fedhealth.protocol.budget_request import MOST_WORDS, Statement
+from fedhealth.protocol.budget_request import MAX_OVERRIDES, BudgetRequest
 from fedhealth.protocol.messages import PROTOCOL_VERSION
+from fedhealth.utils.digest import digest_parts, encode_canonical
 
-PURPOSE = "order"
+PURPOSE = "job"
 _RUN = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
-LIMIT = 2**17  # characters of an order
-_LONGEST_WORD = 1000
-_CLOCKS = 300  # seconds by which two clocks may differ
-_ADVICE = "Nothing was run. Ask the lead whether they sent it."
+MAX_JOB_CHARS = 2**17  # of a signed job
+_MAX_OVERRIDE_CHARS = 1000
+_CLOCK_SKEW = 300  # seconds by which two clocks may differ
+JOB_ADVICE = "Nothing was run. Ask the lead whether it sent the job."
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the lead asks of all sites.
+class SignedJob:
+    """A job of the lead for all sites.
 
     Attributes:
         project: the consortium.
         run: our own run id, unique.
-        words: Hydra override words.
+        overrides: Hydra overrides.
         digest: of the configuration that they compose to at the lead.
-        roster: digest of the members that the lead means, hexadecimal.
+        roster: digest of the lead's list of members, hexadecimal.
         bundle: SHA-256 of the thin Flower bundle, hexadecimal.
         issued: seconds since 1970.
-        expires: seconds since 1970; nothing is answered afterwards.
+        expires: seconds since 1970; a site does not reply afterwards.
         nonce: 16 random bytes, hexadecimal.
-        statement: what a sweep is going to spend: a site is asked to reserve it, and for nothing else.
-        protocol: of `fedhealth.protocol.messages`.
+        budget_request: of a sweep; the job then reserves budget and does nothing else.
+        protocol: version, see `fedhealth.protocol.messages`.
 
     """
 
     project: str
     run: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     digest: str
     roster: str
     bundle: str
     issued: int
     expires: int
     nonce: str
-    statement: Statement | None = None
+    budget_request: BudgetRequest | None = None
     protocol: int = PROTOCOL_VERSION
 
     @property
-    def identity(self) -> str:
-        """A digest of what is asked: a renewed order for the same work has the same."""
-        asked = [self.project, self.run, list(self.words), self.digest, self.statement and asdict(self.statement)]
-        return hashlib.sha256(canonical(asked)).hexdigest()
+    def work_digest(self) -> str:
+        """A digest of the work: the same for a renewed job, which differs in time and nonce only."""
+        work = [
+            self.project,
+            self.run,
+            list(self.overrides),
+            self.digest,
+            self.budget_request and asdict(self.budget_request),
+        ]
+        return digest_parts(b"fedhealth job 2", encode_canonical(work)).hex()
 
     def dumps(self) -> str:
-        """Return what is signed and sent."""
-        return canonical(asdict(self)).decode()
+        """Return the JSON that is signed and sent."""
+        return encode_canonical(asdict(self)).decode()
 
     @staticmethod
-    def parse(content: str) -> Order:
-        """Read it back.
+    def parse(content: str) -> SignedJob:
+        """Parse JSON.
 
         Raises:
-            TrustError: malformed.
+            TrustError: it is malformed.
 
         """
-        fields = parse_json(content, "The job", LIMIT)
-        exactly(fields, set(Order.__dataclass_fields__), "job")
-        words = fields["words"]
-        if not isinstance(words, list) or len(words) > MOST_WORDS or not all(map(_is_word, words)):
-            raise TrustError("The job's words are too many, too long, or no text.", _ADVICE)
+        fields = parse_json(content, "The job", MAX_JOB_CHARS)
+        check_fields(fields, set(SignedJob.__dataclass_fields__), "job")
+        overrides = fields["overrides"]
+        if not isinstance(overrides, list) or len(overrides) > MAX_OVERRIDES or not all(map(_is_override, overrides)):
+            raise TrustError("The job's overrides are too many, too long, or not text.", JOB_ADVICE)
         digests = {
-            name: hexadecimal(text(fields, name, "job"), 32, name).hex() for name in ("digest", "roster", "bundle")
+            name: parse_hex(get_text(fields, name, "job"), 32, name).hex() for name in ("digest", "roster", "bundle")
         }
-        return Order(
-            project=matching(fields, "project", _NAME),
-            run=matching(fields, "run", _RUN),
-            words=tuple(words),
-            issued=whole(fields, "issued"),
-            expires=whole(fields, "expires"),
-            nonce=hexadecimal(text(fields, "nonce", "job"), 16, "nonce").hex(),
-            statement=_statement(fields["statement"]),
-            protocol=whole(fields, "protocol"),
+        return SignedJob(
+            project=get_matching_text(fields, "project", _NAME),
+            run=get_matching_text(fields, "run", _RUN),
+            overrides=tuple(overrides),
+            issued=get_whole_number(fields, "issued"),
+            expires=get_whole_number(fields, "expires"),
+            nonce=parse_hex(get_text(fields, "nonce", "job"), 16, "nonce").hex(),
+            budget_request=_parse_budget_request(fields["budget_request"]),
+            protocol=get_whole_number(fields, "protocol"),
             **digests,
         )
 
 
-def verified(content: str, signature: str, membership: Membership, bundle: str, now: float | None = None) -> Order:
-    """Return the order if it is the consortium's, for these members, this bundle and this time.
+def verify_job(
+    content: str, signature: str, membership: Membership, bundle: str, now: float | None = None
+) -> SignedJob:
+    """Return the job if it is signed by the consortium and valid for these members, this bundle and this time.
 
     Args:
-        content: as it arrived.
-        signature: hexadecimal, as it arrived.
+        content: as received.
+        signature: hexadecimal, as received.
         membership: the approved one.
-        bundle: SHA-256 of the bundle that came with it, already equal to the one the installed package predicts.
+        bundle: SHA-256 of the received bundle, already compared with that of the installed package.
         now: seconds since 1970; None for the clock's.
 
     Raises:
-        TrustError: it is not.
+        TrustError: it is not signed, not valid, or expired.
 
     """
-    if len(content) > LIMIT or not content.isascii():
-        raise TrustError("The job is too long or no ASCII.", _ADVICE)
-    proof = hexadecimal(signature, 64, "signature of a job")
-    if not is_signed(membership.consortium, proof, PURPOSE, content.encode("ascii")):
-        raise TrustError("The job is not signed by the consortium.", _ADVICE)
-    order, clock = Order.parse(content), time.time() if now is None else now
+    if len(content) > MAX_JOB_CHARS or not content.isascii():
+        raise TrustError("The job is too long or not ASCII.", JOB_ADVICE)
+    proof = parse_hex(signature, 64, "signature of a job")
+    if not is_valid_signature(membership.consortium, proof, PURPOSE, content.encode("ascii")):
+        raise TrustError("The job is not signed by the consortium.", JOB_ADVICE)
+    job, clock = SignedJob.parse(content), time.time() if now is None else now
     expected = {
         "project": membership.project,
         "roster": membership.roster.digest.hex(),
@@ -124,23 +133,23 @@ def verified(content: str, signature: str, membership: Membership, bundle: str, 
         "protocol": PROTOCOL_VERSION,
     }
     for name, value in expected.items():
-        if getattr(order, name) != value:
+        if getattr(job, name) != value:
             raise TrustError(
                 f"The job names another {name} than this site.", "Use the same kit and release everywhere."
             )
-    if order.issued > clock + _CLOCKS:
+    if job.issued > clock + _CLOCK_SKEW:
         raise TrustError("The job was signed in the future.", "Set the clocks of this machine and of the lead's.")
-    if clock > order.expires:
-        raise TrustError("The job has expired.", _ADVICE)
-    return order
+    if clock > job.expires:
+        raise TrustError("The job has expired.", JOB_ADVICE)
+    return job
 
 
-def _statement(fields: Any) -> Statement | None:
+def _parse_budget_request(fields: Any) -> BudgetRequest | None:
     try:
-        return Statement.parse(fields)
+        return BudgetRequest.parse(fields)
     except ValueError as fault:
-        raise TrustError(f"The job's statement of a sweep is malformed: {fault}.", _ADVICE) from fault
+        raise TrustError(f"The job's budget request is malformed: {fault}.", JOB_ADVICE) from fault
 
 
-def _is_word(word: Any) -> bool:
-    return isinstance(word, str) and len(word) <= _LONGEST_WORD and word.isprintable()
+def _is_override(override: Any) -> bool:
+    return isinstance(override, str) and len(override) <= _MAX_OVERRIDE_CHARS and override.isprintable()

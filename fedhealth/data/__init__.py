@@ -1,1 +1,1 @@
-"""From a hospital's files to model inputs: manifest, decoding, cache, cohort."""
+"""Load a hospital's files as model inputs: manifest, image decoding, dataset cache."""

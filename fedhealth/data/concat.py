@@ -1,4 +1,4 @@
-"""Several sites' examples as one table: what a centralised study would train on."""
+"""Concatenate several sites' examples, for the baseline that trains on all data in one place."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedhealth.data.batches import Examples, Source
+from fedhealth.data.examples import Examples, ModalitySource
 
 
-class Stacked:
-    """Value tables one below the other, without copying them: enough of an array for `Source`.
+class ConcatenatedArray:
+    """Arrays concatenated along the first axis without a copy; supports what `ModalitySource` needs of an array.
 
     Args:
-        parts: tables [M_i, ...] of one row shape.
+        parts: arrays [M_i, ...] with the same row shape.
 
     """
 
@@ -38,25 +38,25 @@ class Stacked:
         return taken
 
 
-def pool_examples(sites: Sequence[Examples], pad: int = 0) -> Examples:
-    """Return the examples of all sites, row after row, patients and studies kept apart.
+def concat_examples(sites: Sequence[Examples], pad: int = 0) -> Examples:
+    """Concatenate the examples of all sites; patients and studies of different sites get different ids.
 
     Args:
         sites: their examples.
-        pad: the token id that fills up shorter token tables.
+        pad: the token id that pads shorter token sequences.
 
     """
     names = sorted({name for site in sites for name in site.sources})
     return Examples(
-        {name: _pool_source(name, sites, pad) for name in names},
+        {name: _concat_source(name, sites, pad) for name in names},
         np.concatenate([site.labels for site in sites]),
-        apart([site.patient for site in sites]),
-        apart([site.study for site in sites]),
+        concat_ids([site.patient for site in sites]),
+        concat_ids([site.study for site in sites]),
     )
 
 
-def _pool_source(name: str, sites: Sequence[Examples], pad: int) -> Source:
-    """Stack one modality; a site that has none of it contributes rows without it."""
+def _concat_source(name: str, sites: Sequence[Examples], pad: int) -> ModalitySource:
+    """Concatenate one modality; the rows of a site that does not have it are marked as missing."""
     tables, indices, start = [], [], 0
     for site in sites:
         source = site.sources.get(name)
@@ -66,16 +66,16 @@ def _pool_source(name: str, sites: Sequence[Examples], pad: int) -> Source:
         tables.append(source.values)
         indices.append(np.where(source.index >= 0, source.index + start, -1))
         start += len(source.values)
-    if not tables:  # nobody has any: keep the shape of the empty table
+    if not tables:  # no site has it: keep the shape of the empty array
         empty = next(site.sources[name].values for site in sites if name in site.sources)
-        return Source(empty, np.concatenate(indices))
-    if name == "text":  # token tables differ in length
+        return ModalitySource(empty, np.concatenate(indices))
+    if name == "text":  # token sequences differ in length
         longest = max(table.shape[1] for table in tables)
         tables = [np.pad(table, ((0, 0), (0, longest - table.shape[1])), constant_values=pad) for table in tables]
-    return Source(Stacked(tables), np.concatenate(indices))  # type: ignore[arg-type]
+    return ModalitySource(ConcatenatedArray(tables), np.concatenate(indices))  # type: ignore[arg-type]
 
 
-def apart(codes: Sequence[np.ndarray]) -> np.ndarray:
-    """Return codes of several tables one after the other, renumbered so that none is shared."""
+def concat_ids(codes: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate the ids of several sites, renumbered so that no two sites share one."""
     starts = np.cumsum([0, *(int(part.max(initial=-1)) + 1 for part in codes)])
     return np.concatenate([part + start for part, start in zip(codes, starts, strict=False)])

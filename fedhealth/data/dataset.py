@@ -1,13 +1,12 @@
-"""A site's cohort: everything training needs, memory-mapped from a cache that is built once.
+"""A site's dataset: everything training needs, memory-mapped from a cache that is built once.
 
-The cache folder is named by a digest of the manifest's bytes, the data configuration, the texts and what the source
-says of the images, and appears under its name only when complete. Nothing in it carries a patient's or a file's name,
+The cache folder is named by a digest of the manifest's bytes, the data configuration, the texts and the source's
+fingerprint of the images. It gets its final name only when it is complete. It holds no patient's or file's name,
 except the list of rejected files that hospital IT needs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,18 +18,19 @@ import numpy as np
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import FILES, DataConfig, TaskKind
-from fedhealth.data.image_source import Pictures, Progress, Rejected
+from fedhealth.data.image_source import ImageProgress, ImageSource, RejectedImage
 from fedhealth.data.manifest import SPLITS, Manifest
-from fedhealth.data.tabular import encode, width
+from fedhealth.data.tabular import count_features, encode_columns
 from fedhealth.errors import DataError
+from fedhealth.utils.digest import digest_parts
 
 CACHE_VERSION = 1
-PUBLIC = "public"  # whose rows they are that belong to nobody
-_NO_MEANING = ("name", "root", "cache", "sites", "public")  # settings that do not change a cohort
+PUBLIC = "public"  # site name of the public dataset, which belongs to no hospital
+_NOT_IN_CACHE_KEY = ("name", "root", "cache", "sites", "public")  # settings that do not change a dataset
 
 
 @dataclass(frozen=True)
-class Cohort:
+class SiteDataset:
     """One site's prepared rows. N rows, M stored images, K label columns, F tabular features.
 
     Attributes:
@@ -45,8 +45,8 @@ class Cohort:
         texts: N strings; empty = missing.
         tabular: float32 [N, F].
         tabular_present: bool [N].
-        rejected: image files set aside.
-        warnings: what a person should know before training on it.
+        rejected: image files that cannot be used.
+        warnings: for people, to read before training on it.
 
     """
 
@@ -61,7 +61,7 @@ class Cohort:
     texts: tuple[str, ...]
     tabular: np.ndarray
     tabular_present: np.ndarray
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedImage, ...]
     warnings: tuple[str, ...]
 
     def rows(self, split: str, *, labelled: bool = True) -> np.ndarray:
@@ -72,7 +72,7 @@ class Cohort:
         return np.flatnonzero(chosen)
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows, patients, labels and modalities there are, for the site's own eyes."""
+        """Count rows, patients, labels and modalities. The counts are exact, so they must not leave the site."""
         return {
             "rows": len(self.split),
             "patients": len(np.unique(self.patient)),
@@ -84,29 +84,31 @@ class Cohort:
         } | {split: len(self.rows(split, labelled=False)) for split in SPLITS}
 
 
-def prepare(data: DataConfig, site: str, progress: Progress | None = None) -> Cohort:
-    """Return `site`'s cohort, building its cache on the first call.
+def prepare_dataset(data: DataConfig, site: str, progress: ImageProgress | None = None) -> SiteDataset:
+    """Return `site`'s dataset; build its cache on the first call.
 
     Args:
         data: the data configuration.
         site: which site.
-        progress: called with (images done, images in all) while decoding.
+        progress: called with (images done, images in total) while decoding.
 
     Raises:
-        DataError: what is wrong with manifest, images, tabular cells or labels, and where.
+        DataError: a fault in the manifest, the images, the tabular cells or the labels, with its location.
 
     """
-    pictures: Pictures = instantiate(data.source)
-    manifest = pictures.manifest(data, site)
-    folder = Path(data.cache).expanduser() / site / _key(manifest, data, site, pictures.state(manifest))
-    if not _is_whole(folder):
+    source: ImageSource = instantiate(data.source)
+    manifest = source.load_manifest(data, site)
+    folder = (
+        Path(data.cache).expanduser() / site / _compute_cache_key(manifest, data, site, source.fingerprint(manifest))
+    )
+    if not _is_complete(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        _build(manifest, data, site, folder, pictures, progress or (lambda done, total: None))
-    return load(folder, site)
+        _build_cache(manifest, data, site, folder, source, progress or (lambda done, total: None))
+    return load_dataset(folder, site)
 
 
-def prepare_public(data: DataConfig) -> Cohort | None:
-    """Return the public rows that every site trains on beside its own; None where the configuration has none.
+def prepare_public_dataset(data: DataConfig) -> SiteDataset | None:
+    """Return the public dataset that every site adds to its training rows; None if none is configured.
 
     Raises:
         DataError: as for a site's own data.
@@ -115,58 +117,62 @@ def prepare_public(data: DataConfig) -> Cohort | None:
     if data.public.root is None:
         return None
     rows = replace(data, root=data.public.root, manifest=data.public.manifest, site_column=None, source=FILES)
-    return prepare(rows, PUBLIC)
+    return prepare_dataset(rows, PUBLIC)
 
 
-def load(folder: Path, site: str) -> Cohort:
-    """Open a finished cache folder without decoding anything."""
+def load_dataset(folder: Path, site: str) -> SiteDataset:
+    """Open a complete cache folder; nothing is decoded."""
     report = json.loads((folder / "report.json").read_text("utf-8"))
     with np.load(folder / "rows.npz", allow_pickle=False) as rows:
         arrays: dict[str, Any] = {name: rows[name] for name in rows.files}
-    return Cohort(
+    return SiteDataset(
         site=site,
         folder=folder,
         images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
         texts=tuple(json.loads((folder / "texts.json").read_text("utf-8"))),
-        rejected=tuple(Rejected(**entry) for entry in report["rejected"]),
+        rejected=tuple(RejectedImage(**entry) for entry in report["rejected"]),
         warnings=tuple(report["warnings"]),
         **arrays,
     )
 
 
-def _key(manifest: Manifest, data: DataConfig, site: str, pictures: str) -> str:
-    meaning = {name: value for name, value in asdict(data).items() if name not in _NO_MEANING}
-    digest = hashlib.sha256(json.dumps([CACHE_VERSION, site, meaning], sort_keys=True, default=str).encode())
-    digest.update(manifest.path.read_bytes())
-    digest.update(json.dumps(manifest.table["text"].tolist()).encode())  # they may lie in files of their own
-    digest.update(pictures.encode())
-    return digest.hexdigest()[:20]
+def _compute_cache_key(manifest: Manifest, data: DataConfig, site: str, images: str) -> str:
+    settings = {name: value for name, value in asdict(data).items() if name not in _NOT_IN_CACHE_KEY}
+    return digest_parts(
+        b"fedhealth data cache 2",
+        json.dumps([CACHE_VERSION, site, settings], sort_keys=True, default=str).encode(),
+        manifest.path.read_bytes(),
+        json.dumps(manifest.table["text"].tolist()).encode(),  # texts may be in separate files
+        images.encode(),
+    ).hex()[:20]
 
 
-def _is_whole(folder: Path) -> bool:
-    """Tell whether a cache is there, with its images: an ingested cohort's may have been moved since."""
+def _is_complete(folder: Path) -> bool:
+    """Tell whether a cache and its images exist (the images of an ingested dataset may have been moved)."""
     return (folder / "report.json").is_file() and (folder / "images.npy").is_file()
 
 
-def _build(
-    manifest: Manifest, data: DataConfig, site: str, folder: Path, pictures: Pictures, progress: Progress
+def _build_cache(
+    manifest: Manifest, data: DataConfig, site: str, folder: Path, source: ImageSource, progress: ImageProgress
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     try:
-        _fill(manifest, data, site, draft, pictures, progress)
-        if not _is_whole(folder):  # another process may have built the same cache meanwhile
+        _write_cache(manifest, data, site, draft, source, progress)
+        if not _is_complete(folder):  # another process may have built the same cache meanwhile
             draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _fill(manifest: Manifest, data: DataConfig, site: str, draft: Path, pictures: Pictures, progress: Progress) -> None:
+def _write_cache(
+    manifest: Manifest, data: DataConfig, site: str, draft: Path, source: ImageSource, progress: ImageProgress
+) -> None:
     table = manifest.table
-    tabular, tabular_present = encode(table, data.tabular, manifest.path)
-    slots, rejected = pictures.store(manifest, data, draft / "images.npy", progress)
+    tabular, tabular_present = encode_columns(table, data.tabular, manifest.path)
+    slots, rejected = source.write_images(manifest, data, draft / "images.npy", progress)
     image_index = table["image"].map(lambda name: slots.get(name, -1)).to_numpy(np.int64)
     texts = table["text"].to_numpy(object)
     keep = (image_index >= 0) | (texts != "") | tabular_present
@@ -185,19 +191,26 @@ def _fill(manifest: Manifest, data: DataConfig, site: str, draft: Path, pictures
         "tabular_present": tabular_present,
     }
     rows = {name: array[keep] for name, array in rows.items()}
-    if not (rows["split"] == 0).any() or np.isnan(rows["labels"][rows["split"] == 0]).all():
-        raise DataError(
-            f"{manifest.path}: site {site!r} has no labelled training row.",
-            "Label some rows, correct data.columns, or take the site out of data.sites.",
-        )
+    _require_training_labels(rows, site, manifest.path)
     np.savez(draft / "rows.npz", allow_pickle=False, **rows)
     (draft / "texts.json").write_text(json.dumps(texts[keep].tolist()), "utf-8")
-    warnings = _warnings(rows, data, site, dropped=int((~keep).sum()), rejected=len(rejected))
+    warnings = _collect_warnings(rows, data, site, dropped=int((~keep).sum()), rejected=len(rejected))
     report = {"rejected": [asdict(entry) for entry in rejected], "warnings": warnings}
     (draft / "report.json").write_text(json.dumps(report), "utf-8")
 
 
-def _warnings(rows: dict[str, np.ndarray], data: DataConfig, site: str, dropped: int, rejected: int) -> list[str]:
+def _require_training_labels(rows: dict[str, np.ndarray], site: str, path: Path) -> None:
+    train = rows["split"] == 0
+    if not train.any() or np.isnan(rows["labels"][train]).all():
+        raise DataError(
+            f"{path}: site {site!r} has no labelled training row.",
+            "Label some rows, correct data.columns, or remove the site from data.sites.",
+        )
+
+
+def _collect_warnings(
+    rows: dict[str, np.ndarray], data: DataConfig, site: str, dropped: int, rejected: int
+) -> list[str]:
     found = []
     train = rows["split"] == 0
     for column, name in enumerate(data.columns.labels):
@@ -213,13 +226,13 @@ def _warnings(rows: dict[str, np.ndarray], data: DataConfig, site: str, dropped:
     present = rows["tabular"][rows["tabular_present"]]
     start = 0
     for name, variable in data.tabular.items():
-        size = width({name: variable})
+        size = count_features({name: variable})
         block = present[:, start : start + size]
         if len(present) > 1 and (block == block[0]).all():
             found.append(f"{site}: column {name!r} has the same value in every row.")
         start += size
     if dropped:
-        found.append(f"{site}: {dropped} row(s) have no image, text or value and are left out.")
+        found.append(f"{site}: {dropped} row(s) have no image, text or value and are ignored.")
     if rejected:
-        found.append(f"{site}: {rejected} unreadable image file(s) were set aside and count as missing.")
+        found.append(f"{site}: {rejected} unreadable image file(s) were rejected and count as missing.")
     return found

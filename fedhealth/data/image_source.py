@@ -1,4 +1,4 @@
-"""What a cohort asks of the place its rows and images come from."""
+"""The interface of an image source: where a dataset's rows and images come from."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Protocol
 from fedhealth.config.schema import DataConfig
 from fedhealth.data.manifest import Manifest
 
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
+ImageProgress = Callable[[int, int], None]
+"""Called with (images done, images in total)."""
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """An image file that was set aside, and why."""
+class RejectedImage:
+    """An image file that cannot be used, and the reason."""
 
     path: str
     reason: str
 
 
-class Pictures(Protocol):
-    """A manifest, and the images that its column `image` names."""
+class ImageSource(Protocol):
+    """A manifest and the images that its column `image` names."""
 
-    def manifest(self, data: DataConfig, site: str) -> Manifest:
+    def load_manifest(self, data: DataConfig, site: str) -> Manifest:
         """Read and check the rows of `site`.
 
         Raises:
-            DataError: as `fedhealth.data.manifest.read_manifest`.
+            DataError: see `fedhealth.data.manifest.read_manifest`.
 
         """
 
-    def state(self, manifest: Manifest) -> str:
-        """Return what changes whenever an image does."""
+    def fingerprint(self, manifest: Manifest) -> str:
+        """Return a text that changes whenever an image changes."""
 
-    def store(
-        self, manifest: Manifest, data: DataConfig, target: Path, progress: Progress
-    ) -> tuple[dict[str, int], list[Rejected]]:
-        """Make `target` the images' file: uint8 or uint16 [M, channels, size, size].
+    def write_images(
+        self, manifest: Manifest, data: DataConfig, target: Path, progress: ImageProgress
+    ) -> tuple[dict[str, int], list[RejectedImage]]:
+        """Write the images to `target`, a .npy file: uint8 or uint16 [M, channels, size, size].
 
         Returns:
-            each image's slot by its name in the manifest, and what was set aside.
+            the slot of each image by its name in the manifest, and the rejected images.
 
         Raises:
-            DataError: there are too many faults.
+            DataError: too many images are rejected.
 
         """

@@ -1,7 +1,7 @@
-"""Read a site's manifest: one table, one row per study, the columns named by the configuration.
+"""Read a site's manifest: one table, one row per study, with the column names of the configuration.
 
-Everything is read as text first, so that an empty cell (a missing value, normal in hospitals) can be told from a cell
-that says `NaN` or `inf` (a fault of the export). Faults are collected and reported together, with line numbers.
+All cells are read as text first. This separates an empty cell (a missing value, normal in hospitals) from a cell
+with `NaN` or `inf` (an export error). Faults are collected and reported together, with line numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHOWN = 5  # faulty lines named in a message; the rest are counted
 
 @dataclass(frozen=True)
 class Manifest:
-    """A site's rows, checked, still as text where the file has text.
+    """A site's validated rows; cells are still text, except the labels.
 
     Attributes:
         path: the file it was read from.
@@ -41,8 +41,8 @@ class Manifest:
     labels: np.ndarray
 
 
-def manifest_path(data: DataConfig, site: str) -> Path:
-    """Return where `site`'s manifest lies (`{site}` in `data.manifest` stands for its name)."""
+def get_manifest_path(data: DataConfig, site: str) -> Path:
+    """Return the path of `site`'s manifest (`{site}` in `data.manifest` is replaced by its name)."""
     return Path(data.root).expanduser() / data.manifest.replace("{site}", site)
 
 
@@ -53,8 +53,8 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
         DataError: file or column missing, no rows, label outside the task, a patient in two splits.
 
     """
-    path = manifest_path(data, site)
-    table = _numbered(read_table(path))
+    path = get_manifest_path(data, site)
+    table = _index_by_line_number(read_table(path))
     _require_columns(table, data, path)
     if data.site_column:
         table = table[table[data.site_column].str.strip() == site]
@@ -63,21 +63,21 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
     if table.empty:
         raise DataError(f"{path}: site {site!r} has no rows.", _empty_advice(data))
     labels = _parse_labels(table, data, path)
-    rows = _canonical(table, data, path)
-    rows["split"] = _splits(rows, data.split, path)
-    rows = rows.assign(position=np.arange(len(rows)), image=rows["image"].map(_paths)).explode("image")
+    rows = _normalize_columns(table, data, path)
+    rows["split"] = _assign_splits(rows, data.split, path)
+    rows = rows.assign(position=np.arange(len(rows)), image=rows["image"].map(_split_paths)).explode("image")
     return Manifest(path, rows.drop(columns="position").reset_index(drop=True), labels[rows["position"].to_numpy()])
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a file as text, one row a line; empty string = empty cell.
+    """Read a table with all cells as text; empty string = empty cell.
 
     Raises:
-        DataError: there is none, or it is no table.
+        DataError: the file is missing or is not a table.
 
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such manifest.", "Check data.root and data.manifest.")
+        raise DataError(f"{path}: the manifest does not exist.", "Check data.root and data.manifest.")
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path).astype(object).where(lambda cell: cell.notna(), "").astype(str)
@@ -87,13 +87,13 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path}: cannot be read as a table ({str(fault).splitlines()[0]}).",
             "Export it as UTF-8 CSV or Parquet.",
         ) from fault
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for row names and shifts the rest
+    if not isinstance(table.index, pd.RangeIndex):  # pandas uses surplus cells as row names and shifts the rest
         raise DataError(f"{path}: the rows have more cells than the header.", "Name every column in the first line.")
     return table
 
 
-def _numbered(table: pd.DataFrame) -> pd.DataFrame:
-    """Index the rows by their first line in the file (a quoted note may span several); drop blank lines."""
+def _index_by_line_number(table: pd.DataFrame) -> pd.DataFrame:
+    """Index the rows by their first line in the file (a quoted text may span several lines); drop blank lines."""
     breaks = sum((table[column].str.count("\n") for column in table.columns), np.zeros(len(table), np.int64))
     numbers = np.arange(2, len(table) + 2) + np.cumsum(breaks) - breaks
     return table.set_axis(pd.Index(numbers, dtype=np.int64))[(table != "").any(axis=1).to_numpy()]
@@ -101,15 +101,7 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
 
 def _require_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> None:
     named = data.columns
-    wanted = [
-        named.patient,
-        named.study,
-        named.image,
-        named.text,
-        named.text_path,
-        named.split,
-        data.site_column,
-    ]
+    wanted = [named.patient, named.study, named.image, named.text, named.text_path, named.split, data.site_column]
     wanted += [*named.labels, *data.tabular]
     faults = []
     for column in dict.fromkeys(column for column in wanted if column):
@@ -120,7 +112,7 @@ def _require_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> None:
         has = ", ".join(map(str, table.columns))
         raise DataError(
             f"{path}: missing column {', '.join(faults)}.",
-            f"Name the right columns in data.columns and data.tabular; the file has: {has}.",
+            f"Correct the column names in data.columns and data.tabular; the file has: {has}.",
         )
 
 
@@ -128,18 +120,18 @@ def _empty_advice(data: DataConfig) -> str:
     return (
         f"Check data.sites and the column {data.site_column!r}."
         if data.site_column
-        else "Add rows, or take the site out of data.sites."
+        else "Add rows, or remove the site from data.sites."
     )
 
 
-def _canonical(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFrame:
-    """Return the table under our own column names, texts read in."""
+def _normalize_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFrame:
+    """Return the table with standard column names and the texts loaded."""
     named = data.columns
     blank = pd.Series("", index=table.index)
     own = pd.Series([f"line {line}" for line in table.index], index=table.index)
     patient = table[named.patient].str.strip() if named.patient else own
     rows = pd.DataFrame({"line": table.index, "patient": patient}, index=table.index)
-    rows["study"] = _studies(table[named.study] if named.study else blank, rows["patient"])
+    rows["study"] = _make_study_ids(table[named.study] if named.study else blank, rows["patient"])
     rows["image"] = table[named.image].str.strip() if named.image else blank
     rows["text"] = table[named.text].str.strip() if named.text else blank
     if named.text_path:
@@ -149,19 +141,19 @@ def _canonical(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFram
         rows[f"tabular.{column}"] = table[column].str.strip()
     if len(nameless := rows.index[rows["patient"] == ""]):
         raise DataError(
-            f"{path}: no patient id in {lines(rows.loc[nameless, 'line'])}.",
-            f"Fill the column {named.patient!r}: splits and privacy are by patient.",
+            f"{path}: no patient id in {format_line_numbers(rows.loc[nameless, 'line'])}.",
+            f"Fill the column {named.patient!r}: splits and privacy budgets are per patient.",
         )
     return rows
 
 
-def _studies(named: pd.Series[str], patient: pd.Series[str]) -> pd.Series[str]:
-    """Return an id for each row's study: unique beyond its patient, and a row's own where none is given."""
+def _make_study_ids(named: pd.Series[str], patient: pd.Series[str]) -> pd.Series[str]:
+    """Return a globally unique study id for each row; a row without a study id is a study of its own."""
     own = named.str.strip()
     return patient + "|" + own.mask(own == "", pd.Series([f"line {line}" for line in own.index], own.index))
 
 
-def _paths(cell: str) -> list[str]:
+def _split_paths(cell: str) -> list[str]:
     return [name for name in map(str.strip, cell.split(";")) if name] or [""]
 
 
@@ -171,7 +163,7 @@ def _read_texts(paths: pd.Series[str], inline: pd.Series[str], manifest: Path) -
         file = manifest.parent / name
         if name and not file.is_file():
             raise DataError(
-                f"{manifest}: text file {name!r} in {lines([line])} does not exist.",
+                f"{manifest}: text file {name!r} in {format_line_numbers([line])} does not exist.",
                 "Correct the path, or leave the cell empty if there is no text.",
             )
         texts.append(file.read_text("utf-8", errors="replace").strip() if name else text)
@@ -179,7 +171,7 @@ def _read_texts(paths: pd.Series[str], inline: pd.Series[str], manifest: Path) -
 
 
 def _parse_labels(table: pd.DataFrame, data: DataConfig, path: Path) -> np.ndarray:
-    columns = [_label_codes(table[name].str.strip(), name, data.task) for name in data.columns.labels]
+    columns = [_encode_labels(table[name].str.strip(), name, data.task) for name in data.columns.labels]
     codes = np.stack(columns, axis=1)
     outside = np.isinf(codes).any(axis=1)
     if outside.any():
@@ -187,48 +179,51 @@ def _parse_labels(table: pd.DataFrame, data: DataConfig, path: Path) -> np.ndarr
             {str(table[name].iloc[i]) for name in data.columns.labels for i in np.flatnonzero(outside)[:_SHOWN]}
         )
         raise DataError(
-            f"{path}: label outside the task in {lines(table.index[outside])}: {', '.join(map(repr, seen))}.",
-            f"Allowed: {_allowed(data.task)}; leave the cell empty where the label is unknown.",
+            f"{path}: invalid label in {format_line_numbers(table.index[outside])}: {', '.join(map(repr, seen))}.",
+            f"Allowed: {_format_allowed_labels(data.task)}; leave the cell empty if the label is unknown.",
         )
     return codes
 
 
-def _allowed(task: TaskConfig) -> str:
+def _format_allowed_labels(task: TaskConfig) -> str:
     if task.kind is TaskKind.multilabel:
         return "0, 1"
     named = ", ".join(task.classes)
     return named if any(word.isdigit() for word in task.classes) else f"{named}, or 0..{len(task.classes) - 1}"
 
 
-def _label_codes(cells: pd.Series[str], name: str, task: TaskConfig) -> np.ndarray:
-    """Return class indices; NaN = missing, inf = outside the task."""
+def _encode_labels(cells: pd.Series[str], name: str, task: TaskConfig) -> np.ndarray:
+    """Return class indices; NaN = missing, inf = invalid."""
     classes = ["0", "1"] if task.kind is TaskKind.multilabel else list(task.classes)
     codes = {word: float(index) for index, word in enumerate(classes)}
-    if not any(word.isdigit() for word in classes):  # names that are numbers leave no room for indices
+    if not any(word.isdigit() for word in classes):  # if class names are numbers, indices would be ambiguous
         codes |= {str(index): float(index) for index in range(len(classes))}
     codes |= {f"{key}.0": value for key, value in codes.items() if key.isdigit()} | {"": np.nan}
     return np.array([codes.get(cell, np.inf) for cell in cells], dtype=np.float32)
 
 
-def _splits(rows: pd.DataFrame, shares: SplitConfig, path: Path) -> pd.Series[str]:
-    """Return each row's split; patients without one are placed by a hash of their id."""
+def _assign_splits(rows: pd.DataFrame, shares: SplitConfig, path: Path) -> pd.Series[str]:
+    """Return each row's split; patients without one are assigned by a hash of their id."""
     given = rows["split"].map(_SPLIT_WORDS)
     if (unknown := (rows["split"] != "") & given.isna()).any():
+        lines = format_line_numbers(rows["line"][unknown])
         raise DataError(
-            f"{path}: unknown split {rows['split'][unknown].iloc[0]!r} in {lines(rows['line'][unknown])}.",
+            f"{path}: unknown split {rows['split'][unknown].iloc[0]!r} in {lines}.",
             "Use train, validation or test, or leave the cell empty.",
         )
     per_patient = given.groupby(rows["patient"]).nunique()
     if len(torn := per_patient.index[per_patient > 1]):
         first = rows["line"][rows["patient"].isin(torn)]
         raise DataError(
-            f"{path}: {len(torn)} patient(s) in more than one split, {lines(first)}.",
-            "Put all studies of a patient into one split; otherwise scores are too good to be true.",
+            f"{path}: {len(torn)} patient(s) in more than one split, {format_line_numbers(first)}.",
+            "Put all studies of a patient into one split; otherwise test scores are too high.",
         )
-    draw = rows["patient"].map({patient: _uniform(patient) for patient in rows["patient"].unique()})
-    given = given.groupby(rows["patient"]).transform("first")  # a patient's rows without a split follow the others
+    draw = rows["patient"].map({patient: _hash_to_unit_interval(patient) for patient in rows["patient"].unique()})
+    given = given.groupby(rows["patient"]).transform(
+        "first"
+    )  # rows without a split get the patient's other rows' split
     if given.notna().any():
-        # The file says train or test; validation, where it is not given, is cut from train.
+        # The file assigns train and test; validation, if it is not given, is taken from train.
         own_validation = (given == "validation").any()
         cut = (given == "train") & (draw < shares.validation) & (not own_validation)
         return given.fillna("train").mask(cut, "validation")
@@ -236,13 +231,13 @@ def _splits(rows: pd.DataFrame, shares: SplitConfig, path: Path) -> pd.Series[st
     return pd.Series(np.select([draw < edges[0], draw < edges[1]], ["test", "validation"], "train"), index=rows.index)
 
 
-def _uniform(patient: str) -> float:
-    """Return a number in [0, 1) that depends on the patient alone: adding patients moves nobody."""
+def _hash_to_unit_interval(patient: str) -> float:
+    """Return a number in [0, 1) that depends on the patient id only, so new patients do not change others' splits."""
     return int.from_bytes(hashlib.sha256(f"split|{patient}".encode()).digest()[:8], "big") / 2**64
 
 
-def lines(numbers: Iterable[int]) -> str:
-    """Return `line 3, 7 and 12 more`, for messages."""
+def format_line_numbers(numbers: Iterable[int]) -> str:
+    """Return a text such as `line 3, 7 and 12 more`."""
     listed = sorted(set(numbers))
     shown = ", ".join(map(str, listed[:_SHOWN]))
     return f"line {shown}" + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")

@@ -1,1 +1,1 @@
-"""Judge a model: metrics, predictions, score histograms, subgroups."""
+"""Model evaluation: metrics, predictions, score histograms, subgroups."""

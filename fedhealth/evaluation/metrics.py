@@ -1,8 +1,8 @@
-"""Scores of scores: AUROC, AUPRC, balanced accuracy and calibration error, exact, weighted and from histograms.
+"""Metrics: AUROC, AUPRC, balanced accuracy and calibration error, exact, weighted and from histograms.
 
-Every metric here is a function of one table: the distinct scores in ascending order, with the weight of positives and
-of negatives at each. Plain counts give the point value, Poisson weights give bootstrap resamples (all at once, along a
-leading axis), summed histograms give the federated value. AUPRC is average precision (no interpolation); the
+Every metric is a function of one table: the distinct scores in ascending order, with the weights of positives and
+negatives at each. Counts give the point estimate, Poisson weights give bootstrap resamples (all at once, along a
+leading axis), summed histograms give the federated metric. AUPRC is average precision (no interpolation); the
 calibration error is the expected calibration error of Guo et al. (ICML 2017) with 15 equal-width bins.
 """
 
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedhealth.utils.auroc import compute_auroc_from_counts, divide_or_nan
+
+PRIMARY_METRIC = "auroc"  # runs are compared by it
 CALIBRATION_BINS = 15
-_CHUNK = 50  # resamples computed at once: bounds memory
+_CHUNK = 50  # resamples computed at once, to limit memory
 LOGIT_LIMIT = 12.0  # histogram range: probabilities beyond 6e-6 from 0 or 1 share the outer bins
 
 
@@ -29,43 +32,41 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % bootstrap interval; NaN where it is not defined (one class only)."""
+    """A value with its 95 % bootstrap interval; NaN if it is not defined (one class only)."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """Return it for JSON, NaN as null."""
+        """Return the estimate for JSON, NaN as null."""
         pairs = (("value", self.value), ("low", self.low), ("high", self.high))
         return {name: None if np.isnan(number) else round(float(number), 6) for name, number in pairs}
 
 
-def auroc(table: ScoreTable) -> np.ndarray:
+def compute_auroc(table: ScoreTable) -> np.ndarray:
     """Return the probability that a positive scores above a negative, ties counting half."""
-    below = np.cumsum(table.negatives, axis=-1) - table.negatives / 2
-    pairs = table.positives.sum(-1) * table.negatives.sum(-1)
-    return _divide((table.positives * below).sum(-1), pairs)
+    return compute_auroc_from_counts(table.positives, table.negatives)
 
 
-def auprc(table: ScoreTable) -> np.ndarray:
-    """Return average precision: precision at each threshold, weighted by the recall gained there."""
+def compute_auprc(table: ScoreTable) -> np.ndarray:
+    """Return average precision: the precision at each threshold, weighted by the gain in recall."""
     hits = np.cumsum(table.positives[..., ::-1], axis=-1)
     called = hits + np.cumsum(table.negatives[..., ::-1], axis=-1)
     precision = np.divide(hits, called, out=np.zeros_like(hits, dtype=float), where=called > 0)
-    return _divide((table.positives[..., ::-1] * precision).sum(-1), table.positives.sum(-1))
+    return divide_or_nan((table.positives[..., ::-1] * precision).sum(-1), table.positives.sum(-1))
 
 
-def balanced_accuracy(table: ScoreTable, threshold: float = 0.5) -> np.ndarray:
+def compute_balanced_accuracy(table: ScoreTable, threshold: float = 0.5) -> np.ndarray:
     """Return the mean of sensitivity and specificity at `threshold`."""
     called = table.scores >= threshold
-    sensitivity = _divide(table.positives[..., called].sum(-1), table.positives.sum(-1))
-    specificity = _divide(table.negatives[..., ~called].sum(-1), table.negatives.sum(-1))
+    sensitivity = divide_or_nan(table.positives[..., called].sum(-1), table.positives.sum(-1))
+    specificity = divide_or_nan(table.negatives[..., ~called].sum(-1), table.negatives.sum(-1))
     return (sensitivity + specificity) / 2
 
 
-def calibration_error(table: ScoreTable) -> np.ndarray:
-    """Return the mean distance between stated probability and observed frequency, over equal-width bins."""
+def compute_calibration_error(table: ScoreTable) -> np.ndarray:
+    """Return the mean distance between predicted probability and observed frequency, over equal-width bins."""
     bins = np.minimum((table.scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     weight = table.positives + table.negatives
     gaps = np.zeros(weight.shape[:-1])
@@ -73,18 +74,18 @@ def calibration_error(table: ScoreTable) -> np.ndarray:
         inside = bins == index
         stated = (weight[..., inside] * table.scores[inside]).sum(-1)
         gaps = gaps + np.abs(stated - table.positives[..., inside].sum(-1))
-    return _divide(gaps, weight.sum(-1))
+    return divide_or_nan(gaps, weight.sum(-1))
 
 
 METRICS: dict[str, Callable[[ScoreTable], np.ndarray]] = {
-    "auroc": auroc,
-    "auprc": auprc,
-    "balanced_accuracy": balanced_accuracy,
-    "calibration_error": calibration_error,
+    "auroc": compute_auroc,
+    "auprc": compute_auprc,
+    "balanced_accuracy": compute_balanced_accuracy,
+    "calibration_error": compute_calibration_error,
 }
 
 
-def tabulate(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> ScoreTable:
+def build_score_table(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> ScoreTable:
     """Return the table of `scores` [N] with labels bool [N] and weights [..., N]."""
     order = np.argsort(scores, kind="stable")
     distinct, starts = np.unique(scores[order], return_index=True)
@@ -94,20 +95,20 @@ def tabulate(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> S
 
 
 def bin_scores(scores: np.ndarray, bins: int) -> np.ndarray:
-    """Return each probability's bin 0..bins-1, equal steps of its logit: fine where rare classes crowd."""
+    """Return the bin 0..bins-1 of each probability; bins have equal width in logits, fine-grained for rare classes."""
     clipped = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
     place = (np.log(clipped / (1 - clipped)) + LOGIT_LIMIT) / (2 * LOGIT_LIMIT)
     return np.clip((place * bins).astype(int), 0, bins - 1)
 
 
-def bin_centres(bins: int) -> np.ndarray:
+def compute_bin_centres(bins: int) -> np.ndarray:
     """Return the probability at the middle of each bin, ascending."""
     logits = (np.arange(bins) + 0.5) / bins * 2 * LOGIT_LIMIT - LOGIT_LIMIT
     centres: np.ndarray = 1 / (1 + np.exp(-logits))
     return centres
 
 
-def poisson_weights(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def draw_poisson_weights(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return bootstrap weights [resamples, N]: one Poisson(1) draw per cluster (patient), shared by its rows.
 
     Passing the same seed for two models pairs them: their difference is resampled, not their noise.
@@ -117,15 +118,15 @@ def poisson_weights(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarr
     return draws[:, inverse].astype(np.float64)
 
 
-def macro(metric: Callable[[ScoreTable], np.ndarray], tables: Iterable[ScoreTable]) -> np.ndarray:
-    """Return the mean of `metric` over classes, leaving out those for which it is not defined."""
+def macro_average(metric: Callable[[ScoreTable], np.ndarray], tables: Iterable[ScoreTable]) -> np.ndarray:
+    """Return the mean of `metric` over the classes for which it is defined."""
     values = np.stack([metric(table) for table in tables])
     defined = ~np.isnan(values)
-    return _divide(np.where(defined, values, 0.0).sum(0), defined.sum(0))
+    return divide_or_nan(np.where(defined, values, 0.0).sum(0), defined.sum(0))
 
 
-def estimate(values: np.ndarray, point: float) -> Estimate:
-    """Return `point` with the 2.5 and 97.5 percentiles of its resamples."""
+def estimate_interval(values: np.ndarray, point: float) -> Estimate:
+    """Return `point` with the 2.5 and 97.5 percentiles of its bootstrap values."""
     defined = values[~np.isnan(values)]
     if np.isnan(point) or len(defined) < 2:
         return Estimate(point, float("nan"), float("nan"))
@@ -133,14 +134,6 @@ def estimate(values: np.ndarray, point: float) -> Estimate:
     return Estimate(point, float(low), float(high))
 
 
-def in_chunks(compute: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Apply `compute` to a few resamples at a time and join the results."""
+def apply_in_chunks(compute: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Apply `compute` to chunks of resamples and concatenate the results."""
     return np.concatenate([compute(weights[start : start + _CHUNK]) for start in range(0, len(weights), _CHUNK)])
-
-
-def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
-
-
-METRIC = "auroc"

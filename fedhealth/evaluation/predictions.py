@@ -1,4 +1,4 @@
-"""What a model says about a site's studies, and the sums of it that may leave."""
+"""A model's predictions for studies, and their score histograms, which may leave the site."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedhealth.config.schema import TaskKind
-from fedhealth.data.batches import Examples
+from fedhealth.data.examples import Examples
 from fedhealth.evaluation import metrics
 from fedhealth.evaluation.metrics import Estimate, ScoreTable
 from fedhealth.models.multimodal import MultimodalModel
@@ -16,11 +16,11 @@ from fedhealth.models.multimodal import MultimodalModel
 
 @dataclass(frozen=True)
 class Predictions:
-    """Studies S, score columns K (1 for binary), each study once.
+    """Predictions for S studies, each once, with K score columns (1 for binary).
 
     Attributes:
         scores: float64 [S, K], probabilities.
-        labels: float64 [S, K], 0 or 1; NaN = missing. A multiclass label is spelt one-hot.
+        labels: float64 [S, K], 0 or 1; NaN = missing. Multiclass labels are one-hot.
         patient: int64 [S].
 
     """
@@ -31,31 +31,31 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class ScoreCounts:
-    """Sums over studies: all that pooled metrics need, and nothing about one study.
+class ScoreHistograms:
+    """Counts of studies by score bin: enough for pooled metrics, without values of single studies.
 
     Attributes:
         positives: int64 [K, bins], studies with the class, by score bin (`metrics.bin_scores`).
-        negatives: int64 [K, bins], studies without it.
+        negatives: int64 [K, bins], studies without the class.
 
     """
 
     positives: np.ndarray
     negatives: np.ndarray
 
-    def __add__(self, other: ScoreCounts) -> ScoreCounts:
-        return ScoreCounts(self.positives + other.positives, self.negatives + other.negatives)
+    def __add__(self, other: ScoreHistograms) -> ScoreHistograms:
+        return ScoreHistograms(self.positives + other.positives, self.negatives + other.negatives)
 
 
-def predict(
+def predict_studies(
     model: MultimodalModel, examples: Examples, rows: np.ndarray, kind: TaskKind, batch_size: int = 256
 ) -> Predictions:
-    """Score `rows`; a study with several images gets the mean of its logits."""
+    """Predict the studies of `rows`; a study with several images gets the mean of its logits."""
     model.eval()
     device = next(model.parameters()).device
     parts = []
     with torch.inference_mode():
-        for start in range(0, max(1, len(rows)), batch_size):  # without rows, one empty batch tells the width
+        for start in range(0, max(1, len(rows)), batch_size):  # without rows, one empty batch gives the width
             batch = {name: value.to(device) for name, value in examples.batch(rows[start : start + batch_size]).items()}
             parts.append(model(batch).double().cpu().numpy())
     logits = np.concatenate(parts)
@@ -65,13 +65,13 @@ def predict(
     means = sums / np.bincount(study, minlength=len(first))[:, None]
     chosen = rows[first]
     return Predictions(
-        _probabilities(means, kind),
+        _to_probabilities(means, kind),
         _one_hot(examples.labels[chosen], means.shape[1], kind),
         examples.patient[chosen],
     )
 
 
-def count(predictions: Predictions, bins: int) -> ScoreCounts:
+def count_scores(predictions: Predictions, bins: int) -> ScoreHistograms:
     """Return the score histograms of `predictions`."""
     columns = predictions.scores.shape[1]
     counts = np.zeros((2, columns, bins), np.int64)
@@ -79,26 +79,28 @@ def count(predictions: Predictions, bins: int) -> ScoreCounts:
         place = metrics.bin_scores(predictions.scores[:, column], bins)
         for side, value in enumerate((1.0, 0.0)):
             counts[side, column] = np.bincount(place[predictions.labels[:, column] == value], minlength=bins)
-    return ScoreCounts(counts[0], counts[1])
+    return ScoreHistograms(counts[0], counts[1])
 
 
-def score(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, Estimate]:
+def compute_metrics(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, Estimate]:
     """Return every metric, macro-averaged over classes, with intervals from a bootstrap over patients."""
     return {
-        name: metrics.estimate(values[1:], values[0])
-        for name, values in resampled(predictions, resamples, seed).items()
+        name: metrics.estimate_interval(values[1:], values[0])
+        for name, values in bootstrap_metrics(predictions, resamples, seed).items()
     }
 
 
-def resampled(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return for every metric its value [0] and its bootstrap values [1:]; the same seed pairs two models."""
+def bootstrap_metrics(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return for each metric its value [0] and its bootstrap values [1:]; the same seed pairs two models' resamples."""
     known = ~np.isnan(predictions.labels)
-    weights = metrics.poisson_weights(predictions.patient, resamples, seed)
+    weights = metrics.draw_poisson_weights(predictions.patient, resamples, seed)
     weights = np.concatenate([np.ones((1, len(predictions.patient))), weights])
 
     def tables(chunk: np.ndarray) -> list[ScoreTable]:
         return [
-            metrics.tabulate(predictions.scores[rows, column], predictions.labels[rows, column] == 1, chunk[:, rows])
+            metrics.build_score_table(
+                predictions.scores[rows, column], predictions.labels[rows, column] == 1, chunk[:, rows]
+            )
             for column, rows in enumerate(known.T)
             if rows.any()
         ]
@@ -106,20 +108,23 @@ def resampled(predictions: Predictions, resamples: int, seed: int = 0) -> dict[s
     if not known.any():
         return {name: np.full(resamples + 1, np.nan) for name in metrics.METRICS}
     return {
-        name: metrics.in_chunks(lambda chunk, metric=metric: metrics.macro(metric, tables(chunk)), weights)  # type: ignore[misc]
+        name: metrics.apply_in_chunks(
+            lambda chunk, metric=metric: metrics.macro_average(metric, tables(chunk)),  # type: ignore[misc]
+            weights,
+        )
         for name, metric in metrics.METRICS.items()
     }
 
 
-def score_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str, Estimate]:
+def compute_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: int = 0) -> dict[str, Estimate]:
     """Return every metric of summed histograms, with intervals from a Poisson bootstrap over studies."""
-    drawn = drawn_counts(counts, resamples, seed)
-    return {name: metrics.estimate(values[1:], float(values[0])) for name, values in drawn.items()}
+    drawn = bootstrap_histogram_metrics(counts, resamples, seed)
+    return {name: metrics.estimate_interval(values[1:], float(values[0])) for name, values in drawn.items()}
 
 
-def drawn_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+def bootstrap_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Return for every metric of summed histograms its value [0] and its bootstrap values [1:]; NaN if not defined."""
-    centres = metrics.bin_centres(counts.positives.shape[1])
+    centres = metrics.compute_bin_centres(counts.positives.shape[1])
     generator = np.random.default_rng(seed)
     columns = [
         column
@@ -135,10 +140,10 @@ def drawn_counts(counts: ScoreCounts, resamples: int, seed: int = 0) -> dict[str
         for side in (counts.positives[column, used], counts.negatives[column, used]):
             sides.append(np.concatenate([side[None], generator.poisson(side, (resamples, len(side)))]).astype(float))
         tables.append(ScoreTable(centres[used], *sides))
-    return {name: metrics.macro(metric, tables) for name, metric in metrics.METRICS.items()}
+    return {name: metrics.macro_average(metric, tables) for name, metric in metrics.METRICS.items()}
 
 
-def _probabilities(logits: np.ndarray, kind: TaskKind) -> np.ndarray:
+def _to_probabilities(logits: np.ndarray, kind: TaskKind) -> np.ndarray:
     if kind is TaskKind.multiclass:
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         softmax: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)

@@ -1,220 +1,193 @@
-"""One run from a composed configuration to a finished run directory: check, prepare, federate, compare, report."""
+"""One run, from its specification to a finished run directory: check, prepare, train, compare, report."""
 
 from __future__ import annotations
 
 import difflib
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose, digest, quoted, resolve
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.method_consistency import check_halves
 from fedhealth.config.schema import Config, Purpose
-from fedhealth.config.validate import validate
-from fedhealth.config.warnings import cautions
-from fedhealth.data.dataset import prepare
+from fedhealth.config.warnings import list_warnings
+from fedhealth.data.dataset import prepare_dataset
 from fedhealth.errors import ConfigError
-from fedhealth.monitor.run_metrics import told
-from fedhealth.protocol.budget_request import Planned, Statement
-from fedhealth.protocol.job import Job, config_of
-from fedhealth.protocol.messages import versions
-from fedhealth.runs.run_dir import COUNTS, MODEL, STATISTICS, RunDir, logged_to
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.monitor.run_metrics import monitor_run
+from fedhealth.protocol.budget_request import BudgetRequest
+from fedhealth.protocol.messages import get_versions
+from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunDir, log_to_file
 from fedhealth.utils.atomic_io import write_atomic, write_json
-from fedhealth.utils.git_revision import revision
+from fedhealth.utils.git_revision import read_git_revision
 
 
-def launch(
-    config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = "", name: str | None = None
-) -> None:
-    """Run the federation that `config` describes and leave everything about it in `run`.
-
-    Args:
-        config: composed from `words`.
-        words: the override words, composed again by lead and sites.
-        run: the run directory; must not hold a run yet.
-        config_dir: a further folder of configuration files, empty for none.
-        name: the run's id where one was chosen for it, see `fedhealth.experiment.sweep_reserve`.
+def launch_run(spec: RunSpec) -> None:
+    """Run the federation and write all its results into the run directory, which must not hold a run yet.
 
     Raises:
-        FedhealthError: anything that is not a bug; run.json says so too.
+        FedhealthError: any error that is not a bug; run.json records it too.
 
     """
-    name = name or new_id()
-    made = {"versions": versions(), "revision": revision()}
-    run.begin({"run": name, **made, "words": list(words), "config_dir": config_dir})
-    with run.held(), _tracked(config, run), told(run), _logged(run):
-        _run(_job(name, config, words, run, config_dir), run)
+    run = spec.run_dir
+    _create_run_dir(spec, versions=get_versions(), revision=read_git_revision())
+    with run.lock(), _track_run(spec), monitor_run(run), _log_to_run_dir(run):
+        _check_and_record(spec)
+        _execute_run(spec)
 
 
-def new_id() -> str:
-    """Return an id that no other run has."""
-    return uuid.uuid4().hex[:12]
-
-
-def planned(name: str, config: DictConfig, words: Sequence[str]) -> Planned:
-    """Return a run as a sweep states it before it is launched under this id."""
-    return Planned(name, _words_anywhere(config, words), digest(config))
-
-
-def reserve(
-    statement: Statement, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str = ""
-) -> dict[str, float]:
-    """Ask the sites to reserve what a sweep's runs will spend; return, by site, the epsilon of them together.
+def request_reservation(budget_request: BudgetRequest, spec: RunSpec) -> dict[str, float]:
+    """Ask the sites to reserve the budget that a sweep's runs will spend; return, by site, their joint epsilon.
 
     Args:
-        statement: the sweep's.
-        config: of one of its runs: who is asked, and how.
-        words: it is composed from.
-        run: a directory for the question; what an earlier one left is replaced.
-        config_dir: a further folder of configuration files, empty for none.
+        budget_request: the sweep's budget request.
+        spec: one of its runs, which decides who is asked and how, with a directory for the request; an earlier request
+            in that directory is replaced.
 
     Raises:
-        FederationError: too few reserve it, with each site's reasons.
+        FederationError: too few sites reserve the budget; the message lists each site's reasons.
 
     """
+    run = spec.run_dir
     for name in ("run.json", "events.jsonl"):
         (run.path / name).unlink(missing_ok=True)
-    name = new_id()
-    run.begin({"run": name, "words": list(words), "config_dir": config_dir, "question": True})
-    with run.held(), _logged(run):
-        job = replace(_job(name, config, words, run, config_dir), statement=statement)
-        instantiate(config_of(job).runtime).launch(job)
-    told = [event for event in run.events()[0] if event["event"] == "reserved"]
-    return dict(told[-1]["sites"]) if told else {}
+    _create_run_dir(spec, reservation_only=True)
+    with run.lock(), _log_to_run_dir(run):
+        _check_and_record(spec)
+        instantiate(spec.settings.runtime).launch(replace(spec.job, budget_request=budget_request))
+    reserved = [event for event in run.read_events()[0] if event["event"] == "reserved"]
+    return dict(reserved[-1]["sites"]) if reserved else {}
 
 
-def resume(run: RunDir) -> None:
-    """Go on with a run that was killed, stopped or failed, after its last completed round.
+def resume_run(run: RunDir) -> None:
+    """Resume a run that was killed, stopped or failed, after its last completed round.
 
     Raises:
         FedhealthError: there is no such run, it is completed or running, its configuration now composes to something
-            else, or anything that `launch` raises.
+            else, or any error that `launch_run` raises.
 
     """
-    about = run.about
-    if "digest" not in about or about.get("question"):
-        raise ConfigError(f"{run.path} holds no run that could go on.", "Give the folder that has its run.json.")
-    if about["state"] == "completed":
+    info = run.info
+    if "digest" not in info or info.get("reservation_only"):
+        raise ConfigError(f"{run.path} holds no run that can be resumed.", "Give the folder that has its run.json.")
+    if info["state"] == "completed":
         raise ConfigError(f"The run in {run.path} is completed.", "Its report is there; start a new run.")
-    with run.held():
-        words = about.get("job") or about["words"]  # the job's hold in any working directory
-        config = compose(words, Path(about["config_dir"]) if about["config_dir"] else None)
-        if digest(config) != about["digest"]:
-            raise _changed(run, config)
-        run.update(state="running", error=None)
-        run.event("resuming")
-        with _tracked(config, run), told(run), _logged(run):
-            _run(_job(about["run"], config, words, run, about["config_dir"]), run)
+    with run.lock():
+        overrides = info.get("job") or info["overrides"]  # the job's are valid in any working directory
+        config_dir = Path(info["config_dir"]) if info["config_dir"] else None
+        spec = RunSpec.compose(overrides, run, config_dir, info["run"])
+        if spec.digest != info["digest"]:
+            raise _explain_changed_config(spec)
+        run.update_info(state="running", error=None)
+        run.append_event("resuming")
+        with _track_run(spec), monitor_run(run), _log_to_run_dir(run):
+            _check_and_record(spec)
+            _execute_run(spec)
+
+
+def _create_run_dir(spec: RunSpec, **fields: object) -> None:
+    config_dir = str(spec.config_dir or "")
+    spec.run_dir.create({"run": spec.run_id, **fields, "overrides": list(spec.overrides), "config_dir": config_dir})
 
 
 @contextmanager
-def _logged(run: RunDir) -> Iterator[None]:
-    """Write the log into the run directory, and how the block ended into run.json."""
-    with logged_to(run.path / "fedhealth.log"):
+def _log_to_run_dir(run: RunDir) -> Iterator[None]:
+    """Write the log into the run directory, and the outcome of the block into run.json."""
+    with log_to_file(run.path / "fedhealth.log"):
         try:
             yield
-            run.complete()
+            run.mark_completed()
         except BaseException as fault:
-            run.fail(fault)
+            run.mark_failed(fault)
             raise
 
 
-def _tracked(config: DictConfig, run: RunDir) -> AbstractContextManager[None]:
-    """Tell the run to the configured tracker when it has ended, however it ended."""
-    from fedhealth.experiment.tracking import tracked
+def _track_run(spec: RunSpec) -> AbstractContextManager[None]:
+    """Send the run to the configured tracker when it has ended, successfully or not."""
+    from fedhealth.experiment.tracking import track_run
 
-    return tracked(config.tracking, run) if config.tracking else nullcontext()
+    return track_run(spec.config.tracking, spec.run_dir) if spec.config.tracking else nullcontext()
 
 
-def _changed(run: RunDir, config: DictConfig) -> ConfigError:
-    """Return the refusal to resume under another configuration, naming what differs."""
-    then = (run.path / "config.yaml").read_text("utf-8").splitlines()
-    now = OmegaConf.to_yaml(config, resolve=True).splitlines()
+def _explain_changed_config(spec: RunSpec) -> ConfigError:
+    """Return the error for a run that cannot be resumed under another configuration, with the differences."""
+    path = spec.run_dir.path
+    then = (path / "config.yaml").read_text("utf-8").splitlines()
+    now = OmegaConf.to_yaml(spec.config, resolve=True).splitlines()
     lines = [line for line in difflib.unified_diff(then, now, "then", "now", lineterm="", n=0) if line[:1] in "+-"]
     differences = "\n  ".join(lines[2:12]) or "the digest alone: another release of fedhealth"
     return ConfigError(
-        f"The configuration of {run.path} is no longer what the run was started with:\n  {differences}",
+        f"The configuration of {path} is no longer what the run was started with:\n  {differences}",
         "Restore it, or start a new run.",
     )
 
 
-def _job(name: str, config: DictConfig, words: Sequence[str], run: RunDir, config_dir: str) -> Job:
-    """Check the configuration and return the job it is, written down in the run directory."""
-    validate(config)
-    check_halves(words, Path(config_dir) if config_dir else None)
-    job = Job(name, _words_anywhere(config, words), digest(config), str(run.path.resolve()), config_dir)
-    run.update(name=config_of(job).name, digest=job.digest, job=list(job.overrides))
-    write_atomic(run.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
-    return job
+def _check_and_record(spec: RunSpec) -> None:
+    """Check the configuration and write it into the run directory, with what its parts declare."""
+    spec.check()
+    job = spec.job
+    spec.run_dir.update_info(
+        name=spec.settings.name,
+        digest=job.digest,
+        job=list(job.overrides),
+        capabilities=asdict(spec.capabilities),
+    )
+    write_atomic(spec.run_dir.path / "config.yaml", OmegaConf.to_yaml(spec.config, resolve=True).encode())
 
 
-def _run(job: Job, run: RunDir) -> None:
+def _execute_run(spec: RunSpec) -> None:
     from fedhealth.export.model import save_model
-    from fedhealth.export.model_card import CARD, card
-    from fedhealth.report.render import render
+    from fedhealth.export.model_card import CARD_FILE, build_model_card
+    from fedhealth.report.render import render_run_report
 
-    config = config_of(job)
-    for title, text in cautions(resolve(_composed(job))):
-        run.event("caution", title=title, text=text)
+    run, config, data_are_local = spec.run_dir, spec.settings, spec.capabilities.data_are_local
+    for title, text in list_warnings(spec.plain, spec.capabilities):
+        run.append_event("caution", title=title, text=text)
     runtime = instantiate(config.runtime)
-    if runtime.local_data:
-        _prepare(config, run)
-    runtime.launch(job)
+    if data_are_local:
+        _prepare_sites(config, run)
+    runtime.launch(spec.job)
     if config.purpose is Purpose.describe:
-        _describe(config, run)
+        _write_statistics(config, run)
         return
-    save_model(_composed(job), load_file(run.path / "model.safetensors"), run.path / MODEL)
-    if runtime.local_data:
-        from fedhealth.experiment.baselines import compare
+    save_model(spec.config, load_file(run.path / "model.safetensors"), run.path / MODEL_DIR)
+    if data_are_local:
+        from fedhealth.experiment.baselines import compare_baselines
 
-        compare(job, config, run)
-    write_atomic(run.path / MODEL / CARD, card(run.path).encode())
-    write_atomic(run.path / "report.html", render(run.path).encode())
+        compare_baselines(spec.job, config, run)
+    write_atomic(run.path / MODEL_DIR / CARD_FILE, build_model_card(run.path).encode())
+    write_atomic(run.path / "report.html", render_run_report(run.path).encode())
 
 
-def _describe(config: Config, run: RunDir) -> None:
-    """Turn summed counts into statistics; the raw sums, which hold small counts, are removed."""
-    from fedhealth.report.descriptive_page import lines, page, statistics
+def _write_statistics(config: Config, run: RunDir) -> None:
+    """Compute statistics from the summed counts; then remove the raw sums, which include small counts."""
+    from fedhealth.report.descriptive_page import build_descriptive_page, compute_statistics, format_statistics
     from fedhealth.report.render import render_page
-    from fedhealth.runs.load_record import collect
+    from fedhealth.runs.load_record import load_run_record
 
-    with np.load(run.path / COUNTS, allow_pickle=False) as stored:
-        found = statistics({name: stored[name] for name in stored.files}, config)
-    write_json(run.path / STATISTICS, found)
-    (run.path / COUNTS).unlink()
-    run.event("described", lines=lines(found))
-    write_atomic(run.path / "report.html", render_page(lambda: page(found, collect(run.path))).encode())
-
-
-def _composed(job: Job) -> DictConfig:
-    return compose(job.overrides, Path(job.config_dir) if job.config_dir else None)
+    with np.load(run.path / COUNTS_FILE, allow_pickle=False) as stored:
+        statistics = compute_statistics({name: stored[name] for name in stored.files}, config)
+    write_json(run.path / STATISTICS_FILE, statistics)
+    (run.path / COUNTS_FILE).unlink()
+    run.append_event("described", lines=format_statistics(statistics))
+    page = render_page(lambda: build_descriptive_page(statistics, load_run_record(run.path)))
+    write_atomic(run.path / "report.html", page.encode())
 
 
-def _prepare(config: Config, run: RunDir) -> None:
-    """Read every site's files once, before anything is trained: a fault is the user's to see, in full."""
+def _prepare_sites(config: Config, run: RunDir) -> None:
+    """Read every site's files once before training, so that the user sees any error in full."""
     for site in config.data.sites:
 
         def progress(done: int, total: int, site: str = site) -> None:
-            run.event("preparing", site=site, done=done, total=total)
+            run.append_event("preparing", site=site, done=done, total=total)
 
         progress(0, 0)
-        cohort = prepare(config.data, site, progress)
+        cohort = prepare_dataset(config.data, site, progress)
         reasons = [entry.reason for entry in cohort.rejected]
-        run.event("prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons)
-
-
-def _words_anywhere(config: DictConfig, words: Sequence[str]) -> tuple[str, ...]:
-    """Return the words with what makes them hold wherever a worker process runs."""
-    data = resolve(config)["data"]
-    places = {f"data.{key}": data[key] for key in ("root", "cache")}
-    if data["public"]["root"]:
-        places["data.public.root"] = data["public"]["root"]
-    absolute = [f"{key}={quoted(Path(place).expanduser().resolve())}" for key, place in places.items()]
-    return tuple(reversed(dict.fromkeys(reversed([*words, *absolute]))))  # the last word counts
+        run.append_event(
+            "prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons
+        )

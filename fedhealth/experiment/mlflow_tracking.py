@@ -1,7 +1,7 @@
-"""MLflow: a store on this machine (a database file or a folder) or a server.
+"""MLflow tracking: a local store (a database file or a folder) or a server.
 
-What is sent is what the lead knows: the resolved configuration, pooled curves and scores, bytes and times, the report
-and the model card. What virtual sites keep to themselves, and the weights unless asked for, stay in the run directory.
+The tracker sends only what the lead knows: the resolved configuration, pooled curves and scores, bytes and times, the
+report and the model card. Private files of virtual sites stay in the run directory; so do the weights, by default.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from fedhealth.errors import ConfigError
-from fedhealth.evaluation.metrics import METRIC
-from fedhealth.report.summary import summary
-from fedhealth.runs.load_record import collect
-from fedhealth.runs.record import Run
-from fedhealth.runs.run_dir import GROUPS, MODEL
+from fedhealth.evaluation.metrics import PRIMARY_METRIC
+from fedhealth.report.summary import summarize_run
+from fedhealth.runs.load_record import load_run_record
+from fedhealth.runs.record import RunRecord
+from fedhealth.runs.run_dir import GROUPS_FILE, MODEL_DIR
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder is what a single user wants
+os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder suits a single user
 
-_FILES = ("report.html", "config.yaml", "evaluation.json", "comparison.json", GROUPS, f"{MODEL}/README.md")
+_FILES = ("report.html", "config.yaml", "evaluation.json", "comparison.json", GROUPS_FILE, f"{MODEL_DIR}/README.md")
 _STATES = {"completed": "FINISHED", "stopped": "KILLED"}
 _MOST_PARAMETERS, _MOST_METRICS = 100, 1000  # in one request
 _LONGEST = 500  # characters of a parameter
-_RUN = "fedhealth.run"  # the tag that finds a run again
+_RUN = "fedhealth.run"  # the tag by which a run is found
 
 
 class MlflowTracking:
-    """One MLflow run for each of ours.
+    """One MLflow run for each fedhealth run.
 
     Args:
         uri: a server (`http://...`), a database (`sqlite:///FILE`) or a folder.
-        experiment: its name; made where it does not exist.
-        weights: whether the exported model is sent too.
+        experiment: name of the MLflow experiment; created if it does not exist.
+        weights: whether the exported model is sent, too.
 
     """
 
@@ -53,76 +53,78 @@ class MlflowTracking:
         self._client = MlflowClient(place)
 
     def track(self, folder: Path) -> str:
-        """Send the run directory; a run that is there already (it was resumed) is brought up to date."""
-        run = collect(folder)
+        """Send the run directory; if the run was tracked before (it was resumed), update it."""
+        run = load_run_record(folder)
         made = self._begin(run)
-        for some in _parts(_parameters(run.config), _MOST_PARAMETERS):
+        for some in _split_batches(_list_parameters(run.config), _MOST_PARAMETERS):
             self._client.log_batch(made, params=some)
-        for points in _parts(_metrics(run), _MOST_METRICS):
+        for points in _split_batches(_list_metrics(run), _MOST_METRICS):
             self._client.log_batch(made, metrics=points)
         for name in _FILES:
             if (folder / name).is_file():
                 self._client.log_artifact(made, str(folder / name))
-        if self.weights and (folder / MODEL).is_dir():
-            self._client.log_artifacts(made, str(folder / MODEL), MODEL)
-        self._client.set_terminated(made, _STATES.get(str(run.about.get("state")), "FAILED"), _time(run, "finished"))
+        if self.weights and (folder / MODEL_DIR).is_dir():
+            self._client.log_artifacts(made, str(folder / MODEL_DIR), MODEL_DIR)
+        self._client.set_terminated(
+            made, _STATES.get(str(run.info.get("state")), "FAILED"), _get_time_ms(run, "finished")
+        )
         return f"{self.uri} (experiment {self.experiment}, run {made})"
 
-    def _begin(self, run: Run) -> str:
+    def _begin(self, run: RunRecord) -> str:
         """Return the id of this run's MLflow run."""
-        name = str(run.about["run"])
+        name = str(run.info["run"])
         found = self._client.get_experiment_by_name(self.experiment)
         place = found.experiment_id if found else self._client.create_experiment(self.experiment)
         known = self._client.search_runs([place], f"tags.`{_RUN}` = '{name}'")
-        tags = {_RUN: name, "mlflow.note.content": summary(run), **_tags(run.about)}
+        tags = {_RUN: name, "mlflow.note.content": summarize_run(run), **_make_tags(run.info)}
         if known:
             made = str(known[0].info.run_id)
             for key, value in tags.items():
                 self._client.set_tag(made, key, value)
             return made
-        shown = str(run.about.get("name") or run.folder)
-        return str(self._client.create_run(place, _time(run, "started"), tags, shown).info.run_id)
+        shown = str(run.info.get("name") or run.folder)
+        return str(self._client.create_run(place, _get_time_ms(run, "started"), tags, shown).info.run_id)
 
 
-def _parts(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def _split_batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     """Yield lists of at most `size`."""
     while some := list(islice(items, size)):
         yield some
 
 
-def _tags(about: Mapping[str, Any]) -> dict[str, str]:
+def _make_tags(about: Mapping[str, Any]) -> dict[str, str]:
     names = {"digest": "digest", "versions": "versions", "revision": "mlflow.source.git.commit"}
     return {tag: str(about[key]) for key, tag in names.items() if about.get(key)}
 
 
-def _parameters(config: Mapping[str, Any], prefix: str = "") -> Iterator[Any]:
-    """Yield every leaf of the configuration under its dotted key; an empty one says nothing."""
+def _list_parameters(config: Mapping[str, Any], prefix: str = "") -> Iterator[Any]:
+    """Yield every leaf of the configuration under its dotted key, except empty ones."""
     from mlflow.entities import Param
 
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _parameters(value, f"{prefix}{key}.")
+            yield from _list_parameters(value, f"{prefix}{key}.")
         elif value not in (None, [], ""):
             yield Param(f"{prefix}{key}".replace("/", "."), str(value)[:_LONGEST])
 
 
-def _metrics(run: Run) -> Iterator[Any]:
-    """Yield pooled numbers of every round, and the final model's."""
+def _list_metrics(run: RunRecord) -> Iterator[Any]:
+    """Yield the pooled metrics of every round and of the final model."""
     from mlflow.entities import Metric
 
-    now = _time(run, "finished")
+    now = _get_time_ms(run, "finished")
     for each in run.rounds:
-        sent = sum(answer.sent for answer in each.answers)
-        received = sum(answer.received for answer in each.answers)
-        validation = (each.pooled.get("validation") or {}).get(METRIC)
-        told = {"loss": each.pooled.get("loss"), "seconds": each.seconds, "divergence": each.divergence}
-        for name, value in (told | {"bytes_to_sites": sent, "bytes_from_sites": received}).items():
+        sent = sum(reply.bytes_sent for reply in each.replies)
+        received = sum(reply.bytes_received for reply in each.replies)
+        validation = (each.pooled.get("validation") or {}).get(PRIMARY_METRIC)
+        values = {"loss": each.pooled.get("loss"), "seconds": each.seconds, "divergence": each.divergence}
+        for name, value in (values | {"bytes_to_sites": sent, "bytes_from_sites": received}).items():
             if value is not None and not math.isnan(value):
                 yield Metric(f"round.{name}", float(value), now, each.number)
-        if validation is not None:  # of the model that came in
-            yield Metric(f"round.validation.{METRIC}", float(validation), now, each.number - 1)
+        if validation is not None:  # of the incoming model
+            yield Metric(f"round.validation.{PRIMARY_METRIC}", float(validation), now, each.number - 1)
     for split in run.evaluation:
-        found = run.test if split == "test" and run.test else run.evaluation[split]
+        found = run.test_result if split == "test" and run.test_result else run.evaluation[split]
         for name, estimate in found.metrics.items():
             ends = {name: estimate.value, f"{name}.low": estimate.low, f"{name}.high": estimate.high}
             yield from (Metric(f"{split}.{k}", v, now, len(run.rounds)) for k, v in ends.items() if not math.isnan(v))
@@ -130,7 +132,7 @@ def _metrics(run: Run) -> Iterator[Any]:
         yield Metric("epsilon", max(each.epsilon for each in run.spending), now, len(run.rounds))
 
 
-def _time(run: Run, moment: str) -> int:
-    """Return a moment of the run in milliseconds; the beginning where it has none."""
-    said = run.about.get(moment) or run.about["started"]
+def _get_time_ms(run: RunRecord, moment: str) -> int:
+    """Return a time of the run in milliseconds; its start if the time is unknown."""
+    said = run.info.get(moment) or run.info["started"]
     return round(datetime.fromisoformat(str(said)).timestamp() * 1000)

@@ -1,7 +1,7 @@
-"""Look for a better configuration with Optuna (Akiba et al., KDD 2019): suggest, run, follow, stop what falls behind.
+"""Hyperparameter search with Optuna (Akiba et al., KDD 2019): suggest, run, monitor, prune.
 
-Each trial is an ordinary run in a process of its own; its event file says how it fares, the same for every runtime. The
-study is a journal beside the trials: a search that was killed goes on with the trials that were running.
+Each trial is an ordinary run in its own process; its event file reports the progress, for every runtime alike. The
+study is a journal file beside the trials: a search that was killed resumes the trials that were running.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.sweep_job import Outcome, validation_of, work_on
-from fedhealth.experiment.sweep_reserve import run_id
-from fedhealth.experiment.sweep_space import Space, parse
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.experiment.sweep_job import SweepRunResult, read_validation_auroc, run_sweep_job
+from fedhealth.experiment.sweep_reserve import get_run_id
+from fedhealth.experiment.sweep_space import Space, parse_space
 from fedhealth.runs.run_dir import RunDir
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _JOURNAL = "study.jsonl"
-_TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
-Told = Callable[[str], None]
-"""Called with a line about every trial that ended."""
+LineCallback = Callable[[str], None]
+"""Called with a line about every trial that has ended."""
 
 
 @dataclass
-class _Running:
-    """A trial under way: its process, its directory, and how far its events were read."""
+class _RunningTrial:
+    """A running trial: its process, its directory, and the position up to which its events were read."""
 
     trial: Trial
     process: BaseProcess
@@ -49,16 +49,16 @@ class _Running:
     seen: set[int] = field(default_factory=set)
 
 
-class Search:
-    """Maximises the pooled AUROC of the final model on validation rows.
+class HyperparameterSearch:
+    """Maximise the pooled AUROC of the final model on validation rows.
 
     Args:
         space: by configuration key, a list of options or a range `{low, high, log, step}`.
-        trials: how many runs in all, those that were stopped early included.
-        workers: how many at once.
-        startup: runs that are never stopped early.
-        warmup: rounds after which a run may be stopped.
-        seed: of the suggestions.
+        trials: total number of runs, including those stopped early.
+        workers: number of runs at the same time.
+        startup: number of runs that are never stopped early.
+        warmup: rounds before a run may be stopped early.
+        seed: of the sampler.
 
     """
 
@@ -71,42 +71,42 @@ class Search:
         warmup: int = 2,
         seed: int = 0,
     ) -> None:
-        self.space: Space = parse(space)
+        self.space: Space = parse_space(space)
         if min(trials, workers) < 1:
             raise ConfigError("sweep: trials and workers must be at least 1.", "Correct them.")
         self.trials, self.workers = trials, workers
         self.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=workers > 1, n_startup_trials=startup)
         self.pruner = optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
 
-    def run(self, words: Sequence[str], folder: Path, config_dir: str, told: Told) -> None:
-        """Search, or go on with the search in `folder`.
+    def run(self, overrides: Sequence[str], folder: Path, config_dir: Path | None, on_end: LineCallback) -> None:
+        """Start the search in `folder`, or resume it.
 
         Args:
-            words: that all trials share.
-            folder: one directory for each trial, and the study.
-            config_dir: a further folder of configuration files, empty for none.
-            told: called with a line about every trial that ended.
+            overrides: common to all trials.
+            folder: of the study, with one directory for each trial.
+            config_dir: an additional folder of configuration files; None for none.
+            on_end: called with a line about every trial that has ended.
 
         """
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = self._study(folder)
         interrupted = [Trial(study, each._trial_id) for each in study.get_trials(states=[TrialState.RUNNING])]
-        running: list[_Running] = []
+        running: list[_RunningTrial] = []
         try:
             while running or interrupted or self._left(study) > 0:
                 while len(running) < self.workers and (interrupted or self._left(study) > len(running)):
                     trial = interrupted.pop() if interrupted else study.ask(self.space)
-                    running.append(self._begin(trial, words, folder, config_dir))
+                    running.append(self._begin(trial, overrides, folder, config_dir))
                 for each in running:
                     self._follow(each)
                 for each in [each for each in running if not each.process.is_alive()]:
                     running.remove(each)
-                    told(_ended(study, each))
-                time.sleep(_LOOK_SECONDS)
+                    on_end(_report_trial_end(study, each))
+                time.sleep(_POLL_SECONDS)
         finally:
             for each in running:
-                _interrupt(each.process)
+                _interrupt_trial(each.process)
 
     def _study(self, folder: Path) -> optuna.Study:
         return optuna.create_study(
@@ -119,38 +119,37 @@ class Search:
         )
 
     def _left(self, study: optuna.Study) -> int:
-        """Return how many trials have not ended."""
-        return self.trials - len(study.get_trials(deepcopy=False, states=_TRIED))
+        """Return how many trials are left to run."""
+        return self.trials - len(study.get_trials(deepcopy=False, states=_FINISHED_STATES))
 
-    def _begin(self, trial: Trial, words: Sequence[str], folder: Path, config_dir: str) -> _Running:
-        chosen = [*words, *(f"{key}={value}" for key, value in trial.params.items())]
+    def _begin(self, trial: Trial, overrides: Sequence[str], folder: Path, config_dir: Path | None) -> _RunningTrial:
+        chosen = [*overrides, *(f"{key}={value}" for key, value in trial.params.items())]
         run = RunDir(folder / f"trial-{trial.number}")
-        name = run_id(folder, trial.number)
-        process = get_context("spawn").Process(target=_work, args=(chosen, str(run.path), config_dir, name))
+        arguments = (chosen, run.path, config_dir, get_run_id(folder, trial.number))
+        process = get_context("spawn").Process(target=_run_trial, args=arguments)
         process.start()
-        return _Running(trial, process, run)
+        return _RunningTrial(trial, process, run)
 
-    def _follow(self, each: _Running) -> None:
-        """Tell the study of every completed round; stop a run that falls behind the median."""
-        events, each.position = each.run.events(each.position)
-        for number, auroc in _scores(events):
+    def _follow(self, each: _RunningTrial) -> None:
+        """Report every completed round to the study; stop a run that falls behind the median."""
+        events, each.position = each.run.read_events(each.position)
+        for number, auroc in _list_round_scores(events):
             if number not in each.seen:
                 each.seen.add(number)
                 each.trial.report(auroc, number)
         if each.seen and not each.pruned and each.trial.should_prune():
             each.pruned = True
-            _interrupt(each.process)
+            _interrupt_trial(each.process)
 
 
-def _work(words: list[str], folder: str, config_dir: str, name: str | None) -> None:
-    """Do one trial, in a process of its own."""
-    with suppress(KeyboardInterrupt):  # stopped early: run.json says so
-        config = compose(words, Path(config_dir) if config_dir else None)
-        work_on(config, words, RunDir(Path(folder)), config_dir, name)
+def _run_trial(overrides: list[str], folder: Path, config_dir: Path | None, run_id: str | None) -> None:
+    """Run one trial in its own process."""
+    with suppress(KeyboardInterrupt):  # stopped early: run.json records it
+        run_sweep_job(RunSpec.compose(overrides, RunDir(folder), config_dir, run_id))
 
 
-def _scores(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
-    """Yield (rounds of training, pooled validation AUROC) of completed rounds."""
+def _list_round_scores(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
+    """Yield (training rounds, pooled validation AUROC) of completed rounds."""
     for event in events:
         if event["event"] == "round_completed":
             value = (event["pooled"].get("validation") or {}).get("auroc")
@@ -158,30 +157,34 @@ def _scores(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, float]]:
                 yield event["round"] - 1, float(value)
 
 
-def _ended(study: optuna.Study, each: _Running) -> str:
-    """Tell the study how a trial ended, and return it as a line."""
-    outcome = _outcome(each)
+def _report_trial_end(study: optuna.Study, each: _RunningTrial) -> str:
+    """Report the end of a trial to the study, and return it as a line of text."""
+    outcome = _get_trial_result(each)
     value = outcome.validation
     state = {"completed": TrialState.COMPLETE, "stopped early": TrialState.PRUNED}.get(outcome.state, TrialState.FAIL)
     study.tell(each.trial, value if state is TrialState.COMPLETE else None, state)
-    told = outcome.problem or ("" if value is None else f"validation AUROC {value:.3f}")
+    note = outcome.problem or ("" if value is None else f"validation AUROC {value:.3f}")
     parameters = " ".join(f"{key}={value}" for key, value in each.trial.params.items())
-    return f"{outcome.state} {each.trial.number}: {parameters}  {told}".rstrip()
+    return f"{outcome.state} {each.trial.number}: {parameters}  {note}".rstrip()
 
 
-def _outcome(each: _Running) -> Outcome:
-    about = each.run.about
+def _get_trial_result(each: _RunningTrial) -> SweepRunResult:
+    about = each.run.info
     if about.get("state") == "completed":
-        value = validation_of(each.run)
-        return Outcome("completed", validation=value) if value is not None else Outcome("failed", "no validation score")
+        value = read_validation_auroc(each.run)
+        return (
+            SweepRunResult("completed", validation=value)
+            if value is not None
+            else SweepRunResult("failed", "no validation score")
+        )
     if each.pruned:
-        return Outcome("stopped early")
+        return SweepRunResult("stopped early")
     problem = (about.get("error") or {}).get("problem", f"its process ended with code {each.process.exitcode}")
-    return Outcome("failed", str(problem))
+    return SweepRunResult("failed", str(problem))
 
 
-def _interrupt(process: BaseProcess) -> None:
-    """Press Ctrl-C for a trial: a run in the hospitals is stopped there too."""
+def _interrupt_trial(process: BaseProcess) -> None:
+    """Send SIGINT to a trial, which also stops its run in the hospitals."""
     if process.is_alive() and process.pid:
         os.kill(process.pid, signal.SIGINT)
         process.join()

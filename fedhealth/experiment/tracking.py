@@ -1,4 +1,4 @@
-"""A finished run told to an experiment tracker."""
+"""Send finished runs to an experiment tracker."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ log = logging.getLogger("fedhealth")
 
 
 class Tracker(Protocol):
-    """Tells a run to somebody outside, once it has ended."""
+    """Sends a run to an external system, once it has ended."""
 
     def track(self, folder: Path) -> str:
-        """Send what a run directory says; return where it can be seen."""
+        """Send the content of a run directory; return where it can be viewed."""
 
 
 @contextmanager
-def tracked(node: Any, run: RunDir) -> Iterator[None]:
-    """Track the run when the block has ended, however it ended; a tracker that fails costs the run nothing.
+def track_run(node: Any, run: RunDir) -> Iterator[None]:
+    """Track the run after the `with` block, successful or not; if the tracker fails, the run is not affected.
 
     Args:
-        node: of the configuration, naming a `Tracker`.
+        node: of the configuration, with a `Tracker` as its `_target_`.
         run: the run directory.
 
     Raises:
-        ConfigError: there cannot be such a tracker.
+        ConfigError: the tracker cannot be created.
 
     """
     tracker: Tracker = instantiate(node)
     try:
         yield
     finally:
-        _track(tracker, run)
+        _send_to_tracker(tracker, run)
 
 
-def _track(tracker: Tracker, run: RunDir) -> None:
+def _send_to_tracker(tracker: Tracker, run: RunDir) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, about themselves
-            run.event("tracked", where=tracker.track(run.path))
-    except Exception as fault:  # a tracker is anybody's code, and the run is done
+            warnings.simplefilter("ignore")  # libraries warn about themselves
+            run.append_event("tracked", where=tracker.track(run.path))
+    except Exception as fault:  # a tracker may be anyone's code, and the run is finished
         log.warning("tracking failed: %s", fault)
-        run.event("tracking_failed", reason=f"{type(fault).__name__}: {str(fault).splitlines()[0]}")
+        run.append_event("tracking_failed", reason=f"{type(fault).__name__}: {str(fault).splitlines()[0]}")

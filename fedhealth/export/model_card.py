@@ -1,4 +1,4 @@
-"""The model card (Mitchell et al., FAT* 2019) in the format of the Hugging Face hub: YAML head, Markdown body."""
+"""Build the model card (Mitchell et al., FAT* 2019) in the format of the Hugging Face hub: YAML head, Markdown body."""
 
 from __future__ import annotations
 
@@ -10,110 +10,120 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined
 
-from fedhealth.export.model import CONFIG, ELSEWHERE
-from fedhealth.report.notices import notices
-from fedhealth.report.privacy import promise
-from fedhealth.report.render import facts
-from fedhealth.report.summary import summary
-from fedhealth.report.wording import METRIC_NAMES, bracket, counted, integer, number
-from fedhealth.runs.load_record import collect
-from fedhealth.runs.record import MODALITIES, Run
-from fedhealth.runs.run_dir import MODEL
+from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
+from fedhealth.report.notices import collect_notices
+from fedhealth.report.privacy import describe_guarantee
+from fedhealth.report.render import list_run_facts
+from fedhealth.report.summary import summarize_run
+from fedhealth.report.wording import METRIC_NAMES, format_count, format_integer, format_interval, format_number
+from fedhealth.runs.load_record import load_run_record
+from fedhealth.runs.record import MODALITIES, RunRecord
+from fedhealth.runs.run_dir import MODEL_DIR
 from fedhealth.utils.atomic_io import read_json
 
-CARD = "README.md"  # what the hub shows
+CARD_FILE = "README.md"  # the file that the hub displays
 _HUB_METRICS = {"auroc": "roc_auc", "auprc": "average_precision", "balanced_accuracy": "balanced_accuracy"}
-_OF_THIS_MACHINE = ("Asked for with",)  # its words name folders
+_OF_THIS_MACHINE = ("Command-line overrides",)  # they contain names of folders
 _COUNTS = ("patients", "rows", *MODALITIES)
 
 
-def card(folder: Path) -> str:
-    """Return the model card of a run directory."""
-    run = collect(folder)
+def build_model_card(folder: Path) -> str:
+    """Return the model card of the run in a directory."""
+    run = load_run_record(folder)
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown
-    template = environment.from_string(files(__package__).joinpath("card.md.j2").read_text("utf-8"))
+    template = environment.from_string(files(__package__).joinpath("model_card.md.j2").read_text("utf-8"))
     known = [site for site in run.sites if site.counts]
     return template.render(
-        head=yaml.safe_dump(head(run), sort_keys=False, allow_unicode=True),
-        title=_plain(run.about.get("name") or run.folder),
-        summary=_plain(summary(run)),
-        task=_plain(_task(run)),
-        inputs=[name for name in MODALITIES if run.setting(f"model.{name}")],
-        image=_image(run),
-        variables=list(run.setting("data.tabular", {}) or {}) if run.setting("model.tabular") else [],
-        hospitals=[_plain(site.name) for site in run.sites],
-        data=[[_plain(site.name), *(integer(site.counts.get(name, 0)) for name in _COUNTS)] for site in known],
+        head=yaml.safe_dump(build_card_metadata(run), sort_keys=False, allow_unicode=True),
+        title=_escape_markdown(run.info.get("name") or run.folder),
+        summary=_escape_markdown(summarize_run(run)),
+        task=_escape_markdown(_describe_task(run)),
+        inputs=[name for name in MODALITIES if run.get_setting(f"model.{name}")],
+        image=_describe_image(run),
+        variables=list(run.get_setting("data.tabular", {}) or {}) if run.get_setting("model.tabular") else [],
+        hospitals=[_escape_markdown(site.name) for site in run.sites],
+        data=[
+            [_escape_markdown(site.name), *(format_integer(site.counts.get(name, 0)) for name in _COUNTS)]
+            for site in known
+        ],
         data_head=_COUNTS,
-        privacy=_privacy(run),
-        studies=counted(run.test.studies, "test study") if run.test else "",
-        metrics=_metrics(run),
-        groups=_groups(run),
-        elsewhere=len((read_json(folder / MODEL / CONFIG) or {}).get(ELSEWHERE, ())),
-        notices=notices(run),
-        facts=[(name, value) for name, value in facts(run) if name not in _OF_THIS_MACHINE],
+        privacy=_describe_privacy(run),
+        studies=format_count(run.test_result.studies, "test study") if run.test_result else "",
+        metrics=_format_metrics(run),
+        groups=_format_groups(run),
+        elsewhere=len((read_json(folder / MODEL_DIR / CONFIG_FILE) or {}).get(LOCAL_ARRAYS_KEY, ())),
+        notices=collect_notices(run),
+        facts=[(name, value) for name, value in list_run_facts(run) if name not in _OF_THIS_MACHINE],
     )
 
 
-def head(run: Run) -> dict[str, Any]:
-    """Return the card's metadata, as the hub reads it."""
-    kinds = [name for name in MODALITIES if run.setting(f"model.{name}")]
+def build_card_metadata(run: RunRecord) -> dict[str, Any]:
+    """Return the card's metadata in the hub's format."""
+    kinds = [name for name in MODALITIES if run.get_setting(f"model.{name}")]
     tags = ["federated-learning", "medical", "not-a-medical-device", *kinds]
-    found: dict[str, Any] = {"library_name": "fedhealth", "license": "other", "tags": tags}
-    if run.test:
-        dataset = {"name": str(run.setting("data.name", "hospitals")), "type": "private", "split": "test"}
+    metadata: dict[str, Any] = {"library_name": "fedhealth", "license": "other", "tags": tags}
+    if run.test_result:
+        dataset = {"name": str(run.get_setting("data.name", "hospitals")), "type": "private", "split": "test"}
         scores = [
-            {"type": hub, "name": METRIC_NAMES[name], "value": round(run.test.metrics[name].value, 4)}
+            {"type": hub, "name": METRIC_NAMES[name], "value": round(run.test_result.metrics[name].value, 4)}
             for name, hub in _HUB_METRICS.items()
-            if not math.isnan(run.test.metrics[name].value)
+            if not math.isnan(run.test_result.metrics[name].value)
         ]
         task = {"type": "image-classification" if "image" in kinds else "tabular-classification"}
-        name = str(run.about.get("name") or run.folder)
-        found["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": scores}]}]
-    return found
+        name = str(run.info.get("name") or run.folder)
+        metadata["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": scores}]}]
+    return metadata
 
 
-def _task(run: Run) -> str:
-    classes = [str(name) for name in run.setting("data.task.classes", [])]
-    return f"{run.setting('data.task.kind', 'binary')} classification ({', '.join(classes)})"
+def _describe_task(run: RunRecord) -> str:
+    classes = [str(name) for name in run.get_setting("data.task.classes", [])]
+    return f"{run.get_setting('data.task.kind', 'binary')} classification ({', '.join(classes)})"
 
 
-def _image(run: Run) -> str:
-    if not run.setting("model.image"):
+def _describe_image(run: RunRecord) -> str:
+    if not run.get_setting("model.image"):
         return "none"
-    size, channels = run.setting("data.image.size"), run.setting("data.image.channels")
+    size, channels = run.get_setting("data.image.size"), run.get_setting("data.image.channels")
     return f"{size} x {size} pixels, {'grey' if channels == 1 else 'colour'}"
 
 
-def _privacy(run: Run) -> list[str]:
-    private, sealed = run.protected("privacy"), run.protected("secagg.lead")
-    said = [f"Trained with {promise(run)}." if private else "No differential privacy: it may remember single patients."]
+def _describe_privacy(run: RunRecord) -> list[str]:
+    private, sealed = run.is_private, run.has_secure_aggregation
+    sentences = [
+        f"Trained with {describe_guarantee(run)}."
+        if private
+        else "No differential privacy: the model may memorise single patients."
+    ]
     if run.spending:
         most = max(run.spending, key=lambda each: each.epsilon)
-        said.append(f"The most that a hospital spent: epsilon {most.epsilon:.2f} at delta {most.delta:.1g}.")
-    said.append(
-        "Secure aggregation: the lead saw sums over hospitals only."
+        sentences.append(f"Largest epsilon that a hospital spent: {most.epsilon:.2f} at delta {most.delta:.1g}.")
+    sentences.append(
+        "Secure aggregation: the lead saw only sums over hospitals."
         if sealed
         else "No secure aggregation: the lead saw each hospital's own update."
     )
-    return said
+    return sentences
 
 
-def _metrics(run: Run) -> list[tuple[str, str, str]]:
-    if run.test is None:
+def _format_metrics(run: RunRecord) -> list[tuple[str, str, str]]:
+    if run.test_result is None:
         return []
-    return [(METRIC_NAMES[n], number(score.value), bracket(score) or "–") for n, score in run.test.metrics.items()]
+    return [
+        (METRIC_NAMES[n], format_number(score.value), format_interval(score) or "–")
+        for n, score in run.test_result.metrics.items()
+    ]
 
 
-def _groups(run: Run) -> list[dict[str, Any]]:
+def _format_groups(run: RunRecord) -> list[dict[str, Any]]:
     few = "too few"
     return [
         {
-            "variable": _plain(each.variable),
+            "variable": _escape_markdown(each.variable),
             "rows": [
                 (
-                    _plain(group.name),
-                    few if group.studies is None else integer(group.studies),
-                    number(group.metrics["auroc"].value) if "auroc" in group.metrics else few,
+                    _escape_markdown(group.name),
+                    few if group.studies is None else format_integer(group.studies),
+                    format_number(group.metrics["auroc"].value) if "auroc" in group.metrics else few,
                 )
                 for group in each.groups
             ],
@@ -122,8 +132,8 @@ def _groups(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(text: object) -> str:
-    """Return free text so that it cannot become markup: names come from configurations."""
+def _escape_markdown(text: object) -> str:
+    """Escape free text so that it cannot become markup: names come from configurations."""
     escaped = str(text)
     for mark in "\\`*_[]<>|":
         escaped = escaped.replace(mark, f"\\{mark}" if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])

@@ -1,7 +1,7 @@
-"""The Flower bundle of every run: names of installed applications and no code.
+"""The Flower app bundle (FAB) of every run: names of installed applications and no code.
 
-A site runs what its own staff installed: it predicts this bundle's hash from its installed package and accepts no
-other.
+A site runs only what its own staff installed: it computes this bundle's hash from its installed package and accepts no
+other bundle.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib.metadata import version
 
 PUBLISHER, NAME = "fedhealth", "fedhealth-run"
+SERVER_APP, CLIENT_APP = "strategies.app:app", "clients.app:app"
 _PROJECT = """\
 [project]
 name = "{name}"
@@ -25,8 +26,8 @@ dependencies = []
 publisher = "{publisher}"
 
 [tool.flwr.app.components]
-serverapp = "strategies.app:app"
-clientapp = "clients.app:app"
+serverapp = "{server_app}"
+clientapp = "{client_app}"
 
 [tool.flwr.app.config]
 job = ""
@@ -35,12 +36,12 @@ signature = ""
 
 
 @dataclass(frozen=True)
-class Bundle:
+class AppBundle:
     """A Flower app bundle.
 
     Attributes:
-        content: the file.
-        digest: SHA-256 of it, hexadecimal; Flower calls runs by it.
+        content: of the bundle file.
+        digest: SHA-256 of the content, hexadecimal; Flower identifies the app of a run by it.
 
     """
 
@@ -49,12 +50,19 @@ class Bundle:
 
 
 @lru_cache(maxsize=1)
-def bundle() -> Bundle:
-    """Return the bundle of this installation; the same everywhere for the same releases."""
+def build_bundle() -> AppBundle:
+    """Return the bundle of this installation; identical wherever fedhealth and Flower have the same releases."""
     from flwr.cli.build import build_fab_from_files
 
-    project = _PROJECT.format(publisher=PUBLISHER, name=NAME, version=version("fedhealth"), flwr=version("flwr"))
+    project = _PROJECT.format(
+        publisher=PUBLISHER,
+        name=NAME,
+        version=version("fedhealth"),
+        flwr=version("flwr"),
+        server_app=SERVER_APP,
+        client_app=CLIENT_APP,
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Flower's, of pathspec
+        warnings.simplefilter("ignore", DeprecationWarning)  # pathspec's, raised in Flower
         content, _ = build_fab_from_files({"pyproject.toml": project.encode()})
-    return Bundle(content, hashlib.sha256(content).hexdigest())
+    return AppBundle(content, hashlib.sha256(content).hexdigest())

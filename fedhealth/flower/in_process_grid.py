@@ -1,4 +1,4 @@
-"""A Flower grid inside one process: a pulled message is answered by the ClientApp at that moment, without copies."""
+"""A Flower grid inside one process: pulling a message runs the ClientApp, so nothing is copied or sent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from fedhealth.flower.compat import set_message_id, set_task_identity
 
 
-class LocalGrid(Grid):
+class InProcessGrid(Grid):
     """One node per site, all served by `client_app`.
 
     Args:
@@ -33,10 +34,10 @@ class LocalGrid(Grid):
             for node, site in enumerate(sites, start=1)
         }
         self._pushed: dict[str, Message] = {}
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 0, 1
+        set_task_identity(run_id, 0)
 
     def set_run(self, run: Run) -> None:
-        """Do nothing: the grid makes its own run."""
+        """Do nothing: the grid creates its own run."""
 
     @property
     def run(self) -> Run:
@@ -54,17 +55,17 @@ class LocalGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keep the messages until they are pulled, or others are pushed; return their ids."""
-        self._pushed.clear()  # nobody asks for answers to earlier ones any more: enough had answered
+        """Store the messages until they are pulled or others are pushed; return their ids."""
+        self._pushed.clear()  # replies to earlier messages are no longer needed: enough sites have replied
         ids = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())  # what a SuperLink does on arrival
+            set_message_id(message, str(uuid4()))  # as a SuperLink does on arrival
             self._pushed[message.metadata.message_id] = message
             ids.append(message.metadata.message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Yield the replies one by one, each made when it is asked for: one reply in memory at a time."""
+        """Compute and yield the replies one by one, so that only one reply is in memory at a time."""
         for message_id in message_ids:
             if message := self._pushed.pop(message_id, None):
                 yield self._app(message, self._contexts[message.metadata.dst_node_id])

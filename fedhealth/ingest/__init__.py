@@ -1,1 +1,1 @@
-"""From a hospital's files to a cohort: read, select, decode, join, check, report."""
+"""From a hospital's files to a dataset: read, select, decode, join, check, report."""

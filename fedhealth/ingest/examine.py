@@ -1,8 +1,8 @@
-"""What a worker does with one file, or with the slices of one series: everything between bytes and cached pixels."""
+"""Examine one file, or the selected slices of one series, in a worker: read, select, decode and resize."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from fedhealth.data.image.dicom import is_dicom, open_dicom, read_frame, read_stored
-from fedhealth.data.image.display import projection
-from fedhealth.data.image.error import ImageError
-from fedhealth.data.image.geometry import fitted
-from fedhealth.data.image.grayscale import Whole
-from fedhealth.data.image.load import guarded
-from fedhealth.ingest.header import TAGS, Facts, facts_of
-from fedhealth.ingest.pixels import digest_of
-from fedhealth.ingest.selection_rules import chosen, rule_for
-from fedhealth.ingest.settings import Image, Rule
-from fedhealth.ingest.source import Item, Source
+from fedhealth.data.image.dicom import is_dicom, open_dicom, read_frame, read_stored_frame
+from fedhealth.data.image.display import render_projection
+from fedhealth.data.image.errors import ImageError
+from fedhealth.data.image.geometry import fit_to_square
+from fedhealth.data.image.grayscale import IntegerImage
+from fedhealth.data.image.load import guard_parsers
+from fedhealth.ingest.header import TAGS, HeaderFields, extract_fields
+from fedhealth.ingest.pixel_layout import hash_pixels
+from fedhealth.ingest.selection_rules import find_rule, select_slices
+from fedhealth.ingest.settings import ImageSettings, SelectionRule
+from fedhealth.ingest.source import IngestSource, SourceFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
@@ -28,40 +28,41 @@ DAMAGED, UNREADABLE = "the file is damaged", "the file cannot be read"
 
 
 @dataclass(frozen=True)
-class Work:
-    """What workers need to know; sent to each once.
+class ExamineOptions:
+    """What workers need to examine a file; sent once to each worker.
 
     Attributes:
         source: of the files.
-        select: the hospital's rules.
-        image: how images are kept.
-        size: side of a kept image in pixels.
+        select: the hospital's selection rules.
+        image: how images are stored.
+        size: side of a stored image in pixels.
         channels: 1 or 3.
 
     """
 
-    source: Source
-    select: tuple[Rule, ...]
-    image: Image
+    source: IngestSource
+    select: tuple[SelectionRule, ...]
+    image: ImageSettings
     size: int
     channels: int
 
 
-class Series(NamedTuple):
-    """The chosen slices of one series, in order, and the rule that chose them."""
+class DicomSeries(NamedTuple):
+    """The selected slices of one series, in order, and the rule that selected them."""
 
     name: str
     rule: int
-    slices: tuple[Item, ...]
+    slices: tuple[SourceFile, ...]
 
 
-class Picture(NamedTuple):
-    """One kept image.
+class DecodedImage(NamedTuple):
+    """One decoded and resized image.
 
     Attributes:
-        pixels: [channels, size, size] as bytes; empty once they are in a file.
+        pixels: [channels, size, size] as bytes; empty after they are written to a file.
         digest: of the pixels.
-        file: that holds them, and the slot in it.
+        file: name of the file with the pixels; empty until they are written.
+        slot: index of the image in that file.
 
     """
 
@@ -72,122 +73,125 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
-    """What became of a file or series.
+class ExamineResult:
+    """The result for one file or series.
 
     Attributes:
-        facts: what is kept of its header; null where it could not be read.
-        rule: the one that chose it.
-        pictures: kept images.
-        left_out: why it is no part of the cohort though nothing is wrong with it.
-        rejected: why it was set aside.
-        lasting: false where the cause may lie outside the file, which is then tried again the next time.
+        fields: the header fields that are kept; None if the header could not be read.
+        rule: index of the rule that selected it.
+        pictures: its images.
+        left_out: why a valid file is not part of the dataset; empty otherwise.
+        rejected: why the file cannot be used; empty otherwise.
+        is_final: False if the cause may be outside the file; the next ingest then tries the file again.
 
     """
 
-    facts: Facts | None = None
+    fields: HeaderFields | None = None
     rule: int | None = None
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[DecodedImage, ...] = ()
     left_out: str = ""
     rejected: str = ""
-    lasting: bool = True
+    is_final: bool = True
 
 
-class _UnopenedError(ImageError):
-    """The source does not give a file away: permissions, or a share that is not there."""
+class _OpenError(ImageError):
+    """The source cannot open a file: permissions, or a share that is not mounted."""
 
 
-def examine(work: Work, unit: Item | Series) -> Found:
-    """Read, select, decode and fit; every fault of a file becomes a reason."""
-    facts: Facts | None = None
+def examine_unit(options: ExamineOptions, unit: SourceFile | DicomSeries) -> ExamineResult:
+    """Read, select, decode and resize; turn every fault of a file into a reason."""
+    fields: HeaderFields | None = None
     try:
-        with guarded():
-            if isinstance(unit, Series):
-                return Found(rule=unit.rule, pictures=tuple(_stack(work, unit)))
-            dataset = _opened(work, unit)
-            facts = facts_of(dataset)
-            return _file(work, dataset, facts)
+        with guard_parsers():
+            if isinstance(unit, DicomSeries):
+                return ExamineResult(rule=unit.rule, pictures=tuple(_read_series(options, unit)))
+            dataset = _open_dataset(options, unit)
+            fields = extract_fields(dataset)
+            return _examine_file(options, dataset, fields)
     except ImageError as fault:
-        return Found(facts, rejected=fault.reason, lasting=not isinstance(fault, _UnopenedError))
+        return ExamineResult(fields, rejected=fault.reason, is_final=not isinstance(fault, _OpenError))
     except MemoryError:
         raise
-    except Exception as fault:  # parsers of damaged files raise almost anything, and quote what they read
-        if isinstance(fault, OSError) and fault.errno:  # the system's, such as a share that went away
-            return Found(facts, rejected=fault.strerror or UNREADABLE, lasting=False)
-        return Found(facts, rejected=DAMAGED)
+    except Exception as fault:  # on damaged files the parsers raise almost any exception and quote the content
+        if isinstance(fault, OSError) and fault.errno:  # an operating system error, such as an unmounted share
+            return ExamineResult(fields, rejected=fault.strerror or UNREADABLE, is_final=False)
+        return ExamineResult(fields, rejected=DAMAGED)
 
 
-def _opened(work: Work, item: Item) -> Dataset:
+def _open_dataset(options: ExamineOptions, item: SourceFile) -> Dataset:
     try:
-        opened = work.source.open(item)
+        opened = options.source.open(item)
     except ImageError as fault:
-        raise _UnopenedError(fault.reason, fault.advice) from None
+        raise _OpenError(fault.reason, fault.advice) from None
     with opened as file:
         head = file.read(132)
         if head.startswith(_ARCHIVES):
-            raise ImageError("an archive, not a DICOM file", "Unpack it, and take it out of the folder.")
+            raise ImageError("an archive, not a DICOM file", "Unpack it, and remove it from the folder.")
         if not is_dicom(head):
-            raise ImageError("not a DICOM file", "Take it out of the folder, or name it in source.exclude.")
+            raise ImageError("not a DICOM file", "Remove it from the folder, or add it to source.exclude.")
         file.seek(0)
         return open_dicom(file, TAGS)
 
 
-def _file(work: Work, dataset: Dataset, facts: Facts) -> Found:
-    if not any(keyword in dataset for keyword in _PIXELS) and facts.kind and "Image Storage" not in facts.kind:
-        return Found(facts, left_out=f"no image but {facts.kind.removesuffix(' Storage')}")
-    number = rule_for(facts, work.select)
+def _examine_file(options: ExamineOptions, dataset: Dataset, fields: HeaderFields) -> ExamineResult:
+    if not any(keyword in dataset for keyword in _PIXELS) and fields.kind and "Image Storage" not in fields.kind:
+        return ExamineResult(fields, left_out=f"no image but {fields.kind.removesuffix(' Storage')}")
+    number = find_rule(fields, options.select)
     if number is None:
-        return Found(facts, left_out="no rule of select fits")
-    rule = work.select[number]
-    if rule.stack == "series" and facts.frames == 1:
-        return Found(facts, number)  # its series decides
-    which = _chosen(facts.frames, rule)
+        return ExamineResult(fields, left_out="no rule of select matches")
+    rule = options.select[number]
+    if rule.stack == "series" and fields.frames == 1:
+        return ExamineResult(fields, number)  # decided later, with the rest of its series
+    which = _select_frames(fields.frames, rule)
+    frames: Iterable[IntegerImage] = (read_frame(dataset, index, options.image.bits) for index in which)
     if rule.take == "mip":
-        pictures = [projection(((read_stored(dataset, index), dataset, index) for index in which), work.image.bits)]
-        return Found(facts, number, tuple(_kept(work, picture, facts) for picture in pictures))
-    return Found(
-        facts, number, tuple(_kept(work, read_frame(dataset, index, work.image.bits), facts) for index in which)
-    )
+        slices = ((read_stored_frame(dataset, index), dataset, index) for index in which)
+        frames = [render_projection(slices, options.image.bits)]
+    return ExamineResult(fields, number, tuple(_fit_image(options, frame, fields) for frame in frames))
 
 
-def _stack(work: Work, series: Series) -> Iterator[Picture]:
-    """Yield the kept images of a series."""
-    if work.select[series.rule].take != "mip":
+def _read_series(options: ExamineOptions, series: DicomSeries) -> Iterator[DecodedImage]:
+    """Yield the images of a series."""
+    if options.select[series.rule].take != "mip":
         for item in series.slices:
-            dataset = _opened(work, item)
-            yield _kept(work, read_frame(dataset, 0, work.image.bits), facts_of(dataset))
+            dataset = _open_dataset(options, item)
+            yield _fit_image(options, read_frame(dataset, 0, options.image.bits), extract_fields(dataset))
         return
-    last: list[Facts] = []
+    last: list[HeaderFields] = []
 
     def slices() -> Iterator[tuple[npt.NDArray[Any], Dataset, int]]:
         for item in series.slices:
-            dataset = _opened(work, item)
-            last[:] = [facts_of(dataset)]
-            yield read_stored(dataset, 0), dataset, 0
+            dataset = _open_dataset(options, item)
+            last[:] = [extract_fields(dataset)]
+            yield read_stored_frame(dataset, 0), dataset, 0
 
-    whole = projection(slices(), work.image.bits)
-    yield _kept(work, whole, last[0])
+    whole = render_projection(slices(), options.image.bits)
+    yield _fit_image(options, whole, last[0])
 
 
-def _chosen(count: int, rule: Rule) -> list[int]:
+def _select_frames(count: int, rule: SelectionRule) -> list[int]:
     try:
-        return chosen(count, rule)
+        return select_slices(count, rule)
     except ValueError as fault:
-        raise ImageError(str(fault), "Take the middle, or spread.") from None
+        raise ImageError(str(fault), "Use take: middle or spread.") from None
 
 
-def _kept(work: Work, picture: Whole, facts: Facts) -> Picture:
-    pixels = fitted(picture, work.size, work.channels, _scale(work, facts)).astype(_kind(work), copy=False).tobytes()
-    return Picture(pixels, digest_of(pixels))
+def _fit_image(options: ExamineOptions, picture: IntegerImage, fields: HeaderFields) -> DecodedImage:
+    pixels = (
+        fit_to_square(picture, options.size, options.channels, _compute_scale(options, fields))
+        .astype(_get_dtype(options), copy=False)
+        .tobytes()
+    )
+    return DecodedImage(pixels, hash_pixels(pixels))
 
 
-def _kind(work: Work) -> np.dtype[Any]:
-    return np.dtype("u1" if work.image.bits == 8 else "<u2")
+def _get_dtype(options: ExamineOptions) -> np.dtype[Any]:
+    return np.dtype("u1" if options.image.bits == 8 else "<u2")
 
 
-def _scale(work: Work, facts: Facts) -> tuple[float, float] | None:
-    if work.image.spacing is None:
+def _compute_scale(options: ExamineOptions, fields: HeaderFields) -> tuple[float, float] | None:
+    if options.image.spacing is None:
         return None
-    if facts.spacing is None:
-        raise ImageError("no pixel spacing in the header", "Leave out image.spacing, or the series.")
-    return facts.spacing[0] / work.image.spacing, facts.spacing[1] / work.image.spacing
+    if fields.spacing is None:
+        raise ImageError("no pixel spacing in the header", "Remove image.spacing, or exclude the series.")
+    return fields.spacing[0] / options.image.spacing, fields.spacing[1] / options.image.spacing

@@ -1,7 +1,7 @@
-"""Join images and tables into the cohort's rows: pure functions of codes and cells.
+"""Join images and tables into the rows of the manifest: pure functions of codes and cells.
 
-An image's row takes what the tables say of its file, instance, accession, study or patient, by the finest key that a
-table has. A table's row whose key no image has becomes a row without image where it names a patient.
+An image's row gets the cells of the table rows with the same file, instance, accession, study or patient; of each
+table the finest key is used. A table row without a matching image becomes a row without image if it names a patient.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedhealth.ingest.header import code
-from fedhealth.ingest.records import Entry
+from fedhealth.ingest.header import hash_identifier
+from fedhealth.ingest.records import IngestRecord
 from fedhealth.ingest.settings import KEYS
-from fedhealth.ingest.tables import Rows
+from fedhealth.ingest.tables import TableRows
 
 
 @dataclass
-class Row:
+class ManifestRow:
     """One row of the manifest: one image, or a study without any.
 
     Attributes:
         keys: codes by the names in `KEYS`; empty = unknown.
         study: code of the study.
-        slot: of its image; null without one.
-        cells: of the consortium's columns; empty where tables contradict each other.
+        slot: of its image; None without an image.
+        cells: by the consortium's column names; empty if tables contradict each other.
 
     """
 
@@ -35,93 +35,97 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Joined:
-    """What came of it.
+class JoinResult:
+    """The joined rows, and statistics of the join.
 
     Attributes:
         rows: of the manifest, in its order.
-        unmatched: for each table, how many of its rows belong to no image and name no patient.
-        matched: for each table, how many rows of the manifest it says something of.
-        contradictions: for each column, how many rows were left empty because two cells differ.
+        unmatched: for each table, how many of its rows match no image and name no patient.
+        matched: for each table, how many rows of the manifest it matches.
+        contradictions: for each column, in how many rows it is empty because two cells differ.
 
     """
 
-    rows: list[Row]
+    rows: list[ManifestRow]
     unmatched: list[int]
     matched: list[int]
     contradictions: Mapping[str, int]
 
 
-class _Indexed:
-    """A table, and where in it each code of its finest key stands."""
+class _TableIndex:
+    """A table with an index of its rows by the codes of its finest key."""
 
-    def __init__(self, table: Rows) -> None:
+    def __init__(self, table: TableRows) -> None:
         self.table, self.key = table, next(key for key in KEYS if key in table.keys)
         self.places: defaultdict[str, list[int]] = defaultdict(list)
         for place, each in enumerate(table.keys[self.key]):
             if each:
                 self.places[each].append(place)
 
-    def one(self, key: str, places: Iterable[int]) -> str:
-        """Return the code that some rows have in common for a key; empty where they have none."""
+    def get_common_code(self, key: str, places: Iterable[int]) -> str:
+        """Return the code that the given rows have in common for a key; empty if they differ or have none."""
         codes = self.table.keys.get(key)
         found = {codes[place] for place in places} - {""} if codes else set()
         return found.pop() if len(found) == 1 else ""
 
 
-def nameless(entries: Iterable[Entry], tables: Sequence[Rows], headers: Mapping[str, Entry]) -> list[str]:
-    """Return the names of files and series whose patient neither header nor tables tell; arguments as for `join`."""
-    indexed = [_Indexed(table) for table in tables]
-    rows = ((entry.name, _image_row(entry, headers.get(entry.name, entry), 0, indexed)) for entry in entries)
+def find_unidentified(
+    records: Iterable[IngestRecord], tables: Sequence[TableRows], headers: Mapping[str, IngestRecord]
+) -> list[str]:
+    """Return the names of files and series without a patient, in header and tables; arguments as for `join_tables`."""
+    indexed = [_TableIndex(table) for table in tables]
+    rows = ((record.name, _image_row(record, headers.get(record.name, record), 0, indexed)) for record in records)
     return [name for name, row in rows if not row.keys["patient"]]
 
 
-def join(entries: Iterable[Entry], tables: Sequence[Rows], headers: Mapping[str, Entry]) -> Joined:
-    """Join.
+def join_tables(
+    records: Iterable[IngestRecord], tables: Sequence[TableRows], headers: Mapping[str, IngestRecord]
+) -> JoinResult:
+    """Join images and tables to manifest rows.
 
     Args:
-        entries: of files and series with images of known patients, in the order of the cache.
-        tables: as read.
-        headers: for the name of a series, the entry of one of its files.
+        records: records of files and series with images of known patients, in the order of the cache.
+        tables: the hospital's tables.
+        headers: by the name of a series, the record of one of its files.
 
     """
-    indexed = [_Indexed(table) for table in tables]
-    owned = ((entry, headers.get(entry.name, entry), picture) for entry in entries for picture in entry.pictures)
-    rows = [_image_row(entry, header, picture.slot, indexed) for entry, header, picture in owned]
+    indexed = [_TableIndex(table) for table in tables]
+    owned = ((record, headers.get(record.name, record), picture) for record in records for picture in record.pictures)
+    rows = [_image_row(record, header, picture.slot, indexed) for record, header, picture in owned]
     finest_first = sorted(indexed, key=lambda each: KEYS.index(each.key))
     unmatched = {id(each): _add_imageless(rows, each) for each in finest_first}
     contradictions: Counter[str] = Counter()
-    matched = [_fill(rows, each, contradictions) for each in indexed]
+    matched = [_fill_cells(rows, each, contradictions) for each in indexed]
     rows.sort(key=lambda row: (row.keys["patient"], row.study, row.slot is None, row.slot or 0))
-    return Joined(rows, [unmatched[id(each)] for each in indexed], matched, dict(contradictions))
+    return JoinResult(rows, [unmatched[id(each)] for each in indexed], matched, dict(contradictions))
 
 
-def _image_row(entry: Entry, header: Entry, slot: int, tables: Sequence[_Indexed]) -> Row:
-    facts = header.facts
-    keys = {key: str(getattr(facts, key, "")) for key in KEYS} | {"file": code("file", header.name)}
-    for each in tables:  # where the header names no patient, a table may
-        keys["patient"] = keys["patient"] or each.one("patient", each.places.get(keys[each.key], ()))
-    return Row(keys, keys["study"] or keys["accession"] or getattr(facts, "series", "") or keys["file"], slot)
+def _image_row(record: IngestRecord, header: IngestRecord, slot: int, tables: Sequence[_TableIndex]) -> ManifestRow:
+    fields = header.fields
+    keys = {key: str(getattr(fields, key, "")) for key in KEYS} | {"file": hash_identifier("file", header.name)}
+    for each in tables:  # if the header has no patient, a table may have one
+        keys["patient"] = keys["patient"] or each.get_common_code("patient", each.places.get(keys[each.key], ()))
+    return ManifestRow(keys, keys["study"] or keys["accession"] or getattr(fields, "series", "") or keys["file"], slot)
 
 
-def _add_imageless(rows: list[Row], table: _Indexed) -> int:
-    """Add rows for patients and studies of the table without image; return how many of its rows name no patient."""
+def _add_imageless(rows: list[ManifestRow], table: _TableIndex) -> int:
+    """Add rows for patients and studies without image; return how many unmatched table rows name no patient."""
     there = {row.keys[table.key] for row in rows}
     unmatched = table.table.keys[table.key].count("")
     for each, places in table.places.items():
         if each in there:
             continue
-        keys = {key: table.one(key, places) for key in KEYS}
+        keys = {key: table.get_common_code(key, places) for key in KEYS}
         if keys["patient"]:
-            rows.append(Row(keys, keys["study"] or keys["accession"] or each, None))
+            rows.append(ManifestRow(keys, keys["study"] or keys["accession"] or each, None))
         else:
             unmatched += len(places)
     return unmatched
 
 
-def _fill(rows: list[Row], table: _Indexed, contradictions: Counter[str]) -> int:
-    """Write the table's cells into the rows; return how many rows it says something of."""
-    known = {each: _cells(table.table, places) for each, places in table.places.items()}
+def _fill_cells(rows: list[ManifestRow], table: _TableIndex, contradictions: Counter[str]) -> int:
+    """Copy the table's cells into the rows; return how many rows match."""
+    known = {each: _merge_cells(table.table, places) for each, places in table.places.items()}
     matched = 0
     for row in rows:
         cells = known.get(row.keys[table.key])
@@ -136,8 +140,8 @@ def _fill(rows: list[Row], table: _Indexed, contradictions: Counter[str]) -> int
     return matched
 
 
-def _cells(table: Rows, places: Sequence[int]) -> dict[str, str]:
-    """Return what several rows say together: all texts, and every other cell; empty where they differ in one."""
+def _merge_cells(table: TableRows, places: Sequence[int]) -> dict[str, str]:
+    """Merge several rows: concatenate texts; take other cells if they are equal, else leave them empty."""
     cells = {}
     for name, column in table.cells.items():
         found = list(dict.fromkeys(column[place] for place in places if column[place]))

@@ -1,4 +1,4 @@
-"""What makes a result too good to be true: the same image twice, and reports that tell the label."""
+"""Detect label leakage: duplicate images, and reports whose words predict the label."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedhealth.utils.auroc import compute_auroc_from_counts
+
 SUSPICIOUS_AUROC = 0.95
 _FOLDS, _FEWEST, _WORDS, _SHOWN = 5, 20, 20_000, 8
 _WORD = re.compile(r"[^\W\d_]{2,40}")
@@ -17,12 +19,12 @@ _WORD = re.compile(r"[^\W\d_]{2,40}")
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images that are stored more than once.
+    """Counts of images that occur more than once.
 
     Attributes:
-        images: how many there are beside the first of each.
+        images: how many copies there are, not counting the first of each.
         across_patients: groups whose images belong to several patients.
-        across_splits: groups whose images lie in several splits.
+        across_splits: groups whose images are in several splits.
 
     """
 
@@ -32,12 +34,12 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
-class Wordy:
-    """How well the words of a report alone tell a label, in patients that the words were not taken from.
+class TextLeakage:
+    """How well the words of a report predict a label, for held-out patients.
 
     Attributes:
         auroc: of naive Bayes, cross-validated by patient; the mean of the folds, weighted by their pairs.
-        words: the words that tell most.
+        words: the most predictive words.
 
     """
 
@@ -45,7 +47,7 @@ class Wordy:
     words: tuple[str, ...]
 
 
-def duplicates(images: Iterable[tuple[str, str, str]]) -> Duplicates:
+def count_duplicates(images: Iterable[tuple[str, str, str]]) -> Duplicates:
     """Count equal images.
 
     Args:
@@ -64,13 +66,13 @@ def duplicates(images: Iterable[tuple[str, str, str]]) -> Duplicates:
     )
 
 
-def words_tell(texts: Sequence[str], label: np.ndarray, patients: Sequence[str]) -> Wordy | None:
-    """Predict a label from bags of words; None where there are too few reports of both kinds, or too few patients.
+def measure_text_leakage(texts: Sequence[str], label: np.ndarray, patients: Sequence[str]) -> TextLeakage | None:
+    """Predict a label from bags of words; return None if either class or the patients are too few.
 
     Args:
         texts: N reports, none empty.
         label: bool [N].
-        patients: N codes; all reports of one are in the same fold.
+        patients: N codes; all reports of a patient are in the same fold.
 
     """
     if min(label.sum(), (~label).sum()) < _FEWEST:
@@ -81,17 +83,19 @@ def words_tell(texts: Sequence[str], label: np.ndarray, patients: Sequence[str])
     places = [np.array(sorted(words[word] for word in bag if word in words), np.int64) for bag in bags]
     fold = np.array([hashlib.sha256(patient.encode()).digest()[0] % _FOLDS for patient in patients])
     won = pairs = 0.0
-    for held_out in range(_FOLDS):  # scores of two folds do not compare: their priors differ, against the label
-        weights = _weights(places, label, fold != held_out, len(words))
+    for held_out in range(
+        _FOLDS
+    ):  # scores of different folds are not comparable: their priors differ, opposite to the label
+        weights = _compute_word_weights(places, label, fold != held_out, len(words))
         rows = np.flatnonzero(fold == held_out)
         scores = np.array([weights[places[row]].sum() for row in rows.tolist()])
         count = float(label[rows].sum() * (~label[rows]).sum())
-        won, pairs = won + (count * _auroc(scores, label[rows]) if count else 0.0), pairs + count
-    return Wordy(won / pairs, _telling(places, label, list(words))) if pairs else None
+        won, pairs = won + (count * _compute_auroc(scores, label[rows]) if count else 0.0), pairs + count
+    return TextLeakage(won / pairs, _select_top_words(places, label, list(words))) if pairs else None
 
 
-def _weights(places: Sequence[np.ndarray], label: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
-    """Return each word's log ratio of how often reports of either kind hold it (add-one smoothing)."""
+def _compute_word_weights(places: Sequence[np.ndarray], label: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """Return each word's log ratio of its frequencies in reports of the two classes (add-one smoothing)."""
     ratios = []
     for kind in (label, ~label):
         chosen = np.flatnonzero(rows & kind)
@@ -102,16 +106,15 @@ def _weights(places: Sequence[np.ndarray], label: np.ndarray, rows: np.ndarray, 
     return difference
 
 
-def _telling(places: Sequence[np.ndarray], label: np.ndarray, words: Sequence[str]) -> tuple[str, ...]:
-    weights = _weights(places, label, np.ones(len(label), bool), len(words))
+def _select_top_words(places: Sequence[np.ndarray], label: np.ndarray, words: Sequence[str]) -> tuple[str, ...]:
+    weights = _compute_word_weights(places, label, np.ones(len(label), bool), len(words))
     held = np.bincount(np.concatenate(places), minlength=len(words)) if len(words) else np.zeros(0)
     strength = np.abs(weights) * np.sqrt(held)
     return tuple(words[place] for place in np.argsort(-strength, kind="stable")[:_SHOWN])
 
 
-def _auroc(scores: np.ndarray, label: np.ndarray) -> float:
-    """Return the area under the curve by ranks; ties count half."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positives, negatives = int(label.sum()), int((~label).sum())
-    return float((ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+def _compute_auroc(scores: np.ndarray, label: np.ndarray) -> float:
+    """Compute the area under the ROC curve; ties count half."""
+    distinct, index = np.unique(scores, return_inverse=True)
+    positives, negatives = (np.bincount(index[rows], minlength=len(distinct)) for rows in (label, ~label))
+    return float(compute_auroc_from_counts(positives, negatives))

@@ -1,4 +1,4 @@
-"""What became of a file or series, as it is written down: one line of JSON each."""
+"""The record of one file or series: one line of JSON in items.jsonl."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedhealth.ingest.header import Facts
+from fedhealth.ingest.header import HeaderFields
 
 
-class Kept(NamedTuple):
-    """Where an image's pixels are: slot and file (empty: the finished cache), and their digest."""
+class StoredImage(NamedTuple):
+    """Where an image's pixels are stored: file (empty = the finished image file) and slot, and their digest."""
 
     file: str
     slot: int
@@ -20,38 +20,38 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What became of one file or series.
+class IngestRecord:
+    """The result for one file or series.
 
     Attributes:
-        name: of the file; of a series it begins with `series `.
-        stamp: what changes when its content does.
-        facts: what is kept of its header.
-        rule: the number of the one that chose it.
-        left_out: why it is no part of the cohort though nothing is wrong with it.
-        rejected: why it was set aside.
+        name: of the file; the name of a series begins with `series `.
+        stamp: changes when the content changes.
+        fields: the header fields that are kept.
+        rule: index of the rule that selected it.
+        left_out: why a valid file is not part of the dataset; empty otherwise.
+        rejected: why the file cannot be used; empty otherwise.
         pictures: its images.
 
     """
 
     name: str
     stamp: str
-    facts: Facts | None
+    fields: HeaderFields | None
     rule: int | None
     left_out: str
     rejected: str
-    pictures: tuple[Kept, ...]
+    pictures: tuple[StoredImage, ...]
 
 
-def line_of(entry: Entry) -> str:
-    """Return an entry's line."""
-    content = {name: getattr(entry, name) for name in ("name", "stamp", "rule", "left_out", "rejected", "pictures")}
-    content["facts"] = vars(entry.facts) if entry.facts else None
+def format_record(record: IngestRecord) -> str:
+    """Return the record as a line of JSON."""
+    content = {name: getattr(record, name) for name in ("name", "stamp", "rule", "left_out", "rejected", "pictures")}
+    content["facts"] = vars(record.fields) if record.fields else None
     return json.dumps(content) + "\n"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield whole lines; the last one may have been cut off."""
+    """Yield the complete lines; the last line may be truncated."""
     with path.open(encoding="ascii", errors="replace") as file:
         for line in file:
             try:
@@ -62,14 +62,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield content
 
 
-def entry_of(content: dict[str, Any]) -> Entry | None:
-    """Return the entry of a line; null where it is none."""
+def parse_record(content: dict[str, Any]) -> IngestRecord | None:
+    """Return the record of a parsed line, or None if it is not a record."""
     try:
-        facts = content["facts"]
-        if facts:
-            facts["spacing"] = None if facts["spacing"] is None else tuple(facts["spacing"])
-        pictures = tuple(Kept(str(file), int(slot), str(digest)) for file, slot, digest in content["pictures"])
+        fields = content["facts"]
+        if fields:
+            fields["spacing"] = None if fields["spacing"] is None else tuple(fields["spacing"])
+        pictures = tuple(StoredImage(str(file), int(slot), str(digest)) for file, slot, digest in content["pictures"])
         words = (content["left_out"], content["rejected"], pictures)
-        return Entry(content["name"], content["stamp"], Facts(**facts) if facts else None, content["rule"], *words)
+        return IngestRecord(
+            content["name"], content["stamp"], HeaderFields(**fields) if fields else None, content["rule"], *words
+        )
     except (KeyError, TypeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""What a hospital says of its files: one YAML file, written by its own staff."""
+"""The hospital's ingest settings: one YAML file, written by its own staff."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedhealth.types import SITE_ID
+from fedhealth.types import SITE_ID, UserPath
 
 KEYS = ("file", "instance", "accession", "study", "patient")
-"""What tables and images can be joined by, the finest first."""
+"""The keys by which tables and images can be joined, finest first."""
 
 TAKES = ("middle", "all", "spread", "mip")
 STACKS = ("file", "series")
 
 
 @dataclass(frozen=True)
-class Table:
+class IngestTable:
     """A table of reports, labels or laboratory values, CSV or Parquet.
 
     Attributes:
         path: the file.
         keys: its column for each of `KEYS` that it has.
-        columns: its column for `text`, `split`, and each label or variable of the consortium's.
-        names: its columns with people's names, which are taken out of the texts.
+        columns: its column for `text`, `split`, and each of the consortium's labels or variables.
+        names: its columns with people's names, which are removed from the texts.
 
     """
 
-    path: Path
+    path: UserPath
     keys: Mapping[str, str]
     columns: Mapping[str, str]
     names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Which images are taken; the first rule that fits decides, an image that none fits is left out.
+class SelectionRule:
+    """Which images are selected; the first matching rule applies, and an image without a matching rule is left out.
 
     Attributes:
-        modality: any of these; empty for all.
+        modality: any of these; empty = all.
         view: any of these, as in View Position.
         body_part: any of these, as in Body Part Examined.
-        stack: what slices are chosen from: the frames of a `file`, or all images of a `series`.
+        stack: the slices to select from: the frames of a `file`, or all images of a `series`.
         take: of a stack, the `middle` slice, `all`, `count` slices `spread` evenly, or their maximum intensity
             projection (`mip`).
         count: how many slices `spread` takes.
@@ -58,12 +58,13 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Image:
-    """How images are kept; the consortium's data.image says which size and how many channels.
+class ImageSettings:
+    """How images are stored; the consortium's data.image sets size and channels.
 
     Attributes:
         bits: 8 or 16.
-        spacing: millimetres of a kept pixel; the image is cut or padded around its centre. null keeps all of it.
+        spacing: millimetres per stored pixel; the image is then cropped or padded around its centre. null fits the
+            whole image.
 
     """
 
@@ -72,14 +73,14 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Text:
-    """What is kept of reports.
+class TextSettings:
+    """How reports are cleaned.
 
     Attributes:
-        sections: names in `headings` of what is kept; empty for all of a report.
+        sections: the sections to keep, by their names in `headings`; empty = the whole report.
         headings: the words that begin a section.
-        remove: words that tell the label; `intubat*` stands for all that begin so.
-        deidentify: whether dates, numbers, addresses and names are taken out.
+        remove: words that reveal the label; `intubat*` matches all words with this beginning.
+        deidentify: whether dates, numbers, addresses and names are removed.
 
     """
 
@@ -97,12 +98,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one file may take.
+class IngestLimits:
+    """Limits of time and memory for one file.
 
     Attributes:
         seconds: of time.
-        megabytes: of memory beside the program's own.
+        megabytes: of memory in addition to the program's own.
 
     """
 
@@ -111,47 +112,47 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All of the file.
+class IngestSettings:
+    """The content of the settings file.
 
     Attributes:
         site: the hospital's name in the consortium.
-        data: option of the configuration group `data`: what the consortium calls these data.
-        source: where the images lie; `_target_` names a class of `fedhealth.ingest.source`.
-        conf: folder of the consortium's configuration files, where they are not installed with fedhealth.
+        data: option of the configuration group `data`: the consortium's name for these data.
+        source: where the images are; `_target_` names a class of `fedhealth.ingest.source`.
+        conf: folder of the consortium's configuration files, if they are not installed with fedhealth.
         tables: of reports, labels and laboratory values.
-        select: rules, tried in order.
-        image: how images are kept.
-        text: what is kept of reports.
-        limits: what one file may take.
+        select: selection rules, tried in order.
+        image: how images are stored.
+        text: how reports are cleaned.
+        limits: of time and memory for one file.
 
     """
 
     site: str
     data: str
     source: Any
-    conf: Path | None = None
-    tables: tuple[Table, ...] = ()
-    select: tuple[Rule, ...] = (Rule(),)
-    image: Image = field(default_factory=Image)
-    text: Text = field(default_factory=Text)
-    limits: Limits = field(default_factory=Limits)
+    conf: UserPath | None = None
+    tables: tuple[IngestTable, ...] = ()
+    select: tuple[SelectionRule, ...] = (SelectionRule(),)
+    image: ImageSettings = field(default_factory=ImageSettings)
+    text: TextSettings = field(default_factory=TextSettings)
+    limits: IngestLimits = field(default_factory=IngestLimits)
 
 
-def load_settings(path: Path) -> Settings:
-    """Read and check the file.
+def load_ingest_settings(path: Path) -> IngestSettings:
+    """Read and check the settings file.
 
     Raises:
-        ConfigError: it is missing, unreadable, or holds a fault; all faults are named.
+        ConfigError: it is missing, unreadable or invalid; all faults are listed.
 
     """
-    from fedhealth.utils.yaml_model import load  # workers need these settings, and not what reads them
+    from fedhealth.utils.yaml_model import load_yaml  # workers import this module but do not load files
 
-    return load(path, Settings, _faults, "Correct the file; docs/ingest.md describes it.")
+    return load_yaml(path, IngestSettings, _find_faults, "Correct the file; docs/ingest.md describes it.")
 
 
-def _faults(settings: Settings) -> list[str]:
-    faults = [] if SITE_ID.fullmatch(settings.site) else [f"site: {settings.site!r} is no site name."]
+def _find_faults(settings: IngestSettings) -> list[str]:
+    faults = [] if SITE_ID.fullmatch(settings.site) else [f"site: {settings.site!r} is not a valid site name."]
     if not (isinstance(settings.source, dict) and isinstance(settings.source.get("_target_"), str)):
         faults.append("source: needs a _target_, such as fedhealth.ingest.source.Folder.")
     if settings.image.bits not in (8, 16):
@@ -160,24 +161,24 @@ def _faults(settings: Settings) -> list[str]:
         faults.append("image.spacing: must be millimetres above 0, or null.")
     if not (settings.limits.seconds > 0 and settings.limits.megabytes > 0):
         faults.append("limits: must be positive.")
-    faults += [f"text.sections: {name!r} is not in text.headings." for name in _unknown_sections(settings.text)]
+    faults += [f"text.sections: {name!r} is not in text.headings." for name in _find_unknown_sections(settings.text)]
     for place, rule in enumerate(settings.select):
-        faults += [f"select[{place}].{fault}" for fault in _rule_faults(rule)]
+        faults += [f"select[{place}].{fault}" for fault in _find_rule_faults(rule)]
     for place, table in enumerate(settings.tables):
-        faults += [f"tables[{place}].{fault}" for fault in _table_faults(table)]
+        faults += [f"tables[{place}].{fault}" for fault in _find_table_faults(table)]
     return faults
 
 
-def _unknown_sections(text: Text) -> list[str]:
+def _find_unknown_sections(text: TextSettings) -> list[str]:
     return [name for name in text.sections if name not in text.headings]
 
 
-def _rule_faults(rule: Rule) -> list[str]:
+def _find_rule_faults(rule: SelectionRule) -> list[str]:
     faults = [] if rule.take in TAKES else [f"take: must be one of {', '.join(TAKES)}."]
     faults += [] if rule.stack in STACKS else [f"stack: must be one of {', '.join(STACKS)}."]
     return faults + ([] if rule.count > 0 else ["count: must be positive."])
 
 
-def _table_faults(table: Table) -> list[str]:
+def _find_table_faults(table: IngestTable) -> list[str]:
     faults = [f"keys.{key}: must be one of {', '.join(KEYS)}." for key in table.keys if key not in KEYS]
-    return faults + ([] if table.keys else ["keys: names no column to join by."])
+    return faults + ([] if table.keys else ["keys: must name at least one column to join by."])

@@ -1,4 +1,4 @@
-"""Where a hospital's images come from. A source is one class, named by `_target_` in the hospital's file."""
+"""Where a hospital's images come from. A source is a class that the ingest settings name as `_target_`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from fedhealth.data.image.dicom import MAX_BYTES
-from fedhealth.data.image.error import ImageError
+from fedhealth.data.image.errors import ImageError
 from fedhealth.errors import DataError
 
 NOT_IMAGES = ("DICOMDIR", ".*", "Thumbs.db", "desktop.ini", "*.csv", "*.parquet", "*.tsv", "*.txt", "*.yaml", "*.md")
 
 
-class Item(NamedTuple):
-    """One image file, or what stands for one.
+class SourceFile(NamedTuple):
+    """One image file, or an equivalent object of another source.
 
     Attributes:
-        name: unique within the source and stable.
-        stamp: what changes when its content does.
+        name: unique within the source, and stable.
+        stamp: changes when the content changes.
 
     """
 
@@ -31,19 +31,19 @@ class Item(NamedTuple):
     stamp: str
 
 
-class Source(Protocol):
-    """A place of images; sent to worker processes, so it holds plain values only."""
+class IngestSource(Protocol):
+    """A source of image files; it is sent to worker processes, so it may contain plain values only."""
 
-    def items(self) -> Iterator[Item]:
-        """Yield what there is, in an order that does not change.
+    def items(self) -> Iterator[SourceFile]:
+        """Yield all files in a stable order.
 
         Raises:
-            DataError: the place cannot be reached.
+            DataError: the source cannot be reached.
 
         """
 
-    def open(self, item: Item) -> BinaryIO:
-        """Return an item's content as an open file.
+    def open(self, item: SourceFile) -> BinaryIO:
+        """Open a file's content for reading.
 
         Raises:
             ImageError: it cannot be read.
@@ -53,38 +53,40 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """Files below a folder, whatever they are called; size and time stamp tell a changed one.
+    """All files below a folder, with any name; a changed file is detected by its size and modification time.
 
     Args:
         root: the folder.
-        exclude: names that are not looked at; `*` stands for anything.
+        exclude: names to ignore; `*` matches anything.
 
     """
 
     root: str
     exclude: tuple[str, ...] = NOT_IMAGES
 
-    def items(self) -> Iterator[Item]:
-        """Yield every file, sorted by folder and name; links are followed, into each folder once."""
+    def items(self) -> Iterator[SourceFile]:
+        """Yield every file, sorted by folder and name; links are followed, but each folder is read once."""
         root = Path(self.root).expanduser()
         if not root.is_dir():
-            raise DataError(f"{root}: there is no such folder.", "Correct source.root.")
-        start = len(root.as_posix().rstrip("/")) + 1  # of names: `Path.relative_to` takes long for so many
+            raise DataError(f"{root}: the folder does not exist.", "Correct source.root.")
+        start = (
+            len(root.as_posix().rstrip("/")) + 1
+        )  # where relative names start; `Path.relative_to` is slow for many files
         skipped = re.compile("|".join(map(translate, self.exclude)) or r"(?!)").match
         entered, closed = [root.resolve()], list[OSError]()
         for folder, folders, files in os.walk(root, followlinks=True, onerror=closed.append):
             seen = sorted(name for name in folders if not name.startswith("."))
             folders[:] = [name for name in seen if _is_new(Path(folder, name), entered)]
-            yield from (_item(Path(folder, name), start) for name in sorted(files) if not skipped(name))
-        for fault in closed:  # set aside like a file: what is in it is missing
-            yield Item(str(fault.filename)[start:] or ".", "unreadable")
+            yield from (_make_source_file(Path(folder, name), start) for name in sorted(files) if not skipped(name))
+        for fault in closed:  # reported like an unreadable file, because its content is missing
+            yield SourceFile(str(fault.filename)[start:] or ".", "unreadable")
 
-    def open(self, item: Item) -> BinaryIO:
+    def open(self, item: SourceFile) -> BinaryIO:
         """Open a file."""
         path = Path(self.root).expanduser() / item.name
         try:
             status = path.stat()
-            why = _unfit(status.st_mode, status.st_size)
+            why = _explain_unreadable(status.st_mode, status.st_size)
             if why is None:
                 return path.open("rb")
         except OSError as fault:
@@ -92,19 +94,19 @@ class Folder:
         raise ImageError(*why)
 
 
-def _unfit(mode: int, size: int) -> tuple[str, str] | None:
-    """Return why something cannot be read as a file, and what to do about it; a pipe would keep us waiting."""
+def _explain_unreadable(mode: int, size: int) -> tuple[str, str] | None:
+    """Return why a path cannot be read as a file, and the advice; None if it can. Reading a pipe would block."""
     if stat.S_ISDIR(mode):
         return "a folder that cannot be opened", "Check its permissions."
     if not stat.S_ISREG(mode):
-        return "no file but a pipe, socket or device", "Take it out of the folder."
+        return "not a file but a pipe, socket or device", "Remove it from the folder."
     if size > MAX_BYTES:
         return "the file is larger than 1 GiB", "Export a smaller rendition."
     return None if size else ("the file is empty", "Export or copy the file again.")
 
 
 def _is_new(folder: Path, entered: list[Path]) -> bool:
-    """Tell whether a folder is no link into what is read anyway, nor around the root, the first of those entered."""
+    """Return False for a link to a folder that is read anyway, or that contains the root (`entered[0]`)."""
     if not folder.is_symlink():
         return True
     real = folder.resolve()
@@ -114,10 +116,10 @@ def _is_new(folder: Path, entered: list[Path]) -> bool:
     return True
 
 
-def _item(path: Path, start: int) -> Item:
+def _make_source_file(path: Path, start: int) -> SourceFile:
     try:
         status = path.stat()
         stamp = f"{status.st_size}|{status.st_mtime_ns}"
     except OSError:
         stamp = "unreadable"
-    return Item(str(path)[start:], stamp)
+    return SourceFile(str(path)[start:], stamp)

@@ -1,9 +1,9 @@
-"""What is done of an ingest, on disk as soon as it is done; and the cache that is made of it.
+"""Store the results of an ingest on disk as they arrive, and build the image file from them.
 
-In a cohort's folder: `images-DIGEST.npy`, and `items.jsonl`, which says for every file what became of it and where
-its images are. What an ingest has done so far lies in `work/`: the same list, and files of pixels. An ingest that is
-interrupted goes on from there. The place of an image in the finished file depends on names alone, so that the same
-files give the same bytes whoever decoded them and when.
+A dataset's folder holds `images-DIGEST.npy` and `items.jsonl`, the records of all files with the places of their
+images. The progress of a running ingest is in `work/`: a list of the same form, and files of pixels. An interrupted
+ingest resumes from there. The slot of an image in the finished file depends on the file names only, so the same files
+give the same bytes, regardless of the order of decoding.
 """
 
 from __future__ import annotations
@@ -23,157 +23,161 @@ from typing import Any
 import numpy as np
 
 from fedhealth.errors import DataError
-from fedhealth.ingest.examine import Found
-from fedhealth.ingest.pixels import HEADER, Pixels, header, places
-from fedhealth.ingest.records import Entry, Kept, entry_of, line_of, read_lines
+from fedhealth.ingest.examine import ExamineResult
+from fedhealth.ingest.pixel_layout import HEADER_BYTES, PixelReader, assign_slots, build_npy_header
+from fedhealth.ingest.records import IngestRecord, StoredImage, format_record, parse_record, read_lines
 from fedhealth.utils.atomic_io import write_atomic
 
 ITEMS = "items.jsonl"
-_FLUSH_EVERY, _SYNC_EVERY = 32, 512  # entries; what was not flushed when a process is killed is read again
+_FLUSH_EVERY, _SYNC_EVERY = 32, 512  # records; files whose records were not flushed before a crash are read again
 
 
-class Store:
-    """A cohort's folder while it is being filled.
+class IngestStore:
+    """The folder of a dataset during an ingest.
 
     Args:
-        folder: of the cohort.
-        names: of all files, by which images are ordered.
+        folder: of the dataset.
+        names: of all files, which determine the order of images.
         shape: of one image: channels, rows, columns.
-        kind: of its values.
-        meaning: whatever decides how a file is turned into pixels; entries of another meaning are forgotten.
+        kind: data type of the pixels.
+        processing: all settings that affect the pixels, as text; records with other settings are discarded.
 
     Attributes:
-        slots: of the first image of each file, where workers write it in the file `shared`.
+        shared: the file to which workers write the first image of each file.
+        slots: of these images, by file name.
 
     """
 
     def __init__(
-        self, folder: Path, names: Iterable[str], shape: tuple[int, ...], kind: np.dtype[Any], meaning: str
+        self, folder: Path, names: Iterable[str], shape: tuple[int, ...], kind: np.dtype[Any], processing: str
     ) -> None:
         self.folder, self._work, self._shape, self._kind = folder, folder / "work", shape, kind
-        self._record = int(np.prod(shape)) * kind.itemsize
-        self._meaning = hashlib.sha256(meaning.encode()).hexdigest()
+        self._image_bytes = int(np.prod(shape)) * kind.itemsize
+        self._processing = hashlib.sha256(processing.encode()).hexdigest()
         self.slots = {name: slot for slot, name in enumerate(sorted(names))}
         all_names = hashlib.sha256(json.dumps(list(self.slots)).encode()).hexdigest()
         self.shared = self._work / f"{all_names[:32]}.bin"
-        self._finished, finished = self._read(folder / ITEMS)
-        begun, working = self._read(self._work / ITEMS)
+        self._finished, finished = self._read_records(folder / ITEMS)
+        begun, working = self._read_records(self._work / ITEMS)
         if begun is None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work.mkdir(mode=0o700)
         self.shared.touch(mode=0o600)
-        whole = self._whole(working)
-        self._write(self._work / ITEMS, "", whole.values())
+        intact = self._select_intact(working)
+        self._write_records(self._work / ITEMS, "", intact.values())
         self._journal = (self._work / ITEMS).open("a", encoding="ascii")
-        self._known, self._added = finished | whole, 0
+        self._known, self._added = finished | intact, 0
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> IngestStore:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError) if isinstance(fault, OSError) else nullcontext(), self._journal:  # the first says more
+        with (
+            suppress(OSError) if isinstance(fault, OSError) else nullcontext(),
+            self._journal,
+        ):  # the first error is more informative
             self._sync()
 
-    def known(self, name: str, stamp: str) -> Entry | None:
-        """Return what became of a file or series that has not changed since."""
-        entry = self._known.get(name)
-        return entry if entry is not None and entry.stamp == stamp else None
+    def find_record(self, name: str, stamp: str) -> IngestRecord | None:
+        """Return the record of a file or series if it has not changed since, else None."""
+        record = self._known.get(name)
+        return record if record is not None and record.stamp == stamp else None
 
-    def add(self, name: str, stamp: str, found: Found) -> Entry:
-        """Write down what became of a file or series, its pixels being in a file of `work`."""
-        pictures = tuple(Kept(picture.file, picture.slot, picture.digest) for picture in found.pictures)
-        again = stamp if found.lasting else ""
-        entry = Entry(name, again, found.facts, found.rule, found.left_out, found.rejected, pictures)
-        self._journal.write(line_of(entry))
+    def add(self, name: str, stamp: str, found: ExamineResult) -> IngestRecord:
+        """Store the result of a file or series whose pixels are in a file of `work`; return the record."""
+        pictures = tuple(StoredImage(picture.file, picture.slot, picture.digest) for picture in found.pictures)
+        lasting_stamp = stamp if found.is_final else ""
+        record = IngestRecord(name, lasting_stamp, found.fields, found.rule, found.left_out, found.rejected, pictures)
+        self._journal.write(format_record(record))
         self._added += 1
         if self._added % _FLUSH_EVERY == 0:
             self._flush()
         if self._added % _SYNC_EVERY == 0:
             self._sync()
-        self._known[name] = entry
-        return entry
+        self._known[name] = record
+        return record
 
-    def finish(self, entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
-        """Write the file of images and the list of entries; return the file's name, and the entries' final places.
+    def finish(self, records: Sequence[IngestRecord]) -> tuple[str, list[IngestRecord]]:
+        """Write the image file and the list of records; return the file's name, and the records with final slots.
 
         Args:
-            entries: all of the cohort, in an order that depends on their names alone.
+            records: all records of the dataset, in an order that depends on their names only.
 
         Raises:
-            DataError: pixels on disk are not those that were written.
+            DataError: pixels on disk differ from those that were written.
 
         """
-        pictures = [picture for entry in entries for picture in entry.pictures]
-        named = [(entry.name, number) for entry in entries for number in range(len(entry.pictures))]
-        slots = places(named, self.slots)
-        final = [Kept("", slot, picture.digest) for slot, picture in zip(slots, pictures, strict=True)]
+        pictures = [picture for record in records for picture in record.pictures]
+        named = [(record.name, number) for record in records for number in range(len(record.pictures))]
+        slots = assign_slots(named, self.slots)
+        final = [StoredImage("", slot, picture.digest) for slot, picture in zip(slots, pictures, strict=True)]
         digests = [picture.digest for picture in sorted(final, key=lambda picture: picture.slot)]
         whole = json.dumps([self._shape, self._kind.str, digests]).encode()
         name = f"images-{hashlib.sha256(whole).hexdigest()[:32]}.npy"
         if not (self.folder / name).is_file():
             self._write_images(self.folder / name, pictures, slots)
         left = iter(final)
-        placed = [replace(entry, pictures=tuple(islice(left, len(entry.pictures)))) for entry in entries]
-        self._write(self.folder / ITEMS, name, placed)
+        placed = [replace(record, pictures=tuple(islice(left, len(record.pictures)))) for record in records]
+        self._write_records(self.folder / ITEMS, name, placed)
         return name, placed
 
-    def tidy(self, images: str) -> None:
-        """Remove what the finished cache replaces."""
+    def remove_old_files(self, images: str) -> None:
+        """Remove the work folder and all image files except `images`."""
         shutil.rmtree(self._work, ignore_errors=True)
         for path in self.folder.glob("images-*.npy"):
             if path.name != images:
                 path.unlink()
 
-    def _read(self, path: Path) -> tuple[Path | None, dict[str, Entry]]:
-        """Read entries, and where those of a finished cache have their pixels; nothing where they are not ours."""
+    def _read_records(self, path: Path) -> tuple[Path | None, dict[str, IngestRecord]]:
+        """Read records and the path of their image file; nothing if they were made with other settings."""
         if not path.is_file():
             return None, {}
         lines = read_lines(path)
         heading = next(lines, {})
         images = path.parent / str(heading.get("images"))
-        if heading.get("meaning") != self._meaning or not images.exists():
+        if heading.get("meaning") != self._processing or not images.exists():
             return None, {}
-        entries = map(entry_of, lines)
-        return images, {entry.name: entry for entry in entries if entry is not None}
+        records = map(parse_record, lines)
+        return images, {record.name: record for record in records if record is not None}
 
-    def _write(self, path: Path, images: str, entries: Iterable[Entry]) -> None:
-        heading = json.dumps({"meaning": self._meaning, "images": images}) + "\n"
-        write_atomic(path, (heading + "".join(map(line_of, entries))).encode("ascii"))
+    def _write_records(self, path: Path, images: str, records: Iterable[IngestRecord]) -> None:
+        heading = json.dumps({"meaning": self._processing, "images": images}) + "\n"
+        write_atomic(path, (heading + "".join(map(format_record, records))).encode("ascii"))
 
-    def _whole(self, working: Mapping[str, Entry]) -> dict[str, Entry]:
-        """Return the entries whose pixels are there: a power cut may have kept the list and lost some of them."""
-        with Pixels(self._work, None, self._record) as pixels:
+    def _select_intact(self, working: Mapping[str, IngestRecord]) -> dict[str, IngestRecord]:
+        """Return the records whose pixels are on disk: after a power cut some may be lost."""
+        with PixelReader(self._work, None, self._image_bytes) as pixels:
             return {
-                name: entry
-                for name, entry in working.items()
-                if all(each.file and pixels.read(each) is not None for each in entry.pictures)
+                name: record
+                for name, record in working.items()
+                if all(each.file and pixels.read(each) is not None for each in record.pictures)
             }
 
-    def _write_images(self, target: Path, pictures: Sequence[Kept], slots: Sequence[int]) -> None:
-        """Make the shared file the cache: most images lie in their places."""
-        with self.shared.open("r+b") as images, Pixels(self._work, self._finished, self._record) as pixels:
+    def _write_images(self, target: Path, pictures: Sequence[StoredImage], slots: Sequence[int]) -> None:
+        """Turn the shared file into the image file; most images are already in their slots."""
+        with self.shared.open("r+b") as images, PixelReader(self._work, self._finished, self._image_bytes) as pixels:
             for picture, slot in zip(pictures, slots, strict=True):
                 if (picture.file, picture.slot) == (self.shared.name, slot):
                     continue
                 content = pixels.read(picture)
                 if content is None:
                     raise DataError(
-                        f"{self.folder}: the pixels of one image are not those that were written.",
-                        "Check the disk; remove the folder and ingest again.",
+                        f"{self.folder}: the pixels of an image differ from those that were written.",
+                        "Check the disk; remove the folder and run the ingest again.",
                     )
-                images.seek(HEADER + slot * self._record)
+                images.seek(HEADER_BYTES + slot * self._image_bytes)
                 images.write(content)
             images.seek(0)
-            images.write(header(len(slots), self._shape, self._kind))
-            images.truncate(HEADER + len(slots) * self._record)
+            images.write(build_npy_header(len(slots), self._shape, self._kind))
+            images.truncate(HEADER_BYTES + len(slots) * self._image_bytes)
             images.flush()
             os.fsync(images.fileno())
         self.shared.replace(target)
 
     def _sync(self) -> None:
-        """Have pixels on the disk before the list that speaks of them."""
+        """Sync the pixels to disk, then the list of records that refers to them."""
         for path in self._work.glob("*.bin"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())

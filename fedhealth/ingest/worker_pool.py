@@ -1,7 +1,7 @@
-"""Worker processes that a bad file can hang, crash or fill up without harm to anything but itself.
+"""A pool of worker processes that survives tasks that hang, crash or use too much memory.
 
-`concurrent.futures` gives up a whole pool when one worker dies. Here the task that did it is set aside, the worker
-replaced, and everything else goes on.
+`concurrent.futures` breaks the whole pool when one worker dies. Here only the task that caused it fails; the worker is
+replaced and all other tasks continue.
 """
 
 from __future__ import annotations
@@ -23,162 +23,162 @@ from typing import Any, Generic, TypeVar
 
 from fedhealth.errors import FedhealthError
 
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
 
 _PRELOADED = ["fedhealth.ingest.pixel_writer"]
 _PAUSE = 0.005  # seconds
-_LEAST_AHEAD = 2  # tasks: one in hand and the next
+_LEAST_AHEAD = 2  # tasks: the current one and the next
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A task that has no answer, and why."""
+class FailedTask:
+    """The result of a task that failed in its worker, with the reason."""
 
     reason: str
 
 
 @dataclass
-class _Worker(Generic[Task]):
+class _Worker(Generic[TaskT]):
     process: Any
     connection: Connection
-    given: deque[Task] = field(default_factory=deque)
-    since: float = 0.0  # when it began with the first of those given
+    queue: deque[TaskT] = field(default_factory=deque)
+    since: float = 0.0  # when it started the first task of the queue
 
 
-class Pool(Generic[Task, Answer]):
-    """Processes that answer tasks, each within limits of time and memory.
+class WorkerPool(Generic[TaskT, ResultT]):
+    """Processes that run tasks, each with limits of time and memory.
 
     Args:
-        work: what is done with a task; importable, and so are tasks and answers.
-        workers: how many processes.
-        seconds: that one task may take.
-        megabytes: of memory that a worker may take beside what it has when it begins.
-        ahead: how many tasks a worker is given at a time, so that it need not wait for the next; 1 for large tasks,
-            for both ends of a full pipe would wait for each other.
+        work: the function that runs a task; it must be importable, like the types of tasks and results.
+        workers: number of processes.
+        seconds: time limit of one task.
+        megabytes: memory that a worker may use in addition to what it has at its start.
+        ahead: how many tasks are queued at a worker, so that it does not wait for the next one; 1 for large tasks,
+            because both ends of a full pipe would wait for each other.
 
     """
 
     def __init__(
-        self, work: Callable[[Task], Answer], workers: int, seconds: float, megabytes: int, ahead: int = 1
+        self, work: Callable[[TaskT], ResultT], workers: int, seconds: float, megabytes: int, ahead: int = 1
     ) -> None:
         self._work, self._seconds, self._megabytes, self._ahead = work, seconds, megabytes, ahead
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
         self._poll = select.poll()
-        self._workers: list[_Worker[Task]] = [self._started() for _ in range(workers)]
+        self._workers: list[_Worker[TaskT]] = [self._start_worker() for _ in range(workers)]
         for worker in self._workers:
-            _await(worker)
+            _wait_until_ready(worker)
 
-    def __enter__(self) -> Pool[Task, Answer]:
+    def __enter__(self) -> WorkerPool[TaskT, ResultT]:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers:
-            _end(worker)
+            _kill_worker(worker)
 
-    def answers(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Answer | Failed]]:
-        """Yield every task with its answer, as they come."""
-        again: deque[Task] = deque()
+    def iterate_results(self, tasks: Iterable[TaskT]) -> Iterator[tuple[TaskT, ResultT | FailedTask]]:
+        """Yield every task with its result, in the order of completion."""
+        retries: deque[TaskT] = deque()
         waiting = iter(tasks)
-        while self._give(again, waiting):
-            for worker in self._ready():
-                yield self._take(worker, again)
-            for worker in self._late():
-                yield self._replaced(worker, again, f"takes longer than {self._seconds:g} s")
+        while self._assign_tasks(retries, waiting):
+            for worker in self._poll_workers():
+                yield self._receive_result(worker, retries)
+            for worker in self._find_overdue():
+                yield self._fail_task(worker, retries, f"takes longer than {self._seconds:g} s")
 
-    def _give(self, again: deque[Task], waiting: Iterator[Task]) -> bool:
-        """Hand out tasks, fewer at a time towards the end; false when there are none left, given or not."""
+    def _assign_tasks(self, retries: deque[TaskT], waiting: Iterator[TaskT]) -> bool:
+        """Send tasks to workers, fewer at a time towards the end; return False when all tasks are done."""
         left = length_hint(waiting, self._ahead * len(self._workers))
         ahead = min(self._ahead, max(_LEAST_AHEAD, left // len(self._workers)))
         for worker in self._workers:
-            while len(worker.given) < ahead:
-                task = again.popleft() if again else next(waiting, None)
+            while len(worker.queue) < ahead:
+                task = retries.popleft() if retries else next(waiting, None)
                 if task is None:
                     break
-                worker.since = worker.since if worker.given else time.monotonic()
-                worker.given.append(task)
+                worker.since = worker.since if worker.queue else time.monotonic()
+                worker.queue.append(task)
                 try:
                     worker.connection.send(task)
-                except OSError:  # it is dead; taking its answer will tell
+                except OSError:  # the worker died; receiving its result handles this
                     break
-        return any(worker.given for worker in self._workers)
+        return any(worker.queue for worker in self._workers)
 
-    def _ready(self) -> list[_Worker[Task]]:
-        """Wait for answers; return whose there are."""
-        busy = [worker for worker in self._workers if worker.given]
+    def _poll_workers(self) -> list[_Worker[TaskT]]:
+        """Wait for results; return the workers that have one."""
+        busy = [worker for worker in self._workers if worker.queue]
         found = self._poll.poll(0)
         if not found:
-            if min(len(worker.given) for worker in busy) > self._ahead // 2:
-                time.sleep(_PAUSE)  # let some come together: this process takes turns with the workers
+            if min(len(worker.queue) for worker in busy) > self._ahead // 2:
+                time.sleep(_PAUSE)  # collect several results per turn: this process competes with the workers for CPU
             soonest = min(worker.since for worker in busy) + self._seconds - time.monotonic()
             found = self._poll.poll(1000 * max(0.01, soonest))
         ready = {descriptor for descriptor, _ in found}
         answering = [worker for worker in self._workers if worker.connection.fileno() in ready]
         for worker in answering:
-            if not worker.given:  # it has nothing to say, so it died
-                self._renew(worker)
-        return [worker for worker in answering if worker.given]
+            if not worker.queue:  # an idle worker sends nothing, so it died
+                self._restart_worker(worker)
+        return [worker for worker in answering if worker.queue]
 
-    def _late(self) -> list[_Worker[Task]]:
+    def _find_overdue(self) -> list[_Worker[TaskT]]:
         now = time.monotonic()
-        return [worker for worker in self._workers if worker.given and now - worker.since > self._seconds]
+        return [worker for worker in self._workers if worker.queue and now - worker.since > self._seconds]
 
-    def _take(self, worker: _Worker[Task], again: deque[Task]) -> tuple[Task, Answer | Failed]:
+    def _receive_result(self, worker: _Worker[TaskT], retries: deque[TaskT]) -> tuple[TaskT, ResultT | FailedTask]:
         try:
-            answer: Answer | Failed = worker.connection.recv()
+            result: ResultT | FailedTask = worker.connection.recv()
         except (EOFError, OSError):
-            return self._replaced(worker, again, "makes the decoder crash")
+            return self._fail_task(worker, retries, "makes the decoder crash")
         worker.since = time.monotonic()
-        return worker.given.popleft(), answer
+        return worker.queue.popleft(), result
 
-    def _replaced(self, worker: _Worker[Task], again: deque[Task], reason: str) -> tuple[Task, Failed]:
-        """Blame the task in hand, keep the others for the next worker."""
-        blamed = worker.given.popleft()
-        again.extend(worker.given)
-        self._renew(worker)
-        return blamed, Failed(reason)
+    def _fail_task(self, worker: _Worker[TaskT], retries: deque[TaskT], reason: str) -> tuple[TaskT, FailedTask]:
+        """Fail the worker's current task, reassign its other tasks, and restart the worker."""
+        failed = worker.queue.popleft()
+        retries.extend(worker.queue)
+        self._restart_worker(worker)
+        return failed, FailedTask(reason)
 
-    def _renew(self, worker: _Worker[Task]) -> None:
+    def _restart_worker(self, worker: _Worker[TaskT]) -> None:
         self._poll.unregister(worker.connection)
-        _end(worker)
+        _kill_worker(worker)
         place = self._workers.index(worker)
-        self._workers[place] = self._started()
-        _await(self._workers[place])
+        self._workers[place] = self._start_worker()
+        _wait_until_ready(self._workers[place])
 
-    def _started(self) -> _Worker[Task]:
+    def _start_worker(self) -> _Worker[TaskT]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._work, self._megabytes), daemon=True)
+        process = self._context.Process(target=_run_worker, args=(theirs, self._work, self._megabytes), daemon=True)
         process.start()
         theirs.close()
         self._poll.register(ours, select.POLLIN)
         return _Worker(process, ours)
 
 
-def _await(worker: _Worker[Any]) -> None:
-    """Wait until a worker is ready: what it takes to start counts for no task."""
+def _wait_until_ready(worker: _Worker[Any]) -> None:
+    """Wait until a worker is ready, so that its start does not count as time of a task."""
     try:
         worker.connection.recv()
     except EOFError as fault:
         raise FedhealthError(
-            "A worker process ended as it started.", "See whether memory or processes ran out."
+            "A worker process ended during its start.", "Check the limits of memory and of processes."
         ) from fault
 
 
-def _end(worker: _Worker[Any]) -> None:
+def _kill_worker(worker: _Worker[Any]) -> None:
     worker.process.kill()
     worker.process.join()
     worker.connection.close()
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any], megabytes: int) -> None:
-    """Answer tasks until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+def _run_worker(connection: Connection, work: Callable[[Any], Any], megabytes: int) -> None:
+    """Run tasks until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)  # decoders print what they do not understand
-    _limit(megabytes)
+    os.dup2(silence, 2)  # decoders print warnings about invalid content
+    _limit_memory(megabytes)
     connection.send("ready")
     while True:
         try:
@@ -186,14 +186,14 @@ def _serve(connection: Connection, work: Callable[[Any], Any], megabytes: int) -
         except EOFError:
             return
         try:
-            answer = work(task)
+            result = work(task)
         except MemoryError:
-            answer = Failed(f"needs more than {megabytes} MB of memory")
-        connection.send(answer)
+            result = FailedTask(f"needs more than {megabytes} MB of memory")
+        connection.send(result)
 
 
-def _limit(megabytes: int) -> None:
-    """Bound the address space: an allocation beyond it fails, in Python as in the decoders."""
+def _limit_memory(megabytes: int) -> None:
+    """Limit the address space: an allocation beyond it fails, in Python and in the decoders."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     bound = pages * os.sysconf("SC_PAGE_SIZE") + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

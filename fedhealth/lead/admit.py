@@ -1,4 +1,4 @@
-"""Who belongs to the consortium: admitted by name and keys, revoked for good."""
+"""Admit a site to the consortium, or revoke it for good."""
 
 from __future__ import annotations
 
@@ -8,76 +8,81 @@ from fedhealth.consortium.signatures import check_fingerprint
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
-from fedhealth.lead.publish_membership import publish, require_provisioned
+from fedhealth.lead.publish_membership import publish_membership, require_provisioned
 
 
-def examine(home: LeadHome, content: bytes) -> Member:
-    """Return the member that a join request asks for, if the lead's people may admit it after comparing fingerprints.
+def review_join_request(home: LeadHome, content: bytes) -> Member:
+    """Verify a join request and return the member that it describes; people still have to compare its fingerprint.
 
     Raises:
-        TrustError: a malformed or unproven request, or keys that were revoked or belong to another member.
-        ConfigError: a request for another lead, or a name that is taken.
+        TrustError: the request is malformed, its signatures are invalid, or its keys are revoked or another member's.
+        ConfigError: the request is for another lead, or the name is taken.
 
     """
     require_provisioned(home)
     request, project = read_request(content), load_project(home.project)
     if request.lead != project.lead:
         raise ConfigError(
-            f"The request is for the lead {request.lead}, this project's is {project.lead}.",
-            f"Ask the site to repeat `fedhealth site init --lead {project.lead}`.",
+            f"The join request is for the lead {request.lead}, but this project's address is {project.lead}.",
+            f"Ask the site to run `fedhealth site init --lead {project.lead}` again.",
         )
     member = request.member
-    if any(member.identity == gone.identity or member.node == gone.node for gone in home.revoked()):
-        raise TrustError(f"The keys of {member.site!r} were revoked.", "The site sets up again, with new keys.")
-    for other in home.members():
+    if any(member.identity == gone.identity or member.node == gone.node for gone in home.load_revoked_members()):
+        raise TrustError(f"The keys of {member.site!r} were revoked.", "Ask the site to set up again with new keys.")
+    for other in home.load_members():
         if other.site == member.site and other != member:
             raise ConfigError(
-                f"{member.site!r} is a member with other keys.",
-                f"If the site has new keys: `fedhealth lead revoke {member.site}` first.",
+                f"{member.site!r} is already a member, with other keys.",
+                f"If the site has new keys, run `fedhealth lead revoke {member.site}` first.",
             )
         if other.site != member.site and (other.identity == member.identity or other.node == member.node):
-            raise TrustError(f"{member.site!r} asks with keys of {other.site!r}.", "Ask both sites what happened.")
+            raise TrustError(
+                f"The join request of {member.site!r} holds keys of {other.site!r}.",
+                "Nothing was admitted. Ask both sites what happened.",
+            )
     return member
 
 
-def admit(home: LeadHome, content: bytes, fingerprint: str | None = None) -> Member:
-    """Admit the sender of a join request, sign the members anew, and write every kit.
+def admit_member(home: LeadHome, content: bytes, fingerprint: str | None = None) -> Member:
+    """Admit the sender of a join request, sign the new membership, and write every kit.
 
     Args:
-        home: the lead's.
-        content: the request.
-        fingerprint: as told by the site; None where a person has compared it.
+        home: the lead's folder.
+        content: the join request.
+        fingerprint: as the site gave it; None if a person has compared it.
 
     Raises:
-        TrustError: as `examine`, or another fingerprint.
-        ConfigError: as `examine`.
+        TrustError: as in `review_join_request`, or the fingerprint differs.
+        ConfigError: as in `review_join_request`.
 
     """
     require_provisioned(home)
-    with home.held():
-        member = examine(home, content)
+    with home.lock():
+        member = review_join_request(home, content)
         check_fingerprint(member.fingerprint, fingerprint, "request")
         home.save_member(member)
-        publish(home)
+        publish_membership(home)
     return member
 
 
-def revoke(home: LeadHome, site: str) -> Membership:
-    """Take a site out for good: its keys are never admitted again.
+def revoke_member(home: LeadHome, site: str) -> Membership:
+    """Remove a site for good: its keys are never admitted again.
 
     Raises:
-        ConfigError: no such member, or the last one.
-        TrustError: a file of the lead's home is damaged.
+        ConfigError: there is no such member, or it is the last one.
+        TrustError: a file of the lead's folder is damaged.
 
     """
     require_provisioned(home)
-    with home.held():
-        members = {member.site: member for member in home.members()}
+    with home.lock():
+        members = {member.site: member for member in home.load_members()}
         if set(members) == {site}:
-            raise ConfigError(f"{site!r} is the last member.", "Admit another one first, or end the project.")
+            raise ConfigError(
+                f"{site!r} is the last member and cannot be revoked.", "Admit another site first, or end the project."
+            )
         if site in members:
-            home.add_revoked(members[site])
-        home.drop_member(site)
-        membership = publish(home)
+            home.add_revoked_member(members[site])
+        home.remove_member(site)
+        membership = publish_membership(home)
     assert membership is not None  # noqa: S101 - a member is left
     return membership

@@ -1,4 +1,4 @@
-"""The lead's folder of one project: keys, certificates, members, the server's database and secrets."""
+"""Paths of the lead's folder of one project: keys, certificates, members, database and secrets of the server."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.consortium.membership import Member
-from fedhealth.consortium.signatures import canonical, parse_json
+from fedhealth.consortium.signatures import parse_json
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.utils.atomic_io import write_atomic
-from fedhealth.utils.private_files import make_folder, read_secret, write_secret
+from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.private_files import make_private_folder, read_private_file, write_private_file
 
-VARIABLE = "FEDHEALTH_LEAD"
+LEAD_HOME_VARIABLE = "FEDHEALTH_LEAD"
 
 
 @dataclass(frozen=True)
 class LeadHome:
-    """Where everything of one consortium lies, on the lead's machine."""
+    """The folder of one consortium on the lead's machine."""
 
     path: Path
 
     @classmethod
     def find(cls, path: Path | None = None) -> LeadHome:
-        """Return the home at `path`, else where FEDHEALTH_LEAD says, else ~/.fedhealth-lead."""
-        chosen = path or Path(os.environ.get(VARIABLE) or "~/.fedhealth-lead")
+        """Return the home at `path`, else at FEDHEALTH_LEAD, else at ~/.fedhealth-lead."""
+        chosen = path or Path(os.environ.get(LEAD_HOME_VARIABLE) or "~/.fedhealth-lead")
         return cls(chosen.expanduser().absolute())
 
     @property
     def project(self) -> Path:
-        """What the lead decides: see `fedhealth.lead.project`."""
+        """The project's settings, see `fedhealth.lead.project`."""
         return self.path / "project.yaml"
 
     @property
@@ -49,7 +50,7 @@ class LeadHome:
 
     @property
     def former_key(self) -> Path:
-        """The consortium's key before the last `rotate`: endorses what the present one signs."""
+        """The consortium's key before the last rotation; it endorses memberships that the current key signs."""
         return self.keys / "former.key"
 
     @property
@@ -59,12 +60,12 @@ class LeadHome:
 
     @property
     def server_key(self) -> Path:
-        """EC secp384r1, PEM: the server's own."""
+        """EC secp384r1, PEM: the server's private key."""
         return self.keys / "server.key"
 
     @property
     def ca(self) -> Path:
-        """The authority's certificate, PEM; part of every kit."""
+        """The certificate of the certificate authority, PEM; part of every kit."""
         return self.path / "ca.crt"
 
     @property
@@ -79,12 +80,12 @@ class LeadHome:
 
     @property
     def kits(self) -> Path:
-        """One file NAME.zip for each member, to be sent to it."""
+        """Folder with one kit NAME.zip for each member, to send to it."""
         return self.path / "kits"
 
     @property
     def members_folder(self) -> Path:
-        """One file NAME.json for each member: its join request as it was admitted."""
+        """Folder with one file NAME.json for each admitted member: its name and public keys."""
         return self.path / "members"
 
     @property
@@ -94,17 +95,17 @@ class LeadHome:
 
     @property
     def database(self) -> Path:
-        """The SuperLink's."""
+        """The SuperLink's database."""
         return self.path / "superlink.db"
 
     @property
     def token_file(self) -> Path:
-        """The secret that the control API asks for."""
+        """The token that the control API requires."""
         return self.path / "control.token"
 
     @property
     def superexec_secret(self) -> Path:
-        """The secret that the runtime API asks for."""
+        """The secret that the runtime API requires."""
         return self.path / "superexec.secret"
 
     @property
@@ -113,30 +114,30 @@ class LeadHome:
         return self.path / "runs"
 
     def create(self) -> None:
-        """Make the folders and the server's secrets; what is there is kept."""
+        """Create missing folders and secrets of the server; existing ones are kept."""
         for folder in (self.path, self.keys, self.kits, self.members_folder, self.runs):
-            make_folder(folder)
+            make_private_folder(folder)
         for path in (self.token_file, self.superexec_secret):
             if not path.exists():
-                write_secret(path, secrets.token_hex(32).encode())
+                write_private_file(path, secrets.token_hex(32).encode())
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep every other command from changing keys or members meanwhile."""
+    def lock(self) -> Iterator[None]:
+        """Hold a lock: no other command changes keys or members meanwhile."""
         with (self.path / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def token(self) -> str:
-        """Return the control API's secret.
+    def load_control_token(self) -> str:
+        """Return the token of the control API.
 
         Raises:
-            TrustError: it is missing, or others can read it.
+            TrustError: it is missing, or other users can read it.
 
         """
-        return read_secret(self.token_file).decode().strip()
+        return read_private_file(self.token_file).decode().strip()
 
-    def members(self) -> tuple[Member, ...]:
+    def load_members(self) -> tuple[Member, ...]:
         """Return the admitted members, sorted by name.
 
         Raises:
@@ -147,25 +148,28 @@ class LeadHome:
         found = tuple(Member.parse(parse_json(path.read_bytes(), str(path))) for path in files)
         for path, member in zip(files, found, strict=True):
             if path.stem != member.site:
-                raise TrustError(f"{path} holds the keys of {member.site!r}.", "Restore the members folder.")
+                raise TrustError(
+                    f"{path} holds the keys of {member.site!r}, another member.",
+                    "Restore the members folder from a backup.",
+                )
         return found
 
     def save_member(self, member: Member) -> None:
         """Write a member's file."""
-        write_atomic(self.members_folder / f"{member.site}.json", canonical(member.fields()))
+        write_atomic(self.members_folder / f"{member.site}.json", encode_canonical(member.fields()))
 
-    def drop_member(self, site: str) -> None:
+    def remove_member(self, site: str) -> None:
         """Remove a member's file.
 
         Raises:
             ConfigError: there is no such member.
 
         """
-        if site not in {member.site for member in self.members()}:
-            raise ConfigError(f"There is no member {site!r}.", "`fedhealth lead members` lists them.")
+        if site not in {member.site for member in self.load_members()}:
+            raise ConfigError(f"No member is called {site!r}.", "`fedhealth lead members` lists them.")
         (self.members_folder / f"{site}.json").unlink()
 
-    def revoked(self) -> tuple[Member, ...]:
+    def load_revoked_members(self) -> tuple[Member, ...]:
         """Return the members whose keys are never admitted again.
 
         Raises:
@@ -177,7 +181,7 @@ class LeadHome:
         listed = parse_json(self.revoked_file.read_bytes(), str(self.revoked_file))
         return tuple(map(Member.parse, listed))
 
-    def add_revoked(self, member: Member) -> None:
-        """Remember a member's keys as revoked."""
-        listed = [entry.fields() for entry in (*self.revoked(), member)]
+    def add_revoked_member(self, member: Member) -> None:
+        """Record a member's keys as revoked."""
+        listed = [entry.fields() for entry in (*self.load_revoked_members(), member)]
         write_atomic(self.revoked_file, json.dumps(listed, indent=1).encode())

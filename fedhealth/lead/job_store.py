@@ -1,38 +1,41 @@
-"""Runs in the hospitals, at the lead: which job stands behind an order, and where its run directory is."""
+"""The jobs that this lead has signed, and where their run directories are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedhealth.consortium.signed_job import Order
+from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
 from fedhealth.protocol.job import Job
 from fedhealth.utils.atomic_io import write_atomic
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.private_files import make_private_folder
 
 
 def save_job(home: LeadHome, job: Job) -> None:
-    """Remember a job; its run directory may lie anywhere on this machine."""
-    make_folder(home.runs)
+    """Store a job; its run directory may be anywhere on this machine."""
+    make_private_folder(home.runs)
     write_atomic(home.runs / f"{job.run}.json", job.dumps().encode())
 
 
-def job_of(home: LeadHome, words: str) -> Job:
-    """Return the job of a signed order.
+def load_job(home: LeadHome, words: str) -> Job:
+    """Return the job with the run id of a signed job.
 
     Raises:
-        ConfigError: this lead did not send it.
+        ConfigError: this lead did not start it.
 
     """
-    run = Order.parse(words).run
+    run = SignedJob.parse(words).run
     path = home.runs / f"{run}.json"
     if not path.is_file():
-        raise ConfigError(f"Run {run} was not started here.", "Start runs with `fedhealth run runtime=deployment`.")
+        raise ConfigError(
+            f"Run {run} was not started on this machine: {path} does not exist.",
+            "Start runs with `fedhealth run runtime=deployment`.",
+        )
     return Job.loads(path.read_text("utf-8"))
 
 
-def jobs(home: LeadHome) -> Iterator[Job]:
-    """Yield every job that was sent, the oldest first."""
+def iter_jobs(home: LeadHome) -> Iterator[Job]:
+    """Yield every job that was sent, oldest first."""
     for path in sorted(home.runs.glob("*.json"), key=lambda path: path.stat().st_mtime):
         yield Job.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Keys and certificates of a consortium: made once, kept, renewed and replaced."""
+"""Provision a consortium's keys and certificates; renew and rotate them."""
 
 from __future__ import annotations
 
@@ -8,125 +8,127 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium import certificate_authority
-from fedhealth.consortium.certificates import days_left, is_issued_by, load_certificate, names_of
+from fedhealth.consortium.certificates import compute_days_left, decode_certificate, get_alternative_names, is_issued_by
 from fedhealth.consortium.membership import Membership
-from fedhealth.consortium.signatures import fingerprint
+from fedhealth.consortium.signatures import compute_fingerprint
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.project import Project, faults_of, load_project
-from fedhealth.lead.publish_membership import publish, published, require_provisioned
+from fedhealth.lead.project import Project, find_project_faults, load_project
+from fedhealth.lead.publish_membership import load_published_membership, publish_membership, require_provisioned
 from fedhealth.utils.atomic_io import write_atomic
-from fedhealth.utils.private_files import load_signing_key, make_signing_key, read_secret, write_secret
+from fedhealth.utils.private_files import load_signing_key, make_signing_key, read_private_file, write_private_file
 
 
-def provision(home: LeadHome, project: Project) -> str:
-    """Make what is missing of a consortium's keys, certificates and secrets; return the fingerprint of its key.
+def provision_consortium(home: LeadHome, project: Project) -> str:
+    """Create missing keys, certificates and secrets of a consortium; return the fingerprint of its key.
 
-    A second call keeps every key; a changed address or name gives a new server certificate and, with members, new kits.
+    A second call keeps every key. A changed address or name gives a new server certificate and, with members, new kits.
 
     Raises:
-        ConfigError: the project has a fault, or the home belongs to another one.
-        TrustError: a key or certificate is damaged, or others can read a key.
+        ConfigError: the project is invalid, or the folder belongs to another project.
+        TrustError: a key or certificate is damaged, or other users can read a key.
 
     """
-    if faults := faults_of(project):
-        raise ConfigError("\n".join(faults), "Correct the project; nothing was made.")
+    if faults := find_project_faults(project):
+        raise ConfigError("\n".join(faults), "Correct the project; nothing was created.")
     if home.project.exists() and (before := load_project(home.project).project) != project.project:
-        raise ConfigError(f"{home.path} belongs to the project {before!r}.", "Choose another --home.")
+        raise ConfigError(f"{home.path} belongs to the project {before!r}.", "Choose another folder with --home.")
     home.create()
-    with home.held():
-        public = _public(home)
+    with home.lock():
+        public = _load_or_make_public_key(home)
         write_atomic(home.project, project.dumps())
         if not home.ca.exists():
-            _new_authority(home, project)
-        if not _certificate_fits(home, project):
-            _new_certificate(home, project)
-        publish(home)
-    return key_fingerprint(project.project, public)
+            _replace_authority(home, project)
+        if not _is_certificate_valid(home, project):
+            _replace_certificate(home, project)
+        publish_membership(home)
+    return compute_key_fingerprint(project.project, public)
 
 
-def key_fingerprint(project: str, public: bytes) -> str:
-    """Return what identifies a consortium before it has members."""
-    return fingerprint(b"consortium key", project.encode(), public)
+def compute_key_fingerprint(project: str, public: bytes) -> str:
+    """Return the fingerprint that identifies a consortium before it has members."""
+    return compute_fingerprint(b"consortium key", project.encode(), public)
 
 
-def renew(home: LeadHome, *, ca: bool = False) -> datetime:
-    """Replace the server's key and certificate; with `ca` the authority too, which asks for new kits at every site.
+def renew_certificate(home: LeadHome, *, ca: bool = False) -> datetime:
+    """Replace the server's key and certificate; with `ca` also the authority, which needs new kits at every site.
 
     Returns:
-        until when the new certificate is valid.
+        the end of the new certificate's validity.
 
     Raises:
-        TrustError: there is no project here, or a file of it is damaged.
+        TrustError: there is no project in this folder, or one of its files is damaged.
 
     """
     require_provisioned(home)
     project = load_project(home.project)
-    with home.held():
+    with home.lock():
         if ca:
-            _new_authority(home, project)
-        _new_certificate(home, project)
-        publish(home)
-    return load_certificate(home.certificate.read_bytes(), str(home.certificate)).not_valid_after_utc
+            _replace_authority(home, project)
+        _replace_certificate(home, project)
+        publish_membership(home)
+    return decode_certificate(home.certificate.read_bytes(), str(home.certificate)).not_valid_after_utc
 
 
-def rotate(home: LeadHome) -> Membership | None:
-    """Replace the consortium's key; the former one endorses the new one's memberships.
+def rotate_consortium_key(home: LeadHome) -> Membership | None:
+    """Replace the consortium's key; the former key endorses memberships that the new one signs.
 
     Raises:
-        TrustError: there is no project here, or a key is damaged.
+        TrustError: there is no project in this folder, or a key is damaged.
 
     """
     require_provisioned(home)
-    with home.held():
-        present, last = _public(home), published(home)
-        if last is None or last.consortium == present:  # else: killed between the new key and its first membership
-            write_secret(home.former_key, read_secret(home.consortium_key))
-            write_secret(home.consortium_key, Ed25519PrivateKey.generate().private_bytes_raw())
-        return publish(home)
+    with home.lock():
+        present, last = _load_or_make_public_key(home), load_published_membership(home)
+        if last is None or last.consortium == present:  # else an earlier rotation was killed before it signed
+            write_private_file(home.former_key, read_private_file(home.consortium_key))
+            write_private_file(home.consortium_key, Ed25519PrivateKey.generate().private_bytes_raw())
+        return publish_membership(home)
 
 
-def _public(home: LeadHome) -> bytes:
-    """Return the consortium's public key; made here only while nobody has seen another."""
+def _load_or_make_public_key(home: LeadHome) -> bytes:
+    """Return the consortium's public key; a key is only created while no membership was signed."""
     if home.membership.exists():
         return load_signing_key(home.consortium_key).public_key().public_bytes_raw()
     return make_signing_key(home.consortium_key)
 
 
-def _new_authority(home: LeadHome, project: Project) -> None:
-    key = certificate_authority.new_key()
-    write_secret(home.ca_key, certificate_authority.key_pem(key))
-    certificate = certificate_authority.make_authority(key, project.project, project.authority_days)
-    write_atomic(home.ca, certificate_authority.certificate_pem(certificate))
+def _replace_authority(home: LeadHome, project: Project) -> None:
+    key = certificate_authority.generate_key()
+    write_private_file(home.ca_key, certificate_authority.encode_key(key))
+    certificate = certificate_authority.make_ca_certificate(key, project.project, project.authority_days)
+    write_atomic(home.ca, certificate_authority.encode_certificate(certificate))
 
 
-def _new_certificate(home: LeadHome, project: Project) -> None:
-    ca = load_certificate(home.ca.read_bytes(), str(home.ca))
-    signer = certificate_authority.load_key(read_secret(home.ca_key), str(home.ca_key))
-    if not _same(ca.public_key(), signer.public_key()):  # killed between the two files of a new authority
-        raise TrustError(f"{home.ca_key} is not the key of {home.ca}.", "`fedhealth lead renew --ca` makes a new pair.")
-    key = certificate_authority.new_key()
-    certificate = certificate_authority.make_server(
+def _replace_certificate(home: LeadHome, project: Project) -> None:
+    ca = decode_certificate(home.ca.read_bytes(), str(home.ca))
+    signer = certificate_authority.decode_key(read_private_file(home.ca_key), str(home.ca_key))
+    if not _is_same_key(ca.public_key(), signer.public_key()):  # an earlier renewal was killed between the two files
+        raise TrustError(
+            f"{home.ca_key} is not the key of {home.ca}.", "Run `fedhealth lead renew --ca`: it creates a new pair."
+        )
+    key = certificate_authority.generate_key()
+    certificate = certificate_authority.make_server_certificate(
         ca, signer, key.public_key(), project.certificate_names, project.certificate_days
     )
-    write_secret(home.server_key, certificate_authority.key_pem(key))
-    write_atomic(home.certificate, certificate_authority.certificate_pem(certificate))
+    write_private_file(home.server_key, certificate_authority.encode_key(key))
+    write_atomic(home.certificate, certificate_authority.encode_certificate(certificate))
 
 
-def _certificate_fits(home: LeadHome, project: Project) -> bool:
-    """Tell whether the server's certificate is the authority's, of its key, for these names, and still valid."""
+def _is_certificate_valid(home: LeadHome, project: Project) -> bool:
+    """Return whether the authority issued the server's certificate for its key and names, and it is still valid."""
     if not home.certificate.exists() or not home.server_key.exists():
         return False
-    certificate = load_certificate(home.certificate.read_bytes(), str(home.certificate))
-    key = certificate_authority.load_key(read_secret(home.server_key), str(home.server_key)).public_key()
-    ca = load_certificate(home.ca.read_bytes(), str(home.ca))
+    certificate = decode_certificate(home.certificate.read_bytes(), str(home.certificate))
+    key = certificate_authority.decode_key(read_private_file(home.server_key), str(home.server_key)).public_key()
+    ca = decode_certificate(home.ca.read_bytes(), str(home.ca))
     return (
-        _same(certificate.public_key(), key)
+        _is_same_key(certificate.public_key(), key)
         and is_issued_by(certificate, ca)
-        and names_of(certificate) == project.certificate_names
-        and days_left(certificate, datetime.now(UTC)) > 0
+        and get_alternative_names(certificate) == project.certificate_names
+        and compute_days_left(certificate, datetime.now(UTC)) > 0
     )
 
 
-def _same(one: object, other: ec.EllipticCurvePublicKey) -> bool:
+def _is_same_key(one: object, other: ec.EllipticCurvePublicKey) -> bool:
     return isinstance(one, ec.EllipticCurvePublicKey) and one.public_numbers() == other.public_numbers()

@@ -1,13 +1,13 @@
-"""The signed list of members as it is now, and a kit of it for every member."""
+"""Sign the current list of members, and write a kit for every member."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 
-from fedhealth.consortium.certificates import digest_of, load_certificate
+from fedhealth.consortium.certificates import decode_certificate, fingerprint_certificate
 from fedhealth.consortium.join_kit import make_kit
-from fedhealth.consortium.membership import Membership, SignedMembership, signed
+from fedhealth.consortium.membership import Membership, SignedMembership, sign_membership
 from fedhealth.errors import TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
@@ -15,8 +15,8 @@ from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.private_files import load_signing_key
 
 
-def published(home: LeadHome) -> Membership | None:
-    """Return the membership that was signed last; None before the first member.
+def load_published_membership(home: LeadHome) -> Membership | None:
+    """Return the latest signed membership; None before the first member.
 
     Raises:
         TrustError: the file is damaged.
@@ -27,30 +27,30 @@ def published(home: LeadHome) -> Membership | None:
     return SignedMembership.loads(home.membership.read_bytes()).membership
 
 
-def publish(home: LeadHome) -> Membership | None:
-    """Sign the members as they are now, if anything changed, and write every kit; None without members.
+def publish_membership(home: LeadHome) -> Membership | None:
+    """Sign the current members if anything changed, and write every kit; return None if there are no members.
 
-    A change counts the serial up. Sites take part in runs once they have installed the kit of the latest serial.
+    A change increments the serial number. A site can take part in runs once it has installed the latest kit.
 
     Raises:
         TrustError: a key, certificate or member's file is damaged.
 
     """
-    last, current = published(home), _present(home)
+    last, current = load_published_membership(home), _build_membership(home)
     if current is None:
         return None
     if last is None or replace(current, serial=last.serial, issued=last.issued) != last:
         current = replace(current, serial=last.serial + 1 if last else 1)
-        content = _signed(home, current).dumps()
-        SignedMembership.loads(content)  # what would be refused at a site never leaves
+        content = _sign_membership(home, current).dumps()
+        SignedMembership.loads(content)  # a membership that sites would refuse is never written
         write_atomic(home.membership, content)
     _write_kits(home)
-    return published(home)
+    return load_published_membership(home)
 
 
-def _present(home: LeadHome) -> Membership | None:
-    """Return what would be signed now, its serial left open."""
-    members = home.members()
+def _build_membership(home: LeadHome) -> Membership | None:
+    """Return the membership to sign, with serial number 0."""
+    members = home.load_members()
     if not members:
         return None
     project = load_project(home.project)
@@ -58,16 +58,16 @@ def _present(home: LeadHome) -> Membership | None:
         project=project.project,
         lead=project.lead,
         consortium=load_signing_key(home.consortium_key).public_key().public_bytes_raw(),
-        ca=digest_of(load_certificate(home.ca.read_bytes(), str(home.ca))),
+        ca=fingerprint_certificate(decode_certificate(home.ca.read_bytes(), str(home.ca))),
         serial=0,
         issued=int(time.time()),
         members=tuple(sorted(members, key=lambda member: member.site)),
     )
 
 
-def _signed(home: LeadHome, membership: Membership) -> SignedMembership:
+def _sign_membership(home: LeadHome, membership: Membership) -> SignedMembership:
     former = load_signing_key(home.former_key) if home.former_key.exists() else None
-    return signed(membership, load_signing_key(home.consortium_key), former)
+    return sign_membership(membership, load_signing_key(home.consortium_key), former)
 
 
 def _write_kits(home: LeadHome) -> None:
@@ -81,11 +81,14 @@ def _write_kits(home: LeadHome) -> None:
 
 
 def require_provisioned(home: LeadHome) -> None:
-    """Check that there is a project.
+    """Check that the folder holds a project.
 
     Raises:
-        TrustError: there is none.
+        TrustError: it does not.
 
     """
     if not home.project.exists():
-        raise TrustError(f"There is no project in {home.path}.", "`fedhealth lead provision project.yaml` makes one.")
+        raise TrustError(
+            f"There is no project in {home.path}.",
+            "Run `fedhealth lead provision project.yaml` first, or name the folder with --home.",
+        )

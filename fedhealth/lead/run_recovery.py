@@ -1,4 +1,4 @@
-"""Runs that nobody works on any more, because the process or the machine of whoever started them ended: they go on."""
+"""Resume orphaned runs, whose launcher process or machine has died."""
 
 from __future__ import annotations
 
@@ -9,53 +9,56 @@ import time
 from pathlib import Path
 
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.job_store import jobs
+from fedhealth.lead.job_store import iter_jobs
 from fedhealth.runs.run_dir import RunDir
 
 log = logging.getLogger("fedhealth.lead")
 
-_PATIENCE = 5.0  # seconds without anybody: whoever goes on by hand is not overtaken
-_LOOK_SECONDS = 2.0
-_TRIES = 3  # for one run, as long as this server lives
+_ORPHANED_SECONDS = 5.0  # delay before a run without launcher is resumed: a person who resumes it by hand comes first
+_POLL_SECONDS = 2.0
+_MAX_RETRIES = 3  # for one run, during the lifetime of this server process
 
 
-class Unattended:
-    """The lead's runs whose state says that they run and whose lock nobody holds.
+class RunRecovery:
+    """Resumes the lead's runs that have the state `running` but whose lock no process holds.
 
-    A run that failed or was stopped says so, and is left to people.
+    Runs that failed or were stopped have another state; they are not resumed.
+
+    Args:
+        home: the lead's folder.
 
     """
 
     def __init__(self, home: LeadHome) -> None:
         self._home = home
-        self._since: dict[Path, float] = {}
-        self._tries: dict[Path, int] = {}
-        self._working: dict[Path, subprocess.Popen[bytes]] = {}
-        self._looked = 0.0
+        self._orphaned_since: dict[Path, float] = {}
+        self._retries: dict[Path, int] = {}
+        self._launchers: dict[Path, subprocess.Popen[bytes]] = {}
+        self._last_poll = 0.0
 
-    def look(self) -> None:
-        """Go on with what has been without anybody for a while; cheap to call often."""
+    def resume_orphaned_runs(self) -> None:
+        """Resume runs that have had no launcher for `_ORPHANED_SECONDS`; cheap to call often."""
         now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
+        if now - self._last_poll < _POLL_SECONDS:
             return
-        self._looked = now
-        self._working = {path: process for path, process in self._working.items() if process.poll() is None}
-        for job in jobs(self._home):
+        self._last_poll = now
+        self._launchers = {path: process for path, process in self._launchers.items() if process.poll() is None}
+        for job in iter_jobs(self._home):
             run = RunDir(Path(job.folder))
-            if job.statement is not None:  # a sweep's question; the sweep asks it again
+            if job.budget_request is not None:  # a sweep's budget request: the sweep retries it itself
                 continue
-            if run.path in self._working or run.about.get("state") != "running" or run.alive:
-                self._since.pop(run.path, None)
-            elif now - self._since.setdefault(run.path, now) >= _PATIENCE:
-                self._go_on(run.path)
+            if run.path in self._launchers or run.info.get("state") != "running" or run.is_running:
+                self._orphaned_since.pop(run.path, None)
+            elif now - self._orphaned_since.setdefault(run.path, now) >= _ORPHANED_SECONDS:
+                self._resume(run.path)
 
-    def _go_on(self, path: Path) -> None:
-        self._tries[path] = self._tries.get(path, 0) + 1
-        if self._tries[path] > _TRIES:
+    def _resume(self, path: Path) -> None:
+        self._retries[path] = self._retries.get(path, 0) + 1
+        if self._retries[path] > _MAX_RETRIES:
             return
-        log.warning("nobody works on the run in %s any more: going on with it, see resumed.log", path)
+        log.warning("the launcher of the run in %s has died: resuming the run, see resumed.log", path)
         command = [sys.executable, "-m", "fedhealth.cli.main", "run", f"resume={path}"]
         with (self._home.path / "resumed.log").open("ab") as output:
-            self._working[path] = subprocess.Popen(  # noqa: S603 - our own program
+            self._launchers[path] = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdout=output, stderr=output, start_new_session=True
             )

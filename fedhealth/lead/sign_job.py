@@ -1,4 +1,4 @@
-"""The lead's signature on a job."""
+"""Sign a job with the consortium's key: sites process only signed jobs."""
 
 from __future__ import annotations
 
@@ -7,55 +7,56 @@ import time
 from collections.abc import Sequence
 
 from fedhealth.consortium.membership import SignedMembership
-from fedhealth.consortium.signatures import sign
-from fedhealth.consortium.signed_job import LIMIT, PURPOSE, Order
+from fedhealth.consortium.signatures import sign_body
+from fedhealth.consortium.signed_job import MAX_JOB_CHARS, PURPOSE, SignedJob
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
-from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.utils.private_files import load_signing_key
 
 
-def make_order(
+def sign_job(
     home: LeadHome,
     run: str,
-    words: Sequence[str],
+    overrides: Sequence[str],
     digest: str,
     bundle: str,
     hours: float = 72.0,
-    statement: Statement | None = None,
+    budget_request: BudgetRequest | None = None,
 ) -> tuple[str, str]:
-    """Return (job, signature) as they are sent: a job of these words for the present members.
+    """Build a job for the current members, sign it, and return (job, signature) as they are sent.
 
     Args:
-        home: the lead's.
-        run: our own run id.
-        words: override words that a site accepts, see `fedhealth.config.override_allowlist`.
-        digest: of the configuration that they compose to.
-        bundle: SHA-256 of the bundle, hexadecimal.
-        hours: after which no site answers any more.
-        statement: of a sweep, to be reserved.
+        home: the lead's folder.
+        run: run id of fedhealth.
+        overrides: allowed by `fedhealth.config.override_allowlist`.
+        digest: of the composed configuration.
+        bundle: SHA-256 of the code bundle, hexadecimal.
+        hours: deadline, after which no site accepts the job.
+        budget_request: of a sweep, to be reserved at the sites.
 
     Raises:
-        ConfigError: more is asked at once than a site reads.
+        ConfigError: the job is larger than a site accepts.
         TrustError: the key or the membership cannot be read.
 
     """
     membership = SignedMembership.loads(home.membership.read_bytes()).membership
     now = int(time.time())
-    order = Order(
+    job = SignedJob(
         project=membership.project,
         run=run,
-        words=tuple(words),
+        overrides=tuple(overrides),
         digest=digest,
         roster=membership.roster.digest.hex(),
         bundle=bundle,
         issued=now,
         expires=now + int(hours * 3600),
         nonce=secrets.token_hex(16),
-        statement=statement,
+        budget_request=budget_request,
     )
-    content = order.dumps()
-    if len(content) > LIMIT:
-        raise ConfigError(f"The job takes {len(content)} characters, {LIMIT} are read.", "Split the sweep.")
-    signature = sign(load_signing_key(home.consortium_key), PURPOSE, content.encode())
+    content = job.dumps()
+    if len(content) > MAX_JOB_CHARS:
+        problem = f"The job has {len(content)} characters; sites accept {MAX_JOB_CHARS}."
+        raise ConfigError(problem, "Split the sweep into smaller ones.")
+    signature = sign_body(load_signing_key(home.consortium_key), PURPOSE, content.encode())
     return content, signature.hex()

@@ -15,12 +15,12 @@ class ConcatFusion(nn.Module):
     """Concatenate the modalities and classify with a small perceptron.
 
     Args:
-        widths: of the feature vectors that come in, one a modality.
+        widths: of the feature vectors, one per modality.
         outputs: logits per row.
         hidden: width of the hidden layer; 0 is a linear classifier.
         dropout: before the last layer.
-        zero: start the last layer from zero instead of at random. With `hidden: 0`, `model.dim: null` and frozen
-            encoders this is logistic regression on their features.
+        zero: initialize the last layer with zeros instead of random weights. With `hidden: 0`, `model.dim: null` and
+            frozen encoders this is logistic regression on their features.
 
     """
 
@@ -44,15 +44,15 @@ class ConcatFusion(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Weigh the modalities by gates computed from all of them (Arevalo et al., ICLR workshop 2017), then classify.
+    """Weight the modalities by gates computed from all of them (Arevalo et al., ICLR workshop 2017), then classify.
 
     Args:
-        widths: of the feature vectors that come in, one a modality; all the same.
+        widths: of the feature vectors, one per modality; all equal.
         outputs: logits per row.
         dropout: before the last layer.
 
     Raises:
-        ModelError: vectors of several widths cannot be mixed.
+        ModelError: the widths differ.
 
     """
 

@@ -1,6 +1,6 @@
 """Low-rank adapters: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, by the peft library.
 
-A frozen layer W gets a trained B A of rank r beside it: only A and B travel, and only they are noised.
+A frozen layer W gets a trained product B A of rank r beside it: only A and B are shared, and only they get noise.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from fedhealth.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Lora:
-    """Which layers get adapters.
+class LoraSettings:
+    """Settings of the adapters.
 
     Attributes:
         rank: r.
@@ -29,19 +29,19 @@ class Lora:
     targets: Sequence[str] = ("query", "value")
 
 
-def adapt(network: nn.Module, lora: Lora, owner: str) -> None:
-    """Put adapters into `network` in place and freeze everything else; B starts at zero, A by torch's seed.
+def add_adapters(network: nn.Module, lora: LoraSettings, owner: str) -> None:
+    """Add adapters to `network` in place and freeze all other parameters; B starts at zero, A from torch's seed.
 
     Args:
         network: the encoder.
-        lora: where and how.
-        owner: the modality's name, for the message.
+        lora: the settings.
+        owner: the modality's name, for error messages.
 
     Raises:
-        ModelError: no layer of those names, or one that cannot have an adapter.
+        ModelError: no layer has one of those names, or a layer cannot have an adapter.
 
     """
-    import peft  # a second's import, for those who use it
+    import peft  # takes a second to import: only on use
 
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     try:

@@ -1,25 +1,25 @@
-"""Which part of the model an array belongs to, and which parts a site can train."""
+"""Map array names to the parts of the model (modalities and the shared part), and count training rows by part."""
 
 from __future__ import annotations
 
-from fedhealth.data.dataset import Cohort
+from fedhealth.data.dataset import SiteDataset
 
 SHARED = "shared"
 METHOD = "method."  # prefix of a method's own arrays beside the model: method.KIND or method.KIND.ARRAY
 
 
-def tower_of(name: str) -> str:
+def get_tower(name: str) -> str:
     """Return the modality whose tower holds the array `name`, or `shared` for what every site trains.
 
-    A missing-modality token is trained by the sites that lack the modality: it is shared. A method's array about an
-    array of the model belongs where that one does.
+    A missing-modality token is shared, because the sites that lack the modality train it. A method's array that
+    belongs to an array of the model has the tower of that array.
     """
     parts = name.split(".")[2:] if name.startswith(METHOD) else name.split(".")
     return parts[1] if parts[:1] == ["towers"] and parts[2] != "missing" else SHARED
 
 
-def training_rows(cohort: Cohort, modalities: frozenset[str]) -> dict[str, int]:
-    """Return how many labelled training rows a site has for each tower and for the shared part; none are left out."""
+def count_training_rows(cohort: SiteDataset, modalities: frozenset[str]) -> dict[str, int]:
+    """Return the number of labelled training rows for each tower and the shared part; without empty parts."""
     rows = cohort.rows("train")
     counts = {
         SHARED: len(rows),

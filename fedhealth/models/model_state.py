@@ -1,4 +1,4 @@
-"""A model's state as named arrays: what is trained is shared, what is frozen never travels."""
+"""A model's state as named arrays: trained arrays can be shared, frozen ones are never sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedhealth.errors import ModelError
 from fedhealth.types import State
 
 
-def trained_names(model: nn.Module) -> list[str]:
+def list_trained_arrays(model: nn.Module) -> list[str]:
     """Return the names of trained parameters and of the floating-point buffers beside them (running statistics)."""
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for prefix, module in model.named_modules():
@@ -22,17 +22,17 @@ def trained_names(model: nn.Module) -> list[str]:
     return sorted(names)
 
 
-def get_state(model: nn.Module, names: list[str]) -> State:
+def get_model_arrays(model: nn.Module, names: list[str]) -> State:
     """Return copies of the named tensors as arrays."""
     state = model.state_dict()
     return {name: state[name].detach().cpu().numpy().copy() for name in names}
 
 
-def set_state(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+def set_model_arrays(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Write `arrays` into the model in place.
 
     Raises:
-        ModelError: an array the model has no place of that shape for; nothing was written.
+        ModelError: the model has no array of that name and shape; nothing was written.
 
     """
     state = model.state_dict()
@@ -48,6 +48,6 @@ def set_state(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
             state[name].copy_(torch.from_numpy(np.array(array, order="C")))
 
 
-def norm_of(arrays: Mapping[str, np.ndarray]) -> float:
+def compute_l2_norm(arrays: Mapping[str, np.ndarray]) -> float:
     """Return the L2 norm of all arrays together."""
     return float(np.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())))

@@ -1,4 +1,4 @@
-"""The model every site trains: towers, a learned token for each missing modality, fusion."""
+"""The multimodal model: one tower per modality, a learned token for each missing modality, and fusion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig, TaskKind
 from fedhealth.data import tabular
-from fedhealth.data.batches import Batch, stand_ins
+from fedhealth.data.examples import Batch, get_feature_source_names
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import is_frozen
 
@@ -18,11 +18,11 @@ MODALITIES = ("image", "text", "tabular")
 
 
 class Tower(nn.Module):
-    """One modality: encoder -> projection, and the token that stands in where it is missing.
+    """One modality: encoder -> projection, with a learned token for rows that lack the modality.
 
     Args:
         encoder: has a `width`.
-        dim: the common width to project to; null hands on the encoder's features, normalised and no more.
+        dim: the common width to project to; null only normalizes the encoder's features.
 
     """
 
@@ -38,12 +38,12 @@ class Tower(nn.Module):
         self.missing = nn.Embedding(1, self.width)  # not a bare parameter: an embedding has per-sample gradients
 
     def forward(self, values: Tensor | None, maps: Tensor | None, features: Tensor | None, present: Tensor) -> Tensor:
-        """Return [B, width] from raw values or from what was cached of them; all three may be absent.
+        """Return [B, width] from raw values or cached outputs; all three may be absent.
 
         Args:
             values: the encoder's inputs.
-            maps: what the frozen front of the encoder makes of them.
-            features: what the frozen encoder makes of them.
+            maps: cached outputs of the encoder's frozen front.
+            features: cached outputs of the frozen encoder.
             present: bool [B].
 
         """
@@ -73,17 +73,20 @@ class MultimodalModel(nn.Module):
         return frozenset(self.towers)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits; a modality that is not in the batch is missing in every row."""
-        size, device = _extent(batch)
+        """Return logits; a modality that is not in the batch counts as missing in every row."""
+        size, device = _get_batch_size(batch)
         nobody = torch.zeros(size, dtype=torch.bool, device=device)
         features = [
-            tower(*(batch.get(key) for key in (name, *stand_ins(name))), batch.get(f"{name}_present", nobody))
+            tower(
+                *(batch.get(key) for key in (name, *get_feature_source_names(name))),
+                batch.get(f"{name}_present", nobody),
+            )
             for name, tower in self.towers.items()
         ]
         return cast(Tensor, self.fusion(features))
 
     def train(self, mode: bool = True) -> MultimodalModel:
-        """Set training mode; what is frozen stays in evaluation mode (its normalisation must not drift)."""
+        """Set training mode; frozen modules stay in evaluation mode, so that their statistics do not change."""
         super().train(mode)
         for module in self.modules():
             if any(True for _ in module.parameters()) and is_frozen(module):
@@ -91,7 +94,7 @@ class MultimodalModel(nn.Module):
         return self
 
 
-def _extent(batch: Batch) -> tuple[int, torch.device]:
+def _get_batch_size(batch: Batch) -> tuple[int, torch.device]:
     present = next((value for key, value in batch.items() if key.endswith("_present")), None)
     if present is None:
         raise ModelError("The batch names no modality.", "Build it with Examples.batch.")
@@ -108,7 +111,7 @@ def build_model(model: ModelConfig, data: DataConfig, seed: int) -> MultimodalMo
     needs: dict[str, dict[str, Any]] = {
         "image": {},
         "text": {},
-        "tabular": {"inputs": tabular.width(data.tabular)},
+        "tabular": {"inputs": tabular.count_features(data.tabular)},
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,10 +120,10 @@ def build_model(model: ModelConfig, data: DataConfig, seed: int) -> MultimodalMo
         }
         towers = {name: Tower(encoder, model.dim) for name, encoder in encoders.items()}
         widths = [tower.width for tower in towers.values()]
-        fusion = instantiate(model.fusion, widths=widths, outputs=output_width(data))
+        fusion = instantiate(model.fusion, widths=widths, outputs=get_output_width(data))
         return MultimodalModel(towers, fusion)
 
 
-def output_width(data: DataConfig) -> int:
+def get_output_width(data: DataConfig) -> int:
     """Return the number of logits: 1 for a binary task, one per class otherwise."""
     return 1 if data.task.kind is TaskKind.binary else len(data.task.classes)

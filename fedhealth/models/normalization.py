@@ -1,7 +1,7 @@
-"""Make a model's normalisation fit for privacy: batch statistics mix patients, so they go.
+"""Replace batch normalization for private training, because batch statistics mix patients.
 
-`group` puts GroupNorm in the place of BatchNorm and keeps the pretrained scale and shift (Opacus's `fix` throws them
-away); `freeze` keeps the pretrained statistics as constants.
+`group` replaces BatchNorm by GroupNorm and keeps the pretrained scale and shift (Opacus's `fix` discards them);
+`freeze` keeps the pretrained statistics as constants.
 """
 
 import math
@@ -17,10 +17,10 @@ _MAX_GROUPS = 32
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm in eval mode for good: `train()` cannot wake it, nothing in it is trainable.
+    """BatchNorm that stays in evaluation mode, also after `train()`, and has no trainable parameters.
 
     Args:
-        source: the layer whose statistics and affine weights are kept, under the same names.
+        source: the layer whose statistics and affine weights are copied, under the same names.
 
     """
 
@@ -32,7 +32,7 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, None if value is None else value.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, C, ...] with the kept statistics."""
+        """Normalize [B, C, ...] with the stored statistics."""
         mean, var, weight, bias = (
             self.get_buffer(n) if self._buffers[n] is not None else None
             for n in ("running_mean", "running_var", "weight", "bias")
@@ -40,7 +40,7 @@ class FrozenBatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, weight, bias, training=False, eps=self.eps)
 
 
-def prepare(model: nn.Module, norm: Literal["group", "freeze"] = "group") -> nn.Module:
+def replace_batch_norm(model: nn.Module, norm: Literal["group", "freeze"] = "group") -> nn.Module:
     """Replace every BatchNorm in place and return the model (a new one only if the model itself is a BatchNorm).
 
     Args:
@@ -48,12 +48,12 @@ def prepare(model: nn.Module, norm: Literal["group", "freeze"] = "group") -> nn.
         norm: `group` for GroupNorm with the pretrained affine weights, `freeze` for constant statistics.
 
     Raises:
-        PrivacyError: when a layer to be frozen keeps no statistics.
+        PrivacyError: a layer to be frozen has no statistics.
 
     """
     if norm not in ("group", "freeze"):
         raise PrivacyError(f"unknown norm {norm!r}", "Choose group or freeze.")
-    make = _group_norm if norm == "group" else _frozen
+    make = _convert_to_group_norm if norm == "group" else _freeze_batch_norm
     if isinstance(model, nn.modules.batchnorm._BatchNorm):
         return make(model, "(the model itself)")
     for parent_name, parent in list(model.named_modules()):
@@ -63,7 +63,7 @@ def prepare(model: nn.Module, norm: Literal["group", "freeze"] = "group") -> nn.
     return model
 
 
-def _group_norm(source: nn.modules.batchnorm._BatchNorm, _: str) -> nn.Module:
+def _convert_to_group_norm(source: nn.modules.batchnorm._BatchNorm, _: str) -> nn.Module:
     channels = source.num_features
     layer = nn.GroupNorm(math.gcd(_MAX_GROUPS, channels), channels, source.eps, source.affine)
     if source.affine:
@@ -76,7 +76,7 @@ def _group_norm(source: nn.modules.batchnorm._BatchNorm, _: str) -> nn.Module:
     return layer.train(source.training)
 
 
-def _frozen(source: nn.modules.batchnorm._BatchNorm, name: str) -> nn.Module:
+def _freeze_batch_norm(source: nn.modules.batchnorm._BatchNorm, name: str) -> nn.Module:
     if source.running_mean is None:
-        raise PrivacyError(f"layer {name} keeps no statistics to freeze", "Use norm='group'.")
+        raise PrivacyError(f"layer {name} has no statistics to freeze", "Use norm='group'.")
     return FrozenBatchNorm(source)

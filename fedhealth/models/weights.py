@@ -1,6 +1,6 @@
-"""Where pretrained weights are: at the place that is named, or by plain name in one folder of this machine.
+"""Find pretrained weights: by path, or by file name in one folder of this machine.
 
-A job names weights by file name only. Which file that is, each hospital decides: `resources.weights` in its site.yaml.
+A job names weights by file name only; each hospital sets the folder with `resources.weights` in its site.yaml.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-VARIABLE = "FEDHEALTH_WEIGHTS"
+WEIGHTS_ENV = "FEDHEALTH_WEIGHTS"
 
 
-def stored(name: str) -> Path:
-    """Return the path of a file or folder of weights; it need not exist."""
-    path, folder = Path(name).expanduser(), os.environ.get(VARIABLE)
+def find_weights(name: str) -> Path:
+    """Return the path of a file or folder of weights; it may not exist."""
+    path, folder = Path(name).expanduser(), os.environ.get(WEIGHTS_ENV)
     return Path(folder) / name if folder and path.name == name else path
 
 
-def use_folder(folder: Path | None) -> None:
-    """Take weights that are named without a folder from this one; None: from the working directory."""
-    os.environ[VARIABLE] = str(folder or "")
+def set_weights_folder(folder: Path | None) -> None:
+    """Set the folder of weights that are named without a folder; None selects the working directory."""
+    os.environ[WEIGHTS_ENV] = str(folder or "")

@@ -1,12 +1,10 @@
-"""Hand numbers to Prometheus: as a text file for node_exporter's textfile collector, or over HTTP on loopback."""
+"""Expose metrics to Prometheus: as a text file for node_exporter's textfile collector, or over HTTP on loopback."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -14,59 +12,57 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fedhealth.errors import ConfigError
+from fedhealth.utils.atomic_io import write_atomic
 
 LOOPBACK = "127.0.0.1"
 Labels = Mapping[str, str]
 log = logging.getLogger("fedhealth.monitor")
 
 
-def gauge(name: str, what: str, values: Iterable[tuple[Labels, float]]) -> Iterable[Metric]:
-    """Yield one gauge with a value for each set of labels; nothing where there is none."""
-    return _family(GaugeMetricFamily, name, what, list(values))
+def make_gauge(name: str, help_text: str, values: Iterable[tuple[Labels, float]]) -> Iterable[Metric]:
+    """Yield one gauge with a value for each set of labels; nothing if there are no values."""
+    return _make_family(GaugeMetricFamily, name, help_text, list(values))
 
 
-def counter(name: str, what: str, values: Iterable[tuple[Labels, float]]) -> Iterable[Metric]:
-    """Yield one counter, likewise; Prometheus shows its name with `_total` behind it."""
-    return _family(CounterMetricFamily, name, what, list(values))
+def make_counter(name: str, help_text: str, values: Iterable[tuple[Labels, float]]) -> Iterable[Metric]:
+    """Yield one counter with a value for each set of labels; Prometheus appends `_total` to its name."""
+    return _make_family(CounterMetricFamily, name, help_text, list(values))
 
 
-def one_of(states: Sequence[str], state: str, labels: Labels) -> Iterable[tuple[Labels, float]]:
-    """Return 1 for the present state and 0 for the others."""
+def make_state_samples(states: Sequence[str], state: str, labels: Labels) -> Iterable[tuple[Labels, float]]:
+    """Return a sample per state: 1 for the current state and 0 for the others."""
     return [({**labels, "state": each}, float(each == state)) for each in states]
 
 
-def text_of(collector: Collector) -> bytes:
-    """Return what a collector says, as Prometheus reads it."""
-    return generate_latest(_registry(collector))
+def render_metrics(collector: Collector) -> bytes:
+    """Return a collector's metrics in the text format of Prometheus."""
+    return generate_latest(_make_registry(collector))
 
 
-def write(path: Path, collector: Collector) -> None:
-    """Write what a collector says into a file that others may read, whole or not at all.
+def write_metrics_file(path: Path, collector: Collector) -> None:
+    """Write a collector's metrics atomically to a file that other users may read.
 
-    A fault is logged: monitoring stops nothing. Not synced to the disk: after a crash it is written anew.
+    A write error is logged: monitoring never stops the site. There is no fsync: after a crash the file is rewritten.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.draft")  # not *.prom: nobody reads it
     try:
-        draft.write_bytes(text_of(collector))
-        draft.chmod(0o644)
-        draft.replace(path)
+        write_atomic(path, render_metrics(collector), 0o644, durable=False)
     except OSError as fault:
-        log.warning("%s could not be written: %s", path, fault)
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        log.warning("the metrics file %s could not be written: %s", path, fault)
 
 
-def serve(collector: Collector, port: int, stop: threading.Event) -> None:
-    """Answer on 127.0.0.1 until told to stop.
+def serve_metrics(collector: Collector, port: int, stop: threading.Event) -> None:
+    """Serve metrics on 127.0.0.1 until `stop` is set.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is in use.
 
     """
     try:
-        server, thread = start_http_server(port, LOOPBACK, _registry(collector))
+        server, thread = start_http_server(port, LOOPBACK, _make_registry(collector))
     except OSError as fault:
-        raise ConfigError(f"{LOOPBACK}:{port} cannot be used ({fault.strerror}).", "Choose another --port.") from fault
+        raise ConfigError(
+            f"The address {LOOPBACK}:{port} cannot be used ({fault.strerror}).", "Choose another --port."
+        ) from fault
     try:
         stop.wait()
     finally:
@@ -75,18 +71,21 @@ def serve(collector: Collector, port: int, stop: threading.Event) -> None:
         thread.join()
 
 
-def _registry(collector: Collector) -> CollectorRegistry:
+def _make_registry(collector: Collector) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return registry
 
 
-def _family(
-    kind: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, what: str, values: list[tuple[Labels, float]]
+def _make_family(
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    name: str,
+    help_text: str,
+    values: list[tuple[Labels, float]],
 ) -> Iterable[Metric]:
     if not values:
         return ()
-    family = kind(name, what, labels=list(values[0][0]))
+    family = kind(name, help_text, labels=list(values[0][0]))
     for labels, value in values:
         family.add_metric(list(labels.values()), value)
     return (family,)

@@ -1,4 +1,4 @@
-"""The lead's numbers: how each run stands, what it cost, which hospital answered when."""
+"""The lead's metrics: status and traffic of each run, and when each hospital last replied."""
 
 from __future__ import annotations
 
@@ -13,125 +13,131 @@ from prometheus_client.registry import Collector
 
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.job_store import jobs
-from fedhealth.monitor.exposition import Labels, counter, gauge, one_of, write
-from fedhealth.runs.event_summary import Account
-from fedhealth.runs.run_dir import METRICS, RunDir
-from fedhealth.runs.run_status import STATES, Server, Standing, standing
-from fedhealth.utils.periodic import regularly
+from fedhealth.lead.job_store import iter_jobs
+from fedhealth.monitor.exposition import Labels, make_counter, make_gauge, make_state_samples, write_metrics_file
+from fedhealth.runs.event_summary import EventSummary
+from fedhealth.runs.run_dir import METRICS_FILE, RunDir
+from fedhealth.runs.run_status import RUN_STATES, RunStatus, ServerQuery, get_run_status
+from fedhealth.utils.periodic import run_periodically
 
-_LOOK_SECONDS = 1.0
-_SHOWN_SECONDS = 24 * 3600.0  # after a run's end
-_NUMBERS: tuple[tuple[str, str, Callable[[Account], float]], ...] = (
-    ("round", "Round begun last.", lambda account: account.round),
-    ("rounds", "Rounds planned.", lambda account: account.rounds),
-    ("rounds_completed", "Rounds completed.", lambda account: account.completed),
-    ("round_seconds", "Duration of the last completed round.", lambda account: account.seconds),
-    ("event_timestamp_seconds", "When something happened last.", lambda account: account.at),
+_POLL_SECONDS = 1.0
+_RETENTION_SECONDS = 24 * 3600.0  # after a run's end
+_GAUGES: tuple[tuple[str, str, Callable[[EventSummary], float]], ...] = (
+    ("round", "Latest round that has started.", lambda summary: summary.round),
+    ("rounds", "Rounds planned.", lambda summary: summary.rounds),
+    ("rounds_completed", "Rounds completed.", lambda summary: summary.completed),
+    ("round_seconds", "Duration of the last completed round.", lambda summary: summary.seconds),
+    ("event_timestamp_seconds", "Time of the latest event.", lambda summary: summary.at),
 )
 
 
 class RunMetrics(Collector):
-    """Reads runs whenever it is asked; of their events only what is new.
+    """Collects the metrics of runs; reads only new events of each run.
 
     Args:
-        runs: which.
-        server: asked about runs in the hospitals, see `fedhealth.runs.run_status`.
+        runs: returns the runs to report.
+        server: queried for the status of runs in hospitals, see `fedhealth.runs.run_status`.
 
     """
 
-    def __init__(self, runs: Callable[[], Iterable[RunDir]], server: Server = query_server_status) -> None:
+    def __init__(self, runs: Callable[[], Iterable[RunDir]], server: ServerQuery = query_server_status) -> None:
         self._runs, self._server = runs, server
-        self._read: dict[Path, tuple[Account, int]] = {}
+        self._read: dict[Path, tuple[EventSummary, int]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every number of every run."""
-        found = [self._standing(run) for run in self._runs()]
+        """Yield every metric of every run."""
+        found = [self._read_status(run) for run in self._runs()]
         of_run = [({"run": each.run}, each) for each in found]
-        yield from gauge(
+        yield from make_gauge(
             "fedhealth_run_state",
             "1 for the state that the run is in.",
-            [pair for each in found for pair in one_of(STATES, each.state, {"run": each.run, "name": each.name})],
+            [
+                pair
+                for each in found
+                for pair in make_state_samples(RUN_STATES, each.state, {"run": each.run, "name": each.name})
+            ],
         )
-        for name, what, value in _NUMBERS:
-            yield from gauge(f"fedhealth_run_{name}", what, [(labels, value(each.account)) for labels, each in of_run])
-        yield from gauge(
+        for name, what, value in _GAUGES:
+            yield from make_gauge(
+                f"fedhealth_run_{name}", what, [(labels, value(each.summary)) for labels, each in of_run]
+            )
+        yield from make_gauge(
             "fedhealth_run_waiting_for",
-            "How many hospitals have to answer or to connect.",
+            "Number of hospitals that have yet to reply or to connect.",
             [(labels, len(each.waiting_for)) for labels, each in of_run],
         )
-        yield from gauge(
+        yield from make_gauge(
             "fedhealth_run_declined",
-            "How many hospitals decline the run.",
-            [(labels, _declined(each)) for labels, each in of_run],
+            "Number of hospitals that decline the run.",
+            [(labels, _count_declined(each)) for labels, each in of_run],
         )
-        yield from _of_sites([(labels, each.account) for labels, each in of_run])
+        yield from _collect_site_metrics([(labels, each.summary) for labels, each in of_run])
 
-    def _standing(self, run: RunDir) -> Standing:
-        account, position = self._read.get(run.path, (Account(), 0))
-        events, position = run.events(position)
-        self._read[run.path] = account.take(events), position
-        return standing(run, self._server, account)
-
-
-def _declined(found: Standing) -> int:
-    return sum(site.state == "declined" for site in found.account.sites.values())
+    def _read_status(self, run: RunDir) -> RunStatus:
+        summary, position = self._read.get(run.path, (EventSummary(), 0))
+        events, position = run.read_events(position)
+        self._read[run.path] = summary.add_events(events), position
+        return get_run_status(run, self._server, summary)
 
 
-def _of_sites(runs: list[tuple[Labels, Account]]) -> Iterator[Metric]:
-    sites = [({**labels, "site": name}, site) for labels, account in runs for name, site in account.sites.items()]
+def _count_declined(found: RunStatus) -> int:
+    return sum(site.state == "declined" for site in found.summary.sites.values())
+
+
+def _collect_site_metrics(runs: list[tuple[Labels, EventSummary]]) -> Iterator[Metric]:
+    sites = [({**labels, "site": name}, site) for labels, summary in runs for name, site in summary.sites.items()]
     traffic = [
         ({**labels, "direction": direction}, float(size))
         for labels, site in sites
         for direction, size in (("to", site.sent), ("from", site.received))
     ]
-    yield from counter("fedhealth_run_bytes", "Bytes to and from each hospital.", traffic)
-    yield from counter(
+    yield from make_counter("fedhealth_run_bytes", "Bytes to and from each hospital.", traffic)
+    yield from make_counter(
         "fedhealth_run_site_errors",
-        "How often a hospital was left out of a round, by kind.",
+        "How often a hospital was dropped from a round, by kind of error.",
         [({**labels, "kind": kind}, count) for labels, site in sites for kind, count in sorted(site.errors.items())],
     )
-    yield from gauge(
+    yield from make_gauge(
         "fedhealth_run_site_answered_timestamp_seconds",
-        "When a hospital answered last.",
+        "Time of a hospital's latest reply.",
         [(labels, site.answered) for labels, site in sites if site.answered],
     )
 
 
-def runs_of(home: LeadHome) -> Iterator[RunDir]:
-    """Yield the lead's runs in the hospitals that go on, or ended within a day."""
-    for job in jobs(home):
+def find_current_runs(home: LeadHome) -> Iterator[RunDir]:
+    """Yield the lead's runs in hospitals that are in progress or ended within a day."""
+    for job in iter_jobs(home):
         run = RunDir(Path(job.folder))
-        about = run.about
-        if about and not _is_old(str(about.get("finished") or "")):
+        info = run.info
+        if info and not _is_old(str(info.get("finished") or "")):
             yield run
 
 
 def _is_old(finished: str) -> bool:
-    return bool(finished) and time.time() - datetime.fromisoformat(finished).timestamp() > _SHOWN_SECONDS
+    return bool(finished) and time.time() - datetime.fromisoformat(finished).timestamp() > _RETENTION_SECONDS
 
 
 @contextmanager
-def told(run: RunDir, at_server: bool = False) -> Iterator[None]:
-    """Keep the run's metrics.prom up to date while the block runs, and once more at its end.
+def monitor_run(run: RunDir, at_server: bool = False) -> Iterator[None]:
+    """Keep the run's metrics.prom up to date while the block runs; write it once more at its end.
 
     Args:
         run: the run.
-        at_server: whether the block is the server's part, which goes on when nobody holds the run.
+        at_server: whether the block is the server app, which continues when the launcher has died.
 
     """
-    goes_on, position = at_server, -1
-    collector = RunMetrics(lambda: [run], lambda run: "running" if goes_on else "")
+    is_running_at_server, position = at_server, -1
+    collector = RunMetrics(lambda: [run], lambda run: "running" if is_running_at_server else "")
 
-    def follow() -> None:
+    def update() -> None:
         nonlocal position
-        before, position = position, run.events(max(position, 0))[1]
+        before, position = position, run.read_events(max(position, 0))[1]
         if before != position:
-            write(run.path / METRICS, collector)
+            write_metrics_file(run.path / METRICS_FILE, collector)
 
     try:
-        with regularly(_LOOK_SECONDS, follow, "metrics"):
+        with run_periodically(_POLL_SECONDS, update, "metrics"):
             yield
     finally:
-        goes_on = False
-        write(run.path / METRICS, collector)
+        is_running_at_server = False
+        write_metrics_file(run.path / METRICS_FILE, collector)

@@ -1,26 +1,23 @@
-"""Where and when a site spends privacy."""
+"""The run, site and round that spent privacy is accounted under."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # it books at places that are defined here
-    pass
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and when a site trains: what a privacy budget is booked under.
+class AccountingContext:
+    """Where and when a site trains: the run, site and round that a privacy event is booked under.
 
     Attributes:
         run: the run's id.
         site: the site's name.
-        folder: the site's private folder, outliving the run.
+        folder: the site's private folder, which outlives the run.
         round: the training round, from 1; 0 before training.
-        rounds: how many the run will have.
-        released: whether something of this round may have left already; if not, what was booked for it was not spent.
+        rounds: the number of rounds of the run.
+        may_be_released: whether a result of this round may have left the site. If not, an earlier booking of the round
+            was not spent and can be used again.
 
     """
 
@@ -29,4 +26,4 @@ class Place:
     folder: Path
     round: int
     rounds: int
-    released: bool = True
+    may_be_released: bool = True

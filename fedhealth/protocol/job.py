@@ -1,4 +1,4 @@
-"""A job: the words that configure a run, as the lead sends them and each site composes them again."""
+"""A job: the Hydra overrides of a run, sent by the lead and composed again by each site."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose, digest
+from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
-from fedhealth.protocol.budget_request import Statement
+from fedhealth.protocol.budget_request import BudgetRequest
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Job:
 
     Attributes:
         run: our own run id, unique.
-        overrides: Hydra override words.
+        overrides: Hydra overrides.
         digest: of the configuration they compose to, at the lead.
-        folder: the lead's run directory; below it, on one machine, the sites' private folders.
-        config_dir: a further folder of configuration files, empty for none.
-        statement: what a sweep is going to spend; such a job asks for a reservation and trains nothing.
+        folder: the lead's run directory; on a single machine, the sites' private folders are below it.
+        config_dir: an additional folder of configuration files; empty for none.
+        budget_request: of a sweep; such a job only reserves budget and trains nothing.
 
     """
 
@@ -34,7 +34,7 @@ class Job:
     digest: str
     folder: str
     config_dir: str = ""
-    statement: Statement | None = None
+    budget_request: BudgetRequest | None = None
 
     def dumps(self) -> str:
         """Return it as JSON."""
@@ -42,7 +42,7 @@ class Job:
 
     @staticmethod
     def loads(text: str) -> Job:
-        """Read it back.
+        """Parse JSON.
 
         Raises:
             ConfigError: not a job.
@@ -52,7 +52,7 @@ class Job:
             fields = json.loads(text)
             read = {
                 "overrides": tuple(map(str, fields["overrides"])),
-                "statement": Statement.parse(fields["statement"]),
+                "budget_request": BudgetRequest.parse(fields["budget_request"]),
             }
             return Job(**{**fields, **read})
         except (ValueError, TypeError, KeyError) as fault:
@@ -60,15 +60,15 @@ class Job:
 
 
 @lru_cache(maxsize=4)
-def config_of(job: Job) -> Config:
-    """Compose the job's configuration, typed, and check that it is the one the lead composed.
+def compose_job_config(job: Job) -> Config:
+    """Compose the job's typed configuration and check that it equals the lead's.
 
     Raises:
-        ConfigError: unknown words, or another result than the lead's.
+        ConfigError: an unknown override, or another configuration than the lead's.
 
     """
-    composed = compose(job.overrides, Path(job.config_dir) if job.config_dir else None)
-    own = digest(composed)
+    composed = compose_config(job.overrides, Path(job.config_dir) if job.config_dir else None)
+    own = compute_config_digest(composed)
     if own != job.digest:
         raise ConfigError(
             f"The job's configuration has digest {job.digest[:12]} at the lead and {own[:12]} here.",

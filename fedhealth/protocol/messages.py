@@ -1,8 +1,7 @@
-"""The names and types of everything that crosses the network between the lead and a site."""
+"""Names and types of the messages between the lead and a site."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedhealth.errors import KINDS, FederationError, storage_fault
+from fedhealth.errors import ERROR_TYPES, FederationError, as_storage_error
+from fedhealth.utils.digest import TranscriptDigest, digest_parts
 
-if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
+if TYPE_CHECKING:  # importing torch takes seconds, and many commands need only names
     from fedhealth.types import State
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 SAME_RELEASE = "Use the same fedhealth release everywhere."
 
-# Message types: what the lead may ask of a site.
+# Message types: the requests of the lead to a site.
 HANDSHAKE = "query.handshake"
 TRAIN = "train.fit"
 EVALUATE = "evaluate.score"
@@ -38,28 +38,30 @@ STATISTICS = "statistics"  # to the lead: int64 vectors that may be summed
 SECAGG = "secagg"  # both ways: secure aggregation's own messages, bytes
 SEALED = "sealed"  # to the lead: masked segments, uint8
 
-WAIT_HEADER = "fedhealth-wait"  # of a site's request: how many seconds it may be kept until there is an answer
+WAIT_HEADER = (
+    "fedhealth-wait"  # header of a site's request: for how many seconds the lead may delay the response (long polling)
+)
 
 SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
 LOSS_UNIT = 2**20  # fixed point of sums of losses
 
 _ERRORS = {"InternalError": SITE_ERROR}
-_ERRORS |= {kind.__name__: SITE_ERROR + kind.exit_code for kind in KINDS}
+_ERRORS |= {kind.__name__: SITE_ERROR + kind.exit_code for kind in ERROR_TYPES}
 _PACKAGES = ("fedhealth", "flwr", "torch", "numpy")
 
 
 @dataclass(frozen=True)
 class Directive:
-    """What a site is told with every task.
+    """Instructions that accompany every request to a site.
 
     Attributes:
         run: our own run id.
-        digest: of the configuration, see `fedhealth.config.compose.digest`.
+        digest: of the configuration, see `fedhealth.config.compose.compute_config_digest`.
         round: the training round, from 1; 0 outside training.
         exchange: strictly increasing over the run, also when a round is repeated.
         attempt: of this exchange, from 0.
-        cohort: names of the sites asked, sorted.
-        missed: those of them whose last answer failed or came too late.
+        cohort: names of the sites that receive the request, sorted.
+        missed: those of them whose last reply failed or missed the deadline.
 
     """
 
@@ -78,36 +80,36 @@ class Directive:
 
     @staticmethod
     def parse(content: RecordDict) -> Directive:
-        """Read it back.
+        """Parse a record.
 
         Raises:
-            FederationError: a record of another shape or protocol.
+            FederationError: a record of another shape or protocol version.
 
         """
         try:
-            record = words_in(content, DIRECTIVE)
+            record = get_config_record(content, DIRECTIVE)
             protocol = record["protocol"]
-            words = [str(record[name]) for name in ("run", "digest")]
+            texts = [str(record[name]) for name in ("run", "digest")]
             numbers = [int(record[name]) for name in ("round", "exchange", "attempt")]
             cohort, missed = (tuple(map(str, record[name])) for name in ("cohort", "missed"))
         except (KeyError, TypeError, ValueError) as fault:
-            raise FederationError(f"A directive lacks or garbles {fault}.", SAME_RELEASE) from fault
+            raise FederationError(f"A directive is missing or has malformed {fault}.", SAME_RELEASE) from fault
         if protocol != PROTOCOL_VERSION:
-            raise FederationError(f"The lead speaks protocol {protocol!r}, this site {PROTOCOL_VERSION}.", SAME_RELEASE)
-        return Directive(words[0], words[1], numbers[0], numbers[1], numbers[2], cohort, missed)
+            raise FederationError(f"The lead uses protocol {protocol!r}, this site {PROTOCOL_VERSION}.", SAME_RELEASE)
+        return Directive(texts[0], texts[1], numbers[0], numbers[1], numbers[2], cohort, missed)
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A site's answer to the handshake: yes, or the reasons against.
+    """A site's reply to the handshake: it accepts, or declines with reasons.
 
     Attributes:
         site: its name.
-        reasons: why it does not take part; empty if it does.
-        weights: by tower (and `shared`), what its update counts in the mean.
-        versions: of the packages that matter.
-        exchange: the last one of this run that the site took part in; the lead goes on above it.
-        reserved: to a sweep's statement, the epsilon of all its runs together at this site.
+        reasons: why it declines; empty if it accepts.
+        weights: by tower (and `shared`), the weight of its update in the mean.
+        versions: of the packages that must be the same everywhere.
+        exchange: the last one of this run that the site took part in; the lead continues above it.
+        reserved: in reply to a sweep's budget request, the total epsilon of its runs at this site.
 
     """
 
@@ -127,47 +129,46 @@ class Acceptance:
 
     @staticmethod
     def parse(content: RecordDict) -> Acceptance:
-        """Read it back.
+        """Parse a record.
 
         Raises:
-            FederationError: a record of another shape, or weights that are no weights.
+            FederationError: a record of another shape, or a weight out of range.
 
         """
         try:
-            record = words_in(content, ACCEPTANCE)
+            record = get_config_record(content, ACCEPTANCE)
             reasons = tuple(map(str, record["reasons"]))
             weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
             exchange, reserved = int(record["exchange"]), float(record["reserved"])
             found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]), exchange, reserved)
         except (KeyError, TypeError, ValueError) as fault:
-            raise FederationError(f"A site's acceptance lacks or garbles {fault}.", SAME_RELEASE) from fault
+            raise FederationError(f"A site's acceptance is missing or has malformed {fault}.", SAME_RELEASE) from fault
         numbers = [*found.weights.values(), reserved]
         if not all(0 <= number < 2**40 for number in numbers) or not 0 <= exchange < 2**31:
-            raise FederationError(f"Site {found.site!r} announced an impossible number.", SAME_RELEASE)
+            raise FederationError(f"Site {found.site!r} announced a number out of range.", SAME_RELEASE)
         return found
 
 
-def digest_of(arrays: State) -> bytes:
-    """Return the SHA-256 of named arrays: names, shapes, types and values."""
-    digest = hashlib.sha256()
+def digest_arrays(arrays: State) -> bytes:
+    """Return the SHA-256 of named arrays: names, types, shapes and values, in order of their names."""
+    digest = TranscriptDigest(b"fedhealth arrays 2")
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.data)
+        digest.add(name.encode(), array.dtype.str.encode(), str(array.shape).encode(), array.data)
     return digest.digest()
 
 
-def task_digest(kind: str, directive: Directive) -> bytes:
-    """Return the SHA-256 of what a site is told to do with the arrays."""
-    missed = ",".join(directive.missed)
-    return hashlib.sha256(f"{kind}|{directive.digest}|{directive.round}|{missed}".encode()).digest()
+def digest_task(kind: str, directive: Directive) -> bytes:
+    """Return the SHA-256 of the task that a site performs on the arrays."""
+    parts = (kind, directive.digest, str(directive.round), *directive.missed)
+    return digest_parts(b"fedhealth task 2", *(part.encode() for part in parts))
 
 
-def words_in(content: RecordDict, name: str) -> Mapping[str, Any]:
-    """Return a record of words and numbers.
+def get_config_record(content: RecordDict, name: str) -> Mapping[str, Any]:
+    """Return a record of texts and numbers.
 
     Raises:
-        FederationError: there is none of that name.
+        FederationError: there is no such record.
 
     """
     record = content.get(name)
@@ -176,35 +177,35 @@ def words_in(content: RecordDict, name: str) -> Mapping[str, Any]:
     return record
 
 
-def size_of(message: Message) -> int:
+def compute_message_size(message: Message) -> int:
     """Return the payload of a message in bytes."""
-    return sum(map(payload_of, message.content.values())) if message.has_content() else 0
+    return sum(map(compute_record_size, message.content.values())) if message.has_content() else 0
 
 
-def payload_of(record: Any) -> int:
-    """Return the payload of a record in bytes; words count as they print (Flower 1.41 cannot count empty ones)."""
+def compute_record_size(record: Any) -> int:
+    """Return the payload of a record in bytes; values count as printed (Flower 1.41 cannot count empty lists)."""
     if isinstance(record, ArrayRecord):
         return record.count_bytes()
     return sum(len(key) + len(value if isinstance(value, bytes) else str(value)) for key, value in record.items())
 
 
-def error_of(fault: Exception) -> Error:
-    """Return the kind of a site's fault, and nothing of what it says."""
-    known = type(storage_fault(fault) or fault).__mro__
+def build_error(fault: Exception) -> Error:
+    """Return the type of a site's fault without its message."""
+    known = type(as_storage_error(fault) or fault).__mro__
     kind = next((kind.__name__ for kind in known if kind.__name__ in _ERRORS), "InternalError")
     return Error(_ERRORS[kind], kind)
 
 
-def failure(fault: Exception, message: Message) -> Message:
-    """Return the reply that names the kind of a site's fault."""
-    return Message(error_of(fault), reply_to=message)
+def build_error_reply(fault: Exception, message: Message) -> Message:
+    """Return the reply that names the type of a site's fault."""
+    return Message(build_error(fault), reply_to=message)
 
 
 def is_error_kind(code: int, reason: str) -> bool:
-    """Tell whether an error is one that `failure` writes: a kind of fault and nothing else."""
+    """Return whether `build_error_reply` wrote an error: a type of fault and nothing else."""
     return _ERRORS.get(reason) == code
 
 
-def versions() -> str:
-    """Return the releases that must agree between lead and sites for equal results."""
+def get_versions() -> str:
+    """Return the versions that must be equal at lead and sites for equal results."""
     return " ".join([f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in _PACKAGES)])

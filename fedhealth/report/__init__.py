@@ -1,1 +1,1 @@
-"""The run directory as a page a board can read."""
+"""The HTML report of a run, for hospital boards, doctors and data protection officers."""

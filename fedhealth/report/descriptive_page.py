@@ -1,4 +1,4 @@
-"""Summed counts as statistics, small ones suppressed; in words, as a table and as a page."""
+"""Build descriptive statistics and their page from counts summed over hospitals; small counts are suppressed."""
 
 from __future__ import annotations
 
@@ -8,96 +8,118 @@ from typing import Any
 import numpy as np
 
 from fedhealth.config.schema import Config
-from fedhealth.privacy.mechanisms.histogram_release import PREFIX
-from fedhealth.report.page import Cell, Page, Section, Table
-from fedhealth.report.wording import counted, percent
-from fedhealth.runs.record import Run
-from fedhealth.statistics.descriptive import REACH, STEPS, Quantity, quantities
+from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX
+from fedhealth.report.page import Cell, Page, ReportTable, Section
+from fedhealth.report.wording import format_count, format_percent
+from fedhealth.runs.record import RunRecord
+from fedhealth.statistics.descriptive import REACH, STEPS, Quantity, list_quantities
 
 _QUARTERS = (0.25, 0.5, 0.75)
 
 
-def statistics(summed: Mapping[str, np.ndarray], config: Config) -> list[dict[str, Any]]:
-    """Return every quantity's statistics, for JSON; counts below `evaluation.min_group` are null.
+def compute_statistics(summed: Mapping[str, np.ndarray], config: Config) -> list[dict[str, Any]]:
+    """Return the statistics of every quantity, for JSON; counts below `evaluation.min_group` are null.
 
     Args:
-        summed: counts by table, of all hospitals together; noised ones may be negative.
-        config: names the tables.
+        summed: counts by table, summed over hospitals; counts with noise may be negative.
+        config: gives the tables' names.
 
     """
-    found, least = [], config.evaluation.min_group
-    for each in quantities(config):
-        counts = np.maximum(summed[PREFIX + each.name], 0)
+    statistics, least = [], config.evaluation.min_group
+    for each in list_quantities(config):
+        counts = np.maximum(summed[DESCRIPTIVE_PREFIX + each.name], 0)
         patients, missing = int(counts.sum()), int(counts[-1])
-        head = {"name": each.name, "patients": _told(patients, least), "missing": _told(missing, least)}
+        head = {
+            "name": each.name,
+            "patients": _suppress_small_count(patients, least),
+            "missing": _suppress_small_count(missing, least),
+        }
         known = patients - missing
-        found.append(head | (_numeric(each, counts, known, least) if each.edges else _named(each, counts, least)))
-    return found
+        statistics.append(
+            head
+            | (
+                _compute_numeric_statistics(each, counts, known, least)
+                if each.edges
+                else _compute_category_counts(each, counts, least)
+            )
+        )
+    return statistics
 
 
-def page(found: Sequence[Mapping[str, Any]], run: Run) -> Page:
-    """Return the page of a description."""
+def build_descriptive_page(statistics: Sequence[Mapping[str, Any]], run: RunRecord) -> Page:
+    """Return the page of descriptive statistics."""
+    sections = (_build_labels_section(statistics), _build_variables_section(statistics))
     return Page(
-        kind="Description of the hospitals' patients",
-        title=str(run.about.get("name") or run.folder),
-        summary=summary(found, run),
-        sections=tuple(section for section in (_labels(found), _variables(found)) if section.tables),
-        facts=(("Run", str(run.about.get("run", ""))), ("Configuration digest", str(run.about.get("digest", "")))),
+        kind="Descriptive statistics of the hospitals' patients",
+        title=str(run.info.get("name") or run.folder),
+        summary=summarize_patients(statistics, run),
+        sections=tuple(section for section in sections if section.tables),
+        facts=(("Run", str(run.info.get("run", ""))), ("Configuration digest", str(run.info.get("digest", "")))),
         config=run.config_text,
     )
 
 
-def summary(found: Sequence[Mapping[str, Any]], run: Run) -> str:
-    """Say who was counted and how."""
-    patients = max((each["patients"] or 0 for each in found), default=0)
-    noise = " Counts hold the noise of differential privacy." if run.protected("privacy") else ""
-    seen = (
-        "The lead saw sums over hospitals only." if run.protected("secagg.lead") else "The lead saw single hospitals."
-    )
-    return f"{counted(patients, 'patient')} at {counted(len(run.setting('data.sites', ())), 'hospital')}. {seen}{noise}"
+def summarize_patients(statistics: Sequence[Mapping[str, Any]], run: RunRecord) -> str:
+    """Return a summary of who was counted and how the counts are protected."""
+    patients = max((each["patients"] or 0 for each in statistics), default=0)
+    noise = " Counts contain the noise of differential privacy." if run.is_private else ""
+    visible = "only sums over hospitals" if run.has_secure_aggregation else "each hospital's own counts"
+    hospitals = format_count(len(run.get_setting("data.sites", ())), "hospital")
+    return f"{format_count(patients, 'patient')} at {hospitals}. The lead saw {visible}.{noise}"
 
 
-def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_statistics(statistics: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line of text for every quantity."""
-    return [f"{each['name']}: {_words(each)}; missing {_share(each['missing'], each['patients'])}" for each in found]
+    return [
+        f"{each['name']}: {_format_values(each)}; missing {_format_missing(each['missing'], each['patients'])}"
+        for each in statistics
+    ]
 
 
-def _numeric(each: Quantity, counts: np.ndarray, known: int, least: int) -> dict[str, Any]:
-    """Return mean and quartiles, to half a bin; none where few values are known."""
+def _compute_numeric_statistics(each: Quantity, counts: np.ndarray, known: int, least: int) -> dict[str, Any]:
+    """Return mean and quartiles, exact to half a bin; null if too few values are known."""
     inside = counts[:-1].astype(float)  # below, bins, above
     if known < least:
         return {"mean": None, "quartiles": None, "exact_to": None}
-    edges = np.array([each.edges[0], *each.edges, each.edges[-1]])  # what lies beyond counts as the end
+    edges = np.array([each.edges[0], *each.edges, each.edges[-1]])  # values beyond the range count as its end
     middle = (edges[:-1] + edges[1:]) / 2
     share = np.cumsum(inside) / inside.sum()
-    quartiles = [_quantile(edges, share, level) for level in _QUARTERS]
+    quartiles = [_interpolate_quantile(edges, share, level) for level in _QUARTERS]
     exact = (each.edges[1] - each.edges[0]) / 2
     mean = float((inside * middle).sum() / inside.sum())
-    return {"mean": _rounded(mean), "quartiles": [_rounded(value) for value in quartiles], "exact_to": _rounded(exact)}
+    return {
+        "mean": _round_to_four_digits(mean),
+        "quartiles": [_round_to_four_digits(value) for value in quartiles],
+        "exact_to": _round_to_four_digits(exact),
+    }
 
 
-def _quantile(edges: np.ndarray, share: np.ndarray, level: float) -> float:
-    """Return where the cumulative share reaches a level, straight within the bin."""
-    place = int(np.searchsorted(share, level))
-    before = share[place - 1] if place else 0.0
-    part = (level - before) / max(share[place] - before, 1e-12)
-    return float(edges[place] + part * (edges[place + 1] - edges[place]))
+def _interpolate_quantile(edges: np.ndarray, share: np.ndarray, level: float) -> float:
+    """Return where the cumulative share reaches a level, interpolated linearly within the bin."""
+    index = int(np.searchsorted(share, level))
+    before = share[index - 1] if index else 0.0
+    part = (level - before) / max(share[index] - before, 1e-12)
+    return float(edges[index] + part * (edges[index + 1] - edges[index]))
 
 
-def _named(each: Quantity, counts: np.ndarray, least: int) -> dict[str, Any]:
-    return {"counts": {name: _told(int(count), least) for name, count in zip(each.bins, counts, strict=True)}}
+def _compute_category_counts(each: Quantity, counts: np.ndarray, least: int) -> dict[str, Any]:
+    return {
+        "counts": {
+            name: _suppress_small_count(int(count), least) for name, count in zip(each.bins, counts, strict=True)
+        }
+    }
 
 
-def _told(count: int, least: int) -> int | None:
-    """Return a count, None if it is too small to say; none at all is said."""
+def _suppress_small_count(count: int, least: int) -> int | None:
+    """Return a count, or None if it is too small to publish; zero is published."""
     return count if count == 0 or count >= least else None
 
 
-def _rounded(value: float) -> float:
+def _round_to_four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _words(each: Mapping[str, Any]) -> str:
+def _format_values(each: Mapping[str, Any]) -> str:
     if "counts" not in each:
         if each["mean"] is None:
             return "too few"
@@ -107,31 +129,39 @@ def _words(each: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {'too few' if count is None else count}" for name, count in shown.items())
 
 
-def _share(count: int | None, total: int | None) -> str:
+def _format_missing(count: int | None, total: int | None) -> str:
     if count is None or not total:
         return "few"
-    return percent(count / total)
+    return format_percent(count / total)
 
 
-def _labels(found: Sequence[Mapping[str, Any]]) -> Section:
+def _build_labels_section(statistics: Sequence[Mapping[str, Any]]) -> Section:
     rows = tuple(
-        (Cell(each["name"].partition(".")[2]), Cell(_words(each)), Cell(_share(each["missing"], each["patients"])))
-        for each in found
+        (
+            Cell(each["name"].partition(".")[2]),
+            Cell(_format_values(each)),
+            Cell(_format_missing(each["missing"], each["patients"])),
+        )
+        for each in statistics
         if not each["name"].startswith("variable.")
     )
-    table = Table("Labels and modalities", ("", "Patients", "Missing"), rows)
-    return Section("labels", "What is known of how many", "", tables=(table,) if rows else ())
+    table = ReportTable("Labels and modalities", ("", "Patients", "Missing"), rows)
+    return Section("labels", "Labels and modalities", "", tables=(table,) if rows else ())
 
 
-def _variables(found: Sequence[Mapping[str, Any]]) -> Section:
+def _build_variables_section(statistics: Sequence[Mapping[str, Any]]) -> Section:
     rows = tuple(
-        (Cell(each["name"].partition(".")[2]), Cell(_words(each)), Cell(_share(each["missing"], each["patients"])))
-        for each in found
+        (
+            Cell(each["name"].partition(".")[2]),
+            Cell(_format_values(each)),
+            Cell(_format_missing(each["missing"], each["patients"])),
+        )
+        for each in statistics
         if each["name"].startswith("variable.")
     )
-    table = Table("Clinical variables", ("", "Patients", "Missing"), rows)
+    table = ReportTable("Clinical variables", ("", "Patients", "Missing"), rows)
     note = (
-        f"Every patient counts once, by the first study. Values lie in public bins of {2 * REACH / STEPS:g} of a "
-        f"variable's scale; what lies more than {REACH:g} scales from its center counts as the end."
+        f"Every patient counts once, with the first study. Values are counted in public bins of {2 * REACH / STEPS:g} "
+        f"of a variable's scale; a value more than {REACH:g} scales away from the center counts as {REACH:g} scales."
     )
     return Section("variables", "Clinical variables", "", tables=(table,) if rows else (), notes=(note,))

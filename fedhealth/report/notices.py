@@ -1,4 +1,4 @@
-"""Honest warnings: each is one small function from a run to what its reader must not overlook."""
+"""Warnings and notes of the report: each function checks one condition of a run and yields a notice if it applies."""
 
 from __future__ import annotations
 
@@ -7,270 +7,215 @@ from collections.abc import Callable, Iterator
 
 from fedhealth.config import warnings
 from fedhealth.config.warnings import FEWEST_SITES, LARGE_EPSILON
-from fedhealth.privacy.accounting.spending import MUCH
-from fedhealth.report.groups import unequal
+from fedhealth.privacy.accounting.spending import HIGH_SPENDING_SHARE
+from fedhealth.report.groups import describe_gap
 from fedhealth.report.page import Notice
-from fedhealth.report.verdict import Verdict, alone, alone_on_average, modalities, verdict
-from fedhealth.report.wording import counted, duration, interval, listed, percent
-from fedhealth.runs.record import CENTRALISED, Run, traffic_per_site
+from fedhealth.report.quality_notices import (
+    compare_with_centralised,
+    warn_modalities_without_gain,
+    warn_no_gain_over_local,
+    warn_poor_calibration,
+)
+from fedhealth.report.verdict import Verdict, judge_gain
+from fedhealth.report.wording import format_count, format_duration, format_percent, join_words
+from fedhealth.runs.record import RunRecord, compute_traffic_per_site
 
 LARGEST_SHARE = 0.6
-LARGEST_ERROR = 0.1  # of stated probabilities, before it is said
-LINE = 20e6  # bits a second: what many hospitals' outgoing lines give
+LINE = 20e6  # bits per second: a common upload bandwidth of hospitals
 
 
-def notices(run: Run) -> tuple[Notice, ...]:
-    """Return everything that applies, the serious first."""
-    found = [notice for rule in RULES for notice in rule(run)]
-    return tuple(sorted(found, key=lambda notice: not notice.serious))
+def collect_notices(run: RunRecord) -> tuple[Notice, ...]:
+    """Return every notice that applies, serious ones first."""
+    notices = [notice for rule in RULES for notice in rule(run)]
+    return tuple(sorted(notices, key=lambda notice: not notice.serious))
 
 
-def unfinished(run: Run) -> Iterator[Notice]:
-    """Say that a run failed, was stopped, or has no final evaluation."""
-    state = run.about.get("state")
+def warn_unfinished_run(run: RunRecord) -> Iterator[Notice]:
+    """Warn that a run failed, was stopped, or has no final evaluation."""
+    state = run.info.get("state")
     if state in ("failed", "stopped"):
-        problem = str((run.about.get("error") or {}).get("problem", ""))
+        problem = str((run.info.get("error") or {}).get("problem", ""))
         yield Notice(
-            f"This run {'failed' if state == 'failed' else 'was stopped'}", problem or "No reason is on record."
+            f"This run {'failed' if state == 'failed' else 'was stopped'}", problem or "No reason is recorded."
         )
     elif not run.evaluation:
-        yield Notice("There is no final evaluation", "What is shown below comes from training alone.")
+        yield Notice("There is no final evaluation", "All results below are from the training rounds only.")
 
 
-def settings(run: Run) -> Iterator[Notice]:
-    """Repeat what was said of the configuration before the run."""
-    for title, text in warnings.unprotected(run.config):
+def warn_unprotected_settings(run: RunRecord) -> Iterator[Notice]:
+    """Repeat the warnings that were given about the configuration before the run."""
+    for title, text in warnings.warn_unprotected(run.capabilities) if run.capabilities else ():
         yield Notice(title, text)
 
 
-def no_differential_privacy(run: Run) -> Iterator[Notice]:
-    """Say that nothing bounds what the model tells about one patient."""
-    if run.protected("privacy") is False:
+def warn_no_differential_privacy(run: RunRecord) -> Iterator[Notice]:
+    """Warn that nothing limits what the model reveals about a single patient."""
+    if run.is_private is False:
         yield Notice(
             "No differential privacy",
-            "The model may remember single patients. Do not give it to anyone who may not see the training data.",
+            "The model may memorise single patients. Do not share it with anyone who may not see the training data.",
         )
 
 
-def weak_privacy(run: Run) -> Iterator[Notice]:
-    """Say that so large an epsilon bounds little."""
-    asked = run.setting("privacy.epsilon") if run.protected("privacy") else None
-    spent = [each.epsilon for each in run.spending] or ([float(asked)] if asked is not None else [])
+def warn_weak_privacy(run: RunRecord) -> Iterator[Notice]:
+    """Warn that a large epsilon gives little protection."""
+    configured = run.get_setting("privacy.epsilon") if run.is_private else None
+    spent = [each.epsilon for each in run.spending] or ([float(configured)] if configured is not None else [])
     if spent and max(spent) > LARGE_EPSILON:
         yield Notice(
-            f"Epsilon {max(spent):.3g} promises little",
-            f"Above {LARGE_EPSILON:g}, the guarantee alone hardly limits what can be learned about one patient.",
+            f"Epsilon {max(spent):.3g} gives little protection",
+            f"Above {LARGE_EPSILON:g}, the guarantee alone hardly limits what can be learned about a single patient.",
         )
 
 
-def budget_nearly_spent(run: Run) -> Iterator[Notice]:
-    """Say where little is left: of a data set's budget for life, or of the budget of a run that is to go on."""
-    life = run.setting("privacy.life_epsilon")
+def warn_budget_nearly_spent(run: RunRecord) -> Iterator[Notice]:
+    """Warn that little is left of a data set's lifetime budget, or of the budget of a run that can be resumed."""
+    life = run.get_setting("privacy.lifetime_epsilon")
     for each in run.totals:
-        if life and each.epsilon >= MUCH * life:
+        if life and each.epsilon >= HIGH_SPENDING_SHARE * life:
             spent = f"All runs on {each.dataset} together spent epsilon {each.epsilon:.2f} of {life:g}"
             yield Notice(f"{each.site} has little privacy budget left", f"{spent}: further runs may be declined.")
-    if run.about.get("state") not in ("failed", "stopped"):
-        return  # a run that ended as planned has spent what it was allowed to
+    if run.info.get("state") not in ("failed", "stopped"):
+        return  # a completed run may have spent its whole budget
     for part in run.spending:
-        if part.target and part.epsilon >= MUCH * part.target:
+        if part.target and part.epsilon >= HIGH_SPENDING_SHARE * part.target:
             spent = f"It spent epsilon {part.epsilon:.2f} of the {part.target:g} that this run may spend"
             yield Notice(
-                f"{part.site} can hardly go on with this run", f"{spent}: rounds still to come may be declined."
+                f"{part.site} has little budget left for this run", f"{spent}: further rounds may be declined."
             )
 
 
-def no_secure_aggregation(run: Run) -> Iterator[Notice]:
-    """Say that the lead saw single updates."""
-    if run.protected("secagg.lead") is False:
+def warn_no_secure_aggregation(run: RunRecord) -> Iterator[Notice]:
+    """Warn that the lead saw the updates of single hospitals."""
+    if run.has_secure_aggregation is False:
         yield Notice(
             "No secure aggregation",
             "The lead saw each hospital's own model update, counts and validation scores. Updates can reveal data.",
         )
 
 
-def few_sites(run: Run) -> Iterator[Notice]:
-    """Say that a sum over very few sites hides little."""
-    sites = len(run.taking_part)
+def warn_few_sites(run: RunRecord) -> Iterator[Notice]:
+    """Warn that a sum over very few sites protects little."""
+    sites = len(run.participating_sites)
     if run.rounds and sites < FEWEST_SITES:
         yield Notice(
-            f"Only {counted(sites, 'hospital')} took part",
+            f"Only {format_count(sites, 'hospital')} took part",
             f"With fewer than {FEWEST_SITES}, a participant can work out what the others contributed from the sum.",
         )
 
 
-def gain_over_alone(run: Run) -> Iterator[Notice]:
-    """Say where federating is not shown to be worth it."""
-    average = alone_on_average(run.comparison) if run.comparison else None
-    if run.comparison is None or average is None:
-        return
-    if verdict(average.gain) is Verdict.worse:
-        yield Notice(
-            "Federating did worse than training alone", f"On average it changes by {interval(average.gain, True)}."
-        )
-    elif verdict(average.gain) is not Verdict.better:
-        yield Notice(
-            "The gain over training alone is not significant",
-            f"On average it is {interval(average.gain, sign=True)}: chance alone could explain it.",
-        )
-    unclear = [
-        gain.name.removeprefix("alone ") for gain in alone(run.comparison) if verdict(gain.gain) is not Verdict.better
-    ]
-    if unclear and verdict(average.gain) is Verdict.better:
-        text = "The shared model is not shown to be better than the model trained there alone."
-        yield Notice(f"No significant gain over {listed(unclear)}", text, serious=False)
-
-
-def against_centralised(run: Run) -> Iterator[Notice]:
-    """Say how far the federation is from pooling the data."""
-    gain = run.comparison.gains.get(CENTRALISED) if run.comparison else None
-    if gain is None:
-        return
-    amount = interval(gain.gain, sign=True)
-    match verdict(gain.gain):
-        case Verdict.worse:
-            text = f"Federating costs {amount} against one model trained on all data in one place."
-            yield Notice("Pooling the data would do better", text)
-        case Verdict.unclear:
-            text = f"The difference to one model trained on all data in one place is {amount}."
-            yield Notice("No clear difference to pooling the data", text, serious=False)
-        case Verdict.better:
-            text = (
-                f"The shared model is ahead by {amount}. The pooled training used the same settings and number of "
-                "steps and was not tuned further: read it as a reference, not as the best that pooling can do."
-            )
-            yield Notice("Federating beats pooling the data here", text, serious=False)
-
-
-def poorly_calibrated(run: Run) -> Iterator[Notice]:
-    """Say that the numbers are no risks."""
-    found = run.test.metrics.get("calibration_error") if run.test else None
-    if found and found.low > LARGEST_ERROR:
-        yield Notice(
-            "The scores are no risks",
-            f"Stated probabilities are off by {interval(found)} on average. The model ranks patients; calibrate it "
-            "before anybody reads a score as a probability.",
-            serious=False,
-        )
-
-
-def modalities_without_gain(run: Run) -> Iterator[Notice]:
-    """Say which single modality does as well as all of them together."""
-    rivals = modalities(run.comparison) if run.comparison else []
-    equal = [gain.name.removesuffix(" only") for gain in rivals if verdict(gain.gain) is not Verdict.better]
-    if equal:
-        text = "The model that uses everything is not shown to be better."
-        yield Notice(f"{listed(equal).capitalize()} alone may be enough", text, serious=False)
-
-
-def dominating_site(run: Run) -> Iterator[Notice]:
-    """Say that one site has most of the training examples."""
-    examples = training_examples(run)
+def warn_dominating_site(run: RunRecord) -> Iterator[Notice]:
+    """Warn that one site has most of the training examples."""
+    examples = count_training_examples(run)
     total = sum(examples.values())
     for site, count in examples.items():
         if len(examples) > 1 and count > LARGEST_SHARE * total:
-            text = f"It has {percent(count / total)} of the training examples: the shared model is mostly its model."
+            share = format_percent(count / total)
+            text = f"It has {share} of the training examples, so the shared model mostly reflects its data."
             yield Notice(f"{site} dominates", text)
 
 
-def unequal_groups(run: Run) -> Iterator[Notice]:
-    """Say which groups of patients the model serves worse."""
+def warn_unequal_groups(run: RunRecord) -> Iterator[Notice]:
+    """Warn that the model works worse for some groups of patients."""
     for each in run.groupings:
-        if verdict(each.gap) is Verdict.better:
-            yield Notice(f"Patients differ by {each.variable} in how well the model works", unequal(each))
+        if judge_gain(each.gap) is Verdict.better:
+            yield Notice(f"The model does not work equally well for all groups by {each.variable}", describe_gap(each))
 
 
-def missed_rounds(run: Run) -> Iterator[Notice]:
-    """Say who did not contribute."""
+def warn_missed_rounds(run: RunRecord) -> Iterator[Notice]:
+    """Warn about sites that missed rounds, missed the final evaluation, or declined."""
     for site in run.sites:
-        if missed := run.missed(site.name):
-            numbers = listed([str(each.number) for each in missed])
+        if missed := run.list_missed_rounds(site.name):
+            numbers = join_words([str(each.number) for each in missed])
             reasons = "; ".join(dict.fromkeys(filter(None, (each.failures[site.name] for each in missed))))
             where = f"Missing in {'round' if len(missed) == 1 else 'rounds'} {numbers}"
-            text = _ended(f"{where}: {reasons}" if reasons else where)
-            yield Notice(f"{site.name} missed {counted(len(missed), 'round')}", text)
+            text = _add_full_stop(f"{where}: {reasons}" if reasons else where)
+            yield Notice(f"{site.name} missed {format_count(len(missed), 'round')}", text)
         if run.final and site.name in run.final.failures:
-            reason = _ended(run.final.failures[site.name])
-            yield Notice(f"{site.name} is missing from the final evaluation", reason or "No reason is on record.")
+            reason = _add_full_stop(run.final.failures[site.name])
+            yield Notice(f"{site.name} is missing from the final evaluation", reason or "No reason is recorded.")
         if site.declined:
-            yield Notice(f"{site.name} declined", _ended("; ".join(site.declined)))
+            yield Notice(f"{site.name} declined", _add_full_stop("; ".join(site.declined)))
 
 
-def data_warnings(run: Run) -> Iterator[Notice]:
-    """Repeat what reading the data found: one class only, constant columns, files that were set aside."""
+def repeat_data_warnings(run: RunRecord) -> Iterator[Notice]:
+    """Repeat the warnings from reading the data: only one class, constant columns, rejected files."""
     for site in run.sites:
-        said = [warning.removeprefix(f"{site.name}: ") for warning in site.warnings]
-        if said:
-            text = " ".join(_ended(f"{warning[:1].upper()}{warning[1:]}") for warning in said)
+        texts = [warning.removeprefix(f"{site.name}: ") for warning in site.warnings]
+        if texts:
+            text = " ".join(_add_full_stop(f"{warning[:1].upper()}{warning[1:]}") for warning in texts)
             yield Notice(f"Data of {site.name}", text, serious=False)
 
 
-def untested_sites(run: Run) -> Iterator[Notice]:
-    """Say at which sites the final model could not be judged, where their own results may be seen."""
-    own = {answer.site: answer.own.get("test") for answer in run.final.answers if answer.own} if run.final else {}
-    blind = [site for site, scores in own.items() if scores is not None and scores.get("auroc") is None]
-    if blind and run.test and not math.isnan(run.test.metrics["auroc"].value):
-        text = "Their test rows are too few or of one class: the pooled result says nothing about these hospitals."
-        yield Notice(f"No test result of its own for {listed(blind)}", text, serious=False)
+def warn_untested_sites(run: RunRecord) -> Iterator[Notice]:
+    """Report sites without a test result of their own, if the lead may see the sites' own results."""
+    own = (
+        {reply.site: reply.own_results.get("test") for reply in run.final.replies if reply.own_results}
+        if run.final
+        else {}
+    )
+    untested = [site for site, scores in own.items() if scores is not None and scores.get("auroc") is None]
+    if untested and run.test_result and not math.isnan(run.test_result.metrics["auroc"].value):
+        text = "They have too few test rows or only one class: the pooled result says nothing about these hospitals."
+        yield Notice(f"No separate test result for {join_words(untested)}", text, serious=False)
 
 
-def rehearsal(run: Run) -> Iterator[Notice]:
-    """Say that no data was apart."""
-    if run.rounds and str(run.setting("runtime._target_", "")).startswith("fedhealth.runtime.local."):
-        text = "All data lay on one machine: the times say nothing about a network. "
-        for _, advice in warnings.everything_here(run.config):
+def warn_rehearsal(run: RunRecord) -> Iterator[Notice]:
+    """Note that all data were on one machine."""
+    if run.rounds and run.capabilities and run.has_local_data:
+        text = "All data were on one machine, so the times say nothing about a network. "
+        for _, advice in warnings.warn_local_data(run.capabilities):
             text += advice.removeprefix("Good for a rehearsal. ")
         yield Notice("A rehearsal", text, serious=False)
 
 
-def heavy_traffic(run: Run) -> Iterator[Notice]:
-    """Say that moving the model takes longer than training it; a rehearsal's times hold no transport."""
-    down, up = traffic_per_site(run)
+def warn_heavy_traffic(run: RunRecord) -> Iterator[Notice]:
+    """Warn that transferring the model takes longer than training it; times of a rehearsal include no transport."""
+    down, up = compute_traffic_per_site(run)
     seconds = sum(each.seconds for each in run.rounds if not math.isnan(each.seconds))
     line = (down + up) * 8 / LINE
-    here = str(run.setting("runtime._target_", "")).startswith("fedhealth.runtime.local.")
-    if run.rounds and 0 < seconds < (line if here else 2 * line):
+    if run.rounds and 0 < seconds < (line if run.has_local_data else 2 * line):
         yield Notice(
             "More communication than training",
-            f"On a line of {LINE / 1e6:.0f} Mbit/s a hospital's traffic takes {duration(line)}, its training less. "
-            "Try more training.local_steps with fewer rounds, secagg.bits=16, or adapters (model/text=lora).",
+            f"At {LINE / 1e6:.0f} Mbit/s a hospital's traffic takes {format_duration(line)}, which is longer than its "
+            "training. Try more training.local_steps with fewer rounds, secagg.bits=16, or adapters (model/text=lora).",
             serious=False,
         )
 
 
-def training_examples(run: Run) -> dict[str, int]:
-    """Return training rows by site: as read, or (elsewhere) as the sites report them where the lead may see that."""
+def count_training_examples(run: RunRecord) -> dict[str, int]:
+    """Return training rows by site: as read on this machine, otherwise as reported, if the lead may see that."""
     read = {site.name: site.counts["train"] for site in run.sites if "train" in site.counts}
     reported = {
-        answer.site: int(answer.own["examples"])
+        reply.site: int(reply.own_results["examples"])
         for each in run.rounds
-        for answer in each.answers
-        if answer.own and "examples" in answer.own
+        for reply in each.replies
+        if reply.own_results and "examples" in reply.own_results
     }
     return read or reported
 
 
-def _ended(text: str) -> str:
+def _add_full_stop(text: str) -> str:
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
-RULES: tuple[Callable[[Run], Iterator[Notice]], ...] = (
-    unfinished,
-    settings,
-    no_differential_privacy,
-    weak_privacy,
-    budget_nearly_spent,
-    no_secure_aggregation,
-    few_sites,
-    gain_over_alone,
-    against_centralised,
-    modalities_without_gain,
-    dominating_site,
-    unequal_groups,
-    poorly_calibrated,
-    missed_rounds,
-    data_warnings,
-    untested_sites,
-    rehearsal,
-    heavy_traffic,
+RULES: tuple[Callable[[RunRecord], Iterator[Notice]], ...] = (
+    warn_unfinished_run,
+    warn_unprotected_settings,
+    warn_no_differential_privacy,
+    warn_weak_privacy,
+    warn_budget_nearly_spent,
+    warn_no_secure_aggregation,
+    warn_few_sites,
+    warn_no_gain_over_local,
+    compare_with_centralised,
+    warn_modalities_without_gain,
+    warn_dominating_site,
+    warn_unequal_groups,
+    warn_poor_calibration,
+    warn_missed_rounds,
+    repeat_data_warnings,
+    warn_untested_sites,
+    warn_rehearsal,
+    warn_heavy_traffic,
 )

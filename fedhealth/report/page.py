@@ -1,4 +1,4 @@
-"""What a page is made of; the template draws these and knows nothing else."""
+"""The parts of a page: the only objects that the HTML template knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table; the first cell of a row is its header."""
 
     caption: str
@@ -26,7 +26,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title and what a person who cannot see it should be told."""
+    """A chart with its title and a text alternative for screen readers."""
 
     title: str
     description: str
@@ -35,16 +35,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
+    """A section of the report.
 
     Attributes:
-        key: its anchor.
-        title: its heading.
-        lead: what it says, in one paragraph.
-        charts: drawn side by side where there is room.
-        tables: below them.
-        notes: how to read it, in small print.
-        details: (title, text) folded away.
+        key: anchor of the section in the page.
+        title: heading.
+        lead: the section's statement, in one paragraph.
+        charts: side by side where there is room.
+        tables: below the charts.
+        notes: how to read the section, in small print.
+        details: (title, text), collapsed.
 
     """
 
@@ -52,7 +52,7 @@ class Section:
     title: str
     lead: str
     charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     notes: tuple[str, ...] = ()
     details: tuple[tuple[str, str], ...] = ()
 
@@ -68,7 +68,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a reader must not overlook; `serious` where it limits what the result can be used for."""
+    """A warning or note for the reader; `serious` if it limits what the result can be used for."""
 
     title: str
     text: str
@@ -80,14 +80,14 @@ class Page:
     """A whole page.
 
     Attributes:
-        kind: what sort of page, above the title.
+        kind: kind of page, shown above the title.
         title: its name.
-        summary: the answer in one paragraph of plain words.
-        gloss: what a reader must know to understand the summary, in small print.
+        summary: the result in one paragraph of plain text.
+        gloss: explanation of the terms in the summary, in small print.
         tiles: key figures.
-        notices: what a reader must not overlook.
-        sections: the rest.
-        facts: (name, value), how it was made.
+        notices: warnings and notes.
+        sections: in reading order.
+        facts: (name, value), how the run was made.
         config: the resolved configuration.
 
     """

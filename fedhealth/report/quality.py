@@ -1,4 +1,8 @@
-"""How the model learned, and how good it became."""
+"""Report the pooled validation AUROC and loss per round, and the final model's test metrics.
+
+The test AUROC comes from `RunRecord.test_result`, the validation AUROC from `RunRecord.evaluation` (final model) and
+`RoundRecord.pooled` (each round); `fedhealth.runs.load_record` says which file each of them is read from.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,36 @@ from typing import Any
 
 import numpy as np
 
-from fedhealth.evaluation.metrics import ScoreTable, bin_centres
-from fedhealth.report import charts
-from fedhealth.report.charts import Series
-from fedhealth.report.page import Cell, Chart, Section, Table
-from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number
-from fedhealth.runs.record import Histogram, Run
+from fedhealth.evaluation.metrics import ScoreTable, compute_bin_centres
+from fedhealth.report import charts, performance_charts
+from fedhealth.report.charts import ChartSeries
+from fedhealth.report.page import Cell, Chart, ReportTable, Section
+from fedhealth.report.wording import (
+    METRIC_NAMES,
+    format_count,
+    format_estimate,
+    format_interval,
+    format_number,
+    join_words,
+)
+from fedhealth.runs.record import RunRecord
+from fedhealth.runs.results import ScoreBinCounts
 
-_ROUNDS = "The AUROC is that of the model after so many rounds (0: untrained); the loss is the mean during each round."
-_ONE_SCORE = "Scores and losses of single rounds stayed at the hospitals: each would have cost privacy."
+_ROUNDS = (
+    "The AUROC is that of the model after the given number of rounds (0: untrained); the loss is the mean of a round."
+)
+_ONE_SCORE = "Scores and losses of single rounds did not leave the hospitals: each would have spent privacy budget."
 
 
-def learning(run: Run) -> Section | None:
-    """Show validation AUROC and training loss, round by round."""
+def build_learning_section(run: RunRecord) -> Section | None:
+    """Return the section with validation AUROC and training loss per round."""
     if not run.rounds:
         return None
-    drawn = tuple(chart for chart in (_validation_chart(run), _loss_chart(run)) if chart)
+    drawn = tuple(chart for chart in (_draw_validation_auroc(run), _draw_loss(run)) if chart)
     validation = run.evaluation.get("validation")
     lead = ""
     if validation and not math.isnan(validation.metrics["auroc"].value):
-        score, studies = interval(validation.metrics["auroc"]), counted(validation.studies, "study")
+        score, studies = format_estimate(validation.metrics["auroc"]), format_count(validation.studies, "study")
         lead = f"The final model's pooled validation AUROC is {score} ({studies})."
     if not drawn and not lead:
         return None
@@ -35,102 +49,110 @@ def learning(run: Run) -> Section | None:
     return Section("learning", "How the model learned", lead, drawn, notes=(note,))
 
 
-def quality(run: Run) -> Section | None:
-    """ROC, calibration and the metrics of the final model on the test rows."""
-    if run.test is None:
+def build_quality_section(run: RunRecord) -> Section | None:
+    """Return the section with the final model's test metrics, ROC, precision-recall and calibration curves."""
+    if run.test_result is None:
         return None
     counts = run.histograms.get("test")
-    drawn = _quality_charts(run, counts) if counts else ()
+    drawn = _draw_quality_charts(run, counts) if counts else ()
     rows = tuple(
-        (Cell(METRIC_NAMES[name]), Cell(number(estimate.value)), Cell(bracket(estimate) or "–"))
-        for name, estimate in run.test.metrics.items()
+        (Cell(METRIC_NAMES[name]), Cell(format_number(estimate.value)), Cell(format_interval(estimate) or "–"))
+        for name, estimate in run.test_result.metrics.items()
     )
-    table = Table("Pooled over all hospitals", ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval"), rows)
+    table = ReportTable("Pooled over all hospitals", ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval"), rows)
     several = counts is not None and len(counts.positives) > 1
-    macro = " Metrics are means over classes; calibration takes all classes together." if several else ""
+    macro = " Metrics are means over classes; the calibration curve takes all classes together." if several else ""
     note = (
-        "The curves come from score histograms summed over hospitals. Calibration: each dot is a bin of predicted "
-        f"probability, its size the number of studies, its line a 95\N{NO-BREAK SPACE}% interval.{macro}"
+        "The curves are computed from score histograms summed over hospitals. Calibration: each dot is a bin of "
+        "predicted probability, its size shows the number of studies, its line a "
+        f"95\N{NO-BREAK SPACE}% interval.{macro}"
     )
-    lead = f"The final model on {counted(run.test.studies, 'labelled test study')} that no hospital trained on."
-    return Section("quality", "How good the final model is", lead, drawn, (table,), (note, *_exactness(run)))
+    studies = format_count(run.test_result.studies, "labelled test study")
+    lead = f"The final model on {studies} that no hospital trained on."
+    return Section(
+        "quality", "How good the final model is", lead, drawn, (table,), (note, *_describe_histogram_error(run))
+    )
 
 
-def _exactness(run: Run) -> tuple[str, ...]:
-    """Say how far sums over hospitals can be from the scores of single studies."""
-    known = {name: error for name, error in run.test.errors.items() if name in METRIC_NAMES} if run.test else {}
+def _describe_histogram_error(run: RunRecord) -> tuple[str, ...]:
+    """Return how much metrics from summed histograms can differ from metrics from the scores of single studies."""
+    known = (
+        {name: error for name, error in run.test_result.errors.items() if name in METRIC_NAMES}
+        if run.test_result
+        else {}
+    )
     if not known:
         return ()
-    told = listed([f"the {METRIC_NAMES[name]} by {_bound(error)}" for name, error in known.items()])
-    noise = " The noise of differential privacy comes on top." if run.protected("privacy") else ""
-    return (f"A score from such histograms differs from that of the single studies at most so: {told}.{noise}",)
+    bounds = join_words([f"the {METRIC_NAMES[name]} by {_format_upper_bound(error)}" for name, error in known.items()])
+    noise = " The error from the noise of differential privacy is additional." if run.is_private else ""
+    return (f"Compared with exact scores of single studies, histograms change {bounds} at most.{noise}",)
 
 
-def _bound(error: float) -> str:
-    """Round up: a bound must stay one."""
+def _format_upper_bound(error: float) -> str:
+    """Return a bound with four decimals, rounded up so that it remains an upper bound."""
     return f"{math.ceil(error * 10000) / 10000:.4f}"
 
 
-def _validation_chart(run: Run) -> Chart | None:
-    """Draw each round's outcome: the model that comes in to round r has seen r - 1, the final evaluation all."""
-    pooled = {each.number - 1: _auroc(each.pooled, "validation") for each in run.rounds}
-    sites = _per_site(run, lambda own: _auroc(own, "validation"), shift=-1)
+def _draw_validation_auroc(run: RunRecord) -> Chart | None:
+    """Draw the AUROC after each round; round r evaluates the model after r - 1 rounds, `final` the last model."""
+    pooled = {each.number - 1: _get_auroc(each.pooled, "validation") for each in run.rounds}
+    sites = _collect_by_site(run, lambda own: _get_auroc(own, "validation"), shift=-1)
     if run.final:
         last = len(pooled)
-        pooled[last] = _auroc(run.final.pooled, "validation")
-        for answer in run.final.answers:
-            if answer.own and answer.site in sites:
-                sites[answer.site][last] = _auroc(answer.own, "validation")
-    return _curves("Validation AUROC", "AUROC", "after rounds of training", pooled, sites)
+        pooled[last] = _get_auroc(run.final.pooled, "validation")
+        for reply in run.final.replies:
+            if reply.own_results and reply.site in sites:
+                sites[reply.site][last] = _get_auroc(reply.own_results, "validation")
+    return _draw_curves("Validation AUROC", "AUROC", "after rounds of training", pooled, sites)
 
 
-def _loss_chart(run: Run) -> Chart | None:
-    pooled = {each.number: _loss(each.pooled) for each in run.rounds}
-    return _curves("Training loss", "loss", "during each round", pooled, _per_site(run, _loss))
+def _draw_loss(run: RunRecord) -> Chart | None:
+    pooled = {each.number: _get_loss(each.pooled) for each in run.rounds}
+    return _draw_curves("Training loss", "loss", "during each round", pooled, _collect_by_site(run, _get_loss))
 
 
-def _curves(
+def _draw_curves(
     title: str, axis: str, when: str, pooled: Mapping[int, float], sites: Mapping[str, Mapping[int, float]]
 ) -> Chart | None:
     known = {place: value for place, value in pooled.items() if not math.isnan(value)}
-    if len(known) < 2:  # private training tells of the final model only: that is in the text
+    if len(known) < 2:  # with differential privacy only the final model is evaluated: the text gives its score
         return None
-    lines = [_series(name, values) for name, values in sites.items() if not all(map(math.isnan, values.values()))]
+    lines = [_build_series(name, values) for name, values in sites.items() if not all(map(math.isnan, values.values()))]
     first, last = min(known), max(known)
-    said = f"{title} {when}, pooled: from {number(known[first])} to {number(known[last])}."
-    return Chart(title, said, charts.curves(_series("all hospitals", pooled), lines, axis))
+    description = f"{title} {when}, pooled: from {format_number(known[first])} to {format_number(known[last])}."
+    return Chart(title, description, charts.draw_curves(_build_series("all hospitals", pooled), lines, axis))
 
 
-def _series(name: str, values: Mapping[int, float]) -> Series:
+def _build_series(name: str, values: Mapping[int, float]) -> ChartSeries:
     places = sorted(values)
-    return Series(name, places, [values[place] for place in places])
+    return ChartSeries(name, places, [values[place] for place in places])
 
 
-def _per_site(run: Run, read: Any, shift: int = 0) -> dict[str, dict[int, float]]:
-    """Return read(own results) by site and place, where the lead may see them."""
-    found: dict[str, dict[int, float]] = {site.name: {} for site in run.sites}
+def _collect_by_site(run: RunRecord, read: Any, shift: int = 0) -> dict[str, dict[int, float]]:
+    """Return `read(own results)` by site and round, where the lead may see them."""
+    results: dict[str, dict[int, float]] = {site.name: {} for site in run.sites}
     for each in run.rounds:
-        for answer in each.answers:
-            if answer.own:
-                found[answer.site][each.number + shift] = read(answer.own)
-    return {site: values for site, values in found.items() if values}
+        for reply in each.replies:
+            if reply.own_results:
+                results[reply.site][each.number + shift] = read(reply.own_results)
+    return {site: values for site, values in results.items() if values}
 
 
-def _auroc(results: Mapping[str, Any], split: str) -> float:
-    return _float((results.get(split) or {}).get("auroc"))
+def _get_auroc(results: Mapping[str, Any], split: str) -> float:
+    return _to_float((results.get(split) or {}).get("auroc"))
 
 
-def _loss(results: Mapping[str, Any]) -> float:
-    return _float(results.get("loss"))
+def _get_loss(results: Mapping[str, Any]) -> float:
+    return _to_float(results.get("loss"))
 
 
-def _float(value: float | None) -> float:
+def _to_float(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _quality_charts(run: Run, counts: Histogram) -> tuple[Chart, ...]:
-    centres = bin_centres(counts.positives.shape[1])
-    names = _class_names(run, len(counts.positives))
+def _draw_quality_charts(run: RunRecord, counts: ScoreBinCounts) -> tuple[Chart, ...]:
+    centres = compute_bin_centres(counts.positives.shape[1])
+    names = _list_score_names(run, len(counts.positives))
     defined = {
         name: ScoreTable(centres, positives, negatives)
         for name, positives, negatives in zip(names, counts.positives, counts.negatives, strict=True)
@@ -139,20 +161,20 @@ def _quality_charts(run: Run, counts: Histogram) -> tuple[Chart, ...]:
     together = ScoreTable(centres, counts.positives.sum(axis=0), counts.negatives.sum(axis=0))
     drawn = []
     if defined:
-        told = f"Receiver operating characteristic on the test rows: {', '.join(defined)}."
-        drawn.append(Chart("ROC curve", told, charts.roc(defined)))
-        told = "Precision against recall on the test rows; dotted is the prevalence, which guessing reaches."
-        drawn.append(Chart("Precision and recall", told, charts.precision_recall(defined)))
+        description = f"Receiver operating characteristic on the test rows: {', '.join(defined)}."
+        drawn.append(Chart("ROC curve", description, performance_charts.draw_roc(defined)))
+        description = "Precision against recall on the test rows; the dotted line is the prevalence: random guessing."
+        drawn.append(Chart("Precision and recall", description, performance_charts.draw_precision_recall(defined)))
     if np.any(together.positives + together.negatives):
-        told = "Observed frequency against predicted probability on the test rows; the diagonal is perfect."
-        drawn.append(Chart("Calibration", told, charts.calibration(together)))
+        description = "Observed frequency against predicted probability on the test rows; the diagonal is perfect."
+        drawn.append(Chart("Calibration", description, performance_charts.draw_calibration(together)))
     return tuple(drawn)
 
 
-def _class_names(run: Run, columns: int) -> list[str]:
-    """Return the name of each score column: the positive class, the classes, or the label columns."""
-    classes = [str(name) for name in run.setting("data.task.classes", [])]
-    labels = [str(name) for name in run.setting("data.columns.labels", [])]
+def _list_score_names(run: RunRecord, columns: int) -> list[str]:
+    """Return the name of each score column: the positive class, all classes, or the label columns."""
+    classes = [str(name) for name in run.get_setting("data.task.classes", [])]
+    labels = [str(name) for name in run.get_setting("data.columns.labels", [])]
     for names in (classes[-1:], classes, labels):
         if len(names) == columns:
             return names

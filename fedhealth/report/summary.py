@@ -1,4 +1,4 @@
-"""The run in one paragraph of plain words, and in four figures."""
+"""Summarize a run in one paragraph of plain text and in key figures."""
 
 from __future__ import annotations
 
@@ -6,101 +6,123 @@ import math
 from collections.abc import Iterator
 from statistics import mean
 
-from fedhealth.evaluation.metrics import METRIC
+from fedhealth.evaluation.metrics import PRIMARY_METRIC
 from fedhealth.report.page import Tile
-from fedhealth.report.privacy import promise
-from fedhealth.report.verdict import alone_on_average
-from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
-from fedhealth.runs.record import CENTRALISED, Run, traffic_per_site
+from fedhealth.report.privacy import describe_guarantee
+from fedhealth.report.verdict import find_mean_local_gain
+from fedhealth.report.wording import (
+    METRIC_NAMES,
+    format_bytes,
+    format_count,
+    format_estimate,
+    format_interval,
+    format_number,
+    join_words,
+)
+from fedhealth.runs.record import CENTRALISED, RunRecord, compute_traffic_per_site
 
 
-def summary(run: Run) -> str:
-    """Return the paragraph."""
-    parts = (_result(run), _alternatives(run), _traffic(run), _absences(run), _protection(run))
+def summarize_run(run: RunRecord) -> str:
+    """Return the summary paragraph."""
+    parts = (
+        _describe_result(run),
+        _describe_baselines(run),
+        _describe_traffic(run),
+        _describe_absences(run),
+        _describe_protection(run),
+    )
     return " ".join(part for part in parts if part)
 
 
-def tiles(run: Run) -> tuple[Tile, ...]:
+def build_tiles(run: RunRecord) -> tuple[Tile, ...]:
     """Return the key figures that this run has."""
-    return tuple(_tiles(run))
+    return tuple(_generate_tiles(run))
 
 
-def _result(run: Run) -> str:
-    sites = counted(len(run.taking_part), "hospital")
-    begun = f"{sites}, {counted(run.rounds_done, 'round')}"
+def _describe_result(run: RunRecord) -> str:
+    sites = format_count(len(run.participating_sites), "hospital")
+    scope = f"{sites}, {format_count(run.completed_rounds, 'round')}"
     if not run.rounds:
-        return "No round of training is on record."
-    if run.test is None:
-        return f"{begun}: there is no test result, so how good the shared model is remains open."
-    score = run.test.metrics[METRIC]
-    on = f"on {counted(run.test.studies, 'test study')} that no hospital trained on"
+        return "No training round is recorded."
+    if run.test_result is None:
+        return f"{scope}: there is no test result, so the quality of the shared model is unknown."
+    score, metric = run.test_result.metrics[PRIMARY_METRIC], METRIC_NAMES[PRIMARY_METRIC]
+    on = f"on {format_count(run.test_result.studies, 'test study')} that no hospital trained on"
     if math.isnan(score.value):
-        return f"{begun}: the pooled {METRIC_NAMES[METRIC]} {on} is not defined, because all are of one class."
-    return f"{begun}: the shared model reaches a pooled {METRIC_NAMES[METRIC]} of {interval(score)} {on}."
+        return f"{scope}: the pooled {metric} {on} is not defined, because all belong to one class."
+    return f"{scope}: the shared model reaches a pooled {metric} of {format_estimate(score)} {on}."
 
 
-def _alternatives(run: Run) -> str:
+def _describe_baselines(run: RunRecord) -> str:
     if not run.comparison:
         return ""
-    alone, pooled = alone_on_average(run.comparison), run.comparison.gains.get(CENTRALISED)
-    said = []
+    alone, pooled = find_mean_local_gain(run.comparison), run.comparison.gains.get(CENTRALISED)
+    parts = []
     if alone and not math.isnan(alone.alternative.value):
-        said.append(f"trained alone, the hospitals reach {number(alone.alternative.value)} on average")
+        parts.append(f"trained alone, the hospitals reach {format_number(alone.alternative.value)} on average")
     if pooled and not math.isnan(pooled.alternative.value):
-        said.append(f"one model trained on all data in one place reaches {number(pooled.alternative.value)}")
-    return _sentence("; ".join(said))
+        parts.append(
+            f"one model trained on all data pooled in one place reaches {format_number(pooled.alternative.value)}"
+        )
+    return _to_sentence("; ".join(parts))
 
 
-def _traffic(run: Run) -> str:
-    down, up = traffic_per_site(run)
+def _describe_traffic(run: RunRecord) -> str:
+    down, up = compute_traffic_per_site(run)
     if not down and not up:
         return ""
-    each = "Each hospital" if len(run.taking_part) == 1 else "Each hospital on average"
-    return f"{each} received {size(down)} and sent {size(up)}."
+    each = "Each hospital" if len(run.participating_sites) == 1 else "Each hospital on average"
+    return f"{each} received {format_bytes(down)} and sent {format_bytes(up)}."
 
 
-def _absences(run: Run) -> str:
+def _describe_absences(run: RunRecord) -> str:
     missed = [
-        f"{site.name} missed {counted(len(missed), 'round')}" for site in run.sites if (missed := run.missed(site.name))
+        f"{site.name} missed {format_count(len(missed), 'round')}"
+        for site in run.sites
+        if (missed := run.list_missed_rounds(site.name))
     ]
-    absent = [site.name for site in run.sites if site.name not in run.taking_part] if run.rounds else []
-    said = [*missed, *([f"{listed(absent)} did not take part"] if absent else [])]
-    if said:
-        return f"{'; '.join(said)}."
+    absent = [site.name for site in run.sites if site.name not in run.participating_sites] if run.rounds else []
+    parts = [*missed, *([f"{join_words(absent)} did not take part"] if absent else [])]
+    if parts:
+        return f"{'; '.join(parts)}."
     return "No hospital missed a round." if run.rounds else ""
 
 
-def _protection(run: Run) -> str:
-    privacy = {True: f"trained with {promise(run)}", False: "no differential privacy", None: ""}
+def _describe_protection(run: RunRecord) -> str:
+    privacy = {True: f"trained with {describe_guarantee(run)}", False: "no differential privacy", None: ""}
     secagg = {
         True: "secure aggregation: the lead saw only sums over hospitals",
         False: "no secure aggregation: the lead saw each hospital's own update",
         None: "",
     }
-    said = [privacy[run.protected("privacy")], secagg[run.protected("secagg.lead")]]
-    return _sentence("; ".join(filter(None, said)))
+    parts = [privacy[run.is_private], secagg[run.has_secure_aggregation]]
+    return _to_sentence("; ".join(filter(None, parts)))
 
 
-def _tiles(run: Run) -> Iterator[Tile]:
-    if run.test and not math.isnan((score := run.test.metrics[METRIC]).value):
-        yield Tile(number(score.value), f"pooled test {METRIC_NAMES[METRIC]}", bracket(score))
-    gain = alone_on_average(run.comparison) if run.comparison else None
+def _generate_tiles(run: RunRecord) -> Iterator[Tile]:
+    if run.test_result and not math.isnan((score := run.test_result.metrics[PRIMARY_METRIC]).value):
+        yield Tile(format_number(score.value), f"pooled test {METRIC_NAMES[PRIMARY_METRIC]}", format_interval(score))
+    gain = find_mean_local_gain(run.comparison) if run.comparison else None
     if gain and not math.isnan(gain.gain.value):
-        yield Tile(number(gain.gain.value, sign=True), "gained over training alone", bracket(gain.gain, sign=True))
+        yield Tile(
+            format_number(gain.gain.value, sign=True),
+            "gain over training alone",
+            format_interval(gain.gain, sign=True),
+        )
     if run.rounds:
-        answered = mean(len(each.answers) / max(1, len(each.answers) + len(each.failures)) for each in run.rounds)
-        of = f"{len(run.taking_part)} of {len(run.sites)}"
-        yield Tile(of, "hospitals took part", f"{100 * answered:.0f}\N{NO-BREAK SPACE}% of answers arrived")
-        down, up = traffic_per_site(run)
-        yield Tile(size(up), "sent by each hospital", f"{size(down)} received")
-    yield from _spent(run)
+        answered = mean(len(each.replies) / max(1, len(each.replies) + len(each.failures)) for each in run.rounds)
+        of = f"{len(run.participating_sites)} of {len(run.sites)}"
+        yield Tile(of, "hospitals took part", f"{100 * answered:.0f}\N{NO-BREAK SPACE}% of expected replies arrived")
+        down, up = compute_traffic_per_site(run)
+        yield Tile(format_bytes(up), "sent by each hospital", f"{format_bytes(down)} received")
+    yield from _generate_epsilon_tile(run)
 
 
-def _spent(run: Run) -> Iterator[Tile]:
+def _generate_epsilon_tile(run: RunRecord) -> Iterator[Tile]:
     if run.spending:
         most = max(run.spending, key=lambda each: each.epsilon)
-        yield Tile(f"{most.epsilon:.2f}", "epsilon spent", f"for each {most.unit}, the most at any hospital")
+        yield Tile(f"{most.epsilon:.2f}", "epsilon spent", f"for each {most.unit}, the highest at any hospital")
 
 
-def _sentence(text: str) -> str:
+def _to_sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""

@@ -1,7 +1,7 @@
-"""From a matplotlib figure to an inline SVG that takes its colours and its font from the page.
+"""Convert a matplotlib figure to an inline SVG that uses the colours and the font of the page.
 
-Figures are drawn in placeholder colours; each becomes a CSS variable, so one drawing serves the light page, the dark
-page and the printer. Text stays text.
+Figures are drawn in placeholder colours; each one becomes a CSS variable, so the same SVG works in light mode, in dark
+mode and in print. Text remains text.
 """
 
 from __future__ import annotations
@@ -58,43 +58,43 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw in the placeholders; charts are made and written inside this."""
+def use_house_style() -> Iterator[None]:
+    """Set matplotlib's style to the placeholder colours; create and convert figures inside this block."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # The browser has the glyphs that matplotlib's measuring font lacks.
+        # The browser has the glyphs that are missing in the font with which matplotlib measures text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
-def blank(height: float) -> Figure:
-    """Return an empty figure of the native width and `height` CSS pixels."""
+def new_figure(height: float) -> Figure:
+    """Return an empty figure of native width and `height` CSS pixels."""
     return Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
 
 
-def inline(figure: Figure, key: str, title: str, description: str) -> str:
+def figure_to_svg(figure: Figure, key: str, title: str, description: str) -> str:
     """Return `figure` as an `<svg>` element for an HTML page.
 
     Args:
         figure: drawn in this module's colours.
-        key: prefix of its ids, unique on the page.
-        title: its accessible name.
-        description: what it shows, in words.
+        key: prefix of the element's ids, unique on the page.
+        title: accessible name.
+        description: text alternative.
 
     """
     content = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(content, format="svg", transparent=True, metadata=nothing)
     drawn = re.sub(r"<!--.*?-->", "", content.getvalue(), flags=re.DOTALL)
-    found = re.search(r'<svg[^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', drawn, re.DOTALL)
-    if found is None:
+    match = re.search(r'<svg[^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', drawn, re.DOTALL)
+    if match is None:
         raise AssertionError("matplotlib wrote no <svg>")
-    box, body = found.groups()
+    box, body = match.groups()
     names = f'<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(description)}</desc>'
-    return f'<svg viewBox="{box}" role="img" aria-labelledby="{key}-t {key}-d">{names}{_on_page(body, key)}</svg>'
+    return f'<svg viewBox="{box}" role="img" aria-labelledby="{key}-t {key}-d">{names}{_adapt_to_page(body, key)}</svg>'
 
 
-def _on_page(body: str, key: str) -> str:
-    """Give colours, font and ids to the page."""
+def _adapt_to_page(body: str, key: str) -> str:
+    """Replace colours by the page's variables, drop the font, and prefix the ids."""
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
     body = re.sub(r"font-family: [^;\"]*;?", "", body)

@@ -1,152 +1,176 @@
-"""Several runs on one page: the table, and what utility costs in privacy and traffic."""
+"""Build the page that compares several runs: table, trade-offs with privacy and traffic, learning curves."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-from fedhealth.evaluation.metrics import METRIC
+from fedhealth.evaluation.metrics import PRIMARY_METRIC
 from fedhealth.report import charts
-from fedhealth.report.charts import Point, Series
-from fedhealth.report.page import Cell, Chart, Notice, Page, Section, Table
-from fedhealth.report.verdict import Verdict, verdict
-from fedhealth.report.wording import METRIC_NAMES, bracket, counted, interval, listed, number, size
-from fedhealth.runs.paired_bootstrap import Difference
-from fedhealth.runs.table import Entry, pareto
+from fedhealth.report.charts import ChartSeries, RunPoint
+from fedhealth.report.page import Cell, Chart, Notice, Page, ReportTable, Section
+from fedhealth.report.verdict import Verdict, judge_gain
+from fedhealth.report.wording import (
+    METRIC_NAMES,
+    format_bytes,
+    format_count,
+    format_estimate,
+    format_interval,
+    format_number,
+    join_words,
+)
+from fedhealth.runs.paired_bootstrap import RunDifference
+from fedhealth.runs.table import RunEntry, find_pareto_front
 
-_NAME = METRIC_NAMES[METRIC]
-_CHOSEN = (
-    f"Runs are compared by their {_NAME} on validation rows; the test {_NAME} of the chosen one is what to report. "
-    "The best of many runs looks better than it is: its validation score was picked for being high."
+_NAME = METRIC_NAMES[PRIMARY_METRIC]
+_CHOICE_NOTE = (
+    f"Runs are compared by their {_NAME} on validation rows; report the test {_NAME} of the chosen run. "
+    "The validation score of the best of many runs is too optimistic, because the run was chosen for a high score."
 )
-_PAIRED = (
-    "The chosen run has the highest validation score. Gains are resampled over the same test patients for both runs, "
-    "so that an interval can exclude zero although the two runs' own intervals overlap; where a row says not paired, "
-    "only sums over hospitals were at hand. There is no correction for the number of comparisons."
+_BOOTSTRAP_NOTE = (
+    "The chosen run has the highest validation score. Gains come from a bootstrap on the same test patients for both "
+    "runs, so the interval of a gain can exclude zero although the intervals of the two runs overlap. In rows marked "
+    "“not paired”, only sums over hospitals were available. There is no correction for the number of comparisons."
 )
-_NOISED = (
-    "With differential privacy, scores come from histograms that each hospital noised once. With few patients they lie "
-    "below the true ones, the more so the smaller epsilon is, and the intervals do not show it: a run with a larger "
-    "epsilon may look better for its score's sake alone."
+_NOISE_NOTE = (
+    "With differential privacy, scores are computed from histograms to which each hospital added noise once. With few "
+    "patients these scores are lower than the true ones, and the smaller epsilon is, the lower they are; the intervals "
+    "do not show this. A run with a larger epsilon may look better only because its score contains less noise."
 )
 
-_DIFFERENT = 1.05  # how far costs must be apart for a drawing to show anything
-_COSTS: tuple[tuple[str, str, Callable[[Entry], float]], ...] = (
+_DIFFERENT = 1.05  # smallest ratio of costs for which a chart is drawn
+_COSTS: tuple[tuple[str, str, Callable[[RunEntry], float]], ...] = (
     ("Utility and privacy", "epsilon", lambda entry: entry.epsilon),
     ("Utility and traffic", "MB per hospital", lambda entry: entry.traffic / 1e6),
 )
 
 
-def page_of(found: Sequence[Entry], sections: Sequence[Section] = ()) -> Page:
-    """Return the page about several runs, with further sections below the table."""
-    front, numbered = pareto(found), list(enumerate(found, start=1))
-    parts = [_table(numbered, front), *_trade_offs(numbered, front), *sections, *_learning(numbered)]
+def build_sweep_page(entries: Sequence[RunEntry], sections: Sequence[Section] = ()) -> Page:
+    """Return the page that compares several runs, with further sections below the table."""
+    front, numbered = find_pareto_front(entries), list(enumerate(entries, start=1))
+    parts = [
+        _build_runs_section(numbered, front),
+        *_build_trade_offs_section(numbered, front),
+        *sections,
+        *_build_learning_section(numbered),
+    ]
     return Page(
         kind="Comparison of runs",
-        title=" and ".join(dict.fromkeys(str(entry.run.about.get("name", entry.run.folder)) for entry in found)),
-        summary=summary(found),
-        notices=tuple(_failures(found)),
+        title=" and ".join(dict.fromkeys(str(entry.run.info.get("name", entry.run.folder)) for entry in entries)),
+        summary=summarize_sweep(entries),
+        notices=tuple(_list_failures(entries)),
         sections=tuple(parts),
     )
 
 
-def chosen(found: Sequence[Entry]) -> Entry | None:
-    """Return the run with the highest validation score; None where none has one."""
-    return max(pareto(found), key=lambda entry: entry.validation.value, default=None)
+def choose_best_run(entries: Sequence[RunEntry]) -> RunEntry | None:
+    """Return the run with the highest validation score; None if no run has a score."""
+    return max(find_pareto_front(entries), key=lambda entry: entry.validation.value, default=None)
 
 
-def summary(found: Sequence[Entry]) -> str:
-    """Return what the runs show, in a few sentences."""
-    done = [entry for entry in found if entry.state == "completed"]
-    said = [f"{counted(len(found), 'run')}, {len(done)} completed."]
-    front = pareto(found)
-    if (best := chosen(found)) is not None:
-        said.append(f"The highest validation {_NAME} is {interval(best.validation)}: {best.label}.")
+def summarize_sweep(entries: Sequence[RunEntry]) -> str:
+    """Return the result of the comparison in a few sentences."""
+    done = [entry for entry in entries if entry.state == "completed"]
+    sentences = [f"{format_count(len(entries), 'run')}, {len(done)} completed."]
+    front = find_pareto_front(entries)
+    if (best := choose_best_run(entries)) is not None:
+        sentences.append(f"The highest validation {_NAME} is {format_estimate(best.validation)}: {best.label}.")
         if not math.isnan(best.test.value):
-            said.append(f"Its test {_NAME} is {interval(best.test)}.")
+            sentences.append(f"Its test {_NAME} is {format_estimate(best.test)}.")
         others = [entry.label for entry in front if entry is not best]
         if others:
-            said.append(f"Less privacy spent or less traffic, at some loss: {listed(others)}.")
-    return " ".join(said)
+            sentences.append(f"Less epsilon or less traffic, but a lower {_NAME}: {join_words(others)}.")
+    return " ".join(sentences)
 
 
-def differences_section(best: Entry, found: Sequence[Difference]) -> Section | None:
-    """Show what the chosen run gains over the others on test patients."""
-    if not found:
+def build_differences_section(best: RunEntry, differences: Sequence[RunDifference]) -> Section | None:
+    """Return the section with the gain of the chosen run over the others on test patients."""
+    if not differences:
         return None
     rows = tuple(
         (
             Cell(each.other.label, "" if each.paired else "not paired"),
-            Cell(number(each.other.test.value), bracket(each.other.test)),
-            Cell(number(each.gain.value, sign=True), bracket(each.gain, sign=True)),
-            Cell(verdict(each.gain).value),
+            Cell(format_number(each.other.test.value), format_interval(each.other.test)),
+            Cell(format_number(each.gain.value, sign=True), format_interval(each.gain, sign=True)),
+            Cell(judge_gain(each.gain).value),
         )
-        for each in found
+        for each in differences
     )
-    better = [each for each in found if verdict(each.gain) is Verdict.better]
-    lead = f"{best.label} is better than {len(better)} of {counted(len(found), 'other run')} beyond chance."
+    better = [each for each in differences if judge_gain(each.gain) is Verdict.better]
+    lead = f"{best.label} is better than {len(better)} of {format_count(len(differences), 'other run')} beyond chance."
     head = ("Run", f"Test {_NAME}", "Gain of the chosen run", "")
-    return Section("differences", "Is the chosen run better?", lead, tables=(Table("", head, rows),), notes=(_PAIRED,))
+    return Section(
+        "differences",
+        "Is the chosen run better?",
+        lead,
+        tables=(ReportTable("", head, rows),),
+        notes=(_BOOTSTRAP_NOTE,),
+    )
 
 
-def _failures(found: Sequence[Entry]) -> list[Notice]:
+def _list_failures(entries: Sequence[RunEntry]) -> list[Notice]:
     return [
-        Notice(f"{entry.label}: {entry.state}", entry.problem or "No reason is on record.")
-        for entry in found
+        Notice(f"{entry.label}: {entry.state}", entry.problem or "No reason is recorded.")
+        for entry in entries
         if entry.state != "completed"
     ]
 
 
-def _table(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -> Section:
+def _build_runs_section(numbered: Sequence[tuple[int, RunEntry]], front: Sequence[RunEntry]) -> Section:
     head = ("Run", f"Validation {_NAME}", f"Test {_NAME}", "Epsilon", "Traffic per hospital")
     rows = tuple(
         (
-            Cell(f"{place}. {entry.label}", _standing(entry, front)),
-            *(Cell(number(score.value), bracket(score)) for score in (entry.validation, entry.test)),
+            Cell(f"{number}. {entry.label}", _format_state(entry, front)),
+            *(Cell(format_number(score.value), format_interval(score)) for score in (entry.validation, entry.test)),
             Cell("none" if math.isinf(entry.epsilon) else f"{entry.epsilon:.3g}"),
-            Cell(size(entry.traffic) if entry.traffic else "–"),
+            Cell(format_bytes(entry.traffic) if entry.traffic else "–"),
         )
-        for place, entry in numbered
+        for number, entry in numbered
     )
-    notes = (_CHOSEN, *([_NOISED] if any(entry.is_private for _, entry in numbered) else []))
-    return Section("runs", "The runs", "", tables=(Table("All runs", head, rows),), notes=notes)
+    notes = (_CHOICE_NOTE, *([_NOISE_NOTE] if any(entry.is_private for _, entry in numbered) else []))
+    return Section("runs", "The runs", "", tables=(ReportTable("All runs", head, rows),), notes=notes)
 
 
-def _standing(entry: Entry, front: Sequence[Entry]) -> str:
+def _format_state(entry: RunEntry, front: Sequence[RunEntry]) -> str:
     if entry.state != "completed":
         return entry.state
     return "on the Pareto front" if entry in front else ""
 
 
-def _trade_offs(numbered: Sequence[tuple[int, Entry]], front: Sequence[Entry]) -> list[Section]:
-    """Draw utility against each cost that differs between the runs."""
-    judged = [(place, entry) for place, entry in numbered if not math.isnan(entry.validation.value)]
+def _build_trade_offs_section(numbered: Sequence[tuple[int, RunEntry]], front: Sequence[RunEntry]) -> list[Section]:
+    """Return the section with a chart of utility against each cost that differs between the runs."""
+    scored = [(number, entry) for number, entry in numbered if not math.isnan(entry.validation.value)]
     drawn = []
     for title, axis, cost in _COSTS:
-        known = [(place, entry) for place, entry in judged if 0 < cost(entry) < math.inf]
+        known = [(number, entry) for number, entry in scored if 0 < cost(entry) < math.inf]
         costs = [cost(entry) for _, entry in known]
         if costs and max(costs) > _DIFFERENT * min(costs):
-            points = [Point(str(place), cost(entry), entry.validation, entry in front) for place, entry in known]
-            told = f"Validation {_NAME} against {axis}; diamonds are the runs that no other one beats. "
-            told += "Runs of equal cost stand side by side."
-            drawn.append(Chart(title, told, charts.frontier(points, axis, _NAME)))
+            points = [RunPoint(str(number), cost(entry), entry.validation, entry in front) for number, entry in known]
+            description = f"Validation {_NAME} against {axis}; diamonds are the runs on the Pareto front. "
+            description += "Runs of equal cost are drawn side by side."
+            drawn.append(Chart(title, description, charts.draw_trade_off(points, axis, _NAME)))
     if not drawn:
         return []
-    lead = "A run on the Pareto front is beaten by no other one in utility, epsilon and traffic together."
-    return [Section("trade-offs", "What utility costs", lead, tuple(drawn))]
+    lead = (
+        "A run is on the Pareto front if no other run is better in utility, epsilon or traffic and at least as good in "
+        "the other two."
+    )
+    return [Section("trade-offs", "Utility against privacy and traffic", lead, tuple(drawn))]
 
 
-def _learning(numbered: Sequence[tuple[int, Entry]]) -> list[Section]:
+def _build_learning_section(numbered: Sequence[tuple[int, RunEntry]]) -> list[Section]:
     lines = []
-    for place, entry in numbered:
-        curve = {each.number - 1: (each.pooled.get("validation") or {}).get(METRIC) for each in entry.run.rounds}
+    for number, entry in numbered:
+        curve = {
+            each.number - 1: (each.pooled.get("validation") or {}).get(PRIMARY_METRIC) for each in entry.run.rounds
+        }
         known = {after: float(value) for after, value in curve.items() if value is not None}
         if known:
-            lines.append(Series(f"run {place}", list(known), list(known.values())))
+            lines.append(ChartSeries(f"run {number}", list(known), list(known.values())))
     if not lines:
         return []
     best = max(lines, key=lambda line: line.y[-1])
     others = [line for line in lines if line is not best]
-    told = f"Validation {_NAME} after so many rounds; the run that ends highest in bold."
-    chart = Chart(f"Validation {_NAME}", told, charts.curves(best, others, _NAME, many="other runs"))
+    description = f"Validation {_NAME} after each round; the run with the highest final value is bold."
+    chart = Chart(f"Validation {_NAME}", description, charts.draw_curves(best, others, _NAME, many="other runs"))
     return [Section("learning", "How the models learned", "", (chart,))]

@@ -1,4 +1,4 @@
-"""What a paired difference says, in words: the one place that decides."""
+"""Decide whether a paired difference is an improvement, and describe it; no other module decides this."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from enum import Enum
 
 from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report import wording
-from fedhealth.runs.record import ALONE_ON_AVERAGE, CENTRALISED, MODALITIES, Comparison, Gain
+from fedhealth.runs.record import ALONE_ON_AVERAGE, CENTRALISED, MODALITIES
+from fedhealth.runs.results import BaselineComparison, BaselineGain
 
 
 class Verdict(Enum):
-    """Where the 95 % interval of the federation's gain lies."""
+    """Position of the 95 % interval of a gain relative to zero."""
 
     better = "better"
     worse = "worse"
@@ -19,8 +20,8 @@ class Verdict(Enum):
     undefined = wording.UNDEFINED
 
 
-def verdict(gain: Estimate) -> Verdict:
-    """Compare the interval with zero."""
+def judge_gain(gain: Estimate) -> Verdict:
+    """Return where the gain's 95 % interval lies relative to zero."""
     if math.isnan(gain.low) or math.isnan(gain.high):
         return Verdict.undefined
     if gain.low > 0:
@@ -28,21 +29,21 @@ def verdict(gain: Estimate) -> Verdict:
     return Verdict.worse if gain.high < 0 else Verdict.unclear
 
 
-def in_words(gain: Gain) -> str:
-    """Say it for a table."""
-    subject = "all together" if is_modality(gain.name) else "federated"
+def describe_verdict(gain: BaselineGain) -> str:
+    """Return the verdict as text for a table."""
+    subject = "all together" if is_modality_model(gain.name) else "federated"
     return {
         Verdict.better: f"{subject} is better",
         Verdict.worse: f"{subject} is worse",
         Verdict.unclear: "no clear difference",
-        Verdict.undefined: "cannot be told: one class only",
-    }[verdict(gain.gain)]
+        Verdict.undefined: "not defined: only one class",
+    }[judge_gain(gain.gain)]
 
 
-def display_name(name: str) -> str:
-    """Return how a compared model is called on the page."""
+def format_model_name(name: str) -> str:
+    """Return the name of a compared model in the report."""
     if name == CENTRALISED:
-        return "All data in one place"
+        return "All data pooled in one place"
     if name == ALONE_ON_AVERAGE:
         return "Alone, on average"
     if name.startswith("alone "):
@@ -50,22 +51,22 @@ def display_name(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def alone(comparison: Comparison) -> list[Gain]:
-    """Return the gains over single sites, without their average."""
+def list_local_gains(comparison: BaselineComparison) -> list[BaselineGain]:
+    """Return the gains over the models that single sites trained alone, without their average."""
     return [gain for name, gain in comparison.gains.items() if name.startswith("alone ")]
 
 
-def alone_on_average(comparison: Comparison) -> Gain | None:
-    """Return the gain over the mean of the sites alone, or over the only one."""
-    singles = alone(comparison)
-    return comparison.gains.get(ALONE_ON_AVERAGE) or (singles[0] if len(singles) == 1 else None)
+def find_mean_local_gain(comparison: BaselineComparison) -> BaselineGain | None:
+    """Return the mean gain over training alone; with a single site, the gain over that site."""
+    gains = list_local_gains(comparison)
+    return comparison.gains.get(ALONE_ON_AVERAGE) or (gains[0] if len(gains) == 1 else None)
 
 
-def modalities(comparison: Comparison) -> list[Gain]:
-    """Return the gains over models of one modality."""
-    return [gain for name, gain in comparison.gains.items() if is_modality(name)]
+def list_modality_gains(comparison: BaselineComparison) -> list[BaselineGain]:
+    """Return the gains over the models that use a single modality."""
+    return [gain for name, gain in comparison.gains.items() if is_modality_model(name)]
 
 
-def is_modality(name: str) -> bool:
-    """Say whether a compared model is one of a single modality."""
+def is_modality_model(name: str) -> bool:
+    """Return whether a compared model uses a single modality."""
     return name in {f"{modality} only" for modality in MODALITIES}

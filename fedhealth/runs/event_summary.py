@@ -1,4 +1,4 @@
-"""What the events of a run say, added up as they come: who is where, what was done, what went wrong."""
+"""Reduce a run's events to a summary: state per site, progress, traffic, last error."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedhealth.errors import KINDS
+from fedhealth.errors import ERROR_TYPES
 
-LATE, MISFIT = "late", "misfit"  # kinds of error that are no kind of fault at the site
-_SITE_KINDS = {"InternalError", *(kind.__name__ for kind in KINDS)}
+LATE, MISFIT = "late", "misfit"  # missed deadline, invalid reply: failures that the site did not report itself
+_SITE_KINDS = {"InternalError", *(kind.__name__ for kind in ERROR_TYPES)}
 
 
 @dataclass
-class SiteAccount:
-    """What the events say of one site.
+class SiteSummary:
+    """State and totals of one site.
 
     Attributes:
         state: `awaited`, `ready`, `working`, `answered`, `left out` of the round, or `declined`.
-        reason: why it was left out or declined.
-        since: of the state, seconds since 1970.
-        answered: when it answered last, likewise; 0 for never.
-        seconds: that its last answer took.
-        sent: bytes that went to it.
-        received: bytes that came from it.
-        errors: how often it failed, by kind; `late` for no answer in time, `misfit` for one that was not taken.
+        reason: why it was left out of the round or declined.
+        since: time of the last change of state, seconds since 1970.
+        answered: time of its last reply, seconds since 1970; 0 for never.
+        seconds: duration of its last reply.
+        sent: bytes sent to it.
+        received: bytes received from it.
+        errors: number of failures by kind; `late` for a missed deadline, `misfit` for an invalid reply.
 
     """
 
@@ -39,19 +39,19 @@ class SiteAccount:
 
 
 @dataclass
-class Account:
-    """What a run's events say, taken one by one; events of kinds that are not known here change the time only.
+class EventSummary:
+    """Summary of a run's events; an event of an unknown kind changes only the time.
 
     Attributes:
-        phase: what is being done, in words.
-        round: begun last.
-        rounds: planned.
-        completed: the last completed one.
-        seconds: that it took.
-        missing: hospitals that are waited for; empty when the run does not wait.
-        trouble: the latest thing that went wrong, in words.
-        at: of the latest event, seconds since 1970.
-        sites: by name.
+        phase: current phase, as text.
+        round: the round that started last.
+        rounds: number of planned rounds.
+        completed: the last completed round.
+        seconds: duration of that round.
+        missing: hospitals that the run waits for; empty when it does not wait.
+        trouble: the latest problem, as text.
+        at: time of the latest event, seconds since 1970.
+        sites: summary per site, by name.
 
     """
 
@@ -63,37 +63,37 @@ class Account:
     missing: tuple[str, ...] = ()
     trouble: str = ""
     at: float = 0.0
-    sites: dict[str, SiteAccount] = field(default_factory=dict)
+    sites: dict[str, SiteSummary] = field(default_factory=dict)
 
-    def take(self, events: Iterable[dict[str, Any]]) -> Account:
-        """Read further events."""
+    def add_events(self, events: Iterable[dict[str, Any]]) -> EventSummary:
+        """Add further events and return the summary itself."""
         for event in events:
             self.at = float(event.get("time", self.at))
-            if read := getattr(self, f"_on_{event['event']}", None):
-                read(event)
+            if handler := getattr(self, f"_on_{event['event']}", None):
+                handler(event)
         return self
 
-    def _site(self, name: str, state: str, reason: str = "") -> SiteAccount:
-        site = self.sites.setdefault(name, SiteAccount())
+    def _set_state(self, name: str, state: str, reason: str = "") -> SiteSummary:
+        site = self.sites.setdefault(name, SiteSummary())
         site.state, site.reason, site.since = state, reason, self.at
         return site
 
-    def _begun(self, phase: str) -> None:
+    def _start_phase(self, phase: str) -> None:
         self.phase, self.missing = phase, ()
 
     def _on_resuming(self, event: dict[str, Any]) -> None:
-        self._begun("starting again")
+        self._start_phase("resuming")
         for name in self.sites:
-            self._site(name, "awaited")
+            self._set_state(name, "awaited")
 
     def _on_strategy(self, event: dict[str, Any]) -> None:
-        self._begun("gathering the hospitals")
+        self._start_phase("waiting for the hospitals")
         for name in event["sites"]:
-            self._site(name, "awaited")
+            self._set_state(name, "awaited")
 
     def _on_handshake(self, event: dict[str, Any]) -> None:
         reasons = "; ".join(event["reasons"])
-        self._site(event["site"], "declined" if reasons else "ready", reasons)
+        self._set_state(event["site"], "declined" if reasons else "ready", reasons)
         if reasons:
             self.trouble = f"{event['site']} declined: {reasons}"
 
@@ -101,38 +101,38 @@ class Account:
         self.missing = tuple(event["missing"])
 
     def _on_started(self, event: dict[str, Any]) -> None:
-        self._begun("training")
+        self._start_phase("training")
         self.rounds, self.completed = event["rounds"], event["completed"]
 
     def _on_round_started(self, event: dict[str, Any]) -> None:
-        self._begun("training")
+        self._start_phase("training")
         self.round = event["round"]
-        self._asked(event["sites"])
+        self._mark_working(event["sites"])
 
     def _on_describing(self, event: dict[str, Any]) -> None:
-        self._begun("describing")
-        self._asked(event["sites"])
+        self._start_phase("describing")
+        self._mark_working(event["sites"])
 
     def _on_evaluation_started(self, event: dict[str, Any]) -> None:
-        self._begun("evaluating")
-        self._asked([name for name, site in self.sites.items() if site.state in ("ready", "answered")])
+        self._start_phase("evaluating")
+        self._mark_working([name for name, site in self.sites.items() if site.state in ("ready", "answered")])
 
-    def _asked(self, names: Iterable[str]) -> None:
+    def _mark_working(self, names: Iterable[str]) -> None:
         for name in names:
-            self._site(name, "working")
+            self._set_state(name, "working")
 
     def _on_attempt_failed(self, event: dict[str, Any]) -> None:
-        self.trouble = f"round {event['round']} was tried again: {event['reason']}"
-        self._asked([name for name, site in self.sites.items() if site.state in ("answered", "left out")])
+        self.trouble = f"round {event['round']} was retried: {event['reason']}"
+        self._mark_working([name for name, site in self.sites.items() if site.state in ("answered", "left out")])
 
     def _on_site_answered(self, event: dict[str, Any]) -> None:
-        site = self._site(event["site"], "answered")
+        site = self._set_state(event["site"], "answered")
         site.answered, site.seconds = self.at, event["seconds"]
         site.sent, site.received = site.sent + event["sent"], site.received + event["received"]
 
     def _on_site_failed(self, event: dict[str, Any]) -> None:
         reason = str(event["reason"])
-        site, kind = self._site(event["site"], "left out", reason), kind_of(reason)
+        site, kind = self._set_state(event["site"], "left out", reason), classify_failure(reason)
         site.errors[kind] = site.errors.get(kind, 0) + 1
         self.trouble = f"{event['site']} was left out of round {event['round']}: {reason}"
 
@@ -140,24 +140,24 @@ class Account:
         self.trouble = f"{event['site']} did not answer {event['question']}: {event['reason']}"
 
     def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
-        self.trouble = f"round {event['round']} could not be kept on disk: {event['reason']}"
+        self.trouble = f"round {event['round']} could not be saved to disk: {event['reason']}"
 
     def _on_round_completed(self, event: dict[str, Any]) -> None:
         self.completed, self.seconds = event["round"], event["seconds"]
         for name, site in self.sites.items():
-            if site.state == "working":  # its answer was taken up from the disk
-                self._site(name, "answered" if name in event["sites"] else "left out")
+            if site.state == "working":  # its reply was restored from the checkpoint
+                self._set_state(name, "answered" if name in event["sites"] else "left out")
 
     def _on_evaluation_completed(self, event: dict[str, Any]) -> None:
-        self._begun("reporting")
+        self._start_phase("reporting")
 
     def _on_comparing(self, event: dict[str, Any]) -> None:
-        self._begun("comparing with alternatives")
+        self._start_phase("training baselines")
 
 
-def kind_of(reason: str) -> str:
-    """Return the kind of a site's failure: its own word for it, `late`, or `misfit`."""
-    word = reason.partition(" ")[0]
-    if word in _SITE_KINDS:
-        return word
+def classify_failure(reason: str) -> str:
+    """Return the kind of a site's failure: the error type that it reported, `late`, or `misfit`."""
+    kind = reason.partition(" ")[0]
+    if kind in _SITE_KINDS:
+        return kind
     return LATE if "deadline" in reason else MISFIT

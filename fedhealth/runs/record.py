@@ -1,6 +1,8 @@
-"""A run as frozen dataclasses: what the report is made from, neither worded nor drawn.
+"""The record of a run: configuration, sites, rounds, test metrics (AUROC, AUPRC, ...), baselines, privacy spending.
 
-What a run directory does not hold is empty or NaN here, never guessed.
+`load_record.load_run_record` fills these frozen dataclasses from the files of a run directory; the report, the model
+card and MLflow tracking are made from them. A value that the run directory does not contain is empty or NaN, never
+guessed.
 """
 
 from __future__ import annotations
@@ -10,52 +12,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from fedhealth.evaluation.metrics import Estimate
-from fedhealth.privacy.accounting.spending import Spending, Total
+from fedhealth.config.capabilities import Capabilities, parse_capabilities
+from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
+from fedhealth.runs.results import BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
 ALONE_ON_AVERAGE = "alone, on average"
 MODALITIES = ("image", "text", "tabular")
 
-_UNPROTECTED = {
-    "privacy": ("fedhealth.training.trainer.PlainTrainer",),
-    "secagg.lead": ("strategies.aggregation.mean.WeightedMean",),
-}
-
 
 @dataclass(frozen=True)
-class Answer:
-    """One site's answer: seconds since it was asked, bytes sent to it and received from it, its own results.
+class SiteReply:
+    """One site's reply in a round.
 
-    `own` is None where the lead may not see one site's results.
+    Attributes:
+        site: its name.
+        seconds: from the request to the reply.
+        bytes_sent: to the site.
+        bytes_received: from the site.
+        own_results: of this site alone; None where the lead may not see them.
+
     """
 
     site: str
     seconds: float
-    sent: int
-    received: int
-    own: Mapping[str, Any] | None
+    bytes_sent: int
+    bytes_received: int
+    own_results: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
-class Round:
-    """One exchange with the sites: a training round, or the final evaluation.
+class RoundRecord:
+    """One training round, or the final evaluation.
 
     Attributes:
         number: 1 for the first training round.
-        answers: of the sites that took part.
-        failures: reason by site that was asked and is missing.
-        seconds: the whole round; NaN where it was not completed.
-        pooled: examples, loss and the metrics of the model that came IN to the round.
-        divergence: how far the sites' updates point apart; None where it is not known.
+        replies: of the sites that took part.
+        failures: reason, by site that got a request and did not contribute.
+        seconds: duration of the round; NaN if it was not completed.
+        pooled: examples, loss and the metrics of the model at the START of the round.
+        divergence: of the sites' updates; None if unknown.
 
     """
 
     number: int
-    answers: tuple[Answer, ...]
+    replies: tuple[SiteReply, ...]
     failures: Mapping[str, str]
     seconds: float
     pooled: Mapping[str, Any]
@@ -63,8 +65,8 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Bins:
-    """How many sites lie between which edges, for each of some rows."""
+class SiteBinCounts:
+    """Number of sites in each bin (between two `edges`), one histogram per row."""
 
     rows: tuple[str, ...]
     edges: tuple[float, ...]
@@ -72,8 +74,17 @@ class Bins:
 
 
 @dataclass(frozen=True)
-class Site:
-    """A site's data as it was read: counts by name (empty where unknown), warnings, reasons of rejected files."""
+class SiteRecord:
+    """One site: what it read of its data, and why it declined.
+
+    Attributes:
+        name: the site's name.
+        counts: rows, patients and so on, by name; empty if unknown.
+        warnings: about its data.
+        rejected: one reason per rejected file.
+        declined: reasons for which it declined the run.
+
+    """
 
     name: str
     counts: Mapping[str, int]
@@ -83,99 +94,31 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Split:
-    """The final model on a split of all sites.
+class RunRecord:
+    """Everything that is known of one run.
 
-    Attributes:
-        studies: that are labelled.
-        metrics: with their intervals.
-        errors: by metric, how far a value from summed histograms can be off; empty where unknown.
-
-    """
-
-    studies: int
-    metrics: Mapping[str, Estimate]
-    errors: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Studies with and without the class by score bin (`metrics.bin_centres`), each int64 [classes, bins]."""
-
-    positives: np.ndarray
-    negatives: np.ndarray
-
-
-@dataclass(frozen=True)
-class Group:
-    """The final model on one group of test patients: studies (None where too few to say), and metrics if large."""
-
-    name: str
-    studies: int | None
-    metrics: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """A variable that patients are grouped by, and the AUROC of its best group less that of its worst."""
-
-    variable: str
-    groups: tuple[Group, ...]
-    gap: Estimate
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What an alternative reaches, and what federating gains over it (paired)."""
-
-    name: str
-    alternative: Estimate
-    gain: Estimate
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The federation beside its alternatives, all on the same test patients.
-
-    Attributes:
-        metric: that is compared.
-        federated: the federated model, pooled, by metric.
-        own: each model's score on one site's own test patients, by (model, site).
-        gains: by alternative's name.
-
-    """
-
-    metric: str
-    federated: Mapping[str, Estimate]
-    own: Mapping[tuple[str, str], Estimate]
-    gains: Mapping[str, Gain]
-
-
-@dataclass(frozen=True)
-class Run:
-    """All of it; `folder` is named, never read again.
-
-    `spending` (by run) and `totals` (of all runs) are known where the sites' ledgers lie below it.
+    `folder` is its name only; nothing is read from it again. `info` is the content of run.json. `spending` (privacy
+    spent by this run) and `totals` (by all runs) are known only where the sites' ledgers are below the run directory.
     """
 
     folder: str
-    about: Mapping[str, Any]
+    info: Mapping[str, Any]
     config: Mapping[str, Any]
     config_text: str
-    sites: tuple[Site, ...]
-    rounds: tuple[Round, ...]
-    final: Round | None
+    sites: tuple[SiteRecord, ...]
+    rounds: tuple[RoundRecord, ...]
+    final: RoundRecord | None
     training_seconds: float
-    evaluation: Mapping[str, Split]
-    histograms: Mapping[str, Histogram]
-    comparison: Comparison | None
-    spending: tuple[Spending, ...] = ()
-    totals: tuple[Total, ...] = ()
+    evaluation: Mapping[str, SplitResult]
+    histograms: Mapping[str, ScoreBinCounts]
+    comparison: BaselineComparison | None
+    spending: tuple[RunSpending, ...] = ()
+    totals: tuple[DatasetSpending, ...] = ()
     audit: tuple[str, ...] = ()
-    profile: Mapping[str, Bins] = field(default_factory=dict)
-    groupings: tuple[Grouping, ...] = ()
+    profile: Mapping[str, SiteBinCounts] = field(default_factory=dict)
+    groupings: tuple[GroupingResult, ...] = ()
 
-    def setting(self, path: str, default: Any = None) -> Any:
+    def get_setting(self, path: str, default: Any = None) -> Any:
         """Return the configuration's value at a dotted path."""
         tree: Any = self.config
         for key in path.split("."):
@@ -185,46 +128,62 @@ class Run:
         return tree
 
     @property
-    def exchanges(self) -> tuple[Round, ...]:
+    def exchanges(self) -> tuple[RoundRecord, ...]:
         """The training rounds and the final evaluation."""
         return (*self.rounds, self.final) if self.final else self.rounds
 
     @property
-    def taking_part(self) -> tuple[str, ...]:
-        """The sites that answered at least once, in the order of `sites`."""
-        answered = {answer.site for each in self.exchanges for answer in each.answers}
-        return tuple(site.name for site in self.sites if site.name in answered)
+    def participating_sites(self) -> tuple[str, ...]:
+        """The sites that replied at least once, in the order of `sites`."""
+        names = {reply.site for each in self.exchanges for reply in each.replies}
+        return tuple(site.name for site in self.sites if site.name in names)
 
     @property
-    def test(self) -> Split | None:
-        """The final model on test rows, where there are labelled ones.
+    def test_result(self) -> SplitResult | None:
+        """The final model's pooled test metrics; the report takes its AUROC from here.
 
-        The comparison has exact scores and resamples patients, the evaluation has summed histograms and resamples
-        studies: equal but for the last digits. The page shows the comparison's throughout where it exists.
+        The source is comparison.json where it exists (computed from exact scores, patients resampled), otherwise
+        evaluation.json (computed from summed score histograms, studies resampled). Both agree except for the last
+        digits, and one report uses only one of them. None without labelled test rows.
         """
-        found = self.evaluation.get("test")
-        if found is None or not found.studies:
+        result = self.evaluation.get("test")
+        if result is None or not result.studies:
             return None
-        return replace(found, metrics=self.comparison.federated) if self.comparison else found
+        return replace(result, metrics=self.comparison.federated) if self.comparison else result
 
     @property
-    def rounds_done(self) -> int:
-        """How many rounds were completed; one that was begun again after a crash counts once."""
+    def completed_rounds(self) -> int:
+        """Number of completed rounds; a round that was repeated after a crash counts once."""
         return len({each.number for each in self.rounds if not math.isnan(each.seconds)})
 
-    def protected(self, part: str) -> bool | None:
-        """Say whether `privacy` or `secagg.lead` is something else than the unprotected default; None = unknown."""
-        target = self.setting(f"{part}._target_")
-        return None if target is None else target not in _UNPROTECTED[part]
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the run's parts declared at launch; None = unknown."""
+        return parse_capabilities(self.info.get("capabilities"))
 
-    def missed(self, site: str) -> tuple[Round, ...]:
-        """Return the training rounds that went on without a site that was asked."""
+    @property
+    def is_private(self) -> bool | None:
+        """Whether training was differentially private; None = unknown."""
+        return self.capabilities.trainer_is_private if self.capabilities else None
+
+    @property
+    def has_secure_aggregation(self) -> bool | None:
+        """Whether the lead saw sums of updates only; None = unknown."""
+        return not self.capabilities.lead_sees_single_updates if self.capabilities else None
+
+    @property
+    def has_local_data(self) -> bool:
+        """Whether all data lay on one machine."""
+        return self.capabilities is not None and self.capabilities.data_are_local
+
+    def list_missed_rounds(self, site: str) -> tuple[RoundRecord, ...]:
+        """Return the training rounds that ran without a site, although it got a request."""
         return tuple(each for each in self.rounds if site in each.failures)
 
 
-def traffic_per_site(run: Run) -> tuple[float, float]:
-    """Return the mean bytes to and from a site that took part, over the whole run."""
-    sites = len(run.taking_part)
-    answers = [answer for each in run.exchanges for answer in each.answers]
-    totals = (sum(answer.sent for answer in answers), sum(answer.received for answer in answers))
+def compute_traffic_per_site(run: RunRecord) -> tuple[float, float]:
+    """Return the mean bytes sent to and received from a participating site over the whole run."""
+    sites = len(run.participating_sites)
+    replies = [reply for each in run.exchanges for reply in each.replies]
+    totals = (sum(reply.bytes_sent for reply in replies), sum(reply.bytes_received for reply in replies))
     return (totals[0] / sites, totals[1] / sites) if sites else (0.0, 0.0)

@@ -1,4 +1,7 @@
-"""The run directory: what a run was, how it stands, what happened, what it made. Nothing in it is half-written."""
+"""The run directory: run.json (configuration and state), events.jsonl, results and the run's lock.
+
+Files are replaced atomically, so that a reader never sees a half-written one.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from fedhealth.errors import ConfigError, FedhealthError, storage_fault
-from fedhealth.utils.atomic_io import _plain, read_json, write_json
+from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
+from fedhealth.utils.atomic_io import _to_builtin, read_json, write_json
 
-PRIVATE = "private.safetensors"  # in a site's folder: arrays it trains and does not share, a method's memory
-PERSONAL = "personal.safetensors"  # beside it: the arrays in which its own final model differs from the shared one
-PREDICTIONS = "predictions.npz"  # beside it: the final model's scores of its test studies
-MODEL = "model"  # in a run directory: the exported model's folder
-GROUPS = "groups.json"  # in a run directory: the final model's scores by group of patients
-STATISTICS = "statistics.json"  # in the directory of a description: what the counts say, small ones left out
-COUNTS = "counts.npz"  # in the directory of a description: summed counts by table
-SERVED = ".served"  # in the directory of a run in the hospitals: locked by the process that does the rounds
-METRICS = "metrics.prom"  # in a run directory, and in a site's folder `run`: for Prometheus
-AUDIT = "audit.json"  # in a run directory: what `fedhealth audit` found
+PRIVATE_FILE = (
+    "private.safetensors"  # in a site's folder: arrays that the site trains and does not share, and a method's state
+)
+PERSONAL_FILE = (
+    "personal.safetensors"  # in a site's folder: arrays in which its final model differs from the shared one
+)
+PREDICTIONS_FILE = "predictions.npz"  # in a site's folder: scores of the final model on its test studies
+MODEL_DIR = "model"  # in a run directory: folder of the exported model
+GROUPS_FILE = "groups.json"  # in a run directory: metrics of the final model by group of patients
+STATISTICS_FILE = "statistics.json"  # in the directory of `purpose=describe`: statistics, small counts suppressed
+COUNTS_FILE = "counts.npz"  # in the same directory: counts by table, summed over sites
+SERVER_LOCK = ".served"  # lock of the server app process that runs the rounds
+METRICS_FILE = "metrics.prom"  # in a run directory and in a site's folder `run`: metrics for Prometheus
+AUDIT_FILE = "audit.json"  # in a run directory: result of `fedhealth audit`
 
 log = logging.getLogger("fedhealth.run")
 
-
-_LOOK_SECONDS = 0.2  # between two tries to lock
+_LOCK_RETRY_SECONDS = 0.2
 
 
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Send fedhealth's log to a file: a terminal shows what matters, the file has everything."""
+def log_to_file(path: Path) -> Iterator[None]:
+    """Write fedhealth's full log to a file while the block runs; nothing of it goes to the terminal."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("fedhealth")
@@ -52,58 +58,61 @@ def logged_to(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run's folder: run.json (state), events.jsonl (what happened), and the results beside them."""
+    """The directory of one run."""
 
     path: Path
 
     @property
-    def about(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         """The content of run.json."""
         return dict(read_json(self.path / "run.json") or {})
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def create(self, info: dict[str, Any]) -> None:
         """Create the folder and mark the run as running.
 
+        Args:
+            info: further fields of run.json.
+
         Raises:
-            ConfigError: the folder already holds a run.
+            ConfigError: the folder already contains a run.
 
         """
         if (self.path / "run.json").exists():
-            raise ConfigError(f"{self.path} already holds a run.", "Choose another hydra.run.dir.")
+            raise ConfigError(f"{self.path} already contains a run.", "Choose another hydra.run.dir.")
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "run.json", {"state": "running", "started": _now(), **about})
+        write_json(self.path / "run.json", {"state": "running", "started": _utc_now(), **info})
 
     @contextmanager
-    def held(self, part: str = "", patience: float = 0.0) -> Iterator[None]:
-        """Keep every other process from working on this run, or on a part of it (`SERVED`).
+    def lock(self, part: str = "", timeout: float = 0.0) -> Iterator[None]:
+        """Lock the run against other processes while the block runs.
 
         Args:
-            part: of the work; the whole where none is named.
-            patience: seconds to wait for another process to end.
+            part: name of the lock, such as `SERVER_LOCK`; empty for the lock of the whole run.
+            timeout: seconds to wait for another process to release it.
 
         Raises:
-            ConfigError: one works on it.
+            ConfigError: another process holds the lock.
 
         """
-        ends = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         with (self.path / f"{part}.lock").open("w") as lock:
-            while not _locked(lock):
-                if time.monotonic() >= ends:
+            while not _try_lock(lock):
+                if time.monotonic() >= deadline:
                     raise ConfigError(f"The run in {self.path} is running.", "Wait for it, or stop it first.")
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_LOCK_RETRY_SECONDS)
             yield
 
     @property
-    def alive(self) -> bool:
-        """Whether some process holds the run."""
-        return self._is_held(".lock")
+    def is_running(self) -> bool:
+        """Whether some process holds the run's lock."""
+        return self._is_locked(".lock")
 
     @property
-    def served(self) -> bool:
-        """Whether a server application does the run's rounds."""
-        return self._is_held(f"{SERVED}.lock")
+    def is_served(self) -> bool:
+        """Whether a server app process is running the rounds."""
+        return self._is_locked(f"{SERVER_LOCK}.lock")
 
-    def _is_held(self, name: str) -> bool:
+    def _is_locked(self, name: str) -> bool:
         if not (self.path / name).is_file():
             return False
         with (self.path / name).open() as lock:
@@ -113,56 +122,56 @@ class RunDir:
                 return True
         return False
 
-    def update(self, **fields: object) -> None:
+    def update_info(self, **fields: object) -> None:
         """Change fields of run.json."""
-        write_json(self.path / "run.json", {**self.about, **fields})
+        write_json(self.path / "run.json", {**self.info, **fields})
 
-    def complete(self) -> None:
+    def mark_completed(self) -> None:
         """Mark the run as completed."""
-        self.update(state="completed", finished=_now())
+        self.update_info(state="completed", finished=_utc_now())
 
-    def fail(self, fault: BaseException) -> None:
-        """Mark the run as failed (or stopped by the user) and say why, as far as the disk lets us."""
+    def mark_failed(self, fault: BaseException) -> None:
+        """Mark the run as failed (or stopped by the user) and record the reason, unless the disk is full."""
         stopped = isinstance(fault, KeyboardInterrupt)
-        said = storage_fault(fault) or fault
-        kind = type(said).__name__
-        problem = said.problem if isinstance(said, FedhealthError) else f"{kind}: {said}"
-        advice = said.advice if isinstance(said, FedhealthError) else ""
+        cause = as_storage_error(fault) or fault
+        kind = type(cause).__name__
+        problem = cause.problem if isinstance(cause, FedhealthError) else f"{kind}: {cause}"
+        advice = cause.advice if isinstance(cause, FedhealthError) else ""
         error = {"kind": kind, "problem": problem, "advice": advice}
         try:
-            self.update(state="stopped" if stopped else "failed", finished=_now(), error=error)
-        except OSError as full:  # the first fault is the one to tell; nobody holds the run, which shows
+            self.update_info(state="stopped" if stopped else "failed", finished=_utc_now(), error=error)
+        except OSError as full:  # report the first fault; the run shows as interrupted, since its lock is free
             log.warning("run.json could not be written: %s", full)
 
-    def event(self, kind: str, **fields: object) -> None:
-        """Append one line to events.jsonl; a disk that does not take it costs the line and no run."""
-        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=_plain)
+    def append_event(self, kind: str, **fields: object) -> None:
+        """Append one line to events.jsonl; if the disk rejects it, the line is lost and the run continues."""
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=_to_builtin)
         try:
             with (self.path / "events.jsonl").open("ab") as file:
-                file.write(b"\n" * _is_torn(self.path / "events.jsonl") + line.encode() + b"\n")
+                file.write(b"\n" * _ends_mid_line(self.path / "events.jsonl") + line.encode() + b"\n")
         except OSError as fault:
             log.warning("the event could not be written (%s): %s", fault, line)
 
-    def events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Return the events from byte `start` on, and where to go on reading.
+    def read_events(self, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Return the events from byte `start` on, and the position for the next call.
 
-        A line being written is left for later, one that a full disk cut off is passed over.
+        An incomplete last line is left for the next call; a line that a full disk truncated is skipped.
         """
         path = self.path / "events.jsonl"
         if not path.is_file():
             return [], start
         with path.open("rb") as file:
             file.seek(start)
-            whole, _, _ = file.read().rpartition(b"\n")
-        return list(_parsed(whole)), start + len(whole) + (1 if whole else 0)
+            complete_lines, _, _ = file.read().rpartition(b"\n")
+        return list(_parse_events(complete_lines)), start + len(complete_lines) + (1 if complete_lines else 0)
 
-    def site(self, name: str) -> Path:
+    def site_dir(self, name: str) -> Path:
         """Return the private folder of a site that runs on this machine."""
         return self.path / "sites" / name
 
 
-def _locked(file: IO[str]) -> bool:
-    """Lock a file for this process alone, and tell whether that was possible."""
+def _try_lock(file: IO[str]) -> bool:
+    """Try to lock a file exclusively; return whether it worked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -170,7 +179,7 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
+def _parse_events(content: bytes) -> Iterator[dict[str, Any]]:
     for line in content.split(b"\n"):
         with suppress(ValueError):
             event = json.loads(line)
@@ -178,8 +187,8 @@ def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def _is_torn(path: Path) -> bool:
-    """Tell whether a file's last line has no end."""
+def _ends_mid_line(path: Path) -> bool:
+    """Return whether the last line of a file has no newline."""
     with path.open("rb") as file:
         if not file.seek(0, os.SEEK_END):
             return False
@@ -187,5 +196,5 @@ def _is_torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
-def _now() -> str:
+def _utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,7 @@
-"""How a run stands, for people and monitors: read from its own files, for every runtime, also long after it ended.
+"""Status of a run, for people and monitors; it is read from the run's files, for every runtime, also after its end.
 
-It is `running`, `waiting` for somebody who is named, `interrupted` (run.json says running, nobody works on it), or has
-ended: `completed`, `stopped`, `failed`.
+A run is `running`, `waiting` (for hospitals that are named), `interrupted` (run.json says running, but no process works
+on it), or it ended as `completed`, `stopped` or `failed`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
-from fedhealth.runs.event_summary import Account
+from fedhealth.runs.event_summary import EventSummary
 from fedhealth.runs.run_dir import RunDir
 
-STATES = ("running", "waiting", "completed", "stopped", "failed", "interrupted")
-SERVER = "the lead's server"
-_GOING_ON = ("pending", "starting", "running")  # what Flower calls a run that has not finished
+RUN_STATES = ("running", "waiting", "completed", "stopped", "failed", "interrupted")
+LEAD_SERVER = "the lead's server"
+_ACTIVE_FLOWER_STATES = ("pending", "starting", "running")  # Flower's states of a run that has not finished
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a run stands.
+class RunStatus:
+    """Status of a run.
 
     Attributes:
         folder: the run directory.
         run: the run's id.
-        name: of the experiment.
-        state: one of `STATES`.
-        account: what happened.
-        waiting_for: who has to answer, connect or be started next.
-        error: what ended it, or the latest thing that went wrong.
+        name: the experiment's name.
+        state: one of `RUN_STATES`.
+        summary: of the run's events.
+        waiting_for: sites that have to reply or connect, or the server that has to be started.
+        error: why the run ended, or the latest problem.
         advice: what to do about it.
 
     """
@@ -39,72 +39,74 @@ class Standing:
     run: str
     name: str
     state: str
-    account: Account
+    summary: EventSummary
     waiting_for: tuple[str, ...]
     error: str
     advice: str
 
 
-Server = Callable[[RunDir], str]
-"""What the lead's server says of a run: `away`, or Flower's status and result, such as `running`, `finished:failed`."""
+ServerQuery = Callable[[RunDir], str]
+"""Return a run's state at the lead's server: `away`, or Flower's state, such as `running` or `finished:failed`."""
 
 
-def standing(run: RunDir, server: Server, account: Account | None = None) -> Standing:
-    """Tell how the run in a folder stands.
+def get_run_status(run: RunDir, query_server: ServerQuery, summary: EventSummary | None = None) -> RunStatus:
+    """Return the status of the run in a folder.
 
     Args:
         run: the folder.
-        server: asked about a run in the hospitals that has not completed.
-        account: of the run's events, where they were read already.
+        query_server: called for a deployed run that has not completed.
+        summary: of the run's events, if they have been read already.
 
     Raises:
-        ConfigError: it holds no run.
+        ConfigError: the folder contains no run.
 
     """
-    about = run.about
-    if not about:
-        raise ConfigError(f"{run.path} holds no run.", "Give the folder that has its run.json.")
-    account = account or Account().take(run.events()[0])
-    state, waiting_for = str(about["state"]), account.missing
-    said = server(run) if "flower_run" in about and state != "completed" else ""
-    if state == "running" or said.startswith(_GOING_ON):  # whoever started it may have gone away
-        state, waiting_for = _unended(run, account, said)
+    info = run.info
+    if not info:
+        raise ConfigError(f"{run.path} contains no run.", "Give the folder that contains run.json.")
+    summary = summary or EventSummary().add_events(run.read_events()[0])
+    state, waiting_for = str(info["state"]), summary.missing
+    flower_state = query_server(run) if "flower_run" in info and state != "completed" else ""
+    if state == "running" or flower_state.startswith(_ACTIVE_FLOWER_STATES):  # its launcher may have died
+        state, waiting_for = _check_active_run(run, summary, flower_state)
     ended = state in ("completed", "stopped", "failed")
-    fault = (about.get("error") or {}) if ended else {}
-    error = fault.get("problem") or account.trouble
-    advice = _advice(run, state, waiting_for, account, str(fault.get("advice", "")))
-    return Standing(
+    fault = (info.get("error") or {}) if ended else {}
+    error = fault.get("problem") or summary.trouble
+    advice = _build_advice(run, state, waiting_for, summary, str(fault.get("advice", "")))
+    return RunStatus(
         run.path,
-        str(about.get("run", "")),
-        str(about.get("name", "")),
+        str(info.get("run", "")),
+        str(info.get("name", "")),
         state,
-        account,
+        summary,
         () if ended else waiting_for,
         str(error),
         advice,
     )
 
 
-def _unended(run: RunDir, account: Account, said: str) -> tuple[str, tuple[str, ...]]:
-    """Return the state of a run that has not ended, and who is waited for."""
-    if said == "away":
-        return "waiting", (SERVER,)
-    if not (run.alive or said.startswith(_GOING_ON)):
+def _check_active_run(run: RunDir, summary: EventSummary, flower_state: str) -> tuple[str, tuple[str, ...]]:
+    """Return the state of a run that has not ended, and what it waits for."""
+    if flower_state == "away":
+        return "waiting", (LEAD_SERVER,)
+    if not (run.is_running or flower_state.startswith(_ACTIVE_FLOWER_STATES)):
         return "interrupted", ()
-    if account.missing:
-        return "waiting", account.missing
-    return "running", tuple(name for name, site in account.sites.items() if site.state == "working")
+    if summary.missing:
+        return "waiting", summary.missing
+    return "running", tuple(name for name, site in summary.sites.items() if site.state == "working")
 
 
-def _advice(run: RunDir, state: str, waiting_for: tuple[str, ...], account: Account, said: str) -> str:
+def _build_advice(
+    run: RunDir, state: str, waiting_for: tuple[str, ...], summary: EventSummary, error_advice: str
+) -> str:
     resume = f"`fedhealth run resume={run.path}`"
     if state == "completed":
-        return f"Its report is {run.path / 'report.html'}."
+        return f"See its report: {run.path / 'report.html'}."
     if state == "waiting":
-        if waiting_for == (SERVER,):
-            return "Start it: `fedhealth lead serve`; the run goes on by itself."
-        return f"Ask {', '.join(waiting_for)} for `fedhealth site status`; the run goes on once they are here."
+        if waiting_for == (LEAD_SERVER,):
+            return "Start it with `fedhealth lead serve`; the run then resumes by itself."
+        return f"Ask {', '.join(waiting_for)} to run `fedhealth site status`; the run resumes once they are connected."
     if state == "running":
         return ""
-    after = f"goes on after round {account.completed}" if account.completed else "begins it again"
-    return f"{said} {resume} {after}.".strip()
+    effect = f"resumes it after round {summary.completed}" if summary.completed else "restarts it"
+    return f"{error_advice} {resume} {effect}.".strip()

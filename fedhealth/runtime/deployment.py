@@ -1,8 +1,7 @@
-"""runtime=deployment: the lead's server here, the sites in the hospitals.
+"""runtime=deployment: the lead's server on this machine, the sites in the hospitals.
 
-The job is signed and handed to the server; a server application does the rounds in a process of its own. Whoever
-started it may go away and come back: `fedhealth run resume=FOLDER` attaches to a run that goes on, and starts one again
-that does not.
+The job is signed and submitted to the server; a server application runs the rounds in a separate process, also after
+the launching process has ended. `fedhealth run resume=FOLDER` attaches to a running job and restarts one that ended.
 """
 
 from __future__ import annotations
@@ -12,136 +11,146 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedhealth.config.override_allowlist import screen, travelling
+from fedhealth.config.override_allowlist import find_override_errors, select_shared_overrides
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.flower.app_bundle import bundle
-from fedhealth.flower.server.control_client import Control, FlowerRun
+from fedhealth.flower.app_bundle import build_bundle
+from fedhealth.flower.server.control_client import ControlClient, FlowerRun
 from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import save_job
-from fedhealth.lead.sign_job import make_order
-from fedhealth.protocol.budget_request import Statement
+from fedhealth.lead.sign_job import sign_job
+from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
 
-_LOOK_SECONDS = 0.5
-_GONE_SECONDS = 3.0  # without the process that does the rounds, until it is started again
-_TRIES = 3  # without a completed round in between
+_POLL_SECONDS = 0.5
+_DEAD_SECONDS = 3.0  # without a server app process, until it is restarted
+_ATTEMPTS = 3  # without a completed round in between
 
 
 class DeploymentRuntime:
     """Runs a job in the hospitals.
 
     Args:
-        home: the lead's folder; null takes FEDHEALTH_LEAD, then ~/.fedhealth-lead.
-        hours: after which no site answers this job any more.
+        home: the lead's folder; null uses FEDHEALTH_LEAD, then ~/.fedhealth-lead.
+        hours: after which the job expires at the sites.
 
     """
 
-    local_data = False  # they stay in the hospitals
+    data_are_local = False  # they stay in the hospitals
 
     def __init__(self, home: str | None = None, hours: float = 72.0) -> None:
         self.home, self.hours = LeadHome.find(Path(home) if home else None), hours
 
     def launch(self, job: Job) -> None:
-        """Run the job to its end, or attach to it where it runs already.
+        """Run the job to its end, or attach to it if it is already running.
 
         Raises:
-            ConfigError: no site would accept its words, or there is no server.
-            FederationError: it was stopped, or failed.
+            ConfigError: no site would accept its overrides, or the server is not running.
+            FederationError: the run was stopped or failed.
 
         """
-        run, words = RunDir(Path(job.folder)), travelling(job.overrides)
-        statement, further = _travelling(job.statement), Path(job.config_dir) if job.config_dir else None
-        asked = [words, *(run.words for run in statement.runs)] if statement else [words]
-        if faults := dict.fromkeys(fault for each in asked for fault in screen(each, further)):
-            shown = "\n".join(faults)
-            raise ConfigError(f"No hospital accepts these words:\n{shown}", "Put them into an installed configuration.")
+        run, overrides = RunDir(Path(job.folder)), select_shared_overrides(job.overrides)
+        budget_request, further = (
+            _select_site_overrides(job.budget_request),
+            Path(job.config_dir) if job.config_dir else None,
+        )
+        requested = [overrides, *(run.overrides for run in budget_request.runs)] if budget_request else [overrides]
+        if faults := dict.fromkeys(fault for each in requested for fault in find_override_errors(each, further)):
+            listed = "\n".join(faults)
+            raise ConfigError(
+                f"No hospital accepts these overrides:\n{listed}", "Put them into an installed configuration."
+            )
         membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
         with connect_control(self.home) as control:
-            self._to_the_end(control, run, lambda: self._order(job, words, statement))
+            self._run_to_completion(control, run, lambda: self._sign(job, overrides, budget_request))
 
-    def _order(self, job: Job, words: Sequence[str], statement: Statement | None) -> tuple[str, str]:
-        return make_order(self.home, job.run, words, job.digest, bundle().digest, self.hours, statement)
+    def _sign(self, job: Job, overrides: Sequence[str], budget_request: BudgetRequest | None) -> tuple[str, str]:
+        return sign_job(self.home, job.run, overrides, job.digest, build_bundle().digest, self.hours, budget_request)
 
-    def _to_the_end(self, control: Control, run: RunDir, order: Callable[[], tuple[str, str]]) -> None:
-        """Have the rounds done; again, from the last completed one, where the process that does them was killed.
+    def _run_to_completion(self, control: ControlClient, run: RunDir, sign: Callable[[], tuple[str, str]]) -> None:
+        """Run all rounds; restart the server app from the last completed round if it is killed.
 
         Raises:
-            FederationError: it was stopped, failed, or was killed again and again without a completed round.
+            FederationError: the run was stopped, failed, or was killed repeatedly without a completed round.
 
         """
-        tries = 0
+        attempts = 0
         while True:
-            before, position = _rounds(run), run.events()[1]
-            known = self._known(control, run)
+            before, position = _count_completed_rounds(run), run.read_events()[1]
+            known = self._find_flower_run(control, run)
             if known is None or (known.status == "finished" and known.result != "completed"):
-                known = FlowerRun(control.start(bundle(), *order()), "pending", "", "")
-                run.update(flower_run=str(known.id))
-            ended = self._wait(control, run, known.id)
-            if ended.result == "completed":  # also while nobody waited for it here
+                known = FlowerRun(control.start_run(build_bundle(), *sign()), "pending", "", "")
+                run.update_info(flower_run=str(known.id))
+            ended = self._wait_for_end(control, run, known.id)
+            if ended.result == "completed":  # possibly while no launcher was attached
                 return
-            tries = 1 if _rounds(run) > before else tries + 1
-            failed = _fault(run, ended, position)
-            if not isinstance(failed, _KilledError) or tries == _TRIES:
-                raise failed
-            run.event("restarting", reason=failed.problem)
+            attempts = 1 if _count_completed_rounds(run) > before else attempts + 1
+            error = _build_error(run, ended, position)
+            if not isinstance(error, _ServerAppKilledError) or attempts == _ATTEMPTS:
+                raise error
+            run.append_event("restarting", reason=error.problem)
 
-    def _known(self, control: Control, run: RunDir) -> FlowerRun | None:
-        """Return how the job stands at the server, if it was ever started there."""
-        number = run.about.get("flower_run")
-        return control.run(int(number)) if number else None
+    def _find_flower_run(self, control: ControlClient, run: RunDir) -> FlowerRun | None:
+        """Return the job's state at the server, or None if it was never started there."""
+        number = run.info.get("flower_run")
+        return control.get_run(int(number)) if number else None
 
-    def _wait(self, control: Control, run: RunDir, number: int) -> FlowerRun:
-        """Wait for the end; the server may be away for a while.
+    def _wait_for_end(self, control: ControlClient, run: RunDir, number: int) -> FlowerRun:
+        """Wait for the end of the run; the server may be down for a while.
 
-        Flower notices after a minute that the process with the rounds is gone; that it holds the run no more tells at
-        once.
+        Flower notices after a minute that the server app's process has died; the released lock of the run directory
+        shows it at once.
         """
         seen, unserved = False, 0
         while True:
             try:
-                found = control.run(number)
+                found = control.get_run(number)
                 if found.status == "finished":
                     return found
-                unserved = 0 if run.served else unserved + 1
+                unserved = 0 if run.is_served else unserved + 1
                 seen = seen or not unserved
-                if seen and unserved * _LOOK_SECONDS >= _GONE_SECONDS:
-                    control.stop(number)
-                    return FlowerRun(number, "finished", "failed", "its process is gone")
-            except ConfigError:  # it is being started again
+                if seen and unserved * _POLL_SECONDS >= _DEAD_SECONDS:
+                    control.stop_run(number)
+                    return FlowerRun(number, "finished", "failed", "the server app's process has died")
+            except ConfigError:  # the server is restarting
                 unserved = 0
-                time.sleep(10 * _LOOK_SECONDS)
-            time.sleep(_LOOK_SECONDS)
+                time.sleep(10 * _POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
-def _travelling(statement: Statement | None) -> Statement | None:
-    """Return a sweep's statement in words that concern the sites."""
-    if statement is None:
+def _select_site_overrides(budget_request: BudgetRequest | None) -> BudgetRequest | None:
+    """Return a sweep's budget request with the overrides that are sent to the sites."""
+    if budget_request is None:
         return None
-    return replace(statement, runs=tuple(replace(run, words=tuple(travelling(run.words))) for run in statement.runs))
+    return replace(
+        budget_request,
+        runs=tuple(
+            replace(run, overrides=tuple(select_shared_overrides(run.overrides))) for run in budget_request.runs
+        ),
+    )
 
 
-class _KilledError(FederationError):
-    """The process that did the rounds ended without a word."""
+class _ServerAppKilledError(FederationError):
+    """The server app's process ended without reporting an error."""
 
 
-def _rounds(run: RunDir) -> int:
-    return sum(event["event"] == "round_completed" for event in run.events()[0])
+def _count_completed_rounds(run: RunDir) -> int:
+    return sum(event["event"] == "round_completed" for event in run.read_events()[0])
 
 
-def _fault(run: RunDir, ended: FlowerRun, position: int) -> FederationError:
-    """Return why a run did not complete, in the words of the server application where it left some."""
+def _build_error(run: RunDir, ended: FlowerRun, position: int) -> FederationError:
+    """Return why a run did not complete: the error that the server application reported, if any."""
     if ended.result == "stopped":
-        return FederationError("The run was stopped.", f"`fedhealth run resume={run.path}` goes on with it.")
-    said = [event for event in run.events(position)[0] if event["event"] == "failed"]
-    if said:
-        return FederationError(str(said[-1]["problem"]), str(said[-1]["advice"]))
-    return _KilledError(
+        return FederationError("The run was stopped.", f"`fedhealth run resume={run.path}` resumes it.")
+    reported = [event for event in run.read_events(position)[0] if event["event"] == "failed"]
+    if reported:
+        return FederationError(str(reported[-1]["problem"]), str(reported[-1]["advice"]))
+    return _ServerAppKilledError(
         f"The server application ended ({ended.details or ended.result}).",
-        f"See {run.path / 'fedhealth.log'} and the lead's executor.log; `fedhealth run resume={run.path}` goes on.",
+        f"See {run.path / 'fedhealth.log'} and the lead's executor.log; `fedhealth run resume={run.path}` resumes it.",
     )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 from typing import Any
 
 from hydra.utils import get_object
 
 from fedhealth.errors import ConfigError
-from fedhealth.protocol.job import Job, config_of
-from fedhealth.runtime.rehearsal import rehearsal
+from fedhealth.flower.simulation import simulate
+from fedhealth.protocol.job import Job, compose_job_config
+from fedhealth.runtime.local_identities import temporary_site_identities
 
 
 class SimulationRuntime:
     """One virtual SuperNode per site.
 
     Args:
-        server_app: import path of the function that builds the lead's application for a job.
+        server_app: import path of the function that creates the lead's application for a job.
         client_app: the same for the hospital's.
         num_cpus: CPU cores of one site's task.
         num_gpus: share of a GPU of one site's task.
 
     """
 
-    local_data = True  # every site's data can be reached from this machine
+    data_are_local = True  # every site's data can be reached from this machine
 
     def __init__(self, server_app: str, client_app: str, num_cpus: int = 1, num_gpus: float = 0.0) -> None:
         self.server_app = server_app
@@ -43,13 +43,10 @@ class SimulationRuntime:
                 "Ray is not installed.",
                 "Install fedhealth[simulation], or use runtime=local.",
             )
-        from flwr.simulation import run_simulation
-
-        logging.getLogger("flwr").setLevel(logging.ERROR)  # its deprecation notice: `flwr run` leaves a server behind
-        with rehearsal(job):
-            run_simulation(
-                server_app=get_object(self.server_app)(job),
-                client_app=get_object(self.client_app)(job),
-                num_supernodes=len(config_of(job).data.sites),
-                backend_config={"client_resources": self.resources},
+        with temporary_site_identities(job):
+            simulate(
+                get_object(self.server_app)(job),
+                get_object(self.client_app)(job),
+                len(compose_job_config(job).data.sites),
+                self.resources,
             )

@@ -1,6 +1,7 @@
-"""The site's audit log: what left, what was refused, who was believed. Hash-chained, on the disk first.
+"""The site's audit log: what left, what was refused, whose jobs were accepted.
 
-Entries hold names, numbers and digests, never data. Several processes of the site may write.
+It is hash-chained, and an entry is on disk before data leaves. Entries hold names, numbers and digests, never data.
+Several processes of the site may write.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.consortium.signatures import canonical, is_signed, parse_json, sign
+from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
 from fedhealth.errors import TrustError
 from fedhealth.utils import hash_chain
-from fedhealth.utils.private_files import make_folder, write_secret
+from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.private_files import make_private_folder, write_private_file
 
 PURPOSE = "audit export"
-Entries = tuple[dict[str, Any], ...]
-_ADVICE = "Keep the files as they are and find out who changed them; start no run meanwhile."
+AuditEntries = tuple[dict[str, Any], ...]
+_ADVICE = "Do not change or delete the files. Find out who changed them before you start the site again."
 
 
 class AuditLog:
@@ -32,96 +34,97 @@ class AuditLog:
         self._path, self._clock = path, clock
 
     def write(self, event: str, **fields: object) -> None:
-        """Append an entry; it is on the disk when this returns.
+        """Append an entry; it is on disk when this returns.
 
         Raises:
-            TrustError: the log was edited, cut or damaged; nothing may leave then.
+            TrustError: the log was edited, cut or damaged; then nothing may leave.
 
         """
-        make_folder(self._path.parent)
+        make_private_folder(self._path.parent)
         handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            hash_chain.begin(self._path)
-            end = hash_chain.tail(self._path)
+            hash_chain.create_chain(self._path)
+            end = hash_chain.read_tail(self._path)
             body = {"number": end.number + 1, "time": round(self._clock(), 3), "event": event, **fields}
-            hash_chain.append(self._path, end, body)
+            hash_chain.append_entry(self._path, end, body)
         except hash_chain.BrokenChainError as fault:
-            raise _broken(self._path, fault) from fault
+            raise _make_tampering_error(self._path, fault) from fault
         finally:
             os.close(handle)
 
 
-def verify(path: Path) -> Entries:
-    """Read and check a log; one that was never begun is empty.
+def verify_log(path: Path) -> AuditEntries:
+    """Read a log and verify its hash chain; a log that does not exist yet is empty.
 
     Raises:
         TrustError: it was edited, cut or damaged.
 
     """
-    return _read(path)[0]
+    return _read_log(path)[0]
 
 
-def digest_of(path: Path) -> str:
-    """Return the hash of a log's last entry: a digest of all of it, to be kept in another place.
-
-    Raises:
-        TrustError: it was edited, cut or damaged.
-
-    """
-    return _read(path)[1]
-
-
-def counts(path: Path) -> Counter[str]:
-    """Return how often each event is in a log.
+def get_log_digest(path: Path) -> str:
+    """Return the hash of a log's last entry: a digest of the whole log, to be stored in another place.
 
     Raises:
         TrustError: it was edited, cut or damaged.
 
     """
-    return Counter(str(entry["event"]) for entry in verify(path))
+    return _read_log(path)[1]
 
 
-def export(path: Path, target: Path, site: str, identity: Ed25519PrivateKey) -> str:
+def count_events(path: Path) -> Counter[str]:
+    """Return the number of entries for each event.
+
+    Raises:
+        TrustError: it was edited, cut or damaged.
+
+    """
+    return Counter(str(entry["event"]) for entry in verify_log(path))
+
+
+def export_log(path: Path, target: Path, site: str, identity: Ed25519PrivateKey) -> str:
     """Write a log, signed by the site's identity, to a file for auditors; return its digest.
 
     Raises:
         TrustError: it was edited, cut or damaged.
 
     """
-    entries, digest = _read(path)
+    entries, digest = _read_log(path)
     body = {"site": site, "digest": digest, "entries": list(entries)}
-    signature = sign(identity, PURPOSE, canonical(body)).hex()
-    write_secret(target, canonical({**body, "signature": signature}))
+    signature = sign_body(identity, PURPOSE, encode_canonical(body)).hex()
+    write_private_file(target, encode_canonical({**body, "signature": signature}))
     return digest
 
 
-def verify_export(content: bytes, identity: bytes) -> Entries:
-    """Check a file that `export` wrote against the site's public key and return its entries.
+def verify_export(content: bytes, identity: bytes) -> AuditEntries:
+    """Verify a file that `export_log` wrote against the site's public key and return its entries.
 
     Raises:
-        TrustError: another site's, edited, or no export.
+        TrustError: it is no export, was edited, or is another site's.
 
     """
     fields = parse_json(content, "The export", 2**30)
     proof = str(fields.pop("signature", "")) if isinstance(fields, dict) else ""
     genuine = len(proof) == 128 and all(letter in "0123456789abcdef" for letter in proof)
-    if not genuine or not is_signed(identity, bytes.fromhex(proof), PURPOSE, canonical(fields)):
+    if not genuine or not is_valid_signature(identity, bytes.fromhex(proof), PURPOSE, encode_canonical(fields)):
         raise TrustError(
-            "The export is not signed by this site's identity, or was edited.", "Ask the site for it again."
+            "The audit export is not signed with this site's identity key, or was edited.",
+            "Ask the site for a new export.",
         )
     return tuple(fields["entries"])
 
 
-def _read(path: Path) -> tuple[Entries, str]:
-    if not path.exists() and not hash_chain.head_path(path).exists():
+def _read_log(path: Path) -> tuple[AuditEntries, str]:
+    if not path.exists() and not hash_chain.get_head_path(path).exists():
         return (), hash_chain.START
     try:
-        entries, end = hash_chain.recover(path)
+        entries, end = hash_chain.load_chain(path)
     except hash_chain.BrokenChainError as fault:
-        raise _broken(path, fault) from fault
+        raise _make_tampering_error(path, fault) from fault
     return tuple(entries), end.digest
 
 
-def _broken(path: Path, fault: hash_chain.BrokenChainError) -> TrustError:
+def _make_tampering_error(path: Path, fault: hash_chain.BrokenChainError) -> TrustError:
     return TrustError(f"The audit log {path} was edited, cut or damaged: {fault}.", _ADVICE)

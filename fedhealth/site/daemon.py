@@ -1,7 +1,12 @@
-"""The site's runner: takes the lead's messages, checks who sent them, has a worker answer, sends the answer back.
+"""The site daemon: pulls the lead's messages, verifies their signed job, has a worker process them, sends the replies.
 
-It connects outwards only, keeps no data, and survives everything but its own end: a lost connection is made again, a
-crashed worker costs one task, an order that is not the lead's is refused at once and written down.
+It connects outwards only and keeps no data. What it retries, and how it recovers:
+
+- Lost connection, or a SuperLink that restarts: retry and reconnect with exponential backoff (`_serve_with_reconnect`).
+- Crash or restart of this site: the message in progress is on disk and is processed again (`PendingMessage`).
+- Reply that could not be sent: it stays pending and is redelivered after the reconnect (`_deliver_reply`).
+- Crashed, hung or too large worker: one task fails, the next task gets a new worker (`fedhealth.site.worker`).
+- Job that the lead did not sign: declined at once and written to the audit log.
 """
 
 from __future__ import annotations
@@ -12,263 +17,230 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from flwr.supercore.run import Run
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedhealth.consortium.identity import secrets_folder
+from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.consortium.membership import SignedMembership
-from fedhealth.consortium.signed_job import Order, verified
-from fedhealth.errors import FedhealthError, TrustError
-from fedhealth.flower.app_bundle import bundle
-from fedhealth.flower.client.fleet_client import Link, LostError, RefusedError, Task, connected
-from fedhealth.flower.client.message_codec import Parcel, receipt_of, refusal_of
-from fedhealth.flower.client.pending_message import Inbox
-from fedhealth.protocol.messages import END, error_of
+from fedhealth.errors import FedhealthError
+from fedhealth.flower.client.fleet_client import FleetClient, PulledMessage, connect_to_lead
+from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
+from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_reply, encode_error_reply
+from fedhealth.flower.client.pending_message import PendingMessage
+from fedhealth.protocol.messages import END, build_error
+from fedhealth.site.active_run import ActiveRun, verify_run
 from fedhealth.site.audit_log import AuditLog
-from fedhealth.site.daemon_state import SiteState
+from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_history import Orders
+from fedhealth.site.job_history import JobHistory
 from fedhealth.site.policy import Policy, load_policy
-from fedhealth.site.worker import Worker, prepare
+from fedhealth.site.worker import Worker, start_forkserver
 
 log = logging.getLogger("fedhealth.site")
 
-_LOOK_SECONDS = (0.1, 2.0)  # shortest and longest wait between two looks: a tenth of the time since the last message
-_AGAIN_SECONDS = (1.0, 30.0)  # first and longest wait before connecting again
-_ENDED_SECONDS = 60.0  # between two questions whether a run is over
+_POLL_SECONDS = (0.1, 2.0)  # shortest and longest poll interval: a tenth of the time since the last message
+_RECONNECT_BACKOFF_SECONDS = (1.0, 30.0)  # first and longest delay before a reconnect; it doubles each time
+_RUN_CHECK_SECONDS = 60.0  # interval at which the lead is asked whether a run has ended
 
 
 @dataclass
-class _Answer:
-    """An answer that the lead does not have yet.
+class _PendingReply:
+    """A reply that has not reached the lead yet.
 
     Attributes:
-        task: what it is the answer to.
-        parcel: its content.
-        seconds: that it took.
+        request: the message that it replies to.
+        content: the encoded reply.
+        seconds: processing time.
 
     """
 
-    task: Task
-    parcel: Parcel
+    request: PulledMessage
+    content: EncodedMessage
     seconds: float
 
 
-@dataclass
-class _Run:
-    """One of Flower's runs, believed to be the lead's."""
-
-    order: Order
-    words: str
-    signature: str
-    worker: Worker | None = None
-
-
-class Runner:
-    """One site.
+class SiteDaemon:
+    """The long-running process of one site.
 
     Args:
         home: the hospital's folder.
         application: import path of the hospital's Flower application.
-        write_metrics: see `SiteState`.
+        write_metrics: see `DaemonState`.
 
     """
 
     def __init__(self, home: SiteHome, application: str, write_metrics: Callable[[], None] | None = None) -> None:
         self.home, self.application = home, application
-        self.state, self.orders = SiteState(home, write_metrics), Orders(home)
+        self.state, self.job_history = DaemonState(home, write_metrics), JobHistory(home)
         self.stopping = threading.Event()
-        self._audit, self._inbox = AuditLog(home.audit), Inbox(home.run / "inbox.json")
-        self._runs: dict[int, _Run] = {}
-        self._outbox: _Answer | None = None
-        self._fetched = ""  # the message whose content was fetched last
-        self._looked = 0.0
+        self._audit, self._pending_message = AuditLog(home.audit), PendingMessage(home.daemon_folder / "inbox.json")
+        self._runs: dict[int, ActiveRun] = {}
+        self._pending_reply: _PendingReply | None = None
+        self._pulled_id = ""  # id of the message whose content was pulled last
+        self._runs_checked = 0.0
 
     def serve(self) -> None:
-        """Serve until `stopping` is set.
+        """Process the lead's messages until `stopping` is set.
 
         Raises:
-            FedhealthError: the site is not set up, or is running already.
+            FedhealthError: the site is not set up, or its daemon is running already.
 
         """
-        policy, key = load_policy(self.home), self.home.node()
+        policy, key = load_policy(self.home), self.home.load_node_key()
         SignedMembership.loads(self.home.membership.read_bytes() if self.home.membership.is_file() else b"")
-        with self.state.held():
-            self.state.say(state="starting", site=policy.name, lead=policy.lead, error=None, run=None, round=None)
-            prepare(self.application)
+        with self.state.lock():
+            fresh = {"error": None, "run": None, "round": None}
+            self.state.update_status(state="starting", site=policy.name, lead=policy.lead, **fresh)
+            start_forkserver(self.application)
             self._audit.write("started")
-            for run in self.orders.lapsed(policy.limits.hours):
-                self._end(run)
-            pause = _AGAIN_SECONDS[0]
+            for run in self.job_history.find_expired(policy.limits.hours):
+                self._end_run(run)
             try:
-                while not self.stopping.is_set():
-                    try:
-                        with connected(policy.lead, str(self.home.ca), key) as link:
-                            self.state.say(state="connected", error=None)
-                            pause = _AGAIN_SECONDS[0]
-                            self._take(link)
-                    except Exception as fault:
-                        expected = isinstance(fault, LostError | FedhealthError)
-                        log.warning("%s", fault, exc_info=None if expected else fault)
-                        self.state.say(state="offline", error=f"{fault}".partition("\n")[0] or type(fault).__name__)
-                        self.stopping.wait(pause)
-                        pause = min(2 * pause, _AGAIN_SECONDS[1])
+                self._serve_with_reconnect(policy.lead, key)
             finally:
-                self._dismiss()
+                self._stop_workers()
                 self._audit.write("stopped")
-                self.state.say(state="stopped", run=None, round=None)
+                self.state.update_status(state="stopped", run=None, round=None)
 
-    def _take(self, link: Link) -> None:
-        """Take and answer messages as long as the connection holds."""
-        busy = 0.0
+    def _serve_with_reconnect(self, lead: str, key: ec.EllipticCurvePrivateKey) -> None:
+        """Connect and process messages; after a failure, reconnect with exponential backoff until `stopping` is set."""
+        first_delay, longest_delay = _RECONNECT_BACKOFF_SECONDS
+        delay = first_delay
         while not self.stopping.is_set():
-            if self._outbox is not None:
-                self._deliver(link)
-            if self.state.paused:
-                self.state.say(state="paused")
-                self.stopping.wait(_LOOK_SECONDS[1])
+            try:
+                with connect_to_lead(lead, str(self.home.ca), key) as connection:
+                    self.state.update_status(state="connected", error=None)
+                    delay = first_delay
+                    self._process_messages(connection)
+            except Exception as fault:
+                expected = isinstance(fault, ConnectionLostError | FedhealthError)
+                log.warning("%s", fault, exc_info=None if expected else fault)
+                error = f"{fault}".partition("\n")[0] or type(fault).__name__
+                self.state.update_status(state="offline", error=error)
+                self.stopping.wait(delay)
+                delay = min(2 * delay, longest_delay)
+
+    def _process_messages(self, connection: FleetClient) -> None:
+        """Poll for messages and process them, until the connection fails or `stopping` is set."""
+        last_message = 0.0
+        while not self.stopping.is_set():
+            if self._pending_reply is not None:
+                self._deliver_reply(connection)
+            if self.state.is_paused:
+                self.state.update_status(state="paused")
+                self.stopping.wait(_POLL_SECONDS[1])
                 continue
-            asked = time.monotonic()
-            task = self._inbox.waiting() or link.receive()
-            if task is not None:
-                self._inbox.keep(task)
-                self._answer(link, task)
-                busy = time.monotonic()
+            polled = time.monotonic()
+            message = self._pending_message.load() or connection.pull_message()
+            if message is not None:
+                self._pending_message.save(message)
+                self._process_message(connection, message)
+                last_message = time.monotonic()
             else:
-                self._look(link)
-                self.stopping.wait(_pause(asked, busy))
+                self._release_ended_runs(connection)
+                self.stopping.wait(_compute_poll_delay(polled, last_message))
 
-    def _answer(self, link: Link, task: Task) -> None:
-        """Put the answer to a message into the outbox."""
-        started = time.monotonic()
+    def _process_message(self, connection: FleetClient, message: PulledMessage) -> None:
+        """Compute the reply to a message and deliver it; a failure becomes an error reply."""
+        started, kind = time.monotonic(), message.message_type
         try:
-            answer = self._work(link, task)
+            reply = self._compute_reply(connection, message)
         except FedhealthError as fault:
-            log.warning("%s: %s", task.kind, fault)
-            error = error_of(fault)
-            self._audit.write("declined", kind=task.kind, flower_run=str(task.run), reason=error.reason)
-            self.state.say(error=fault.problem)
-            answer = refusal_of(task.head, error)
-        except RefusedError as fault:  # the run has ended: nobody waits for an answer
-            log.warning("%s: %s", task.kind, fault)
-            self._inbox.clear()
+            log.warning("%s: %s", kind, fault)
+            error = build_error(fault)
+            self._audit.write("declined", kind=kind, flower_run=str(message.run_id), reason=error.reason)
+            self.state.update_status(error=fault.problem)
+            reply = encode_error_reply(message.header, error)
+        except RequestRefusedError as fault:  # the run has ended: no reply is expected
+            log.warning("%s: %s", kind, fault)
+            self._pending_message.clear()
             return
-        self._outbox = _Answer(task, answer, time.monotonic() - started)
-        self._deliver(link)
+        self._pending_reply = _PendingReply(message, reply, time.monotonic() - started)
+        self._deliver_reply(connection)
 
-    def _work(self, link: Link, task: Task) -> Parcel:
-        """Return the answer of the run's worker.
+    def _compute_reply(self, connection: FleetClient, message: PulledMessage) -> EncodedMessage:
+        """Return the reply of the run's worker.
 
         Raises:
             FedhealthError: the run is not the lead's, the message is too large, or the worker failed.
 
         """
         policy = load_policy(self.home)
-        run = self._believed(link, task.run, policy)
-        if task.kind == END:
-            self._end(run.order.run)
-            return receipt_of(task.head)
-        parcel = link.pull(task, int(policy.resources.incoming_megabytes * 1e6))
-        self._fetched = task.message_id
-        self.state.say(state="working", run=run.order.run, task=task.kind, error=None)
-        if run.worker is None or not run.worker.alive:
-            run.worker = Worker(self.home.path, self.application, link.node, self.home.run / "site.log")
+        run = self._accept_run(connection, message.run_id, policy)
+        if message.message_type == END:
+            self._end_run(run.job.run)
+            return encode_empty_reply(message.header)
+        content = connection.pull_content(message, int(policy.resources.incoming_megabytes * 1e6))
+        self._pulled_id = message.message_id
+        self.state.update_status(state="working", run=run.job.run, task=message.message_type, error=None)
+        if run.worker is None or not run.worker.is_alive:
+            log_file = self.home.daemon_folder / "site.log"
+            run.worker = Worker(self.home.path, self.application, connection.node_id, log_file)
         try:
-            return run.worker.work(run.words, parcel, policy.resources)
+            return run.worker.process(run.content, content, policy.resources)
         finally:
-            self.state.say(state="connected")
+            self.state.update_status(state="connected")
 
-    def _believed(self, link: Link, number: int, policy: Policy) -> _Run:
-        """Return a run of Flower's as the order that it carries.
+    def _accept_run(self, connection: FleetClient, run_id: int, policy: Policy) -> ActiveRun:
+        """Verify the signed job of a run; the first message of a run makes it the active one.
 
         Raises:
-            TrustError: it is not the lead's, brings another bundle than the installed release, or has ended.
+            TrustError: the lead did not sign it, it brings another bundle than the installed release, or it has ended.
 
         """
-        membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
-        known = self._runs.get(number)
-        words, signature = (known.words, known.signature) if known else _job_of(link.run(number))
-        order = verified(words, signature, membership, bundle().digest)
-        self.orders.admit(order, policy.limits.hours)
-        if known is None:
-            self._dismiss()
-            self._runs[number] = known = _Run(order, words, signature)
-            self._audit.write("accepted", run=order.run, digest=order.digest)
-        return known
+        run = verify_run(connection, run_id, self.home, self._runs.get(run_id))
+        self.job_history.start_or_resume(run.job, policy.limits.hours)
+        if run_id not in self._runs:
+            self._stop_workers()
+            self._runs[run_id] = run
+            self._audit.write("accepted", run=run.job.run, digest=run.job.digest)
+        return run
 
-    def _deliver(self, link: Link) -> None:
-        """Send what waits; it waits on where the connection is lost.
+    def _deliver_reply(self, connection: FleetClient) -> None:
+        """Send the pending reply; if the connection fails, it stays pending and is redelivered after the reconnect.
 
-        Only now is the server told that the question has arrived: until then a site that ends gets it again. One that
-        was not fetched the server may still be getting, and is not to be told.
+        Only after the reply has arrived is the request confirmed: until then the SuperLink redelivers the request to a
+        site that has restarted. A message whose content was never pulled is not confirmed: the SuperLink may still be
+        receiving it.
         """
-        if (answer := self._outbox) is None:
+        if (reply := self._pending_reply) is None:
             return
         try:
-            link.push(answer.task.run, answer.parcel, answer.seconds)
-            if answer.task.message_id == self._fetched:
-                link.confirm(answer.task)
-        except RefusedError as fault:  # the run has ended, or the question is no longer open
-            log.warning("an answer was not taken: %s", fault)
-        self._outbox = None
-        self._inbox.clear()
+            connection.push_reply(reply.request.run_id, reply.content, reply.seconds)
+            if reply.request.message_id == self._pulled_id:
+                connection.confirm_message(reply.request)
+        except RequestRefusedError as fault:  # the run has ended, or its deadline for this reply has passed
+            log.warning("the lead's server refused a reply: %s", fault)
+        self._pending_reply = None
+        self._pending_message.clear()
 
-    def _look(self, link: Link) -> None:
-        """Let the workers of runs go that are over at the lead; they may go on there later."""
-        if not self._runs or time.monotonic() - self._looked < _ENDED_SECONDS:
+    def _release_ended_runs(self, connection: FleetClient) -> None:
+        """Stop the workers of runs that have ended at the lead; a stopped run may be resumed there later."""
+        if not self._runs or time.monotonic() - self._runs_checked < _RUN_CHECK_SECONDS:
             return
-        self._looked = time.monotonic()
-        for number in list(self._runs):
+        self._runs_checked = time.monotonic()
+        for run_id in list(self._runs):
             try:
-                link.run(number)
-            except RefusedError:
-                self._dismiss()
+                connection.get_run(run_id)
+            except RequestRefusedError:
+                self._stop_workers()
 
-    def _end(self, run: str) -> None:
-        """Take an order up never again, and remove what secure aggregation kept for it."""
-        self._dismiss()
-        self.orders.end(run)
+    def _end_run(self, run: str) -> None:
+        """Mark a job as ended for good and delete its secure aggregation secrets."""
+        self._stop_workers()
+        self.job_history.mark_ended(run)
         name = load_policy(self.home).name
-        shutil.rmtree(secrets_folder(run, name, self.home.state), ignore_errors=True)
+        shutil.rmtree(get_secrets_folder(run, name, self.home.state), ignore_errors=True)
         self._audit.write("ended", run=run)
 
-    def _dismiss(self) -> None:
-        """End all workers."""
+    def _stop_workers(self) -> None:
         for run in self._runs.values():
             if run.worker is not None:
                 run.worker.stop()
         self._runs.clear()
 
 
-def _pause(asked: float, busy: float) -> float:
-    """Return the seconds until the next look; the server has most often waited for us already."""
-    now, (shortest, longest) = time.monotonic(), _LOOK_SECONDS
-    return max(0.0, min(longest, max(shortest, (now - busy) / 10)) - (now - asked))
-
-
-def _job_of(about: Run) -> tuple[str, str]:
-    """Return the job and the signature that one of Flower's runs carries.
-
-    Raises:
-        TrustError: it brings another bundle than the installed release.
-
-    """
-    if about.fab_hash != bundle().digest:
-        raise TrustError(
-            f"Run {about.run_id} brings a bundle that this release does not predict ({about.fab_hash[:12]}).",
-            "Nothing was run. Install the lead's release of fedhealth, if it is the lead's run.",
-        )
-    return str(about.override_config.get("job", "")), str(about.override_config.get("signature", ""))
-
-
-def log_to(path: Path) -> None:
-    """Write the runner's log into a file of the site's, and to the terminal or journal."""
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    logger = logging.getLogger("fedhealth")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for handler in (logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()):
-        handler.setFormatter(form)
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+def _compute_poll_delay(polled: float, last_message: float) -> float:
+    """Return the seconds until the next poll, less the time that the server's long poll has already taken."""
+    now, (shortest, longest) = time.monotonic(), _POLL_SECONDS
+    return max(0.0, min(longest, max(shortest, (now - last_message) / 10)) - (now - polled))

@@ -1,4 +1,4 @@
-"""How a running site stands: one file for people and monitors, a lock against a second runner, a switch to pause."""
+"""The state of the site daemon: its status file, the lock against a second daemon, and the pause switch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import read_json, write_json
-from fedhealth.utils.periodic import regularly
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.periodic import run_periodically
+from fedhealth.utils.private_files import make_private_folder
 
-IN_CONTACT = ("connected", "working")  # states in which the lead is reached
-_BEAT_SECONDS = 15.0  # between two metrics of a site to which nothing happens: its monitor sees that it lives
+CONNECTED_STATES = ("connected", "working")  # states in which the site is connected to the lead
+_METRICS_SECONDS = 15.0  # metrics are also written this often while the site is idle, as a health check
 
 log = logging.getLogger("fedhealth.site")
 
 
-class SiteState:
+class DaemonState:
     """The state of the site at `home`.
 
     Args:
@@ -34,32 +34,37 @@ class SiteState:
 
     def __init__(self, home: SiteHome, write_metrics: Callable[[], None] | None = None) -> None:
         self._write_metrics = write_metrics or (lambda: None)
-        self._file, self._lock, self._pause = home.run / "status.json", home.run / "lock", home.run / "paused"
-        self._working = time.monotonic()
+        self._file, self._lock, self._pause = (
+            home.daemon_folder / "status.json",
+            home.daemon_folder / "lock",
+            home.daemon_folder / "paused",
+        )
+        self._task_started = time.monotonic()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Be the only runner of this site.
+    def lock(self) -> Iterator[None]:
+        """Hold the lock of this site: only one daemon may run.
 
         Raises:
-            ConfigError: there is one already.
+            ConfigError: another daemon holds it.
 
         """
-        make_folder(self._lock.parent)
+        make_private_folder(self._lock.parent)
         with self._lock.open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as fault:
-                raise ConfigError("This site is running already.", "`fedhealth site status` shows how.") from fault
+                problem = f"This site is running already (lock {self._lock})."
+                raise ConfigError(problem, "See `fedhealth site status`; `fedhealth site stop` ends it.") from fault
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            with regularly(_BEAT_SECONDS, self._write_metrics, "metrics"):  # also when nothing happens
+            with run_periodically(_METRICS_SECONDS, self._write_metrics, "metrics"):
                 yield
 
     @property
     def pid(self) -> int | None:
-        """The runner's process; None if there is none."""
+        """The daemon's process id; None if it does not run."""
         if not self._lock.is_file():
             return None
         with self._lock.open() as lock:
@@ -70,57 +75,58 @@ class SiteState:
         return None
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What the runner last said of itself; `state` is `stopped` when there is none."""
-        said = dict(read_json(self._file) or {})
+    def status(self) -> dict[str, Any]:
+        """The daemon's last status; `state` is `stopped` if it does not run."""
+        status = dict(read_json(self._file) or {})
         if self.pid is None:
-            said["state"] = "stopped"
-        return said
+            status["state"] = "stopped"
+        return status
 
-    def say(self, **fields: object) -> None:
-        """Change what is said of the site; a full disk costs the word and not the site."""
+    def update_status(self, **fields: object) -> None:
+        """Change fields of the status file and write the metrics; a write error is logged and stops nothing."""
         before, now = dict(read_json(self._file) or {}), round(time.time(), 1)
-        said = {**before, **fields, "updated": now}
-        if {before.get("state"), said.get("state")} & set(IN_CONTACT):
-            said["contact"] = now
-        if said.get("state") == "working":
-            self._working = time.monotonic()
+        status = {**before, **fields, "updated": now}
+        if {before.get("state"), status.get("state")} & set(CONNECTED_STATES):
+            status["contact"] = now
+        if status.get("state") == "working":
+            self._task_started = time.monotonic()
         elif before.get("state") == "working":
-            said["task_seconds"] = round(time.monotonic() - self._working, 3)
+            status["task_seconds"] = round(time.monotonic() - self._task_started, 3)
         try:
-            write_json(self._file, said)
+            write_json(self._file, status)
         except OSError as fault:
-            log.warning("the state could not be written: %s", fault)
+            log.warning("the status file %s could not be written: %s", self._file, fault)
         self._write_metrics()
 
     @property
-    def paused(self) -> bool:
-        """Whether no new work is taken."""
+    def is_paused(self) -> bool:
+        """Whether the site takes no new messages."""
         return self._pause.is_file()
 
     def pause(self) -> None:
-        """Take no new work from now on."""
-        make_folder(self._pause.parent)
+        """Take no new messages from now on."""
+        make_private_folder(self._pause.parent)
         self._pause.touch(mode=0o600)
 
     def resume(self) -> None:
-        """Take work again."""
+        """Take messages again."""
         self._pause.unlink(missing_ok=True)
 
     def stop(self, seconds: float = 60.0) -> bool:
-        """Ask the runner to end and wait for it; tell whether there was one.
+        """Stop the daemon with SIGTERM and wait for it; return whether it was running.
 
         Raises:
-            ConfigError: it does not end.
+            ConfigError: it has not ended after `seconds`.
 
         """
         pid = self.pid
         if pid is None:
             return False
         os.kill(pid, signal.SIGTERM)
-        ends = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while self.pid is not None:
-            if time.monotonic() > ends:
-                raise ConfigError(f"Process {pid} does not end.", f"Look at it; `kill -9 {pid}` ends it for good.")
+            if time.monotonic() > deadline:
+                problem = f"The site daemon (process {pid}) has not stopped after {seconds:.0f} seconds."
+                raise ConfigError(problem, f"See run/site.log in the site's folder; `kill -9 {pid}` ends it at once.")
             time.sleep(0.1)
         return True

@@ -1,6 +1,6 @@
-"""Why a site declines, in a closed vocabulary: what is said to the lead names limits and settings, never data.
+"""The reasons for which a site declines a job: a closed list, so that they name limits and settings and never data.
 
-A reason that is not listed here stays in the site's log; the lead hears that there is one.
+A reason that is not listed here stays in the site's log; the lead receives `UNLISTED_REASON` instead.
 """
 
 from __future__ import annotations
@@ -8,26 +8,26 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-UNTOLD = "the site's policy or state does not allow it (its own log says why)"
+UNLISTED_REASON = "the site's policy or state does not allow it (see the site's own log)"
 
-DIFFERS = "the configuration differs from the lead's"
-SMALL = "the cohort is too small to report on its own"
-WORD = "the word {name} is not accepted"
-COMPOSE = "the words do not compose with the installed release"
-NO_SOURCE = "there are no data called {name} here"
-UNIT = "privacy for each {name} is not allowed here, only for: {names}"
-DELTA = "delta {number} is above this site's limit of {number}"
-OPTION = "{name}={name} is not allowed here"
-NO_SECAGG = "secure aggregation is required here"
-SUM = "sums over {number} sites are opened, this site asks for {number}"
-WEIGHTS = "exact weights are not allowed here"
-NOT_MEMBER = "{name} is not one of the run's sites"
-STRANGERS = "the run names sites that are not approved members"
+CONFIG_MISMATCH = "the configuration differs from the lead's"
+COHORT_TOO_SMALL = "the cohort is too small to report on its own"
+OVERRIDE_NOT_ACCEPTED = "the override {name} is not accepted"
+OVERRIDES_DO_NOT_COMPOSE = "the overrides do not compose with the installed release"
+NO_SUCH_DATA = "this site offers no data called {name}"
+PRIVACY_UNIT_NOT_ALLOWED = "the privacy unit {name} is not allowed here, only: {names}"
+DELTA_ABOVE_LIMIT = "delta {number} is above this site's limit of {number}"
+OPTION_NOT_ALLOWED = "{name}={name} is not allowed here"
+SECURE_AGGREGATION_REQUIRED = "secure aggregation is required here"
+TOO_FEW_SITES_IN_SUM = "the run opens sums of {number} sites, this site requires {number}"
+EXACT_WEIGHTS_NOT_ALLOWED = "exact weights are not allowed here"
+SITE_NOT_IN_RUN = "{name} is not one of the run's sites"
+UNAPPROVED_SITES = "the run names sites that are not approved members"
 
-STATED = "the sweep states epsilon {number}, its runs would spend {number}"
+SWEEP_EPSILON_MISMATCH = "the sweep requests epsilon {number}, its runs would spend {number}"
 
-_TRAINERS = (  # what the trainers say
-    "the run asks for sigma {number}, below this site's minimum {number}",
+_TRAINER_REASONS = (  # from the privacy and training code
+    "the run asks for noise multiplier {number}, below this site's minimum {number}",
     "the cohort is empty",
     "the cohort is smaller than the policy's minimum of {number}",
     "the run would exceed the privacy budget of {name}",
@@ -35,49 +35,61 @@ _TRAINERS = (  # what the trainers say
     "the runs of the sweep together would exceed the privacy budget of {name}",
     "another run is using the data set of {name}",
     "delta {number} is not between 0 and 1",
-    "an event with sigma {number}, rate {number} and {number} steps cannot be accounted",
+    "an event with noise multiplier {number}, sample rate {number} and {number} steps cannot be accounted",
     "the clock is behind the privacy ledger's last entry",
-    "epsilon {number} at delta {number} is unreachable with rate {number} and {number} steps",
-    "a share of {number} for the scores is not in [0, 1)",
+    "epsilon {number} at delta {number} is unreachable with sample rate {number} and {number} steps",
+    "a score release share of {number} is not in [0, 1)",
     "target epsilon {number} is not positive",
     "the gradient engine fails its self-check on this model (the site's log says where)",
     "layer {name} ({name}) computes statistics over the batch",
     "layer {name} ({name}) has no per-sample gradient rule in Opacus",
 )
 _TEMPLATES = (
-    *(DIFFERS, SMALL, WORD, COMPOSE, NO_SOURCE, UNIT, DELTA, OPTION, NO_SECAGG, SUM, WEIGHTS),
-    *(NOT_MEMBER, STRANGERS, STATED, UNTOLD),
-    *_TRAINERS,
+    *(
+        CONFIG_MISMATCH,
+        COHORT_TOO_SMALL,
+        OVERRIDE_NOT_ACCEPTED,
+        OVERRIDES_DO_NOT_COMPOSE,
+        NO_SUCH_DATA,
+        PRIVACY_UNIT_NOT_ALLOWED,
+        DELTA_ABOVE_LIMIT,
+        OPTION_NOT_ALLOWED,
+        SECURE_AGGREGATION_REQUIRED,
+        TOO_FEW_SITES_IN_SUM,
+        EXACT_WEIGHTS_NOT_ALLOWED,
+    ),
+    *(SITE_NOT_IN_RUN, UNAPPROVED_SITES, SWEEP_EPSILON_MISMATCH, UNLISTED_REASON),
+    *_TRAINER_REASONS,
 )
-_PLACES = {
+_PLACEHOLDERS = {
     "{number}": r"-?[0-9][0-9.e+-]{0,15}",
     "{name}": r"[A-Za-z0-9_./-]{1,64}",
     "{names}": r"[A-Za-z0-9_., /-]{0,200}",
 }
 
 
-def told(reason: str) -> str:
-    """Return a reason as the lead may hear it."""
-    return reason if any(pattern.fullmatch(reason) for pattern in _patterns()) else UNTOLD
+def redact_reason(reason: str) -> str:
+    """Return a reason as it may be sent to the lead: itself if it is listed, else `UNLISTED_REASON`."""
+    return reason if any(pattern.fullmatch(reason) for pattern in _compile_patterns()) else UNLISTED_REASON
 
 
-def say(template: str, *values: object) -> str:
-    """Fill a template of this file; a value that does not have its form is left out."""
+def format_reason(template: str, *values: object) -> str:
+    """Fill a template of this file; a value of another form than its placeholder is replaced by a fallback."""
     parts = re.split(r"(\{\w+\})", template)
-    given = iter(values)
-    return "".join(_fitting(part, str(next(given))) if part in _PLACES else part for part in parts)
+    remaining = iter(values)
+    return "".join(_fill_placeholder(part, str(next(remaining))) if part in _PLACEHOLDERS else part for part in parts)
 
 
-def _fitting(place: str, value: str) -> str:
+def _fill_placeholder(place: str, value: str) -> str:
     fallback = "0" if place == "{number}" else "..."
-    return value if re.fullmatch(_PLACES[place], value, re.ASCII) else fallback
+    return value if re.fullmatch(_PLACEHOLDERS[place], value, re.ASCII) else fallback
 
 
 @lru_cache(maxsize=1)
-def _patterns() -> tuple[re.Pattern[str], ...]:
-    return tuple(map(_pattern, _TEMPLATES))
+def _compile_patterns() -> tuple[re.Pattern[str], ...]:
+    return tuple(map(_make_pattern, _TEMPLATES))
 
 
-def _pattern(template: str) -> re.Pattern[str]:
+def _make_pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"(\{\w+\})", template)
-    return re.compile("".join(_PLACES.get(part) or re.escape(part) for part in parts), re.ASCII)
+    return re.compile("".join(_PLACEHOLDERS.get(part) or re.escape(part) for part in parts), re.ASCII)

@@ -1,7 +1,7 @@
-"""The one door out: what an answer may hold is predicted from the job; anything else stays.
+"""The egress gate: a reply leaves a site only if it matches the schema that the job predicts.
 
-Every answer of every runtime passes here. The prediction is made from the configuration and the model's shapes, never
-from the values. What passes is logged with its digest and size before it leaves; what does not is logged and stays.
+Every reply of every runtime passes it. The schema is derived from the configuration and the model's shapes, never from
+the values. A reply that matches is logged with its digest and size before it leaves; any other is logged and blocked.
 Nothing is copied, and everything is hashed once.
 """
 
@@ -17,142 +17,148 @@ import numpy as np
 from flwr.app import Array, ConfigRecord, RecordDict
 
 from fedhealth.errors import PrivacyError
-from fedhealth.protocol.array_codec import header_of, names_in, packed_in
-from fedhealth.protocol.messages import Directive, is_error_kind, payload_of, versions
-from fedhealth.site.decline_reasons import told
-from fedhealth.site.policy import Limits
-from fedhealth.site.traffic_quota import Traffic
+from fedhealth.protocol.array_codec import build_packed_header, get_packed_bytes, list_packed_names
+from fedhealth.protocol.messages import Directive, compute_record_size, get_versions, is_error_kind
+from fedhealth.site.decline_reasons import redact_reason
+from fedhealth.site.policy import SiteLimits
+from fedhealth.site.traffic_quota import TrafficQuota
+from fedhealth.utils.digest import TranscriptDigest
 
-Log = Callable[..., None]
+WriteEvent = Callable[..., None]
 """Called as log(event, **fields)."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 TOWERS = {"shared", "image", "text", "tabular"}
-_MOST_REASONS = 50
+_MAX_REASONS = 50
 
 
 @dataclass(frozen=True)
-class ArraysForm:
-    """What a record of arrays may hold.
+class ArrayRecordSchema:
+    """The arrays that a record may hold.
 
     Attributes:
-        shapes: by name; an array may be absent, none may be added.
-        dtype: of all of them: `<f4`, `<i8`, or `|u1` for masked words, whose values say nothing.
+        shapes: by name; an array may be absent, no other may be added.
+        dtype: of all arrays: `<f4`, `<i8`, or `|u1` for masked vectors, whose values carry no information.
 
     """
 
     shapes: Shapes
     dtype: str
 
-    def faults(self, record: object, limits: Limits) -> Iterator[str]:
-        """Yield what does not fit; names of our own code only, never a value."""
-        data = packed_in(record)
+    def find_violations(self, record: object, limits: SiteLimits) -> Iterator[str]:
+        """Yield every deviation; only names of our own code appear in it, never a value."""
+        data = get_packed_bytes(record)
         if data is None:
-            yield "it is not packed as our code packs arrays"
+            yield "its arrays are not packed as fedhealth packs them"
             return
-        names = names_in(data)
+        names = list_packed_names(data)
         if names is None or not set(names) <= set(self.shapes):
-            yield f"it holds an array that is not listed ({short(sorted(set(names or ()) - set(self.shapes)))})"
+            unexpected = sorted(set(names or ()) - set(self.shapes))
+            yield f"it holds an array that is not in the schema ({hash_name(unexpected)})"
             return
-        header = header_of({name: self.shapes[name] for name in names}, self.dtype)
+        header = build_packed_header({name: self.shapes[name] for name in names}, self.dtype)
         sizes = {name: math.prod(self.shapes[name]) * np.dtype(self.dtype).itemsize for name in sorted(names)}
         if not data.startswith(header) or len(data) != len(header) + sum(sizes.values()):
-            yield "an array has another shape, type or size than predicted"
+            yield "an array has another shape, type or size than the schema"
         elif self.dtype == "<f4":
-            yield from _large(data, len(header), sizes, limits.largest_change)
+            yield from _find_large_values(data, len(header), sizes, limits.largest_change)
 
 
 @dataclass(frozen=True)
-class WordsForm:
-    """What a record of words may hold: for every key, whether a value is one that our code writes there."""
+class ConfigRecordSchema:
+    """The keys that a `ConfigRecord` may hold, each with a predicate that accepts the values our code writes there."""
 
-    words: Mapping[str, Callable[[Any], bool]]
+    validators: Mapping[str, Callable[[Any], bool]]
 
-    def faults(self, record: object, limits: Limits) -> Iterator[str]:
-        """Yield what does not fit; never a value."""
+    def find_violations(self, record: object, limits: SiteLimits) -> Iterator[str]:
+        """Yield every deviation; never a value."""
         if not isinstance(record, ConfigRecord):
-            yield "it is no record of words"
+            yield "it is no ConfigRecord"
             return
         for key, value in record.items():
-            if key not in self.words:
-                yield f"it holds a word that is not listed ({short(key)})"
-            elif not self.words[key](value):
-                yield f"{key} is not of the form that is listed"
+            if key not in self.validators:
+                yield f"it holds a key that is not in the schema ({hash_name(key)})"
+            elif not self.validators[key](value):
+                yield f"the value of {key} is not one that the schema allows"
 
 
-Outgoing = Mapping[str, ArraysForm | WordsForm]
-"""By record name, what one answer may hold."""
+ReplySchema = Mapping[str, ArrayRecordSchema | ConfigRecordSchema]
+"""The schema of one reply, by record name."""
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One site's door.
+class EgressGate:
+    """One site's egress gate.
 
     Attributes:
         limits: of the site's policy.
-        log: of what passes and of what is refused.
-        traffic: counts the bytes of each round; None without such a limit.
+        log: writes every decision to the audit log.
+        quota: limits the bytes of each round; None for no limit.
 
     """
 
-    limits: Limits
-    log: Log
-    traffic: Traffic | None = None
+    limits: SiteLimits
+    log: WriteEvent
+    quota: TrafficQuota | None = None
 
-    def check(self, kind: str, directive: Directive, content: RecordDict, outgoing: Outgoing) -> None:
-        """Let an answer pass, or raise; either is logged first.
+    def check(self, kind: str, directive: Directive, content: RecordDict, schema: ReplySchema) -> None:
+        """Return if a reply may leave, raise if it may not; the decision is logged first.
 
         Args:
-            kind: type of the message that is answered.
-            directive: what was asked.
-            content: the answer.
-            outgoing: what it may hold.
+            kind: message type of the request.
+            directive: the request.
+            content: the reply.
+            schema: what the reply may hold.
 
         Raises:
-            PrivacyError: something in it may not leave.
+            PrivacyError: the reply holds something that may not leave.
 
         """
-        faults, size = list(self._faults(content, outgoing)), bytes_of(content)
-        if not faults and self.traffic and not self.traffic.allows(directive, size):
-            faults = [f"the round would send more than {self.traffic.most} bytes"]
+        faults, size = list(self._find_violations(content, schema)), count_payload_bytes(content)
+        if not faults and self.quota and not self.quota.try_consume(directive, size):
+            faults = [f"this round would send more than {self.quota.max_bytes} bytes (limits.megabytes_per_round)"]
         if faults:
             self.log("refused", kind=kind, run=directive.run, round=directive.round, bytes=size, faults=faults[:20])
-            raise PrivacyError(f"The gate refused an answer to {kind}: {'; '.join(faults[:3])}.", "See the audit log.")
-        fields = {"records": sorted(content), "bytes": size, "sha256": digest_of(content)}
+            problem = f"The egress gate blocked a reply to {kind}: {'; '.join(faults[:3])}."
+            raise PrivacyError(problem, "Nothing was sent. See `fedhealth site audit show` and site.yaml.")
+        fields = {"records": sorted(content), "bytes": size, "sha256": compute_record_digest(content)}
         self.log("left", kind=kind, run=directive.run, round=directive.round, **fields)
 
-    def _faults(self, content: RecordDict, outgoing: Outgoing) -> Iterator[str]:
+    def _find_violations(self, content: RecordDict, schema: ReplySchema) -> Iterator[str]:
         for name, record in content.items():
-            form = outgoing.get(name)
+            form = schema.get(name)
             if form is None:
-                yield f"the record {short(name)} is not part of this answer"
+                yield f"the record {hash_name(name)} is not part of this reply"
             elif name not in self.limits.records:
-                yield f"the record {name} is not allowed by the policy"
+                yield f"the record {name} is not allowed by the policy (limits.records)"
             else:
-                yield from (f"{name}: {fault}" for fault in form.faults(record, self.limits))
+                yield from (f"{name}: {fault}" for fault in form.find_violations(record, self.limits))
 
 
-def check_error(kind: str, code: int, reason: str, log: Log) -> None:
-    """Let an error pass if it names a kind of fault and says nothing else, or raise; either is logged first.
+def check_error(kind: str, code: int, reason: str, log: WriteEvent) -> None:
+    """Return if an error reply holds an error class and nothing else, raise otherwise; the decision is logged first.
 
     Raises:
-        PrivacyError: it says more.
+        PrivacyError: it holds more than its class.
 
     """
     sound = is_error_kind(code, reason)
     log("failed" if sound else "refused", kind=kind, code=code, reason=reason if sound else "not listed")
     if not sound:
-        raise PrivacyError(f"The gate refused an error that says more than its kind ({code}).", "See the log.")
+        problem = f"The egress gate blocked an error reply that holds more than its error class ({code})."
+        raise PrivacyError(problem, "Nothing was sent. See `fedhealth site audit show`.")
 
 
-def acceptance_form(site: str) -> WordsForm:
-    """Return what a site's acceptance may hold: its name, releases, coarse weights, and reasons that are listed."""
-    return WordsForm(
+def make_acceptance_schema(site: str) -> ConfigRecordSchema:
+    """Return the schema of a site's acceptance: its name, releases, coarse weights, and listed decline reasons."""
+    return ConfigRecordSchema(
         {
             "site": lambda value: value == site,
-            "versions": lambda value: value == versions(),
-            "reasons": lambda value: len(value) <= _MOST_REASONS and all(told(reason) == reason for reason in value),
+            "versions": lambda value: value == get_versions(),
+            "reasons": lambda value: (
+                len(value) <= _MAX_REASONS and all(redact_reason(reason) == reason for reason in value)
+            ),
             "exchange": lambda value: isinstance(value, int) and 0 <= value < 2**31,
             "reserved": lambda value: isinstance(value, float) and 0 <= value < 2.0**40,
             "towers": lambda value: set(value) <= TOWERS and len(set(value)) == len(value),
@@ -161,39 +167,37 @@ def acceptance_form(site: str) -> WordsForm:
     )
 
 
-def bytes_of(content: RecordDict) -> int:
-    """Return the payload in bytes (words as they print)."""
-    return sum(map(payload_of, content.values()))
+def count_payload_bytes(content: RecordDict) -> int:
+    """Return the payload in bytes (configuration values count as printed)."""
+    return sum(map(compute_record_size, content.values()))
 
 
-def digest_of(content: RecordDict) -> str:
+def compute_record_digest(content: RecordDict) -> str:
     """Return the SHA-256 over all names and values, records in order of their names."""
-    digest = hashlib.sha256()
+    digest = TranscriptDigest(b"fedhealth records 2")
     for name in sorted(content):
         record = content[name]
-        digest.update(f"{len(name)}|{name}|{len(record)}|".encode())
+        digest.add(name.encode(), len(record).to_bytes(8, "little"))
         for key, value in record.items():
-            data = _bytes(value)
-            digest.update(f"{len(key)}|{key}|{len(data)}|".encode())
-            digest.update(data)
+            digest.add(key.encode(), _encode_value(value))
     return digest.hexdigest()
 
 
-def _bytes(value: object) -> bytes:
+def _encode_value(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     return value.data if isinstance(value, Array) else repr(value).encode()
 
 
-def short(name: object) -> str:
-    """Return how a name that nobody listed appears in the log: it may be free text itself."""
+def hash_name(name: object) -> str:
+    """Return a hash to log instead of an unexpected name, which may itself be free text about a patient."""
     return f"sha256 {hashlib.sha256(str(name).encode()).hexdigest()[:12]}"
 
 
-def _large(data: bytes, start: int, sizes: Mapping[str, int], most: float) -> Iterator[str]:
-    """Yield the arrays (float32, one behind the other) that hold something beyond `most`, or no number."""
+def _find_large_values(data: bytes, start: int, sizes: Mapping[str, int], limit: float) -> Iterator[str]:
+    """Yield the arrays (float32, stored back to back) that hold a value beyond `limit`, infinity or NaN."""
     for name, size in sizes.items():
         values = np.frombuffer(data, "<f4", count=size // 4, offset=start)
         start += size
-        if not np.max(np.abs([values.max(initial=0), values.min(initial=0)])) <= most:  # a NaN is not
-            yield f"{name} is not finite, or changes by more than {most:g}"
+        if not np.max(np.abs([values.max(initial=0), values.min(initial=0)])) <= limit:  # False for NaN
+            yield f"{name} is not finite, or changes by more than {limit:g}"

@@ -1,4 +1,4 @@
-"""A hospital's folder: its policy, keys, kit, log and private state. Nothing in it is readable by others.
+"""Paths of a hospital's folder: policy, keys, kit, audit log and private state. Other users can read none of it.
 
 site.yaml is the only file that is edited by hand.
 """
@@ -15,26 +15,29 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.identity import make_identity
 from fedhealth.errors import TrustError
-from fedhealth.utils.private_files import load_signing_key, make_folder, read_secret, write_secret
+from fedhealth.utils.private_files import load_signing_key, make_private_folder, read_private_file, write_private_file
 
-VARIABLE = "FEDHEALTH_HOME"
+HOME_VARIABLE = "FEDHEALTH_HOME"
+_KEY_ADVICE = (
+    "Restore it from a backup. Otherwise move it away, run `fedhealth site init` again, and rejoin at the lead."
+)
 
 
 @dataclass(frozen=True)
 class SiteHome:
-    """Where everything of one site lies."""
+    """The folder of one site."""
 
     path: Path
 
     @classmethod
     def find(cls, path: Path | None = None) -> SiteHome:
-        """Return the home at `path`, else where FEDHEALTH_HOME says, else ~/.fedhealth."""
-        chosen = path or Path(os.environ.get(VARIABLE) or "~/.fedhealth")
+        """Return the home at `path`, else at FEDHEALTH_HOME, else at ~/.fedhealth."""
+        chosen = path or Path(os.environ.get(HOME_VARIABLE) or "~/.fedhealth")
         return cls(chosen.expanduser().absolute())
 
     @property
     def policy(self) -> Path:
-        """The hospital's own rules, edited by its IT."""
+        """The site's policy, edited by hospital IT."""
         return self.path / "site.yaml"
 
     @property
@@ -44,63 +47,63 @@ class SiteHome:
 
     @property
     def node_key(self) -> Path:
-        """The key with which this node answers the lead's server, PEM."""
+        """The key with which this node authenticates to the lead's server, PEM."""
         return self.keys / "node.key"
 
     @property
-    def request(self) -> Path:
-        """The join request, as given to the lead."""
+    def join_request(self) -> Path:
+        """The join request to send to the lead."""
         return self.path / "join-request.json"
 
     @property
     def kit(self) -> Path:
-        """Folder of what came from the lead: ca.crt and membership.json, both verified and approved."""
+        """Folder of the installed kit: ca.crt and membership.json, both verified and approved."""
         return self.path / "kit"
 
     @property
     def membership(self) -> Path:
-        """The signed list of members that was approved here."""
+        """The approved, signed list of members."""
         return self.kit / "membership.json"
 
     @property
     def ca(self) -> Path:
-        """The certificate that the lead's server must be signed with."""
+        """The authority certificate that must have signed the certificate of the lead's server."""
         return self.kit / "ca.crt"
 
     @property
     def audit(self) -> Path:
-        """The log of everything that left and of everything that was refused."""
+        """The audit log of everything that left and everything that was refused."""
         return self.path / "audit" / "audit.jsonl"
 
     @property
     def state(self) -> Path:
-        """Private state that outlives runs: the privacy ledgers, the roster, secure aggregation's journals."""
+        """Private state that outlives runs: privacy ledgers, roster, journals of secure aggregation."""
         return self.path / "state"
 
-    def arrays(self, run: str) -> Path:
-        """Folder of what one run keeps here: arrays that are trained and not shared, its count of bytes."""
+    def get_run_folder(self, run: str) -> Path:
+        """Return the folder of one run's private state: personal parameters, count of outgoing bytes."""
         return self.state / "runs" / run
 
     @property
     def work(self) -> Path:
-        """Scratch space of tasks."""
+        """Scratch folder of tasks."""
         return self.path / "work"
 
     @property
-    def run(self) -> Path:
-        """Of the running site: status.json and its pid."""
+    def daemon_folder(self) -> Path:
+        """Folder of the daemon: status.json, lock with its process id, site.log, metrics, message in progress."""
         return self.path / "run"
 
     def create(self) -> None:
-        """Make the folders and the keys; what is there is kept."""
-        folders = (self.path, self.keys, self.kit, self.audit.parent, self.state, self.work, self.run)
+        """Create missing folders and keys; existing ones are kept."""
+        folders = (self.path, self.keys, self.kit, self.audit.parent, self.state, self.work, self.daemon_folder)
         for folder in folders:
-            make_folder(folder)
+            make_private_folder(folder)
         make_identity(self.keys)
         if not self.node_key.exists():
-            write_secret(self.node_key, _new_node_key())
+            write_private_file(self.node_key, _generate_node_key())
 
-    def identity(self) -> Ed25519PrivateKey:
+    def load_identity_key(self) -> Ed25519PrivateKey:
         """Read the identity key.
 
         Raises:
@@ -109,7 +112,7 @@ class SiteHome:
         """
         return load_signing_key(self.keys / "identity.key")
 
-    def node(self) -> ec.EllipticCurvePrivateKey:
+    def load_node_key(self) -> ec.EllipticCurvePrivateKey:
         """Read the node key.
 
         Raises:
@@ -117,24 +120,24 @@ class SiteHome:
 
         """
         try:
-            key = serialization.load_pem_private_key(read_secret(self.node_key), password=None)
+            key = serialization.load_pem_private_key(read_private_file(self.node_key), password=None)
         except ValueError as fault:
-            raise TrustError(f"{self.node_key} is no key.", "Set the site up again.") from fault
+            raise TrustError(f"{self.node_key} is not a private key.", _KEY_ADVICE) from fault
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp384r1":
-            raise TrustError(f"{self.node_key} is no secp384r1 key.", "Set the site up again.")
+            raise TrustError(f"{self.node_key} is not a secp384r1 key.", _KEY_ADVICE)
         return key
 
-    def node_public(self) -> str:
+    def load_node_public_key(self) -> str:
         """Return the public half of the node key, PEM."""
         pem = (
-            self.node()
+            self.load_node_key()
             .public_key()
             .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
         return pem.decode()
 
 
-def _new_node_key() -> bytes:
+def _generate_node_key() -> bytes:
     return ec.generate_private_key(ec.SECP384R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -1,23 +1,23 @@
-"""The first step of a hospital: its folder, its keys, its join request, and a site.yaml to be edited."""
+"""Set up a site: its folder, its keys, its join request, and a site.yaml to edit."""
 
 from __future__ import annotations
 
 from fedhealth.consortium.join_request import JoinRequest
 from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
-from fedhealth.site.make_join_request import make_request
+from fedhealth.site.make_join_request import make_join_request
 from fedhealth.site.policy import load_policy
 from fedhealth.utils.atomic_io import write_atomic
 
-_POLICY = """\
-# The rules of this hospital. What is not allowed here does not happen; without this file nothing leaves.
-# After a change: fedhealth site check
+_POLICY_TEMPLATE = """\
+# The policy of this hospital. What it does not allow is declined; without this file no data leaves.
+# After a change, run: fedhealth site check
 
 name: "{name}"
 lead: "{lead}"
 
-# Data that jobs may train on. The first word is the name that jobs use (the lead tells it).
-# `dataset` is your own name for these patients: one privacy budget each, for life. Keep it when files move.
+# Data that jobs may train on. The first key is the name that jobs use (ask the lead for it).
+# `dataset` is your own name for these patients. Each has one lifetime privacy budget: keep the name when files move.
 #
 # data:
 #   chest:
@@ -25,52 +25,52 @@ lead: "{lead}"
 #     root: /srv/fedhealth/chest
 #     manifest: manifest.csv
 #
-# Folder of further configuration files that jobs may choose; the lead tells whether one is needed.
+# Folder of further configuration files that jobs may choose; the lead tells you whether one is needed.
 # conf: /srv/fedhealth/conf
 
-# What a job may ask for, and what may leave.
+# What a job may request, and what may leave.
 limits:
-  units: [patient]             # whom privacy protects: patient, record, client; none allows runs without any
-  epsilon: 8.0                 # the most that one run may spend
-  life_epsilon: 20.0           # the most that all runs on one data set may spend together
-  max_delta: 0.0001            # the largest delta that a job may set
-  min_sigma: 0.3               # the least noise, as a multiple of the clipping bound
-  secure_aggregation: true     # whether it is required: the lead sees sums only
-  min_sites: 3                 # the smallest sum that this site takes part in
-  exact_weights: false         # whether the number of training rows may be told instead of a coarse step near it
-  min_patients: 20             # a smaller cohort reports nothing on its own
-  models: null                 # options of the model groups; null: all that are installed
-  personalizations: null       # options of that group; null: all that are installed
-  megabytes_per_round: 1000.0  # that may leave
-  hours: 72.0                  # for how long this site takes part in one run
+  units: [patient]             # privacy units: patient, record, client; none also allows runs without privacy
+  epsilon: 8.0                 # maximum for one run
+  lifetime_epsilon: 20.0       # maximum for all runs on one data set together
+  max_delta: 0.0001            # maximum delta of a job
+  min_noise_multiplier: 0.3    # minimum noise, as a multiple of the clipping bound
+  secure_aggregation: true     # required: the lead sees only sums over sites
+  min_sites: 3                 # minimum number of sites in a sum
+  exact_weights: false         # whether the exact number of training rows may leave instead of a rounded one
+  min_patients: 20             # a smaller cohort is never reported on its own
+  models: null                 # allowed options of the model groups; null: all
+  personalizations: null       # allowed options of that group; null: all
+  megabytes_per_round: 1000.0  # maximum that leaves
+  hours: 72.0                  # maximum duration of one run
 
-# What a task may use.
+# Resources of a task.
 resources:
   device: auto                 # auto, cpu or cuda:0
   threads: 1
-  memory_gb: 16.0              # after which a task is stopped
-  minutes: 60.0                # for one message
-  incoming_megabytes: 2000.0   # of one message
-  weights: null                # folder of pretrained weights, which jobs name by file name only
+  memory_gb: 16.0              # a task that uses more is stopped
+  minutes: 60.0                # deadline of a task
+  incoming_megabytes: 2000.0   # maximum size of one message
+  weights: null                # folder of pretrained weights; jobs give only a file name
 """
 
 
-def begin(home: SiteHome, name: str, lead: str) -> JoinRequest:
-    """Make a site's folder, keys and request, and a strict site.yaml where there is none.
+def init_site(home: SiteHome, name: str, lead: str) -> JoinRequest:
+    """Create a site's folder, keys and join request, and a strict site.yaml if there is none.
 
     Raises:
-        ConfigError: the name or address has another form, or the site.yaml there says something else.
-        TrustError: a key is damaged, or others can read it.
+        ConfigError: the name or address is malformed, or an existing site.yaml has others.
+        TrustError: a key is damaged, or other users can read it.
 
     """
     if home.policy.exists():
         policy = load_policy(home)
         if (policy.name, policy.lead) != (name, lead):
             raise ConfigError(
-                f"{home.policy} is of the site {policy.name!r} and the lead {policy.lead}.",
-                "Correct the file or the command, or choose another --home.",
+                f"{home.policy} already names the site {policy.name!r} and the lead {policy.lead}.",
+                "Correct that file or the options of this command, or choose another folder with --home.",
             )
-    request = make_request(home, name, lead)
+    request = make_join_request(home, name, lead)
     if not home.policy.exists():
-        write_atomic(home.policy, _POLICY.format(name=name, lead=lead).encode())
+        write_atomic(home.policy, _POLICY_TEMPLATE.format(name=name, lead=lead).encode())
     return request

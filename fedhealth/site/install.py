@@ -1,4 +1,4 @@
-"""From a kit to trust: everything that can be checked by this machine is, and the rest is shown to a person."""
+"""Install a kit from the lead: the machine verifies what it can, a person compares the fingerprint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fedhealth.consortium.certificates import days_left
+from fedhealth.consortium.certificates import compute_days_left
 from fedhealth.consortium.identity import save_roster
-from fedhealth.consortium.join_kit import Kit, read_kit
+from fedhealth.consortium.join_kit import JoinKit, read_kit
 from fedhealth.consortium.membership import Membership, SignedMembership
 from fedhealth.consortium.signatures import check_fingerprint
 from fedhealth.errors import TrustError
@@ -17,82 +17,82 @@ from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.utils.atomic_io import write_atomic
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.private_files import make_private_folder
 
-_ADVICE = "Nothing was installed. Ask the lead what happened, by telephone."
+_ADVICE = "Nothing was installed. Telephone the lead and ask for the right kit."
 
 
 @dataclass(frozen=True)
-class Review:
-    """A kit that may be installed once a person has agreed.
+class KitReview:
+    """A verified kit that may be installed once a person has approved it.
 
     Attributes:
         kit: the kit.
-        changes: what it changes against the installed one, in sentences; all members when none is installed.
+        changes: how it differs from the installed kit, in sentences; empty for the first kit.
 
     """
 
-    kit: Kit
+    kit: JoinKit
     changes: tuple[str, ...]
 
     @property
     def membership(self) -> Membership:
-        """The members it brings."""
+        """The members that it lists."""
         return self.kit.signed.membership
 
     @property
     def fingerprint(self) -> str:
-        """What people compare: the consortium's key and every member."""
+        """The fingerprint that people compare; it covers the consortium's key and every member."""
         return self.membership.fingerprint
 
 
-def review(home: SiteHome, content: bytes) -> Review:
-    """Check a kit against this site's keys, its site.yaml and the installed kit; a refusal is logged.
+def review_kit(home: SiteHome, content: bytes) -> KitReview:
+    """Verify a kit against this site's keys, its site.yaml and the installed kit; log a refusal to the audit log.
 
     Raises:
-        TrustError: it is not this site's next kit.
+        TrustError: the kit is not valid for this site.
         ConfigError: site.yaml is missing or faulty.
 
     """
-    with _refusals_logged(home, content):
+    with _log_refusals(home, content):
         policy, kit = load_policy(home), read_kit(content)
         _check_site(home, policy, kit)
-        former = installed(home)
+        former = load_installed_membership(home)
         if former is not None:
             _check_succession(former, kit)
-        return Review(kit, tuple(_changes(former.membership if former else None, kit.signed.membership)))
+        return KitReview(kit, tuple(_describe_changes(former.membership if former else None, kit.signed.membership)))
 
 
-def install(home: SiteHome, content: bytes, fingerprint: str | None = None) -> Review:
+def install_kit(home: SiteHome, content: bytes, fingerprint: str | None = None) -> KitReview:
     """Install a kit: from now on this site trusts its members, its consortium key and its certificate.
 
-    Each file is replaced whole, the membership last but one; between two of them nothing fits, so nothing is trusted,
-    and the same kit can be installed again.
+    Each file is replaced atomically. After a crash in between, the files do not match each other, so the site trusts
+    nothing until the same kit is installed again.
 
     Args:
-        home: the site's.
-        content: the zip.
-        fingerprint: as told by the lead; None where a person has compared it.
+        home: the hospital's folder.
+        content: the zip file.
+        fingerprint: as the lead gave it; None if a person has compared it.
 
     Raises:
-        TrustError: as `review`, or another fingerprint.
-        ConfigError: as `review`.
+        TrustError: as in `review_kit`, or the fingerprint differs.
+        ConfigError: as in `review_kit`.
 
     """
-    found = review(home, content)
-    with _refusals_logged(home, content):
-        check_fingerprint(found.fingerprint, fingerprint, "kit")
-    membership = found.membership
-    fields = {"serial": membership.serial, "fingerprint": found.fingerprint, "changes": list(found.changes)}
+    review = review_kit(home, content)
+    with _log_refusals(home, content):
+        check_fingerprint(review.fingerprint, fingerprint, "kit")
+    membership = review.membership
+    fields = {"serial": membership.serial, "fingerprint": review.fingerprint, "changes": list(review.changes)}
     AuditLog(home.audit).write("kit installed", sha256=hashlib.sha256(content).hexdigest(), **fields)
-    make_folder(home.kit)
-    write_atomic(home.ca, found.kit.authority_pem)
-    write_atomic(home.membership, found.kit.signed.dumps())
+    make_private_folder(home.kit)
+    write_atomic(home.ca, review.kit.authority_pem)
+    write_atomic(home.membership, review.kit.signed.dumps())
     save_roster(home.state, {member.site: member.identity for member in membership.members})
-    return found
+    return review
 
 
-def installed(home: SiteHome) -> SignedMembership | None:
+def load_installed_membership(home: SiteHome) -> SignedMembership | None:
     """Return the installed membership; None before the first kit.
 
     Raises:
@@ -105,38 +105,45 @@ def installed(home: SiteHome) -> SignedMembership | None:
         return SignedMembership.loads(home.membership.read_bytes())
     except TrustError as fault:
         raise TrustError(
-            f"{home.membership} is damaged: {fault.problem}", "Restore it from a backup; it says whom this site trusts."
+            f"{home.membership} is damaged: {fault.problem}", "Restore it from a backup, or ask the lead for a new kit."
         ) from fault
 
 
-def _check_site(home: SiteHome, policy: Policy, kit: Kit) -> None:
+def _check_site(home: SiteHome, policy: Policy, kit: JoinKit) -> None:
     membership = kit.signed.membership
     if membership.lead != policy.lead:
-        raise TrustError(f"The kit is for the lead {membership.lead}, site.yaml names {policy.lead}.", _ADVICE)
+        raise TrustError(f"The kit is for the lead {membership.lead}, but site.yaml names {policy.lead}.", _ADVICE)
     own = membership.member(policy.name)
     if own is None:
-        raise TrustError(f"{policy.name!r} is not among the kit's members.", _ADVICE)
-    if own.identity != home.identity().public_key().public_bytes_raw() or own.node != home.node_public():
-        raise TrustError(f"The kit lists other keys for {policy.name!r} than this site's.", _ADVICE)
-    if days_left(kit.authority) <= 0:
+        raise TrustError(f"The kit does not list this site ({policy.name!r}) as a member.", _ADVICE)
+    if (
+        own.identity != home.load_identity_key().public_key().public_bytes_raw()
+        or own.node != home.load_node_public_key()
+    ):
+        raise TrustError(f"The kit lists other keys for {policy.name!r} than the keys in {home.keys}.", _ADVICE)
+    if compute_days_left(kit.authority) <= 0:
         raise TrustError("The kit's certificate has expired or is not valid yet.", _ADVICE)
 
 
-def _check_succession(former: SignedMembership, kit: Kit) -> None:
-    """Refuse what cannot follow on the installed kit."""
+def _check_succession(former: SignedMembership, kit: JoinKit) -> None:
+    """Refuse a kit that is no valid successor of the installed one."""
     old, new = former.membership, kit.signed.membership
     if new.project != old.project:
-        raise TrustError(f"The kit is of the consortium {new.project!r}, this site's is {old.project!r}.", _ADVICE)
+        raise TrustError(
+            f"The kit is for the consortium {new.project!r}, but this site belongs to {old.project!r}.", _ADVICE
+        )
     if new.consortium != old.consortium and not kit.signed.is_endorsed_by(old.consortium):
-        raise TrustError("The kit is signed with a key that the former one does not endorse.", _ADVICE)
+        raise TrustError("The kit is signed with a new consortium key, which the former one does not endorse.", _ADVICE)
     if new.serial < old.serial:
-        raise TrustError(f"The kit has number {new.serial}, installed is already {old.serial}.", _ADVICE)
+        raise TrustError(
+            f"The kit is older than the installed one: number {new.serial}, installed {old.serial}.", _ADVICE
+        )
     if new.serial == old.serial and new.body() != old.body():
         raise TrustError(f"The kit differs from the installed one of the same number {new.serial}.", _ADVICE)
 
 
-def _changes(old: Membership | None, new: Membership) -> Iterator[str]:
-    """Yield in sentences what differs; for a first kit nothing does."""
+def _describe_changes(old: Membership | None, new: Membership) -> Iterator[str]:
+    """Yield the differences as sentences; none for a first kit."""
     if old is None:
         return
     before, after = ({member.site: member for member in each.members} for each in (old, new))
@@ -152,8 +159,8 @@ def _changes(old: Membership | None, new: Membership) -> Iterator[str]:
 
 
 @contextmanager
-def _refusals_logged(home: SiteHome, content: bytes) -> Iterator[None]:
-    """Write into the audit log why a kit was refused."""
+def _log_refusals(home: SiteHome, content: bytes) -> Iterator[None]:
+    """Log to the audit log why a kit was refused."""
     try:
         yield
     except TrustError as fault:

@@ -1,7 +1,7 @@
-"""What a site makes of an order: its words screened, composed with the site's own policy last, and held to its limits.
+"""Approve or decline a signed job: check its overrides, compose them with the site's own last, compare with the policy.
 
-The lead's configuration is never edited here: where it asks for more than the policy allows, the site declines and
-says which limit. What the policy decides by itself (files, ledger, device, budget) cannot change what is trained.
+The lead's configuration is never changed here: if it asks for more than the policy allows, the site declines and names
+the limit. The site's own overrides (files, ledger, device, budget) cannot change what is trained.
 """
 
 from __future__ import annotations
@@ -14,137 +14,144 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import choices, compose, quoted
+from fedhealth.config.compose import compose_config, get_group_choices, quote_value
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.override_allowlist import screen
+from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.schema import Config
 from fedhealth.consortium.membership import Membership
-from fedhealth.consortium.signed_job import Order
+from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import ConfigError
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.site import decline_reasons
-from fedhealth.site.decline_reasons import say
+from fedhealth.site.decline_reasons import format_reason
 from fedhealth.site.home import SiteHome
-from fedhealth.site.policy import Policy, Source
+from fedhealth.site.policy import DataSource, Policy
 
 
 @dataclass(frozen=True)
-class Consent:
-    """A site's decision on an order: the job to work on (of a sweep, those to reserve for), or the reasons why not."""
+class ApprovalDecision:
+    """A site's decision on a signed job.
+
+    Attributes:
+        jobs: the approved job, or for a sweep the jobs to reserve budget for; empty if declined.
+        reasons: why it is declined; empty if approved.
+
+    """
 
     jobs: tuple[Job, ...]
     reasons: tuple[str, ...] = ()
 
 
-def consider(order: Order, policy: Policy, membership: Membership, home: SiteHome) -> Consent:
-    """Decide on a verified order.
+def review_job(signed: SignedJob, policy: Policy, membership: Membership, home: SiteHome) -> ApprovalDecision:
+    """Approve or decline a verified job.
 
     Args:
-        order: signed by the lead, for these members.
-        policy: the hospital's, as it is now.
+        signed: the job, signed by the lead for these members.
+        policy: the site's current policy.
         membership: the approved members.
-        home: the hospital's.
+        home: the hospital's folder.
 
     """
-    if faults := screen(order.words, policy.conf):
+    if faults := find_override_errors(signed.overrides, policy.conf):
         named = [fault.rpartition(": ")[0].strip("'\"").partition("=")[0] for fault in faults]
-        return Consent((), tuple(say(decline_reasons.WORD, name) for name in named))
+        return ApprovalDecision((), tuple(format_reason(decline_reasons.OVERRIDE_NOT_ACCEPTED, name) for name in named))
     try:
-        name, chosen = _composed(order.words, policy.conf)
+        name, chosen = _compose_choices(signed.overrides, policy.conf)
         source = policy.data.get(name)
         if source is None:
-            return Consent((), (say(decline_reasons.NO_SOURCE, name),))
-        words = (*order.words, *own_words(policy, source, order.words))
-        job = Job(order.run, words, order.digest, str(home.arrays(order.run)), str(policy.conf or ""))
-        config = config_of(job)
+            return ApprovalDecision((), (format_reason(decline_reasons.NO_SUCH_DATA, name),))
+        overrides = (*signed.overrides, *make_site_overrides(policy, source, signed.overrides))
+        job = Job(signed.run, overrides, signed.digest, str(home.get_run_folder(signed.run)), str(policy.conf or ""))
+        config = compose_job_config(job)
     except ConfigError as fault:
-        differs = "has digest" in fault.problem
-        return Consent((), (decline_reasons.DIFFERS if differs else decline_reasons.COMPOSE,))
-    found = tuple(_objections(config, chosen, policy, membership))
-    return Consent(() if found else (job,), found)
+        is_mismatch = "has digest" in fault.problem
+        reason = decline_reasons.CONFIG_MISMATCH if is_mismatch else decline_reasons.OVERRIDES_DO_NOT_COMPOSE
+        return ApprovalDecision((), (reason,))
+    reasons = tuple(_find_violations(config, chosen, policy, membership))
+    return ApprovalDecision(() if reasons else (job,), reasons)
 
 
-def consider_sweep(order: Order, policy: Policy, membership: Membership, home: SiteHome) -> Consent:
-    """Decide on the runs that a verified order's statement says are to come."""
-    asked = [
-        replace(order, run=planned.run, words=planned.words, digest=planned.digest, statement=None)
-        for planned in (order.statement.runs if order.statement else ())
+def review_sweep(signed: SignedJob, policy: Policy, membership: Membership, home: SiteHome) -> ApprovalDecision:
+    """Approve or decline all runs of a sweep, as listed in the budget request of a verified job."""
+    planned_jobs = [
+        replace(signed, run=planned.run, overrides=planned.overrides, digest=planned.digest, budget_request=None)
+        for planned in (signed.budget_request.runs if signed.budget_request else ())
     ]
-    decided = [consider(each, policy, membership, home) for each in asked]
-    found = tuple(dict.fromkeys(reason for each in decided for reason in each.reasons))
-    return Consent(() if found else tuple(job for each in decided for job in each.jobs), found)
+    decisions = [review_job(each, policy, membership, home) for each in planned_jobs]
+    reasons = tuple(dict.fromkeys(reason for each in decisions for reason in each.reasons))
+    return ApprovalDecision(() if reasons else tuple(job for each in decisions for job in each.jobs), reasons)
 
 
 @lru_cache(maxsize=16)
-def _composed(words: tuple[str, ...], conf: Path | None) -> tuple[str, dict[str, str]]:
-    """Return the name of the data and the chosen options of screened words."""
-    return str(compose(words, conf).data.name), choices(words, conf)
+def _compose_choices(overrides: tuple[str, ...], conf: Path | None) -> tuple[str, dict[str, str]]:
+    """Return the name of the data and the chosen options; the overrides were checked before."""
+    return str(compose_config(overrides, conf).data.name), get_group_choices(overrides, conf)
 
 
-def own_words(policy: Policy, source: Source, words: Sequence[str]) -> Iterator[str]:
-    """Yield what the site decides by itself, as override words."""
-    yield f"data.root={quoted(source.root.absolute())}"
-    yield f"data.manifest={quoted(source.manifest)}"
+def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the site's own overrides, which come last: files, device, ledger and limits."""
+    yield f"data.root={quote_value(source.root.absolute())}"
+    yield f"data.manifest={quote_value(source.manifest)}"
     yield f"data/source={'ingested' if source.ingested else 'files'}"
-    yield f"data.site_column={_text(source.site_column)}"
+    yield f"data.site_column={_quote_or_null(source.site_column)}"
     if source.cache:
-        yield f"data.cache={quoted(source.cache.absolute())}"
-    yield f"data.public.root={_text(source.public and source.public.absolute())}"
+        yield f"data.cache={quote_value(source.cache.absolute())}"
+    yield f"data.public.root={_quote_or_null(source.public and source.public.absolute())}"
     for column, name in source.columns.items():
-        yield f"data.columns.{column}={_text(name)}"
+        yield f"data.columns.{column}={_quote_or_null(name)}"
     yield f"training.device={policy.resources.device}"
     yield f"training.threads={policy.resources.threads}"
     limits = policy.limits
     own = {
-        "dataset": quoted(source.dataset),
+        "dataset": quote_value(source.dataset),
         "max_epsilon": limits.epsilon,
-        "life_epsilon": limits.life_epsilon,
-        "min_sigma": limits.min_sigma,
+        "lifetime_epsilon": limits.lifetime_epsilon,
+        "min_noise_multiplier": limits.min_noise_multiplier,
         "min_cohort": limits.min_patients,
     }
-    known = compose(words, policy.conf).privacy
+    known = compose_config(overrides, policy.conf).privacy
     yield from (f"privacy.{key}={value}" for key, value in own.items() if key in known)
 
 
-def _text(value: object) -> str:
-    return "null" if value is None else quoted(value)
+def _quote_or_null(value: object) -> str:
+    return "null" if value is None else quote_value(value)
 
 
-def _objections(config: Config, chosen: dict[str, str], policy: Policy, membership: Membership) -> Iterator[str]:
-    """Yield every limit of the policy that the configuration does not keep."""
+def _find_violations(config: Config, chosen: dict[str, str], policy: Policy, membership: Membership) -> Iterator[str]:
+    """Yield a reason for every limit of the policy that the configuration exceeds."""
     limits, members = policy.limits, {member.site for member in membership.members}
     if policy.name not in config.data.sites:
-        yield say(decline_reasons.NOT_MEMBER, policy.name)
+        yield format_reason(decline_reasons.SITE_NOT_IN_RUN, policy.name)
     if not members.issuperset(config.data.sites):
-        yield decline_reasons.STRANGERS
+        yield decline_reasons.UNAPPROVED_SITES
     unit = instantiate(config.privacy).unit
     if unit not in limits.units:
-        yield say(decline_reasons.UNIT, unit, ", ".join(limits.units))
-    delta = _value(config.privacy, "delta")
+        yield format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, unit, ", ".join(limits.units))
+    delta = _get_value(config.privacy, "delta")
     if delta is not None and not delta <= limits.max_delta:
-        yield say(decline_reasons.DELTA, delta, limits.max_delta)
-    yield from _sum_objections(config, policy)
+        yield format_reason(decline_reasons.DELTA_ABOVE_LIMIT, delta, limits.max_delta)
+    yield from _find_aggregation_violations(config, policy)
     for group, option in chosen.items():
         allowed = limits.models if group.partition("/")[0] == "model" else None
         allowed = limits.personalizations if group == "personalization" else allowed
         if allowed is not None and option not in allowed:
-            yield say(decline_reasons.OPTION, group, option)
+            yield format_reason(decline_reasons.OPTION_NOT_ALLOWED, group, option)
 
 
-def _sum_objections(config: Config, policy: Policy) -> Iterator[str]:
-    limits, alone = policy.limits, instantiate(config.secagg["site"]).alone
-    if alone:
+def _find_aggregation_violations(config: Config, policy: Policy) -> Iterator[str]:
+    limits = policy.limits
+    if instantiate(config.secagg["site"]).is_plaintext:
         if limits.secure_aggregation:
-            yield decline_reasons.NO_SECAGG
+            yield decline_reasons.SECURE_AGGREGATION_REQUIRED
         return
-    smallest = int(_value(config.secagg, "min_sites") or 1)
+    smallest = int(_get_value(config.secagg, "min_sites") or 1)
     if smallest < limits.min_sites:
-        yield say(decline_reasons.SUM, smallest, limits.min_sites)
-    if _value(config.secagg, "weights") == "exact" and not limits.exact_weights:
-        yield decline_reasons.WEIGHTS
+        yield format_reason(decline_reasons.TOO_FEW_SITES_IN_SUM, smallest, limits.min_sites)
+    if _get_value(config.secagg, "weights") == "exact" and not limits.exact_weights:
+        yield decline_reasons.EXACT_WEIGHTS_NOT_ALLOWED
 
 
-def _value(node: Any, key: str) -> Any:
-    """Return a value of a free node of the configuration, None where there is none."""
-    found = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return found.get(key) if isinstance(found, dict) else None
+def _get_value(node: Any, key: str) -> Any:
+    """Return a value of an untyped node of the configuration; None if it has no such key."""
+    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return values.get(key) if isinstance(values, dict) else None

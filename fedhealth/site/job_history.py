@@ -1,4 +1,4 @@
-"""The signed jobs that a site has seen: each ends once, and is never resumed after its end."""
+"""The signed jobs that a site has seen: each may be resumed until it ends, and never afterwards (no replay)."""
 
 from __future__ import annotations
 
@@ -6,60 +6,70 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fedhealth.consortium.signatures import canonical, parse_json
-from fedhealth.consortium.signed_job import _ADVICE, Order
+from fedhealth.consortium.signatures import parse_json
+from fedhealth.consortium.signed_job import JOB_ADVICE, SignedJob
 from fedhealth.errors import TrustError
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import write_atomic
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.private_files import make_private_folder
 
 
-class Orders:
-    """The orders that this site has seen, in a durable file: each one ends once, and for good."""
+class JobHistory:
+    """The jobs that this site has seen, stored in a file.
+
+    Args:
+        home: the hospital's folder.
+        clock: seconds since 1970.
+
+    """
 
     def __init__(self, home: SiteHome, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = home.state / "orders.json", clock
+        self._path, self._clock = home.state / "job_history.json", clock
 
-    def admit(self, order: Order, hours: float) -> None:
-        """Take an order up, or go on with it.
+    def start_or_resume(self, job: SignedJob, hours: float) -> None:
+        """Record a job when it is first seen; later check that it may still be worked on.
 
         Args:
-            order: verified.
-            hours: for how long this site takes part in one run.
+            job: verified.
+            hours: maximum duration of one run.
 
         Raises:
-            TrustError: it ended here, its time is over, or its run id was used for another one.
+            TrustError: the job ended here, its time is over, or another job used its run id.
 
         """
-        known, digest = self._read(), order.identity
-        new = order.run not in known
-        seen = known.setdefault(order.run, {"digest": digest, "seen": self._clock(), "ended": None})
+        known, digest = self._load(), job.work_digest
+        new = job.run not in known
+        seen = known.setdefault(job.run, {"digest": digest, "seen": self._clock(), "ended": None})
         if seen["digest"] != digest:
-            raise TrustError(f"Run {order.run} was another job before.", _ADVICE)
+            raise TrustError(f"Run {job.run} was used for another job before.", JOB_ADVICE)
         if seen["ended"] is not None:
-            raise TrustError(f"Run {order.run} has ended; its job is not taken up again.", _ADVICE)
+            raise TrustError(f"Run {job.run} has ended; its job is not accepted again.", JOB_ADVICE)
         if self._clock() > seen["seen"] + hours * 3600:
-            raise TrustError(f"Run {order.run} has taken longer than this site allows.", "Raise hours in site.yaml.")
+            raise TrustError(
+                f"Run {job.run} has taken longer than {hours:g} hours, the limit of this site.",
+                "Raise limits.hours in site.yaml if the run may continue.",
+            )
         if new:
-            self._write(known)
+            self._save(known)
 
-    def end(self, run: str) -> None:
-        """Remember that a run ended; unknown runs are ignored."""
-        known = self._read()
+    def mark_ended(self, run: str) -> None:
+        """Record that a run has ended; unknown runs are ignored."""
+        known = self._load()
         if run in known and known[run]["ended"] is None:
             known[run]["ended"] = self._clock()
-            self._write(known)
+            self._save(known)
 
-    def lapsed(self, hours: float) -> list[str]:
-        """Return the runs that have not ended and that this site takes no part in any more."""
-        since = self._clock() - hours * 3600
-        return [run for run, entry in self._read().items() if entry["ended"] is None and entry["seen"] < since]
+    def find_expired(self, hours: float) -> list[str]:
+        """Return the runs that have not ended but have exceeded the maximum duration."""
+        oldest = self._clock() - hours * 3600
+        return [run for run, entry in self._load().items() if entry["ended"] is None and entry["seen"] < oldest]
 
-    def _read(self) -> dict[str, Any]:
+    def _load(self) -> dict[str, Any]:
         if not self._path.exists():
             return {}
         return dict(parse_json(self._path.read_bytes(), str(self._path), 2**26))
 
-    def _write(self, known: dict[str, Any]) -> None:
-        make_folder(self._path.parent)
-        write_atomic(self._path, canonical(known))
+    def _save(self, known: dict[str, Any]) -> None:
+        make_private_folder(self._path.parent)
+        write_atomic(self._path, encode_canonical(known))

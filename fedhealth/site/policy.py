@@ -1,6 +1,6 @@
-"""The hospital's rules, read from site.yaml. Without them, or with a fault in them, nothing leaves.
+"""The site's policy, read from site.yaml. If it is missing or invalid, nothing leaves.
 
-Every limit has a strict default; a key that does not exist is a fault, so that a misspelt limit cannot go unnoticed.
+Every limit has a strict default. Unknown keys are errors, so that a misspelt limit is noticed.
 """
 
 from __future__ import annotations
@@ -13,66 +13,66 @@ from pathlib import Path
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
 from fedhealth.site.home import SiteHome
-from fedhealth.types import SITE_ID
-from fedhealth.utils.yaml_model import load
+from fedhealth.types import SITE_ID, UserPath
+from fedhealth.utils.yaml_model import load_yaml
 
-UNITS = ("patient", "record", "client", "none")  # whom a run's privacy protects
+PRIVACY_UNITS = ("patient", "record", "client", "none")  # what one unit of differential privacy is
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Data that jobs may train on.
 
     Attributes:
-        dataset: the hospital's own name for it: one privacy ledger each, whatever a job calls the data.
+        dataset: the hospital's own name; each has one privacy ledger, whatever name jobs use.
         root: folder of the manifest and the images.
-        manifest: its name below root.
-        ingested: whether root is what `fedhealth site ingest` made.
+        manifest: path of the manifest below root.
+        ingested: whether `fedhealth site ingest` made root.
         cache: folder for decoded images.
-        columns: the manifest's names for patient, study, image, text, ... where they differ from the consortium's.
-        site_column: column that names the site, where the manifest holds several.
-        public: folder of the consortium's public data, where this site mixes them in.
+        columns: the manifest's names for patient, study, image, text, ... if they differ from the consortium's.
+        site_column: column that names the site, if the manifest holds several sites.
+        public: folder of the consortium's public data, if this site adds them to its own.
 
     """
 
     dataset: str
-    root: Path
+    root: UserPath
     manifest: str = "manifest.csv"
     ingested: bool = False
-    cache: Path | None = None
+    cache: UserPath | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     site_column: str | None = None
-    public: Path | None = None
+    public: UserPath | None = None
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a job may ask for, and what may leave.
+class SiteLimits:
+    """What a job may request, and what may leave.
 
     Attributes:
-        units: whom a run's privacy may protect: `patient`, `record`, `client`; `none` allows runs without any.
-        epsilon: the most that one run may spend.
-        life_epsilon: the most that all runs on one data set may spend together.
-        max_delta: the largest delta that a job may set.
-        min_sigma: the least noise, as a multiple of the clipping bound.
+        units: allowed privacy units: `patient`, `record`, `client`; `none` allows runs without privacy.
+        epsilon: maximum for one run.
+        lifetime_epsilon: maximum for all runs on one data set together.
+        max_delta: maximum delta of a job.
+        min_noise_multiplier: minimum noise, as a multiple of the clipping bound.
         secure_aggregation: whether it is required.
-        min_sites: the smallest sum that this site takes part in.
-        exact_weights: whether the number of training rows may be announced instead of a power of sqrt 2 near it.
-        min_patients: a smaller cohort reports nothing on its own.
-        models: options of the model groups; null for all that are installed.
-        personalizations: options of that group; null for all that are installed.
-        records: what a message may hold.
-        megabytes_per_round: that may leave.
-        largest_change: of one value of an update that leaves without secure aggregation.
-        hours: for how long this site takes part in one run.
+        min_sites: minimum number of sites in a sum.
+        exact_weights: whether the exact number of training rows may leave instead of a power of sqrt 2 near it.
+        min_patients: a smaller cohort is never reported on its own.
+        models: allowed options of the model groups; null for all that are installed.
+        personalizations: allowed options of that group; null for all that are installed.
+        records: names of the records that a reply may hold.
+        megabytes_per_round: maximum that leaves in one round.
+        largest_change: maximum absolute value in an update that leaves without secure aggregation.
+        hours: maximum duration of one run.
 
     """
 
     units: tuple[str, ...] = ("patient",)
     epsilon: float = 8.0
-    life_epsilon: float = 20.0
+    lifetime_epsilon: float = 20.0
     max_delta: float = 1e-4
-    min_sigma: float = 0.3
+    min_noise_multiplier: float = 0.3
     secure_aggregation: bool = True
     min_sites: int = 3
     exact_weights: bool = False
@@ -85,12 +85,12 @@ class Limits:
     hours: float = 72.0
 
 
-REHEARSAL = Limits(
-    units=UNITS,
+SIMULATION_LIMITS = SiteLimits(
+    units=PRIVACY_UNITS,
     epsilon=math.inf,
-    life_epsilon=math.inf,
+    lifetime_epsilon=math.inf,
     max_delta=1.0,
-    min_sigma=0.0,
+    min_noise_multiplier=0.0,
     secure_aggregation=False,
     min_sites=1,
     exact_weights=True,
@@ -100,20 +100,20 @@ REHEARSAL = Limits(
     largest_change=3e38,
     hours=math.inf,
 )
-"""For virtual sites on one machine: their data are the user's own. What is not predicted stays even there."""
+"""For virtual sites on one machine, whose data are the user's own. The egress gate checks schemas even there."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a task may use.
+    """The resources of a task.
 
     Attributes:
         device: `auto`, `cpu` or `cuda:0`.
-        threads: of the processor.
-        memory_gb: after which a task is stopped.
-        minutes: for one message.
-        incoming_megabytes: of one message.
-        weights: folder of pretrained weights, which jobs name by file name only.
+        threads: number of CPU threads.
+        memory_gb: a task that uses more is stopped.
+        minutes: deadline of a task.
+        incoming_megabytes: maximum size of one message.
+        weights: folder of pretrained weights; jobs give only a file name.
 
     """
 
@@ -122,47 +122,49 @@ class Resources:
     memory_gb: float = 16.0
     minutes: float = 60.0
     incoming_megabytes: float = 2000.0
-    weights: Path | None = None
+    weights: UserPath | None = None
 
 
 @dataclass(frozen=True)
 class Policy:
-    """All of site.yaml.
+    """The content of site.yaml.
 
     Attributes:
         name: of the site, as in the roster.
         lead: host:port of the lead's server.
-        data: sources by the name that jobs use (`data.name`).
-        limits: what may leave.
-        resources: what may be used.
+        data: data sources, by the name that jobs use (`data.name`).
+        limits: what a job may request and what may leave.
+        resources: what a task may use.
         conf: folder of further configuration files that jobs may choose, installed by the hospital's own staff.
 
     """
 
     name: str
     lead: str
-    conf: Path | None = None
-    data: Mapping[str, Source] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
+    conf: UserPath | None = None
+    data: Mapping[str, DataSource] = field(default_factory=dict)
+    limits: SiteLimits = field(default_factory=SiteLimits)
     resources: Resources = field(default_factory=Resources)
 
 
 def load_policy(home: SiteHome) -> Policy:
-    """Read and check site.yaml.
+    """Read and validate site.yaml.
 
     Raises:
-        ConfigError: it is missing, unreadable, or holds a fault; all faults are named.
+        ConfigError: it is missing, unreadable or invalid; the message lists every error.
 
     """
     if not home.policy.exists():
-        raise ConfigError(f"{home.policy}: there is no policy.", "`fedhealth site init` writes one.")
-    return load(home.policy, Policy, _range_faults, "Correct the file; nothing leaves meanwhile.")
+        raise ConfigError(f"The policy {home.policy} is missing.", "`fedhealth site init` writes one.")
+    return load_yaml(
+        home.policy, Policy, _find_range_errors, "Correct the file. Until then the site declines every job."
+    )
 
 
-def _range_faults(policy: Policy) -> list[str]:
+def _find_range_errors(policy: Policy) -> list[str]:
     limits, resources = policy.limits, policy.resources
     positive = {
-        **{f"limits.{name}": getattr(limits, name) for name in ("epsilon", "life_epsilon", "megabytes_per_round")},
+        **{f"limits.{name}": getattr(limits, name) for name in ("epsilon", "lifetime_epsilon", "megabytes_per_round")},
         **{f"limits.{name}": getattr(limits, name) for name in ("largest_change", "hours")},
         **{
             f"resources.{name}": getattr(resources, name)
@@ -171,23 +173,29 @@ def _range_faults(policy: Policy) -> list[str]:
     }
     faults = [f"{name}: must be positive and finite." for name, value in positive.items() if not 0 < value < math.inf]
     if not SITE_ID.fullmatch(policy.name):
-        faults.append(f"name: {policy.name!r} is no site name (lower case letters, digits, . _ and -).")
+        faults.append(f"name: {policy.name!r} is not a valid site name (lower case letters, digits, . _ and -).")
     if not 0 < limits.max_delta < 1:
         faults.append("limits.max_delta: must lie between 0 and 1.")
-    if not 0 <= limits.min_sigma < math.inf:
-        faults.append("limits.min_sigma: must not be negative.")
+    if not 0 <= limits.min_noise_multiplier < math.inf:
+        faults.append("limits.min_noise_multiplier: must not be negative.")
     if limits.min_sites < 1 or limits.min_patients < 1:
         faults.append("limits: min_sites and min_patients must be at least 1.")
-    faults += [f"limits.units: there is no unit {unit!r}." for unit in limits.units if unit not in UNITS]
-    return faults + _data_faults(policy)
+    faults += [
+        f"limits.units: {unit!r} is none of {', '.join(PRIVACY_UNITS)}."
+        for unit in limits.units
+        if unit not in PRIVACY_UNITS
+    ]
+    return faults + _find_data_errors(policy)
 
 
-def _data_faults(policy: Policy) -> list[str]:
-    """Refuse two names of the same files, which would give the same patients two budgets."""
+def _find_data_errors(policy: Policy) -> list[str]:
+    """Return an error for two `dataset` names of one folder, which would give the same patients two budgets."""
     faults, ledgers = [], dict[Path, str]()
     for name, source in policy.data.items():
         if not SITE_ID.fullmatch(source.dataset):
-            faults.append(f"data.{name}.dataset: {source.dataset!r} is no plain name.")
+            faults.append(
+                f"data.{name}.dataset: {source.dataset!r} is not a valid name (lower case letters, digits, . _ and -)."
+            )
         root = source.root.resolve()
         if ledgers.setdefault(root, source.dataset) != source.dataset:
             faults.append(f"data.{name}.dataset: {root} already has the ledger {ledgers[root]!r}; use that name.")

@@ -1,4 +1,4 @@
-"""How many bytes have left in each round of a run: a small file, so that every process of the site counts alike."""
+"""The limit on outgoing bytes per round of a run, counted in a small file that all processes of the site share."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 
 from fedhealth.protocol.messages import Directive
 from fedhealth.utils.atomic_io import read_json, write_json
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.private_files import make_private_folder
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """One run's counter.
+class TrafficQuota:
+    """One run's counter of outgoing bytes.
 
     Attributes:
-        folder: of the run, private.
-        most: bytes in one round, all attempts together.
+        folder: the run's private folder.
+        max_bytes: limit for one round, all attempts together.
 
     """
 
     folder: Path
-    most: int
+    max_bytes: int
 
-    def allows(self, directive: Directive, size: int) -> bool:
-        """Count an answer if the round has room for it; tell whether it has."""
-        make_folder(self.folder)
+    def try_consume(self, directive: Directive, size: int) -> bool:
+        """Count a reply of `size` bytes if the round's limit allows it; return whether it does."""
+        make_private_folder(self.folder)
         path, key = self.folder / "traffic.json", str(directive.round)
         handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             sent = dict(read_json(path) or {})
             total = sent.get(key, 0) + size
-            if total <= self.most:
+            if total <= self.max_bytes:
                 write_json(path, sent | {key: total})
-            return bool(total <= self.most)
+            return bool(total <= self.max_bytes)
         finally:
             os.close(handle)

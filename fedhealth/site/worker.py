@@ -1,12 +1,11 @@
-"""The process that works on a run's messages: forked from one that has imported everything, watched, replaceable.
+"""The worker process of a run: forked from a preloaded server process, monitored, and replaced after a failure.
 
-The runner speaks to the network and touches no data; the worker touches data and has no connection. A worker that
-crashes, takes too long or too much memory costs one task.
+The daemon has the network and no data; the worker has the data and no network. When a worker crashes, misses its
+deadline or exceeds its memory limit, one task fails.
 """
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -15,33 +14,41 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedhealth.errors import FedhealthError
-from fedhealth.flower.client.message_codec import Parcel, parcel_of, receive, send
+from fedhealth.flower.client.message_codec import EncodedMessage, encode_message, read_from_pipe, write_to_pipe
+from fedhealth.flower.compat import set_task_identity
+from fedhealth.site.log_file import configure_worker_log
 from fedhealth.site.policy import Resources
 
-_LOOK_SECONDS = 0.5  # between two looks at a worker's memory
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-# What the first task of every run would otherwise import, for seconds.
-_PRELOADED = ("fedhealth.site.worker", "fedhealth.models.encoders.image", "fedhealth.models.encoders.text", "opacus")
+_POLL_SECONDS = 0.5  # interval of the health check of a worker: deadline and memory
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# Preloaded once, because these imports take seconds and every run's first task needs them.
+_PRELOADED_MODULES = (
+    "fedhealth.site.worker",
+    "fedhealth.models.encoders.image",
+    "fedhealth.models.encoders.text",
+    "opacus",
+)
 
 
 class WorkerError(FedhealthError):
-    """A worker ended, took too long or needed too much memory; its task is lost, the next one gets a new worker."""
+    """A worker died, missed its deadline or exceeded its memory limit. Its task failed; the next gets a new worker."""
 
 
-def prepare(application: str) -> None:
-    """Start the process from which workers are forked, with everything imported; takes seconds, once.
+def start_forkserver(application: str) -> None:
+    """Start the fork server, the process that has imported everything and from which workers are forked.
+
+    It takes seconds, once.
 
     Args:
         application: import path of the hospital's Flower application.
 
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # weights come from this machine: no job makes a hospital fetch a model
+    os.environ["HF_HUB_OFFLINE"] = "1"  # weights come from local files: no job can make a hospital download a model
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([application.rpartition(".")[0], *_PRELOADED])
-    warm = context.Process(target=_nothing)
+    context.set_forkserver_preload([application.rpartition(".")[0], *_PRELOADED_MODULES])
+    warm = context.Process(target=_do_nothing)
     warm.start()
     warm.join()
 
@@ -52,104 +59,99 @@ class Worker:
     Args:
         home: the hospital's folder.
         application: import path of its Flower application.
-        node: Flower's node id.
-        log: file for what it has to say.
+        node_id: Flower's.
+        log_file: the site's log file.
 
     """
 
-    def __init__(self, home: Path, application: str, node: int, log: Path) -> None:
+    def __init__(self, home: Path, application: str, node_id: int, log_file: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, home, application, node, log), daemon=True)
+        self._connection, child_end = context.Pipe()
+        arguments = (child_end, home, application, node_id, log_file)
+        self._process = context.Process(target=_run_worker, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()
+        child_end.close()
 
     @property
-    def alive(self) -> bool:
-        """Tell whether it can take a task."""
+    def is_alive(self) -> bool:
+        """Whether the process runs and can take a task."""
         return self._process.is_alive()
 
-    def work(self, job: str, task: Parcel, limits: Resources) -> Parcel:
-        """Return the answer to a message.
+    def process(self, job: str, message: EncodedMessage, limits: Resources) -> EncodedMessage:
+        """Return the reply to a message.
 
         Raises:
-            WorkerError: it ended, took too long, or needed too much memory.
+            WorkerError: the process died, missed its deadline, or exceeded its memory limit.
 
         """
         try:
-            send(self._connection, job, task)
-            self._watch(limits)
-            return receive(self._connection)[1]
+            write_to_pipe(self._connection, job, message)
+            self._wait_for_reply(limits)
+            return read_from_pipe(self._connection)[1]
         except (EOFError, OSError) as fault:
             self.stop()
             code = self._process.exitcode
-            raise WorkerError(f"A worker ended by itself (exit code {code}).", "See site.log and dmesg.") from fault
+            problem = f"The worker process died (exit code {code})."
+            advice = "See run/site.log in the site's folder, and `dmesg` for the kernel's out-of-memory killer."
+            raise WorkerError(problem, advice) from fault
         except WorkerError:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End it."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
         self._connection.close()
 
-    def _watch(self, limits: Resources) -> None:
-        """Wait for the answer to begin."""
-        ends = time.monotonic() + limits.minutes * 60
-        while not wait([self._connection, self._process.sentinel], _LOOK_SECONDS):
-            if time.monotonic() > ends:
-                raise WorkerError(f"A task took more than {limits.minutes:g} minutes.", "Raise resources.minutes.")
-            if (used := _memory(self._process.pid)) > limits.memory_gb * 1e9:
+    def _wait_for_reply(self, limits: Resources) -> None:
+        """Wait for the reply; check the deadline and the memory limit meanwhile."""
+        deadline = time.monotonic() + limits.minutes * 60
+        while not wait([self._connection, self._process.sentinel], _POLL_SECONDS):
+            if time.monotonic() > deadline:
+                problem = f"A task took more than {limits.minutes:g} minutes and was stopped."
+                raise WorkerError(problem, "Raise resources.minutes in site.yaml.")
+            if (used := _read_resident_memory(self._process.pid)) > limits.memory_gb * 1e9:
                 raise WorkerError(
-                    f"A task needed {used / 1e9:.1f} GB; {limits.memory_gb:g} are allowed.",
-                    "Raise resources.memory_gb or lower privacy.physical_rows.",
+                    f"A task used {used / 1e9:.1f} GB of memory and was stopped; the limit is {limits.memory_gb:g} GB.",
+                    "Raise resources.memory_gb in site.yaml, or ask the lead to lower privacy.max_physical_batch_size.",
                 )
 
 
-def _memory(pid: int | None) -> int:
-    """Return the resident memory of a process in bytes, 0 when it is gone."""
+def _read_resident_memory(pid: int | None) -> int:
+    """Return the resident memory of a process in bytes, 0 if it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
 
 
-def _serve(connection: Connection, home: Path, application: str, node: int, log: Path) -> None:
-    """Answer messages until the runner ends."""
+def _run_worker(connection: Connection, home: Path, application: str, node_id: int, log_file: Path) -> None:
+    """Process messages until the daemon ends."""
     from hydra.utils import get_object
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _log_to(log)
+    configure_worker_log(log_file)
     app = get_object(application)
-    ended = (EOFError, BrokenPipeError)  # of the runner; nobody waits for an answer any more
+    daemon_ended = (EOFError, BrokenPipeError)
     while True:
         try:
-            job, parcel = receive(connection)
-        except ended:
+            job, encoded = read_from_pipe(connection)
+        except daemon_ended:
             return
-        message = parcel.message()
-        run = message.metadata.run_id
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 1
-        context = Context(run, node, {"home": str(home)}, RecordDict(), {"job": job})
-        del parcel
-        answer = parcel_of(app(message, context))
+        message = encoded.decode()
+        run_id = message.metadata.run_id
+        set_task_identity(run_id, node_id)
+        context = Context(run_id, node_id, {"home": str(home)}, RecordDict(), {"job": job})
+        del encoded
+        reply = encode_message(app(message, context))
         try:
-            send(connection, "", answer)
-        except ended:
+            write_to_pipe(connection, "", reply)
+        except daemon_ended:
             return
-        del message, answer  # before the next ones come
+        del message, reply  # frees their memory before the next message
 
 
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logger = logging.getLogger("fedhealth")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
-def _nothing() -> None:
-    """End at once."""
+def _do_nothing() -> None:
+    """Return at once: the first fork starts the fork server."""

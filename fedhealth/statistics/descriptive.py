@@ -1,7 +1,7 @@
-"""What the hospitals' patients are like, before anything is trained: counts in public bins, summed over hospitals.
+"""Descriptive statistics of the patients before training: counts in public bins, summed over hospitals.
 
-Every patient counts once, by the first study: each table is moved by one count if a patient is added or removed, all V
-tables together by an L2 distance of sqrt(V). That is what noise is scaled to where patients are promised privacy.
+Each patient counts once, by the first study: adding or removing a patient changes each table by one count, and all V
+tables together by an L2 distance of sqrt(V). With differential privacy the noise is scaled to this sensitivity.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedhealth.config.schema import ColumnKind, Config, DataConfig, TaskKind
-from fedhealth.data.dataset import Cohort
-from fedhealth.data.tabular import width
-from fedhealth.privacy.mechanisms.histogram_release import PREFIX
+from fedhealth.data.dataset import SiteDataset
+from fedhealth.data.tabular import count_features
+from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX
 
 REACH, STEPS = 4.0, 80  # numeric variables: bins from center - 4 scale to center + 4 scale, open beyond
 MODALITIES = ("image", "text", "tabular")
@@ -22,12 +22,12 @@ MODALITIES = ("image", "text", "tabular")
 
 @dataclass(frozen=True)
 class Quantity:
-    """One table.
+    """One table of counts.
 
     Attributes:
         name: unique, such as `label.severe`, `coverage.text`, `variable.age`.
-        bins: names of the bins, the missing last; for a numeric variable only of what lies outside the edges.
-        edges: of a numeric variable's bins, in its own unit; empty for counts by name.
+        bins: names of the bins, missing values last; for a numeric variable only the bins outside the edges.
+        edges: of a numeric variable's bins, in its own unit; empty for named bins.
 
     """
 
@@ -37,44 +37,47 @@ class Quantity:
 
     @property
     def size(self) -> int:
-        """How many bins."""
+        """Number of bins."""
         return len(self.edges) + 2 if self.edges else len(self.bins)
 
 
-def quantities(config: Config) -> tuple[Quantity, ...]:
-    """Return what is counted under a configuration."""
-    return (*_labels(config.data), *_coverage(), *_variables(config.data))
+def list_quantities(config: Config) -> tuple[Quantity, ...]:
+    """Return the quantities that a configuration counts."""
+    return (*_list_labels(config.data), *_list_coverage(), *_list_variables(config.data))
 
 
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every table."""
-    return {PREFIX + each.name: (each.size,) for each in quantities(config)}
+def get_descriptive_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each table."""
+    return {DESCRIPTIVE_PREFIX + each.name: (each.size,) for each in list_quantities(config)}
 
 
-def tables(cohort: Cohort, config: Config) -> dict[str, np.ndarray]:
-    """Return a site's counts, int64, by table."""
+def count_patients(cohort: SiteDataset, config: Config) -> dict[str, np.ndarray]:
+    """Return a site's counts of patients by table, int64."""
     _, rows = np.unique(cohort.patient, return_index=True)
-    places = dict(_places(cohort, config.data, rows))
-    return {PREFIX + each.name: np.bincount(places[each.name], minlength=each.size) for each in quantities(config)}
+    places = dict(_bin_patients(cohort, config.data, rows))
+    return {
+        DESCRIPTIVE_PREFIX + each.name: np.bincount(places[each.name], minlength=each.size)
+        for each in list_quantities(config)
+    }
 
 
-def without_small(counts: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
-    """Return the tables with counts below `least` set to zero: for a site whose own counts are seen."""
+def suppress_small_counts(counts: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarray]:
+    """Return the tables with counts below `least` set to zero, for a site whose own counts the lead can see."""
     return {name: np.where(table < least, 0, table) for name, table in counts.items()}
 
 
-def _labels(data: DataConfig) -> Iterator[Quantity]:
+def _list_labels(data: DataConfig) -> Iterator[Quantity]:
     two = ("no", "yes") if data.task.kind is TaskKind.multilabel else tuple(data.task.classes)
     for name in data.columns.labels:
         yield Quantity(f"label.{name}", (*two, "unknown"))
 
 
-def _coverage() -> Iterator[Quantity]:
+def _list_coverage() -> Iterator[Quantity]:
     for name in MODALITIES:
         yield Quantity(f"coverage.{name}", ("present", "missing"))
 
 
-def _variables(data: DataConfig) -> Iterator[Quantity]:
+def _list_variables(data: DataConfig) -> Iterator[Quantity]:
     for name, column in data.tabular.items():
         if column.kind is ColumnKind.categorical:
             yield Quantity(f"variable.{name}", (*column.levels, "missing"))
@@ -83,7 +86,7 @@ def _variables(data: DataConfig) -> Iterator[Quantity]:
             yield Quantity(f"variable.{name}", ("below", "above", "missing"), tuple(edges.tolist()))
 
 
-def _places(cohort: Cohort, data: DataConfig, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _bin_patients(cohort: SiteDataset, data: DataConfig, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each table's name and the bin of every patient, int64."""
     for column, name in enumerate(data.columns.labels):
         labels = cohort.labels[rows, column]
@@ -95,7 +98,7 @@ def _places(cohort: Cohort, data: DataConfig, rows: np.ndarray) -> Iterator[tupl
         yield f"coverage.{name}", (~held).astype(np.int64)
     start = 0
     for name, variable in data.tabular.items():
-        size = width({name: variable})
+        size = count_features({name: variable})
         block = cohort.tabular[rows, start : start + size]
         start += size
         missing = block[:, -1] == 1

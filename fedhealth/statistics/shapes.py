@@ -1,10 +1,10 @@
-"""Which statistics a site answers with: known from the configuration alone, at the lead and at the site's gate."""
+"""The shapes of the statistics that a site sends; lead and egress gate derive them from the configuration alone."""
 
 from __future__ import annotations
 
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.evaluation import subgroups
-from fedhealth.models.multimodal import MODALITIES, output_width
+from fedhealth.models.multimodal import MODALITIES, get_output_width
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.statistics import descriptive, heterogeneity
 
@@ -12,20 +12,20 @@ SIDES = ("positives", "negatives")
 Shapes = dict[str, tuple[int, ...]]
 
 
-def modalities_of(config: Config) -> frozenset[str]:
+def get_modalities(config: Config) -> frozenset[str]:
     """Return the modalities that the configured model has a tower for."""
     return frozenset(name for name in MODALITIES if getattr(config.model, name))
 
 
-def statistic_shapes(config: Config) -> dict[str, Shapes]:
-    """Return, by message type, the shape of every vector (int64) that an institution answers with."""
+def get_statistic_shapes(config: Config) -> dict[str, Shapes]:
+    """Return the shape of each vector (int64) in a site's reply, by message type."""
     if config.purpose is Purpose.describe:
-        return {DESCRIBE: descriptive.shapes(config)}
-    histogram: tuple[int, ...] = (output_width(config.data), config.evaluation.bins)
+        return {DESCRIBE: descriptive.get_descriptive_shapes(config)}
+    histogram: tuple[int, ...] = (get_output_width(config.data), config.evaluation.bins)
     scored: dict[str, Shapes] = {
         split: {f"{split}.{side}": histogram for side in SIDES} for split in ("validation", "test")
     }
-    differences = heterogeneity.shapes(config.data, modalities_of(config))
+    differences = heterogeneity.get_heterogeneity_shapes(config.data, get_modalities(config))
     training: Shapes = {"train.examples": (1,), "train.loss": (1,)} | differences
-    final = scored["validation"] | scored["test"] | subgroups.shapes(config)
+    final = scored["validation"] | scored["test"] | subgroups.get_subgroup_shapes(config)
     return {TRAIN: training | scored["validation"], EVALUATE: final}

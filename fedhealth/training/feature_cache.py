@@ -1,4 +1,4 @@
-"""A frozen encoder, or its frozen front, says the same about an image every time: ask it once and keep the answer."""
+"""Cache the features of frozen encoders, and of the frozen fronts of encoders: they never change during training."""
 
 from __future__ import annotations
 
@@ -10,63 +10,71 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedhealth.data.batches import Examples, Source, cached, examples_of, stand_ins
-from fedhealth.data.dataset import Cohort
-from fedhealth.models.encoders.base import identity, is_frozen
+from fedhealth.data.dataset import SiteDataset
+from fedhealth.data.examples import (
+    Examples,
+    ModalitySource,
+    build_examples,
+    get_feature_source_names,
+    load_or_compute_array,
+)
+from fedhealth.models.encoders.base import compute_fingerprint, is_frozen
 from fedhealth.models.multimodal import MultimodalModel, Tower
 
 _BATCH = 64
 
 
-def model_inputs(cohort: Cohort, model: MultimodalModel) -> Examples:
-    """Return the cohort as the inputs of `model`: its modalities, its tokens, its frozen towers already applied."""
+def build_model_inputs(cohort: SiteDataset, model: MultimodalModel) -> Examples:
+    """Return the cohort as the inputs of `model`: its modalities, its tokens, and cached features of frozen towers."""
     text = model.towers["text"].encoder if "text" in model.towers else None
-    examples = examples_of(cohort, model.modalities, getattr(text, "tokenize", None))
-    return with_features(examples, cohort, model)
+    examples = build_examples(cohort, model.modalities, getattr(text, "tokenize", None))
+    return add_cached_features(examples, cohort, model)
 
 
-def with_features(examples: Examples, cohort: Cohort, model: MultimodalModel) -> Examples:
-    """Return examples in which the inputs of frozen towers, and of towers' frozen fronts, are cached outputs."""
+def add_cached_features(examples: Examples, cohort: SiteDataset, model: MultimodalModel) -> Examples:
+    """Return examples in which cached outputs replace the inputs of frozen towers and of frozen fronts of towers."""
     for name, tower in model.towers.items():
         encoder = cast(Tower, tower).encoder
         source = examples.sources.get(name)
         if source is None or not len(source.values):
             continue
-        maps, features = stand_ins(name)
+        maps, features = get_feature_source_names(name)
         front = getattr(encoder, "front", None)
         if not list(encoder.parameters()):
-            continue  # it does nothing that is worth keeping
+            continue  # there is nothing to cache
         if is_frozen(encoder):
-            examples = _replaced(examples, name, features, cohort, encoder)
-        elif front is not None and list(front.parameters()) and _small(front, source.values):
-            examples = _replaced(examples, name, maps, cohort, front)
+            examples = _replace_by_features(examples, name, features, cohort, encoder)
+        elif front is not None and list(front.parameters()) and _is_smaller_than_input(front, source.values):
+            examples = _replace_by_features(examples, name, maps, cohort, front)
     return examples
 
 
-def _replaced(examples: Examples, name: str, stand_in: str, cohort: Cohort, fixed: nn.Module) -> Examples:
-    """Let the cached outputs of a module that is not trained stand in for a modality."""
+def _replace_by_features(
+    examples: Examples, name: str, stand_in: str, cohort: SiteDataset, fixed: nn.Module
+) -> Examples:
+    """Replace a modality by the cached outputs of a frozen module."""
     source = examples.sources[name]
-    outputs = cached(
+    outputs = load_or_compute_array(
         cohort.folder,
         stand_in.replace("_", "-"),
-        f"{identity(fixed)}|{source.values.shape}|{_tokens_digest(name, source)}",
-        partial(_encode, fixed, source.values),
+        f"{compute_fingerprint(fixed)}|{source.values.shape}|{_compute_token_digest(name, source)}",
+        partial(_encode_in_batches, fixed, source.values),
     )
-    return examples.with_source(stand_in, Source(outputs, source.index), replacing=name)
+    return examples.with_source(stand_in, ModalitySource(outputs, source.index), replacing=name)
 
 
-def _small(front: nn.Module, values: np.ndarray) -> bool:
-    """Return whether outputs are no more numbers than the inputs: those of early layers would fill the disk."""
-    return _encode(front, values[:1]).size <= values[:1].size
+def _is_smaller_than_input(front: nn.Module, values: np.ndarray) -> bool:
+    """Return whether the outputs are no larger than the inputs; the outputs of early layers would fill the disk."""
+    return _encode_in_batches(front, values[:1]).size <= values[:1].size
 
 
-def _tokens_digest(name: str, source: Source) -> str:
-    """Return what the folder's name does not say: token ids depend on the tokenizer, images on the cohort alone."""
+def _compute_token_digest(name: str, source: ModalitySource) -> str:
+    """Return the digest of token ids, which depend on the tokenizer; images depend on the cohort only."""
     return hashlib.sha256(source.values.tobytes()).hexdigest() if name == "text" else ""
 
 
-def _encode(encoder: nn.Module, values: np.ndarray) -> np.ndarray:
-    """Return float32 [M, ...]."""
+def _encode_in_batches(encoder: nn.Module, values: np.ndarray) -> np.ndarray:
+    """Return the encoder's outputs, float32 [M, ...]."""
     encoder.eval()
     device = next(encoder.parameters()).device
     with torch.inference_mode():

@@ -1,12 +1,11 @@
-"""How far a round's training has come, on the site's disk: a worker that is killed does not begin a long round again.
+"""Checkpoints of optimizer steps within a round: a killed worker resumes the round instead of starting it again.
 
-Plain training goes on bit for bit: weights, what the optimizer remembers, and the generators are kept. Private training
-goes on with the same mechanism; the round was booked before its first step. Nothing here ever leaves the site.
+Plain training resumes bit for bit: the checkpoint holds the weights, the optimizer state and the random generators.
+Private training resumes the same mechanism; its round was booked before the first step. The file never leaves the site.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -20,37 +19,38 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.digest import TranscriptDigest
 
 log = logging.getLogger("fedhealth.site")
 
-EVERY_SECONDS = 60.0  # of training between two writings: what a crash costs at most
+EVERY_SECONDS = 60.0  # of training between two checkpoints: the most that a crash costs
 _MODEL, _OPTIMIZER, _GENERATOR, _CUDA = "model.", "optimizer.", "generator", "generator.cuda"
 
 
-class Progress:
-    """One round's training.
+class StepCheckpoint:
+    """The checkpoint of one round of training.
 
     Args:
-        folder: the site's private one; None keeps nothing.
-        model: as the round starts.
-        optimizer: over its parameters, fresh.
-        about: what else the training is determined by; another beginning has other progress.
+        folder: the site's private folder; None writes no checkpoint.
+        model: at the start of the round.
+        optimizer: new, over the model's parameters.
+        about: everything else that determines the training; a checkpoint of another training is ignored.
 
     Attributes:
-        step: how many optimizer steps are done.
-        loss: the sum of their losses.
+        step: number of completed optimizer steps.
+        loss: sum of their losses.
 
     """
 
     def __init__(self, folder: Path | None, model: nn.Module, optimizer: Optimizer, about: object) -> None:
         self._path = folder / "progress.safetensors" if folder else None
         self._model, self._optimizer = model, optimizer
-        self._key = _digest(model, about) if folder else ""
+        self._key = _compute_key(model, about) if folder else ""
         self._written = time.monotonic()
         self.step, self.loss = 0, 0.0
 
-    def take_up(self) -> None:
-        """Go on where an earlier process stopped in the same training, if one did."""
+    def restore(self) -> None:
+        """Restore the checkpoint that an earlier process wrote for the same training, if there is one."""
         if self._path is None or not self._path.is_file():
             return
         try:
@@ -60,13 +60,13 @@ class Progress:
                     return
                 self._load({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
         except (OSError, SafetensorError, ValueError, KeyError) as fault:
-            log.warning("progress of a round cannot be read (%s): it is trained from its beginning", fault)
+            log.warning("cannot read the checkpoint of this round (%s): training starts again at its first step", fault)
             return
         self.step, self.loss = int(about["step"]), float(about["loss"])
-        log.info("a round that was interrupted goes on after step %d", self.step)
+        log.info("interrupted round resumes after step %d", self.step)
 
-    def done(self, step: int, loss: float) -> None:
-        """Note that `step` steps are done; written down now and then."""
+    def record_step(self, step: int, loss: float) -> None:
+        """Record that `step` steps are complete; write the checkpoint every `EVERY_SECONDS`."""
         self.step, self.loss = step, loss
         if self._path is None or time.monotonic() - self._written < EVERY_SECONDS:
             return
@@ -75,25 +75,24 @@ class Progress:
         write_atomic(self._path, save(self._tensors(), {"about": about}))
         self._written = time.monotonic()
 
-    def end(self) -> None:
-        """Forget it: the round is trained."""
+    def delete(self) -> None:
+        """Delete the checkpoint at the end of the round."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
     def _tensors(self) -> dict[str, Tensor]:
-        found = {_MODEL + name: value for name, value in _changing(self._model).items()}
+        found = {_MODEL + name: value for name, value in _get_mutable_tensors(self._model).items()}
         for number, state in self._optimizer.state_dict()["state"].items():
-            kept = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-            found |= {f"{_OPTIMIZER}{number}.{name}": value for name, value in kept.items()}
+            found |= {f"{_OPTIMIZER}{number}.{name}": v for name, v in state.items() if isinstance(v, Tensor)}
         found[_GENERATOR] = torch.get_rng_state()
         if self._device.type == "cuda":
             found[_CUDA] = torch.cuda.get_rng_state(self._device)
         return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}  # none shares memory
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
-        """Put everything back; the same training has the same names."""
+        """Copy the tensors back into model, optimizer and generators."""
         with torch.no_grad():
-            for name, value in _changing(self._model).items():
+            for name, value in _get_mutable_tensors(self._model).items():
                 value.copy_(tensors[_MODEL + name])
         state: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():
@@ -110,14 +109,14 @@ class Progress:
         return next(self._model.parameters()).device
 
 
-def _changing(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: trained weights and running statistics."""
+def _get_mutable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that training changes: trained weights and running statistics."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad} | dict(model.named_buffers())
 
 
-def _digest(model: nn.Module, about: object) -> str:
-    digest = hashlib.sha256(repr(about).encode())
-    for name, value in _changing(model).items():
-        digest.update(f"|{name}|".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+def _compute_key(model: nn.Module, about: object) -> str:
+    digest = TranscriptDigest(b"fedhealth step checkpoint 2")
+    digest.add(repr(about).encode())
+    for name, value in _get_mutable_tensors(model).items():
+        digest.add(name.encode(), value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

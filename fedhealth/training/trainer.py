@@ -12,36 +12,33 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim import Optimizer
+from torch import nn
 
-from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import TaskKind, TrainingConfig
-from fedhealth.data.batches import Examples, epochs
+from fedhealth.data.examples import Examples, iterate_batches
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
-from fedhealth.privacy.context import Place
-from fedhealth.training.step_checkpoint import Progress
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.training.losses import compute_row_losses
+from fedhealth.training.optimizers import build_optimizer, count_steps
+from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
 
-if TYPE_CHECKING:  # it books at places that are defined here
-    from fedhealth.privacy.accounting.budget import Allowance
+if TYPE_CHECKING:  # the accountants take time to import, and plain training does not need them
+    from fedhealth.privacy.accounting.budget import PrivacyBudget
     from fedhealth.privacy.accounting.plan import PrivacyPlan
-
-_NO_CLASS = -100
 
 
 Statistics = dict[str, np.ndarray]
 
-Correction = Callable[[int, Mapping[str, nn.Parameter]], None]
-"""Called at every step (from 0) with the trained parameters once their gradients are made, and noised where training
-is private; may change `p.grad` by what depends on no patient, or on patients only through noised gradients."""
+GradientHook = Callable[[int, Mapping[str, nn.Parameter]], None]
+"""Called at every step (from 0) as hook(step, trained parameters), after the backward pass and, in private training,
+after the noise. It may change `p.grad` by terms that do not depend on patients, or only through noised gradients."""
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a site did: optimizer steps, distinct examples it could draw from, mean loss per row."""
+    """The result of local training: optimizer steps, number of distinct training rows, mean loss per row."""
 
     steps: int
     examples: int
@@ -49,10 +46,19 @@ class FitReport:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What to train on what. `seed` decides order and dropout, never privacy noise; `correct` changes each gradient.
+class TrainingTask:
+    """The model, data and settings of one round of local training.
 
-    `resumable` says that `correct` remembers nothing from step to step, so that an interrupted round may go on.
+    Attributes:
+        model: trained in place.
+        examples: the site's data.
+        rows: indices of the training rows.
+        training: the settings.
+        kind: of the prediction task.
+        seed: determines batch order and dropout, never privacy noise.
+        gradient_hook: changes the gradients of each step; None for none.
+        is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
+
     """
 
     model: MultimodalModel
@@ -61,13 +67,13 @@ class Task:
     training: TrainingConfig
     kind: TaskKind
     seed: int
-    correct: Correction | None = None
-    resumable: bool = True
+    gradient_hook: GradientHook | None = None
+    is_resumable: bool = True
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a site trains on: how many patients and studies, and the modalities that the model has a tower for."""
+    """The size of a site's training data: patients, studies, and the modalities that the model has a tower for."""
 
     patients: int
     studies: int
@@ -75,77 +81,83 @@ class Workload:
 
 
 class Trainer(Protocol):
-    """Trains a site's model in place, under some privacy promise.
+    """Train a site's model in place, with or without differential privacy.
 
     Attributes:
-        private: whether nothing may leave that was computed from weights trained without it.
+        is_private: whether training is differentially private; then only privately computed values may leave the site.
 
     """
 
-    private: bool
+    is_private: bool
 
     @property
     def unit(self) -> str:
-        """Whom the promise protects: `patient`, `record`, `client` or `none`."""
+        """The privacy unit: `patient`, `record`, `client` or `none`."""
 
-    def objections(self, task: Task, place: Place) -> list[str]:
-        """Return why this site cannot take part in the whole run; empty if it can. Nothing is spent."""
+    def check_can_join(self, task: TrainingTask, accounting: AccountingContext) -> list[str]:
+        """Return the reasons why this site cannot join the run; empty if it can. Spends no budget."""
 
-    def foresee(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[Allowance, PrivacyPlan] | None:
-        """Return what the whole run would spend, and what may be spent; None where nothing is promised.
+    def plan_run(
+        self, work: Workload, training: TrainingConfig, rounds: int
+    ) -> tuple[PrivacyBudget, PrivacyPlan] | None:
+        """Return the site's privacy budget and the plan of the whole run; None without differential privacy.
 
         Raises:
-            PrivacyError: the promise cannot be kept within the site's policy.
+            PrivacyError: the privacy target cannot be met within the site's policy.
 
         """
 
-    def weights(self, rows: Mapping[str, int]) -> dict[str, int]:
-        """Return what may be said of the training rows by tower: the site's weights in the mean."""
+    def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """Return the site's weights in the mean, by tower, from its numbers of training rows."""
 
-    def fit(self, task: Task, place: Place | None = None) -> FitReport:
-        """Train for one round and report; the report stays at the site."""
+    def fit(self, task: TrainingTask, accounting: AccountingContext | None = None) -> FitReport:
+        """Train for one round; the returned report stays at the site."""
 
-    def scored(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
-        """Return which rows of a held-out split the statistics may count."""
+    def select_scored_rows(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of a held-out split that the statistics may count."""
 
-    def protect(self, update: State, task: Task, place: Place) -> State:
-        """Return the update as it may leave the site."""
+    def protect_update(self, update: State, task: TrainingTask, accounting: AccountingContext) -> State:
+        """Return the update in the form that may leave the site."""
 
-    def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
-        """Return what of the statistics may leave the site, noised if the promise covers them."""
+    def release_statistics(
+        self, statistics: Statistics, task: TrainingTask, accounting: AccountingContext
+    ) -> Statistics:
+        """Return the statistics that may leave the site, with noise in private training."""
 
 
 class PlainTrainer:
     """Minibatch training without differential privacy."""
 
-    private = False
+    is_private = False
     unit = "none"
 
-    def objections(self, task: Task, place: Place) -> list[str]:
-        """Return nothing: nothing is promised."""
+    def check_can_join(self, task: TrainingTask, accounting: AccountingContext) -> list[str]:
+        """Return no reasons: there is no privacy budget to check."""
         return []
 
-    def foresee(self, work: Workload, training: TrainingConfig, rounds: int) -> None:
-        """Return nothing: nothing is promised."""
+    def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> None:
+        """Return None: the run has no privacy plan."""
 
-    def weights(self, rows: Mapping[str, int]) -> dict[str, int]:
+    def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""
         return dict(rows)
 
-    def scored(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+    def select_scored_rows(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         """Return all rows."""
         return rows
 
-    def protect(self, update: State, task: Task, place: Place) -> State:
+    def protect_update(self, update: State, task: TrainingTask, accounting: AccountingContext) -> State:
         """Return the update as it is."""
         return update
 
-    def release(self, statistics: Statistics, task: Task, place: Place) -> Statistics:
+    def release_statistics(
+        self, statistics: Statistics, task: TrainingTask, accounting: AccountingContext
+    ) -> Statistics:
         """Return the statistics as they are."""
         return statistics
 
-    def fit(self, task: Task, place: Place | None = None) -> FitReport:
-        """Train for `steps_of(training)` optimizer steps.
+    def fit(self, task: TrainingTask, accounting: AccountingContext | None = None) -> FitReport:
+        """Train for `count_steps(training)` optimizer steps.
 
         Raises:
             DataError: there are no rows.
@@ -158,24 +170,26 @@ class PlainTrainer:
         model.train()
         device = next(model.parameters()).device
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimizer = optimizer_of(training, parameters)
-        steps = steps_of(training, len(rows))
-        progress = Progress(progress_folder(task, place), model, optimizer, (task.seed, steps, rows.tolist()))
+        optimizer = build_optimizer(training, parameters)
+        steps = count_steps(training, len(rows))
+        checkpoint = StepCheckpoint(
+            get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist())
+        )
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(task.seed)
-            progress.take_up()
-            order = epochs(rows, training.batch_size, np.random.default_rng(task.seed))
-            for step, chosen in islice(enumerate(order), progress.step, steps):
+            checkpoint.restore()
+            order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
+            for step, chosen in islice(enumerate(order), checkpoint.step, steps):
                 batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
-                losses = row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
+                losses = compute_row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
                 optimizer.zero_grad(set_to_none=True)
                 losses.mean().backward()  # type: ignore[no-untyped-call]
-                if task.correct:
-                    task.correct(step, parameters)
+                if task.gradient_hook:
+                    task.gradient_hook(step, parameters)
                 optimizer.step()
-                progress.done(step + 1, progress.loss + float(losses.detach().mean()))
-        progress.end()
-        loss = progress.loss / steps
+                checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
+        checkpoint.delete()
+        loss = checkpoint.loss / steps
         if not math.isfinite(loss):
             raise ModelError(
                 "The training loss is not a finite number.",
@@ -184,51 +198,21 @@ class PlainTrainer:
         return FitReport(steps, len(rows), loss)
 
 
-def progress_folder(task: Task, place: Place | None) -> Path | None:
-    """Return where a round's progress is kept, if it may be taken up again."""
-    return place.folder if place and task.resumable else None
+def get_checkpoint_folder(task: TrainingTask, accounting: AccountingContext | None) -> Path | None:
+    """Return the folder of a round's checkpoint; None if the round cannot resume."""
+    return accounting.folder if accounting and task.is_resumable else None
 
 
-def optimizer_of(training: TrainingConfig, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
-    """Return the optimizer of a model's trained parameters; what lies in an encoder learns at a rate of its own."""
-    inside = [p for name, p in parameters.items() if name.startswith("towers.") and ".encoder." in name]
-    if training.encoder_lr == 1 or not inside:
-        optimizer: Optimizer = instantiate(training.optimizer)(list(parameters.values()))
-        return optimizer
-    kept = set(inside)
-    groups = [{"params": [p for p in parameters.values() if p not in kept]}, {"params": inside}]
-    optimizer = instantiate(training.optimizer)(groups)
-    optimizer.param_groups[1]["lr"] *= training.encoder_lr
-    return optimizer
-
-
-def use_threads(training: TrainingConfig) -> None:
-    """Set the number of threads outright: it decides the last bits of a sum, and Ray starts its workers with one."""
+def set_thread_count(training: TrainingConfig) -> None:
+    """Set the number of torch threads; it affects the last bits of sums, and Ray starts its workers with one thread."""
     torch.set_num_threads(training.threads or os.cpu_count() or 1)
 
 
-def steps_of(training: TrainingConfig, rows: int) -> int:
-    """Return the optimizer steps of one round at a site with `rows` training rows."""
-    if training.local_steps is not None:
-        return training.local_steps
-    return math.ceil(rows / training.batch_size) * (training.local_epochs or 1)
-
-
-def row_losses(logits: Tensor, targets: Tensor, kind: TaskKind) -> Tensor:
-    """Return one loss per row [B] of logits [B, outputs] and targets [B, K]; missing labels cost nothing."""
-    if kind is TaskKind.multiclass:
-        classes = torch.nan_to_num(targets[:, 0], nan=_NO_CLASS).long()
-        return F.cross_entropy(logits, classes, ignore_index=_NO_CLASS, reduction="none")
-    known = ~torch.isnan(targets)
-    losses = F.binary_cross_entropy_with_logits(logits, torch.nan_to_num(targets), reduction="none")
-    return (losses * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` names on this machine.
+def select_device(name: str) -> torch.device:
+    """Return the torch device for `auto`, `cpu`, `cuda` or `cuda:1`.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: this machine has no such device.
 
     """
     if name == "auto":

@@ -1,1 +1,1 @@
-"""Small tools without a subject of their own: files, hash chains, YAML models."""
+"""General tools: atomic files, digests, hash chains, YAML models."""

@@ -1,40 +1,73 @@
-"""Write a file whole or not at all, and make it durable: the only place that writes files atomically."""
+"""Write a file whole or not at all: the only place that replaces files atomically."""
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader (or a crash) sees the old content or the new, never a part; durably.
+@contextmanager
+def atomic_writer(
+    path: Path, mode: int | None = None, *, durable: bool = True, single_writer: bool = False
+) -> Iterator[BinaryIO]:
+    """Open a draft beside `path` that replaces it when the block ends; a fault removes the draft and keeps `path`.
+
+    Args:
+        path: of the file to write.
+        mode: its permission bits, set before anything is written; None for those of the umask.
+        durable: sync the file and its folder before returning; else it survives a crash of the process only.
+        single_writer: the caller excludes other writers of `path`. The draft then has a fixed name, so that one left
+            by a crash is overwritten.
 
     Raises:
-        OSError: naming `path`, which is as it was; what was begun is removed.
+        OSError: naming `path`.
 
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    writer = "" if single_writer else f".{os.getpid()}.{threading.get_ident()}"
+    draft = path.with_name(f".{path.name}{writer}.draft")
     try:
-        with draft.open("wb") as file:
-            file.write(content)
+        with _create_file(draft, mode) as file:
+            yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         draft.replace(path)
-        sync_folder(path.parent)
-    except OSError as fault:
-        if fault.errno is not None:
+        if durable:
+            fsync_folder(path.parent)
+    except BaseException as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:
             fault.filename = str(path)
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
 
 
+def write_atomic(
+    path: Path,
+    content: bytes | memoryview,
+    mode: int | None = None,
+    *,
+    durable: bool = True,
+    single_writer: bool = False,
+) -> None:
+    """Write a file so that a reader (or a crash) sees the old content or the new, never a part; see `atomic_writer`.
+
+    Raises:
+        OSError: naming `path`, which is as it was; the draft is removed.
+
+    """
+    with atomic_writer(path, mode, durable=durable, single_writer=single_writer) as file:
+        file.write(content)
+
+
 def write_json(path: Path, content: object) -> None:
     """Write `content` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_plain).encode())
+    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode())
 
 
 def read_json(path: Path) -> Any:
@@ -42,16 +75,25 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
-def _plain(value: object) -> object:
-    """Return numbers and arrays of numpy as Python's own, anything else as text."""
-    tolist = getattr(value, "tolist", None)
-    return tolist() if tolist else str(value)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk: after this a rename or a removal in it holds."""
+def fsync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk, so that a rename or a removal in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _create_file(path: Path, mode: int | None) -> BinaryIO:
+    """Create a file; one that a crash left is removed first, as it may have another owner or mode."""
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else mode)
+    if mode is not None:
+        os.fchmod(handle, mode)
+    return os.fdopen(handle, "wb")
+
+
+def _to_builtin(value: object) -> object:
+    """Return numbers and arrays of numpy as Python's own, anything else as text."""
+    tolist = getattr(value, "tolist", None)
+    return tolist() if tolist else str(value)

@@ -1,4 +1,4 @@
-"""Something that is done again and again in the background, as long as a block runs."""
+"""Call a function periodically in a background thread while a `with` block runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def regularly(seconds: float, work: Callable[[], None], name: str) -> Iterator[None]:
-    """Do the work every some seconds, not at the beginning and not at the end; what it raises ends it.
+def run_periodically(seconds: float, work: Callable[[], None], name: str) -> Iterator[None]:
+    """Call `work` at an interval, first after one interval; an exception in it ends the thread.
 
     Args:
-        seconds: between two times.
-        work: short; the end of the block waits for it.
+        seconds: the interval.
+        work: a short function; the end of the block waits until it has returned.
         name: of the thread.
 
     """

@@ -1,4 +1,4 @@
-"""What the round loop asks of an aggregation."""
+"""The aggregation's interface to the round loop."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from fedhealth.errors import FederationError
 from fedhealth.protocol.messages import Directive
 from fedhealth.types import State
 
-Ask = Callable[[str, Mapping[str, RecordDict]], Iterator[tuple[str, RecordDict]]]
-"""Send one more message (its type, content by site) within the round and yield (site, answer) as they come."""
+SendFollowUp = Callable[[str, Mapping[str, RecordDict]], Iterator[tuple[str, RecordDict]]]
+"""Send a further message (its type, content by site) within the round and yield (site, reply) as replies arrive."""
 
 Weights = Mapping[str, Mapping[str, float]]
 """By site, then by tower (see `fedhealth.models.modality_keys`)."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of named arrays."""
+"""By the name of the array."""
 
 
 class AttemptFailedError(FederationError):
-    """This attempt gave no sum, but nothing was opened either: the same round may be tried again."""
+    """The attempt failed before anything was unmasked, so the same round may be tried again."""
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundAttempt:
     """One attempt at a round.
 
     Attributes:
         kind: the message type, such as `train.fit`.
-        directive: what the sites are told.
-        incoming: the shared arrays they get.
-        expected: arrays an update must have (names, shapes); empty when only statistics are wanted.
+        directive: sent to the sites.
+        incoming: the shared arrays sent to the sites.
+        expected: arrays that an update must have (names, shapes); empty if only statistics are requested.
         statistics: shape of every vector of statistics.
         weights: announced by the sites.
 
@@ -52,12 +52,12 @@ class Round:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What a round gave.
+    """The result of a round.
 
     Attributes:
-        update: mean of the sites' updates by weight, float32; without the towers that too few sites can train.
+        update: weighted mean of the sites' updates, float32; without the towers that too few sites can train.
         statistics: int64 sums of the named vectors.
-        sites: who is in it, sorted.
+        sites: included in it, sorted.
 
     """
 
@@ -67,45 +67,53 @@ class Aggregate:
 
 
 class Aggregation(Protocol):
-    """Folds one round's answers as they arrive; holds one sum, never a list of answers."""
+    """Aggregates one round's replies as they arrive.
+
+    Attributes:
+        sees_single_updates: whether the lead can read each site's own update; a class that does not say counts as one
+            that can (see `fedhealth.config.capabilities`).
+
+    """
+
+    sees_single_updates: bool
 
     @property
     def last_exchange(self) -> int:
-        """The latest exchange begun, also before a restart; 0 where that is of no consequence."""
+        """The latest exchange begun, also before a restart; 0 if the aggregation does not depend on it."""
 
     def start(self, run: str, digest: str, folder: Path) -> None:
-        """Begin (or continue) a run whose lead keeps its state in `folder`."""
+        """Begin (or resume) a run whose aggregation state is stored in `folder`."""
 
     def admit(self, site: str, content: RecordDict) -> None:
-        """Take what a site's handshake brought.
+        """Check and register the content of a site's handshake.
 
         Raises:
-            FedhealthError: it does not fit; the site is left out.
+            FedhealthError: it is invalid; the site is left out.
 
         """
 
-    def resume(self, attempt: Round, settled: int) -> int | None:
-        """Take up the opening of a sum over the same question that was interrupted; return its exchange.
+    def resume(self, attempt: RoundAttempt, saved_exchange: int) -> int | None:
+        """Resume the interrupted unmasking of a sum for the same request; return its exchange.
 
-        None where there is none after the exchange `settled`; otherwise `close` is next.
+        Return None if there is none after `saved_exchange`; otherwise the caller calls `close` next.
         """
 
-    def open(self, attempt: Round) -> ConfigRecord | None:
-        """Begin an attempt; return a record that goes to every site with the question."""
+    def open(self, attempt: RoundAttempt) -> ConfigRecord | None:
+        """Begin an attempt; return a record to send to every site with the request."""
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray] | None:
-        """Fold one site's answer; return its own statistics where they may be seen.
+        """Aggregate one site's reply; return its own statistics if the lead may see them.
 
         Raises:
-            FedhealthError: the answer does not fit; nothing of it was folded.
+            FedhealthError: the reply is invalid; nothing of it was aggregated.
 
         """
 
-    def close(self, ask: Ask) -> Aggregate:
-        """End the attempt and return what it gave.
+    def close(self, send_follow_up: SendFollowUp) -> Aggregate:
+        """End the attempt and return its result.
 
         Raises:
-            AttemptFailedError: too few answered; try again.
-            FedhealthError: no sum can be had.
+            AttemptFailedError: too few sites replied; try again.
+            FedhealthError: no result is possible.
 
         """

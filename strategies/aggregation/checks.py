@@ -1,4 +1,4 @@
-"""What every aggregation in the open asks of an update before any part of it counts."""
+"""Checks of a site's whole reply before any part of it is aggregated, for aggregations without secure sums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedhealth.errors import FederationError
-from fedhealth.models.model_state import norm_of
+from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.protocol.messages import SAME_RELEASE
 from fedhealth.types import State
 from strategies.aggregation.base import Shapes
@@ -16,7 +16,7 @@ STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds o
 
 
 def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -> None:
-    """Refuse an update with other arrays than expected, or with values that are no numbers.
+    """Refuse an update with other arrays than expected, or with non-finite values.
 
     Raises:
         FederationError: naming the site and the array.
@@ -24,35 +24,36 @@ def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -
     """
     if set(update) != set(expected):
         others = ", ".join(sorted(set(update) ^ set(expected))[:3])
-        raise FederationError(f"Site {site!r} sent other arrays than asked for: {others}.", SAME_RELEASE)
+        raise FederationError(f"Site {site!r} sent other arrays than requested: {others}.", SAME_RELEASE)
     for name, values in update.items():
         if values.shape != expected[name].shape or values.dtype != np.float32:
             raise FederationError(f"Site {site!r} sent {name} as {values.dtype}{values.shape}.", SAME_RELEASE)
         if (odd := values[~np.isfinite(values)]).size:
             raise FederationError(
-                f"Site {site!r} sent {name} with values that are no numbers, such as {odd[0]}.",
+                f"Site {site!r} sent {name} with non-finite values such as {odd[0]}.",
                 "Lower the learning rate; its training may have diverged.",
             )
 
 
-def check_norm(site: str, update: State, most: float) -> None:
-    """Refuse an update whose L2 norm is beyond the agreed bound (a thousandth is left for rounding).
+def check_norm(site: str, update: State, max_norm: float) -> None:
+    """Refuse an update whose L2 norm exceeds the limit (with a tolerance of 0.1 % for rounding).
 
     Raises:
         FederationError: naming the site.
 
     """
-    norm = norm_of(update)
-    if not norm <= most * 1.001:
+    norm = compute_l2_norm(update)
+    if not norm <= max_norm * 1.001:
         raise FederationError(
-            f"Site {site!r} sent an update of norm {norm:.3g}; {most:g} was agreed.", "Check that site's installation."
+            f"Site {site!r} sent an update of norm {norm:.3g}; the limit is {max_norm:g}.",
+            "Check that site's installation.",
         )
 
 
 def check_statistics(site: str, statistics: Mapping[str, np.ndarray], expected: Shapes) -> None:
-    """Refuse statistics that were not asked for, have another shape or type, or could overflow the sum.
+    """Refuse statistics that were not requested, have another shape or type, or could overflow the sum.
 
-    A site may leave some out: those of a small group.
+    A site may omit some, such as those of a small group.
 
     Raises:
         FederationError: naming the site and the vector.

@@ -1,1 +1,1 @@
-"""What the lead does with the mean update."""
+"""Server optimizers: how the lead applies the mean client update to the global model."""

@@ -1,1 +1,1 @@
-"""The lead's half of two-sided methods: arrays that travel beside the model."""
+"""Server-side state of two-sided methods: arrays that the lead sends to the sites together with the model."""

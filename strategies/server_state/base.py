@@ -1,4 +1,4 @@
-"""The lead's half of a two-sided method: arrays that travel beside the model."""
+"""The interface of a method's server-side state: arrays that the lead sends to the sites together with the model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
 
-class Companion(Protocol):
-    """Keeps a method's extra arrays; the site's half names them (`clients.personalization.base`)."""
+class ServerMethodState(Protocol):
+    """Maintains a method's extra arrays; the site's half names them (`clients.personalization.base`).
 
-    def begin(self, extra: Shapes) -> State:
+    Attributes:
+        provides: what it sends that a personalization may require, in the words of `fedhealth.config.capabilities`.
+
+    """
+
+    provides: tuple[str, ...]
+
+    def initialize(self, extra: Shapes) -> State:
         """Return the extra arrays of the first round, float32."""
 
     def step(self, extra: State, update: State, statistics: Mapping[str, np.ndarray]) -> State:
@@ -22,20 +29,8 @@ class Companion(Protocol):
 
         Args:
             extra: this round's.
-            update: the mean of the sites' changes by weight, over the whole cohort: who did not answer changed
-                nothing. Without towers that too few sites train.
+            update: the weighted mean of the sites' changes over all participating sites; a site that did not reply
+                counts with a change of zero. Without towers that too few sites train.
             statistics: the round's sums.
 
         """
-
-
-class Mean:
-    """Add the mean change to arrays that start at zero: all that most methods need."""
-
-    def begin(self, extra: Shapes) -> State:
-        """Return zeros."""
-        return {name: np.zeros(shape, np.float32) for name, shape in extra.items()}
-
-    def step(self, extra: State, update: State, statistics: Mapping[str, np.ndarray]) -> State:
-        """Return extra + update."""
-        return extra | {name: (extra[name] + change).astype(np.float32) for name, change in update.items()}

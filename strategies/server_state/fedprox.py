@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedhealth.config.capabilities import SERVER_MU
 from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
@@ -18,24 +19,26 @@ _LOSS, _FALLS = "loss", "falls"
 
 
 class AdaptiveMu:
-    """The lead's half.
+    """FedProx's mu as server-side state.
 
     Args:
         start: the first mu.
-        step: by which it changes.
-        falls: how many falls in a row make it smaller.
+        step: the change of mu.
+        falls: number of consecutive falls of the loss that make it smaller.
 
     """
+
+    provides = (SERVER_MU,)
 
     def __init__(self, start: float = 0.1, step: float = 0.1, falls: int = 5) -> None:
         self.start, self.rise, self.falls = start, step, falls
 
-    def begin(self, extra: Shapes) -> State:
-        """Return mu, the last loss and how often it fell, as one array that travels (so that it is checkpointed)."""
+    def initialize(self, extra: Shapes) -> State:
+        """Return mu, the last loss and the number of consecutive falls as one array, which is sent and checkpointed."""
         return {MU: np.array([self.start, np.inf, 0], np.float32)}
 
     def step(self, extra: State, update: State, statistics: Mapping[str, np.ndarray]) -> State:
-        """Return the next mu by the round's mean training loss."""
+        """Return the next mu, computed from the round's mean training loss."""
         mu, last, falls = (float(value) for value in extra[MU])
         loss = float(statistics["train.loss"][0]) / max(1, int(statistics["train.examples"][0]))
         if loss > last:

@@ -1,11 +1,11 @@
 """A hospital that is a member of a consortium, and how a message reaches its application."""
 
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
-from clients.app import answer
-from fedhealth.config.override_allowlist import travelling
+from clients.app import handle_message
+from fedhealth.config.override_allowlist import select_shared_overrides
 from fedhealth.consortium.identity import save_roster
+from fedhealth.flower.compat import set_task_identity
 from fedhealth.protocol.messages import DIRECTIVE, Directive
 from tests.fedhealth.site.trust import Consortium
 
@@ -21,14 +21,14 @@ class Member:
         save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
         self.root, self.cache = data, tmp_path / "cache"
         own = ("data.site_column", "data.name", "data.sites")
-        self.words = [word for word in travelling(words) if word.partition("=")[0] not in own]
+        self.words = [word for word in select_shared_overrides(words) if word.partition("=")[0] not in own]
         self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
 
     def send(self, order, kind, run, number=0, content=None):
         """Send one message as the runner does and return the reply."""
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        set_task_identity(1, 1)
         context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
         directive = Directive(run, order.digest, number, max(number, 1), 0, ("charite",)).record()
         message = Message(RecordDict({DIRECTIVE: directive, **(content or {})}), 1, kind)
         message.metadata.__dict__["_message_id"] = "1"
-        return answer(message, context)
+        return handle_message(message, context)

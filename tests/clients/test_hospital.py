@@ -6,12 +6,12 @@ import time
 import pytest
 from flwr.app import RecordDict
 
-from fedhealth.config.compose import compose, digest
-from fedhealth.consortium.signed_job import Order
-from fedhealth.protocol.array_codec import pack, unpack
+from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
-from fedhealth.site.audit_log import verify
-from strategies.app import initial_state
+from fedhealth.site.audit_log import verify_log
+from strategies.app import build_initial_state
 from tests.clients.member import Member
 
 POLICY = """\
@@ -37,7 +37,7 @@ class Hospital(Member):
 
     def __init__(self, tmp_path, data, words):
         super().__init__(tmp_path, data, words)
-        self.config = compose([*self.words, f"data.root={data}"])
+        self.config = compose_config([*self.words, f"data.root={data}"])
         self.write_policy()
 
     def write_policy(self, min_patients=3):
@@ -48,20 +48,28 @@ class Hospital(Member):
     def ask(self, kind, number=0, run="run12345", content=None):
         """Send one message as the runner does and return the reply."""
         now = int(time.time())
-        order = Order(
-            "chest", "run12345", tuple(self.words), digest(self.config), "0" * 64, "0" * 64, now, now + 60, "0" * 32
+        order = SignedJob(
+            "chest",
+            "run12345",
+            tuple(self.words),
+            compute_config_digest(self.config),
+            "0" * 64,
+            "0" * 64,
+            now,
+            now + 60,
+            "0" * 32,
         )
         return self.send(order, kind, run, number, content)
 
     def train(self, number=1):
         from omegaconf import OmegaConf
 
-        state = initial_state(OmegaConf.to_object(self.config))
-        return self.ask(TRAIN, number, content={GLOBAL: pack(state)})
+        state = build_initial_state(OmegaConf.to_object(self.config))
+        return self.ask(TRAIN, number, content={GLOBAL: pack_arrays(state)})
 
     @property
     def events(self):
-        return [entry["event"] for entry in verify(self.home.audit)]
+        return [entry["event"] for entry in verify_log(self.home.audit)]
 
 
 def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
@@ -69,7 +77,7 @@ def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
     reply = hospital.train()
     assert set(reply.content) == {UPDATE, STATISTICS}
     assert hospital.events == ["left", "left"]
-    assert (hospital.home.arrays("run12345") / "released").is_file()
+    assert (hospital.home.get_run_folder("run12345") / "released").is_file()
     assert "patient" not in hospital.home.audit.read_text()
 
 
@@ -84,7 +92,7 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
     assert Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons == ()
     hospital.home.policy.write_text(hospital.home.policy.read_text().replace("units: [none]", "units: [patient]"))
     reasons = Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons
-    assert reasons == ("privacy for each none is not allowed here, only for: patient",)
+    assert reasons == ("the privacy unit none is not allowed here, only: patient",)
     assert hospital.train().error.reason == "PrivacyError"
     assert hospital.events == ["left", "left", "failed"]
 
@@ -95,7 +103,7 @@ def test_a_message_of_another_run_than_the_signed_one_is_refused(hospital):
 
 def test_a_small_cohort_reports_nothing_on_its_own(hospital):
     hospital.write_policy(min_patients=8)  # the validation split has fewer
-    sizes = {name: len(vector) for name, vector in unpack(hospital.train().content[STATISTICS]).items()}
+    sizes = {name: len(vector) for name, vector in unpack_arrays(hospital.train().content[STATISTICS]).items()}
     assert "train.examples" in sizes
     assert not any(name.startswith("validation.") for name in sizes)
     hospital.write_policy(min_patients=1000)
@@ -108,16 +116,16 @@ def test_a_patients_name_in_an_exception_stays(hospital, monkeypatch):
     def broken(*_):
         raise RuntimeError("Mrs Example, born 1950, has a bad row")
 
-    monkeypatch.setattr("clients.institution.Institution.fit", broken)
+    monkeypatch.setattr("clients.institution.Institution.train", broken)
     reply = hospital.train()
     assert (reply.error.code, reply.error.reason) == (1000, "InternalError")
-    assert "Example" not in json.dumps([dict(entry) for entry in verify(hospital.home.audit)])
+    assert "Example" not in json.dumps([dict(entry) for entry in verify_log(hospital.home.audit)])
 
 
 def test_a_site_says_nothing_that_was_not_predicted(hospital, monkeypatch):
-    def chatty(self, directive, content):
-        return RecordDict({"remark": pack({})})
+    def chatty(self, message):
+        return RecordDict({"remark": pack_arrays({})})
 
-    monkeypatch.setattr("clients.institution.Institution.fit", chatty)
+    monkeypatch.setattr("clients.institution.Institution.train", chatty)
     assert hospital.train().error.reason == "PrivacyError"
     assert hospital.events == ["refused", "failed"]

@@ -6,31 +6,31 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from clients.app import answer, institution_of, site_of
-from fedhealth.config.compose import compose, digest
+from clients.app import get_institution, get_virtual_site, handle_message
+from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.errors import ConfigError, DataError
-from fedhealth.flower.in_process_grid import LocalGrid
-from fedhealth.protocol.array_codec import pack, unpack
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
+from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
-from strategies.app import initial_state
+from strategies.app import build_initial_state
 
 
 @pytest.fixture
 def job(good_hospitals, tiny_words, tmp_path):
     words = tiny_words(good_hospitals)
-    return Job("run", tuple(words), digest(compose(words)), str(tmp_path))
+    return Job("run", tuple(words), compute_config_digest(compose_config(words)), str(tmp_path))
 
 
 @pytest.fixture
 def ask(job):
     """Send one message to the site `north`."""
-    grid = LocalGrid(None, ["north"], {})
+    grid = InProcessGrid(None, ["north"], {})
 
     def send(kind, content, job=job):
         message = Message(content, 1, kind)
         message.metadata.__dict__["_message_id"] = "1"
-        return answer(message, grid._contexts[1], job)
+        return handle_message(message, grid._contexts[1], job)
 
     return send
 
@@ -40,7 +40,7 @@ def directive(job, number=1, cohort=("north",), digest=None):
 
 
 def training(job, state, **changes):
-    return RecordDict({DIRECTIVE: directive(job, **changes), GLOBAL: pack(state)})
+    return RecordDict({DIRECTIVE: directive(job, **changes), GLOBAL: pack_arrays(state)})
 
 
 def test_the_handshake_tells_name_and_weight(ask, job):
@@ -48,8 +48,8 @@ def test_the_handshake_tells_name_and_weight(ask, job):
     acceptance = Acceptance.parse(reply.content)
     assert acceptance.site == "north"
     assert acceptance.reasons == ()
-    site = site_of(LocalGrid(None, ["north"], {})._contexts[1], job)
-    assert acceptance.weights["shared"] == len(institution_of(site, job).cohort.rows("train"))
+    site = get_virtual_site(InProcessGrid(None, ["north"], {})._contexts[1], job)
+    assert acceptance.weights["shared"] == len(get_institution(site, job).setup.cohort.rows("train"))
 
 
 def test_another_configuration_is_declined(ask, job):
@@ -58,13 +58,13 @@ def test_another_configuration_is_declined(ask, job):
 
 
 def test_training_answers_with_update_and_sums_only(ask, job):
-    state = initial_state(config_of(job))
+    state = build_initial_state(compose_job_config(job))
     reply = ask(TRAIN, training(job, state))
     assert set(reply.content) == {UPDATE, STATISTICS}
-    update = unpack(reply.content[UPDATE])
+    update = unpack_arrays(reply.content[UPDATE])
     assert {name: array.shape for name, array in update.items()} == {n: a.shape for n, a in state.items()}
     assert any(np.abs(array).max() > 0 for array in update.values())
-    statistics = unpack(reply.content[STATISTICS])
+    statistics = unpack_arrays(reply.content[STATISTICS])
     told = {"train.examples", "train.loss", "validation.positives", "validation.negatives"}
     differences = {"drift.squares", *(f"sites.{name}" for name in ("rows", "prevalence", "coverage"))}
     differences |= {f"sites.{name}" for name in ("image", "text", "tabular")}
@@ -73,22 +73,22 @@ def test_training_answers_with_update_and_sums_only(ask, job):
 
 
 def test_the_same_task_gives_the_same_bits_whatever_came_before(ask, job):
-    state = initial_state(config_of(job))
-    first = unpack(ask(TRAIN, training(job, state)).content[UPDATE])
+    state = build_initial_state(compose_job_config(job))
+    first = unpack_arrays(ask(TRAIN, training(job, state)).content[UPDATE])
     ask(TRAIN, training(job, {name: array + 1 for name, array in state.items()}, number=2))
-    again = unpack(ask(TRAIN, training(job, state)).content[UPDATE])
+    again = unpack_arrays(ask(TRAIN, training(job, state)).content[UPDATE])
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.parametrize("changes", [{"cohort": ("south",)}, {"digest": "other"}])
 def test_a_task_of_another_run_or_cohort_is_refused(ask, job, changes):
-    reply = ask(TRAIN, training(job, initial_state(config_of(job)), **changes))
+    reply = ask(TRAIN, training(job, build_initial_state(compose_job_config(job)), **changes))
     assert reply.has_error()
     assert reply.error.reason == "FederationError"
 
 
 def test_other_arrays_than_the_model_shares_are_refused(ask, job):
-    state = initial_state(config_of(job))
+    state = build_initial_state(compose_job_config(job))
     state.pop(next(iter(state)))
     assert ask(TRAIN, training(job, state)).has_error()
 
@@ -97,7 +97,7 @@ def test_a_fault_keeps_its_text_in_the_site(ask, job, monkeypatch, caplog):
     def fail(self, *arguments):
         raise DataError("patient 4711 has a bad row")
 
-    monkeypatch.setattr("clients.institution.Institution.fit", fail)
+    monkeypatch.setattr("clients.institution.Institution.train", fail)
     logging.getLogger("fedhealth").propagate = True
     with caplog.at_level(logging.ERROR):
         reply = ask(TRAIN, training(job, {}))
@@ -105,7 +105,7 @@ def test_a_fault_keeps_its_text_in_the_site(ask, job, monkeypatch, caplog):
     assert reply.error.reason == "DataError"
     assert "4711" in caplog.text
 
-    monkeypatch.setattr("clients.institution.Institution.fit", lambda *a: 1 / 0)
+    monkeypatch.setattr("clients.institution.Institution.train", lambda *a: 1 / 0)
     assert ask(TRAIN, training(job, {})).error.reason == "InternalError"
 
 
@@ -116,5 +116,5 @@ def test_garbled_directives_are_answered_with_an_error(ask):
 def test_a_job_that_composes_differently_is_refused(job, ask):
     other = Job(job.run, job.overrides, "0" * 64, job.folder)
     with pytest.raises(ConfigError, match="digest 000000000000 at the lead"):
-        config_of(other)
+        compose_job_config(other)
     assert ask(HANDSHAKE, RecordDict({DIRECTIVE: directive(job, 0, ())}), job=other).error.reason == "ConfigError"

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from fedhealth.config.compose import compose, digest
-from fedhealth.consortium.signed_job import Order
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.reservations import reservations
-from fedhealth.privacy.accounting.spending import ledger_path
-from fedhealth.protocol.budget_request import Planned, Statement
+from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.reservations import find_active_reservations
+from fedhealth.protocol.budget_request import BudgetRequest, PlannedRun
 from fedhealth.protocol.messages import HANDSHAKE, TRAIN, Acceptance
 from tests.clients.member import Member
 
@@ -18,7 +18,8 @@ name: charite
 lead: lead.example:9092
 data:
   tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
-limits: {{min_patients: 3, epsilon: 2, life_epsilon: {life}, min_sigma: 0, secure_aggregation: false, hours: 24,
+limits: {{min_patients: 3, epsilon: 2, lifetime_epsilon: {life}, min_noise_multiplier: 0,
+  secure_aggregation: false, hours: 24,
   units: [patient], records: [acceptance, update, statistics]}}
 """
 SWEEP, RUNS = "sweep1234567", ("firstrun1234", "secondrun123", "thirdrun1234")
@@ -41,20 +42,22 @@ class Hospital(Member):
         """A run of our words, where others do not replace them."""
         keys = {word.partition("=")[0] for word in words}
         chosen = (*(word for word in self.words if word.partition("=")[0] not in keys), *words)
-        return Planned(run, chosen, digest(compose([*chosen, f"data.root={self.root}"])))
+        return PlannedRun(run, chosen, compute_config_digest(compose_config([*chosen, f"data.root={self.root}"])))
 
-    def order(self, run, statement=None, hours=72.0):
+    def order(self, run, budget_request=None, hours=72.0):
         planned, now = self.plan(run), int(time.time())
         ends = now + int(hours * HOUR)
-        return Order("chest", run, planned.words, planned.digest, "0" * 64, "0" * 64, now, ends, "0" * 32, statement)
+        return SignedJob(
+            "chest", run, planned.overrides, planned.digest, "0" * 64, "0" * 64, now, ends, "0" * 32, budget_request
+        )
 
     def ask(self, order, kind=HANDSHAKE):
         return self.send(order, kind, order.run)
 
     def reserve(self, *runs, epsilon=100.0, hours=72.0):
         """Ask for a reservation as the lead does before a sweep."""
-        planned = tuple(run if isinstance(run, Planned) else self.plan(run) for run in runs)
-        order = self.order("askedfor1234", Statement(SWEEP, epsilon, planned), hours)
+        planned = tuple(run if isinstance(run, PlannedRun) else self.plan(run) for run in runs)
+        order = self.order("askedfor1234", BudgetRequest(SWEEP, epsilon, planned), hours)
         return Acceptance.parse(self.ask(order).content)
 
     def handshake(self, run):
@@ -62,8 +65,12 @@ class Hospital(Member):
 
     @property
     def kept(self):
-        path = ledger_path(self.home.state, "tiny-2026")
-        return {held.run: held for held in reservations(verify(path), time.time())} if path.is_file() else {}
+        path = get_ledger_path(self.home.state, "tiny-2026")
+        return (
+            {held.run: held for held in find_active_reservations(verify_ledger(path), time.time())}
+            if path.is_file()
+            else {}
+        )
 
 
 @pytest.fixture(name="hospital")
@@ -77,9 +84,9 @@ def test_what_all_runs_will_spend_is_reserved_for_a_limited_time(hospital):
     assert 2 < answered.reserved <= 4
     assert set(hospital.kept) == set(RUNS[:2])
     latest = time.time() + 24 * HOUR  # the policy's, the order would go on for longer
-    assert all(latest - 60 < held.until <= latest for held in hospital.kept.values())
+    assert all(latest - 60 < held.expires_at <= latest for held in hospital.kept.values())
     assert hospital.reserve(*RUNS[:2], hours=1.0).reasons == ()
-    assert all(held.until <= time.time() + HOUR for held in hospital.kept.values())
+    assert all(held.expires_at <= time.time() + HOUR for held in hospital.kept.values())
 
 
 def test_others_are_declined_what_the_sweep_has_reserved_until_it_gives_it_back(hospital):
@@ -106,19 +113,19 @@ def test_a_sweep_beyond_the_budget_is_declined_and_nothing_stays_reserved(hospit
 
 def test_a_sweep_that_spends_more_than_it_states_is_declined(hospital):
     (reason,) = hospital.reserve(*RUNS[:2], epsilon=1.5).reasons
-    assert reason.startswith("the sweep states epsilon 1.5, its runs would spend ")
+    assert reason.startswith("the sweep requests epsilon 1.5, its runs would spend ")
     assert hospital.kept == {}
 
 
 def test_one_run_that_the_policy_forbids_declines_the_sweep(hospital):
     forbidden = hospital.plan(RUNS[1], "privacy=client")
-    reason = "privacy for each client is not allowed here, only for: patient"
+    reason = "the privacy unit client is not allowed here, only: patient"
     assert hospital.reserve(RUNS[0], forbidden).reasons == (reason,)
     assert hospital.kept == {}
 
 
 def test_with_a_statement_nothing_but_a_reservation_can_be_had(hospital):
-    order = hospital.order("askedfor1234", Statement(SWEEP, 4.0, (hospital.plan(RUNS[0]),)))
+    order = hospital.order("askedfor1234", BudgetRequest(SWEEP, 4.0, (hospital.plan(RUNS[0]),)))
     assert hospital.ask(order, TRAIN).error.reason == "TrustError"
     assert hospital.kept == {}
 

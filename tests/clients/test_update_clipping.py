@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from clients.update_clipping import bounded
+from clients.update_clipping import clip_update
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import norm_of
+from fedhealth.models.model_state import compute_l2_norm
 
 VALUES = arrays(np.float32, (3, 2), elements=st.floats(-1e6, 1e6, width=32))
 
@@ -16,18 +16,18 @@ VALUES = arrays(np.float32, (3, 2), elements=st.floats(-1e6, 1e6, width=32))
 @given(VALUES, VALUES, st.floats(1e-3, 1e3))
 def test_the_direction_stays_and_the_length_is_bounded(first, second, most):
     update = {"a": first, "b": second}
-    found = bounded(update, most)
-    assert norm_of(found) <= most * 1.0001
-    factor = min(1.0, most / norm_of(update)) if norm_of(update) else 1.0
+    found = clip_update(update, most)
+    assert compute_l2_norm(found) <= most * 1.0001
+    factor = min(1.0, most / compute_l2_norm(update)) if compute_l2_norm(update) else 1.0
     np.testing.assert_allclose(found["a"], first * np.float32(factor), rtol=1e-4, atol=1e-30)
 
 
 def test_without_a_bound_nothing_changes():
     update = {"a": np.full(3, 1e9, np.float32)}
-    assert bounded(update, None) is update
+    assert clip_update(update, None) is update
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_not_sent(value):
     with pytest.raises(ModelError, match="not sent"):
-        bounded({"a": np.array([1.0, value], np.float32)}, None)
+        clip_update({"a": np.array([1.0, value], np.float32)}, None)

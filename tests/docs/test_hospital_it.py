@@ -11,13 +11,13 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.data.synthetic import write_hospitals
-from fedhealth.lead.admit import admit
+from fedhealth.lead.admit import admit_member
 from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.project import Project
-from fedhealth.lead.provision import provision
-from fedhealth.runtime.local_consortium import Poc, free_ports
+from fedhealth.lead.provision import provision_consortium
+from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
 from fedhealth.site import audit_log
-from fedhealth.site.check.all import check_site
+from fedhealth.site.check.check_site import check_site
 from fedhealth.site.home import SiteHome
 from tests.fedhealth.site.consortium import World
 from tests.guide import DOCS, steps
@@ -30,12 +30,12 @@ class Hospital:
     """Follows the guide in a folder; the lead's people are at hand, and the lead's server runs."""
 
     def __init__(self, folder, monkeypatch, capfd):
-        public, control = free_ports()
+        public, control = find_free_ports()
         self.folder, self.address, self.monkeypatch, self.capfd = folder, f"127.0.0.1:{public}", monkeypatch, capfd
         self.home, self.process = SiteHome(folder / "home"), None
         self.world = World(folder / "consortium", lead=self.address, sites=("klinikum", "st-brigid"))
         self.lead = self.world.lead
-        provision(self.lead, Project("chest", self.address, ("localhost",), self.address, control))
+        provision_consortium(self.lead, Project("chest", self.address, ("localhost",), self.address, control))
         monkeypatch.setenv("FEDHEALTH_HOME", str(self.home.path))
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.chdir(folder)
@@ -54,7 +54,7 @@ class Hospital:
 
     def admitted(self, yaml):
         """Compare fingerprints, admit, send the kit."""
-        admit(self.world.lead, self.home.request.read_bytes())
+        admit_member(self.world.lead, self.home.join_request.read_bytes())
         (self.folder / "charite.zip").write_bytes(self.world.kit("charite"))
 
     def started(self, yaml):
@@ -65,7 +65,7 @@ class Hospital:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         with connect_control(self.lead) as control:
             ends = time.monotonic() + 300
-            while not any(node.status == "online" for node in control.nodes()):
+            while not any(node.status == "online" for node in control.list_nodes()):
                 assert self.process.poll() is None, (self.folder / "site.log").read_text()
                 assert time.monotonic() < ends
                 time.sleep(0.1)
@@ -82,7 +82,7 @@ def hospital_(tmp_path, monkeypatch, capfd):
     (tmp_path / "srv" / "fedhealth").mkdir(parents=True)
     (tmp_path / "hospitals" / "northfield").rename(tmp_path / "srv" / "fedhealth" / "ward-7")
     hospital = Hospital(tmp_path, monkeypatch, capfd)
-    poc = Poc(tmp_path / "consortium", {})
+    poc = LocalConsortium(tmp_path / "consortium", {})
     poc.start_lead()
     try:
         yield hospital
@@ -114,7 +114,7 @@ def test_the_guide_works_as_written(hospital):
         assert words in re.sub(r"\s+", " ", everything)
     assert "charite: connected" in everything
     assert hospital.process.wait(30) == 0
-    counted = audit_log.counts(hospital.home.audit)
+    counted = audit_log.count_events(hospital.home.audit)
     assert [counted[event] for event in ("kit installed", "started", "stopped", "left the consortium")] == [1] * 4
     assert not hospital.home.node_key.exists()
     assert {path.name for path in hospital.folder.glob("audit.*")} == {"audit.json", "audit.csv"}
@@ -129,7 +129,16 @@ def first_cells(title):
 def test_every_place_of_a_site_is_listed():
     named = {word.strip("`/ ") for cell in first_cells("What lies where") for word in cell.split(",")}
     home = SiteHome(Path("home"))
-    places = (home.policy, home.keys, home.request, home.kit, home.state, home.audit.parent, home.run, home.work)
+    places = (
+        home.policy,
+        home.keys,
+        home.join_request,
+        home.kit,
+        home.state,
+        home.audit.parent,
+        home.daemon_folder,
+        home.work,
+    )
     assert named == {place.name for place in places}
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fedhealth.cli.main import main
-from fedhealth.ingest.settings import KEYS, TAKES, Rule, Settings, Table
+from fedhealth.ingest.settings import KEYS, TAKES, IngestSettings, IngestTable, SelectionRule
 from tests.fedhealth.ingest.hospital import Hospital
 from tests.guide import DOCS, steps
 
@@ -42,7 +42,10 @@ def table(title):
 
 def test_every_key_of_the_file_is_described():
     listed = {name.strip("` ") for row in table("What is in the file") for name in row[0].split(",")}
-    assert listed == {field.name for field in dataclasses.fields(Settings)}
+    assert listed == {field.name for field in dataclasses.fields(IngestSettings)}
     described = " ".join(cell for row in table("What is in the file") for cell in row)
-    words = {field.name for kind in (Table, Rule) for field in dataclasses.fields(kind)} | {*KEYS, *TAKES}
+    words = {field.name for kind in (IngestTable, SelectionRule) for field in dataclasses.fields(kind)} | {
+        *KEYS,
+        *TAKES,
+    }
     assert {word for word in words if f"`{word}`" not in described} == set()

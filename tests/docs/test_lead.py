@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.home import LeadHome
-from fedhealth.runtime.local_consortium import Poc, free_ports
-from fedhealth.site.install import install
-from fedhealth.site.make_join_request import make_request
+from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
+from fedhealth.site.install import install_kit
+from fedhealth.site.make_join_request import make_join_request
 from tests.guide import steps
 
 pytestmark = pytest.mark.xdist_group("federation")  # one set of hospitals at a time
@@ -26,10 +26,12 @@ class Lead:
 
     def __init__(self, folder):
         self.folder = folder
-        public, self.control = free_ports()
+        public, self.control = find_free_ports()
         self.address = f"127.0.0.1:{public}"
         names = write_hospitals(folder / "hospitals", patients=60, sites=len(SITES))
-        self.poc = Poc(folder, {site: folder / "hospitals" / name for site, name in zip(SITES, names, strict=True)})
+        self.poc = LocalConsortium(
+            folder, {site: folder / "hospitals" / name for site, name in zip(SITES, names, strict=True)}
+        )
         self.environment = {**os.environ, "FEDHEALTH_LEAD": str(self.poc.lead.path), "COLUMNS": "200"}
         self.environment |= {"OMP_NUM_THREADS": "1"}
 
@@ -51,10 +53,10 @@ class Lead:
     def asked(self, yaml):
         """Three hospitals make their requests and write their rules."""
         for site in SITES:
-            home = self.poc.home(site)
-            request = make_request(home, site, self.address)
+            home = self.poc.site_home(site)
+            request = make_join_request(home, site, self.address)
             self.poc.write_policy(site, self.address)
-            (self.folder / f"{site}.json").write_bytes(home.request.read_bytes())
+            (self.folder / f"{site}.json").write_bytes(home.join_request.read_bytes())
             assert request
 
     def served(self, yaml):
@@ -65,10 +67,10 @@ class Lead:
         from fedhealth.lead.connect_control import connect_control
 
         for site in SITES:
-            install(self.poc.home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
+            install_kit(self.poc.site_home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
             self.poc.start_site(site)
         with connect_control(self.poc.lead) as control:
-            self.poc.wait(lambda: self.poc.online(control) == len(SITES), "the hospitals")
+            self.poc.wait_until(lambda: self.poc.count_online(control) == len(SITES), "the hospitals")
 
 
 @pytest.fixture(name="lead")

@@ -10,27 +10,28 @@ import pytest
 from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
-from clients.app import institutions
-from fedhealth.config.compose import compose, conf_dir, resolve
-from fedhealth.config.incompatibilities import PAIRS, pair_faults
-from fedhealth.config.validate import validate
+from clients.app import get_institution_cache
+from fedhealth.config.compose import compose_config, get_conf_dir, resolve_config
+from fedhealth.config.incompatibilities import INCOMPATIBILITIES, find_incompatibilities
+from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch
-from fedhealth.flower.in_process_grid import LocalGrid
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.protocol.array_codec import packed_in, unpack
+from fedhealth.protocol.array_codec import get_packed_bytes, unpack_arrays
 from fedhealth.protocol.messages import EVALUATE, GLOBAL, TRAIN, UPDATE
-from fedhealth.runs.run_dir import PERSONAL, PRIVATE, RunDir
+from fedhealth.runs.run_dir import PERSONAL_FILE, PRIVATE_FILE, RunDir
 from tests.experiments.covering import covering, pairs_of
 
 ROUNDS = 2
 SITES = ("north", "south", "east")
 CONTRIBUTED = {"mr_mtl", "scaffold"}  # what these keep is what they contribute, by their papers
-ADAPTERS = "model.text.lora={_target_:fedhealth.models.lora.Lora,rank:2,alpha:4,targets:[query,value]}"
+ADAPTERS = "model.text.lora={_target_:fedhealth.models.lora.LoraSettings,rank:2,alpha:4,targets:[query,value]}"
 
 
 def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    return sorted(path.stem for path in (get_conf_dir() / group).glob("*.yaml"))
 
 
 METHODS = {name: [f"personalization={name}"] for name in _options("personalization")}
@@ -92,16 +93,16 @@ class Allowed:
                 plain[section][key] = value
             else:
                 plain[section] = value
-        return not any(pair.holds(plain) for pair in PAIRS)
+        return not any(pair.holds(plain) for pair in INCOMPATIBILITIES)
 
     @staticmethod
     def _settings(case):
-        plain = resolve(compose([*COMMON, *words_of(case)]))
+        plain = resolve_config(compose_config([*COMMON, *words_of(case)]))
         whole = {(section, None): plain[section] for section in ("privacy", "secagg", "personalization")}
         return whole | {(section, key): value for section in SECTIONS for key, value in plain[section].items()}
 
 
-class Tapped(LocalGrid):
+class Tapped(InProcessGrid):
     """A grid that writes down what went to each site and what left it; may restart the sites before each message."""
 
     restart = False
@@ -116,9 +117,9 @@ class Tapped(LocalGrid):
         for message_id in message_ids:
             message = self._pushed[message_id]
             if self.restart:
-                institutions.cache_clear()
+                get_institution_cache.cache_clear()
             content = message.content
-            incoming = unpack(content[GLOBAL]) if GLOBAL in content else {}
+            incoming = unpack_arrays(content[GLOBAL]) if GLOBAL in content else {}
             [reply] = super().pull_messages([message_id])
             metadata = message.metadata
             assert not reply.has_error(), (metadata.message_type, reply.error)
@@ -144,14 +145,14 @@ def data(tmp_path_factory, good_hospitals, site_writer, table_writer):
 @pytest.fixture
 def run(tmp_path, data, tiny_words, monkeypatch):
     """Run a case; return its run directory and the grid that listened."""
-    monkeypatch.setattr("fedhealth.runtime.local.LocalGrid", Tapped)
+    monkeypatch.setattr("fedhealth.runtime.local.InProcessGrid", Tapped)
 
     def go(case, name="run", restart=False):
         monkeypatch.setattr(Tapped, "restart", restart)
         words = [*tiny_words(data[case["modalities"]]), "training.threads=1", *words_of(case)]
         words += [] if case["method"] == "scaffold" else ["training.optimizer.weight_decay=0"]
         folder = RunDir(tmp_path / name)
-        launch(compose(words), words, folder)
+        launch_run(RunSpec.compose(words, folder))
         return folder, Tapped.last
 
     return go
@@ -189,8 +190,8 @@ def _the_sites_got_the_same(messages, model):
 
 def _nothing_private_left(case, folder, site, messages):
     private = {}
-    for kept in (PRIVATE, PERSONAL):
-        path = folder.site(site) / kept
+    for kept in (PRIVATE_FILE, PERSONAL_FILE):
+        path = folder.site_dir(site) / kept
         private |= {(kept, name): array for name, array in (load_file(path) if path.is_file() else {}).items()}
     shared = messages[-1][2]
     stays = {name for _, name in private if name not in shared and METHOD + name not in shared}
@@ -208,8 +209,8 @@ def _nothing_private_left(case, folder, site, messages):
 def contents(answer: RecordDict, incoming=None):
     """Yield the name and bytes of everything in an answer; of an update also the arrays that it leads to."""
     for name, record in answer.items():
-        if packed_in(record) is not None:
-            for key, array in unpack(record).items():
+        if get_packed_bytes(record) is not None:
+            for key, array in unpack_arrays(record).items():
                 yield key, array.tobytes()
                 if name == UPDATE and incoming:
                     yield key, (incoming[key] + array).tobytes()
@@ -222,7 +223,10 @@ def contents(answer: RecordDict, incoming=None):
 def test_private_state_survives_a_restart(method, run):
     case = {"method": method, "privacy": "none", "secagg": "off", "towers": "fusion", "modalities": "missing"}
     (calm, _), (shaken, _) = run(case, "calm"), run(case, "shaken", restart=True)
-    files = [calm.path / "model.safetensors", *(calm.site(s) / f for s in SITES for f in (PRIVATE, PERSONAL))]
+    files = [
+        calm.path / "model.safetensors",
+        *(calm.site_dir(s) / f for s in SITES for f in (PRIVATE_FILE, PERSONAL_FILE)),
+    ]
     for path in files:
         other = shaken.path / path.relative_to(calm.path)
         assert path.is_file() == other.is_file()
@@ -241,15 +245,15 @@ def test_every_pair_is_covered_or_refused():
                 assert ((one, other) in covered) == ALLOWED(dict([one, other])), (one, other)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.first} x {pair.second}")
+@pytest.mark.parametrize("pair", INCOMPATIBILITIES, ids=lambda pair: f"{pair.first} x {pair.second}")
 def test_an_impossible_pair_is_a_fault(pair):
     words = [*COMMON, *IMPOSSIBLE[pair.first, pair.second]]
-    assert pair.message() in [*pair_faults(resolve(compose(words)))]
+    assert pair.message() in [*find_incompatibilities(resolve_config(compose_config(words)))]
 
 
 def test_an_impossible_pair_stops_a_run_before_it_starts():
     with pytest.raises(ConfigError, match="personalization=adapters with a model without LoRA: there is no adapter"):
-        validate(compose([*COMMON, "personalization=adapters"]))
+        validate_config(compose_config([*COMMON, "personalization=adapters"]))
 
 
 IMPOSSIBLE = {
@@ -267,5 +271,5 @@ IMPOSSIBLE = {
         "personalization.mu=null",
         "privacy=patient",
     ],
-    ("robust aggregation", "secagg=on"): ["secagg.lead={_target_:strategies.aggregation.robust.Median}"],
+    ("robust aggregation", "secagg=on"): ["strategy/aggregation=median"],
 }

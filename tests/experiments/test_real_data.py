@@ -5,9 +5,10 @@ import json
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose, quoted
-from fedhealth.experiment.launch import launch
-from fedhealth.runs.run_dir import PRIVATE, RunDir
+from fedhealth.config.compose import quote_value
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
 
 
 @pytest.fixture
@@ -17,16 +18,16 @@ def run(shared_data, tmp_path):
     def start(experiment, folder, *words):
         words = [
             f"experiment={experiment}",
-            f"data.root={quoted(shared_data / folder)}",
-            f"model.image.weights={quoted(weights)}",
+            f"data.root={quote_value(shared_data / folder)}",
+            f"model.image.weights={quote_value(weights)}",
             "training.threads=1",
             "evaluation.bootstrap=20",
-            "comparison.alone=false",
-            "comparison.centralised=false",
+            "baselines.local_only=false",
+            "baselines.centralised=false",
             *words,
         ]
         directory = RunDir(tmp_path / experiment)
-        launch(compose(words), words, directory)
+        launch_run(RunSpec.compose(words, directory))
         return directory
 
     return start
@@ -34,13 +35,13 @@ def run(shared_data, tmp_path):
 
 def test_chest_x_rays_with_notes_here_and_laboratory_values_there(run):
     folder = run("cxr", "fed_cxr", "strategy.rounds=2", "data.image.size=96")
-    assert folder.about["state"] == "completed"
-    prepared = {e["site"]: e["counts"] for e in folder.events()[0] if e["event"] == "prepared"}
+    assert folder.info["state"] == "completed"
+    prepared = {e["site"]: e["counts"] for e in folder.read_events()[0] if e["event"] == "prepared"}
     assert prepared["hannover"]["text"] == 0
     assert prepared["eurorad"]["tabular"] == 0
     assert prepared["journals"]["unlabelled"] > 0
     # Only Hannover has laboratory values: that tower cannot be hidden in a sum and stays there.
-    shared, kept = load_file(folder.path / "model.safetensors"), load_file(folder.site("hannover") / PRIVATE)
+    shared, kept = load_file(folder.path / "model.safetensors"), load_file(folder.site_dir("hannover") / PRIVATE_FILE)
     assert {name.split(".")[1] for name in kept} == {"tabular"}
     assert set(kept) < set(shared)
     evaluation = json.loads((folder.path / "evaluation.json").read_text())

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-import clients.institution
+import clients.merge
 import clients.site_store
+import clients.train
 import strategies.aggregation.secure
 import strategies.checkpoint
 import strategies.fedavg
 import strategies.round_driver
-from fedhealth.config.compose import compose
-from fedhealth.experiment.launch import launch, resume
+from fedhealth.experiment.launch import launch_run, resume_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.secagg.server.session import ServerSession
 from fedhealth.training import trainer
@@ -23,16 +24,16 @@ Moment = tuple[object, str, int, bool]
 """What is patched: owner, attribute, which call, and whether the call happens first."""
 
 MOMENTS: dict[str, Moment] = {
-    "before train": (strategies.round_driver.Session, "_collect", 2, False),
-    "while training": (trainer, "row_losses", 9, False),
-    "between training and memory": (clients.institution.Institution, "_keep", 5, False),
-    "between memory and answer": (clients.institution.Institution, "_sealed", 5, False),
-    "after upload": (strategies.round_driver.Session, "fold", 5, True),
-    "between rounds": (strategies.fedavg.FederatedStrategy, "_train", 2, False),
-    "after the sum, before the checkpoint": (strategies.fedavg.FederatedStrategy, "_completed", 2, False),
+    "before train": (strategies.round_driver.RoundDriver, "_collect_replies", 2, False),
+    "while training": (trainer, "compute_row_losses", 9, False),
+    "between training and memory": (clients.merge.StateMerger, "save_private", 5, False),
+    "between memory and answer": (clients.train.RoundTrainer, "_build_reply", 5, False),
+    "after upload": (strategies.round_driver.RoundDriver, "add_reply", 5, True),
+    "between rounds": (strategies.fedavg.FedAvg, "_train_round", 2, False),
+    "after the sum, before the checkpoint": (strategies.fedavg.FedAvg, "_complete_round", 2, False),
     "while checkpointing": (strategies.checkpoint, "write_atomic", 2, False),
-    "before the evaluation": (strategies.fedavg.FederatedStrategy, "_evaluate", 1, False),
-    "while evaluating": (strategies.round_driver.Session, "fold", 11, True),
+    "before the evaluation": (strategies.fedavg.FedAvg, "_evaluate_final_model", 1, False),
+    "while evaluating": (strategies.round_driver.RoundDriver, "add_reply", 11, True),
 }
 SEALED_MOMENTS: dict[str, Moment] = {
     "before unmask": (strategies.aggregation.secure.SecureSum, "_unmask", 2, False),
@@ -54,9 +55,9 @@ def killed_at(moment: Moment, words: list[str], run: RunDir) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(*_deadly(moment))
                 if (run.path / "run.json").exists():
-                    resume(run)
+                    resume_run(run)
                 else:
-                    launch(compose(words), words, run)
+                    launch_run(RunSpec.compose(words, run))
         finally:
             os._exit(0)  # not reached when the moment came
     _, status = os.waitpid(child, 0)

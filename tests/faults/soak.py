@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 
 import strategies.checkpoint
-from fedhealth.config.compose import compose
-from fedhealth.experiment.launch import launch
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN, Directive
 from fedhealth.runs.run_dir import RunDir
 from tests.conftest import tiny_model, write_site
@@ -83,8 +83,8 @@ class Watch:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(strategies.checkpoint, "write_atomic", unreliable)
-            patch.setattr("fedhealth.runtime.local.LocalGrid", partial(UnreliableGrid, plan=self.plan))
-            patch.setattr("fedhealth.report.render.render", lambda folder: "")
+            patch.setattr("fedhealth.runtime.local.InProcessGrid", partial(UnreliableGrid, plan=self.plan))
+            patch.setattr("fedhealth.report.render.render_run_report", lambda folder: "")
             yield
 
 
@@ -95,7 +95,7 @@ def soak(folder: Path, rounds: int, sites: int, secagg: str) -> Watch:
         write_site(folder / "hospitals", name, patients=12, seed=seed)
     watch, words = Watch(seed=7, chance=min(0.1, _CHANCE / sites)), _words(folder / "hospitals", names, rounds, secagg)
     with watch.disk():
-        launch(compose(words), words, RunDir(folder / "run"))
+        launch_run(RunSpec.compose(words, RunDir(folder / "run")))
     return watch
 
 
@@ -119,8 +119,8 @@ def main() -> None:
     """Run it as its own process."""
     folder, rounds, sites, secagg = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     watch = soak(folder, rounds, sites, secagg)
-    events = Counter(event["event"] for event in RunDir(folder / "run").events()[0])
-    state = RunDir(folder / "run").about["state"]
+    events = Counter(event["event"] for event in RunDir(folder / "run").read_events()[0])
+    state = RunDir(folder / "run").info["state"]
     series = {"memory": watch.memory, "files": watch.files, "threads": watch.threads}
     peak = int(np.max(watch.memory))
     print(json.dumps({"state": state, "events": events, "faults": watch.faults, "peak": peak, **series}))

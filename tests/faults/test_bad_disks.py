@@ -15,23 +15,23 @@ from safetensors.numpy import load_file
 
 import clients.site_store
 import strategies.checkpoint
-from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError, PrivacyError, StorageError
-from fedhealth.experiment.launch import launch, resume
+from fedhealth.experiment.launch import launch_run, resume_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.lead.connect_control import query_server_status
-from fedhealth.privacy.accounting.ledger import Ledger, verify
-from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.runs.run_status import standing
+from fedhealth.runs.run_status import get_run_status
 
 SITES = ("north", "south", "east")
 PLAIN = ["training=sgd", "training.threads=1", "personalization=ditto", "strategy.rounds=3"]
-PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_rows=2", "data.name=cohort"]
+PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "data.name=cohort"]
 
 
 @pytest.fixture(autouse=True)
 def no_charts(monkeypatch):
-    monkeypatch.setattr("fedhealth.report.render.render", lambda folder: "")
+    monkeypatch.setattr("fedhealth.report.render.render_run_report", lambda folder: "")
 
 
 @pytest.fixture(name="words")
@@ -42,7 +42,7 @@ def words_(good_hospitals, tiny_words):
 @pytest.fixture(name="undisturbed", scope="module")
 def undisturbed_(good_hospitals, tiny_words, tmp_path_factory):
     run, words = RunDir(tmp_path_factory.mktemp("undisturbed") / "run"), [*tiny_words(good_hospitals), *PLAIN]
-    launch(compose(words), words, run)
+    launch_run(RunSpec.compose(words, run))
     return run
 
 
@@ -72,7 +72,7 @@ def same(run, other):
 
 
 def of(run, kind):
-    return [event for event in run.events()[0] if event["event"] == kind]
+    return [event for event in run.read_events()[0] if event["event"] == kind]
 
 
 def when(monkeypatch, owner, name, nth, act):
@@ -95,14 +95,14 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, words, undisturb
     with monkeypatch.context() as patch:
         when(patch, strategies.checkpoint, "write_atomic", 2, lambda: ballast.append(fill(small_disk)))
         with pytest.raises((OSError, StorageError, FederationError)):
-            launch(compose(words(f"secagg={secagg}")), words(f"secagg={secagg}"), run)
-    found = standing(run, query_server_status)
+            launch_run(RunSpec.compose(words(f"secagg={secagg}"), run))
+    found = get_run_status(run, query_server_status)
     assert found.state in ("failed", "interrupted")  # where even run.json could not say so, nobody holds it
     assert "fedhealth run resume=" in found.advice
     assert not list(run.path.rglob("*.draft"))
     ballast[0].unlink()
-    resume(run)
-    assert run.about["state"] == "completed"
+    resume_run(run)
+    assert run.info["state"] == "completed"
     if secagg == "off":
         same(run, undisturbed)
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_without_room_costs_the_checkpoint_only(words, undisturbed,
         genuine(path, content)
 
     monkeypatch.setattr(strategies.checkpoint, "write_atomic", full)
-    launch(compose(words()), words(), run)
+    launch_run(RunSpec.compose(words(), run))
     same(run, undisturbed)
     [lost] = of(run, "checkpoint_failed")
     assert lost["round"] == 2
@@ -136,13 +136,13 @@ def test_a_file_that_may_not_grow_is_a_full_disk(words, tmp_path):
         try:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-            launch(compose(given), given, run)
+            launch_run(RunSpec.compose(given, run))
         except (OSError, FederationError):
             code = 7
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert standing(run, query_server_status).state in ("failed", "interrupted")
+    assert get_run_status(run, query_server_status).state in ("failed", "interrupted")
     assert "File too large" in (run.path / "fedhealth.log").read_text()
 
 
@@ -159,9 +159,9 @@ def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(words, monkeypatch, 
     run, loose = RunDir(tmp_path / "run"), ["strategy.quorum=0.6", "strategy.min_sites=2", f"secagg={secagg}"]
     if secagg == "on":  # a sum of two is never opened
         with pytest.raises(FederationError):
-            launch(compose(words(*loose)), words(*loose), run)
+            launch_run(RunSpec.compose(words(*loose), run))
     else:
-        launch(compose(words(*loose)), words(*loose), run)
+        launch_run(RunSpec.compose(words(*loose), run))
         assert {tuple(event["sites"]) for event in of(run, "round_completed")} == {("north", "south")}
     assert {(event["site"], event["reason"].split()[0]) for event in of(run, "site_failed")} == {
         ("east", "StorageError")
@@ -172,7 +172,7 @@ def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(words, monkeypatch, 
 def test_a_run_directory_that_is_read_only_is_refused_before_anything_is_trained(words, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OSError, match="Read-only"):
-        launch(compose(words()), words(), RunDir(small_disk / "run"))
+        launch_run(RunSpec.compose(words(), RunDir(small_disk / "run")))
     assert list(small_disk.iterdir()) == []
 
 
@@ -182,8 +182,8 @@ def test_a_clock_that_jumps_changes_no_deadline_and_no_result(words, undisturbed
     run, genuine, shift = RunDir(tmp_path / "run"), time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: genuine() + shift[0])
     when(monkeypatch, strategies.checkpoint, "write_atomic", 1, lambda: shift.__setitem__(0, jump))
-    given = words("strategy.patience=3")
-    launch(compose(given), given, run)
+    given = words("strategy.deadline_factor=3")
+    launch_run(RunSpec.compose(given, run))
     same(run, undisturbed)
     assert not of(run, "site_failed")
 
@@ -196,15 +196,19 @@ def test_a_ledger_is_not_written_on_by_a_clock_that_went_back(words, monkeypatch
     when(monkeypatch, strategies.checkpoint, "write_atomic", 1, lambda: shift.__setitem__(0, -3600.0))
     given = words(*PRIVATE)
     with pytest.raises((FederationError, PrivacyError)):
-        launch(compose(given), given, run)
+        launch_run(RunSpec.compose(given, run))
     assert "clock is 3" in (run.path / "fedhealth.log").read_text()
     assert {event["reason"].split()[0] for event in of(run, "site_failed")} == {"PrivacyError"}
     for site in SITES:
-        assert [entry.round for entry in verify(ledger_path(run.site(site), "cohort"))] == [1], site
+        assert [entry.round for entry in verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))] == [1], site
     shift[0] = 0.0
-    resume(run)
+    resume_run(run)
     for site in SITES:
-        rounds = [entry.round for entry in verify(ledger_path(run.site(site), "cohort")) if entry.kind == "book"]
+        rounds = [
+            entry.round
+            for entry in verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))
+            if entry.kind == "book"
+        ]
         assert rounds == [1, 2, 3, 4], site
 
 

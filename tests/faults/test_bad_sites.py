@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError
-from fedhealth.experiment.launch import launch
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.protocol.messages import HANDSHAKE, SIGN, TRAIN, UNMASK
 from fedhealth.runs.run_dir import RunDir
 from tests.faults import unreliable
@@ -26,12 +26,12 @@ FAULTS = {  # round: whose answer to TRAIN is how
 REASONS = {
     "off": {
         2: "not packed",
-        3: "values that are no numbers",
+        3: "non-finite values",
         4: "float32(",
         5: "InternalError",
         6: "no answer before its deadline",
         7: "sent",
-        8: "other arrays than asked for",
+        8: "other arrays than requested",
     },
     "on": {5: "InternalError", 6: "no answer before its deadline"},
 }
@@ -42,9 +42,11 @@ def run_with_(good_hospitals, tiny_words, tmp_path, monkeypatch):
     def run(name, plan, *words):
         folder, words = RunDir(tmp_path / name), [*tiny_words(good_hospitals), *WORDS, *words]
         grid = partial(unreliable.UnreliableGrid, plan=plan)
-        monkeypatch.setattr("fedhealth.runtime.local.LocalGrid", grid)
-        monkeypatch.setattr("fedhealth.report.render.render", lambda folder: "")  # charts take longer than the run
-        launch(compose(words), words, folder)
+        monkeypatch.setattr("fedhealth.runtime.local.InProcessGrid", grid)
+        monkeypatch.setattr(
+            "fedhealth.report.render.render_run_report", lambda folder: ""
+        )  # charts take longer than the run
+        launch_run(RunSpec.compose(words, folder))
         return folder
 
     return run
@@ -64,7 +66,7 @@ def planned(faults, attempt=0):
 
 
 def of(run, kind):
-    return [event for event in run.events()[0] if event["event"] == kind]
+    return [event for event in run.read_events()[0] if event["event"] == kind]
 
 
 def model(run):
@@ -82,7 +84,7 @@ LOOSE = ["strategy.quorum=0.6", "strategy.min_sites=2"]
 def test_in_the_open_a_round_is_as_if_the_bad_site_had_not_answered(run_with):
     bad = run_with("bad", planned(FAULTS), *LOOSE)
     less = run_with("less", planned({r: (site, "declines") for r, (site, _) in FAULTS.items()}), *LOOSE)
-    assert bad.about["state"] == "completed"
+    assert bad.info["state"] == "completed"
     same(bad, less)
     failed = {event["round"]: event for event in of(bad, "site_failed")}
     assert {number: event["site"] for number, event in failed.items()} == {r: site for r, (site, _) in FAULTS.items()}
@@ -132,7 +134,7 @@ def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again
     run_with, monkeypatch, kind, times, attempts
 ):
     monkeypatch.setattr(
-        "fedhealth.secagg.protocol.rules.signatures_needed", lambda *about: True
+        "fedhealth.secagg.protocol.rules.attempt_needs_signatures", lambda *about: True
     )  # as for 7, 10, 13 sites
     asked = []
 
@@ -151,7 +153,7 @@ def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again
 
 def test_only_survivors_are_asked_to_sign(run_with, site_writer, tmp_path, monkeypatch):
     """A site that was left out would refuse, and rightly: that is no fault of its."""
-    monkeypatch.setattr("fedhealth.secagg.protocol.rules.signatures_needed", lambda *about: True)
+    monkeypatch.setattr("fedhealth.secagg.protocol.rules.attempt_needs_signatures", lambda *about: True)
     signed, sites = [], ("north", "south", "east", "west")
     for seed, site in enumerate(sites):
         site_writer(tmp_path / "hospitals", site, patients=12, seed=seed)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch, resume
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.spending import ledger_path
-from fedhealth.runs.run_dir import PERSONAL, RunDir
+from fedhealth.experiment.launch import launch_run, resume_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.runs.run_dir import PERSONAL_FILE, RunDir
 
 _spec = importlib.util.spec_from_file_location("killing", Path(__file__).with_name("killing.py"))
 killing = importlib.util.module_from_spec(_spec)
@@ -21,7 +21,7 @@ _spec.loader.exec_module(killing)
 SITES = ("north", "south", "east")
 PLAIN = ["strategy.rounds=3", "training=sgd", "training.threads=1", "personalization=ditto"]
 REOPENED = {"while unmasking", "after unmask", "after the sum, before the checkpoint", "while checkpointing"}
-PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_rows=2", "data.name=cohort"]
+PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "data.name=cohort"]
 
 
 @pytest.fixture(name="words")
@@ -40,7 +40,7 @@ def undisturbed_(good_hospitals, tiny_words, tmp_path_factory):
         if extra not in made:
             words = [*tiny_words(good_hospitals), *PLAIN, *extra]
             made[extra] = RunDir(tmp_path_factory.mktemp("undisturbed") / "run")
-            launch(compose(words), words, made[extra])
+            launch_run(RunSpec.compose(words, made[extra]))
         return made[extra]
 
     return run
@@ -54,12 +54,12 @@ def model(run: RunDir) -> dict[str, np.ndarray]:
 def test_a_killed_run_ends_bit_identical(moment, words, undisturbed, tmp_path):
     run, whole = RunDir(tmp_path / "run"), undisturbed()
     killing.killed_at(killing.MOMENTS[moment], words(), run)
-    assert run.about["state"] == "running"
-    resume(run)
-    assert run.about["state"] == "completed"
+    assert run.info["state"] == "running"
+    resume_run(run)
+    assert run.info["state"] == "completed"
     assert all(np.array_equal(array, model(whole)[name]) for name, array in model(run).items())
     for site in SITES:
-        own, expected = (load_file(each.site(site) / PERSONAL) for each in (run, whole))
+        own, expected = (load_file(each.site_dir(site) / PERSONAL_FILE) for each in (run, whole))
         assert all(np.array_equal(array, expected[name]) for name, array in own.items()), site
 
 
@@ -67,10 +67,10 @@ def test_a_killed_run_ends_bit_identical(moment, words, undisturbed, tmp_path):
 def test_with_secure_aggregation_too(moment, words, undisturbed, tmp_path):
     run, whole = RunDir(tmp_path / "run"), undisturbed("secagg=on")
     killing.killed_at((killing.MOMENTS | killing.SEALED_MOMENTS)[moment], words("secagg=on"), run)
-    resume(run)
+    resume_run(run)
     for name, array in model(run).items():  # stochastic rounding differs from run to run
         np.testing.assert_allclose(array, model(whole)[name], atol=1e-6)
-    opened = any(event["event"] == "reopened" for event in run.events()[0])
+    opened = any(event["event"] == "reopened" for event in run.read_events()[0])
     assert opened == (moment in REOPENED)  # the survivors were fixed: the same sum is opened, nobody trains again
 
 
@@ -80,9 +80,9 @@ def test_what_was_not_released_is_not_spent_twice(moment, secagg, words, tmp_pat
     run = RunDir(tmp_path / "run")
     secret = words(*PRIVATE, f"secagg={secagg}")
     killing.killed_at(killing.MOMENTS[moment], secret, run)
-    resume(run)
+    resume_run(run)
     for site in SITES:
-        entries = verify(ledger_path(run.site(site), "cohort"))
+        entries = verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))
         assert [(entry.kind, entry.round) for entry in entries] == [("book", number) for number in (1, 2, 3, 4)], site
 
 
@@ -90,7 +90,7 @@ def test_killed_twice_in_one_round(words, undisturbed, tmp_path):
     run = RunDir(tmp_path / "run")
     killing.killed_at(killing.MOMENTS["after upload"], words(), run)
     killing.killed_at((*killing.MOMENTS["after upload"][:2], 2, True), words(), run)
-    resume(run)
+    resume_run(run)
     assert all(np.array_equal(array, model(undisturbed())[name]) for name, array in model(run).items())
 
 
@@ -101,8 +101,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(words, undis
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    resume(run)
-    resumed = [event["round"] for event in run.events()[0] if event["event"] == "resumed"]
+    resume_run(run)
+    resumed = [event["round"] for event in run.read_events()[0] if event["event"] == "resumed"]
     assert resumed == [2]
     assert "damaged" in (run.path / "fedhealth.log").read_text()
     assert all(np.array_equal(array, model(undisturbed())[name]) for name, array in model(run).items())
@@ -111,19 +111,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(words, undis
 def test_another_configuration_is_refused_and_the_difference_named(words, tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
     killing.killed_at(killing.MOMENTS["between rounds"], words(), run)
-    changed = [word.replace("strategy.rounds=3", "strategy.rounds=4") for word in run.about["job"]]
-    run.update(job=changed)
+    changed = [word.replace("strategy.rounds=3", "strategy.rounds=4") for word in run.info["job"]]
+    run.update_info(job=changed)
     with pytest.raises(ConfigError, match=r"rounds: 4"):
-        resume(run)
-    assert run.about["state"] == "running"  # nothing was touched
+        resume_run(run)
+    assert run.info["state"] == "running"  # nothing was touched
 
 
 def test_a_completed_run_and_a_running_one_are_left_alone(words, undisturbed, tmp_path):
     with pytest.raises(ConfigError, match="completed"):
-        resume(undisturbed())
+        resume_run(undisturbed())
     run = RunDir(tmp_path / "run")
     killing.killed_at(killing.MOMENTS["between rounds"], words(), run)
-    with run.held(), pytest.raises(ConfigError, match="is running"):
-        resume(run)
+    with run.lock(), pytest.raises(ConfigError, match="is running"):
+        resume_run(run)
     with pytest.raises(ConfigError, match="no run"):
-        resume(RunDir(tmp_path / "nothing"))
+        resume_run(RunDir(tmp_path / "nothing"))

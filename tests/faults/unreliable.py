@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedhealth.flower.in_process_grid import LocalGrid
-from fedhealth.protocol.array_codec import PACKED, SERIAL, pack, unpack
-from fedhealth.protocol.messages import SEALED, SECAGG, STATISTICS, UPDATE, Directive, failure
+from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays, unpack_arrays
+from fedhealth.protocol.messages import SEALED, SECAGG, STATISTICS, UPDATE, Directive, build_error_reply
 from fedhealth.training import trainer
 
 Plan = Callable[[Directive, str, str], str]
 """plan(directive, site, kind): the name of the fault of one answer; empty for none."""
 
 
-class UnreliableGrid(LocalGrid):
+class UnreliableGrid(InProcessGrid):
     """A local grid whose sites follow a plan of faults."""
 
     def __init__(self, *about: Any, plan: Plan) -> None:
@@ -50,7 +50,7 @@ class UnreliableGrid(LocalGrid):
 
     def _declines(self, message: Message, asked: tuple[str, str]) -> Iterable[Message]:
         """No answer, said at once: what a round without this site looks like."""
-        yield failure(RuntimeError("gone"), message)
+        yield build_error_reply(RuntimeError("gone"), message)
 
     def _late_(self, message: Message, asked: tuple[str, str]) -> Iterable[Message]:
         self._late += self._sound(message, asked)
@@ -68,7 +68,7 @@ class UnreliableGrid(LocalGrid):
             raise RuntimeError("patient 4711 has a bad row")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer, "row_losses", bug)
+            patch.setattr(trainer, "compute_row_losses", bug)
             yield from self._sound(message, asked)
 
     def _garbage(self, message: Message, asked: tuple[str, str]) -> Iterable[Message]:
@@ -112,5 +112,7 @@ class UnreliableGrid(LocalGrid):
             content = RecordDict(dict(reply.content.items()))
             for name in (UPDATE, STATISTICS, SEALED):
                 if name in content:
-                    content[name] = pack({key: change(key, each) for key, each in unpack(content[name]).items()})
+                    content[name] = pack_arrays(
+                        {key: change(key, each) for key, each in unpack_arrays(content[name]).items()}
+                    )
             yield Message(content, reply_to=message)

@@ -11,12 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose
-from fedhealth.config.override_allowlist import travelling
-from fedhealth.experiment.launch import launch
+from fedhealth.config.override_allowlist import select_shared_overrides
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.runtime.local_consortium import Poc
+from fedhealth.runtime.local_consortium import LocalConsortium
 from tests.conftest import write_site
 from tests.federation.proxy import Proxy
 
@@ -43,7 +43,7 @@ class Consortium:
         """All hospitals write these limits into their site.yaml; nobody restarts anything."""
         self.poc.limits = limits
         for site in self.poc.data:
-            self.poc.write_policy(site, OmegaConf.load(self.poc.home(site).policy).lead)
+            self.poc.write_policy(site, OmegaConf.load(self.poc.site_home(site).policy).lead)
 
     def run(self, folder, *words, runtime="deployment"):
         """Run a job to its end."""
@@ -51,7 +51,7 @@ class Consortium:
         if runtime == "deployment":
             chosen.append(f"runtime.home='{self.poc.lead.path}'")
         run = RunDir(folder)
-        launch(compose(chosen), chosen, run)
+        launch_run(RunSpec.compose(chosen, run))
         return run
 
     def wish(self, moment, call, kind, *names):
@@ -96,7 +96,7 @@ class Consortium:
 
     def travelling(self, *words):
         """The words of a job as they reach the hospitals."""
-        return travelling([*self.words, *words])
+        return select_shared_overrides([*self.words, *words])
 
 
 @contextmanager
@@ -106,13 +106,13 @@ def consortium_of(root, sites, tiny_words):
         write_site(root / "hospitals", site, seed=seed)
     own = ("data.sites", "secagg", "strategy.rounds")
     words = [word for word in tiny_words(root / "hospitals") if word.partition("=")[0] not in own]
-    poc = Poc(root, {site: root / "hospitals" / site for site in sites}, limits=STRICT)
+    poc = LocalConsortium(root, {site: root / "hospitals" / site for site in sites}, limits=STRICT)
     poc.set_up()
-    network = Proxy(int(OmegaConf.load(poc.home(sites[-1]).policy).lead.rpartition(":")[2]))
+    network = Proxy(int(OmegaConf.load(poc.site_home(sites[-1]).policy).lead.rpartition(":")[2]))
     poc.write_policy(sites[-1], f"127.0.0.1:{network.port}")
     running = Consortium(poc, [*words, f"data.sites=[{','.join(sites)}]"], root, network)
     try:
-        with poc.running() as running.control:
+        with poc.run() as running.control:
             yield running
     finally:
         network.close()

@@ -9,12 +9,12 @@ PLAIN = ["secagg=off", "seed=5", "strategy.rounds=2", "training=sgd", "training.
 
 
 def happened(run, kind):
-    return any(event["event"] == kind for event in run.events()[0])
+    return any(event["event"] == kind for event in run.read_events()[0])
 
 
 def rounds_of(run, site):
     """Return for each completed round whether a site was in it."""
-    return [site in event["sites"] for event in run.events()[0] if event["event"] == "round_completed"]
+    return [site in event["sites"] for event in run.read_events()[0] if event["event"] == "round_completed"]
 
 
 def equal(run, expected, atol=0.0):

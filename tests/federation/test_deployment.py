@@ -5,16 +5,17 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tests.fedhealth.monitor.test_runs import values
 
 from fedhealth.lead.connect_control import query_server_status
-from fedhealth.privacy.accounting.spending import in_all, ledgers
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+from fedhealth.privacy.accounting.spending import compute_total_epsilon
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG
-from fedhealth.runs.run_dir import METRICS
-from fedhealth.runs.run_status import standing
-from fedhealth.site.audit_log import verify
-from fedhealth.site.daemon_state import SiteState
+from fedhealth.runs.run_dir import METRICS_FILE
+from fedhealth.runs.run_status import get_run_status
+from fedhealth.site.audit_log import verify_log
+from fedhealth.site.daemon_state import DaemonState
 from tests.federation.conftest import LOOSE, SITES, STRICT
+from tests.fedhealth.monitor.test_run_metrics import values
 
 pytestmark = pytest.mark.xdist_group("federation")
 
@@ -24,34 +25,34 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
     before = {site: rounds_done(consortium, site) for site in SITES}
     words = ("secagg=on", "privacy=patient", "strategy.rounds=3")
     run = consortium.run(tmp_path / "run", *words)
-    assert run.about["state"] == "completed"
-    completed = [event for event in run.events()[0] if event["event"] == "round_completed"]
+    assert run.info["state"] == "completed"
+    completed = [event for event in run.read_events()[0] if event["event"] == "round_completed"]
     assert [sorted(event["sites"]) for event in completed] == [sorted(SITES)] * 3
     assert json.loads((run.path / "evaluation.json").read_text())["test"]["studies"] > 10
     assert (run.path / "report.html").stat().st_size > 1000
-    about = standing(run, query_server_status)
-    assert (about.state, about.account.completed, about.error) == ("completed", 3, "")
-    assert {site.state for site in about.account.sites.values()} == {"answered"}
+    about = get_run_status(run, query_server_status)
+    assert (about.state, about.summary.completed, about.error) == ("completed", 3, "")
+    assert {site.state for site in about.summary.sites.values()} == {"answered"}
     for site in SITES:
-        home = consortium.poc.home(site)
-        audit = [entry for entry in verify(home.audit) if entry.get("run") == run.about["run"]]
+        home = consortium.poc.site_home(site)
+        audit = [entry for entry in verify_log(home.audit) if entry.get("run") == run.info["run"]]
         left = [entry for entry in audit if entry["event"] == "left"]
         assert len(left) >= 7  # handshake, three times train and unmask
         assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED}
-        ((_, ledger),) = ledgers(home.state)
-        assert 0 < in_all(ledger, None)[0] <= 8.0
-        assert SiteState(home).about["state"] == "connected"
-        numbers = values((home.run / METRICS).read_text())
+        ((_, ledger),) = find_ledgers(home.state)
+        assert 0 < compute_total_epsilon(ledger, None)[0] <= 8.0
+        assert DaemonState(home).about["state"] == "connected"
+        numbers = values((home.daemon_folder / METRICS_FILE).read_text())
         assert numbers["fedhealth_site_up", ("site", site)] == 1
         assert rounds_done(consortium, site) == before[site] + 3
         told = numbers["fedhealth_site_epsilon_spent", ("dataset", ledger.stem), ("site", site)]
-        assert told >= in_all(ledger, None)[0]  # a bound from above
+        assert told >= compute_total_epsilon(ledger, None)[0]  # a bound from above
         assert len([entry for entry in audit if entry["event"] == "ended"]) == 1
 
 
 def rounds_done(consortium, site):
     """The rounds that a hospital's monitoring has counted."""
-    told = consortium.poc.home(site).run / METRICS
+    told = consortium.poc.site_home(site).daemon_folder / METRICS_FILE
     return values(told.read_text()).get(("fedhealth_site_rounds_total", ("site", site)), 0) if told.exists() else 0
 
 

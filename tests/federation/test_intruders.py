@@ -16,12 +16,13 @@ from flwr.proto.message_pb2 import PullObjectRequest
 from flwr.proto.node_pb2 import Node
 
 from fedhealth.errors import FederationError, TrustError
-from fedhealth.flower.app_bundle import Bundle, bundle
-from fedhealth.flower.client.fleet_client import client_of, connected
-from fedhealth.flower.server.fleet_api import FLEET
+from fedhealth.flower.app_bundle import AppBundle, build_bundle
+from fedhealth.flower.client.fleet_client import connect_to_lead
+from fedhealth.flower.client.http_client import create_http_client
+from fedhealth.flower.server.fleet_api import FLEET_PREFIX
 from fedhealth.lead.project import load_project
-from fedhealth.lead.sign_job import make_order
-from fedhealth.site.audit_log import verify
+from fedhealth.lead.sign_job import sign_job
+from fedhealth.site.audit_log import verify_log
 from tests.conftest import write_table
 from tests.federation.conftest import LOOSE, SITES, STRICT
 
@@ -96,10 +97,10 @@ def test_hospitals_see_the_fleet_paths_and_nothing_else(outside):
     known = paths()
     assert sum(path.startswith("/v1/control/") for path in known) > 5
     assert sum(path.startswith("/v1/runtime/") for path in known) > 5
-    hidden = [path for path in known if not path.startswith(FLEET)]
+    hidden = [path for path in known if not path.startswith(FLEET_PREFIX)]
     hidden += [
-        f"{FLEET}register-node",
-        f"{FLEET}unregister-node",
+        f"{FLEET_PREFIX}register-node",
+        f"{FLEET_PREFIX}unregister-node",
         "/",
         "/docs",
         "/openapi.json",
@@ -122,17 +123,17 @@ def test_without_token_or_secret_the_leads_own_paths_answer_nothing(inside):
 def test_nobody_without_an_approved_key_connects(consortium):
     project = load_project(consortium.poc.lead.project)
     stranger = ec.generate_private_key(ec.SECP384R1())
-    with pytest.raises(TrustError), connected(project.lead, str(consortium.poc.lead.ca), stranger):
+    with pytest.raises(TrustError), connect_to_lead(project.lead, str(consortium.poc.lead.ca), stranger):
         pass
 
 
 def test_a_hospital_speaks_for_itself_only(consortium):
     """With its own key it can neither sign another off, nor take or confirm its messages, nor answer for it."""
     poc, project = consortium.poc, load_project(consortium.poc.lead.project)
-    theirs = poc.home(SITES[1]).node_public().strip()
-    victim = next(node.id for node in consortium.control.nodes() if node.public.strip() == theirs)
+    theirs = poc.site_home(SITES[1]).load_node_public_key().strip()
+    victim = next(node.id for node in consortium.control.list_nodes() if node.public_key.strip() == theirs)
     node = Node(node_id=victim)
-    with client_of(project.lead, str(poc.lead.ca), poc.home(SITES[0]).node()) as client:
+    with create_http_client(project.lead, str(poc.lead.ca), poc.site_home(SITES[0]).load_node_key()) as client:
         for method, request in (
             (client.DeactivateNode, DeactivateNodeRequest(node_id=victim)),
             (client.PullMessages, PullMessagesRequest(node=node)),
@@ -143,7 +144,7 @@ def test_a_hospital_speaks_for_itself_only(consortium):
             with pytest.raises(httpx.HTTPStatusError) as fault:
                 method(request)
             assert fault.value.response.status_code in (401, 403)
-    assert poc.online(consortium.control) == len(SITES)
+    assert poc.count_online(consortium.control) == len(SITES)
 
 
 def test_a_run_with_code_of_its_own_is_refused_by_every_hospital(consortium, tmp_path):
@@ -153,24 +154,24 @@ def test_a_run_with_code_of_its_own_is_refused_by_every_hospital(consortium, tmp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Flower's, of pathspec
         content, _ = build_fab_from_files(files)
-    evil = Bundle(content, hashlib.sha256(content).hexdigest())
-    order = make_order(consortium.poc.lead, "a1b2c3d4e5f6", ["seed=1"], "0" * 64, bundle().digest, 1.0)
+    evil = AppBundle(content, hashlib.sha256(content).hexdigest())
+    order = sign_job(consortium.poc.lead, "a1b2c3d4e5f6", ["seed=1"], "0" * 64, build_bundle().digest, 1.0)
     before = [declined(consortium, site) for site in SITES]
-    consortium.control.start(evil, *order)
-    consortium.poc.wait(answers.is_file, "the hospitals' answers")
-    consortium.poc.wait(lambda: answers.read_text().endswith("]"), "all of them")
+    consortium.control.start_run(evil, *order)
+    consortium.poc.wait_until(answers.is_file, "the hospitals' answers")
+    consortium.poc.wait_until(lambda: answers.read_text().endswith("]"), "all of them")
     assert json.loads(answers.read_text()) == ["TrustError"] * len(SITES)
     assert [declined(consortium, site) for site in SITES] == [count + 1 for count in before]
-    assert consortium.poc.online(consortium.control) == len(SITES)
+    assert consortium.poc.count_online(consortium.control) == len(SITES)
 
 
 def test_what_the_policy_does_not_allow_is_declined_with_reasons(consortium, tmp_path):
     consortium.agree(STRICT)
     with pytest.raises(FederationError) as refused:
-        consortium.run(tmp_path / "run", "secagg=off", "privacy=none", "strategy.rounds=1", "strategy.wait=5")
-    for reason in ("secure aggregation", "privacy for each none"):
+        consortium.run(tmp_path / "run", "secagg=off", "privacy=none", "strategy.rounds=1", "strategy.join_timeout=5")
+    for reason in ("secure aggregation", "the privacy unit none"):
         assert str(refused.value).count(reason) >= 1
-    assert consortium.poc.online(consortium.control) == len(SITES)
+    assert consortium.poc.count_online(consortium.control) == len(SITES)
 
 
 def test_a_patients_name_in_a_fault_stays_in_the_hospital(consortium, tmp_path):
@@ -182,14 +183,14 @@ def test_a_patients_name_in_a_fault_stays_in_the_hospital(consortium, tmp_path):
     write_table(manifest, rows)
     try:
         with pytest.raises(FederationError) as refused:
-            consortium.run(tmp_path / "run", "secagg=off", "strategy.rounds=1", "strategy.wait=5")
+            consortium.run(tmp_path / "run", "secagg=off", "strategy.rounds=1", "strategy.join_timeout=5")
     finally:
         manifest.write_text(genuine)
     assert NAME not in str(refused.value)
-    assert NAME in (consortium.poc.home("west").run / "site.log").read_text()
+    assert NAME in (consortium.poc.site_home("west").daemon_folder / "site.log").read_text()
     for folder in (consortium.poc.lead.path, tmp_path / "run"):
         assert not [path for path in folder.rglob("*") if path.is_file() and NAME.encode() in path.read_bytes()]
 
 
 def declined(consortium, site):
-    return sum(entry["event"] == "declined" for entry in verify(consortium.poc.home(site).audit))
+    return sum(entry["event"] == "declined" for entry in verify_log(consortium.poc.site_home(site).audit))

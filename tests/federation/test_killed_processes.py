@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.spending import ledgers
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.runs.run_dir import RunDir
 from tests.federation.conftest import SITES, STRICT
 from tests.federation.looking import PLAIN, equal, happened, wait_for
@@ -59,8 +59,8 @@ def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, vic
         strike(consortium, victim, moment)
         run = consortium.run(tmp_path / "run", *words)
     assert consortium.fulfilled, "the moment never came"
-    assert run.about["state"] == "completed"
-    rounds = [event["round"] for event in run.events()[0] if event["event"] == "round_completed"]
+    assert run.info["state"] == "completed"
+    rounds = [event["round"] for event in run.read_events()[0] if event["event"] == "round_completed"]
     assert rounds == [1, 2] or rounds == [1, 2, 2]  # a round whose checkpoint was lost is done again
     assert equal(run, expected, atol=0.0 if words is PLAIN else 1e-6)  # secure aggregation rounds at random
 
@@ -68,14 +68,16 @@ def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, vic
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")
 @pytest.mark.parametrize(("victim", "moment"), SPENDING)
 def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
-    consortium.agree({**STRICT, "life_epsilon": 1000.0})  # of all tests together
+    consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})  # of all tests together
     with consortium.supervised():
         strike(consortium, victim, moment)
         run = consortium.run(tmp_path / "run", *PRIVATE)
     assert consortium.fulfilled
     for site in SITES:
-        ((_, ledger),) = ledgers(consortium.poc.home(site).state)
-        booked = [entry.round for entry in verify(ledger) if (entry.kind, entry.run) == ("book", run.about["run"])]
+        ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
+        booked = [
+            entry.round for entry in verify_ledger(ledger) if (entry.kind, entry.run) == ("book", run.info["run"])
+        ]
         assert booked == [1, 2, 3], site  # two rounds, and the scores of the final model
 
 
@@ -91,6 +93,6 @@ def test_a_run_whose_starter_and_everything_else_died_is_taken_up_by_the_lead(co
     with consortium.supervised():
         for name in ("lead", *SITES):
             consortium.poc.processes[name].kill()
-        wait_for(lambda: run.about["state"] == "completed", 240)
+        wait_for(lambda: run.info["state"] == "completed", 240)
     assert happened(run, "resuming")
     assert equal(run, expected)

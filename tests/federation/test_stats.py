@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.spending import ledger_path
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.site import audit_log
 from tests.federation.conftest import SITES, STRICT
 
@@ -27,13 +27,17 @@ def test_they_are_those_of_one_machine(consortium, tmp_path):
 
 
 def test_with_privacy_they_are_noised_and_booked(consortium, tmp_path):
-    consortium.agree({**STRICT, "life_epsilon": 1000.0})
+    consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})
     words = ("purpose=describe", "secagg=on", "privacy=patient", "privacy.epsilon=2")
     run = consortium.run(tmp_path / "run", *words)
     assert statistics(run)
     for site in SITES:
-        home = consortium.poc.home(site)
-        booked = [e for e in verify(ledger_path(home.state, "demo")) if (e.kind, e.run) == ("book", run.about["run"])]
+        home = consortium.poc.site_home(site)
+        booked = [
+            e
+            for e in verify_ledger(get_ledger_path(home.state, "demo"))
+            if (e.kind, e.run) == ("book", run.info["run"])
+        ]
         assert len(booked) == 1
-        left = [e for e in audit_log.verify(home.audit) if e["event"] == "left" and e["run"] == run.about["run"]]
+        left = [e for e in audit_log.verify_log(home.audit) if e["event"] == "left" and e["run"] == run.info["run"]]
         assert {kind for e in left for kind in [e["kind"]]} >= {"query.handshake", "query.describe"}

@@ -2,16 +2,18 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
-from fedhealth.config.compose import compose
 from fedhealth.errors import FederationError
-from fedhealth.experiment.sweep_job import work_on
-from fedhealth.experiment.sweep_reserve import Candidate, give_back, run_id, state_and_reserve
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.reservations import reservations
-from fedhealth.privacy.accounting.spending import ledger_path, reserved
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.experiment.sweep_job import run_sweep_job
+from fedhealth.experiment.sweep_reserve import get_run_id, release_reservation, reserve_sweep_budget
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.reservations import find_active_reservations
+from fedhealth.privacy.accounting.spending import compute_reserved_epsilon
 from fedhealth.runs.run_dir import RunDir
 from tests.federation.conftest import SITES, STRICT
 
@@ -23,52 +25,54 @@ DELTA = 1e-5
 def runs_(consortium):
     """Return a maker of a sweep's runs, which differ in their seeds."""
     words = ["secagg=on", "privacy=patient", "privacy.epsilon=2", f"privacy.delta={DELTA}", "strategy.rounds=1"]
-    words = [*consortium.words, *words, "strategy.wait=5", "runtime=deployment"]
+    words = [*consortium.words, *words, "strategy.join_timeout=5", "runtime=deployment"]
     words.append(f"runtime.home='{consortium.poc.lead.path}'")
 
     def make(folder, count):
         chosen = [[*words, f"seed={seed}"] for seed in range(count)]
-        return [Candidate(compose(each), each, RunDir(folder / str(i))) for i, each in enumerate(chosen)]
+        return [RunSpec.compose(each, RunDir(folder / str(i))) for i, each in enumerate(chosen)]
 
     return make
 
 
 @pytest.fixture(name="ledgers")
 def ledgers_(consortium):
-    return [ledger_path(consortium.poc.home(site).state, "demo") for site in SITES]
+    return [get_ledger_path(consortium.poc.site_home(site).state, "demo") for site in SITES]
 
 
 def kept(ledger):
-    return {held.run for held in reservations(verify(ledger), time.time())}
+    return {held.run for held in find_active_reservations(verify_ledger(ledger), time.time())}
 
 
 def test_hospitals_reserve_a_sweep_or_decline_it_before_its_first_run(consortium, runs, ledgers, tmp_path):
-    consortium.agree({**STRICT, "life_epsilon": 1000.0})
-    told = state_and_reserve(tmp_path / "sweep", runs(tmp_path / "sweep", 2), "")
+    consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})
+    told = reserve_sweep_budget(tmp_path / "sweep", runs(tmp_path / "sweep", 2))
     assert set(told) == set(SITES)
     assert all(2 < epsilon < 4 for epsilon in told.values())  # composed, not added
-    names = {run_id(tmp_path / "sweep", number) for number in (0, 1)}
+    names = {get_run_id(tmp_path / "sweep", number) for number in (0, 1)}
     assert all(kept(ledger) == names for ledger in ledgers)
 
-    consortium.agree({**STRICT, "life_epsilon": min(reserved(ledger, DELTA)[0] for ledger in ledgers) * 1.001})
+    consortium.agree(
+        {**STRICT, "lifetime_epsilon": min(compute_reserved_epsilon(ledger, DELTA)[0] for ledger in ledgers) * 1.001}
+    )
     with pytest.raises(FederationError) as refused:
-        state_and_reserve(tmp_path / "larger", runs(tmp_path / "larger", 2), "")
+        reserve_sweep_budget(tmp_path / "larger", runs(tmp_path / "larger", 2))
     assert refused.value.problem.startswith("The sweep was declined before its first run. 0 of 4 sites accepted")
     reason = "the runs of the sweep together would exceed the privacy budget of demo"
     assert all(f"{site}: {reason}" in refused.value.problem for site in SITES)
 
-    give_back(tmp_path / "sweep")
+    release_reservation(tmp_path / "sweep")
     assert all(kept(ledger) == set() for ledger in ledgers)
 
 
 @pytest.mark.skipif(os.environ.get("FEDHEALTH_FAULTS") != "full", reason="a part of `make faults`")
 def test_a_run_uses_up_what_was_reserved_for_it(consortium, runs, ledgers, tmp_path):
-    consortium.agree({**STRICT, "life_epsilon": 1000.0})
+    consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})
     first, *_ = runs(tmp_path / "sweep", 2)
-    state_and_reserve(tmp_path / "sweep", runs(tmp_path / "sweep", 2), "")
-    ended = work_on(first.config, first.words, first.run, "", run_id(tmp_path / "sweep", 0))
+    reserve_sweep_budget(tmp_path / "sweep", runs(tmp_path / "sweep", 2))
+    ended = run_sweep_job(replace(first, run_id=get_run_id(tmp_path / "sweep", 0)))
     assert (ended.state, ended.problem) == ("completed", "")
-    assert first.run.about["run"] == run_id(tmp_path / "sweep", 0)
-    assert all(kept(ledger) == {run_id(tmp_path / "sweep", 1)} for ledger in ledgers)
-    give_back(tmp_path / "sweep")
+    assert first.run_dir.info["run"] == get_run_id(tmp_path / "sweep", 0)
+    assert all(kept(ledger) == {get_run_id(tmp_path / "sweep", 1)} for ledger in ledgers)
+    release_reservation(tmp_path / "sweep")
     assert all(kept(ledger) == set() for ledger in ledgers)

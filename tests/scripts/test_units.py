@@ -12,8 +12,8 @@ import pytest
 
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
-from fedhealth.lead.provision import provision
-from fedhealth.runtime.local_consortium import free_ports
+from fedhealth.lead.provision import provision_consortium
+from fedhealth.runtime.local_consortium import find_free_ports
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 PROGRAM = Path(sys.executable).with_name("fedhealth")
@@ -61,9 +61,9 @@ def test_without_a_folder_the_script_says_what_to_do(script, variable, tmp_path)
 
 
 def test_the_leads_script_serves_until_it_is_told_to_stop(tmp_path):
-    public, control = free_ports()
+    public, control = find_free_ports()
     address = f"127.0.0.1:{public}"
-    provision(LeadHome(tmp_path / "lead"), Project("chest", address, listen=address, control_port=control))
+    provision_consortium(LeadHome(tmp_path / "lead"), Project("chest", address, listen=address, control_port=control))
     environment = {**os.environ, "FEDHEALTH_LEAD": str(tmp_path / "lead"), "FEDHEALTH": str(PROGRAM)}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(["bash", str(SCRIPTS / "start-lead.sh")], env=environment, stdout=log, stderr=log)

@@ -10,8 +10,8 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from fedhealth.errors import FederationError
-from fedhealth.flower.in_process_grid import LocalGrid
-from fedhealth.protocol.array_codec import pack, unpack
+from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
     EVALUATE,
@@ -24,10 +24,11 @@ from fedhealth.protocol.messages import (
     Directive,
 )
 from strategies.aggregation.mean import WeightedMean
-from strategies.fedavg import FederatedStrategy, Identity
-from strategies.messaging import exchange
-from strategies.participants import Cohort
-from strategies.server_optimizers.optimizers import Averaging
+from strategies.fedavg import FedAvg
+from strategies.messaging import exchange_messages
+from strategies.participants import Participation
+from strategies.round_driver import RunIdentity
+from strategies.server_optimizers.averaging import Averaging
 
 SITES = ("a", "b", "c")
 TOLD = {
@@ -46,7 +47,7 @@ class Federation:
         app.query("handshake")(self.handshake)
         app.train("fit")(self.train)
         app.evaluate("score")(self.evaluate)
-        self.grid = LocalGrid(app, SITES, {})
+        self.grid = InProcessGrid(app, SITES, {})
 
     def handshake(self, message, context):
         site = context.node_config["site"]
@@ -59,25 +60,25 @@ class Federation:
         if fault := self.faults.get(site):
             return fault(message)
         step = np.float32(1 + SITES.index(site))
-        update = {name: np.full(array.shape, step) for name, array in unpack(message.content[GLOBAL]).items()}
+        update = {name: np.full(array.shape, step) for name, array in unpack_arrays(message.content[GLOBAL]).items()}
         statistics = {"train.examples": np.array([10]), "train.loss": np.array([1 << 20])}
-        return Message(RecordDict({UPDATE: pack(update), STATISTICS: pack(statistics)}), reply_to=message)
+        return Message(RecordDict({UPDATE: pack_arrays(update), STATISTICS: pack_arrays(statistics)}), reply_to=message)
 
     def evaluate(self, message, context):
         counts = {"test.positives": np.array([[0, 5]]), "test.negatives": np.array([[5, 0]])}
-        return Message(RecordDict({STATISTICS: pack(counts)}), reply_to=message)
+        return Message(RecordDict({STATISTICS: pack_arrays(counts)}), reply_to=message)
 
     def run(self, rounds=2, **cohort):
-        strategy = FederatedStrategy(
-            Identity("run", "digest"),
-            Cohort(SITES, **cohort),
+        strategy = FedAvg(
+            RunIdentity("run", "digest"),
+            Participation(SITES, **cohort),
             WeightedMean(),
             Averaging(),
             statistics=TOLD,
             event=lambda kind, **fields: self.events.append({"event": kind, **fields}),
         )
-        result = strategy.start(self.grid, pack({"w": np.zeros(4, np.float32)}), num_rounds=rounds)
-        return strategy, unpack(result.arrays)["w"]
+        result = strategy.start(self.grid, pack_arrays({"w": np.zeros(4, np.float32)}), num_rounds=rounds)
+        return strategy, unpack_arrays(result.arrays)["w"]
 
     def of(self, kind):
         return [event for event in self.events if event["event"] == kind]
@@ -88,7 +89,7 @@ def refuse(message):
 
 
 def garble(message):
-    return Message(RecordDict({UPDATE: pack({"w": np.full(4, np.nan, np.float32)})}), reply_to=message)
+    return Message(RecordDict({UPDATE: pack_arrays({"w": np.full(4, np.nan, np.float32)})}), reply_to=message)
 
 
 def test_two_rounds_average_the_sites():
@@ -130,7 +131,7 @@ def test_a_failed_site_costs_its_own_contribution_only(fault, words):
 
 
 def test_below_the_quorum_the_round_fails_and_says_so():
-    with pytest.raises(FederationError, match=r"Round 1: 2 of 3 sites answered, 3 are needed") as caught:
+    with pytest.raises(FederationError, match=r"Round 1: 2 of 3 sites replied, 3 are needed") as caught:
         Federation(faults={"c": refuse}).run()
     assert "quorum" in caught.value.advice
 
@@ -150,25 +151,25 @@ def test_a_stock_server_app_can_start_it():
 
     @app.main()
     def main(grid, context):
-        strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging(), statistics=TOLD)
-        context.result = strategy.start(grid, pack({"w": np.zeros(2, np.float32)}), num_rounds=1)
+        strategy = FedAvg(RunIdentity("run", ""), Participation(SITES), WeightedMean(), Averaging(), statistics=TOLD)
+        context.result = strategy.start(grid, pack_arrays({"w": np.zeros(2, np.float32)}), num_rounds=1)
 
     context = SimpleNamespace(run_config={})
     app(federation.grid, context)
-    assert unpack(context.result.arrays)["w"].tolist() == [2.0, 2.0]
+    assert unpack_arrays(context.result.arrays)["w"].tolist() == [2.0, 2.0]
 
 
 def test_flowers_own_interface_gives_the_same_round():
     federation = Federation()
-    strategy = FederatedStrategy(Identity("run", ""), Cohort(SITES), WeightedMean(), Averaging(), statistics=TOLD)
-    messages = strategy.configure_train(1, pack({"w": np.zeros(2, np.float32)}), {}, federation.grid)
+    strategy = FedAvg(RunIdentity("run", ""), Participation(SITES), WeightedMean(), Averaging(), statistics=TOLD)
+    messages = strategy.configure_train(1, pack_arrays({"w": np.zeros(2, np.float32)}), {}, federation.grid)
     replies = federation.grid.send_and_receive(messages)
     arrays, metrics = strategy.aggregate_train(1, replies)
-    assert unpack(arrays)["w"].tolist() == [2.0, 2.0]
+    assert unpack_arrays(arrays)["w"].tolist() == [2.0, 2.0]
     assert metrics["examples"] == 30
 
 
-class SilentGrid(LocalGrid):
+class SilentGrid(InProcessGrid):
     """Node 2 never answers."""
 
     def pull_messages(self, message_ids):
@@ -179,9 +180,11 @@ class SilentGrid(LocalGrid):
 def test_the_deadline_gives_up_on_the_silent_only():
     federation = Federation()
     federation.grid.__class__ = SilentGrid
-    question = RecordDict({"directive": Directive("r", "d", 1, 1, 0, SITES).record(), GLOBAL: pack({})})
+    question = RecordDict({"directive": Directive("r", "d", 1, 1, 0, SITES).record(), GLOBAL: pack_arrays({})})
     replies = list(
-        exchange(federation.grid, TRAIN, {1: question, 2: question, 3: question}, "1", dict.fromkeys((1, 2, 3), 0.2))
+        exchange_messages(
+            federation.grid, TRAIN, {1: question, 2: question, 3: question}, "1", dict.fromkeys((1, 2, 3), 0.2)
+        )
     )
     assert sorted(reply.node for reply in replies) == [1, 3]
 

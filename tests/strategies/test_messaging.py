@@ -3,9 +3,9 @@
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
-from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.messaging import exchange
+from fedhealth.flower.compat import set_task_identity
+from strategies.messaging import exchange_messages
 
 
 class Grid:
@@ -25,9 +25,9 @@ class Grid:
 
 
 def ask(grid):
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 99, 1
+    set_task_identity(1, 99)
     contents = {node: RecordDict({"x": ConfigRecord({"node": str(node)})}) for node in (1, 2)}
-    return list(exchange(grid, "query.handshake", contents, "0", dict.fromkeys(contents, 0.01)))
+    return list(exchange_messages(grid, "query.handshake", contents, "0", dict.fromkeys(contents, 0.01)))
 
 
 def test_a_failed_push_is_made_again():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose
-from fedhealth.experiment.launch import launch
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
 
 
@@ -31,7 +31,7 @@ def test_the_text_tower_is_the_owners_alone(secagg, optimizer, site_writer, tabl
     for members in (sites, sites[:3]):
         run = RunDir(tmp_path / str(len(members)))
         some = [*words, f"data.sites=[{','.join(members)}]"]
-        launch(compose(some), some, run)
+        launch_run(RunSpec.compose(some, run))
         models[len(members)] = load_file(run.path / "model.safetensors")
         names = [n for n in models[len(members)] if n.startswith("towers.text.") and ".missing." not in n]
     assert names

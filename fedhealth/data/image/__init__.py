@@ -1,1 +1,1 @@
-"""Image files: decoding, display values and geometry."""
+"""Image files: decoding, grey levels and geometry."""

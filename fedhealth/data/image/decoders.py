@@ -1,8 +1,8 @@
-"""One frame of pixel data as it is stored: pydicom's decoders, and what they lack.
+"""Decode one stored frame of pixel data: pydicom's decoders, and the formats that they do not support.
 
 imagecodecs reads the JPEG and JPEG-LS variants that Pillow does not: lossless, 12 bits, JPEG-LS. Deflated frames
-(PS3.5 10.20) and single-bit frames in RLE are unpacked here. Bits beside the stored ones are not part of a value
-(PS3.5 8.1.1), wherever the high bit is.
+(PS3.5 10.20) and single-bit frames in RLE are unpacked here. Bits outside the stored bits are not part of a value
+(PS3.5 8.1.1), for any high bit.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from pydicom.uid import (
 DEFLATED_FRAMES = UID("1.2.840.10008.1.2.8.1")
 _JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
 DECODER_DEPENDENCIES = dict.fromkeys((JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, *_JPEG_LS), ("imagecodecs",))
-"""Which transfer syntaxes this module decodes, as pydicom asks its plugins."""
+"""The transfer syntaxes that this module decodes, in the form of pydicom's plugin interface."""
 
 _LABEL = "fedhealth"
 _RLE_HEADER = 64  # bytes
-_ONE_VALUE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_SINGLE_CHANNEL = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 
 
 def is_available(syntax: str) -> bool:
-    """Tell pydicom whether this module decodes a transfer syntax."""
+    """Return whether this module decodes a transfer syntax; called by pydicom."""
     return syntax in DECODER_DEPENDENCIES
 
 
@@ -55,47 +55,47 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def syntax_of(dataset: Dataset) -> UID:
-    """Return the transfer syntax; making a `UID` of what is one takes longer than it seems."""
+def get_transfer_syntax(dataset: Dataset) -> UID:
+    """Return the transfer syntax; converting to `UID` is slow, so it is done only if needed."""
     syntax = dataset.file_meta.TransferSyntaxUID
     return syntax if isinstance(syntax, UID) else UID(syntax)
 
 
-def decodable(dataset: Dataset) -> bool:
-    """Tell whether there is a decoder for the data set's transfer syntax.
+def has_decoder(dataset: Dataset) -> bool:
+    """Return whether there is a decoder for the data set's transfer syntax.
 
     Raises:
         NotImplementedError: pydicom does not know the transfer syntax.
 
     """
-    syntax = syntax_of(dataset)
+    syntax = get_transfer_syntax(dataset)
     return syntax == DEFLATED_FRAMES or get_decoder(syntax).is_available
 
 
-def stored_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
-    """Return frame `index` [rows, columns] or [rows, columns, 3]; YBR is turned into RGB.
+def decode_stored_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
+    """Return frame `index` [rows, columns] or [rows, columns, 3]; YBR is converted to RGB.
 
     Raises:
-        Exception: what the decoder raises; they share no base class.
+        Exception: any error of the decoder; decoder errors have no common base class.
 
     """
-    syntax = syntax_of(dataset)
+    syntax = get_transfer_syntax(dataset)
     if syntax == DEFLATED_FRAMES or (syntax == RLELossless and dataset.BitsAllocated == 1):
-        return pixel_array(_unpacked(dataset, index, syntax), index=0)
+        return pixel_array(_unpack_dataset(dataset, index, syntax), index=0)
     if syntax.is_encapsulated or "PixelData" not in dataset:
         return pixel_array(dataset, index=index)
-    plain = _plain_frame(dataset, index, syntax)
+    plain = _read_uncompressed_frame(dataset, index, syntax)
     values = pixel_array(dataset, index=index, correct_unused_bits=False) if plain is None else plain
-    return _stored_bits(values, dataset)
+    return _shift_to_stored_bits(values, dataset)
 
 
-def _plain_frame(dataset: Dataset, index: int, syntax: UID) -> npt.NDArray[Any] | None:
-    """Return a frame of whole grey values from where it lies in the pixel data, which saves most of pydicom's time.
+def _read_uncompressed_frame(dataset: Dataset, index: int, syntax: UID) -> npt.NDArray[Any] | None:
+    """Return a view of an uncompressed integer grey frame in the pixel data, which is much faster than pydicom.
 
-    None where it is not as simple as that, or not as it should be.
+    Return None if the frame has another form or its header is inconsistent.
     """
     bits, data, signed = dataset.BitsAllocated, dataset.PixelData, dataset.PixelRepresentation
-    if dataset.SamplesPerPixel != 1 or dataset.PhotometricInterpretation not in _ONE_VALUE or signed not in (0, 1):
+    if dataset.SamplesPerPixel != 1 or dataset.PhotometricInterpretation not in _SINGLE_CHANNEL or signed not in (0, 1):
         return None
     if not (bits == 16 or (bits == 8 and syntax.is_little_endian)) or not isinstance(data, bytes):
         return None
@@ -108,8 +108,8 @@ def _plain_frame(dataset: Dataset, index: int, syntax: UID) -> npt.NDArray[Any] 
     return values.astype(kind.newbyteorder("="), copy=False)
 
 
-def _stored_bits(values: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
-    """Shift out what lies above and below the stored bits, keeping the sign."""
+def _shift_to_stored_bits(values: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    """Remove the bits above and below the stored bits; keep the sign."""
     stored, allocated = int(dataset.BitsStored), 8 * values.dtype.itemsize
     if values.dtype.kind not in "iu" or dataset.BitsAllocated == 1 or stored >= allocated:
         return values
@@ -119,33 +119,33 @@ def _stored_bits(values: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]
     return (values << (allocated - 1 - high)) >> (allocated - stored)
 
 
-def _unpacked(dataset: Dataset, index: int, syntax: UID) -> Dataset:
-    """Return a native data set of one frame in place of a packing that pydicom does not know."""
+def _unpack_dataset(dataset: Dataset, index: int, syntax: UID) -> Dataset:
+    """Return an uncompressed data set of one frame, for a compression that pydicom does not support."""
     packed = get_frame(dataset.PixelData, index, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
     frame = copy(dataset)
     frame.file_meta = FileMetaDataset()
     frame.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     frame.NumberOfFrames = 1
-    unpack = _inflated if syntax == DEFLATED_FRAMES else _run_lengths
+    unpack = _inflate_frame if syntax == DEFLATED_FRAMES else _unpack_rle
     pixels = unpack(packed, frame)
     frame.PixelData = pixels + b"\0" * (len(pixels) % 2)
     return frame
 
 
-def _run_lengths(packed: bytes, frame: Dataset) -> bytes:
+def _unpack_rle(packed: bytes, frame: Dataset) -> bytes:
     return bytes(rle.rle.decode_segment(packed[_RLE_HEADER:]))
 
 
-def _inflated(packed: bytes, frame: Dataset) -> bytes:
+def _inflate_frame(packed: bytes, frame: Dataset) -> bytes:
     bits = int(frame.Rows) * int(frame.Columns) * int(frame.get("SamplesPerPixel") or 1) * int(frame.BitsAllocated)
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, -(-bits // 8) + 1)
 
 
-def _register() -> None:
+def _register_decoders() -> None:
     for syntax in DECODER_DEPENDENCIES:
         decoder = get_decoder(syntax)
         if _LABEL not in decoder.available_plugins:
             decoder.add_plugin(_LABEL, (__name__, decode_frame.__name__))
 
 
-_register()
+_register_decoders()

@@ -1,6 +1,6 @@
-"""Open one DICOM file: its pixels' description, checked, or the reason why it cannot be used.
+"""Open one DICOM file and check its pixel description; raise with a reason if it cannot be used.
 
-Only the elements that describe pixels are kept: names, dates and identifiers cannot leave in a message.
+Only the elements that describe pixels are read, so error messages cannot contain names, dates or identifiers.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from fedhealth.data.image.decoders import DEFLATED_FRAMES, decodable, stored_frame, syntax_of
-from fedhealth.data.image.display import picture
-from fedhealth.data.image.error import ImageError
-from fedhealth.data.image.grayscale import Whole
+from fedhealth.data.image.decoders import DEFLATED_FRAMES, decode_stored_frame, get_transfer_syntax, has_decoder
+from fedhealth.data.image.display import render_frame
+from fedhealth.data.image.errors import ImageError
+from fedhealth.data.image.grayscale import IntegerImage
 
-MAX_PIXELS = 100_000_000  # in the one frame that is decoded; the largest mammograms have 30 million
-MAX_BYTES = 1 << 30  # of a file, and of what a deflated one expands to
+MAX_PIXELS = 100_000_000  # of the one frame that is decoded; the largest mammograms have 30 million
+MAX_BYTES = 1 << 30  # of a file, and of the expanded size of a deflated file
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _KEYWORDS = [
@@ -49,7 +49,7 @@ _FRAMES = Tag("NumberOfFrames")
 
 
 def is_dicom(head: bytes) -> bool:
-    """Tell from a file's first 132 bytes; also true of data sets stored without the 128-byte preamble."""
+    """Return whether a file's first 132 bytes are DICOM, with or without the 128-byte preamble."""
     return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
@@ -60,21 +60,21 @@ def read_dicom(file: BinaryIO) -> npt.NDArray[np.uint8]:
         uint8 [rows, columns] or [rows, columns, 3] (RGB), 0 = black.
 
     Raises:
-        ImageError: with the reason. Other exceptions of the parsers pass through: the caller treats them as a
-            sign of damage.
+        ImageError: with the reason. Other exceptions of the parsers are not caught: the caller treats them as a
+            damaged file.
 
     """
     dataset = open_dicom(file)
-    image = read_frame(dataset, frames(dataset) // 2)
-    assert image.dtype == np.uint8  # noqa: S101 - eight bits were asked for
+    image = read_frame(dataset, count_frames(dataset) // 2)
+    assert image.dtype == np.uint8  # noqa: S101 - eight bits were requested
     return image.astype(np.uint8, copy=False)
 
 
 def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
-    """Read a file's header and its pixel data, undecoded; `further` names elements to keep beside our own.
+    """Read a file's header and its pixel data, undecoded; `further` lists additional elements to read.
 
     Raises:
-        ImageError: it is damaged beyond use, or expands to more than is allowed.
+        ImageError: the file has no usable header, or expands beyond the limit.
 
     """
     head = file.read(4096)
@@ -84,8 +84,8 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     dataset = dcmread(file, force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
         if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
-            raise ImageError("a DICOM directory, not an image", "Leave it out.")
-        raise ImageError("nothing in the header describes an image: truncated, or no image", "Export the file again.")
+            raise ImageError("a DICOM directory, not an image", "Remove it.")
+        raise ImageError("the header describes no image: truncated, or no image", "Export the file again.")
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -93,23 +93,23 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     return dataset
 
 
-def frames(dataset: Dataset) -> int:
-    """Return how many frames the header announces."""
+def count_frames(dataset: Dataset) -> int:
+    """Return the number of frames according to the header."""
     return max(1, int(dataset[_FRAMES].value or 1)) if _FRAMES in dataset else 1
 
 
-def read_frame(dataset: Dataset, index: int, bits: int = 8) -> Whole:
-    """Decode one frame as it is to be seen: uint8 or uint16 [rows, columns] or [rows, columns, 3] (RGB), 0 = black.
+def read_frame(dataset: Dataset, index: int, bits: int = 8) -> IntegerImage:
+    """Decode one frame for display: uint8 or uint16 [rows, columns] or [rows, columns, 3] (RGB), 0 = black.
 
     Raises:
         ImageError: with the reason.
 
     """
-    return picture(read_stored(dataset, index), dataset, index, bits)
+    return render_frame(read_stored_frame(dataset, index), dataset, index, bits)
 
 
-def read_stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
-    """Decode one frame as it is stored, once the header is found possible.
+def read_stored_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:
+    """Check the header and decode one frame to its stored values.
 
     Raises:
         ImageError: with the reason.
@@ -117,13 +117,13 @@ def read_stored(dataset: Dataset, index: int) -> npt.NDArray[Any]:
     """
     _check_geometry(dataset)
     try:
-        return stored_frame(dataset, index)
-    except Exception:  # the decoders share no base class, and their messages quote the header
-        raise _why(dataset) from None
+        return decode_stored_frame(dataset, index)
+    except Exception:  # decoder errors have no common base class, and their messages quote the header
+        raise _explain_decode_failure(dataset) from None
 
 
 def _check_inflated_size(file: BinaryIO, head: bytes) -> None:
-    # pydicom inflates the whole stream at once, and one megabyte can hold a gigabyte of zeros.
+    # pydicom inflates the whole stream at once, and one megabyte can expand to a gigabyte of zeros.
     file.seek(144 + int.from_bytes(head[140:144], "little"))  # 144 = preamble, DICM, and the group length element
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     total, chunk = 0, file.read(1 << 16)
@@ -147,16 +147,16 @@ def _check_geometry(dataset: Dataset) -> None:
         )
 
 
-def _why(dataset: Dataset) -> ImageError:
-    """Return why the pixel data of a data set cannot be decoded."""
-    syntax = syntax_of(dataset)
+def _explain_decode_failure(dataset: Dataset) -> ImageError:
+    """Return an error that explains why the pixel data cannot be decoded."""
+    syntax = get_transfer_syntax(dataset)
     try:
-        known = decodable(dataset)
+        known = has_decoder(dataset)
     except NotImplementedError:
         known = False
     if not known:
         return ImageError(
-            f"no decoder for transfer syntax {syntax.name if syntax.is_valid else 'that is none'}",
+            f"no decoder for transfer syntax {syntax.name if syntax.is_valid else 'with an invalid UID'}",
             "Export the file in a common transfer syntax, such as Explicit VR Little Endian.",
         )
     native = syntax != DEFLATED_FRAMES and not syntax.is_encapsulated

@@ -1,6 +1,6 @@
-"""What a stored frame looks like: modality LUT, VOI LUT or window, photometric interpretation (PS3.3 C.7.6.3, C.11).
+"""Render a stored frame for display: modality LUT, VOI LUT or window, photometric interpretation (PS3.3 C.7.6.3, C.11).
 
-All of it maps each stored value by itself, so that for integers it is worked out once for each value and looked up.
+Each step maps single values, so for integers the result is computed once per value and applied as a lookup table.
 """
 
 from __future__ import annotations
@@ -15,94 +15,96 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from fedhealth.data.image import grayscale
-from fedhealth.data.image.decoders import syntax_of
-from fedhealth.data.image.error import ImageError
-from fedhealth.data.image.grayscale import Float, Whole
+from fedhealth.data.image.decoders import get_transfer_syntax
+from fedhealth.data.image.errors import ImageError
+from fedhealth.data.image.grayscale import FloatImage, IntegerImage
 
-_LOOKED_UP = 1 << 14  # from this many pixels on, a table of all values is cheaper than each pixel by itself
-_COUNTED = 1 << 14  # pixels, evenly spaced, that are enough to set the contrast
+_LUT_MIN_PIXELS = 1 << 14  # from this many pixels on, a table of all values is cheaper than computing each pixel
+_CONTRAST_SAMPLE = 1 << 14  # pixels, evenly spaced, that are enough to set the contrast
 
 
-def picture(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 8) -> Whole:
-    """Return what is seen of a stored frame.
+def render_frame(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 8) -> IntegerImage:
+    """Render a stored frame as it is displayed.
 
     Args:
         stored: [rows, columns] or [rows, columns, 3] (RGB).
         dataset: its header.
-        index: which frame of it this is.
+        index: the frame's index in the data set.
         bits: of the result, 8 or 16.
 
     Returns:
-        uint8 or uint16, of the shape of `stored`, [rows, columns, 3] for palettes; 0 = black.
+        uint8 or uint16, with the shape of `stored`, or [rows, columns, 3] for palettes; 0 = black.
 
     Raises:
         ImageError: a lookup table in the header cannot be used.
 
     """
     if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return _color(stored, dataset, bits)
-    groups = list(_groups(dataset, index))
-    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2 or stored.size < _LOOKED_UP:
-        return _tones(_modality(stored.astype(np.float32), groups), groups, _padding(stored, dataset), bits)
+        return _render_color(stored, dataset, bits)
+    groups = list(_iterate_groups(dataset, index))
+    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2 or stored.size < _LUT_MIN_PIXELS:
+        return _map_to_grey_levels(
+            _apply_modality_lut(stored.astype(np.float32), groups), groups, _find_padding(stored, dataset), bits
+        )
     lowest = min(0, int(stored.min())) if stored.dtype.kind == "i" else 0
     highest = 255 if stored.dtype.itemsize == 1 else int(stored.max())
     places = stored if lowest == 0 else stored.astype(np.int32) - lowest
     domain = np.arange(lowest, highest + 1)
-    counts = np.bincount(places.ravel()[:: max(1, stored.size // _COUNTED)], minlength=domain.size)
-    values = _modality(domain.astype(np.float32), groups)
-    table = _tones(values, groups, _padding(domain, dataset), bits, counts)
-    if stored.dtype == np.uint8 and bits == 8:  # the fastest way by far
+    counts = np.bincount(places.ravel()[:: max(1, stored.size // _CONTRAST_SAMPLE)], minlength=domain.size)
+    values = _apply_modality_lut(domain.astype(np.float32), groups)
+    table = _map_to_grey_levels(values, groups, _find_padding(domain, dataset), bits, counts)
+    if stored.dtype == np.uint8 and bits == 8:  # by far the fastest
         return np.frombuffer(stored.tobytes().translate(table.tobytes()), np.uint8).reshape(stored.shape)
-    return table.take(places, mode="clip")  # nothing lies outside; clipping is the fast way
+    return table.take(places, mode="clip")  # no index is out of range; "clip" is the fastest mode
 
 
-def projection(slices: Iterable[tuple[npt.NDArray[Any], Dataset, int]], bits: int = 8) -> Whole:
-    """Return the maximum intensity projection of grey slices, seen through the first one's window.
+def render_projection(slices: Iterable[tuple[npt.NDArray[Any], Dataset, int]], bits: int = 8) -> IntegerImage:
+    """Return the maximum intensity projection of grey slices, with the window of the first slice.
 
     Args:
-        slices: (stored frame [rows, columns], its header, which frame it is); all of one size.
+        slices: (stored frame [rows, columns], its header, its index); all of the same size.
         bits: of the result, 8 or 16.
 
     Raises:
-        ImageError: slices of several sizes, or in colour.
+        ImageError: the slices have different sizes, or colour.
 
     """
     first: list[Dataset] = []
 
-    def measured() -> Iterator[Float]:
+    def iterate_values() -> Iterator[FloatImage]:
         for stored, dataset, index in slices:
-            groups = list(_groups(dataset, index))
+            groups = list(_iterate_groups(dataset, index))
             first.extend([] if first else groups)
-            values = _modality(stored.astype(np.float32), groups)
-            padding = _padding(stored, dataset)
+            values = _apply_modality_lut(stored.astype(np.float32), groups)
+            padding = _find_padding(stored, dataset)
             yield values if padding is None else np.where(padding, -np.inf, values)
 
-    values = reduce(_brighter, measured())
-    return _tones(values, first, None, bits)
+    values = reduce(_take_maximum, iterate_values())
+    return _map_to_grey_levels(values, first, None, bits)
 
 
-def _brighter(one: Float, other: Float) -> Float:
+def _take_maximum(one: FloatImage, other: FloatImage) -> FloatImage:
     if one.shape != other.shape or one.ndim != 2:
-        raise ImageError("slices that cannot be projected on each other", "Choose another rule for this series.")
+        raise ImageError("slices of different sizes cannot be projected", "Choose another rule for this series.")
     return np.maximum(one, other)
 
 
-def _tones(
-    values: Float, groups: list[Dataset], padding: npt.NDArray[np.bool_] | None, bits: int, counts: Any = None
-) -> Whole:
-    """Turn measured values into whole grey levels; `counts` of pixels where values stand for many."""
-    unit = _voi(values, groups)
+def _map_to_grey_levels(
+    values: FloatImage, groups: list[Dataset], padding: npt.NDArray[np.bool_] | None, bits: int, counts: Any = None
+) -> IntegerImage:
+    """Map modality values to integer grey levels; `counts` = how many pixels have each value."""
+    unit = _apply_voi(values, groups)
     if unit is None:
-        # No window: the frame's own content sets the contrast. Also for 8 bits, so that scanners which store
-        # 8 and 12 bits give comparable pictures.
-        unit = grayscale.stretch(values, padding, counts)
+        # Without a window the frame's content sets the contrast, also for 8 bits, so that images of scanners that
+        # store 8 and 12 bits are comparable.
+        unit = grayscale.stretch_contrast(values, padding, counts)
     if groups[0].PhotometricInterpretation == "MONOCHROME1":
         unit = 1.0 - unit
-    return grayscale.to_whole(unit, bits)
+    return grayscale.to_integer(unit, bits)
 
 
-def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_] | None:
-    """Tell which values are padding: one value, or a range where the header gives its other end."""
+def _find_padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_] | None:
+    """Return a mask of padding values: one value, or a range if the header gives both ends."""
     one = dataset.get("PixelPaddingValue")
     if one is None:
         return None
@@ -111,26 +113,26 @@ def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_
     return (stored >= low) & (stored <= high)
 
 
-def _color(stored: npt.NDArray[Any], dataset: Dataset, bits: int) -> Whole:
+def _render_color(stored: npt.NDArray[Any], dataset: Dataset, bits: int) -> IntegerImage:
     depth = int(dataset.BitsStored)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        palette = _palette(dataset, int(stored.max(initial=0)), stored.dtype, bits)
-        return palette.take(stored, axis=0, mode="clip")  # nothing lies outside; a fifth of the time of an index
+        palette = _read_palette(dataset, int(stored.max(initial=0)), stored.dtype, bits)
+        return palette.take(stored, axis=0, mode="clip")  # no index is out of range; five times faster than indexing
     if stored.dtype == np.uint8 and depth == bits == 8:
         return stored
-    return grayscale.to_whole(stored.astype(np.float32) / np.float32(2**depth - 1), bits)
+    return grayscale.to_integer(stored.astype(np.float32) / np.float32(2**depth - 1), bits)
 
 
-def _palette(dataset: Dataset, highest: int, kind: np.dtype[Any], bits: int) -> Whole:
-    """Return the colour [values, 3] of every stored value up to the highest."""
+def _read_palette(dataset: Dataset, highest: int, kind: np.dtype[Any], bits: int) -> IntegerImage:
+    """Return the colour [values, 3] of each stored value up to the highest."""
     colors = apply_color_lut(np.arange(highest + 1, dtype=kind), dataset)[..., :3]
-    # Some scanners declare 16-bit palettes and fill them with 8-bit values.
+    # Some scanners declare 16-bit palettes but store 8-bit values in them.
     depth = 16 if colors.max(initial=0) > 255 else 8
-    return grayscale.to_whole(colors.astype(np.float32) / np.float32(2**depth - 1), bits)
+    return grayscale.to_integer(colors.astype(np.float32) / np.float32(2**depth - 1), bits)
 
 
-def _groups(dataset: Dataset, index: int) -> Iterator[Dataset]:
-    """Yield what may hold a frame's LUTs and window: the data set, then the enhanced functional groups."""
+def _iterate_groups(dataset: Dataset, index: int) -> Iterator[Dataset]:
+    """Yield the data sets that may contain a frame's LUTs and window: the top level, then the functional groups."""
     yield dataset
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     for group in [*per_frame[index : index + 1], *(dataset.get("SharedFunctionalGroupsSequence") or [])]:
@@ -138,47 +140,47 @@ def _groups(dataset: Dataset, index: int) -> Iterator[Dataset]:
             yield from group.get(keyword) or []
 
 
-def _modality(values: Float, groups: list[Dataset]) -> Float:
+def _apply_modality_lut(values: FloatImage, groups: list[Dataset]) -> FloatImage:
     for group in groups:
         if group.get("ModalityLUTSequence"):
-            table, first, _ = _table(group.ModalityLUTSequence[0], groups[0])
-            return grayscale.lookup(values, table, first)
+            table, first, _ = _read_lut(group.ModalityLUTSequence[0], groups[0])
+            return grayscale.apply_lookup_table(values, table, first)
         if group.get("RescaleSlope") is not None:
             slope, intercept = float(group.RescaleSlope), float(group.get("RescaleIntercept") or 0.0)
             return np.asarray(values * slope + intercept, dtype=np.float32)
     return values
 
 
-def _voi(values: Float, groups: list[Dataset]) -> Float | None:
-    """Apply the first VOI LUT or window found; None where there is no valid one.
+def _apply_voi(values: FloatImage, groups: list[Dataset]) -> FloatImage | None:
+    """Apply the first VOI LUT or window; return None if there is no valid one.
 
-    LINEAR's correction for whole grey levels has no meaning where floats are stored.
+    LINEAR's correction for integer grey levels does not apply to stored floats.
     """
     exact = "PixelData" not in groups[0]
     for group in groups:
         if group.get("VOILUTSequence"):
-            table, first, bits = _table(group.VOILUTSequence[0], groups[0])
-            return grayscale.lookup(values, table, first) / np.float32(2**bits - 1)
-        center, width = _first(group.get("WindowCenter")), _first(group.get("WindowWidth"))
+            table, first, bits = _read_lut(group.VOILUTSequence[0], groups[0])
+            return grayscale.apply_lookup_table(values, table, first) / np.float32(2**bits - 1)
+        center, width = _get_first_number(group.get("WindowCenter")), _get_first_number(group.get("WindowWidth"))
         if center is not None and width is not None:
             function = str(group.get("VOILUTFunction") or "LINEAR").upper()
             linear = "LINEAR_EXACT" if exact else "LINEAR"
-            return grayscale.window(values, center, width, linear if function == "LINEAR" else function)
+            return grayscale.apply_window(values, center, width, linear if function == "LINEAR" else function)
     return None
 
 
-def _first(value: object) -> float | None:
-    """Return the first of one or several numbers (alternative windows), None if there is none."""
+def _get_first_number(value: object) -> float | None:
+    """Return the first of one or more numbers (alternative windows), or None."""
     many = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return None if not many or many[0] in (None, "") else float(str(many[0]))
 
 
-def _table(item: Dataset, dataset: Dataset) -> tuple[Float, int, int]:
+def _read_lut(item: Dataset, dataset: Dataset) -> tuple[FloatImage, int, int]:
     """Read a LUT sequence item -> (entries, first mapped value, bits of an entry)."""
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     data = item.LUTData
     if isinstance(data, bytes):  # VR OW: words in the byte order of the file
-        little = syntax_of(dataset).is_little_endian
+        little = get_transfer_syntax(dataset).is_little_endian
         data = np.frombuffer(data, dtype="<u2" if little else ">u2")
     table = np.asarray([] if data is None else data, dtype=np.float32).ravel()[: entries or 1 << 16]
     if table.size == 0:

@@ -1,36 +1,36 @@
-"""From stored grey values to display values: lookup tables, windows, and a robust stretch.
+"""Map grey values to display values: lookup tables, windows, and a robust contrast stretch.
 
 Source: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT and windows). Values are float32 arrays of any
-shape; results lie in [0, 1] unless said otherwise, 0 = black.
+shape; results are in [0, 1] unless stated otherwise, 0 = black.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-Float = npt.NDArray[np.float32]
-Whole = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+FloatImage = npt.NDArray[np.float32]
+IntegerImage = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _TAIL = 0.5  # percent cut at each end: dead pixels and burnt-in text must not set the contrast
 _SAMPLE = 1_000_000  # the percentiles of a million evenly spaced pixels are good enough, whatever the size
 
 
-def to_whole(unit: Float, bits: int = 8) -> Whole:
-    """Round values in [0, 1] to whole numbers of 8 or 16 bits; what is outside saturates, NaN becomes black."""
+def to_integer(unit: FloatImage, bits: int = 8) -> IntegerImage:
+    """Round values in [0, 1] to integers of 8 or 16 bits; values outside are clipped, NaN becomes black."""
     top = np.float32(2**bits - 1)
-    scaled: Float = np.nan_to_num(unit, nan=0.0) * top + np.float32(0.5)
+    scaled: FloatImage = np.nan_to_num(unit, nan=0.0) * top + np.float32(0.5)
     limited = scaled.clip(0.0, top)
     return limited.astype(np.uint8) if bits == 8 else limited.astype(np.uint16)
 
 
-def stretch(
-    values: Float, ignore: npt.NDArray[np.bool_] | None = None, counts: npt.NDArray[np.int64] | None = None
-) -> Float:
+def stretch_contrast(
+    values: FloatImage, ignore: npt.NDArray[np.bool_] | None = None, counts: npt.NDArray[np.int64] | None = None
+) -> FloatImage:
     """Map the 0.5th to 99.5th percentile linearly to [0, 1].
 
     Args:
-        values: any range; infinities and NaN do not count.
-        ignore: same shape, True where a pixel is padding and must not set the range.
-        counts: same shape, how many pixels each value stands for; one each where not given.
+        values: any range; infinities and NaN are ignored.
+        ignore: same shape, True for padding, which must not affect the range.
+        counts: same shape, how many pixels have each value; 1 by default.
 
     """
     step = max(1, values.size // _SAMPLE) if counts is None else 1
@@ -44,16 +44,16 @@ def stretch(
     kept = kept[usable]
     if kept.size == 0:
         return np.zeros_like(values)
-    low, high = _percentiles(kept, weights)
-    if high <= low:  # a mask, or nearly empty: fewer than 0.5 % of the pixels carry the content
+    low, high = _compute_percentiles(kept, weights)
+    if high <= low:  # a mask, or nearly empty: fewer than 0.5 % of the pixels have content
         low, high = kept.min(), kept.max()
     if high <= low:
         return np.zeros_like(values)
-    return _clip((values - np.float32(low)) / np.float32(high - low))
+    return _clip_to_unit((values - np.float32(low)) / np.float32(high - low))
 
 
-def _percentiles(values: Float, counts: npt.NDArray[np.int64] | None) -> tuple[float, float]:
-    """Return the two tails' ends, interpolated as `numpy.percentile` does."""
+def _compute_percentiles(values: FloatImage, counts: npt.NDArray[np.int64] | None) -> tuple[float, float]:
+    """Return the percentiles at both tails, interpolated like `numpy.percentile`."""
     shares = np.array([_TAIL, 100.0 - _TAIL])
     if counts is None:
         low, high = np.percentile(values, shares)
@@ -66,26 +66,26 @@ def _percentiles(values: Float, counts: npt.NDArray[np.int64] | None) -> tuple[f
     return float(low), float(high)
 
 
-def window(values: Float, center: float, width: float, function: str = "LINEAR") -> Float | None:
-    """Apply a VOI window; None if the width or the function is invalid, so that the caller can fall back."""
+def apply_window(values: FloatImage, center: float, width: float, function: str = "LINEAR") -> FloatImage | None:
+    """Apply a VOI window; return None if the width or the function is invalid, so that the caller can fall back."""
     if not np.isfinite([center, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
         return None
     if function == "LINEAR":
         # The standard's half-pixel convention; a width of 1 is a threshold at center - 0.5.
-        return _clip((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5)
+        return _clip_to_unit((values - (center - 0.5)) / max(width - 1.0, 1e-6) + 0.5)
     if function == "LINEAR_EXACT":
-        return _clip((values - center) / width + 0.5)
+        return _clip_to_unit((values - center) / width + 0.5)
     if function == "SIGMOID":
         exponent = np.clip(-4.0 * (values - center) / width, -60.0, 60.0)
-        return _clip(1.0 / (1.0 + np.exp(exponent)))
+        return _clip_to_unit(1.0 / (1.0 + np.exp(exponent)))
     return None
 
 
-def _clip(unit: npt.ArrayLike) -> Float:
+def _clip_to_unit(unit: npt.ArrayLike) -> FloatImage:
     return np.asarray(unit, dtype=np.float32).clip(0.0, 1.0)
 
 
-def lookup(values: Float, table: Float, first: int) -> Float:
-    """Replace each value v by table[v - first]; what lies outside the table takes its end entries."""
+def apply_lookup_table(values: FloatImage, table: FloatImage, first: int) -> FloatImage:
+    """Replace each value v by table[v - first]; values outside the table get its first or last entry."""
     index = np.clip(np.nan_to_num(values) - first, 0, table.size - 1).astype(np.intp)
     return table[index]

@@ -1,4 +1,4 @@
-"""One image file -> one square uint8 array: DICOM, JPEG, PNG or TIFF, told apart by content."""
+"""Load an image file as a square uint8 array: DICOM, JPEG, PNG or TIFF, recognised by content."""
 
 import logging
 import warnings
@@ -13,22 +13,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedhealth.data.image import grayscale
 from fedhealth.data.image.dicom import MAX_BYTES, MAX_PIXELS, is_dicom, read_dicom
-from fedhealth.data.image.error import ImageError
-from fedhealth.data.image.geometry import square
+from fedhealth.data.image.errors import ImageError
+from fedhealth.data.image.geometry import resize_and_pad
 from fedhealth.errors import ConfigError
 
-__all__ = ["ImageError", "read_image"]
+__all__ = ["ImageError", "load_image"]
 
 _FORMATS = ("JPEG", "PNG", "TIFF")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # more than 8 bits a grey value
 
 
-def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
+def load_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
     """Read, orient, scale and pad one image.
 
     The aspect ratio is kept: stretching would change a heart-to-thorax ratio or a lesion's asymmetry, and a
-    centre crop would cut findings off the border. The short side is padded, centred, with the median of the
-    image's own border: black around an X-ray, skin colour around a lesion, so that padding draws no edge.
+    centre crop would remove findings near the border. The short side is padded on both sides with the median of
+    the image's border (black around an X-ray, skin colour around a lesion), so that padding adds no edge.
 
     Args:
         path: the file.
@@ -39,7 +39,7 @@ def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
         uint8 [channels, size, size], 0 = black.
 
     Raises:
-        ImageError: (a DataError) naming the file, with a short reason that quotes no patient data.
+        ImageError: (a DataError) names the file and gives a short reason that quotes no patient data.
 
     """
     if channels not in (1, 3) or size < 1:
@@ -47,23 +47,23 @@ def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
             f"no image has {channels} channels of {size} pixels", "Use 1 or 3 channels and a size above 0."
         )
     try:
-        with guarded():
-            image = _decode(path)
-            return square(image.convert("L" if channels == 1 else "RGB"), size)
+        with guard_parsers():
+            image = _decode_file(path)
+            return resize_and_pad(image.convert("L" if channels == 1 else "RGB"), size)
     except ImageError as fault:
         raise ImageError(fault.reason, fault.advice, path) from None
     except OSError as fault:
-        reason = fault.strerror or "the file is truncated or damaged"  # Pillow reports damage as an OSError too
+        reason = fault.strerror or "the file is truncated or damaged"  # Pillow raises OSError for damaged files too
         raise ImageError(reason, "Check that the file exists, is readable and complete.", path) from None
-    except Exception:  # parsers of damaged files raise almost anything, and quote what they read
+    except Exception:  # on damaged files the parsers raise almost any exception and quote the content
         raise ImageError("the file is damaged", "Export or copy the file again.", path) from None
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Silence the parsers, whose warnings quote header values; keep Pillow's bomb warning, as an error."""
+def guard_parsers() -> Iterator[None]:
+    """Silence the parsers, whose warnings quote header values; raise Pillow's decompression-bomb warning."""
     logger = logging.getLogger("pydicom")
-    heard = not logger.disabled
+    was_disabled = logger.disabled
     logger.disabled = True
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -71,10 +71,10 @@ def guarded() -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
-        logger.disabled = not heard
+        logger.disabled = was_disabled
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode_file(path: Path) -> Image.Image:
     with path.open("rb") as file:
         length = file.seek(0, 2)
         if length == 0:
@@ -102,5 +102,5 @@ def _decode_picture(file: BinaryIO) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _DEEP_MODES:
         values = np.asarray(upright, dtype=np.float32)
-        return Image.fromarray(grayscale.to_whole(grayscale.stretch(values)))
+        return Image.fromarray(grayscale.to_integer(grayscale.stretch_contrast(values)))
     return upright

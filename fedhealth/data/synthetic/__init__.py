@@ -1,4 +1,4 @@
-"""Four hospitals that do not exist, written to disk as real files, for the demo, the tests and the benchmarks."""
+"""Four synthetic hospitals, written to disk as real files, for the demo, the tests and the benchmarks."""
 
 from fedhealth.data.synthetic.hospitals import HOSPITALS, write_hospitals
 

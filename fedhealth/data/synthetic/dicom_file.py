@@ -1,4 +1,4 @@
-"""Write one image as a DICOM file, the same bytes every time: fixed dates, derived UIDs, no clock."""
+"""Write one image as a DICOM file with reproducible bytes: fixed dates, derived UIDs, no clock."""
 
 import uuid
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from pydicom.uid import (
 )
 
 from fedhealth.data.synthetic.radiograph import Scanner
-from fedhealth.data.synthetic.types import Stored
+from fedhealth.data.synthetic.types import StoredPixels
 
 _SYNTAX = {"implicit": ImplicitVRLittleEndian, "explicit": ExplicitVRLittleEndian, "rle": RLELossless}
-_SPACE = uuid.UUID("6e8c1f52-6f0d-4f7e-9a55-0d6a1c1f7b21")  # random, once; keeps our UIDs apart from others'
+_SPACE = uuid.UUID("6e8c1f52-6f0d-4f7e-9a55-0d6a1c1f7b21")  # a random constant, so that our UIDs differ from others'
 
 
 @dataclass(frozen=True)
-class Header:
-    """The fictitious identity of one image."""
+class SyntheticHeader:
+    """The fictitious patient and study of one image."""
 
     hospital: str
     patient_id: str
@@ -35,14 +35,14 @@ class Header:
     sex: str
 
 
-def write_dicom(path: Path, header: Header, scanner: Scanner, stored: Stored) -> None:
+def write_dicom(path: Path, header: SyntheticHeader, scanner: Scanner, stored: StoredPixels) -> None:
     """Write `stored` [rows, columns] to `path`."""
     dataset = Dataset()
     dataset.file_meta = _file_meta(header, scanner)
     dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
-    _identify(dataset, header, scanner)
-    _describe(dataset, scanner)
+    _set_identity(dataset, header, scanner)
+    _set_pixel_description(dataset, scanner)
     data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     if scanner.syntax == "rle":
         dataset.PixelData = encapsulate([_run_length_encode(stored)], has_bot=False)
@@ -53,22 +53,22 @@ def write_dicom(path: Path, header: Header, scanner: Scanner, stored: Stored) ->
     dataset.save_as(path, enforce_file_format=True)
 
 
-def _uid(*parts: str) -> UID:
-    """Derive a UID from a name, by the standard's UUID form (PS3.5 B.2)."""
+def _derive_uid(*parts: str) -> UID:
+    """Derive a UID from a name, as a UUID-derived UID (PS3.5 B.2)."""
     return UID(f"2.25.{uuid.uuid5(_SPACE, '/'.join(parts)).int}")
 
 
-def _file_meta(header: Header, scanner: Scanner) -> FileMetaDataset:
+def _file_meta(header: SyntheticHeader, scanner: Scanner) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = _uid(header.hospital, header.study_id, "image", str(header.view))
+    meta.MediaStorageSOPInstanceUID = _derive_uid(header.hospital, header.study_id, "image", str(header.view))
     meta.TransferSyntaxUID = _SYNTAX[scanner.syntax]
-    meta.ImplementationClassUID = _uid("implementation")
+    meta.ImplementationClassUID = _derive_uid("implementation")
     meta.ImplementationVersionName = "FEDHEALTH"
     return meta
 
 
-def _identify(dataset: Dataset, header: Header, scanner: Scanner) -> None:
+def _set_identity(dataset: Dataset, header: SyntheticHeader, scanner: Scanner) -> None:
     dataset.StudyDate = "20200101"
     dataset.StudyTime = "120000"
     dataset.AccessionNumber = ""
@@ -80,14 +80,14 @@ def _identify(dataset: Dataset, header: Header, scanner: Scanner) -> None:
     dataset.PatientBirthDate = ""
     dataset.PatientSex = header.sex
     dataset.PatientAge = f"{header.age:03d}Y"
-    dataset.StudyInstanceUID = _uid(header.hospital, header.study_id)
-    dataset.SeriesInstanceUID = _uid(header.hospital, header.study_id, "series")
+    dataset.StudyInstanceUID = _derive_uid(header.hospital, header.study_id)
+    dataset.SeriesInstanceUID = _derive_uid(header.hospital, header.study_id, "series")
     dataset.StudyID = header.study_id
     dataset.SeriesNumber = 1
     dataset.InstanceNumber = header.view
 
 
-def _describe(dataset: Dataset, scanner: Scanner) -> None:
+def _set_pixel_description(dataset: Dataset, scanner: Scanner) -> None:
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME1" if scanner.inverted else "MONOCHROME2"
     dataset.Rows, dataset.Columns = scanner.rows, scanner.columns
@@ -103,8 +103,8 @@ def _describe(dataset: Dataset, scanner: Scanner) -> None:
         dataset.WindowCenter, dataset.WindowWidth = round((low + high) / 2), round(high - low)
 
 
-def _run_length_encode(stored: Stored) -> bytes:
-    """Encode one frame by PS3.5 annex G: a header of segment offsets, then each byte plane, most significant first."""
+def _run_length_encode(stored: StoredPixels) -> bytes:
+    """Encode one frame as RLE (PS3.5 annex G): segment offsets, then each byte plane, most significant first."""
     planes = stored.astype(stored.dtype.newbyteorder(">")).view(np.uint8).reshape(*stored.shape, -1)
     segments = [_pack_rows(np.ascontiguousarray(planes[..., plane])) for plane in range(planes.shape[-1])]
     offsets, position = [], 64
@@ -118,7 +118,7 @@ def _run_length_encode(stored: Stored) -> bytes:
 
 
 def _pack_rows(plane: npt.NDArray[np.uint8]) -> bytes:
-    """PackBits: runs of 3 to 128 equal bytes as (257 - n, byte), the rest literally as (n - 1, bytes)."""
+    """Encode as PackBits: runs of 3 to 128 equal bytes as (257 - n, byte), other bytes as (n - 1, bytes)."""
     flat, columns = plane.ravel(), plane.shape[1]
     new = np.ones(flat.size, dtype=bool)
     new[1:] = flat[1:] != flat[:-1]
@@ -129,7 +129,7 @@ def _pack_rows(plane: npt.NDArray[np.uint8]) -> bytes:
     data, out = flat.tobytes(), bytearray()
     position = 0
     for start in [*sorted({*runs, *range(0, flat.size, columns)}), flat.size]:
-        _literal(out, data[position:start])
+        _append_literal(out, data[position:start])
         position = start
         for done in range(0, runs.get(start, 0), 128):
             run = min(128, runs[start] - done)
@@ -138,7 +138,7 @@ def _pack_rows(plane: npt.NDArray[np.uint8]) -> bytes:
     return bytes(out + b"\0" * (len(out) % 2))
 
 
-def _literal(out: bytearray, data: bytes) -> None:
+def _append_literal(out: bytearray, data: bytes) -> None:
     for start in range(0, len(data), 128):
         piece = data[start : start + 128]
         out.append(len(piece) - 1)

@@ -1,4 +1,4 @@
-"""The four hospitals, what is wrong with each, and how they are written to disk."""
+"""The four synthetic hospitals, their data faults, and how they are written to disk."""
 
 import csv
 from dataclasses import dataclass, replace
@@ -6,24 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
-from fedhealth.data.synthetic.dicom_file import Header, write_dicom
+from fedhealth.data.synthetic.dicom_file import SyntheticHeader, write_dicom
 from fedhealth.data.synthetic.notes import write_note
-from fedhealth.data.synthetic.radiograph import Scanner, draw_chest, record
-from fedhealth.data.synthetic.studies import Study, draw_studies
+from fedhealth.data.synthetic.radiograph import Scanner, draw_chest, record_image
+from fedhealth.data.synthetic.studies import SyntheticStudy, draw_studies
 
 COLUMNS = ("patient_id", "study_id", "image", "text", "age", "sex", "crp", "ldh", "lymphocytes", "spo2", "label")
 
 
 @dataclass(frozen=True)
 class Hospital:
-    """One site's size, case mix, habits and faults.
+    """One site's size, case mix, style of notes and data faults.
 
     Args:
         name: folder name.
         size: number of patients, relative to the federation's `patients`.
         prevalence: expected share of label 1.
-        style: of the notes; "" where there are none.
-        scanner: its only one.
+        style: of the notes; "" = no notes.
+        scanner: of all its images.
         images_missing, images_broken, labs_missing, unlabelled: share of studies (cells for labs).
         two_views: share of studies with two images.
 
@@ -80,20 +80,20 @@ HOSPITALS = (
 def write_hospitals(root: Path, seed: int = 7, patients: int = 400, sites: int = len(HOSPITALS)) -> list[str]:
     """Write hospitals under root/<name>/: manifest.csv and images/*.dcm.
 
-    The same arguments give the same bytes. `patients` is a hospital of relative size 1; see HOSPITALS for the rest.
-    Beyond the first four, hospitals are like them under another name, with patients of their own.
+    The same arguments give the same bytes. `patients` is the number of patients of a hospital with relative size 1
+    (see HOSPITALS). Hospitals beyond the first four repeat their settings with other names and patients.
 
     Returns:
-        The hospitals' names, which are their folders' names.
+        The hospitals' names, which are their folder names.
 
     """
-    chosen = [_numbered(index) for index in range(sites)]
+    chosen = [_select_hospital(index) for index in range(sites)]
     for index, hospital in enumerate(chosen):
         _write_hospital(root / hospital.name, hospital, np.random.default_rng([seed, index]), patients)
     return [hospital.name for hospital in chosen]
 
 
-def _numbered(index: int) -> Hospital:
+def _select_hospital(index: int) -> Hospital:
     turn, which = divmod(index, len(HOSPITALS))
     hospital = HOSPITALS[which]
     return replace(hospital, name=f"{hospital.name}-{turn + 1}") if turn else hospital
@@ -103,19 +103,19 @@ def _write_hospital(folder: Path, hospital: Hospital, rng: np.random.Generator, 
     (folder / "images").mkdir(parents=True, exist_ok=True)
     studies = draw_studies(rng, max(1, round(patients * hospital.size)), hospital.prevalence)
     count = len(studies)
-    missing = _choose(rng, count, hospital.images_missing)
-    broken = _choose(rng, count, hospital.images_broken)
-    unlabelled = _choose(rng, count, hospital.unlabelled)
-    twice = _choose(rng, count, hospital.two_views)
+    missing = _choose_studies(rng, count, hospital.images_missing)
+    broken = _choose_studies(rng, count, hospital.images_broken)
+    unlabelled = _choose_studies(rng, count, hospital.unlabelled)
+    twice = _choose_studies(rng, count, hospital.two_views)
     damaged = 0
     rows = []
     for index, study in enumerate(studies):
         views = 0 if index in missing else 2 if index in twice else 1
-        row = _row(rng, hospital, study)
+        row = _draw_row(rng, hospital, study)
         row["image"] = ";".join(_write_images(rng, folder, hospital, study, views))
         row["label"] = "" if index in unlabelled else str(study.label)
         if index in broken:
-            _damage(folder / row["image"], damaged)
+            _damage_file(folder / row["image"], damaged)
             damaged += 1
         rows.append(row)
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
@@ -124,16 +124,16 @@ def _write_hospital(folder: Path, hospital: Hospital, rng: np.random.Generator, 
         writer.writerows(rows)
 
 
-def _choose(rng: np.random.Generator, count: int, share: float) -> set[int]:
+def _choose_studies(rng: np.random.Generator, count: int, share: float) -> set[int]:
     """Choose exactly round(share * count) of the studies."""
     return set(rng.permutation(count)[: round(share * count)].tolist())
 
 
-def _patient_id(hospital: Hospital, study: Study) -> str:
+def _patient_id(hospital: Hospital, study: SyntheticStudy) -> str:
     return f"{hospital.name.replace('-', '')[:4].upper()}{study.patient + 1:05d}"
 
 
-def _row(rng: np.random.Generator, hospital: Hospital, study: Study) -> dict[str, str]:
+def _draw_row(rng: np.random.Generator, hospital: Hospital, study: SyntheticStudy) -> dict[str, str]:
     patient = _patient_id(hospital, study)
     _, b, c = study.factors
     note = write_note(rng, hospital.style, b, study.age, study.sex) if hospital.style else ""
@@ -154,18 +154,20 @@ def _row(rng: np.random.Generator, hospital: Hospital, study: Study) -> dict[str
     }
 
 
-def _write_images(rng: np.random.Generator, folder: Path, hospital: Hospital, study: Study, views: int) -> list[str]:
+def _write_images(
+    rng: np.random.Generator, folder: Path, hospital: Hospital, study: SyntheticStudy, views: int
+) -> list[str]:
     patient = _patient_id(hospital, study)
     names = []
     for view in range(1, views + 1):
-        header = Header(hospital.name, patient, f"{patient}-{study.number}", view, study.age, study.sex)
+        header = SyntheticHeader(hospital.name, patient, f"{patient}-{study.number}", view, study.age, study.sex)
         names.append(f"images/{header.study_id}-{view}.dcm")
         picture = draw_chest(rng, hospital.scanner, float(study.factors[0]))
-        write_dicom(folder / names[-1], header, hospital.scanner, record(rng, hospital.scanner, picture))
+        write_dicom(folder / names[-1], header, hospital.scanner, record_image(rng, hospital.scanner, picture))
     return names
 
 
-def _damage(path: Path, way: int) -> None:
-    """Break a file in one of three ways: cut in the middle of the pixels, overwritten, or emptied."""
+def _damage_file(path: Path, way: int) -> None:
+    """Damage a file in one of three ways: truncate it in the pixels, reverse its bytes, or empty it."""
     data = path.read_bytes()
     path.write_bytes((data[: len(data) // 2], bytes(reversed(data)), b"")[way % 3])

@@ -1,8 +1,8 @@
-"""Clinical notes: what factor b sounds like in three hands.
+"""Write clinical notes that express factor b in one of three styles.
 
-A note grades a few symptoms. Each grade is b plus the symptom's own chance, cut into four steps, and each step has
-several wordings that all hospitals share (a federation can learn them together) next to the local habits: telegram,
-prose, sections. No phrase states the label.
+A note grades a few symptoms. Each grade is b plus random noise of the symptom, cut into four steps. Each step has
+several wordings that all hospitals share (so a federation can learn them together); the style differs by hospital:
+telegram, prose, sections. No phrase states the label.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def write_note(rng: np.random.Generator, style: str, b: float, age: int, sex: st
 Findings = list[tuple[str, str]]
 
 
-def _prose(rng: np.random.Generator, findings: Findings, context: list[str], age: int, sex: str) -> str:
+def _write_prose(rng: np.random.Generator, findings: Findings, context: list[str], age: int, sex: str) -> str:
     who = "woman" if sex == "F" else "man"
     leads = {
         "denies": ("The patient denies {s}.", "Denies {s}."),
@@ -61,13 +61,13 @@ def _prose(rng: np.random.Generator, findings: Findings, context: list[str], age
     return " ".join([*sentences, *context])
 
 
-def _telegram(rng: np.random.Generator, findings: Findings, context: list[str], age: int, sex: str) -> str:
+def _write_telegram(rng: np.random.Generator, findings: Findings, context: list[str], age: int, sex: str) -> str:
     words = [f"{grade} {_SHORT.get(symptom, symptom)}" for grade, symptom in findings]
     separator = str(rng.choice([", ", "; ", " / "]))
     return f"{age}{sex}. {separator.join(words)}. {context[0].lower()}"
 
 
-def _sections(rng: np.random.Generator, findings: Findings, context: list[str], age: int, sex: str) -> str:
+def _write_sections(rng: np.random.Generator, findings: Findings, context: list[str], age: int, sex: str) -> str:
     split = len(findings) - 2
     observed = "\n".join(f"- {grade} {symptom}" for grade, symptom in findings[:split])
     overall = " and ".join(f"{grade} {symptom}" for grade, symptom in findings[split:])
@@ -76,4 +76,4 @@ def _sections(rng: np.random.Generator, findings: Findings, context: list[str], 
     return f"HISTORY: {age} y, {sex}. {history}\nFINDINGS:\n{observed}\nIMPRESSION: {verb} {overall}."
 
 
-_STYLES = {"prose": _prose, "telegram": _telegram, "sections": _sections}
+_STYLES = {"prose": _write_prose, "telegram": _write_telegram, "sections": _write_sections}

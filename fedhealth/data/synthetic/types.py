@@ -4,4 +4,4 @@ import numpy as np
 import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
-Stored = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+StoredPixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

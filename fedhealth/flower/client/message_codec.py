@@ -1,7 +1,7 @@
-"""A Flower message on its way between the network and the process that works on it: bytes and nothing to execute.
+"""Encode Flower messages as byte strings, for the network and for the pipe between daemon and worker.
 
-Flower cuts a message into objects named by their hashes. The site's runner moves them as they are; only the worker
-looks inside. Nothing is pickled: a parcel is a list of byte strings.
+Flower splits a message into objects that are named by their hashes. The daemon transfers them unchanged; only the
+worker decodes them. Nothing is pickled, so nothing in a message can be executed.
 """
 
 from __future__ import annotations
@@ -19,107 +19,108 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from fedhealth.errors import FederationError
+from fedhealth.flower.compat import set_message_id
 
-_MOST_OBJECTS = 1_000_000
+_MAX_OBJECTS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """One message.
+class EncodedMessage:
+    """One message as bytes.
 
     Attributes:
-        head: its metadata, and its error if it is one (protobuf).
-        tree: which objects it consists of (protobuf).
+        header: the message's metadata, and its error if it has one (protobuf).
+        tree: the objects that the message consists of (protobuf).
         objects: content by object id.
 
     """
 
-    head: bytes
+    header: bytes
     tree: bytes
     objects: Mapping[str, bytes]
 
-    def message(self) -> Message:
-        """Put the message together.
+    def decode(self) -> Message:
+        """Return the message.
 
         Raises:
-            FederationError: its parts do not fit.
+            FederationError: the objects do not form a message.
 
         """
-        head = message_from_proto(MessageProto.FromString(self.head))
-        if head.has_error():
-            return head
+        header = message_from_proto(MessageProto.FromString(self.header))
+        if header.has_error():
+            return header
         try:
-            found = inflate_object_from_contents(head.metadata.message_id, dict(self.objects))
+            message = inflate_object_from_contents(header.metadata.message_id, dict(self.objects))
         except Exception as fault:
-            raise FederationError("A message's parts do not fit together.", "Restart the run.") from fault
-        if not isinstance(found, Message):
-            raise FederationError("A message's parts make no message.", "Restart the run.")
-        found.metadata.__dict__["_message_id"] = head.metadata.message_id
-        return found
+            raise FederationError("The parts of a message do not fit together.", "Restart the run.") from fault
+        if not isinstance(message, Message):
+            raise FederationError("The parts of a message do not form a message.", "Restart the run.")
+        set_message_id(message, header.metadata.message_id)
+        return message
 
 
-def parcel_of(message: Message) -> Parcel:
-    """Take a message apart."""
+def encode_message(message: Message) -> EncodedMessage:
+    """Split a message into its header and objects."""
     with no_object_id_recompute():
-        message.metadata.__dict__["_message_id"] = message.object_id
+        set_message_id(message, message.object_id)
         tree = get_object_tree(message)
         objects = {name: part.deflate() for name, part in get_all_nested_objects(message).items()}
-    head = message_to_proto(remove_content_from_message(message))
-    return Parcel(head.SerializeToString(), tree.SerializeToString(), objects)
+    header = message_to_proto(remove_content_from_message(message))
+    return EncodedMessage(header.SerializeToString(), tree.SerializeToString(), objects)
 
 
-def refusal_of(question: bytes, error: Error) -> Parcel:
-    """Return an error as the answer to a message, of which nothing but its head was looked at."""
-    return parcel_of(Message(error, reply_to=message_from_proto(MessageProto.FromString(question))))
+def encode_error_reply(request_header: bytes, error: Error) -> EncodedMessage:
+    """Return an error reply to a message, of which only the header is read."""
+    return encode_message(Message(error, reply_to=message_from_proto(MessageProto.FromString(request_header))))
 
 
-def receipt_of(question: bytes) -> Parcel:
-    """Return an empty answer to a message."""
-    return parcel_of(Message(RecordDict(), reply_to=message_from_proto(MessageProto.FromString(question))))
+def encode_empty_reply(request_header: bytes) -> EncodedMessage:
+    """Return an empty reply to a message."""
+    return encode_message(Message(RecordDict(), reply_to=message_from_proto(MessageProto.FromString(request_header))))
 
 
-def object_ids(tree: ObjectTree) -> Iterator[str]:
+def iter_object_ids(tree: ObjectTree) -> Iterator[str]:
     """Yield the ids of a tree's objects, each once, children first.
 
     Raises:
-        FederationError: it is larger than any honest message.
+        FederationError: the tree has more than a million objects.
 
     """
     seen: set[str] = set()
-    waiting = [(tree, False)]
-    while waiting:
-        node, done = waiting.pop()
-        if done:
+    stack = [(tree, False)]
+    while stack:
+        node, children_done = stack.pop()
+        if children_done:
             if node.object_id not in seen:
                 seen.add(node.object_id)
                 yield node.object_id
             continue
-        waiting.append((node, True))
-        waiting += [(child, False) for child in node.children]
-        if len(waiting) + len(seen) > _MOST_OBJECTS:
+        stack.append((node, True))
+        stack += [(child, False) for child in node.children]
+        if len(stack) + len(seen) > _MAX_OBJECTS:
             raise FederationError("A message consists of too many objects.", "Restart the run.")
 
 
-def send(connection: Connection, job: str, parcel: Parcel) -> None:
-    """Write a job and a parcel to another process."""
-    for part in (job.encode(), parcel.head, parcel.tree, str(len(parcel.objects)).encode()):
+def write_to_pipe(connection: Connection, job: str, message: EncodedMessage) -> None:
+    """Write a job and a message to another process."""
+    for part in (job.encode(), message.header, message.tree, str(len(message.objects)).encode()):
         connection.send_bytes(part)
-    for name, content in parcel.objects.items():
+    for name, content in message.objects.items():
         connection.send_bytes(name.encode())
         connection.send_bytes(content)
 
 
-def receive(connection: Connection) -> tuple[str, Parcel]:
-    """Read what `send` wrote.
+def read_from_pipe(connection: Connection) -> tuple[str, EncodedMessage]:
+    """Read what `write_to_pipe` wrote.
 
     Raises:
         EOFError: the other process has ended.
 
     """
-    job, head, tree = connection.recv_bytes().decode(), connection.recv_bytes(), connection.recv_bytes()
+    job, header, tree = connection.recv_bytes().decode(), connection.recv_bytes(), connection.recv_bytes()
     count = int(connection.recv_bytes())
     objects = {}
     for _ in range(count):
         name = connection.recv_bytes().decode()
         objects[name] = connection.recv_bytes()
-    return job, Parcel(head, tree, objects)
+    return job, EncodedMessage(header, tree, objects)

@@ -1,4 +1,4 @@
-"""The message that a site is working on, on its disk until its answer is with the lead: it outlives every crash."""
+"""The message that a site is processing, stored on disk until the lead has the reply, so that it survives a crash."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
-from fedhealth.flower.client.fleet_client import Task
+from fedhealth.flower.client.fleet_client import PulledMessage
 from fedhealth.utils.atomic_io import write_atomic
 
 
-class Inbox:
-    """At most one message, without its content: that is with the lead until it has the answer.
+class PendingMessage:
+    """At most one message, without its content: the lead keeps the content until it has the reply.
 
     Args:
         path: of the file.
@@ -24,21 +24,23 @@ class Inbox:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def keep(self, task: Task) -> None:
-        """Write a message down."""
-        head, tree = (b64encode(part).decode() for part in (task.head, task.tree.SerializeToString()))
-        fields = {"run": task.run, "head": head, "tree": tree, "message_id": task.message_id, "kind": task.kind}
+    def save(self, message: PulledMessage) -> None:
+        """Write a message to the file."""
+        header, tree = (b64encode(part).decode() for part in (message.header, message.tree.SerializeToString()))
+        fields = {"run": message.run_id, "head": header, "tree": tree}
+        fields |= {"message_id": message.message_id, "kind": message.message_type}
         write_atomic(self._path, json.dumps(fields).encode())
 
-    def waiting(self) -> Task | None:
-        """Return the message; None where there is none, or what is there cannot be read."""
+    def load(self) -> PulledMessage | None:
+        """Return the message, or None if there is none or the file is unreadable."""
         try:
             found = json.loads(self._path.read_bytes())
             tree = ObjectTree.FromString(b64decode(found["tree"]))
-            return Task(int(found["run"]), b64decode(found["head"]), tree, str(found["message_id"]), str(found["kind"]))
+            run_id, header = int(found["run"]), b64decode(found["head"])
+            return PulledMessage(run_id, header, tree, str(found["message_id"]), str(found["kind"]))
         except (OSError, ValueError, KeyError, TypeError, DecodeError):
             return None
 
     def clear(self) -> None:
-        """Forget it: the lead has the answer."""
+        """Delete the message, because the lead has the reply."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The lead's own commands to its server: Flower's control API on loopback, behind the token of the lead's folder."""
+"""The lead's commands to its server: Flower's control API on loopback, authorised by the token in the lead's folder."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.flower.app_bundle import Bundle
+from fedhealth.flower.app_bundle import AppBundle
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Node:
-    """A site's node as the server knows it: Flower's id, the public key (PEM), `online`, `offline`, ..."""
+class RegisteredNode:
+    """A site's node at the server: Flower's id, public key (PEM), status (such as `online`), last activation."""
 
     id: int
-    public: str
+    public_key: str
     status: str
-    since: str
+    last_activated_at: str
 
 
 @dataclass(frozen=True)
 class FlowerRun:
-    """One of Flower's runs: its id, `pending`, `running` or `finished`, how it finished, and why."""
+    """One of Flower's runs: its id, status (`pending`, `running`, `finished`), result, and details of the result."""
 
     id: int
     status: str
@@ -47,74 +47,75 @@ class FlowerRun:
     details: str
 
 
-class Control:
+class ControlClient:
     """Commands to a SuperLink on this machine; a context manager.
 
     Args:
         port: of its control API, on loopback.
-        token: the secret that it asks for.
+        token: the secret that this API requires.
 
     """
 
     def __init__(self, port: int, token: str) -> None:
         self._address = f"127.0.0.1:{port}"
-        self._client = ControlHttpClient.from_server_address(self._address, True, None, [_Token(token)])
+        self._client = ControlHttpClient.from_server_address(self._address, True, None, [_TokenHeader(token)])
 
-    def __enter__(self) -> Control:
+    def __enter__(self) -> ControlClient:
         return self
 
     def __exit__(self, *about: object) -> None:
         self._client.close()
 
-    def start(self, bundle: Bundle, job: str, signature: str) -> int:
-        """Start a run; return Flower's id of it."""
-        words = user_config_to_proto({"job": job, "signature": signature})
+    def start_run(self, bundle: AppBundle, job: str, signature: str) -> int:
+        """Start a run; return its Flower id."""
+        config = user_config_to_proto({"job": job, "signature": signature})
         fab = Fab(hash_str=bundle.digest, content=bundle.content)
-        return int(self._call(self._client.StartRun, StartRunRequest(fab=fab, override_config=words)).run_id)
+        return int(self._send_request(self._client.StartRun, StartRunRequest(fab=fab, override_config=config)).run_id)
 
-    def run(self, number: int) -> FlowerRun:
-        """Return how a run stands; one that the server does not know (any more) has failed."""
+    def get_run(self, run_id: int) -> FlowerRun:
+        """Return the state of a run; a run that the server does not know counts as failed."""
         try:
-            return _run(self._call(self._client.ListRuns, ListRunsRequest(run_id=number)).run_dict[number])
-        except _UnknownError:
-            return FlowerRun(number, "finished", "failed", "the server does not know it any more")
+            found = self._send_request(self._client.ListRuns, ListRunsRequest(run_id=run_id))
+            return _parse_run(found.run_dict[run_id])
+        except _NotFoundError:
+            return FlowerRun(run_id, "finished", "failed", "the server no longer knows this run")
 
-    def runs(self) -> list[FlowerRun]:
-        """Return the latest runs, the newest first."""
-        listed = self._call(self._client.ListRuns, ListRunsRequest(limit=50)).run_dict
-        return [_run(each) for each in listed.values()]
+    def list_runs(self) -> list[FlowerRun]:
+        """Return the latest 50 runs, newest first."""
+        listed = self._send_request(self._client.ListRuns, ListRunsRequest(limit=50)).run_dict
+        return [_parse_run(each) for each in listed.values()]
 
-    def stop(self, number: int) -> None:
+    def stop_run(self, run_id: int) -> None:
         """Stop a run."""
-        self._call(self._client.StopRun, StopRunRequest(run_id=number))
+        self._send_request(self._client.StopRun, StopRunRequest(run_id=run_id))
 
-    def nodes(self) -> list[Node]:
+    def list_nodes(self) -> list[RegisteredNode]:
         """Return the registered nodes."""
-        listed = self._call(self._client.ListNodes, ListNodesRequest()).nodes_info
-        return [Node(n.node_id, n.public_key.decode(), n.status, n.last_activated_at) for n in listed]
+        listed = self._send_request(self._client.ListNodes, ListNodesRequest()).nodes_info
+        return [RegisteredNode(n.node_id, n.public_key.decode(), n.status, n.last_activated_at) for n in listed]
 
-    def register(self, public: str) -> None:
-        """Let a node in."""
-        self._call(self._client.RegisterNode, RegisterNodeRequest(public_key=public.encode()))
+    def register_node(self, public_key: str) -> None:
+        """Allow a node to connect."""
+        self._send_request(self._client.RegisterNode, RegisterNodeRequest(public_key=public_key.encode()))
 
-    def unregister(self, node: int) -> None:
-        """Keep a node out from now on."""
-        self._call(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node))
+    def unregister_node(self, node_id: int) -> None:
+        """No longer allow a node to connect."""
+        self._send_request(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
-    def _call(self, method: Callable[[Any], T], request: Any) -> T:
-        """Make one request.
+    def _send_request(self, method: Callable[[Any], T], request: Any) -> T:
+        """Send one request.
 
         Raises:
-            ConfigError: no server there.
-            FederationError: it refuses.
+            ConfigError: the server is not running.
+            FederationError: the server refuses the request.
 
         """
         try:
             return method(request)
         except httpx.HTTPStatusError as fault:
-            kind = _UnknownError if fault.response.status_code == httpx.codes.NOT_FOUND else FederationError
+            kind = _NotFoundError if fault.response.status_code == httpx.codes.NOT_FOUND else FederationError
             raise kind(
-                f"The server answers {fault.response.status_code}: {fault.response.text[:300]}", "See its log."
+                f"The server returned status {fault.response.status_code}: {fault.response.text[:300]}", "See its log."
             ) from fault
         except httpx.TransportError as fault:
             raise ConfigError(
@@ -122,12 +123,12 @@ class Control:
             ) from fault
 
 
-class _UnknownError(FederationError):
-    """The server does not know what is asked for."""
+class _NotFoundError(FederationError):
+    """The server does not know the requested object."""
 
 
-class _Token:
-    """Shows the lead's token with every request."""
+class _TokenHeader:
+    """Adds the lead's token to every request."""
 
     def __init__(self, token: str) -> None:
         versions = dict(RuntimeVersionMetadata.from_local_component("CLI").as_metadata())
@@ -139,13 +140,13 @@ class _Token:
         return call_next(context)
 
 
-def changes(nodes: Sequence[Node], members: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Return the public keys to let in and the nodes to keep out, so that exactly the members are there."""
-    known = {node.public.strip(): node.id for node in nodes if node.status != "unregistered"}
-    wanted = {public.strip(): public for public in members}
+def plan_node_changes(nodes: Sequence[RegisteredNode], member_keys: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the public keys to register and the nodes to unregister, so that exactly the members are registered."""
+    known = {node.public_key.strip(): node.id for node in nodes if node.status != "unregistered"}
+    wanted = {public_key.strip(): public_key for public_key in member_keys}
     return [wanted[key] for key in wanted if key not in known], [known[key] for key in known if key not in wanted]
 
 
-def _run(proto: Any) -> FlowerRun:
+def _parse_run(proto: Any) -> FlowerRun:
     status = proto.status
     return FlowerRun(int(proto.run_id), status.status, status.sub_status, status.details)

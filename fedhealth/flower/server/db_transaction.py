@@ -1,4 +1,4 @@
-"""Several calls of Flower's state as one step, which happens as a whole or not at all."""
+"""Several calls of Flower's state in one database transaction."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 
 @contextmanager
-def transaction(state: Any) -> Iterator[None]:
-    """Commit what Flower's state is told meanwhile at the end; undo it after a fault, or if the process ends before.
+def immediate_transaction(state: Any) -> Iterator[None]:
+    """Commit all changes of Flower's state at the end of the block; roll back after an error or a crash.
 
-    Flower's own session does not begin one for all it says: Python's driver takes `WITH ... UPDATE` for a question.
+    Flower's own session does not begin a transaction for every statement: Python's SQLite driver treats
+    `WITH ... UPDATE` as a query.
     """
     with state.session() as session:
         session.connection().exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,6 +1,6 @@
-"""What the hospitals see of the lead's server: the nine questions of Flower's fleet protocol that a site asks.
+"""The server's interface for hospitals: the nine requests of Flower's fleet protocol that a site sends.
 
-Flower's check of the node's signature and its handlers are called, and nothing else is there to be reached.
+Requests go through Flower's node authentication to Flower's handlers; no other path of the server is reachable.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.requests import Request
 
-from fedhealth.flower.server.db_transaction import transaction
-from fedhealth.flower.server.long_polling import TO_LEAD, TO_SITES, Arrivals
-from fedhealth.flower.server.message_redelivery import Delivered
-from fedhealth.flower.server.reply_assembly import Incoming
-from fedhealth.flower.server.rpc_handler import Direct, respond
+from fedhealth.flower.server.db_transaction import immediate_transaction
+from fedhealth.flower.server.long_polling import TO_LEAD, TO_SITES, LongPolling
+from fedhealth.flower.server.message_redelivery import MessageRedelivery
+from fedhealth.flower.server.reply_assembly import ReplyAssembler
+from fedhealth.flower.server.rpc_handler import RpcHandler, send_response
 from fedhealth.protocol.messages import WAIT_HEADER
 
-FLEET = "/v1/fleet/"
-_LARGEST_REQUEST = 2**26  # bytes; Flower cuts arrays into pieces of 5 MB
-_LONGEST_WAIT = 20.0  # seconds that a question may be kept
+FLEET_PREFIX = "/v1/fleet/"
+_MAX_REQUEST_BYTES = 2**26  # Flower splits arrays into chunks of 5 MB
+_MAX_WAIT_SECONDS = 20.0  # that a request may be held (long polling)
 
 Handler = Callable[[Any, Any], Any]
 
 
-def _activate(request: Any, state: Any) -> Any:
-    """Let a node in; one whose last process was killed too, which stock Flower locks out for a minute."""
+def _activate_node(request: Any, state: Any) -> Any:
+    """Activate a node, also one whose last process was killed; stock Flower locks that one out for a minute."""
     try:
         return fleet_handlers.activate_node(request, state)
     except FlowerError:
@@ -48,11 +48,11 @@ def _activate(request: Any, state: Any) -> Any:
         return fleet_handlers.activate_node(request, state)
 
 
-def _confirm(request: Any, state: Any) -> Any:
+def _confirm_message(request: Any, state: Any) -> Any:
     return fleet_handlers.confirm_message_received(request, state, state.object_store)
 
 
-_KINDS = {
+_REQUEST_TYPES = {
     "activate-node": ActivateNodeRequest,
     "deactivate-node": DeactivateNodeRequest,
     "send-node-heartbeat": SendNodeHeartbeatRequest,
@@ -62,106 +62,107 @@ _KINDS = {
     "confirm-message-received": ConfirmMessageReceivedRequest,
     "push-messages": PushMessagesRequest,
     "push-object": PushObjectRequest,
-}  # registration is not among them: members come from the signed list
-_QUESTIONS: dict[str, Handler] = {
-    "activate-node": _activate,
+}  # without registration: the lead registers the nodes of the signed membership list
+_HANDLERS: dict[str, Handler] = {
+    "activate-node": _activate_node,
     "deactivate-node": fleet_handlers.deactivate_node,
     "send-node-heartbeat": fleet_handlers.send_node_heartbeat,
     "get-run": fleet_handlers.get_run,
     "pull-object": fleet_handlers.pull_object,
-    "confirm-message-received": _confirm,
+    "confirm-message-received": _confirm_message,
 }
 
 
-class Fleet:
-    """The hospitals' ASGI application.
+class FleetApi:
+    """The ASGI application for hospitals.
 
     Args:
-        app: Flower's, whose state and database it shares.
-        arrivals: who waits for what.
-        delivered: what was handed out and not answered.
+        app: Flower's application, whose state and database it shares.
+        long_polling: holds requests until there is something to return.
+        redelivery: the messages that sites pulled and did not answer.
 
     """
 
-    def __init__(self, app: Any, arrivals: Arrivals, delivered: Delivered) -> None:
-        self._app, self._delivered = app, delivered
-        self._incoming = Incoming()
-        self._direct = Direct(app, arrivals, _KINDS, self._work, TO_SITES)
+    def __init__(self, app: Any, long_polling: LongPolling, redelivery: MessageRedelivery) -> None:
+        self._app, self._redelivery = app, redelivery
+        self._replies = ReplyAssembler()
+        self._rpc = RpcHandler(app, long_polling, _REQUEST_TYPES, self._handle, TO_SITES)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a question; 404 for anything that is none, 413 for one that is too large."""
+        """Respond to a request: 404 for an unknown path, 413 if it is too large."""
         if scope["type"] != "http":
             return
         path = scope["path"]
-        action = path.removeprefix(FLEET) if path.startswith(FLEET) else ""
+        action = path.removeprefix(FLEET_PREFIX) if path.startswith(FLEET_PREFIX) else ""
         headers = dict(scope["headers"])
-        if action not in _KINDS or scope["method"] != "POST":
-            await respond(send, 404, b"")
-        elif not _is_small(headers):
-            await respond(send, 413, b"")
+        if action not in _REQUEST_TYPES or scope["method"] != "POST":
+            await send_response(send, 404, b"")
+        elif not _has_allowed_size(headers):
+            await send_response(send, 413, b"")
         else:
-            await self._direct.respond(action, scope, receive, send, _wished(headers))
+            await self._rpc.respond(action, scope, receive, send, _read_wait_header(headers))
 
-    def _work(self, action: str, asked: Any, request: Request) -> tuple[Any, Sequence[str]]:
-        """Check that a member asks, and answer; tell what has arrived for the lead."""
+    def _handle(self, action: str, message: Any, request: Request) -> tuple[Any, Sequence[str]]:
+        """Authenticate the node; return the response and the events that the request triggers for the lead."""
         authenticate_node(request)
         state = self._app.state.linkstate_factory.state()
         try:
-            return self._answer(action, asked, state)
+            return self._dispatch(action, message, state)
         except (FlowerError, KeyError) as fault:
-            if (run := _run_of(asked)) and not state.get_run_info(run_ids=[run]):  # such as after an old database
-                raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, f"Run {run} is not known.") from fault
+            run_id = _get_run_id(message)
+            if run_id and not state.get_run_info(run_ids=[run_id]):  # for example after the database was replaced
+                raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, f"Run {run_id} is not known.") from fault
             raise
 
-    def _answer(self, action: str, asked: Any, state: Any) -> tuple[Any, Sequence[str]]:
+    def _dispatch(self, action: str, message: Any, state: Any) -> tuple[Any, Sequence[str]]:
         if action == "push-messages":
-            return self._push(asked, state)
+            return self._push(message, state)
         if action == "push-object":
-            answer, whole = self._incoming.part(asked, state)
-            return answer, self._arrived(whole) if whole is not None else []
+            response, complete = self._replies.add_object(message, state)
+            return response, self._complete_reply(complete) if complete is not None else []
         if action == "pull-messages":
-            return self._pull(asked, state), []
-        answer = _QUESTIONS[action](asked, state)
+            return self._pull(message, state), []
+        response = _HANDLERS[action](message, state)
         if action == "activate-node":
-            self._delivered.returned(answer.node_id)
-        return answer, []
+            self._redelivery.mark_reconnected(response.node_id)
+        return response, []
 
-    def _pull(self, asked: Any, state: Any) -> Any:
-        """Hand a question over; in Flower's database it is handed over only when it is written down which."""
-        answer = self._delivered.again(asked.node.node_id)
-        if answer is None:
-            with transaction(state):
-                answer = fleet_handlers.pull_messages(asked, state, state.object_store)
-                if answer.messages_list:
-                    self._delivered.took(asked.node.node_id, answer)
-        return answer
+    def _pull(self, message: Any, state: Any) -> Any:
+        """Return the next message; record it on disk before Flower's database marks it as delivered."""
+        response = self._redelivery.take_redelivery(message.node.node_id)
+        if response is None:
+            with immediate_transaction(state):
+                response = fleet_handlers.pull_messages(message, state, state.object_store)
+                if response.messages_list:
+                    self._redelivery.record(message.node.node_id, response)
+        return response
 
-    def _push(self, asked: Any, state: Any) -> tuple[Any, Sequence[str]]:
-        """Take the message of an answer; one to a question that is not open at this node is passed over."""
-        replies_to = {message.metadata.reply_to_message_id for message in asked.messages_list}
-        if replies_to != {self._delivered.open(asked.node.node_id)}:
+    def _push(self, message: Any, state: Any) -> tuple[Any, Sequence[str]]:
+        """Accept the message of a reply; ignore a reply to a message that is not open at this node."""
+        replies_to = {each.metadata.reply_to_message_id for each in message.messages_list}
+        if replies_to != {self._redelivery.open_message_id(message.node.node_id)}:
             return PushMessagesResponse(), []
-        answer, whole = self._incoming.begin(asked, state)
-        return answer, self._arrived(asked) if whole else []
+        response, is_complete = self._replies.begin(message, state)
+        return response, self._complete_reply(message) if is_complete else []
 
-    def _arrived(self, whole: Any) -> Sequence[str]:
-        """Note that a node's question has its answer."""
-        self._delivered.answered(whole.node.node_id)
+    def _complete_reply(self, message: Any) -> Sequence[str]:
+        """Mark a node's open message as answered."""
+        self._redelivery.mark_answered(message.node.node_id)
         return [TO_LEAD]
 
 
-def _run_of(asked: Any) -> int:
-    """Return the number of the run that a question is about; 0 for none."""
-    about = asked.messages_list[0].metadata if getattr(asked, "messages_list", None) else asked
-    return int(getattr(about, "run_id", 0))
+def _get_run_id(message: Any) -> int:
+    """Return the id of the run that a request belongs to; 0 if it belongs to none."""
+    source = message.messages_list[0].metadata if getattr(message, "messages_list", None) else message
+    return int(getattr(source, "run_id", 0))
 
 
-def _is_small(headers: dict[bytes, bytes]) -> bool:
+def _has_allowed_size(headers: dict[bytes, bytes]) -> bool:
     size = headers.get(b"content-length", b"")
-    return size.isdigit() and int(size) <= _LARGEST_REQUEST
+    return size.isdigit() and int(size) <= _MAX_REQUEST_BYTES
 
 
-def _wished(headers: dict[bytes, bytes]) -> float:
-    """Return for how many seconds the asker is ready to wait; stock Flower is not."""
-    wished = headers.get(WAIT_HEADER.encode(), b"0")
-    return min(float(wished), _LONGEST_WAIT) if wished.isdigit() else 0.0
+def _read_wait_header(headers: dict[bytes, bytes]) -> float:
+    """Return how many seconds the client allows the request to be held; 0 for stock Flower."""
+    wait = headers.get(WAIT_HEADER.encode(), b"0")
+    return min(float(wait), _MAX_WAIT_SECONDS) if wait.isdigit() else 0.0

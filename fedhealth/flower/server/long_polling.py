@@ -1,7 +1,7 @@
-"""Questions to which there is no answer yet are kept until there is one (long polling), by what they wait for.
+"""Long polling: hold a request that has no result yet until the event that it waits for.
 
-Flower's parties ask again and again, and every look costs the server milliseconds of a core: sixty looks a second were
-most of its work. A question that is kept costs nothing, and is answered as soon as there is something to say.
+Flower's clients poll, and each poll takes milliseconds of the server's CPU: sixty polls a second were most of its load.
+A held request costs nothing and gets its response as soon as there is one.
 """
 
 from __future__ import annotations
@@ -18,87 +18,87 @@ T = TypeVar("T")
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 TO_SITES, TO_LEAD = "messages for sites", "messages for the lead"
-_LONGEST_UNAVAILABLE = 16  # bytes of an answer that says that an object is on its way
+_MAX_UNAVAILABLE_BYTES = 16  # of a response which states that an object has not arrived yet
 
 
-class Arrivals:
-    """Who waits for what; to be used from one event loop."""
+class LongPolling:
+    """The events that held requests wait for; to be used from one event loop."""
 
     def __init__(self) -> None:
-        self._expected: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closed = False
 
-    def expect(self, what: str) -> asyncio.Event:
-        """Return what will be set when something arrives from now on; what nobody holds any more is forgotten."""
-        event = self._expected.get(what)
+    def subscribe(self, name: str) -> asyncio.Event:
+        """Return an event that is set at the next `notify(name)`; it is removed when nothing refers to it."""
+        event = self._events.get(name)
         if event is None:
-            event = self._expected[what] = asyncio.Event()
+            event = self._events[name] = asyncio.Event()
         if self._closed:
             event.set()
         return event
 
-    def tell(self, what: str) -> None:
-        """Wake those who wait for something that has arrived."""
-        event = self._expected.pop(what, None)
+    def notify(self, name: str) -> None:
+        """Wake all requests that wait for `name`."""
+        event = self._events.pop(name, None)
         if event is not None:
             event.set()
 
     def close(self) -> None:
-        """Wake everybody; nobody waits from now on."""
+        """Wake all requests; later ones are not held."""
         self._closed = True
-        for event in list(self._expected.values()):
+        for event in list(self._events.values()):
             event.set()
 
-    async def answered(
+    async def poll(
         self,
-        what: str,
-        ask: Callable[[], Awaitable[T]],
-        is_nothing: Callable[[T], bool],
+        name: str,
+        call: Callable[[], Awaitable[T]],
+        is_empty: Callable[[T], bool],
         receive: Receive,
         seconds: float,
     ) -> T:
-        """Return an answer; one that says that there is nothing yet only after some seconds.
+        """Return the result of `call`; while it is empty, call again at every event until the time is over.
 
         Args:
-            what: is waited for meanwhile.
-            ask: asks once.
-            is_nothing: tells such an answer.
-            receive: of the asker's request; tells when the asker has gone.
-            seconds: that the asker may be kept.
+            name: of the event.
+            call: computes the result.
+            is_empty: returns whether a result has to be waited for.
+            receive: of the client's request; it returns when the client disconnects.
+            seconds: that the request may be held.
 
         """
-        ends = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while True:
-            awaited = self.expect(what)
-            answer = await ask()
-            if not is_nothing(answer) or not await self.wait(awaited, receive, ends - time.monotonic()):
-                return answer
+            event = self.subscribe(name)
+            result = await call()
+            if not is_empty(result) or not await self.wait(event, receive, deadline - time.monotonic()):
+                return result
 
     async def wait(self, event: asyncio.Event, receive: Receive, seconds: float) -> bool:
-        """Wait, and tell whether asking again makes sense: not after the time, not when the asker has gone.
+        """Wait for the event; return False after the time or if the client has disconnected.
 
-        A message counts as delivered when it is asked for: nobody may ask for one who has hung up.
+        Flower marks a message as delivered when it is pulled, so it must not be pulled for a disconnected client.
 
         """
         if self._closed or seconds <= 0:
             return False
-        arrived, gone = asyncio.ensure_future(event.wait()), asyncio.ensure_future(receive())
+        notified, disconnected = asyncio.ensure_future(event.wait()), asyncio.ensure_future(receive())
         try:
-            await asyncio.wait((arrived, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            return arrived.done() and not gone.done() and not self._closed
+            await asyncio.wait((notified, disconnected), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return notified.done() and not disconnected.done() and not self._closed
         finally:
-            arrived.cancel()
-            gone.cancel()
+            notified.cancel()
+            disconnected.cancel()
 
 
-def is_nothing(action: str, body: bytes) -> bool:
-    """Tell whether the answer to a question for messages, or for an object, says that there is nothing yet."""
-    return (action == "pull-messages" and not body) or (action == "pull-object" and is_on_its_way(body))
+def is_empty_response(action: str, body: bytes) -> bool:
+    """Return whether a response contains no message, or an object that has not arrived yet."""
+    return (action == "pull-messages" and not body) or (action == "pull-object" and is_object_pending(body))
 
 
-def is_on_its_way(answer: bytes) -> bool:
-    """Tell whether an answer to a question for an object says that it is known and not there yet."""
-    if len(answer) > _LONGEST_UNAVAILABLE:
+def is_object_pending(body: bytes) -> bool:
+    """Return whether a response states that an object is known and has not arrived yet."""
+    if len(body) > _MAX_UNAVAILABLE_BYTES:
         return False
-    said = PullObjectResponse.FromString(answer)
-    return said.object_found and not said.object_available
+    response = PullObjectResponse.FromString(body)
+    return response.object_found and not response.object_available

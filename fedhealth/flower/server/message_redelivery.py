@@ -1,7 +1,7 @@
-"""Messages that a site has taken and not answered: one that comes back after a crash or a cut gets them once more.
+"""Redeliver messages that a site pulled but did not answer before it crashed or disconnected.
 
-Flower hands a message out once. A site whose process, machine or network ended in between would never answer it, and
-the lead would wait for its whole deadline. What was handed out lies on the lead's disk, for its server may end as well.
+Flower delivers a message once. A site whose process, machine or network failed in between would never reply, and the
+lead would wait for the whole deadline. Open messages are stored on the lead's disk, as its server may crash as well.
 """
 
 from __future__ import annotations
@@ -13,59 +13,59 @@ from typing import Any
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from google.protobuf.message import DecodeError
 
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.private_files import make_private_folder
 
 
-class Delivered:
-    """By node, the last answer with a message in it; may be used from several threads.
+class MessageRedelivery:
+    """By node, the last response that contained a message; several threads may use it.
 
     Args:
-        folder: of the lead's.
+        folder: at the lead.
 
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = make_folder(folder)
+        self._folder = make_private_folder(folder)
         self._lock = threading.Lock()
-        self._returned: set[int] = set()
+        self._reconnected: set[int] = set()
 
-    def took(self, node: int, answer: Any) -> None:
-        """Remember what a node is handed, before it is handed over."""
+    def record(self, node_id: int, response: Any) -> None:
+        """Store a response before it is sent to the node."""
         with self._lock:
-            draft = self._path(node).with_suffix(".draft")
-            draft.write_bytes(answer.SerializeToString())
-            draft.replace(self._path(node))  # not synced: it outlasts the server's process, as it has to
+            # Not durable: it only has to survive a crash of the server process.
+            write_atomic(self._path(node_id), response.SerializeToString(), durable=False, single_writer=True)
 
-    def open(self, node: int) -> str | None:
-        """Return the id of the message that a node is to answer."""
+    def open_message_id(self, node_id: int) -> str | None:
+        """Return the id of the message that the node has to answer."""
         with self._lock:
-            handed = self._handed(node)
-            return None if handed is None else str(handed.messages_list[0].metadata.message_id)
+            response = self._load(node_id)
+            return None if response is None else str(response.messages_list[0].metadata.message_id)
 
-    def answered(self, node: int) -> None:
-        """Forget a message: it has its answer."""
+    def mark_answered(self, node_id: int) -> None:
+        """Delete the node's open message, because its reply has arrived."""
         with self._lock:
-            self._path(node).unlink(missing_ok=True)
+            self._path(node_id).unlink(missing_ok=True)
 
-    def returned(self, node: int) -> None:
-        """Note that a node has connected anew: what it was handed before may be lost."""
+    def mark_reconnected(self, node_id: int) -> None:
+        """Note that a node has reconnected and may have lost its open message."""
         with self._lock:
-            self._returned.add(node)
+            self._reconnected.add(node_id)
 
-    def again(self, node: int) -> PullMessagesResponse | None:
-        """Return what a node is to be handed once more, once for each time that it returned."""
+    def take_redelivery(self, node_id: int) -> PullMessagesResponse | None:
+        """Return the response to send to the node again, once after each reconnect."""
         with self._lock:
-            if node not in self._returned:
+            if node_id not in self._reconnected:
                 return None
-            self._returned.discard(node)
-            return self._handed(node)
+            self._reconnected.discard(node_id)
+            return self._load(node_id)
 
-    def _handed(self, node: int) -> PullMessagesResponse | None:
+    def _load(self, node_id: int) -> PullMessagesResponse | None:
         try:
-            found = PullMessagesResponse.FromString(self._path(node).read_bytes())
+            response = PullMessagesResponse.FromString(self._path(node_id).read_bytes())
         except (OSError, DecodeError):
             return None
-        return found if found.messages_list else None
+        return response if response.messages_list else None
 
-    def _path(self, node: int) -> Path:
-        return self._folder / f"{node}.message"
+    def _path(self, node_id: int) -> Path:
+        return self._folder / f"{node_id}.message"

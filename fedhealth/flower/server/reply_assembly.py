@@ -1,8 +1,8 @@
-"""Answers of sites reach the lead when all of them is there.
+"""Assemble the replies of sites, so that the lead sees a reply only when all of its objects have arrived.
 
-Flower shows an answer to the server application as soon as its message is there, and lets it wait for the objects. A
-site, or the server, that ends in between leaves an answer that can neither be completed nor given again: Flower gives
-it up after three minutes. Here the message is shown last.
+Flower shows a reply to the server application as soon as its message is there, and lets it wait for the objects. If the
+site or the server crashes in between, that reply can neither be completed nor sent again, and Flower gives it up after
+three minutes. Here the message is passed to Flower last.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from google.protobuf.message import DecodeError
 
 
 @dataclass
-class _Begun:
-    """An answer that is on its way: its message, and what is missing of it."""
+class _PartialReply:
+    """A reply in transfer: the request with its message, the upload session, and the ids of missing objects."""
 
-    asked: Any
+    request: Any
     session: str
     missing: set[str]
 
 
-class Incoming:
-    """At most one unfinished answer for each node; may be used from several threads.
+class ReplyAssembler:
+    """At most one partial reply for each node; several threads may use it.
 
-    What is unfinished when the server ends is begun again by its site, which has kept it.
+    A reply that is partial when the server ends is pushed again from the start by its site, which still has it.
 
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._begun: dict[int, _Begun] = {}
+        self._partial: dict[int, _PartialReply] = {}
 
-    def begin(self, asked: Any, state: Any) -> tuple[Any, bool]:
-        """Take the message of an answer; return what is to be answered, and whether the answer is whole.
+    def begin(self, request: Any, state: Any) -> tuple[Any, bool]:
+        """Accept the message of a reply; return the response and whether the reply is complete.
 
         Raises:
-            DecodeError: it is not one message with its tree.
-            FlowerError: the run is not running, or not the node's.
+            DecodeError: the request is not one message with its object tree.
+            FlowerError: the run is not running, or the node takes no part in it.
 
         """
-        if len(asked.messages_list) != 1 or len(asked.message_object_trees) != 1:
+        if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise DecodeError("not one message with its tree")
-        about = asked.messages_list[0].metadata
-        fleet_handlers.get_run(GetRunRequest(node=asked.node, run_id=about.run_id), state)  # is it running?
-        session = state.start_session(about.run_id)
-        missing = state.preregister_object_tree(asked.message_object_trees[0], session)
+        metadata = request.messages_list[0].metadata
+        fleet_handlers.get_run(GetRunRequest(node=request.node, run_id=metadata.run_id), state)  # checks that it runs
+        session = state.start_session(metadata.run_id)
+        missing = state.preregister_object_tree(request.message_object_trees[0], session)
         if not missing:
-            return fleet_handlers.push_messages(asked, state), True
+            return fleet_handlers.push_messages(request, state), True
         with self._lock:
-            self._begun[asked.node.node_id] = _Begun(asked, session, set(missing))
-        results = {about.message_id: 0}
+            self._partial[request.node.node_id] = _PartialReply(request, session, set(missing))
+        results = {metadata.message_id: 0}
         return PushMessagesResponse(results=results, objects_to_push=missing, session_id=session), False
 
-    def part(self, asked: Any, state: Any) -> tuple[Any, Any]:
-        """Take an object of an answer; return what is to be answered, and the answer's message if it is whole now."""
-        answer = fleet_handlers.push_object(asked, state)
+    def add_object(self, request: Any, state: Any) -> tuple[Any, Any]:
+        """Store an object of a reply; return the response, and the reply's request if the reply is now complete."""
+        response = fleet_handlers.push_object(request, state)
         with self._lock:
-            begun = self._begun.get(asked.node.node_id)
-            if not answer.stored or begun is None or begun.session != asked.session_id:
-                answer.stored = False  # of an answer that is not known: it is begun again
-                return answer, None
-            begun.missing.discard(asked.object_id)
-            if begun.missing:
-                return answer, None
-            del self._begun[asked.node.node_id]
-        fleet_handlers.push_messages(begun.asked, state)
-        return answer, begun.asked
+            partial = self._partial.get(request.node.node_id)
+            if not response.stored or partial is None or partial.session != request.session_id:
+                response.stored = False  # the reply is unknown here: its site pushes it again from the start
+                return response, None
+            partial.missing.discard(request.object_id)
+            if partial.missing:
+                return response, None
+            del self._partial[request.node.node_id]
+        fleet_handlers.push_messages(partial.request, state)
+        return response, partial.request

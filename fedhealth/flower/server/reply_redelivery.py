@@ -1,7 +1,7 @@
-"""Answers that a server application was handed and has not confirmed: it gets them once more when it asks again.
+"""Redeliver replies that a server application pulled but did not confirm.
 
-Flower forgets an answer as it hands it out. A server that ended before what it said had left would have lost it, and
-with it a site's work. What was handed out lies on the lead's disk until the server application has it.
+Flower deletes a reply when it sends it. If the server crashed before the response had left, the reply and the site's
+work would be lost. Sent replies are stored on the lead's disk until the server application confirms them.
 """
 
 from __future__ import annotations
@@ -15,64 +15,65 @@ from typing import Any
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from google.protobuf.message import DecodeError
 
-from fedhealth.utils.private_files import make_folder
+from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.private_files import make_private_folder
 
 
-class Unconfirmed:
-    """By question, the answer without its content; may be used from several threads.
+class ReplyRedelivery:
+    """By request message, the unconfirmed reply without its content; several threads may use it.
 
     Args:
-        folder: of the lead's.
+        folder: at the lead.
 
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._lock = make_folder(folder), threading.Lock()
-        self._answers: dict[str, PullAppMessagesResponse] = {}
+        self._folder, self._lock = make_private_folder(folder), threading.Lock()
+        self._replies: dict[str, PullAppMessagesResponse] = {}
         for path in folder.glob("*.answer"):
-            answer = _read(path)
-            if answer is None:
+            reply = _load_reply(path)
+            if reply is None:
                 path.unlink()
             else:
-                self._answers[path.stem] = answer
+                self._replies[path.stem] = reply
 
-    def took(self, answers: PullAppMessagesResponse) -> None:
-        """Remember what is handed over, before it is."""
+    def record(self, replies: PullAppMessagesResponse) -> None:
+        """Store replies before they are sent to the server application."""
         with self._lock:
-            for message, tree in zip(answers.messages_list, answers.message_object_trees, strict=True):
-                if question := message.metadata.reply_to_message_id:
-                    answer = PullAppMessagesResponse(messages_list=[message], message_object_trees=[tree])
-                    draft = self._path(question).with_suffix(".draft")
-                    draft.write_bytes(answer.SerializeToString())
-                    draft.replace(self._path(question))  # not synced: it outlasts the server's process, as it has to
-                    self._answers[question] = answer
+            for message, tree in zip(replies.messages_list, replies.message_object_trees, strict=True):
+                if request_id := message.metadata.reply_to_message_id:
+                    reply = PullAppMessagesResponse(messages_list=[message], message_object_trees=[tree])
+                    # Not durable: it only has to survive a crash of the server process.
+                    content = reply.SerializeToString()
+                    write_atomic(self._path(request_id), content, durable=False, single_writer=True)
+                    self._replies[request_id] = reply
 
-    def again(self, questions: Iterable[str]) -> PullAppMessagesResponse:
-        """Return the answers that were handed out before to some questions; who has them does not ask."""
+    def find_unconfirmed(self, request_ids: Iterable[str]) -> PullAppMessagesResponse:
+        """Return the unconfirmed replies to these request messages."""
         found = PullAppMessagesResponse()
         with self._lock:
-            for question in questions:
-                if question in self._answers:
-                    found.MergeFrom(self._answers[question])
+            for request_id in request_ids:
+                if request_id in self._replies:
+                    found.MergeFrom(self._replies[request_id])
         return found
 
-    def confirmed(self, message: str) -> None:
-        """Forget an answer, by its own id: it has arrived."""
+    def confirm(self, message_id: str) -> None:
+        """Delete a reply by its own message id, because it has arrived."""
         with self._lock:
-            for question, answer in list(self._answers.items()):
-                if answer.messages_list[0].metadata.message_id == message:
-                    del self._answers[question]
-                    self._path(question).unlink(missing_ok=True)
+            for request_id, reply in list(self._replies.items()):
+                if reply.messages_list[0].metadata.message_id == message_id:
+                    del self._replies[request_id]
+                    self._path(request_id).unlink(missing_ok=True)
 
-    def _path(self, question: str) -> Path:
-        return self._folder / f"{question}.answer"
+    def _path(self, request_id: str) -> Path:
+        return self._folder / f"{request_id}.answer"
 
 
-def _read(path: Path) -> PullAppMessagesResponse | None:
-    """Return an answer that somebody may still wait for."""
+def _load_reply(path: Path) -> PullAppMessagesResponse | None:
+    """Return a stored reply, or None if it is unreadable or has expired."""
     try:
-        answer = PullAppMessagesResponse.FromString(path.read_bytes())
+        reply = PullAppMessagesResponse.FromString(path.read_bytes())
     except (OSError, DecodeError):
         return None
-    about: Any = answer.messages_list[0].metadata if answer.messages_list else None
-    return answer if about and about.created_at + about.ttl > time.time() else None
+    metadata: Any = reply.messages_list[0].metadata if reply.messages_list else None
+    return reply if metadata and metadata.created_at + metadata.ttl > time.time() else None

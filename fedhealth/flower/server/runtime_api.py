@@ -1,4 +1,4 @@
-"""The lead's own listener: Flower's whole application, and straight ways for what a server application asks often."""
+"""The lead's own listener: Flower's whole application, with direct handlers for the frequent requests."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flwr.supercore.dependencies.task import authenticate_task
 from flwr.superlink.servicer.runtime import runtime_handlers
 from starlette.requests import Request
 
-from fedhealth.flower.server.db_transaction import transaction
-from fedhealth.flower.server.long_polling import TO_LEAD, TO_SITES, Arrivals
-from fedhealth.flower.server.reply_redelivery import Unconfirmed
-from fedhealth.flower.server.rpc_handler import Direct
+from fedhealth.flower.server.db_transaction import immediate_transaction
+from fedhealth.flower.server.long_polling import TO_LEAD, TO_SITES, LongPolling
+from fedhealth.flower.server.reply_redelivery import ReplyRedelivery
+from fedhealth.flower.server.rpc_handler import RpcHandler
 
-RUNTIME = "/v1/runtime/"
-_WAIT_SECONDS = 1.0  # a server application looks at its deadlines in between
+RUNTIME_PREFIX = "/v1/runtime/"
+_WAIT_SECONDS = 1.0  # that a request may be held: a server application checks its deadlines in between
 
-_KINDS = {
+_REQUEST_TYPES = {
     "pull-messages": PullAppMessagesRequest,
     "pull-object": PullObjectRequest,
     "confirm-message-received": ConfirmMessageReceivedRequest,
@@ -35,50 +35,50 @@ _HANDLERS = {
 }
 
 
-class Loopback:
-    """The lead's ASGI application; what a server application waits for is kept until it is there.
+class RuntimeApi:
+    """The lead's ASGI application; it holds the requests of a server application until there is a result.
 
     Args:
         app: Flower's.
-        arrivals: who waits for what.
-        unconfirmed: what was handed out and may not have arrived.
+        long_polling: holds requests until there is something to return.
+        redelivery: the replies that were sent and not confirmed.
 
     """
 
-    def __init__(self, app: Any, arrivals: Arrivals, unconfirmed: Unconfirmed) -> None:
-        self._app, self._unconfirmed = app, unconfirmed
-        self._direct = Direct(app, arrivals, _KINDS, self._work, TO_LEAD)
+    def __init__(self, app: Any, long_polling: LongPolling, redelivery: ReplyRedelivery) -> None:
+        self._app, self._redelivery = app, redelivery
+        self._rpc = RpcHandler(app, long_polling, _REQUEST_TYPES, self._handle, TO_LEAD)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer what is asked often; Flower's application answers the rest."""
+        """Respond to the frequent requests; pass all others to Flower's application."""
         path = scope["path"] if scope["type"] == "http" and scope["method"] == "POST" else ""
-        action = path.removeprefix(RUNTIME)
-        if path.startswith(RUNTIME) and action in _KINDS:
-            await self._direct.respond(action, scope, receive, send, _WAIT_SECONDS)
+        action = path.removeprefix(RUNTIME_PREFIX)
+        if path.startswith(RUNTIME_PREFIX) and action in _REQUEST_TYPES:
+            await self._rpc.respond(action, scope, receive, send, _WAIT_SECONDS)
         else:
             await self._app(scope, receive, send)
 
-    def _work(self, action: str, asked: Any, request: Request) -> tuple[Any, Sequence[str]]:
-        """Check that a claimed task asks, call Flower's handler, and tell what has arrived for the sites."""
+    def _handle(self, action: str, message: Any, request: Request) -> tuple[Any, Sequence[str]]:
+        """Authenticate the task; return the response and the events that the request triggers for the sites."""
         state = self._app.state.linkstate_factory.state()
         task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
         if action == "pull-messages":
-            return self._pull_messages(asked, state, task), []
-        answer = _HANDLERS[action](asked, state, task)
+            return self._pull_messages(message, state, task), []
+        response = _HANDLERS[action](message, state, task)
         if action == "confirm-message-received":
-            self._unconfirmed.confirmed(asked.message_object_id)
+            self._redelivery.confirm(message.message_object_id)
         if action == "push-object":
-            return answer, [asked.object_id]
-        return answer, [TO_SITES] if action == "push-messages" else []
+            return response, [message.object_id]
+        return response, [TO_SITES] if action == "push-messages" else []
 
-    def _pull_messages(self, asked: Any, state: Any, task: Any) -> Any:
-        """Hand answers over; Flower forgets them only when it is written down which."""
-        known = self._unconfirmed.again(asked.message_ids)
-        had = {message.metadata.reply_to_message_id for message in known.messages_list}
-        others = [question for question in asked.message_ids if question not in had]
-        with transaction(state):
+    def _pull_messages(self, message: Any, state: Any, task: Any) -> Any:
+        """Return replies; record them on disk before Flower's database deletes them."""
+        response = self._redelivery.find_unconfirmed(message.message_ids)
+        redelivered = {each.metadata.reply_to_message_id for each in response.messages_list}
+        others = [request_id for request_id in message.message_ids if request_id not in redelivered]
+        with immediate_transaction(state):
             new = runtime_handlers.pull_messages(PullAppMessagesRequest(message_ids=others), state, task)
             if new.messages_list:
-                self._unconfirmed.took(new)
-        known.MergeFrom(new)
-        return known
+                self._redelivery.record(new)
+        response.MergeFrom(new)
+        return response

@@ -1,4 +1,4 @@
-"""Flower's starter of server applications: a process of its own beside the lead's server, which it outlives."""
+"""Flower's SuperExec, which starts server applications: a separate process that outlives the lead's server."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedhealth.utils.private_files import write_secret
+from fedhealth.utils.private_files import write_private_file
 
 log = logging.getLogger("fedhealth.lead")
 
 
-class Executor:
-    """Flower's starter of server applications, beside the server: one that outlived an earlier server is kept.
+class SuperExec:
+    """The SuperExec process; one that an earlier server started is reused.
 
     Args:
-        folder: where its log and its process id go.
+        folder: for its log and its process id.
         control_port: of the SuperLink's runtime API, on loopback.
-        secret: the file of what that API asks for.
+        secret: the file with the secret that this API requires.
 
     """
 
     def __init__(self, folder: Path, control_port: int, secret: Path) -> None:
-        self._folder, self._note = folder, folder / "executor.pid"
+        self._folder, self._pid_file = folder, folder / "executor.pid"
         program = Path(sys.executable).with_name("flower-superexec")
         self._command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{control_port}"]
         self._command += ["--superexec-auth-secret-file", str(secret)]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def keep(self) -> None:
-        """Start it unless it runs."""
+    def ensure_running(self) -> None:
+        """Start the process unless it is running."""
         if self._process is not None and self._process.poll() is not None:
-            log.warning("the starter of server applications ended; see executor.log. It is started again.")
-        elif self._runs():
+            log.warning("SuperExec ended unexpectedly (see executor.log) and is restarted")
+        elif self._is_running():
             return
         with (self._folder / "executor.log").open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command, stdout=output, stderr=output, start_new_session=True
             )
-        write_secret(self._note, str(self._process.pid).encode())
+        write_private_file(self._pid_file, str(self._process.pid).encode())
 
     def stop(self) -> None:
-        """End it, and what it started."""
+        """Terminate the process and all processes that it started."""
         with contextlib.suppress(OSError, ValueError):
-            os.killpg(int(self._note.read_text("ascii")), signal.SIGTERM)
-        self._note.unlink(missing_ok=True)
+            os.killpg(int(self._pid_file.read_text("ascii")), signal.SIGTERM)
+        self._pid_file.unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait()
 
-    def _runs(self) -> bool:
+    def _is_running(self) -> bool:
         try:
-            pid = int(self._note.read_text("ascii"))
+            pid = int(self._pid_file.read_text("ascii"))
             return b"flower-superexec" in Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return False

@@ -1,23 +1,24 @@
-"""Flower's SuperLink as an ASGI application: our settings, who may command it, and one thing that it does too often."""
+"""Flower's SuperLink as an ASGI application, with our settings and token authentication."""
 
 from __future__ import annotations
 
 import hmac
-import time
 from dataclasses import dataclass
 from typing import Any
 
-_SWEEP_SECONDS = 1.0  # between two looks for lapsed claims
+from fedhealth.flower.compat import limit_token_cleanup
+
+_FLEET_API_TYPE = "grpc-rere"  # Flower's settings require a type; sites connect to our `FleetApi` in any case
 
 
 @dataclass(frozen=True)
 class SuperLinkSettings:
-    """What the SuperLink needs to know.
+    """The settings of the SuperLink.
 
     Attributes:
         control_port: on loopback, of control and runtime API.
-        token: what the control API asks for.
-        superexec_secret: what the runtime API asks for.
+        token: the secret that the control API requires.
+        superexec_secret: the secret that the runtime API requires.
         database: path of its SQLite file.
 
     """
@@ -28,24 +29,24 @@ class SuperLinkSettings:
     database: str
 
 
-def application(settings: SuperLinkSettings) -> Any:
-    """Return Flower's application with our guards."""
-    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+def create_superlink_app(settings: SuperLinkSettings) -> Any:
+    """Return Flower's application with our authentication."""
+    from flwr.common.constant import ISOLATION_MODE_PROCESS
     from flwr.superlink.auth_plugin.noop_auth_plugin import NoOpControlAuthnPlugin
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
     class WithToken(NoOpControlAuthnPlugin):
-        """Admits whoever shows the lead's token."""
+        """Authenticates requests that contain the lead's token."""
 
         def validate_tokens_in_metadata(self, metadata: Any) -> Any:
-            """Compare in constant time."""
-            shown = "".join(str(value) for _, value in metadata)
+            """Compare the token in constant time."""
+            token = "".join(str(value) for _, value in metadata)
             accepted, account = super().validate_tokens_in_metadata(metadata)
-            return (True, account) if hmac.compare_digest(shown, settings.token) and accepted else (False, None)
+            return (True, account) if hmac.compare_digest(token, settings.token) and accepted else (False, None)
 
-    made = create_app(
+    app = create_app(
         SuperLinkLifespanConfig(
             control_address="127.0.0.1:0",
             health_server_address=None,
@@ -60,7 +61,7 @@ def application(settings: SuperLinkSettings) -> Any:
             enable_event_log=False,
             artifact_provider=None,
             enable_supernode_auth=True,
-            fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+            fleet_api_type=_FLEET_API_TYPE,
             fleet_api_address=None,
             simulation=False,
             ssl_ca_certfile=None,
@@ -72,22 +73,5 @@ def application(settings: SuperLinkSettings) -> Any:
         ),
         SuperLinkLifespan,
     )
-    _sweep_seldom(made.state.linkstate_factory.state())
-    return made
-
-
-def _sweep_seldom(state: Any) -> None:
-    """Look for lapsed claims once a second at most.
-
-    Flower 1.41 looks before every request, and the look writes: requests then wait for each other's lock on the
-    database, which was two thirds of a round's time. A claim lapses after half a minute; a second more is nothing.
-    """
-    sweep, due = state._cleanup_expired_task_tokens, 0.0
-
-    def seldom() -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + _SWEEP_SECONDS
-            sweep()
-
-    state._cleanup_expired_task_tokens = seldom
+    limit_token_cleanup(app.state.linkstate_factory.state())
+    return app

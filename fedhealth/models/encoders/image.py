@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
 from fedhealth.errors import ModelError
-from fedhealth.models.encoders.base import Train, freeze, is_frozen
-from fedhealth.models.lora import Lora
-from fedhealth.models.normalization import prepare
-from fedhealth.models.weights import stored
+from fedhealth.models.encoders.base import TrainablePart, is_frozen, set_trainable
+from fedhealth.models.lora import LoraSettings
+from fedhealth.models.normalization import replace_batch_norm
+from fedhealth.models.weights import find_weights
 
 SMALL_CNN = "small_cnn"
 
@@ -28,62 +28,66 @@ class ImageEncoder(nn.Module):
     Args:
         architecture: `small_cnn` or a torchvision classification model, such as `mobilenet_v2`.
         weights: a safetensors file with the architecture's full state; null starts from random weights.
-        train: which part is trained, see `freeze`.
+        train: which part is trained, see `set_trainable`.
         mean: subtracted after scaling to 0..1.
         std: divided by after that.
-        norm: `keep` batch normalisation, or, as private training demands where it is trained, put `group`
-            normalisation in its place or `freeze` it; pretrained scales stay.
+        norm: `keep` batch normalization, replace it by `group` normalization, or `freeze` it; pretrained scales are
+            kept. Private training requires one of the last two for trained layers.
         lora: adapters to train in a frozen encoder (`train: none`); null for none.
-        widths: of the small network's layers, multiples of 8; the fewer weights, the less noise protects them.
-        depth: how many layers of a torchvision network's `features` are kept, counted from the input; null for all. The
-            last one is often wide and made for ImageNet's classes: without it there is less to noise.
+        widths: of the small network's layers, multiples of 8; fewer weights need less noise in private training.
+        depth: the number of layers of a torchvision network's `features` to keep, from the input; null keeps all. The
+            last layer is often wide and specific to ImageNet's classes: without it private training needs less noise.
 
     """
+
+    may_have_own_adapters = False  # beside those of the `lora` setting
 
     def __init__(
         self,
         architecture: str = SMALL_CNN,
         weights: str | None = None,
-        train: Train = "all",
+        train: TrainablePart = "all",
         mean: float = 0.5,
         std: float = 0.5,
         norm: Literal["keep", "group", "freeze"] = "keep",
-        lora: Lora | None = None,
+        lora: LoraSettings | None = None,
         widths: Sequence[int] = (16, 32, 64, 96),
         depth: int | None = None,
     ) -> None:
         super().__init__()
-        network, self.width = _small_cnn(widths) if architecture == SMALL_CNN else _torchvision(architecture, weights)
+        network, self.width = (
+            _build_small_cnn(widths) if architecture == SMALL_CNN else _build_torchvision(architecture, weights)
+        )
         if depth is not None:
-            self.width = _shorten(network, depth, architecture)
+            self.width = _truncate_network(network, depth, architecture)
         if architecture == SMALL_CNN and weights:
-            _load(network, weights, architecture)
+            _load_weights(network, weights, architecture)
         if train == "none" and not weights and not lora:
             raise ModelError(
                 f"model.image: a frozen {architecture} without weights learns nothing.",
                 "Give model.image.weights=FILE or model.image.train=all.",
             )
-        network = network if norm == "keep" else prepare(network, norm)
-        freeze(network, train, "image", lora)
-        layers, self.network = _split(network)
-        self.front = Front(layers, 1 if architecture == SMALL_CNN else 3, mean, std)
+        network = network if norm == "keep" else replace_batch_norm(network, norm)
+        set_trainable(network, train, "image", lora)
+        layers, self.network = _split_off_front(network)
+        self.front = FrozenFront(layers, 1 if architecture == SMALL_CNN else 3, mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch of images."""
         return self.finish(self.front(images))
 
     def finish(self, maps: Tensor) -> Tensor:
-        """Encode what `front` makes of a batch of images."""
+        """Encode the outputs of `front` for a batch of images."""
         features: Tensor = self.network(maps)
         return features
 
 
-class Front(nn.Module):
-    """What never changes, up to the first trained layer: images [B, C, H, W] in 0..255 -> what that layer is given.
+class FrozenFront(nn.Module):
+    """The frozen layers before the first trained one: images [B, C, H, W] in 0..255 -> inputs of that layer.
 
     Args:
-        layers: frozen; none of a network that is trained from its first layer on, or not at all.
-        planes: of the network's input.
+        layers: frozen; empty for a network that is trained from its first layer, or not trained at all.
+        planes: channels of the network's input.
         mean: see `ImageEncoder`.
         std: see `ImageEncoder`.
 
@@ -105,14 +109,14 @@ class Front(nn.Module):
         return maps
 
     def extra_repr(self) -> str:
-        """Name the settings that change the features, for the cache's identity."""
+        """Return the settings that change the features, for the fingerprint of the cache."""
         return f"mean={self.mean}, std={self.std}"
 
 
-def _split(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
-    """Return the frozen layers before the first trained one, and the rest; parameters keep their names in the rest.
+def _split_off_front(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
+    """Return the frozen layers before the first trained one, and the rest, whose parameters keep their names.
 
-    Layers can only be taken off a chain: the network itself, or the `features` of most torchvision networks.
+    Layers can be split off a sequential module only: the network itself, or `features` in most torchvision networks.
     """
     chain = network if isinstance(network, nn.Sequential) else getattr(network, "features", None)
     if not isinstance(chain, nn.Sequential) or is_frozen(network):
@@ -124,11 +128,11 @@ def _split(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
     return chain[:first], network
 
 
-def _small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
+def _build_small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
     """Return strided convolutions with group norm; by default 1 x 64 x 64 -> 96 features, 91 k parameters.
 
     Raises:
-        ModelError: a width that eight groups cannot share.
+        ModelError: a width is not a multiple of eight.
 
     """
     if not widths or any(width < 8 or width % 8 for width in widths):
@@ -139,7 +143,7 @@ def _small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), widths[-1]
 
 
-def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
+def _build_torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
     known = list_models(module=torchvision.models)  # classification only
     if architecture not in known:
         raise ModelError(
@@ -148,11 +152,11 @@ def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int
         )
     network: nn.Module = get_model(architecture, weights=None)
     if weights:
-        _load(network, weights, architecture)
+        _load_weights(network, weights, architecture)
     linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise ModelError(
-            f"model.image.architecture: {architecture} has no linear classifier to take off.",
+            f"model.image.architecture: {architecture} has no linear classifier to remove.",
             "Use another architecture.",
         )
     width = network.get_submodule(linears[-1]).in_features
@@ -161,27 +165,28 @@ def _torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int
     return network, int(width)  # type: ignore[arg-type]
 
 
-def _shorten(network: nn.Module, depth: int, architecture: str) -> int:
-    """Keep the first layers of the network's `features` and return the width of what they give."""
+def _truncate_network(network: nn.Module, depth: int, architecture: str) -> int:
+    """Keep the first layers of the network's `features` and return the width of their output."""
     chain = getattr(network, "features", None)
     if not isinstance(chain, nn.Sequential) or not 0 < depth <= len(chain):
-        has = f"has {len(chain)} layers" if isinstance(chain, nn.Sequential) else "is no chain of layers"
+        has = f"has {len(chain)} layers" if isinstance(chain, nn.Sequential) else "is not a sequence of layers"
         raise ModelError(f"model.image.depth={depth}: {architecture} {has}.", "Use a number up to that, or null.")
     network.features = chain[:depth]
-    network.eval()  # or batch statistics of this image would be kept
+    network.eval()  # otherwise the batch statistics of this image would be stored
     try:
         with torch.inference_mode():
             width = int(network(torch.zeros(1, 3, 128, 128)).shape[1])
     except RuntimeError as fault:
         raise ModelError(
-            f"model.image.depth={depth}: what follows in {architecture} does not fit its layer {depth}.", "Use null."
+            f"model.image.depth={depth}: the layers after `features` in {architecture} do not fit its layer {depth}.",
+            "Use null.",
         ) from fault
     network.train()
     return width
 
 
-def _load(network: nn.Module, weights: str, architecture: str) -> None:
-    path = stored(weights)
+def _load_weights(network: nn.Module, weights: str, architecture: str) -> None:
+    path = find_weights(weights)
     try:
         state = {
             name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor

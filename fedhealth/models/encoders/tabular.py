@@ -11,10 +11,12 @@ class TabularEncoder(nn.Module):
     """Encoded variables [B, inputs] -> features [B, width].
 
     Args:
-        inputs: features that `fedhealth.data.tabular.encode` gives.
-        hidden: width of the hidden layer and of the output; 0 hands on the variables as they are.
+        inputs: number of features that `fedhealth.data.tabular.encode_columns` returns.
+        hidden: width of the hidden layer and of the output; 0 returns the variables unchanged.
 
     """
+
+    may_have_own_adapters = False
 
     def __init__(self, inputs: int, hidden: int = 32) -> None:
         super().__init__()

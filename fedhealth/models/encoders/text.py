@@ -1,4 +1,4 @@
-"""Text encoders: any Hugging Face encoder by path or hub id, or a small BERT over hashed words, from scratch."""
+"""Text encoders: any Hugging Face encoder by path or hub id, or a new small BERT over hashed words."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as hf_logging
 
 from fedhealth.errors import ModelError
-from fedhealth.models.encoders.base import Train, freeze
-from fedhealth.models.lora import Lora
-from fedhealth.models.weights import stored
+from fedhealth.models.encoders.base import TrainablePart, set_trainable
+from fedhealth.models.lora import LoraSettings
+from fedhealth.models.weights import find_weights
 
 _WORD = re.compile(r"\w+|[?!%+<>]")
 
 
 class TextEncoder(nn.Module):
-    """Token ids [B, L], `pad` where there is no token -> features [B, width], the mean over tokens.
+    """Token ids [B, L], padded with `pad` -> features [B, width], the mean over tokens.
 
     Args:
         pretrained: a Hugging Face encoder, by folder or hub id; null builds a BERT of the sizes below.
-        train: which part is trained, see `freeze`.
-        max_length: tokens kept of a text.
+        train: which part is trained, see `set_trainable`.
+        max_length: maximum number of tokens of a text.
         hidden: width of the small BERT.
-        layers: its depth; 0 is an average of word embeddings.
-        heads: its attention heads.
-        buckets: its vocabulary: words are hashed, so that sites need not agree on (or reveal) a word list.
-        dropout: its dropout.
+        layers: of the small BERT; 0 averages word embeddings.
+        heads: attention heads of the small BERT.
+        buckets: vocabulary size of the small BERT: words are hashed, so sites need no common word list.
+        dropout: of the small BERT.
         lora: adapters to train in a frozen encoder (`train: none`); null for none.
 
     """
 
+    may_have_own_adapters = False  # beside those of the `lora` setting
+
     def __init__(
         self,
         pretrained: str | None = None,
-        train: Train = "all",
+        train: TrainablePart = "all",
         max_length: int = 64,
         hidden: int = 64,
         layers: int = 1,
         heads: int = 2,
         buckets: int = 4096,
         dropout: float = 0.1,
-        lora: Lora | None = None,
+        lora: LoraSettings | None = None,
     ) -> None:
         super().__init__()
         if train == "none" and not pretrained and not lora:
@@ -59,12 +61,12 @@ class TextEncoder(nn.Module):
         self.tokenizer: Any = None
         self.network: Any
         if pretrained:
-            self.network, self.tokenizer = _pretrained(pretrained)
+            self.network, self.tokenizer = _load_pretrained(pretrained)
         else:
-            self.network = _small_bert(hidden, layers, heads, buckets, max_length, dropout)
+            self.network = _build_small_bert(hidden, layers, heads, buckets, max_length, dropout)
         self.width = int(self.network.config.hidden_size)
         self.pad = int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
-        self._start = _first_position(self.network)
+        self._start = _get_first_position(self.network)
         places = getattr(self.network.config, "max_position_embeddings", None)
         if places is not None and max_length + self._start > places:
             raise ModelError(
@@ -72,7 +74,7 @@ class TextEncoder(nn.Module):
                 "Lower model.text.max_length.",
             )
         self._accepts = set(inspect.signature(self.network.forward).parameters)
-        freeze(self.network, train, "text", lora)
+        set_trainable(self.network, train, "text", lora)
 
     def tokenize(self, texts: list[str]) -> np.ndarray:
         """Return token ids int64 [len(texts), L <= max_length], padded with `pad`."""
@@ -85,10 +87,10 @@ class TextEncoder(nn.Module):
         """Encode a batch of token ids."""
         mask = ids != self.pad
         first = torch.arange(ids.shape[1], device=ids.device) == 0
-        mask = mask | first  # a row without text still has one token to attend to: no NaN from an empty softmax
+        mask = mask | first  # a row without text attends to one token: an empty softmax would give NaN
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if "position_ids" in self._accepts:
-            # Spelt out per row: a broadcast (1, L) has no per-sample gradient.
+            # one copy per row: a broadcast (1, L) has no per-sample gradient
             inputs["position_ids"] = (torch.arange(ids.shape[1], device=ids.device) + self._start).expand_as(ids)
         if "token_type_ids" in self._accepts:
             inputs["token_type_ids"] = torch.zeros_like(ids)
@@ -97,25 +99,25 @@ class TextEncoder(nn.Module):
         return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
     def extra_repr(self) -> str:
-        """Name the settings that change the features, for the cache's identity."""
+        """Return the settings that change the features, for the fingerprint of the cache."""
         return f"max_length={self.max_length}"
 
 
 def hash_words(texts: list[str], buckets: int, max_length: int) -> np.ndarray:
-    """Return ids int64 [len(texts), L] in 1..buckets-1 (0 = padding), the same for a word at every site."""
+    """Return ids int64 [len(texts), L] in 1..buckets-1 (0 = padding); a word has the same id at every site."""
     words = [_WORD.findall(text.lower())[:max_length] for text in texts]
     ids = np.zeros((len(texts), max(1, max(map(len, words), default=1))), np.int64)
-    codes = {word: _bucket(word, buckets) for word in {word for row in words for word in row}}
+    codes = {word: _hash_word(word, buckets) for word in {word for row in words for word in row}}
     for row, tokens in enumerate(words):
         ids[row, : len(tokens)] = [codes[word] for word in tokens]
     return ids
 
 
-def _bucket(word: str, buckets: int) -> int:
+def _hash_word(word: str, buckets: int) -> int:
     return 1 + int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % (buckets - 1)
 
 
-def _small_bert(hidden: int, layers: int, heads: int, buckets: int, max_length: int, dropout: float) -> Any:
+def _build_small_bert(hidden: int, layers: int, heads: int, buckets: int, max_length: int, dropout: float) -> Any:
     if hidden % heads:
         raise ModelError(f"model.text: hidden={hidden} is not a multiple of heads={heads}.", "Change one of them.")
     config = BertConfig(
@@ -131,17 +133,17 @@ def _small_bert(hidden: int, layers: int, heads: int, buckets: int, max_length: 
     return BertModel(config, add_pooling_layer=False)
 
 
-def _first_position(network: nn.Module) -> int:
-    """Return the first token's position: 0, or after the padding's where that has one (RoBERTa and its kin)."""
+def _get_first_position(network: nn.Module) -> int:
+    """Return the position of the first token: 0, or the one after the padding position (RoBERTa and similar models)."""
     tables = [module for name, module in network.named_modules() if name.endswith("position_embeddings")]
     padding = getattr(tables[0], "padding_idx", None) if tables else None
     return 0 if padding is None else int(padding) + 1
 
 
-def _pretrained(name: str) -> tuple[nn.Module, Any]:
-    """Load weights from safetensors only, and no code: what a hospital loads must not be able to run anything."""
-    hf_logging.disable_progress_bar()  # the run has its own
-    name = str(folder) if (folder := stored(name)).is_dir() else name
+def _load_pretrained(name: str) -> tuple[nn.Module, Any]:
+    """Load weights from safetensors only, and no code: files that a hospital loads must not be able to run code."""
+    hf_logging.disable_progress_bar()  # the run shows its own
+    name = str(folder) if (folder := find_weights(name)).is_dir() else name
     try:
         network, loaded = AutoModel.from_pretrained(
             name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
@@ -159,7 +161,7 @@ def _pretrained(name: str) -> tuple[nn.Module, Any]:
             "Save the whole encoder with save_pretrained.",
         )
     if getattr(network, "pooler", None) is not None:
-        network.pooler = None  # not used: it would travel and be noised for nothing
+        network.pooler = None  # unused: it would be shared and get noise for nothing
     if tokenizer.pad_token_id is None:
         raise ModelError(
             f"model.text.pretrained: the tokenizer of {name!r} has no padding token.", "Use an encoder model."

@@ -1,6 +1,6 @@
 """The privacy plan: sampling, clipping, noise and the accountant's event in one frozen object.
 
-Whatever trains takes every number from here, so what is booked is what is done.
+Training takes every number from the plan, so the ledger books exactly what is done.
 """
 
 import math
@@ -8,55 +8,55 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import Event, calibrate, epsilon
+from fedhealth.privacy.accounting.accountant import PrivacyEvent, calibrate_noise_multiplier, compute_epsilon
 from fedhealth.privacy.engines.clipping import Clipping
 
-Unit = Literal["patient", "record", "client"]
+PrivacyUnit = Literal["patient", "record", "client"]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a run asks of a site; the same for all sites.
+class PrivacyRequest:
+    """What a run requests of a site; the same for all sites.
 
     Attributes:
         unit: whom the guarantee protects: each patient, each record, or the site as a whole.
         epsilon: budget of the whole run.
-        rate: probability with which a patient is in a step's batch; public and fixed.
+        sample_rate: probability with which a patient is in a step's batch; public and fixed.
         steps: optimizer steps per round.
         rounds: of the whole run.
         clipping: the bound on one unit's contribution.
-        sigma: more noise than the budget needs, if the lead wants it.
+        noise_multiplier: the least noise that the lead asks for; None for what the epsilon needs.
         delta: None for the site's own, 1 / (10 x bucketed cohort).
-        max_rows: studies of one patient used in a step.
-        scores: share of the budget kept for one Gaussian release beside the training, the final model's scores.
+        max_records_per_patient: studies of one patient used in a step.
+        score_release_share: share of the budget for a single Gaussian release of the final model's scores.
 
     """
 
-    unit: Unit
+    unit: PrivacyUnit
     epsilon: float
-    rate: float
+    sample_rate: float
     steps: int
     rounds: int
     clipping: Clipping
-    sigma: float | None = None
+    noise_multiplier: float | None = None
     delta: float | None = None
-    max_rows: int = 4
-    scores: float = 0.0
+    max_records_per_patient: int = 4
+    score_release_share: float = 0.0
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the site's policy demands, whatever a run asks.
+class PlanConstraints:
+    """What the site's policy demands of every plan.
 
     Attributes:
         epsilon: the most one run may spend.
-        min_sigma: the least noise.
+        min_noise_multiplier: the least noise.
         min_cohort: the fewest units to train on.
 
     """
 
     epsilon: float = math.inf
-    min_sigma: float = 0.0
+    min_noise_multiplier: float = 0.0
     min_cohort: int = 1
 
 
@@ -66,111 +66,114 @@ class PrivacyPlan:
 
     Attributes:
         unit: whom it protects.
-        rate: sampling rate per step.
+        sample_rate: probability with which a unit is in a step's batch.
         steps: per round.
         rounds: of the run.
-        clipping: rule and bound C.
-        sigma: noise multiplier; the noise's standard deviation is sigma * C.
-        normaliser: fixed and public divisor of every noised sum: rate x bucketed cohort.
+        clipping: the rule and its bound C.
+        noise_multiplier: standard deviation of the noise divided by C.
+        expected_batch_size: fixed and public divisor of every noised sum: sample rate x bucketed cohort.
         delta: of the guarantee.
-        max_rows: studies of one patient used in a step.
-        scores: the release of the final model's scores, part of the run's cost; None without one.
+        max_records_per_patient: studies of one patient used in a step.
+        score_release_event: the release of the final model's scores, part of the run's cost; None without one.
 
     """
 
-    unit: Unit
-    rate: float
+    unit: PrivacyUnit
+    sample_rate: float
     steps: int
     rounds: int
     clipping: Clipping
-    sigma: float
-    normaliser: float
+    noise_multiplier: float
+    expected_batch_size: float
     delta: float
-    max_rows: int
-    scores: Event | None = None
+    max_records_per_patient: int
+    score_release_event: PrivacyEvent | None = None
 
     @property
-    def std(self) -> float:
+    def noise_std(self) -> float:
         """Standard deviation of the noise on every coordinate of the clipped sum."""
-        return self.sigma * self.clipping.bound
+        return self.noise_multiplier * self.clipping.max_grad_norm
 
     @property
-    def round_event(self) -> Event:
+    def round_event(self) -> PrivacyEvent:
         """What one round costs."""
-        return Event(self.sigma, self.rate, self.steps)
+        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps)
 
     @property
-    def run_event(self) -> Event:
+    def run_event(self) -> PrivacyEvent:
         """What the training of the whole run costs."""
-        return Event(self.sigma, self.rate, self.steps * self.rounds)
+        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps * self.rounds)
 
     @property
-    def run_events(self) -> tuple[Event, ...]:
+    def run_events(self) -> tuple[PrivacyEvent, ...]:
         """Everything that the whole run costs."""
-        return (self.run_event, self.scores) if self.scores else (self.run_event,)
+        return (self.run_event, self.score_release_event) if self.score_release_event else (self.run_event,)
 
     @property
     def epsilon(self) -> float:
         """Epsilon of the whole run at the plan's delta."""
-        return epsilon(self.run_events, self.delta)
+        return compute_epsilon(self.run_events, self.delta)
 
 
-def bucket(count: int) -> int:
-    """Round a cohort down to a power of sqrt 2: coarse enough to be public."""
+def bucket_count(count: int) -> int:
+    """Round a count down to a power of sqrt 2: coarse enough to be public."""
     if count < 1:
         raise PrivacyError("the cohort is empty", "Check the site's manifest.")
     return math.floor(2 ** (math.floor(2 * math.log2(count) + 1e-9) / 2) + 1e-9)
 
 
-def make_plan(request: Request, limits: Limits, cohort: int) -> PrivacyPlan:
+def make_plan(request: PrivacyRequest, constraints: PlanConstraints, cohort: int) -> PrivacyPlan:
     """Calibrate the noise to the whole run and return the plan; nothing is spent by this.
 
     Args:
-        request: the run's wish.
-        limits: the site's policy, which wins.
+        request: of the run.
+        constraints: of the site's policy; they take precedence.
         cohort: number of units (patients, records) this site trains on.
 
     Raises:
-        PrivacyError: cohort too small, target unreachable, or the run demands less noise than the policy.
+        PrivacyError: the cohort is too small, the target unreachable, or the run asks for less noise than the policy.
 
     """
     if request.unit not in ("patient", "record", "client"):
         raise PrivacyError(f"unknown privacy unit {request.unit!r}", "Choose patient, record or client.")
-    if cohort < limits.min_cohort:
+    if cohort < constraints.min_cohort:
         raise PrivacyError(
-            f"the cohort is smaller than the policy's minimum of {limits.min_cohort}",
+            f"the cohort is smaller than the policy's minimum of {constraints.min_cohort}",
             "Collect more patients or leave this run.",
         )
-    if request.sigma is not None and request.sigma < limits.min_sigma:
+    if request.noise_multiplier is not None and request.noise_multiplier < constraints.min_noise_multiplier:
         raise PrivacyError(
-            f"the run asks for sigma {request.sigma}, below this site's minimum {limits.min_sigma}",
-            "Ask for more noise, or leave sigma to the site.",
+            f"the run asks for noise multiplier {request.noise_multiplier}, below this site's minimum "
+            f"{constraints.min_noise_multiplier}",
+            "Ask for more noise, or leave privacy.noise_multiplier null.",
         )
     client = request.unit == "client"
-    rate, steps = (1.0, 1) if client else (request.rate, request.steps)
-    delta = request.delta if request.delta is not None else 1 / (10 * bucket(cohort))
-    target = min(request.epsilon, limits.epsilon)
-    scores = _scores_event(target, delta, request.scores)
-    needed = calibrate(target, delta, rate, steps * request.rounds, (scores,) if scores else ())
+    sample_rate, steps = (1.0, 1) if client else (request.sample_rate, request.steps)
+    delta = request.delta if request.delta is not None else 1 / (10 * bucket_count(cohort))
+    target = min(request.epsilon, constraints.epsilon)
+    score_release = _build_score_release_event(target, delta, request.score_release_share)
+    needed = calibrate_noise_multiplier(
+        target, delta, sample_rate, steps * request.rounds, (score_release,) if score_release else ()
+    )
     return PrivacyPlan(
         unit=request.unit,
-        rate=rate,
+        sample_rate=sample_rate,
         steps=steps,
         rounds=request.rounds,
         clipping=request.clipping,
-        sigma=max(needed, request.sigma or 0.0, limits.min_sigma),
-        normaliser=1.0 if client else max(1.0, rate * bucket(cohort)),
+        noise_multiplier=max(needed, request.noise_multiplier or 0.0, constraints.min_noise_multiplier),
+        expected_batch_size=1.0 if client else max(1.0, sample_rate * bucket_count(cohort)),
         delta=delta,
-        max_rows=request.max_rows if request.unit == "patient" else 1,
-        scores=scores,
+        max_records_per_patient=request.max_records_per_patient if request.unit == "patient" else 1,
+        score_release_event=score_release,
     )
 
 
-def _scores_event(target: float, delta: float, share: float) -> Event | None:
-    """Return a single release that takes `share` of the squared signal-to-noise ratio which the target allows.
+def _build_score_release_event(target: float, delta: float, share: float) -> PrivacyEvent | None:
+    """Return a single release that takes `share` of the squared signal-to-noise ratio that the target allows.
 
-    Gaussian releases add up in that measure, so the training's noise grows by about 1 / sqrt(1 - share).
+    The squared ratios of Gaussian releases add up, so the training's noise grows by about 1 / sqrt(1 - share).
     """
     if not 0 <= share < 1:
-        raise PrivacyError(f"a share of {share} for the scores is not in [0, 1)", "Use about 0.1.")
-    return Event(calibrate(target, delta, 1.0, 1) / math.sqrt(share), 1.0, 1) if share else None
+        raise PrivacyError(f"a score release share of {share} is not in [0, 1)", "Use about 0.1.")
+    return PrivacyEvent(calibrate_noise_multiplier(target, delta, 1.0, 1) / math.sqrt(share), 1.0, 1) if share else None

@@ -1,7 +1,7 @@
-"""What the runs of a sweep will still spend: arithmetic over a ledger's lines, without any file.
+"""What the runs of a sweep have reserved: computed from a ledger's entries, without any file.
 
-A reservation counts for every other run as if it were spent. What its own run books uses it up; the end of the sweep
-gives the rest back; after its time it is void without anybody's doing.
+For every other run, a reservation counts as spent. The events that its own run books use it up. At the end of the sweep
+the rest is cancelled. A reservation that is neither used nor cancelled expires.
 """
 
 from __future__ import annotations
@@ -9,78 +9,82 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from fedhealth.privacy.accounting.accountant import Event
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger_entry import LedgerEntry
 
-if TYPE_CHECKING:
-    from fedhealth.privacy.accounting.ledger import Entry
-
-Steps = Counter[tuple[float, float]]
-"""How many releases, by sigma and rate."""
+StepCounts = Counter[tuple[float, float]]
+"""Number of releases, by noise multiplier and sample rate."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a whole run spends: whom it protects, and everything that it will book."""
+class RunCost:
+    """What a whole run spends: whom it protects, and all events that it will book."""
 
     unit: str
-    events: tuple[Event, ...]
+    events: tuple[PrivacyEvent, ...]
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What is still kept for a run.
+    """What is still reserved for a run.
 
     Attributes:
-        run: its id.
-        sweep: that it belongs to.
-        unit: whom it protects.
-        events: what it may still book of what was reserved.
-        until: when it lapses, seconds since 1970.
+        run: the run's id.
+        sweep: the sweep that the run belongs to.
+        unit: whom the run protects.
+        events: the reserved events that the run has not booked yet.
+        expires_at: when the reservation expires, seconds since 1970.
 
     """
 
     run: str
     sweep: str
     unit: str
-    events: tuple[Event, ...]
-    until: float
+    events: tuple[PrivacyEvent, ...]
+    expires_at: float
 
 
-def reservations(entries: Iterable[Entry], now: float) -> list[Reservation]:
-    """Return what is kept for runs at the time `now`, in seconds since 1970: reserved, not booked, not given back."""
-    kept: dict[str, Steps] = {}
-    newest: dict[str, Entry] = {}
+def find_active_reservations(entries: Iterable[LedgerEntry], now: float) -> list[Reservation]:
+    """Return what is reserved at the time `now` (seconds since 1970) and neither booked, cancelled nor expired."""
+    reserved: dict[str, StepCounts] = {}
+    newest: dict[str, LedgerEntry] = {}
     for entry in entries:
-        last, key = newest.get(entry.run), (entry.event.sigma, entry.event.rate)
+        last, key = newest.get(entry.run), (entry.event.noise_multiplier, entry.event.sample_rate)
         if entry.kind == "reserve":
-            if last is None or last.until < entry.time:  # the earlier one had lapsed
-                kept[entry.run] = Counter()
-            kept[entry.run][key] += entry.event.steps
+            if last is None or last.expires_at < entry.time:  # the earlier reservation had expired
+                reserved[entry.run] = Counter()
+            reserved[entry.run][key] += entry.event.steps
             newest[entry.run] = entry
-        elif entry.kind in ("book", "release") and last is not None:
-            kept[entry.run][key] -= min(kept[entry.run][key], entry.event.steps)
-    held = [Reservation(r, last.note, last.unit, _events(kept[r]), last.until) for r, last in newest.items()]
-    return [each for each in held if each.events and now <= each.until]
+        elif entry.kind in ("book", "cancel") and last is not None:
+            reserved[entry.run][key] -= min(reserved[entry.run][key], entry.event.steps)
+    found = [
+        Reservation(run, last.sweep, last.unit, _events_from_steps(reserved[run]), last.expires_at)
+        for run, last in newest.items()
+    ]
+    return [each for each in found if each.events and now <= each.expires_at]
 
 
-def remaining(cost: Cost, booked: Iterable[Event]) -> tuple[Event, ...]:
-    """Return what of a run's cost is not booked yet."""
-    return _events(_steps(cost.events) - _steps(booked))
+def compute_remaining_events(cost: RunCost, booked: Iterable[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
+    """Return the part of a run's cost that is not booked yet."""
+    return _events_from_steps(_count_steps(cost.events) - _count_steps(booked))
 
 
-def events_of(held: Sequence[Reservation]) -> list[Event]:
-    """Return everything that is kept."""
-    return [event for each in held for event in each.events]
+def get_reserved_events(reservations: Sequence[Reservation]) -> list[PrivacyEvent]:
+    """Return the events of all reservations."""
+    return [event for each in reservations for event in each.events]
 
 
-def _steps(events: Iterable[Event]) -> Steps:
-    steps: Steps = Counter()
+def _count_steps(events: Iterable[PrivacyEvent]) -> StepCounts:
+    steps: StepCounts = Counter()
     for event in events:
-        steps[event.sigma, event.rate] += event.steps
+        steps[event.noise_multiplier, event.sample_rate] += event.steps
     return steps
 
 
-def _events(steps: Steps) -> tuple[Event, ...]:
-    return tuple(Event(sigma, rate, count) for (sigma, rate), count in sorted(steps.items()) if count > 0)
+def _events_from_steps(steps: StepCounts) -> tuple[PrivacyEvent, ...]:
+    return tuple(
+        PrivacyEvent(noise_multiplier, sample_rate, count)
+        for (noise_multiplier, sample_rate), count in sorted(steps.items())
+        if count > 0
+    )

@@ -1,42 +1,27 @@
-"""What the ledgers of a site say was spent, run by run: for the site's own people and for the report.
+"""What a site's ledgers show as spent, run by run: for the site's own staff and for the report."""
 
-A ledger holds events. Beside it lies, for every run, what was promised: the delta at which its epsilon is measured.
-"""
+from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-from fedhealth.privacy.accounting.accountant import epsilon
-from fedhealth.privacy.accounting.ledger import Entry, spent, verify
-from fedhealth.privacy.accounting.ledger_folder import FOLDER
-from fedhealth.privacy.accounting.reservations import events_of, reservations
+from fedhealth.privacy.accounting.accountant import compute_epsilon
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import LedgerEntry, compute_spent_epsilon, get_booked_events
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+from fedhealth.privacy.accounting.privacy_target import PrivacyTarget, load_target
+from fedhealth.privacy.accounting.reservations import find_active_reservations, get_reserved_events
 
-MUCH = 0.8
-"""Share of a budget from which on its owner is told that little is left."""
-_SITES = "sites"
-_STATE = "state"  # of a hospital's home
-_POINTS = 3  # each takes the exact accountant a moment
-_DELTA = 1e-5
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What a run promised at a site: whom it protects, and with which epsilon, delta, sigma, in how many rounds."""
-
-    run: str
-    unit: str
-    epsilon: float
-    delta: float
-    sigma: float
-    rounds: int
+HIGH_SPENDING_SHARE = 0.8
+"""Share of a budget from which on its owner is warned that little is left."""
+_CURVE_POINTS = 3  # the exact accountant takes a moment for each
+_DEFAULT_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
-class Spending:
+class RunSpending:
     """What one run spent on one data set of one site.
 
     Attributes:
@@ -47,9 +32,9 @@ class Spending:
         delta: at which epsilon is measured.
         epsilon: spent so far.
         target: the most that the run may spend; None where that is not on record.
-        sigma: the training's noise multiplier.
-        booked: how many events were booked.
-        declined: how many were refused.
+        noise_multiplier: of the training.
+        booked_count: number of events that were booked.
+        declined_count: number of events that were declined.
         curve: (round, epsilon so far), for a few rounds and the last.
 
     """
@@ -61,14 +46,14 @@ class Spending:
     delta: float
     epsilon: float
     target: float | None
-    sigma: float
-    booked: int
-    declined: int
+    noise_multiplier: float
+    booked_count: int
+    declined_count: int
     curve: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
-class Total:
+class DatasetSpending:
     """What all runs together spent on one data set of one site, measured at `delta`."""
 
     site: str
@@ -77,97 +62,74 @@ class Total:
     delta: float
 
 
-def ledger_path(folder: Path, dataset: str) -> Path:
-    """Return where the ledger of a data set lies in a site's folder."""
-    return folder / FOLDER / f"{dataset}.jsonl"
-
-
-def promise_path(folder: Path, run: str) -> Path:
-    """Return where a run's promise lies in a site's folder."""
-    return folder / FOLDER / f"{_name(run)}.promise.json"
-
-
-def scores_path(folder: Path, run: str) -> Path:
-    """Return where the noised scores of a run's final model are kept in a site's folder."""
-    return folder / FOLDER / f"{_name(run)}.scores.npz"
-
-
-def ledgers(folder: Path) -> list[tuple[str, Path]]:
-    """Return (site, ledger) for a site's folder, a hospital's home, or a run directory with several sites."""
-    if (folder / _STATE / FOLDER).is_dir():
-        return [("here", path) for path in sorted((folder / _STATE / FOLDER).glob("*.jsonl"))]
-    sites = [folder] if (folder / FOLDER).is_dir() else sorted((folder / _SITES).glob("*"))
-    return [(site.resolve().name, path) for site in sites for path in sorted((site / FOLDER).glob("*.jsonl"))]
-
-
-def spending(folder: Path, delta: float | None = None) -> Iterator[Spending]:
+def iter_run_spending(folder: Path, delta: float | None = None) -> Iterator[RunSpending]:
     """Yield what every run spent, by site and data set; every ledger is verified.
 
     Args:
-        folder: a site's, or a run directory.
+        folder: a site's folder, or a run directory.
         delta: at which to measure; None takes each run's own.
 
     Raises:
         PrivacyError: a ledger was edited, cut or damaged.
 
     """
-    for site, path in ledgers(folder):
-        entries = [entry for entry in verify(path) if entry.kind in ("book", "decline")]
+    for site, path in find_ledgers(folder):
+        entries = [entry for entry in verify_ledger(path) if entry.kind in ("book", "decline")]
         for run in dict.fromkeys(entry.run for entry in entries):
             own = [entry for entry in entries if entry.run == run]
-            yield _spending(site, path, own, _promise(path, run), delta)
+            yield _build_run_spending(site, path, own, _load_target(path, run), delta)
 
 
-def in_all(path: Path, delta: float | None = None) -> tuple[float, float]:
+def iter_dataset_spending(folder: Path) -> Iterator[DatasetSpending]:
+    """Yield what all runs spent together, by site and data set; see `iter_run_spending`."""
+    for site, path in find_ledgers(folder):
+        yield DatasetSpending(site, path.stem, *compute_total_epsilon(path))
+
+
+def compute_total_epsilon(path: Path, delta: float | None = None) -> tuple[float, float]:
     """Return epsilon of all runs of a ledger together, and the delta at which it is measured."""
-    entries = verify(path)
-    promises = [_promise(path, run) for run in {entry.run for entry in entries}]
-    at = delta or min((promise.delta for promise in promises if promise), default=_DELTA)
-    return spent(entries, at), at
+    entries = verify_ledger(path)
+    targets = [_load_target(path, run) for run in {entry.run for entry in entries}]
+    at = delta or min((target.delta for target in targets if target), default=_DEFAULT_DELTA)
+    return compute_spent_epsilon(entries, at), at
 
 
-def reserved(path: Path, delta: float, now: float | None = None) -> tuple[float, float]:
-    """Return epsilon of a ledger with everything that is reserved, and until when; (0, 0) where nothing is."""
-    entries = verify(path)
-    held = reservations(entries, time.time() if now is None else now)
-    if not held:
+def compute_reserved_epsilon(path: Path, delta: float, now: float | None = None) -> tuple[float, float]:
+    """Return epsilon of all booked and reserved events of a ledger, and when the last reservation expires.
+
+    Returns:
+        (0, 0) if nothing is reserved.
+
+    """
+    entries = verify_ledger(path)
+    reservations = find_active_reservations(entries, time.time() if now is None else now)
+    if not reservations:
         return 0.0, 0.0
-    booked = [entry.event for entry in entries if entry.kind == "book"]
-    return epsilon([*booked, *events_of(held)], delta), max(each.until for each in held)
+    events = [*get_booked_events(entries), *get_reserved_events(reservations)]
+    return compute_epsilon(events, delta), max(each.expires_at for each in reservations)
 
 
-def totals(folder: Path) -> Iterator[Total]:
-    """Yield what was spent in all, by site and data set; see `spending`."""
-    for site, path in ledgers(folder):
-        yield Total(site, path.stem, *in_all(path))
-
-
-def _spending(
-    site: str, path: Path, entries: Sequence[Entry], promise: Promise | None, delta: float | None
-) -> Spending:
-    at = delta or (promise.delta if promise else _DELTA)
+def _build_run_spending(
+    site: str, path: Path, entries: Sequence[LedgerEntry], target: PrivacyTarget | None, delta: float | None
+) -> RunSpending:
+    at = delta or (target.delta if target else _DEFAULT_DELTA)
     booked = [entry for entry in entries if entry.kind == "book"]
-    places = sorted({round(len(booked) * k / _POINTS) for k in range(1, _POINTS + 1)} - {0})
-    return Spending(
+    events = [entry.event for entry in booked]
+    counts = sorted({round(len(booked) * k / _CURVE_POINTS) for k in range(1, _CURVE_POINTS + 1)} - {0})
+    return RunSpending(
         site=site,
         dataset=path.stem,
         run=entries[0].run,
         unit=entries[0].unit,
         delta=at,
-        epsilon=spent(tuple(booked), at),
-        target=promise.epsilon if promise else None,
-        sigma=entries[0].event.sigma,
-        booked=len(booked),
-        declined=len(entries) - len(booked),
-        curve=tuple((booked[k - 1].round, epsilon([entry.event for entry in booked[:k]], at)) for k in places),
+        epsilon=compute_epsilon(events, at),
+        target=target.epsilon if target else None,
+        noise_multiplier=entries[0].event.noise_multiplier,
+        booked_count=len(booked),
+        declined_count=len(entries) - len(booked),
+        curve=tuple((booked[k - 1].round, compute_epsilon(events[:k], at)) for k in counts),
     )
 
 
-def _promise(path: Path, run: str) -> Promise | None:
-    file = path.with_name(f"{_name(run)}.promise.json")
-    return Promise(**json.loads(file.read_text("utf-8"))) if file.is_file() else None
-
-
-def _name(run: str) -> str:
-    """Return a file name for a run id, which comes from the lead."""
-    return run if run.isalnum() else sha256(run.encode()).hexdigest()[:16]
+def _load_target(ledger: Path, run: str) -> PrivacyTarget | None:
+    return load_target(ledger.parent.parent, run)

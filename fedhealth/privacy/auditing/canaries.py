@@ -1,8 +1,8 @@
-"""The statistical audits: an empirical lower bound on epsilon, to hold against the claimed one.
+"""Statistical audits: an empirical lower bound on epsilon, to compare with the claimed epsilon.
 
 One-run audit (Steinke, Nasr and Jagielski, "Privacy auditing with one (1) training run", NeurIPS 2023): many canaries,
 each a patient of its own, are included or not by a fair coin; after one run the auditor guesses which, and abstains
-where unsure. Here every canary owns one row of an embedding table, so their gradients are orthogonal by construction,
+if unsure. Here every canary owns one row of an embedding table, so their gradients are orthogonal by construction,
 larger than the bound, and pass through the sampler, the engine, the optimizer and the noise like any patient.
 
 Membership test (Yeom et al., CSF 2018): the loss of members against that of non-members under one threshold.
@@ -20,19 +20,19 @@ from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
-from fedhealth.privacy.engines.self_check import MakeEngine
-from fedhealth.privacy.engines.step import TrainStep, private_step
+from fedhealth.privacy.engines.self_check import EngineFactory
+from fedhealth.privacy.engines.step import TrainStep, take_private_step
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
 
-# Guesses per canary tried; the confidence is shared out among them.
+# Shares of the canaries that are guessed; the confidence is divided among them.
 _GUESSED = (0.5, 0.2, 0.06)
 
 
 @dataclass(frozen=True)
-class LowerBound:
+class EpsilonLowerBound:
     """The result of a statistical audit.
 
     Attributes:
@@ -47,8 +47,8 @@ class LowerBound:
     confidence: float
 
     @property
-    def passed(self) -> bool:
-        """Whether the finding is compatible with the claim."""
+    def is_consistent(self) -> bool:
+        """Whether the bound is compatible with the claim."""
         return self.found <= self.claimed
 
     def __str__(self) -> str:
@@ -56,27 +56,27 @@ class LowerBound:
         return f"claimed epsilon {self.claimed:.3g}, {found}"
 
 
-def _canary_loss(table: nn.Module, batch: Tensor) -> Tensor:
+def _compute_canary_losses(table: nn.Module, batch: Tensor) -> Tensor:
     """Return losses whose gradient is one table entry per row, far above any bound."""
     entries: Tensor = table(batch)
     return -1e4 * entries.sum(1)
 
 
-def one_run_audit(
+def run_canary_audit(
     plan: PrivacyPlan,
     *,
-    make: MakeEngine = BookKeeping,
-    step: TrainStep = private_step,
+    make_engine: EngineFactory = BookKeepingEngine,
+    step: TrainStep = take_private_step,
     canaries: int = 1000,
     confidence: float = 0.95,
-) -> LowerBound:
+) -> EpsilonLowerBound:
     """Train a table of canaries under the plan and bound epsilon from below.
 
     Args:
-        plan: rate, steps, rounds, clipping, sigma as in the real run.
-        make: the gradient engine under audit.
+        plan: sample rate, steps, rounds, clipping and noise multiplier as in the real run.
+        make_engine: the gradient engine under audit.
         step: the training step under audit.
-        canaries: how many; more are sharper.
+        canaries: their number; more give a sharper bound.
         confidence: of the bound.
 
     """
@@ -85,16 +85,22 @@ def one_run_audit(
         raise PrivacyError("the canary table has no towers", "Audit with mode=flat; the noise is the same.")
     table = nn.Embedding(canaries, 1)
     nn.init.zeros_(table.weight)
-    engine = make(table, _canary_loss, plan.clipping)
+    engine = make_engine(table, _compute_canary_losses, plan.clipping)
     optimizer = NoisyOptimizer(torch.optim.SGD(table.parameters(), lr=1.0), plan, NoiseSource())
     members = [i for i, member in enumerate(included) if member]
     total = plan.steps * plan.rounds
-    sampler = PatientSampler([[i] for i in members], rate=plan.rate, steps=total, max_rows=1, physical_rows=4096)
-    optimizer.allow(plan.run_event)
+    sampler = PatientSampler(
+        [[i] for i in members],
+        sample_rate=plan.sample_rate,
+        steps=total,
+        max_records_per_patient=1,
+        max_physical_batch_size=4096,
+    )
+    optimizer.allow_steps(plan.run_event)
     for physical in sampler:
         step(engine, optimizer, [(torch.tensor(b.rows), b.patients) for b in physical])
     scores = table.weight.detach().flatten().numpy()
-    return LowerBound(plan.epsilon, bound_from_scores(scores, included, plan.delta, confidence), confidence)
+    return EpsilonLowerBound(plan.epsilon, bound_from_scores(scores, included, plan.delta, confidence), confidence)
 
 
 def bound_from_scores(
@@ -106,7 +112,7 @@ def bound_from_scores(
         scores: [m], higher where the canary looks included.
         included: [m], the truth.
         delta: of the claimed guarantee.
-        confidence: of the bound, shared among the numbers of guesses tried.
+        confidence: of the bound, divided among the numbers of guesses tried.
 
     """
     order, truth = np.argsort(scores), np.asarray(included)
@@ -114,30 +120,30 @@ def bound_from_scores(
     for share in _GUESSED:
         each = max(1, int(count * share / 2))
         right = int(truth[order[-each:]].sum() + (~truth[order[:each]]).sum())
-        best = max(best, _refuted(count, 2 * each, right, delta, (1 - confidence) / len(_GUESSED)))
+        best = max(best, _find_refuted_epsilon(count, 2 * each, right, delta, (1 - confidence) / len(_GUESSED)))
     return best
 
 
-def _refuted(count: int, guesses: int, right: int, delta: float, level: float) -> float:
-    if _p_value(count, guesses, right, 0.0, delta) > level:
+def _find_refuted_epsilon(count: int, guesses: int, right: int, delta: float, level: float) -> float:
+    if _compute_p_value(count, guesses, right, 0.0, delta) > level:
         return 0.0
     low, high = 0.0, 20.0
     while high - low > 1e-3:
         middle = (low + high) / 2
-        low, high = (middle, high) if _p_value(count, guesses, right, middle, delta) <= level else (low, middle)
+        low, high = (middle, high) if _compute_p_value(count, guesses, right, middle, delta) <= level else (low, middle)
     return low
 
 
-def _p_value(count: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
-    """Return the chance of so many right guesses under (epsilon, delta)-DP: theorem 5.2 of the one-run paper."""
-    pmf = binomial_pmf(guesses, 1 / (1 + math.exp(-epsilon)))
+def _compute_p_value(count: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
+    """Return the probability of so many right guesses under (epsilon, delta)-DP: theorem 5.2 of the one-run paper."""
+    pmf = compute_binomial_pmf(guesses, 1 / (1 + math.exp(-epsilon)))
     tail = float(pmf[right:].sum())
     near = np.cumsum(pmf[:right][::-1]) / np.arange(1, right + 1)  # mass just below, spread over the distance
     worst = float(near.max()) if right else 0.0
     return min(1.0, tail + 2 * count * delta * worst)
 
 
-def binomial_pmf(n: int, p: float) -> NDArray[np.float64]:
+def compute_binomial_pmf(n: int, p: float) -> NDArray[np.float64]:
     """Return the probabilities of 0..n successes."""
     if p in (0.0, 1.0):
         return np.eye(n + 1)[0 if p == 0 else n]
@@ -148,12 +154,12 @@ def binomial_pmf(n: int, p: float) -> NDArray[np.float64]:
     return pmf
 
 
-def membership_test(
+def run_membership_test(
     members: NDArray[np.floating], others: NDArray[np.floating], claimed: float, delta: float, confidence: float = 0.95
-) -> LowerBound:
+) -> EpsilonLowerBound:
     """Bound epsilon by how well one loss threshold tells members from non-members.
 
-    The threshold is chosen on every second value and judged on the others.
+    The threshold is chosen on every second value and evaluated on the others.
 
     Args:
         members: losses of patients in the training set.
@@ -169,19 +175,22 @@ def membership_test(
     best = max(candidates, key=lambda t: (members[::2] <= t).mean() - (others[::2] <= t).mean())
     inside, outside = members[1::2] <= best, others[1::2] <= best
     level = (1 - confidence) / 2
-    hits, alarms = _at_least(int(inside.sum()), len(inside), level), _at_most(int(outside.sum()), len(outside), level)
+    hits, alarms = (
+        _compute_rate_lower_limit(int(inside.sum()), len(inside), level),
+        _compute_rate_upper_limit(int(outside.sum()), len(outside), level),
+    )
     found = math.log((hits - delta) / alarms) if hits > delta + alarms else 0.0
-    return LowerBound(claimed, found, confidence)
+    return EpsilonLowerBound(claimed, found, confidence)
 
 
-def _at_least(right: int, n: int, level: float) -> float:
+def _compute_rate_lower_limit(right: int, n: int, level: float) -> float:
     """Return the Clopper-Pearson lower limit of a rate."""
     low, high = 0.0, right / n
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if binomial_pmf(n, middle)[right:].sum() < level else (low, middle)
+        low, high = (middle, high) if compute_binomial_pmf(n, middle)[right:].sum() < level else (low, middle)
     return low
 
 
-def _at_most(right: int, n: int, level: float) -> float:
-    return 1 - _at_least(n - right, n, level)
+def _compute_rate_upper_limit(right: int, n: int, level: float) -> float:
+    return 1 - _compute_rate_lower_limit(n - right, n, level)

@@ -1,8 +1,8 @@
 """The quick audit: does one training step release what the plan says, and nothing else?
 
-It looks at the real model, loss and step: is the sensitivity within the bound, is there noise of the right size on
-every weight (also on the rows of an embedding that no patient touched), does the model move by the noised sums and by
-nothing more, and does the ledger add up. The statistical audit is in `canaries.py`.
+It checks the real model, loss and step. Is the sensitivity within the bound? Does every weight get noise of the right
+size (also the rows of an embedding that no patient used)? Does the model change by the noised sums and by nothing more?
+Is the ledger intact? The statistical audits are in `canaries.py`.
 """
 
 import math
@@ -14,19 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.ledger import spent, verify
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.privacy.engines.base import Batch, LossFn, trainable
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.base import Batch, LossFn, get_trainable_parameters
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
-from fedhealth.privacy.engines.self_check import MakeEngine, selfcheck
-from fedhealth.privacy.engines.step import TrainStep, private_step
+from fedhealth.privacy.engines.self_check import EngineFactory, run_self_check
+from fedhealth.privacy.engines.step import TrainStep, take_private_step
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One question of the audit and its answer."""
+class AuditFinding:
+    """One check of the audit and its result."""
 
     name: str
     passed: bool
@@ -34,7 +35,7 @@ class Finding:
 
 
 class _RecordingNoise(NoiseSource):
-    """Real noise that remembers what was noised and what came out."""
+    """Real noise that records its inputs and outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,64 +48,69 @@ class _RecordingNoise(NoiseSource):
         return noised
 
 
-def quick_audit(
+def run_step_audit(
     model: nn.Module,
     loss_fn: LossFn,
     plan: PrivacyPlan,
     batch: Batch,
     patients: Sequence[int],
     *,
-    make: MakeEngine = BookKeeping,
-    step: TrainStep = private_step,
+    make_engine: EngineFactory = BookKeepingEngine,
+    step: TrainStep = take_private_step,
     ledger: Path | None = None,
-) -> list[Finding]:
-    """Audit one step; the model's weights are put back.
+) -> list[AuditFinding]:
+    """Audit one step; the model's weights are restored.
 
     Args:
         model: in training mode.
         loss_fn: (model, batch) -> losses.
-        plan: what is promised.
+        plan: the guarantee.
         batch: a few rows.
         patients: their patients, at least two.
-        make: the gradient engine.
+        make_engine: the gradient engine.
         step: the training step to audit.
-        ledger: checked and replayed when given.
+        ledger: checked and summed if given.
 
     """
-    findings = [_sensitivity(make, model, loss_fn, plan, batch, patients)]
-    findings += _one_step(make, model, loss_fn, plan, batch, patients, step)
+    findings = [_check_sensitivity(make_engine, model, loss_fn, plan, batch, patients)]
+    findings += _check_one_step(make_engine, model, loss_fn, plan, batch, patients, step)
     if ledger is not None:
-        findings.append(_replay(ledger, plan.delta))
+        findings.append(_check_ledger(ledger, plan.delta))
     return findings
 
 
-def _sensitivity(
-    make: MakeEngine, model: nn.Module, loss_fn: LossFn, plan: PrivacyPlan, batch: Batch, patients: Sequence[int]
-) -> Finding:
+def _check_sensitivity(
+    make_engine: EngineFactory,
+    model: nn.Module,
+    loss_fn: LossFn,
+    plan: PrivacyPlan,
+    batch: Batch,
+    patients: Sequence[int],
+) -> AuditFinding:
     name = "removing one patient moves the sum by at most the bound"
     try:
-        checked = selfcheck(make, model, loss_fn, plan.clipping, batch, patients)
+        checked = run_self_check(make_engine, model, loss_fn, plan.clipping, batch, patients)
     except PrivacyError as error:
-        return Finding(name, False, error.problem)
-    return Finding(name, True, f"at most {checked.sensitivity:.4f} times the bound")
+        return AuditFinding(name, False, error.problem)
+    return AuditFinding(name, True, f"at most {checked.sensitivity:.4f} times the bound")
 
 
-def _one_step(
-    make: MakeEngine,
+def _check_one_step(
+    make_engine: EngineFactory,
     model: nn.Module,
     loss_fn: LossFn,
     plan: PrivacyPlan,
     batch: Batch,
     patients: Sequence[int],
     step: TrainStep,
-) -> list[Finding]:
-    named = trainable(model)
+) -> list[AuditFinding]:
+    named = get_trainable_parameters(model)
     start = {name: p.detach().clone() for name, p in named.items()}
     noise = _RecordingNoise()
     optimizer = NoisyOptimizer(torch.optim.SGD(named.values(), lr=1.0), plan, noise)
-    optimizer.allow(plan.round_event)
+    optimizer.allow_steps(plan.round_event)
     try:
-        step(make(model, loss_fn, plan.clipping), optimizer, [(batch, patients)])
+        step(make_engine(model, loss_fn, plan.clipping), optimizer, [(batch, patients)])
         moved = {name: start[name] - p.detach() for name, p in named.items()}
     finally:
         with torch.no_grad():
@@ -113,50 +119,52 @@ def _one_step(
         optimizer.zero_grad()
     added = [(after - before).double() for before, after in noise.order]
     return [
-        _noise_has_the_right_size(added, plan.std, sum(p.numel() for p in named.values())),
-        _no_weight_without_noise(list(named), added),
-        _moved_by_what_was_noised(moved, [after for _, after in noise.order], plan),
+        _check_noise_size(added, plan.noise_std, sum(p.numel() for p in named.values())),
+        _check_every_row_noised(list(named), added),
+        _check_model_update(moved, [after for _, after in noise.order], plan),
     ]
 
 
-def _noise_has_the_right_size(added: list[Tensor], std: float, weights: int) -> Finding:
+def _check_noise_size(added: list[Tensor], std: float, weights: int) -> AuditFinding:
     name = "noise of the planned size was added once to every weight"
     values = torch.cat([a.flatten() for a in added]) if added else torch.zeros(0)
     if len(values) != weights:
-        return Finding(name, False, f"{len(values)} values were noised, {weights} weights are trainable")
+        return AuditFinding(name, False, f"{len(values)} values were noised, {weights} weights are trainable")
     ratio = float((values / std).square().mean())
     allowed = 6 * math.sqrt(2 / weights) + 2e-3  # six deviations of a chi-square, and the grid's rounding
-    return Finding(name, abs(ratio - 1) <= allowed, f"its variance is {ratio:.4f} of the planned one")
+    return AuditFinding(name, abs(ratio - 1) <= allowed, f"its variance is {ratio:.4f} of the planned one")
 
 
-def _no_weight_without_noise(names: list[str], added: list[Tensor]) -> Finding:
+def _check_every_row_noised(names: list[str], added: list[Tensor]) -> AuditFinding:
     name = "no row of any weight stays without noise"
     for parameter, noise in zip(names, added, strict=False):
         rows = noise.reshape(len(noise), -1) if noise.dim() > 1 else noise.reshape(1, -1)
         bare = int((rows == 0).all(1).sum())
         if bare and rows.shape[1] > 8:  # a short row may round to zero by chance
-            return Finding(name, False, f"{bare} rows of {parameter}")
-    return Finding(name, True, f"{len(added)} parameters")
+            return AuditFinding(name, False, f"{bare} rows of {parameter}")
+    return AuditFinding(name, True, f"{len(added)} parameters")
 
 
-def _moved_by_what_was_noised(moved: dict[str, Tensor], released: list[Tensor], plan: PrivacyPlan) -> Finding:
+def _check_model_update(moved: dict[str, Tensor], released: list[Tensor], plan: PrivacyPlan) -> AuditFinding:
     name = "the model moved by the noised sums and nothing else"
     if len(released) != len(moved):
-        return Finding(name, False, f"{len(released)} noised sums for {len(moved)} parameters")
-    scale = plan.std / plan.normaliser
+        return AuditFinding(name, False, f"{len(released)} noised sums for {len(moved)} parameters")
+    scale = plan.noise_std / plan.expected_batch_size
     for (parameter, actual), total in zip(moved.items(), released, strict=True):
-        excess = float((actual - total / plan.normaliser).abs().max()) / scale
+        excess = float((actual - total / plan.expected_batch_size).abs().max()) / scale
         if excess > 1e-2:
-            return Finding(name, False, f"{parameter} moved {excess:.2g} noise deviations more")
-    return Finding(name, True, f"{len(moved)} parameters")
+            return AuditFinding(name, False, f"{parameter} moved {excess:.2g} noise deviations more")
+    return AuditFinding(name, True, f"{len(moved)} parameters")
 
 
-def _replay(ledger: Path, delta: float) -> Finding:
+def _check_ledger(ledger: Path, delta: float) -> AuditFinding:
     name = "the ledger is whole and adds up"
     try:
-        entries = verify(ledger)
+        entries = verify_ledger(ledger)
     except PrivacyError as error:
-        return Finding(name, False, error.problem)
+        return AuditFinding(name, False, error.problem)
     runs = sorted({e.run for e in entries})
-    each = ", ".join(f"{run}: {spent(entries, delta, run):.2f}" for run in runs)
-    return Finding(name, True, f"epsilon {spent(entries, delta):.2f} in all ({each}) at delta {delta:g}")
+    each = ", ".join(f"{run}: {compute_spent_epsilon(entries, delta, run):.2f}" for run in runs)
+    return AuditFinding(
+        name, True, f"epsilon {compute_spent_epsilon(entries, delta):.2f} in all ({each}) at delta {delta:g}"
+    )

@@ -1,7 +1,7 @@
-"""What every gradient engine promises, and the small things they share.
+"""The interface of the gradient engines, and helpers that they share.
 
-An engine adds, for one physical batch, the sum over patients of their clipped gradients to `p.summed_grad` of every
-trainable parameter: the field in which Opacus keeps it, so that its optimizer takes over from there.
+For one physical batch, an engine adds the sum over patients of their clipped gradients to `p.summed_grad` of every
+trainable parameter. Opacus uses the same field, so its optimizer can continue from there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +21,13 @@ LossFn = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class Clipped:
-    """What an engine saw in one physical batch. Private: not noised, never leaves the site.
+class ClippedBatch:
+    """Losses and norms of one physical batch. Private: not noised, never leaves the site.
 
     Attributes:
         losses: [B] per-row losses, detached.
         norms: [G] L2 norms of the patients' whole gradients before clipping, in order of first appearance.
-        dropped: patients left out because their gradient was not finite.
+        dropped: number of patients left out because their gradient was not finite.
 
     """
 
@@ -37,83 +37,90 @@ class Clipped:
 
 
 class GradientEngine(Protocol):
-    """Adds clipped sums of per-patient gradients; see the module's docstring."""
+    """Add clipped sums of per-patient gradients; see the module's docstring."""
 
-    def accumulate(self, batch: Batch, patients: Sequence[int]) -> Clipped:
+    def accumulate(self, batch: Batch, patients: Sequence[int]) -> ClippedBatch:
         """Add the batch's clipped sum to `p.summed_grad`.
 
         Args:
             batch: B rows.
-            patients: B patient numbers, one a row; all rows of a patient are in this batch.
+            patients: B patient numbers, one per row; all rows of a patient are in this batch.
 
         Raises:
-            PrivacyError: when the loss does not keep the rows apart, or a layer does not.
+            PrivacyError: the loss or a layer mixes rows.
 
         """
         ...
 
 
-class Patients:
-    """Rows to patients: numbered in order of first appearance.
+class PatientIndex:
+    """Map rows to patients, which are numbered in order of first appearance.
 
     Args:
-        of_rows: B patient identifiers.
-        device: where the index tensors live.
+        patients: B patient identifiers, one per row.
+        device: of the index tensors.
+
+    Attributes:
+        rows: the rows of each patient.
+        count: number of patients.
+        has_single_rows: whether every patient has exactly one row.
+        max_rows: the most rows of any patient.
+        patient_of_row: [B] patient numbers.
 
     """
 
-    def __init__(self, of_rows: Sequence[int], device: torch.device) -> None:
+    def __init__(self, patients: Sequence[int], device: torch.device) -> None:
         order: dict[int, list[int]] = {}
-        for row, patient in enumerate(of_rows):
+        for row, patient in enumerate(patients):
             order.setdefault(int(patient), []).append(row)
         self.rows = list(order.values())
         self.count = len(self.rows)
-        self.single = self.count == len(of_rows)
-        self.most_rows = max((len(rows) for rows in self.rows), default=0)
+        self.has_single_rows = self.count == len(patients)
+        self.max_rows = max((len(rows) for rows in self.rows), default=0)
         numbers = {patient: i for i, patient in enumerate(order)}
-        self.of_row = torch.tensor([numbers[int(p)] for p in of_rows], device=device)
-        if not self.single:
-            padded = [rows + [rows[0]] * (self.most_rows - len(rows)) for rows in self.rows]
-            filled = [[i < len(rows) for i in range(self.most_rows)] for rows in self.rows]
+        self.patient_of_row = torch.tensor([numbers[int(p)] for p in patients], device=device)
+        if not self.has_single_rows:
+            padded = [rows + [rows[0]] * (self.max_rows - len(rows)) for rows in self.rows]
+            filled = [[i < len(rows) for i in range(self.max_rows)] for rows in self.rows]
             self._slots = torch.tensor(padded, device=device)
             self._filled = torch.tensor(filled, device=device)
 
-    def rows_of(self, some: slice) -> slice | Tensor:
-        """Return the rows of some patients: M slots each, M being the most rows that any patient has."""
-        return some if self.single else self._slots[some].flatten()
+    def get_rows(self, some: slice) -> slice | Tensor:
+        """Return the rows of some patients: M slots each, where M is the most rows of any patient."""
+        return some if self.has_single_rows else self._slots[some].flatten()
 
-    def end_to_end(self, x: Tensor, some: slice) -> Tensor:
-        """Join the slots of every patient: [S * M, K, T, n] -> [S, K, M * T, n]; unfilled slots become zero."""
-        if self.single:
+    def concatenate_rows(self, x: Tensor, some: slice) -> Tensor:
+        """Concatenate the rows of each patient: [S * M, K, T, n] -> [S, K, M * T, n]; unfilled slots become zero."""
+        if self.has_single_rows:
             return x
-        x = x.view(-1, self.most_rows, *x.shape[1:]) * self._filled[some][:, :, None, None, None]
+        x = x.view(-1, self.max_rows, *x.shape[1:]) * self._filled[some][:, :, None, None, None]
         return x.transpose(1, 2).flatten(2, 3)
 
-    def add_up(self, per_row: Tensor) -> Tensor:
+    def sum_over_rows(self, per_row: Tensor) -> Tensor:
         """Sum [B, ...] over the rows of every patient: [G, ...]."""
-        if self.single:
+        if self.has_single_rows:
             return per_row
         total = per_row.new_zeros((self.count, *per_row.shape[1:]))
-        return total.index_add_(0, self.of_row, per_row)
+        return total.index_add_(0, self.patient_of_row, per_row)
 
 
-def per_row(losses: Tensor, rows: int) -> Tensor:
-    """Reduce losses [B, ...] to [B], so that no shape can couple the rows.
+def reduce_row_losses(losses: Tensor, rows: int) -> Tensor:
+    """Reduce losses [B, ...] to [B] by the mean of each row, so that no shape can couple the rows.
 
     Raises:
-        PrivacyError: for a loss that was already reduced over the rows.
+        PrivacyError: the loss was already reduced over the rows.
 
     """
     if losses.dim() == 0 or losses.shape[0] != rows:
         raise PrivacyError(
             f"the loss has shape {list(losses.shape)} for {rows} rows",
-            "Compute it with reduction='none', one value a row; the engine sums and clips.",
+            "Compute it with reduction='none', one value per row; the engine sums and clips.",
         )
     return losses.reshape(rows, -1).mean(1)
 
 
-def select(batch: Batch, rows: Sequence[int], total: int) -> Batch:
-    """Return the given rows of a batch of `total` rows; what is no tensor passes through."""
+def select_rows(batch: Batch, rows: Sequence[int], total: int) -> Batch:
+    """Return the given rows of a batch of `total` rows; values that are not tensors are returned unchanged."""
     if isinstance(batch, Tensor):
         if batch.dim() == 0 or batch.shape[0] != total:
             raise PrivacyError(
@@ -122,29 +129,29 @@ def select(batch: Batch, rows: Sequence[int], total: int) -> Batch:
             )
         return batch[torch.as_tensor(rows, dtype=torch.long, device=batch.device)]
     if isinstance(batch, Mapping):
-        return {key: select(value, rows, total) for key, value in batch.items()}
+        return {key: select_rows(value, rows, total) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)([select(value, rows, total) for value in batch])
+        return type(batch)([select_rows(value, rows, total) for value in batch])
     return batch
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that require a gradient, each once, by its first name."""
+def get_trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that require a gradient by name; a shared parameter only under its first name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def add_to(parameter: nn.Parameter, value: Tensor) -> None:
-    """Add to the parameter's clipped sum, starting one where there is none."""
+def add_to_summed_grad(parameter: nn.Parameter, value: Tensor) -> None:
+    """Add to the parameter's clipped sum; create it if there is none."""
     total = getattr(parameter, "summed_grad", None)
     value = value.reshape(parameter.shape)
     parameter.summed_grad = value.contiguous() if total is None else total.add_(value)  # type: ignore[attr-defined]
 
 
-def check_rows_apart(model: nn.Module) -> None:
-    """Refuse what mixes the rows of a batch or what no engine can handle, naming it.
+def check_row_independence(model: nn.Module) -> None:
+    """Raise if a layer mixes the rows of a batch, or if a parameter is in half precision.
 
     Raises:
-        PrivacyError: for batch statistics in training mode, and for parameters in half precision.
+        PrivacyError: names the layer or parameter.
 
     """
     for name, module in model.named_modules():
@@ -155,7 +162,7 @@ def check_rows_apart(model: nn.Module) -> None:
                 f"layer {name} ({type(module).__name__}) computes statistics over the batch",
                 "Call prepare(model, norm='group') to replace it or norm='freeze' to keep it in eval mode.",
             )
-    for name, parameter in trainable(model).items():
+    for name, parameter in get_trainable_parameters(model).items():
         if parameter.dtype not in (torch.float32, torch.float64):
             raise PrivacyError(
                 f"parameter {name} is {parameter.dtype}",

@@ -1,11 +1,11 @@
-"""The book-keeping engine: per-patient clipping with one backward pass (Bu et al., ICML 2023).
+"""The record-keeping engine: per-patient clipping with one backward pass (Bu et al., ICML 2023).
 
-Every trainable layer's input and the gradient of its output are recorded during one ordinary forward and backward, in
-which the trainable weights themselves take no gradient. From the records come the patients' norms, from the norms the
-clip factors, and from both, directly, the clipped sum; no per-sample gradient of a large layer is ever stored.
+One ordinary forward and backward pass records every trainable layer's input and the gradient of its output; the
+trainable weights themselves get no gradient. The records give the patients' norms, the norms give the clip factors, and
+both together give the clipped sum. No per-sample gradient of a large layer is ever stored.
 
-The records are made by hooks on tensors, not on modules, so in-place operations after a layer (torchvision's ReLUs) are
-fine; they belong to one call, so nothing stale can be left from an earlier step.
+The hooks are on tensors, not on modules, so in-place operations after a layer (torchvision's ReLUs) are allowed. The
+records belong to one call, so no stale record of an earlier step can remain.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,123 +19,129 @@ from torch import Tensor, nn
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.engines.base import (
     Batch,
-    Clipped,
+    ClippedBatch,
     LossFn,
-    Patients,
-    add_to,
-    check_rows_apart,
-    per_row,
-    select,
-    trainable,
+    PatientIndex,
+    add_to_summed_grad,
+    check_row_independence,
+    get_trainable_parameters,
+    reduce_row_losses,
+    select_rows,
 )
-from fedhealth.privacy.engines.book_keeping_layers import Part, Rule, Settled, rule_for, settle
 from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.engines.ghost_norms import UnclippedGradient, compute_squared_norms
+from fedhealth.privacy.engines.layer_gradients import GradientPart
+from fedhealth.privacy.engines.layer_rules import LayerRule, find_layer_rule
 
 
-class BookKeeping:
+class BookKeepingEngine:
     """Gradient engine with one backward pass; see `fedhealth.privacy.engines.base.GradientEngine`.
 
     Every layer with trainable parameters must be called with the rows of the whole batch as the first dimension.
 
     Args:
-        model: Linear, Conv1d/2d, Embedding, LayerNorm, RMSNorm and GroupNorm may be trainable; also reused or tied.
+        model: Linear, Conv2d, Embedding, LayerNorm, RMSNorm and GroupNorm may be trainable; also reused or tied.
         loss_fn: (model, batch) -> losses [B] or [B, ...].
         clipping: the rule that bounds a patient's contribution.
 
     Raises:
-        PrivacyError: naming the layer, when a trainable one has no rule or mixes rows.
+        PrivacyError: a trainable layer has no rule or mixes rows; the message names it.
 
     """
 
     def __init__(self, model: nn.Module, loss_fn: LossFn, clipping: Clipping) -> None:
-        check_rows_apart(model)
+        check_row_independence(model)
         self._model, self._loss_fn, self._clipping = model, loss_fn, clipping
-        self._layers = _layers(model)
-        self._parameters = trainable(model)
-        groups = clipping.assign(self._parameters)
+        self._layers = _find_trainable_layers(model)
+        self._parameters = get_trainable_parameters(model)
+        groups = clipping.assign_groups(self._parameters)
         self._group_of = dict(zip(self._parameters.values(), groups, strict=True))
 
-    def accumulate(self, batch: Batch, patients: Sequence[int]) -> Clipped:
+    def accumulate(self, batch: Batch, patients: Sequence[int]) -> ClippedBatch:
         """Add the batch's clipped sum to `p.summed_grad`; an empty batch adds nothing and skips the model."""
-        self._check_still_valid()
+        self._check_model_unchanged()
         device = next(iter(self._parameters.values())).device
         if not len(patients):
-            return Clipped(torch.zeros(0), torch.zeros(0))
-        book = _Book(Patients(patients, device))
-        with self._recorded(book):
-            losses = per_row(self._loss_fn(self._model, batch), len(patients))
-            book.forward_done = True
+            return ClippedBatch(torch.zeros(0), torch.zeros(0))
+        record = _PassRecord(PatientIndex(patients, device))
+        with self._record_pass(record):
+            losses = reduce_row_losses(self._loss_fn(self._model, batch), len(patients))
+            record.forward_done = True
             if losses.requires_grad:
                 losses.sum().backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            book.settle_rest()
-            squared = self._squared_norms(book)
-            finite = squared.isfinite().all(1) & book.patients.add_up(losses).isfinite()
+            record.finish_parameters()
+            squared = self._compute_norms(record)
+            finite = squared.isfinite().all(1) & record.patients.sum_over_rows(losses).isfinite()
             if bool(finite.all()):
-                self._release(book, self._clipping.factors(squared))
-                return Clipped(losses.detach(), squared.sum(1).sqrt())
-        return self._without(batch, patients, finite[book.patients.of_row].tolist())
+                self._add_clipped_sums(record, self._clipping.compute_factors(squared))
+                return ClippedBatch(losses.detach(), squared.sum(1).sqrt())
+        return self._accumulate_without(batch, patients, finite[record.patients.patient_of_row].tolist())
 
-    def _check_still_valid(self) -> None:
-        if trainable(self._model).keys() != self._parameters.keys():
+    def _check_model_unchanged(self) -> None:
+        if get_trainable_parameters(self._model).keys() != self._parameters.keys():
             raise PrivacyError(
                 "the set of trainable parameters changed after the engine was made",
                 "Freeze and unfreeze first, then build the engine.",
             )
-        check_rows_apart(self._model)
+        check_row_independence(self._model)
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise PrivacyError("autocast is on", "Train in float32: norms in half precision break the bound.")
 
     @contextmanager
-    def _recorded(self, book: "_Book") -> Iterator[None]:
+    def _record_pass(self, record: "_PassRecord") -> Iterator[None]:
         with ExitStack() as stack:
             for name, module, rule in self._layers:
                 if isinstance(module, nn.Embedding):
-                    pre = module.register_forward_pre_hook(partial(expand_ids, len(book.patients.of_row)))
+                    pre = module.register_forward_pre_hook(
+                        partial(expand_shared_ids, len(record.patients.patient_of_row))
+                    )
                     stack.callback(pre.remove)
-                hook = module.register_forward_hook(partial(book.on_forward, name, rule))
+                hook = module.register_forward_hook(partial(record.on_forward, name, rule))
                 stack.callback(hook.remove)
             for parameter in self._parameters.values():
                 parameter.requires_grad_(False)
                 stack.callback(parameter.requires_grad_, True)
-            book.trainable = set(self._parameters.values())
+            record.trainable = set(self._parameters.values())
             yield
 
-    def _squared_norms(self, book: "_Book") -> Tensor:
+    def _compute_norms(self, record: "_PassRecord") -> Tensor:
         reference = next(iter(self._parameters.values()))
-        total = reference.new_zeros((book.patients.count, self._clipping.groups))
-        for parameter, (squared, _) in book.settled.items():
+        total = reference.new_zeros((record.patients.count, self._clipping.group_count))
+        for parameter, (squared, _) in record.gradients.items():
             total[:, self._group_of[parameter]] += squared
         return total
 
-    def _release(self, book: "_Book", factors: Tensor) -> None:
-        for parameter in list(book.settled):
-            _, forms = book.settled.pop(parameter)
+    def _add_clipped_sums(self, record: "_PassRecord", factors: Tensor) -> None:
+        for parameter in list(record.gradients):
+            _, forms = record.gradients.pop(parameter)
             column = factors[:, self._group_of[parameter]]
             for form in forms:
-                add_to(parameter, form.weighted_sum(column))
+                add_to_summed_grad(parameter, form.weighted_sum(column))
 
-    def _without(self, batch: Batch, patients: Sequence[int], keep: list[bool]) -> Clipped:
-        """Start again without the patients whose gradient is not finite: zero times infinity is not zero."""
-        rows = [row for row, good in enumerate(keep) if good]
-        lost = len({p for p, good in zip(patients, keep, strict=True) if not good})
-        rest = self.accumulate(select(batch, rows, len(patients)), [patients[row] for row in rows])
-        return Clipped(rest.losses, rest.norms, rest.dropped + lost)
+    def _accumulate_without(self, batch: Batch, patients: Sequence[int], keep: list[bool]) -> ClippedBatch:
+        """Repeat without the patients whose gradient is not finite: zero times infinity is not zero."""
+        rows = [row for row, is_finite in enumerate(keep) if is_finite]
+        lost = len({p for p, is_finite in zip(patients, keep, strict=True) if not is_finite})
+        rest = self.accumulate(select_rows(batch, rows, len(patients)), [patients[row] for row in rows])
+        return ClippedBatch(rest.losses, rest.norms, rest.dropped + lost)
 
 
-class _Book:
-    """The records of one forward and backward pass."""
+class _PassRecord:
+    """What one forward and backward pass records: layer inputs, output gradients and the norms computed from them."""
 
-    def __init__(self, patients: Patients) -> None:
-        self.patients = patients
+    def __init__(self, patients: PatientIndex) -> None:
+        self.patients, self.rows = patients, len(patients.patient_of_row)
         self.trainable: set[nn.Parameter] = set()
-        self.settled: dict[nn.Parameter, tuple[Tensor, list[Settled]]] = {}
+        self.gradients: dict[nn.Parameter, tuple[Tensor, list[UnclippedGradient]]] = {}
         self.forward_done = False
         self._uses: dict[nn.Parameter, int] = {}
-        self._parts: dict[nn.Parameter, list[Part]] = {}
+        self._parts: dict[nn.Parameter, list[GradientPart]] = {}
 
-    def on_forward(self, name: str, rule: Rule, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
-        """Note the layer's input and ask for the gradient of its output."""
+    def on_forward(
+        self, name: str, rule: LayerRule, module: nn.Module, args: tuple[Any, ...], out: Tensor
+    ) -> Tensor | None:
+        """Record the layer's input and register a hook for the gradient of its output."""
         if not torch.is_grad_enabled():
             return None
         if self.forward_done:
@@ -144,53 +150,53 @@ class _Book:
             )
         if len(args) != 1:
             raise PrivacyError(f"layer {name} was not called with one positional input", "Call it as layer(x).")
-        owned = {n: p for n, p in module.named_parameters(recurse=False) if p in self.trainable}
-        for parameter in owned.values():
+        own_parameters = {n: p for n, p in module.named_parameters(recurse=False) if p in self.trainable}
+        for parameter in own_parameters.values():
             self._uses[parameter] = self._uses.get(parameter, 0) + 1
-        given = args[0].detach()
-        anchored = None if out.requires_grad else _anchor(out)
+        layer_input = args[0].detach()
+        anchored = None if out.requires_grad else _attach_anchor(out)
         watched = out if anchored is None else anchored
         watched.register_hook(  # type: ignore[no-untyped-call]
-            partial(self._on_gradient, name, rule, module, owned, given, given._version)
+            partial(self._on_gradient, name, rule, module, own_parameters, layer_input, layer_input._version)
         )
         return anchored
 
     def _on_gradient(
         self,
         name: str,
-        rule: Rule,
+        rule: LayerRule,
         module: nn.Module,
-        owned: dict[str, nn.Parameter],
-        given: Tensor,
+        own_parameters: dict[str, nn.Parameter],
+        layer_input: Tensor,
         version: int,
         gradient: Tensor,
     ) -> None:
-        if given._version != version:
+        if layer_input._version != version:
             raise PrivacyError(f"the input of layer {name} was changed in place", "Use the out-of-place operation.")
-        rows = len(self.patients.of_row)
-        if given.shape[0] != rows or gradient.shape[0] != rows:
+        rows = self.rows
+        if layer_input.shape[0] != rows or gradient.shape[0] != rows:
             raise PrivacyError(
-                f"layer {name} saw {given.shape[0]} rows of a batch of {rows}",
+                f"layer {name} saw {layer_input.shape[0]} rows of a batch of {rows}",
                 "Call it on the whole batch, with the row as the first dimension, and mask afterwards.",
             )
-        parts = rule(module, given, gradient.detach())
-        for attribute, parameter in owned.items():
+        parts = rule(module, layer_input, gradient.detach())
+        for attribute, parameter in own_parameters.items():
             self._parts.setdefault(parameter, []).append(parts[attribute])
             self._uses[parameter] -= 1
             if self._uses[parameter] == 0:
-                self._settle(parameter)
+                self._finish_parameter(parameter)
 
-    def settle_rest(self) -> None:
-        """Settle the parameters some of whose uses did not reach the loss."""
+    def finish_parameters(self) -> None:
+        """Compute the norms of parameters that have a use which did not reach the loss."""
         for parameter in list(self._parts):
-            self._settle(parameter)
+            self._finish_parameter(parameter)
 
-    def _settle(self, parameter: nn.Parameter) -> None:
-        self.settled[parameter] = settle(self._parts.pop(parameter), self.patients)
+    def _finish_parameter(self, parameter: nn.Parameter) -> None:
+        self.gradients[parameter] = compute_squared_norms(self._parts.pop(parameter), self.patients)
 
 
 class _Anchor(torch.autograd.Function):
-    """Identity that makes a tensor part of the graph, in place, so that later in-place operations stay legal."""
+    """Identity that adds a tensor to the graph in place, so that later in-place operations are still allowed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
@@ -202,18 +208,18 @@ class _Anchor(torch.autograd.Function):
         return None, None
 
 
-def _anchor(out: Tensor) -> Tensor:
+def _attach_anchor(out: Tensor) -> Tensor:
     anchored: Tensor = _Anchor.apply(out.clone() if out._is_view() else out, out.new_zeros((), requires_grad=True))
     return anchored
 
 
-def expand_ids(rows: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Give ids shared by all rows (BERT's positions, [1, L]) a row each, or their gradient would be one for all."""
+def expand_shared_ids(rows: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Expand ids shared by all rows (BERT's positions, [1, L]) to one per row, so that each has its own gradient."""
     ids = args[0]
     return (ids.expand(rows, *ids.shape[1:]), *args[1:]) if ids.shape[0] == 1 and rows > 1 else None
 
 
-def _layers(model: nn.Module) -> list[tuple[str, nn.Module, Rule]]:
+def _find_trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module, LayerRule]]:
     found = []
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention) and any(p.requires_grad for p in module.parameters()):
@@ -222,7 +228,7 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module, Rule]]:
                 "Use attention built from nn.Linear (transformers' models are) or freeze it.",
             )
         if any(p.requires_grad for p in module.parameters(recurse=False)):
-            found.append((name, module, rule_for(name, module)))
+            found.append((name, module, find_layer_rule(name, module)))
     if not found:
-        raise PrivacyError("the model has no trainable parameters", "Unfreeze what is to be trained.")
+        raise PrivacyError("the model has no trainable parameters", "Unfreeze the layers to train.")
     return found

@@ -1,4 +1,4 @@
-"""How one patient's gradient is bounded: flat, per tower, or automatic (normalising) clipping."""
+"""Clipping of one patient's gradient: flat, per tower, or automatic (normalising)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from torch import Tensor
 
 from fedhealth.errors import PrivacyError
 
-# Aim this much below the bound, so that rounding in the norm (about 1e-7) never lands above it.
-_SHAVE = 1 - 1e-6
+# Clip slightly below the bound, so that rounding in the norm (about 1e-7) never exceeds it.
+_ROUNDING_MARGIN = 1 - 1e-6
 
 
 @dataclass(frozen=True)
 class Clipping:
-    """The rule that keeps the L2 norm of every patient's contribution at or below `bound`.
+    """The rule that keeps the L2 norm of every patient's contribution at or below `max_grad_norm`.
 
     Attributes:
-        bound: C, the L2 sensitivity of the clipped sum to adding or removing one patient.
+        max_grad_norm: C, the L2 sensitivity of the clipped sum to adding or removing one patient.
         mode: `flat` scales by min(1, C / norm). `tower` does so in every parameter group with C / sqrt(K), so
-            that K groups together stay within C. `automatic` scales by C / (norm + 0.01): every patient weighs
-            the same and C becomes a learning rate (Bu et al., "Automatic clipping", NeurIPS 2023).
+            that K groups together stay within C. `automatic` scales by C / (norm + 0.01): every patient has
+            the same weight and C becomes a learning rate (Bu et al., "Automatic clipping", NeurIPS 2023).
         towers: for `tower`, the parameter-name prefixes; parameters under none of them form one more group.
 
     Raises:
-        PrivacyError: when the bound is not a positive number or towers and mode contradict each other.
+        PrivacyError: the bound is not a positive number, or towers and mode contradict each other.
 
     """
 
-    bound: float
+    max_grad_norm: float
     mode: Literal["flat", "tower", "automatic"] = "flat"
     towers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.bound < float("inf"):
-            raise PrivacyError(f"clipping bound {self.bound} is not a positive number", "Set it above 0.")
+        if not 0 < self.max_grad_norm < float("inf"):
+            raise PrivacyError(f"max_grad_norm {self.max_grad_norm} is not a positive number", "Set it above 0.")
         if self.mode not in ("flat", "tower", "automatic"):
             raise PrivacyError(f"unknown clipping mode {self.mode!r}", "Choose flat, tower or automatic.")
         if bool(self.towers) != (self.mode == "tower"):
@@ -44,19 +44,19 @@ class Clipping:
                 "Name at least one tower prefix with mode=tower, and none with the other modes.",
             )
 
-    def assign(self, names: Iterable[str]) -> list[int]:
-        """Return the group of every parameter name: its longest matching prefix, else the last group."""
+    def assign_groups(self, names: Iterable[str]) -> list[int]:
+        """Return the group of every parameter name: that of its longest matching prefix, else the last group."""
         return [self._group(name) for name in names]
 
     def _group(self, name: str) -> int:
         hits = [i for i, prefix in enumerate(self.towers) if f"{name}.".startswith(f"{prefix.rstrip('.')}.")]
         return max(hits, key=lambda i: len(self.towers[i]), default=len(self.towers))
 
-    def factors(self, squared_norms: Tensor) -> Tensor:
+    def compute_factors(self, squared_norms: Tensor) -> Tensor:
         """Return the factor of every patient and group.
 
         Args:
-            squared_norms: [G, K], squared L2 norms per patient and parameter group (`assign` gives the groups).
+            squared_norms: [G, K], squared L2 norms per patient and parameter group (`assign_groups` gives the groups).
 
         Returns:
             [G, K], each in [0, 1] (automatic clipping may exceed 1); 0 where the norm is not finite.
@@ -64,13 +64,13 @@ class Clipping:
         """
         norms = squared_norms.sqrt()
         if self.mode == "automatic":
-            factors = self.bound * _SHAVE / (norms + 0.01)
+            factors = self.max_grad_norm * _ROUNDING_MARGIN / (norms + 0.01)
         else:
-            share = self.bound * _SHAVE / float(squared_norms.shape[1]) ** 0.5
+            share = self.max_grad_norm * _ROUNDING_MARGIN / float(squared_norms.shape[1]) ** 0.5
             factors = (share / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
         return factors.where(norms.isfinite(), torch.zeros_like(norms))
 
     @property
-    def groups(self) -> int:
+    def group_count(self) -> int:
         """Number of parameter groups K."""
         return len(self.towers) + 1

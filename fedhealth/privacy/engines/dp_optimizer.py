@@ -1,8 +1,8 @@
-"""The noisy step: Opacus's optimizer interface over clipped sums, with noise that nobody can seed.
+"""The noisy step: Opacus's optimizer interface for clipped sums, with noise from a generator that cannot be seeded.
 
-Once per logical batch: noise on every parameter's clipped sum (also on those no row touched), division by the plan's
-fixed normaliser, then terms that need no privacy (FedProx, SCAFFOLD), then the wrapped optimizer, whose weight decay
-thus also comes after the noise.
+Once per logical batch, noise is added to every parameter's clipped sum (also where no row contributed) and the result
+is divided by the plan's fixed expected batch size. Terms that need no privacy (FedProx, SCAFFOLD) are added next. The
+wrapped optimizer comes last, so its weight decay is applied after the noise.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import Event
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
@@ -22,15 +22,15 @@ AfterNoise = Callable[[Iterable[nn.Parameter]], None]
 
 
 class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
-    """Opacus's DPOptimizer for engines that clip themselves and leave the sum in `p.summed_grad`.
+    """Opacus's DPOptimizer for engines that clip the gradients and write the sum to `p.summed_grad`.
 
-    It takes a step only against steps that were booked: `allow` hands them over.
+    It takes only steps that were booked: call `allow_steps` with the booked event first.
 
     Args:
         optimizer: any torch optimizer over the trainable parameters.
-        plan: gives the noise and the normaliser.
-        noise: the source; made here when not given.
-        after_noise: called with the parameters once their gradients are noised.
+        plan: gives the noise and the expected batch size.
+        noise: the source; None creates one.
+        after_noise: called with the parameters after noise was added to their gradients.
 
     """
 
@@ -43,25 +43,25 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
     ) -> None:
         super().__init__(
             optimizer,
-            noise_multiplier=plan.sigma,
-            max_grad_norm=plan.clipping.bound,
-            expected_batch_size=plan.normaliser,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.clipping.max_grad_norm,
+            expected_batch_size=plan.expected_batch_size,
         )
         self._plan = plan
         self._noise = noise or NoiseSource()
         self._after_noise = after_noise
-        self._allowed = 0
+        self._allowed_steps = 0
 
-    def allow(self, booked: Event) -> None:
-        """Permit the steps of an event that the ledger has booked.
+    def allow_steps(self, booked: PrivacyEvent) -> None:
+        """Allow the steps of an event that the ledger has booked.
 
         Raises:
-            PrivacyError: when the event is not the plan's mechanism.
+            PrivacyError: the event is not the plan's mechanism.
 
         """
-        if (booked.sigma, booked.rate) != (self._plan.sigma, self._plan.rate):
+        if (booked.noise_multiplier, booked.sample_rate) != (self._plan.noise_multiplier, self._plan.sample_rate):
             raise PrivacyError("the booked event is not this plan's", "Book plan.round_event.")
-        self._allowed += booked.steps
+        self._allowed_steps += booked.steps
 
     @property
     def accumulated_iterations(self) -> int:
@@ -69,18 +69,18 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
         return 1
 
     def pre_step(self, closure: Callable[[], float] | None = None) -> bool:
-        """Noise and scale; the wrapped optimizer follows.
+        """Add noise and scale; the wrapped optimizer follows.
 
         Raises:
-            PrivacyError: when the step was not booked.
+            PrivacyError: the step was not booked.
 
         """
         if self._check_skip_next_step():
             self._is_last_step_skipped = True
             return False
-        if self._allowed < 1:
-            raise PrivacyError("this step was not booked", "Book the round in the ledger, then allow(event).")
-        self._allowed -= 1
+        if self._allowed_steps < 1:
+            raise PrivacyError("this step was not booked", "Book the round in the ledger, then allow_steps(event).")
+        self._allowed_steps -= 1
         self.add_noise()
         self.scale_grad()
         if self._after_noise:
@@ -91,18 +91,18 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
         return True
 
     def add_noise(self) -> None:
-        """Turn every parameter's clipped sum into its noised sum, in `p.grad`."""
+        """Write every parameter's clipped sum plus noise to `p.grad`."""
         for p in self.params:
             if not p.requires_grad:
                 continue
             total = p.summed_grad if p.summed_grad is not None else torch.zeros_like(p)
-            p.grad, p.summed_grad = self._noise.add_(total, self._plan.std), None
+            p.grad, p.summed_grad = self._noise.add_(total, self._plan.noise_std), None
 
     def scale_grad(self) -> None:
-        """Divide by the plan's normaliser, which no batch size enters."""
+        """Divide by the plan's expected batch size, which does not depend on the actual batch."""
         for p in self.params:
             if p.grad is not None:
-                p.grad /= self._plan.normaliser
+                p.grad /= self._plan.expected_batch_size
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients; the clipped sums too, unless the last step was skipped."""

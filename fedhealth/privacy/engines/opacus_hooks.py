@@ -1,9 +1,9 @@
-"""The Opacus engine: its per-sample gradient rules, attached without wrapping the model.
+"""The Opacus engine: Opacus's per-sample gradient rules, attached without wrapping the model.
 
-Opacus's full backward hooks clash with in-place operations after a layer (torchvision's ReLUs), so the gradients of
-the outputs come from tensor hooks here. Tensors are made row-major (its rules go wrong on channels_last), padding
-tokens take no gradient (its rule gives them one), shared position ids get a row each, and what a step leaves behind
-is cleared.
+Differences from Opacus: the gradients of the outputs come from tensor hooks, because its full backward hooks fail with
+in-place operations after a layer (torchvision's ReLUs). Tensors are made row-major, because its rules are wrong for
+channels_last. Padding tokens get no gradient (its rule gives them one). Shared position ids are expanded to one per
+row. Gradients left over from a step are cleared.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.engines.base import (
     Batch,
-    Clipped,
+    ClippedBatch,
     LossFn,
-    Patients,
-    add_to,
-    check_rows_apart,
-    per_row,
-    select,
-    trainable,
+    PatientIndex,
+    add_to_summed_grad,
+    check_row_independence,
+    get_trainable_parameters,
+    reduce_row_losses,
+    select_rows,
 )
-from fedhealth.privacy.engines.book_keeping import expand_ids
+from fedhealth.privacy.engines.book_keeping import expand_shared_ids
 from fedhealth.privacy.engines.clipping import Clipping
 
 
@@ -53,11 +53,11 @@ class _TensorHooks(GradSampleHooks):  # type: ignore[misc]
         if not self.hooks_enabled or not torch.is_grad_enabled():
             return
         out.register_hook(  # type: ignore[no-untyped-call]
-            partial(self._on_gradient, module, _canonical(args[0]))
+            partial(self._on_gradient, module, _to_row_major(args[0]))
         )
 
     def _on_gradient(self, module: nn.Module, given: Tensor, gradient: Tensor) -> None:
-        rule, gradient = self.GRAD_SAMPLERS[type(module)], _canonical(gradient)
+        rule, gradient = self.GRAD_SAMPLERS[type(module)], _to_row_major(gradient)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             gradient = gradient * (given != module.padding_idx)[..., None]
         for parameter, value in rule(module, [given], gradient).items():
@@ -66,12 +66,12 @@ class _TensorHooks(GradSampleHooks):  # type: ignore[misc]
                 parameter.grad_sample = value if before is None else before + value
 
 
-def _canonical(x: Tensor) -> Tensor:
-    """Copy with row-major strides also where a dimension is 1: Opacus's unfold reads the strides."""
+def _to_row_major(x: Tensor) -> Tensor:
+    """Copy with row-major strides, also for dimensions of size 1: Opacus's unfold reads the strides."""
     return x.detach().clone(memory_format=torch.contiguous_format)
 
 
-class OpacusHooks:
+class OpacusEngine:
     """Gradient engine on Opacus's per-sample gradients; see `fedhealth.privacy.engines.base.GradientEngine`.
 
     Args:
@@ -82,46 +82,46 @@ class OpacusHooks:
     """
 
     def __init__(self, model: nn.Module, loss_fn: LossFn, clipping: Clipping) -> None:
-        check_rows_apart(model)
+        check_row_independence(model)
         self._model, self._loss_fn, self._clipping = model, loss_fn, clipping
 
-    def accumulate(self, batch: Batch, patients: Sequence[int]) -> Clipped:
+    def accumulate(self, batch: Batch, patients: Sequence[int]) -> ClippedBatch:
         """Add the batch's clipped sum to `p.summed_grad`."""
-        check_rows_apart(self._model)
+        check_row_independence(self._model)
         if not len(patients):
-            return Clipped(torch.zeros(0), torch.zeros(0))
-        named = trainable(self._model)
-        book = Patients(patients, next(iter(named.values())).device)
+            return ClippedBatch(torch.zeros(0), torch.zeros(0))
+        named = get_trainable_parameters(self._model)
+        index = PatientIndex(patients, next(iter(named.values())).device)
         losses = self._per_sample_gradients(batch, len(patients))
-        gradients = {name: book.add_up(rows.flatten(1)) for name, rows in _per_row(named).items()}
-        groups = dict(zip(named, self._clipping.assign(named), strict=True))
-        squared = losses.new_zeros((book.count, self._clipping.groups))
+        gradients = {name: index.sum_over_rows(rows.flatten(1)) for name, rows in _get_sample_gradients(named).items()}
+        groups = dict(zip(named, self._clipping.assign_groups(named), strict=True))
+        squared = losses.new_zeros((index.count, self._clipping.group_count))
         for name, gradient in gradients.items():
             squared[:, groups[name]] += gradient.square().sum(1)
-        finite = squared.isfinite().all(1) & book.add_up(losses).isfinite()
+        finite = squared.isfinite().all(1) & index.sum_over_rows(losses).isfinite()
         if not bool(finite.all()):
-            rows = [i for i, good in enumerate(finite[book.of_row].tolist()) if good]
-            rest = self.accumulate(select(batch, rows, len(patients)), [patients[i] for i in rows])
-            return Clipped(rest.losses, rest.norms, rest.dropped + int((~finite).sum()))
-        factors = self._clipping.factors(squared)
+            rows = [i for i, is_finite in enumerate(finite[index.patient_of_row].tolist()) if is_finite]
+            rest = self.accumulate(select_rows(batch, rows, len(patients)), [patients[i] for i in rows])
+            return ClippedBatch(rest.losses, rest.norms, rest.dropped + int((~finite).sum()))
+        factors = self._clipping.compute_factors(squared)
         for name, gradient in gradients.items():
-            add_to(named[name], factors[:, groups[name]] @ gradient)
+            add_to_summed_grad(named[name], factors[:, groups[name]] @ gradient)
         for p in named.values():
             p.grad_sample = None  # type: ignore[attr-defined]
-        return Clipped(losses, squared.sum(1).sqrt())
+        return ClippedBatch(losses, squared.sum(1).sqrt())
 
     def _per_sample_gradients(self, batch: Batch, rows: int) -> Tensor:
-        """Fill `p.grad_sample` [B, ...] and return the losses [B]; ordinary gradients are thrown away."""
+        """Fill `p.grad_sample` [B, ...] and return the losses [B]; ordinary gradients are discarded."""
         for p in self._model.parameters():
             p.grad_sample = None  # type: ignore[attr-defined]
         hooks = _TensorHooks(self._model, loss_reduction="sum", strict=False)
         expand = [
-            module.register_forward_pre_hook(partial(expand_ids, rows))
+            module.register_forward_pre_hook(partial(expand_shared_ids, rows))
             for module in self._model.modules()
             if isinstance(module, nn.Embedding)
         ]
         try:
-            losses = per_row(self._loss_fn(self._model, batch), rows)
+            losses = reduce_row_losses(self._loss_fn(self._model, batch), rows)
             losses.sum().backward()  # type: ignore[no-untyped-call]
         finally:
             hooks.remove_hooks()
@@ -129,7 +129,7 @@ class OpacusHooks:
                 handle.remove()
             for p in self._model.parameters():
                 p.grad = None
-        for name, gradient in _per_row(trainable(self._model)).items():
+        for name, gradient in _get_sample_gradients(get_trainable_parameters(self._model)).items():
             if len(gradient) != rows:
                 raise PrivacyError(
                     f"parameter {name} saw {len(gradient)} rows of a batch of {rows}", "Use the oracle engine."
@@ -137,6 +137,6 @@ class OpacusHooks:
         return losses.detach()
 
 
-def _per_row(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def _get_sample_gradients(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """Return the per-sample gradients [B, ...] of the parameters that this step used."""
     return {name: p.grad_sample for name, p in named.items() if p.grad_sample is not None}  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The oracle engine: one patient at a time. The reference for the others, and the fallback where memory is short."""
+"""The oracle engine: one patient at a time. The reference for the others, and the fallback if memory is short."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 from fedhealth.privacy.engines.base import (
     Batch,
-    Clipped,
+    ClippedBatch,
     LossFn,
-    Patients,
-    add_to,
-    check_rows_apart,
-    per_row,
-    select,
-    trainable,
+    PatientIndex,
+    add_to_summed_grad,
+    check_row_independence,
+    get_trainable_parameters,
+    reduce_row_losses,
+    select_rows,
 )
 from fedhealth.privacy.engines.clipping import Clipping
 
 
-class Oracle:
-    """Gradient engine that runs every patient alone; takes any model whose rows are independent.
+class OracleEngine:
+    """Gradient engine that processes each patient separately; supports any model whose rows are independent.
 
     Args:
         model: any model.
@@ -30,38 +30,40 @@ class Oracle:
     """
 
     def __init__(self, model: nn.Module, loss_fn: LossFn, clipping: Clipping) -> None:
-        check_rows_apart(model)
+        check_row_independence(model)
         self._model, self._loss_fn, self._clipping = model, loss_fn, clipping
 
-    def accumulate(self, batch: Batch, patients: Sequence[int]) -> Clipped:
+    def accumulate(self, batch: Batch, patients: Sequence[int]) -> ClippedBatch:
         """Add the batch's clipped sum to `p.summed_grad`."""
-        check_rows_apart(self._model)
+        check_row_independence(self._model)
         losses, norms, dropped = [], [], 0
-        for rows in Patients(patients, torch.device("cpu")).rows:
-            loss, squared, gradients = self._one(select(batch, rows, len(patients)), len(rows))
+        for rows in PatientIndex(patients, torch.device("cpu")).rows:
+            loss, squared, gradients = self._compute_gradients(select_rows(batch, rows, len(patients)), len(rows))
             if not bool(squared.isfinite().all() & loss.isfinite().all()):
                 dropped += 1
                 continue
-            factors = self._clipping.factors(squared[None])[0]
+            factors = self._clipping.compute_factors(squared[None])[0]
             for parameter, group, gradient in gradients:
-                add_to(parameter, gradient * factors[group])
+                add_to_summed_grad(parameter, gradient * factors[group])
             losses.append(loss)
             norms.append(squared.sum().sqrt())
         empty = torch.zeros(0)
-        return Clipped(torch.cat(losses) if losses else empty, torch.stack(norms) if norms else empty, dropped)
+        return ClippedBatch(torch.cat(losses) if losses else empty, torch.stack(norms) if norms else empty, dropped)
 
-    def _one(self, batch: Batch, rows: int) -> tuple[Tensor, Tensor, list[tuple[nn.Parameter, int, Tensor]]]:
+    def _compute_gradients(
+        self, batch: Batch, rows: int
+    ) -> tuple[Tensor, Tensor, list[tuple[nn.Parameter, int, Tensor]]]:
         """Return one patient's losses [rows], squared norms [K] and gradients with their clipping groups."""
-        named = trainable(self._model)
-        losses = per_row(self._loss_fn(self._model, batch), rows)
+        named = get_trainable_parameters(self._model)
+        losses = reduce_row_losses(self._loss_fn(self._model, batch), rows)
         found = torch.autograd.grad(losses.sum(), list(named.values()), allow_unused=True)
-        groups = self._clipping.assign(named)
+        groups = self._clipping.assign_groups(named)
         used = [
             (parameter, group, gradient)
             for parameter, group, gradient in zip(named.values(), groups, found, strict=True)
             if gradient is not None
         ]
-        squared = losses.new_zeros(self._clipping.groups)
+        squared = losses.new_zeros(self._clipping.group_count)
         for _, group, gradient in used:
             squared[group] += gradient.square().sum()
         return losses.detach(), squared, used

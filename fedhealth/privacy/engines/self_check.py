@@ -1,9 +1,9 @@
-"""Before training: does the engine do to this model what the definition says?
+"""Self-check before training: does the engine clip this model's gradients correctly?
 
 On a few samples, in the real dtype and memory format, the engine's clipped sum is compared with the oracle's, and
-leaving out any one patient must move it by no more than the bound. The bound is set so low for the check that every
-patient is clipped, and once so high that none is: what couples the patients' scales shows only there. Randomness in
-the model (dropout) is switched off meanwhile, as the two would draw differently.
+removing any one patient must change it by no more than the bound. The check uses a bound so low that every patient is
+clipped, and once a bound so high that none is: only the high bound reveals gradients that couple patients by scale.
+Dropout is disabled during the check, because the two engines would draw different masks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,24 +14,32 @@ import torch
 from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.engines.base import Batch, GradientEngine, LossFn, Patients, per_row, select, trainable
+from fedhealth.privacy.engines.base import (
+    Batch,
+    GradientEngine,
+    LossFn,
+    PatientIndex,
+    get_trainable_parameters,
+    reduce_row_losses,
+    select_rows,
+)
 from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.engines.oracle import Oracle
+from fedhealth.privacy.engines.oracle import OracleEngine
 
-MakeEngine = Callable[[nn.Module, LossFn, Clipping], GradientEngine]
+EngineFactory = Callable[[nn.Module, LossFn, Clipping], GradientEngine]
 """An engine's class, such as `BookKeeping`."""
 
-# Relative to the bound; a GPU's convolutions round to three digits unless told otherwise.
+# Relative to the bound; by default a GPU's convolutions round to three digits.
 _TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What the check measured, both relative to the bound.
+class SelfCheckResult:
+    """What the check measured, relative to the bound.
 
     Attributes:
         difference: norm of engine minus oracle.
-        sensitivity: the most that leaving out one patient moved the sum.
+        sensitivity: the largest change of the sum when one patient was removed.
 
     """
 
@@ -39,48 +47,57 @@ class Checked:
     sensitivity: float
 
 
-def selfcheck(
-    make: MakeEngine, model: nn.Module, loss_fn: LossFn, clipping: Clipping, batch: Batch, patients: Sequence[int]
-) -> Checked:
-    """Compare an engine with the oracle and check its sensitivity; the model and its gradients stay as they were.
+def run_self_check(
+    make_engine: EngineFactory,
+    model: nn.Module,
+    loss_fn: LossFn,
+    clipping: Clipping,
+    batch: Batch,
+    patients: Sequence[int],
+) -> SelfCheckResult:
+    """Compare an engine with the oracle and check its sensitivity; the model and its gradients are restored.
 
     Args:
-        make: the engine to check.
+        make_engine: the engine to check.
         model: in training mode, on its device.
         loss_fn: (model, batch) -> losses.
-        clipping: the rule to be used; its bound is lowered for the check.
+        clipping: the rule of the training; the check uses other bounds.
         batch: a few rows.
         patients: their patients, at least two.
 
     Raises:
-        PrivacyError: naming the parameter that is off most, or the patient count too small to tell.
+        PrivacyError: the engine is wrong (the message names the worst parameter), or there are too few patients.
 
     """
     count = len(set(patients))
     if count < 2:
-        raise PrivacyError("the self-check needs at least two patients", "Give it a few samples more.")
-    with _undisturbed(model), _deterministic(model, loss_fn, batch, len(patients)):
-        low, high = _bounds(model, loss_fn, clipping, batch, patients)
-        _against_oracle(make, model, loss_fn, high, batch, patients)
-        engine = make(model, loss_fn, low)
-        whole = clipped_sum(engine, model, batch, patients)
-        difference = _against_oracle(make, model, loss_fn, low, batch, patients)
+        raise PrivacyError("the self-check needs at least two patients", "Give it a few more samples.")
+    with _restore_state(model), _disable_randomness(model, loss_fn, batch, len(patients)):
+        low, high = _choose_clippings(model, loss_fn, clipping, batch, patients)
+        _compare_with_oracle(make_engine, model, loss_fn, high, batch, patients)
+        engine = make_engine(model, loss_fn, low)
+        whole = compute_clipped_sum(engine, model, batch, patients)
+        difference = _compare_with_oracle(make_engine, model, loss_fn, low, batch, patients)
         sensitivity = 0.0
-        for rows in Patients(patients, torch.device("cpu")).rows:
+        for rows in PatientIndex(patients, torch.device("cpu")).rows:
             rest = [i for i in range(len(patients)) if i not in rows]
-            less = clipped_sum(engine, model, select(batch, rest, len(patients)), [patients[i] for i in rest])
-            sensitivity = max(sensitivity, _distance(whole, less) / low.bound)
+            less = compute_clipped_sum(
+                engine, model, select_rows(batch, rest, len(patients)), [patients[i] for i in rest]
+            )
+            sensitivity = max(sensitivity, _compute_distance(whole, less) / low.max_grad_norm)
     if sensitivity > 1 + _TOLERANCE:
         raise PrivacyError(
             f"leaving out one patient moves the clipped sum by {sensitivity:.2f} times the bound",
             "Some part of the model or the loss mixes the rows of a batch; use the oracle engine to find it.",
         )
-    return Checked(difference, sensitivity)
+    return SelfCheckResult(difference, sensitivity)
 
 
-def clipped_sum(engine: GradientEngine, model: nn.Module, batch: Batch, patients: Sequence[int]) -> dict[str, Tensor]:
-    """Return what the engine adds for this batch, by parameter name; sums present before are put back."""
-    named = trainable(model)
+def compute_clipped_sum(
+    engine: GradientEngine, model: nn.Module, batch: Batch, patients: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return what the engine adds for this batch, by parameter name; earlier sums are restored."""
+    named = get_trainable_parameters(model)
     before = {name: getattr(p, "summed_grad", None) for name, p in named.items()}
     for p in named.values():
         p.summed_grad = None  # type: ignore[attr-defined]
@@ -92,27 +109,35 @@ def clipped_sum(engine: GradientEngine, model: nn.Module, batch: Batch, patients
             p.summed_grad = before[name]  # type: ignore[attr-defined]
 
 
-def _bounds(
+def _choose_clippings(
     model: nn.Module, loss_fn: LossFn, clipping: Clipping, batch: Batch, patients: Sequence[int]
 ) -> tuple[Clipping, Clipping]:
-    """Return the rule with a bound below every patient's norm, and with one at the largest norm."""
-    norms = Oracle(model, loss_fn, clipping).accumulate(batch, patients).norms
+    """Return the rule with a bound below every patient's norm, and with a bound above the largest norm."""
+    norms = OracleEngine(model, loss_fn, clipping).accumulate(batch, patients).norms
     positive = norms[norms > 0]
     if not len(positive):
         return clipping, clipping
-    groups = clipping.groups**0.5  # with towers each gets its share
-    low = min(clipping.bound, 0.1 * float(positive.min()))
-    return replace(clipping, bound=low), replace(clipping, bound=groups * 1.1 * float(positive.max()))
+    groups = clipping.group_count**0.5  # with towers, each has a share of the bound
+    low = min(clipping.max_grad_norm, 0.1 * float(positive.min()))
+    return replace(clipping, max_grad_norm=low), replace(clipping, max_grad_norm=groups * 1.1 * float(positive.max()))
 
 
-def _against_oracle(
-    make: MakeEngine, model: nn.Module, loss_fn: LossFn, clipping: Clipping, batch: Batch, patients: Sequence[int]
+def _compare_with_oracle(
+    make_engine: EngineFactory,
+    model: nn.Module,
+    loss_fn: LossFn,
+    clipping: Clipping,
+    batch: Batch,
+    patients: Sequence[int],
 ) -> float:
     """Return the difference relative to the bound."""
-    found = clipped_sum(make(model, loss_fn, clipping), model, batch, patients)
-    truth = clipped_sum(Oracle(model, loss_fn, clipping), model, batch, patients)
-    errors = {name: _distance(_only(found, name), _only(truth, name)) for name in {*found, *truth}}
-    total = sum(error**2 for error in errors.values()) ** 0.5 / clipping.bound
+    found = compute_clipped_sum(make_engine(model, loss_fn, clipping), model, batch, patients)
+    truth = compute_clipped_sum(OracleEngine(model, loss_fn, clipping), model, batch, patients)
+    errors = {
+        name: _compute_distance(_select_parameter(found, name), _select_parameter(truth, name))
+        for name in {*found, *truth}
+    }
+    total = sum(error**2 for error in errors.values()) ** 0.5 / clipping.max_grad_norm
     if not total <= _TOLERANCE:
         worst = max(errors, key=lambda name: errors[name])
         raise PrivacyError(
@@ -122,11 +147,11 @@ def _against_oracle(
     return total
 
 
-def _only(sums: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def _select_parameter(sums: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {name: sums[name]} if name in sums else {}
 
 
-def _distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
+def _compute_distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """Return the L2 distance; a missing value counts as zero."""
     total = 0.0
     for name in {*left, *right}:
@@ -136,8 +161,8 @@ def _distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back the clipped sums, gradients and buffers."""
+def _restore_state(model: nn.Module) -> Iterator[None]:
+    """Restore the clipped sums, gradients and buffers afterwards."""
     sums = [(p, getattr(p, "summed_grad", None), p.grad) for p in model.parameters()]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     for p, _, _ in sums:
@@ -153,15 +178,15 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic(model: nn.Module, loss_fn: LossFn, batch: Batch, rows: int) -> Iterator[None]:
-    """Switch dropout off; where the loss still varies, the whole model goes to eval mode for the check."""
+def _disable_randomness(model: nn.Module, loss_fn: LossFn, batch: Batch, rows: int) -> Iterator[None]:
+    """Disable dropout; if the loss still varies, put the whole model in eval mode for the check."""
     dropouts = [(m, m.p) for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
     modes = [(m, m.training) for m in model.modules()]
     try:
         for dropout, _ in dropouts:
             dropout.p = 0.0
         with torch.no_grad():
-            first, second = (per_row(loss_fn(model, batch), rows) for _ in range(2))
+            first, second = (reduce_row_losses(loss_fn(model, batch), rows) for _ in range(2))
         if not torch.allclose(first, second, rtol=1e-4, atol=1e-6):
             model.eval()
         yield

@@ -1,4 +1,4 @@
-"""One step of private training: what trains, and what the audit looks at."""
+"""One step of private training, as the trainer takes it and the audit checks it."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from fedhealth.privacy.engines.base import Batch, GradientEngine
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 
-Physical = Iterable[tuple[Batch, Sequence[int]]]
+PhysicalBatches = Iterable[tuple[Batch, Sequence[int]]]
 """The physical batches of one logical batch: rows, and the patient of each."""
 
-TrainStep = Callable[[GradientEngine, NoisyOptimizer, Physical], Tensor]
+TrainStep = Callable[[GradientEngine, NoisyOptimizer, PhysicalBatches], Tensor]
 """(engine, optimizer, physical batches) -> one optimizer step; returns the rows' losses, private."""
 
 
-def private_step(engine: GradientEngine, optimizer: NoisyOptimizer, physical: Physical) -> Tensor:
+def take_private_step(engine: GradientEngine, optimizer: NoisyOptimizer, physical: PhysicalBatches) -> Tensor:
     """Take one step over a logical batch, which may be empty.
 
     Returns:

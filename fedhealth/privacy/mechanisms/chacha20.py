@@ -1,6 +1,6 @@
-"""ChaCha20 (RFC 8439) in tensor operations, so that a GPU makes its own cryptographic noise.
+"""ChaCha20 (RFC 8439) in tensor operations, so that cryptographic noise is generated on the GPU.
 
-Generating on the CPU and copying would cost more than the step it protects, and torch's CUDA generator (Philox) is
+Generating it on the CPU and copying it would take longer than the training step, and torch's CUDA generator (Philox) is
 not cryptographic. The same code runs on a CPU, where tests compare it with the `cryptography` package.
 """
 
@@ -17,7 +17,7 @@ class ChaChaStream:
     """A keystream under a fresh key from the operating system.
 
     Args:
-        device: where the words are made.
+        device: where the words are generated.
 
     """
 
@@ -30,7 +30,7 @@ class ChaChaStream:
         """Return [count] standard normal values, float64, by Box-Muller from uniforms of 63 bits."""
         pairs = (count + 1) // 2
         blocks = -(-pairs * 4 // 16)
-        words = keystream(self._key, self._block, blocks, self._device).flatten()[: pairs * 4]
+        words = generate_keystream(self._key, self._block, blocks, self._device).flatten()[: pairs * 4]
         self._block += blocks
         bits = words.view(torch.int64) & (2**63 - 1)
         uniform = (bits.double() + 0.5) * 2.0**-63
@@ -39,53 +39,53 @@ class ChaChaStream:
         return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
 
 
-def keystream(key: tuple[int, ...], first: int, blocks: int, device: torch.device) -> Tensor:
-    """Return the ChaCha20 blocks number first, first + 1, ... as words [blocks, 16], int32.
+def generate_keystream(key: tuple[int, ...], first: int, blocks: int, device: torch.device) -> Tensor:
+    """Return the ChaCha20 blocks with numbers first, first + 1, ... as words [blocks, 16], int32.
 
     Args:
         key: 8 words.
         first: number of the first block, counted in 64 bits; the other 64 bits of the nonce are zero, as the key is
             used for one stream only.
-        blocks: how many.
-        device: where.
+        blocks: number of blocks.
+        device: of the result.
 
     """
     counter = torch.arange(first, first + blocks, device=device)
     initial = torch.zeros(16, blocks, dtype=torch.int32, device=device)
     for i, word in enumerate((*_CONSTANTS, *key)):
-        initial[i] = _signed(word)
-    initial[12], initial[13] = _low(counter), _low(counter >> 32)
+        initial[i] = _to_int32(word)
+    initial[12], initial[13] = _get_low_word(counter), _get_low_word(counter >> 32)
     rows = [initial[4 * i : 4 * i + 4].clone() for i in range(4)]
     for _ in range(10):
-        _quarter_rounds(rows)
+        _apply_quarter_rounds(rows)
         rows = [row.roll(-i, 0) for i, row in enumerate(rows)]  # diagonals become columns
-        _quarter_rounds(rows)
+        _apply_quarter_rounds(rows)
         rows = [row.roll(i, 0) for i, row in enumerate(rows)]
     return (torch.cat(rows) + initial).T.contiguous()
 
 
-def _quarter_rounds(rows: list[Tensor]) -> None:
-    """Apply the quarter round to the four columns at once; int32 addition wraps around as ChaCha wants it."""
+def _apply_quarter_rounds(rows: list[Tensor]) -> None:
+    """Apply the quarter round to the four columns at once; int32 addition wraps around, as ChaCha needs it."""
     a, b, c, d = rows
     for left, right in ((16, 12), (8, 7)):
         a += b
         d ^= a
-        _rotate(d, left)
+        _rotate_left(d, left)
         c += d
         b ^= c
-        _rotate(b, right)
+        _rotate_left(b, right)
 
 
-def _rotate(x: Tensor, bits: int) -> None:
+def _rotate_left(x: Tensor, bits: int) -> None:
     low = (x >> (32 - bits)) & ((1 << bits) - 1)  # the shift keeps the sign; the mask drops it
     x <<= bits
     x |= low
 
 
-def _signed(word: int) -> int:
+def _to_int32(word: int) -> int:
     return word - (1 << 32) if word >= 1 << 31 else word
 
 
-def _low(counter: Tensor) -> Tensor:
+def _get_low_word(counter: Tensor) -> Tensor:
     """Return the low 32 bits as int32."""
     return (((counter & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).int()

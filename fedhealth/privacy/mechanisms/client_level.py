@@ -1,7 +1,7 @@
-"""Protecting a whole site: its update is clipped and noised at the site before it is masked and sent.
+"""Client-level privacy: a site's update is clipped and noised at the site before it is masked and sent.
 
-The unit is the client: whoever sees the model learns little about whether this hospital took part at all.
-Noise added jointly inside secure aggregation would replace `privatise` here; the event stays the same.
+The protected unit is the client: the model reveals little about whether this hospital took part at all. Noise that is
+added jointly inside secure aggregation would replace `clip_and_noise_update`; the event would stay the same.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 
-def privatise(update: Mapping[str, Tensor], plan: PrivacyPlan, noise: NoiseSource) -> dict[str, Tensor]:
-    """Return the update scaled to norm at most C, plus N(0, (sigma C)^2) on every value.
+def clip_and_noise_update(update: Mapping[str, Tensor], plan: PrivacyPlan, noise: NoiseSource) -> dict[str, Tensor]:
+    """Return the update scaled to norm at most C, plus N(0, (noise multiplier x C)^2) on every value.
 
     Args:
-        update: what would be sent: new minus old weights, by name; floating point, left as it is.
+        update: new minus old weights, by name; floating point, not modified.
         plan: with unit `client`; one call is one release, booked as `plan.round_event` beforehand.
         noise: the cryptographic source.
 
     Raises:
-        PrivacyError: for a plan of another unit, or an update that is not finite.
+        PrivacyError: the plan protects another unit, or the update is not finite.
 
     """
     if plan.unit != "client":
@@ -32,5 +32,5 @@ def privatise(update: Mapping[str, Tensor], plan: PrivacyPlan, noise: NoiseSourc
     norm = torch.stack(squared).sum().sqrt()
     if not bool(norm.isfinite()):
         raise PrivacyError("the site's update is not finite", "Lower the learning rate; nothing was released.")
-    factor = float((plan.clipping.bound * (1 - 1e-6) / norm.clamp(min=1e-30)).clamp(max=1))
-    return {name: noise.add_((value.detach() * factor).contiguous(), plan.std) for name, value in update.items()}
+    factor = float((plan.clipping.max_grad_norm * (1 - 1e-6) / norm.clamp(min=1e-30)).clamp(max=1))
+    return {name: noise.add_((value.detach() * factor).contiguous(), plan.noise_std) for name, value in update.items()}

@@ -1,13 +1,13 @@
-"""Gaussian noise from a cryptographic generator that nobody can seed.
+"""Gaussian noise from a cryptographic generator that cannot be seeded.
 
-The key comes from the operating system and is never seen outside; a forked process draws its own. On a CPU the
-keystream is AES-256-CTR; on a GPU it is ChaCha20, computed there (`chacha.py`).
+The key comes from the operating system and never leaves the object; a forked process draws its own. On a CPU the
+keystream is AES-256-CTR; on a GPU it is ChaCha20, computed there (`chacha20.py`).
 
-Finite precision. A floating-point sampler reaches only some of the numbers near a value, and which ones are reached
-after adding it to a gradient can betray that gradient (Mironov, CCS 2012; Holohan and Braghin, 2021). So the noised sum
-is rounded to a coarse grid, between 1/32 and 1/16 of its standard deviation: rounding after the addition is
-post-processing, costs no privacy and 0.03 % of variance, and makes every grid point reachable from every gradient,
-each with the weight that a true Gaussian gives it within about 2^-17. docs/privacy.md has the argument.
+Finite precision: a floating-point sampler reaches only some of the numbers near a value, and which ones it reaches
+after adding the noise to a gradient can reveal that gradient (Mironov, CCS 2012; Holohan and Braghin, 2021). So the
+noised sum is rounded to a coarse grid, between 1/32 and 1/16 of its standard deviation. Rounding after the addition is
+post-processing: it costs no privacy and 0.03 % of variance. It makes every grid point reachable from every gradient,
+with the probability that a true Gaussian gives it within about 2^-17. docs/privacy.md explains why.
 """
 
 import math
@@ -22,10 +22,10 @@ from torch import Tensor
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.mechanisms.chacha20 import ChaChaStream
 
-# Pairs made at a time: the working arrays then stay in the second-level cache.
+# Pairs generated at a time; the working arrays then fit in the second-level cache.
 _PAIRS = 1 << 14
 _GRID_BITS = 4
-# Below this, 32 bits are too few for the radius: 64 more are drawn, so that no tail is cut before 11 deviations.
+# Below this, 32 bits are too few for the radius: 64 more are drawn, so that the tail reaches 11 deviations.
 _TAIL = 1 << 12
 
 _Floats = NDArray[np.float32]
@@ -42,7 +42,7 @@ class NoiseSource:
         key = algorithms.AES(os.urandom(32))
         self._cipher = Cipher(key, modes.CTR(os.urandom(16))).encryptor()
         self._ready: _Floats = np.empty(0, np.float32)
-        self._work = _Work()
+        self._work = _WorkBuffers()
         self._streams: dict[torch.device, ChaChaStream] = {}
 
     def add_(self, total: Tensor, std: float) -> Tensor:
@@ -56,17 +56,21 @@ class NoiseSource:
             The same tensor.
 
         Raises:
-            PrivacyError: for a standard deviation that is not a positive number, or a total that is not finite.
+            PrivacyError: the standard deviation is not a positive number, or the total is not finite.
 
         """
         if not 0 < std < math.inf:
-            raise PrivacyError(f"noise of standard deviation {std} protects nobody", "Set sigma above 0.")
+            raise PrivacyError(
+                f"noise of standard deviation {std} protects nobody", "Set the noise multiplier above 0."
+            )
         if self._owner != os.getpid():
             self._rekey()
         grid = 2.0 ** (math.floor(math.log2(std)) - _GRID_BITS)
         finite = self._add_on_gpu(total, std, grid) if total.is_cuda else self._add_on_cpu(total, std, grid)
         if not finite:
-            raise PrivacyError("the clipped sum is not finite", "Check the model and its learning rate; nothing left.")
+            raise PrivacyError(
+                "the clipped sum is not finite", "Check the model and its learning rate; nothing was released."
+            )
         return total
 
     def _add_on_gpu(self, total: Tensor, std: float, grid: float) -> bool:
@@ -112,14 +116,14 @@ class NoiseSource:
         return normal
 
     def _extend_tail(self) -> None:
-        """Give the smallest uniforms, which make the largest values, 64 more bits."""
+        """Draw 64 more bits for the smallest uniforms, which give the largest values."""
         bits, radius = self._work.radius_bits, self._work.radius
         for i in np.flatnonzero(bits < _TAIL):
             more = int.from_bytes(self._cipher.update(bytes(8)), "little")
             radius[i] = (float(bits[i]) + (more + 0.5) * 2.0**-64) * 2.0**-32
 
 
-class _Work:
+class _WorkBuffers:
     """The working arrays of one block."""
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Score histograms that may leave a private site: noised once, at the end of the run.
+"""Noise for score histograms and tables that may leave a private site once, at the end of the run.
 
-Each unit (patient or study) counts with one study, so adding or removing one moves the histograms of a label by one
-count: an L2 sensitivity of sqrt(K) for K score columns. A unit is in one split, so validation and test together have
-the same sensitivity. What follows the noise (no negative counts, whole numbers) costs nothing more.
+Each unit (patient or study) counts with one study, so adding or removing a unit changes a label's histograms by one count:
+an L2 sensitivity of sqrt(K) for K score columns. A unit is in one split, so validation and test together have
+the same sensitivity. Rounding and removing negative counts after the noise is post-processing and costs nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
-CELLS = 48
-"""Bins that are noised, of the finer ones that are sent: fewer bins, less noise in all."""
+NOISED_BINS = 48
+"""Number of bins that noise is added to; fewer than the bins that are sent, so that the total noise is less."""
 
 
-def one_study_each(study: np.ndarray, patient: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def select_one_study_per_patient(study: np.ndarray, patient: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the rows of every patient's first study; int64 arrays, `rows` indexes the others."""
     first: dict[int, int] = {}
     for row in rows:
@@ -27,21 +27,26 @@ def one_study_each(study: np.ndarray, patient: np.ndarray, rows: np.ndarray) -> 
     return rows[[first[int(patient[row])] == study[row] for row in rows]] if len(rows) else rows
 
 
-def noised(histograms: Mapping[str, np.ndarray], sigma: float, noise: NoiseSource) -> dict[str, np.ndarray]:
+def noise_histograms(
+    histograms: Mapping[str, np.ndarray], noise_multiplier: float, noise: NoiseSource
+) -> dict[str, np.ndarray]:
     """Return the histograms, each int64 [K, bins], with Gaussian noise.
 
     Args:
-        histograms: all that is released at once; by name.
-        sigma: noise multiplier of the booked event.
+        histograms: everything that is released at once, by name.
+        noise_multiplier: noise multiplier of the booked event.
         noise: the cryptographic source.
 
     """
-    return {name: _noised(counts, sigma * math.sqrt(len(counts)), noise) for name, counts in histograms.items()}
+    return {
+        name: _noise_histogram(counts, noise_multiplier * math.sqrt(len(counts)), noise)
+        for name, counts in histograms.items()
+    }
 
 
-def _noised(counts: np.ndarray, std: float, noise: NoiseSource) -> np.ndarray:
+def _noise_histogram(counts: np.ndarray, std: float, noise: NoiseSource) -> np.ndarray:
     bins = counts.shape[1]
-    cells = min(CELLS, bins)
+    cells = min(NOISED_BINS, bins)
     cell = np.arange(bins) * cells // bins
     coarse = np.zeros((len(counts), cells), np.float32)
     np.add.at(coarse.T, cell, counts.T.astype(np.float32))
@@ -49,14 +54,14 @@ def _noised(counts: np.ndarray, std: float, noise: NoiseSource) -> np.ndarray:
     middle = np.array([round(np.flatnonzero(cell == number).mean()) for number in range(cells)])
     sent = np.zeros(counts.shape, np.int64)
     for row, values in zip(sent, released, strict=True):
-        row[middle] = np.rint(_plausible(values))
+        row[middle] = np.rint(_project_to_counts(values))
     return sent
 
 
-def _plausible(values: np.ndarray) -> np.ndarray:
+def _project_to_counts(values: np.ndarray) -> np.ndarray:
     """Return the nearest counts [cells] that are not negative and have the same sum (if that is positive).
 
-    Cutting negative values off alone would leave a floor of noise in every empty cell.
+    Only cutting off negative values would leave a floor of noise in every empty cell.
     """
     total = max(float(values.sum()), 0.0)
     descending = np.sort(values)[::-1]
@@ -65,22 +70,23 @@ def _plausible(values: np.ndarray) -> np.ndarray:
     return np.maximum(values - excess[last], 0.0) if total > 0 else np.zeros(len(values))
 
 
-PREFIX = "describe."  # of the statistics' names
+DESCRIPTIVE_PREFIX = "describe."
+"""Prefix of the names of descriptive statistics."""
 
 
-def noised_tables(
-    counts: Mapping[str, np.ndarray], sigma: float, moved: int, noise: NoiseSource
+def noise_tables(
+    counts: Mapping[str, np.ndarray], noise_multiplier: float, moved: int, noise: NoiseSource
 ) -> dict[str, np.ndarray]:
-    """Return the tables with Gaussian noise, rounded; counts may become negative, so that sums stay unbiased.
+    """Return the tables with Gaussian noise, rounded; counts may become negative, so that sums are unbiased.
 
     Args:
-        counts: all that is released at once, by name.
-        sigma: noise multiplier of the booked event.
-        moved: how many counts of a table one unit can move, each by one.
+        counts: everything that is released at once, by name.
+        noise_multiplier: noise multiplier of the booked event.
+        moved: how many counts of a table one unit can change, each by one.
         noise: the cryptographic source.
 
     """
-    std = sigma * math.sqrt(moved * len(counts))
+    std = noise_multiplier * math.sqrt(moved * len(counts))
     return {
         name: np.rint(noise.add_(torch.from_numpy(table.astype(np.float32)), std).numpy()).astype(np.int64)
         for name, table in counts.items()

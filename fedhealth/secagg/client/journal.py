@@ -1,7 +1,7 @@
-"""What a site remembers: a journal that must survive anything, and secrets that must not be copied anywhere.
+"""A site's state: a journal that must survive every crash, and secrets that must never be copied.
 
-Losing the secrets costs a new epoch. Losing the journal would let a lead ask again what was already answered, so the
-journal is fsynced before anything that it records leaves the site.
+If the secrets are lost, a new epoch is needed. If the journal were lost, a lead could repeat a request with another
+list of survivors; therefore the journal is fsynced before any message that it records leaves the site.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedhealth.errors import SecureAggregationError
-from fedhealth.secagg.protocol.store import Store
+from fedhealth.secagg.protocol.store import StateStore
 
 JOURNAL = "journal"
 SECRETS = "secrets"
@@ -17,18 +17,18 @@ SECRETS = "secrets"
 
 @dataclass(frozen=True)
 class Journal:
-    """Counters and promises; holds no key.
+    """Counters and past replies; contains no key.
 
     Args:
         epoch: of the latest own announcement.
-        peers: (site, epoch, SHA-256 of its announcement) as last accepted.
+        peers: (site, epoch, SHA-256 of its announcement) as accepted last.
         exchange: the latest accepted.
-        pin: what every attempt of that exchange must share (members, base cohort, t, model, directives).
+        pin: digest of what all attempts of that exchange share (members, base cohort, t, model, training directives).
         attempt: the latest burned of that exchange.
-        directive: of that attempt.
-        endorsed: the survivor list signed in that attempt.
-        survivors: the survivor list answered in that exchange.
-        answer: the bytes that answered it.
+        descriptor: of that attempt.
+        signed_survivors: the survivor list signed in that attempt.
+        unmasked_survivors: the survivor list of the UNMASK reply in that exchange.
+        unmask_reply: the bytes of that reply.
         models: (digest, exchanges in which it was accepted).
 
     """
@@ -38,10 +38,10 @@ class Journal:
     exchange: int = 0
     pin: bytes = b""
     attempt: int = 0
-    directive: bytes = b""
-    endorsed: tuple[str, ...] = ()
-    survivors: tuple[str, ...] = ()
-    answer: bytes = b""
+    descriptor: bytes = b""
+    signed_survivors: tuple[str, ...] = ()
+    unmasked_survivors: tuple[str, ...] = ()
+    unmask_reply: bytes = b""
     models: tuple[tuple[bytes, int], ...] = ()
 
 
@@ -52,9 +52,9 @@ class Secrets:
     Args:
         announced: the own announcement that the chains belong to.
         members: SHA-256 over the announcements of all members that the chains were made with.
-        exchange: the exchange the chain keys are at.
+        exchange: the exchange that the chain keys belong to.
         chains: (site, chain key), the site's own included.
-        pending: an announcement not yet used.
+        pending: an announcement that is not yet used.
         private: its X25519 private key; erased once the chains exist.
 
     """
@@ -67,47 +67,47 @@ class Secrets:
     private: bytes = b""
 
 
-def load_journal(store: Store) -> Journal:
+def load_journal(store: StateStore) -> Journal:
     """Read the journal; an empty one when there is none."""
-    return Journal(**_load(store, JOURNAL))
+    return Journal(**_load_fields(store, JOURNAL))
 
 
-def load_secrets(store: Store) -> Secrets:
+def load_secrets(store: StateStore) -> Secrets:
     """Read the secrets; empty ones when there are none."""
-    return Secrets(**_load(store, SECRETS))
+    return Secrets(**_load_fields(store, SECRETS))
 
 
-def save_journal(store: Store, journal: Journal) -> None:
+def save_journal(store: StateStore, journal: Journal) -> None:
     """Write the journal durably."""
-    store.write(JOURNAL, json.dumps(vars(journal), default=_hex).encode())
+    store.put(JOURNAL, json.dumps(vars(journal), default=_encode_bytes).encode())
 
 
-def save_secrets(store: Store, secrets: Secrets) -> None:
-    """Write the secrets; the old ones are gone."""
-    store.write(SECRETS, json.dumps(vars(secrets), default=_hex).encode())
+def save_secrets(store: StateStore, secrets: Secrets) -> None:
+    """Write the secrets over the old ones."""
+    store.put(SECRETS, json.dumps(vars(secrets), default=_encode_bytes).encode())
 
 
-def _hex(value: bytes) -> dict[str, str]:
+def _encode_bytes(value: bytes) -> dict[str, str]:
     return {"hex": value.hex()}
 
 
-def _load(store: Store, name: str) -> dict[str, Any]:
-    data = store.read(name)
+def _load_fields(store: StateStore, name: str) -> dict[str, Any]:
+    data = store.get(name)
     if data is None:
         return {}
     try:
-        fields: dict[str, Any] = json.loads(data, object_hook=_unhex)
+        fields: dict[str, Any] = json.loads(data, object_hook=_decode_bytes)
     except ValueError:
         raise SecureAggregationError(
             f"the secure-aggregation {name} of this site is damaged",
             "Restore the journal from its disk; after losing the secrets, delete them and announce again.",
         ) from None
-    return {key: _tuples(value) for key, value in fields.items()}
+    return {key: _to_tuples(value) for key, value in fields.items()}
 
 
-def _unhex(value: dict[str, Any]) -> Any:
+def _decode_bytes(value: dict[str, Any]) -> Any:
     return bytes.fromhex(value["hex"]) if set(value) == {"hex"} else value
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def _to_tuples(value: Any) -> Any:
+    return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value

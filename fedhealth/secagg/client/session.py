@@ -1,6 +1,6 @@
-"""A site's session: loads its memory, takes one step, stores the new memory durably, then hands out the message.
+"""A site's session: load the state, do one step, store the new state durably, then return the message.
 
-It survives a process per message: everything is in the two stores.
+Every message may be handled by another process, because all state is in the two stores.
 """
 
 import time
@@ -9,32 +9,31 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedhealth.secagg.client import client_protocol
-from fedhealth.secagg.client import journal as memory
-from fedhealth.secagg.client import quantised_store as keeping
+from fedhealth.secagg.client import client_protocol, quantized_store
+from fedhealth.secagg.client import journal as site_journal
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.quantize import Vectors
-from fedhealth.secagg.protocol.context import Context
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.messages import Directive, SignRequest, UnmaskRequest
-from fedhealth.secagg.protocol.store import Store
+from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, SignRequest, UnmaskRequest
+from fedhealth.secagg.protocol.store import StateStore
 
 
 class SiteSession:
     """One site in one run.
 
     Args:
-        me: what the site knows and approved.
+        me: the site's own identity, roster and policy.
         journal: a durable store of this run (`FileStore` on disk).
-        secrets: a store for keys (`FileStore` on tmpfs, or `MemoryStore` in a warm parent).
+        secrets: a store for keys (`FileStore` on tmpfs, or `MemoryStore` in a long-lived process).
         clock: seconds since the epoch.
 
     """
 
     def __init__(
         self,
-        me: client_protocol.Membership,
-        journal: Store,
-        secrets: Store,
+        me: client_protocol.SiteCredentials,
+        journal: StateStore,
+        secrets: StateStore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.me, self._journal, self._secrets, self._clock = me, journal, secrets, clock
@@ -42,90 +41,93 @@ class SiteSession:
 
     @property
     def announcement(self) -> bytes | None:
-        """Return the latest announcement whose keys are still here, to send it again without a new epoch."""
-        secrets = memory.load_secrets(self._secrets)
+        """Return the latest announcement whose keys are still stored, to resend it without a new epoch."""
+        secrets = site_journal.load_secrets(self._secrets)
         return secrets.pending or secrets.announced or None
 
     @property
     def exchange(self) -> int:
-        """Return the latest exchange accepted: the lead must go on above it."""
-        return memory.load_journal(self._journal).exchange
+        """Return the latest accepted exchange; the lead must continue above it."""
+        return site_journal.load_journal(self._journal).exchange
 
     def announce(self, towers: Mapping[str, int]) -> bytes:
-        """Return ANNOUNCE under a new epoch. `towers`: {tower: announced weight} of what this site trains."""
-        with self._journal.locked():
+        """Return ANNOUNCE for a new epoch. `towers`: {tower: announced weight} that this site trains."""
+        with self._journal.lock():
             journal, secrets = self._load()
-            journal, secrets, message = client_protocol.announce(self.me, journal, secrets, towers, int(self._clock()))
+            journal, secrets, message = client_protocol.announce_key(
+                self.me, journal, secrets, towers, int(self._clock())
+            )
             self._save(journal, secrets)
         return message.to_bytes()
 
-    def accept(self, directive: bytes, model_digest: bytes, training_digest: bytes) -> Context:
-        """Accept TRAIN; the attempt is burned when this returns. Raises `RefusedError`."""
-        found = Directive.from_bytes(directive)
-        with self._journal.locked():
+    def accept(self, descriptor: bytes, model_digest: bytes, training_digest: bytes) -> AttemptContext:
+        """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`."""
+        found = AttemptDescriptor.from_bytes(descriptor)
+        with self._journal.lock():
             journal, secrets = self._load()
-            journal, secrets, context = client_protocol.accept(
+            journal, secrets, context = client_protocol.accept_attempt(
                 self.me, journal, secrets, found, model_digest, training_digest
             )
             self._save(journal, secrets)
         self._accepted = context.ctx
         return context
 
-    def quantise(self, context: Context, vectors: Mapping[str, Vectors]) -> keeping.Quantised:
-        """Turn {segment: {entry: array}} into words."""
-        return client_protocol.quantised(self.me, context, vectors)
+    def quantize(self, context: AttemptContext, vectors: Mapping[str, Vectors]) -> quantized_store.QuantizedUpdate:
+        """Quantize {segment: {entry: array}}."""
+        return client_protocol.quantize_update(self.me, context, vectors)
 
-    def keep(self, quantised: keeping.Quantised) -> None:
-        """Store the words beside the secrets, to mask them again after a failed attempt."""
-        keeping.save(self._secrets, quantised)
+    def save_quantized(self, quantized: quantized_store.QuantizedUpdate) -> None:
+        """Store the words with the secrets, to mask them again after a failed attempt."""
+        quantized_store.save_quantized(self._secrets, quantized)
 
-    def kept(self) -> keeping.Quantised | None:
-        """Return the words kept last, if any."""
-        return keeping.load(self._secrets)
+    def load_quantized(self) -> quantized_store.QuantizedUpdate | None:
+        """Return the stored words, if any."""
+        return quantized_store.load_quantized(self._secrets)
 
-    def forget(self) -> None:
-        """Remove the kept words."""
-        keeping.forget(self._secrets)
+    def delete_quantized(self) -> None:
+        """Delete the stored words."""
+        quantized_store.delete_quantized(self._secrets)
 
-    def upload(
-        self, context: Context, quantised: keeping.Quantised, workers: int = 1
+    def mask_upload(
+        self, context: AttemptContext, quantized: quantized_store.QuantizedUpdate, workers: int = 1
     ) -> tuple[bytes, dict[str, NDArray[np.uint8]]]:
         """Return UPLOAD and {segment: packed masked vector}; once for each attempt that this object accepted.
 
-        A crash between `accept` and here loses the attempt: nothing can mask it a second time.
+        A crash between `accept` and this call loses the attempt: it cannot be masked a second time.
         """
         if context.ctx != self._accepted:
-            raise RefusedError("this attempt was not accepted here, or is already masked", rule="R4")
+            raise ProtocolViolationError("this attempt was not accepted here, or is already masked", rule="R4")
         self._accepted = b""
-        secrets = memory.load_secrets(self._secrets)
-        head, vectors = client_protocol.upload(self.me, secrets, context, quantised, workers)
+        secrets = site_journal.load_secrets(self._secrets)
+        head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, workers)
         return head.to_bytes(), vectors
 
-    def sign(self, request: bytes) -> bytes:
-        """Answer SIGN. Raises `RefusedError`."""
+    def sign_survivors(self, request: bytes) -> bytes:
+        """Return the reply to SIGN. Raises `ProtocolViolationError`."""
         found = SignRequest.from_bytes(request)
-        with self._journal.locked():
-            journal, message = client_protocol.endorse(self.me, memory.load_journal(self._journal), found)
-            memory.save_journal(self._journal, journal)
+        with self._journal.lock():
+            journal, message = client_protocol.sign_survivors(self.me, site_journal.load_journal(self._journal), found)
+            site_journal.save_journal(self._journal, journal)
         return message.to_bytes()
 
-    def unmask(self, request: bytes) -> bytes:
-        """Answer UNMASK; the same list of survivors gets the same bytes again. Raises `RefusedError`.
+    def reply_unmask(self, request: bytes) -> bytes:
+        """Return the reply to UNMASK; the same bytes for the same survivors. Raises `ProtocolViolationError`.
 
-        The kept words are then part of a sum and are forgotten: masked again, they would show in a difference.
+        The stored words are deleted, because they are now part of a sum: if they were masked again, the difference of
+        two sums could reveal them.
         """
         found = UnmaskRequest.from_bytes(request)
-        with self._journal.locked():
+        with self._journal.lock():
             journal, secrets = self._load()
-            journal, secrets, answer = client_protocol.unmask(self.me, journal, secrets, found)
+            journal, secrets, reply = client_protocol.reply_unmask(self.me, journal, secrets, found)
             self._save(journal, secrets)
-            keeping.forget(self._secrets)
-        return answer
+            quantized_store.delete_quantized(self._secrets)
+        return reply
 
-    def _load(self) -> tuple[memory.Journal, memory.Secrets]:
-        return memory.load_journal(self._journal), memory.load_secrets(self._secrets)
+    def _load(self) -> tuple[site_journal.Journal, site_journal.Secrets]:
+        return site_journal.load_journal(self._journal), site_journal.load_secrets(self._secrets)
 
-    def _save(self, journal: memory.Journal, secrets: memory.Secrets) -> None:
-        """Store the journal first: what it promises holds even if the keys are then lost."""
-        memory.save_journal(self._journal, journal)
-        memory.save_secrets(self._secrets, secrets)
+    def _save(self, journal: site_journal.Journal, secrets: site_journal.Secrets) -> None:
+        """Save the journal first, so that it is valid even if the keys are lost afterwards."""
+        site_journal.save_journal(self._journal, journal)
+        site_journal.save_secrets(self._secrets, secrets)

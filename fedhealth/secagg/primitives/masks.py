@@ -1,7 +1,7 @@
 """Masks: AES-256-CTR keystreams added to a vector in place, modulo its word size.
 
-The keys are single use (each is derived from, or drawn for, one attempt and one segment), so the counter starts at
-zero. Chunks fit the cache, and one buffer serves all keys: extra memory does not grow with the vector.
+Every key is used once (derived or drawn for one attempt and one segment), so the counter starts at zero. Chunks fit the
+cache and one buffer serves all keys, so extra memory does not grow with the vector.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from fedhealth.secagg.protocol.layout import Words
+from fedhealth.secagg.primitives.layout import Words
 
 CHUNK_BYTES = 2**17
 BLOCK_BYTES = 16
@@ -31,7 +31,7 @@ class Keystream:
         self._cipher.update_into(memoryview(_ZEROS)[:size], buffer)
 
 
-def apply(vector: Words, plus: Sequence[bytes], minus: Sequence[bytes], workers: int = 1) -> None:
+def apply_masks(vector: Words, plus: Sequence[bytes], minus: Sequence[bytes], workers: int = 1) -> None:
     """Add the masks of some keys to a vector and subtract those of others, in place.
 
     Args:
@@ -42,20 +42,20 @@ def apply(vector: Words, plus: Sequence[bytes], minus: Sequence[bytes], workers:
 
     """
     if workers == 1:
-        _apply_from(vector, 0, plus, minus)
+        _apply_masks_from(vector, 0, plus, minus)
         return
     words = CHUNK_BYTES // vector.itemsize
     part = -(-len(vector) // (workers * words)) * words
     with ThreadPoolExecutor(workers) as pool:
         jobs = [
-            pool.submit(_apply_from, vector[at : at + part], at * vector.itemsize, plus, minus)
+            pool.submit(_apply_masks_from, vector[at : at + part], at * vector.itemsize, plus, minus)
             for at in range(0, len(vector), part)
         ]
     for job in jobs:
         job.result()
 
 
-def _apply_from(vector: Words, offset: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
+def _apply_masks_from(vector: Words, offset: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     streams: list[tuple[Keystream, np.ufunc]] = [(Keystream(key, offset), np.add) for key in plus]
     streams += [(Keystream(key, offset), np.subtract) for key in minus]
     buffer = bytearray(CHUNK_BYTES + BLOCK_BYTES)

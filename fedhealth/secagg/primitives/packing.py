@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fedhealth.secagg.protocol.layout import Segment, Words
+from fedhealth.secagg.primitives.layout import Segment, Words
 
 PIECE = 2**12
-Bytes = NDArray[np.uint8]
+PackedWords = NDArray[np.uint8]
 
 
-def pack(words: Words, segment: Segment) -> Bytes:
-    """Return the segment's wire bytes; a view of the words where they are stored whole."""
+def pack_words(words: Words, segment: Segment) -> PackedWords:
+    """Return the segment's wire bytes; a view of the words if they need no packing."""
     k = segment.bits
     if k in (16, 32, 64):
         return words.view(np.uint8)
@@ -24,7 +24,7 @@ def pack(words: Words, segment: Segment) -> Bytes:
     out = np.zeros((k, rows.shape[1]), dtype="<u4")
     keep = np.uint32(2**k - 1)
     scratch = np.empty(PIECE, dtype="<u4")
-    for piece in _pieces(rows.shape[1]):
+    for piece in _iterate_slices(rows.shape[1]):
         source, target = rows[:, piece], out[:, piece]
         part = scratch[: source.shape[1]]
         for j in range(32):
@@ -36,14 +36,14 @@ def pack(words: Words, segment: Segment) -> Bytes:
     return out.reshape(-1).view(np.uint8)
 
 
-def add_packed(total: Words, packed: Bytes, segment: Segment) -> None:
+def add_packed(total: Words, packed: PackedWords, segment: Segment) -> None:
     """Add packed words to a total in place, modulo 2^k in its low k bits; higher bits are meaningless."""
     k = segment.bits
     if k in (16, 32, 64):
         np.add(total, packed.view(segment.dtype), out=total)
         return
     rows, source = total.reshape(32, -1), packed.view("<u4").reshape(k, -1)
-    for piece in _pieces(rows.shape[1]):
+    for piece in _iterate_slices(rows.shape[1]):
         for j in range(32):
             word, shift = divmod(j * k, 32)
             part = source[word, piece] >> np.uint32(shift)
@@ -52,5 +52,5 @@ def add_packed(total: Words, packed: Bytes, segment: Segment) -> None:
             rows[j, piece] += part
 
 
-def _pieces(length: int) -> Iterator[slice]:
+def _iterate_slices(length: int) -> Iterator[slice]:
     return (slice(at, at + PIECE) for at in range(0, length, PIECE))

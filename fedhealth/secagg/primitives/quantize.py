@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec, Words
 from fedhealth.secagg.primitives.masks import BLOCK_BYTES, Keystream
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Entry, Segment, Words
 
 CHUNK = 2**14
 # Adding 1.5 * 2^52 to a double rounds it to an integer and leaves that integer in its low bits (two's complement).
@@ -22,8 +22,8 @@ ROUNDER = 1.5 * 2.0**52
 Vectors = Mapping[str, NDArray[Any]]
 
 
-def quantise(segment: Segment, vectors: Vectors, weight: int) -> Words:
-    """Turn one site's vectors into words, ending with the words that count it as one contributor.
+def quantize(segment: Segment, vectors: Vectors, weight: int) -> Words:
+    """Quantize one site's vectors to words; the last words count the site as one contributor.
 
     Args:
         segment: names, lengths and bounds of the vectors.
@@ -31,10 +31,10 @@ def quantise(segment: Segment, vectors: Vectors, weight: int) -> Words:
         weight: the site's announced weight, in multiples of 2^-16; statistics do not use it.
 
     Raises:
-        RefusedError: a vector is missing, not finite, of another length, or does not fit; the message names it.
+        ProtocolViolationError: a vector is missing, not finite, of another length, or does not fit; the message names it.
 
     """
-    flat = {entry.name: _flat(segment, entry, vectors) for entry in segment.entries}
+    flat = {entry.name: _flatten_vector(segment, entry, vectors) for entry in segment.entries}
     words: Words = np.zeros(segment.words, dtype=segment.dtype)
     rounding = _Rounding()
     for entry, place in segment.slices():
@@ -43,16 +43,16 @@ def quantise(segment: Segment, vectors: Vectors, weight: int) -> Words:
             share = weight / segment.normaliser
             rounding.round(segment, entry, values, share * segment.levels / entry.bound, words[place])
         else:
-            words[place] = _whole(segment, entry, values).view(np.uint64)
+            words[place] = _to_steps(segment, entry, values).view(np.uint64)
     words[segment.length : segment.length + segment.count_words] = 1
     return words
 
 
-def dequantise(segment: Segment, total: Words, weight: int) -> dict[str, NDArray[Any]]:
-    """Turn an opened sum into vectors: the weighted mean of a model, or the sum of statistics.
+def dequantize(segment: Segment, total: Words, weight: int) -> dict[str, NDArray[Any]]:
+    """Dequantize an opened sum: the weighted mean of a model, or the sum of statistics.
 
     Args:
-        segment: which vectors.
+        segment: describes the vectors.
         total: the opened words.
         weight: sum of the contributors' announced weights, positive for a model.
 
@@ -70,35 +70,35 @@ def dequantise(segment: Segment, total: Words, weight: int) -> dict[str, NDArray
         scale = segment.step(entry) * (segment.normaliser / weight if model else 1)
         source = total[place]
         for at in range(0, entry.length, CHUNK):
-            # Up to the word's top bit and arithmetically back: extends the sign of k bits.
+            # Shift to the top bit and arithmetically back: sign-extends k bits.
             values = (source[at : at + CHUNK] << shift).view(signed) >> shift
             out[at : at + CHUNK] = values if counts else values * scale
         found[entry.name] = out
     return found
 
 
-def error_bound(segment: Segment, entry: Entry, contributors: int, weight: int) -> float:
+def compute_error_bound(segment: Segment, entry: VectorSpec, contributors: int, weight: int) -> float:
     """Return the largest distance between an opened value and the exact mean or sum, before float32 rounding."""
     if segment.kind == "statistics":
         return contributors * entry.step / 2
     return contributors * segment.step(entry) * segment.normaliser / weight
 
 
-def total_weight(weights: tuple[int, ...]) -> float:
-    """Return the weight of a sum in examples, from announced weights."""
+def sum_weights(weights: tuple[int, ...]) -> float:
+    """Return the sum of announced weights, in examples."""
     return sum(weights) / WEIGHT_ONE
 
 
-def _flat(segment: Segment, entry: Entry, vectors: Vectors) -> NDArray[Any]:
+def _flatten_vector(segment: Segment, entry: VectorSpec, vectors: Vectors) -> NDArray[Any]:
     values = vectors.get(entry.name)
     if values is None or values.size != entry.length:
         size = "nothing" if values is None else f"{values.size} values"
-        raise RefusedError(f"segment {segment.name}: {entry.name} needs {entry.length} values, got {size}")
+        raise ProtocolViolationError(f"segment {segment.name}: {entry.name} needs {entry.length} values, got {size}")
     return values.reshape(-1)
 
 
-def _refuse_values(segment: Segment, entry: Entry, problem: str) -> RefusedError:
-    return RefusedError(
+def _build_value_error(segment: Segment, entry: VectorSpec, problem: str) -> ProtocolViolationError:
+    return ProtocolViolationError(
         f"segment {segment.name}: {entry.name} {problem}",
         "Clip the update, raise the bound of this vector, or let clamp_share allow a few outliers.",
     )
@@ -114,18 +114,18 @@ class _Rounding:
         self._uniform = np.empty(CHUNK)
         self._scaled = np.empty(CHUNK)
 
-    def round(self, segment: Segment, entry: Entry, values: NDArray[Any], factor: float, out: Words) -> None:
+    def round(self, segment: Segment, entry: VectorSpec, values: NDArray[Any], factor: float, out: Words) -> None:
         """Write the nearest integers to values * factor + u into `out`, modulo its word size."""
         clamped = 0
         for at in range(0, entry.length, CHUNK):
             chunk = values[at : at + CHUNK]
             inside = chunk.max() <= entry.bound and chunk.min() >= -entry.bound
             if not inside:
-                chunk, outliers = _clamp(segment, entry, chunk)
+                chunk, outliers = _clamp_outliers(segment, entry, chunk)
                 clamped += outliers
             self._round_chunk(chunk, factor, out[at : at + CHUNK])
         if clamped > segment.clamp_share * entry.length:
-            raise _refuse_values(segment, entry, f"has {clamped} of {entry.length} values beyond {entry.bound:g}")
+            raise _build_value_error(segment, entry, f"has {clamped} of {entry.length} values beyond {entry.bound:g}")
 
     def _round_chunk(self, chunk: NDArray[Any], factor: float, out: Words) -> None:
         count = len(chunk)
@@ -138,19 +138,19 @@ class _Rounding:
         out[:] = scaled.view(out.dtype)[:: 8 // out.itemsize]
 
 
-def _clamp(segment: Segment, entry: Entry, chunk: NDArray[Any]) -> tuple[NDArray[Any], int]:
+def _clamp_outliers(segment: Segment, entry: VectorSpec, chunk: NDArray[Any]) -> tuple[NDArray[Any], int]:
     if not np.isfinite(chunk).all():
-        raise _refuse_values(segment, entry, "is not finite")
+        raise _build_value_error(segment, entry, "is not finite")
     outliers = int(np.count_nonzero(np.abs(chunk) > entry.bound))
     return np.clip(chunk, -entry.bound, entry.bound), outliers
 
 
-def _whole(segment: Segment, entry: Entry, values: NDArray[Any]) -> NDArray[np.int64]:
+def _to_steps(segment: Segment, entry: VectorSpec, values: NDArray[Any]) -> NDArray[np.int64]:
     """Return a statistic in multiples of its step; integers stay exact."""
     if not np.isfinite(values).all():
-        raise _refuse_values(segment, entry, "is not finite")
+        raise _build_value_error(segment, entry, "is not finite")
     if values.max() > entry.bound or values.min() < -entry.bound:
-        raise _refuse_values(segment, entry, f"has values beyond {entry.bound:g}")
+        raise _build_value_error(segment, entry, f"has values beyond {entry.bound:g}")
     if entry.step == 1 and np.issubdtype(values.dtype, np.integer):
         return values.astype(np.int64)
     return np.rint(values.astype(np.float64) / entry.step).astype(np.int64)

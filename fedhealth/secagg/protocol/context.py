@@ -1,26 +1,26 @@
-"""What an attempt is about: the roster, the verified announcements, and ctx, the digest that every label carries."""
+"""The context of an attempt: its descriptor, the verified announcements, and `ctx`, the digest in every label."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from fedhealth.consortium.roster import Roster
-from fedhealth.protocol.digest import transcript
-from fedhealth.secagg.primitives.codec import PROTOCOL, Writer
-from fedhealth.secagg.primitives.keys import is_low_order, signed_by
-from fedhealth.secagg.protocol.errors import RefusedError, refuse_unless
-from fedhealth.secagg.protocol.layout import NAME, Layout, Segment
-from fedhealth.secagg.protocol.messages import LEAD, Announcement, Directive
+from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
+from fedhealth.secagg.primitives.codec import PROTOCOL, MessageWriter
+from fedhealth.secagg.primitives.keys import is_low_order, is_signed_by
+from fedhealth.secagg.primitives.layout import NAME, Layout, Segment
+from fedhealth.secagg.protocol.messages import LEAD, AttemptDescriptor, KeyAnnouncement
+from fedhealth.utils.digest import digest_parts, encode_parts
 
 
-def verified(data: bytes, roster: Roster, run: str, sender: str) -> Announcement:
-    """Decode an announcement and check who made it; `RefusedError` names the claimed site or the sender."""
-    found = Announcement.from_bytes(data, sender)
+def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> KeyAnnouncement:
+    """Decode an announcement and verify its origin; `ProtocolViolationError` blames the claimed site or the sender."""
+    found = KeyAnnouncement.from_bytes(data, sender)
     site = found.site
     who = (site,) if sender == site else (sender, site)
     refuse_unless(site in roster.keys, f"{site} is not an approved member", rule="R8", blame=who)
-    authentic = signed_by(roster.keys[site], found.signature, b"announce", found.body())
+    authentic = is_signed_by(roster.keys[site], found.signature, b"announce", found.body())
     refuse_unless(authentic, f"the announcement of {site} is not signed by its approved identity", blame=who)
     refuse_unless(found.run == run, f"the announcement of {site} belongs to another run", blame=who)
     refuse_unless(
@@ -34,64 +34,66 @@ def verified(data: bytes, roster: Roster, run: str, sender: str) -> Announcement
     return found
 
 
-def verified_members(blobs: Iterable[bytes], roster: Roster, run: str, sender: str = LEAD) -> list[Announcement]:
-    """Verify a directive's announcements: sorted, each site once, each key once."""
-    members = [verified(blob, roster, run, sender) for blob in blobs]
+def verify_announcements(blobs: Iterable[bytes], roster: Roster, run: str, sender: str = LEAD) -> list[KeyAnnouncement]:
+    """Verify a descriptor's announcements: sorted, unique sites, unique keys."""
+    members = [verify_announcement(blob, roster, run, sender) for blob in blobs]
     sites = [member.site for member in members]
     refuse_unless(sites == sorted(set(sites)), "members must be sorted and unique", rule="R8", blame=(sender,))
     seen: dict[bytes, str] = {}
     for member in members:
         other = seen.setdefault(member.key, member.site)
         if other != member.site:
-            raise RefusedError(f"{other} and {member.site} announced the same key", blame=(other, member.site))
+            raise ProtocolViolationError(
+                f"{other} and {member.site} announced the same key", blame=(other, member.site)
+            )
     return members
 
 
-def ctx_digest(directive: Directive) -> bytes:
-    """Return SHA-256 over everything both sides must agree on, each part with its length in front."""
-    layout = Writer(0)
-    for segment in directive.layout:
-        segment.write(layout)
-    numbers = (directive.exchange, directive.attempt, directive.threshold, int(directive.signed))
+def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
+    """Return the SHA-256 of everything that lead and sites must agree on."""
+    layout = MessageWriter(0)
+    for segment in descriptor.layout:
+        segment.write_to(layout)
+    numbers = (descriptor.exchange, descriptor.attempt, descriptor.threshold, int(descriptor.signed))
     parts = (
         PROTOCOL,
-        directive.run.encode(),
-        directive.config_digest,
-        directive.roster_digest,
+        descriptor.run.encode(),
+        descriptor.config_digest,
+        descriptor.roster_digest,
         *(number.to_bytes(8, "little") for number in numbers),
-        transcript(*directive.members),
-        transcript(*(site.encode() for site in directive.base)),
-        transcript(*(site.encode() for site in directive.cohort)),
-        directive.model_digest,
-        directive.training_digest,
+        encode_parts(*descriptor.members),
+        encode_parts(*(site.encode() for site in descriptor.base)),
+        encode_parts(*(site.encode() for site in descriptor.cohort)),
+        descriptor.model_digest,
+        descriptor.training_digest,
         layout.bytes(),
     )
-    return hashlib.sha256(transcript(*parts)).digest()
+    return digest_parts(*parts)
 
 
 @dataclass(frozen=True)
-class Context:
-    """One attempt, as both sides see it. Built from a directive whose members were verified."""
+class AttemptContext:
+    """One attempt, as known to lead and sites. Built from a descriptor whose members were verified."""
 
-    directive: Directive
-    members: tuple[Announcement, ...]
+    descriptor: AttemptDescriptor
+    members: tuple[KeyAnnouncement, ...]
     ctx: bytes
 
     @classmethod
-    def of(cls, directive: Directive) -> "Context":
-        """Derive the context; raises `RefusedError` for announcements that do not parse."""
-        members = tuple(Announcement.from_bytes(blob, LEAD) for blob in directive.members)
-        return cls(directive, members, ctx_digest(directive))
+    def from_descriptor(cls, descriptor: AttemptDescriptor) -> Self:
+        """Build the context; raises `ProtocolViolationError` for malformed announcements."""
+        members = tuple(KeyAnnouncement.from_bytes(blob, LEAD) for blob in descriptor.members)
+        return cls(descriptor, members, digest_attempt(descriptor))
 
     @property
     def layout(self) -> Layout:
         """Return the segments."""
-        return self.directive.layout
+        return self.descriptor.layout
 
     @property
     def cohort(self) -> tuple[str, ...]:
         """Return the sites of this attempt, sorted."""
-        return self.directive.cohort
+        return self.descriptor.cohort
 
     @cached_property
     def weights(self) -> dict[tuple[str, str], int]:
@@ -102,7 +104,7 @@ class Context:
         """Return the sites among these that contribute to the segment."""
         return tuple(site for site in among if (site, segment.tower) in self.weights)
 
-    def owned(self, site: str) -> tuple[Segment, ...]:
+    def owned_segments(self, site: str) -> tuple[Segment, ...]:
         """Return the segments a site contributes to, in layout order."""
         return tuple(segment for segment in self.layout if (site, segment.tower) in self.weights)
 

@@ -2,30 +2,31 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Self
 
-from fedhealth.secagg.primitives.codec import Reader, Writer
+from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import KEY_BYTES, SIGNATURE_BYTES
-from fedhealth.secagg.protocol.layout import Layout, Segment
+from fedhealth.secagg.primitives.layout import Layout, Segment
 
 DIGEST_BYTES = 32
 LEAD = "the lead"
 
 
-class Kind(IntEnum):
-    """The byte that tells messages apart."""
+class MessageKind(IntEnum):
+    """The byte that identifies the type of a message."""
 
     ANNOUNCE = 1
     TRAIN = 2
     UPLOAD = 3
     SIGN = 4
-    ENDORSE = 5
+    SURVIVOR_SIGNATURE = 5
     UNMASK = 6
-    ANSWER = 7
+    UNMASK_REPLY = 7
 
 
 @dataclass(frozen=True)
-class Announcement:
-    """ANNOUNCE, site to everybody: this epoch's key and the towers the site trains, with their public weights."""
+class KeyAnnouncement:
+    """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights."""
 
     run: str
     roster_digest: bytes
@@ -36,9 +37,14 @@ class Announcement:
     signature: bytes = bytes(SIGNATURE_BYTES)
 
     def body(self) -> bytes:
-        """Return what is signed."""
-        out = Writer(Kind.ANNOUNCE).text(self.run).fixed(self.roster_digest, DIGEST_BYTES).text(self.site)
-        out.number(self.epoch).fixed(self.key, KEY_BYTES).number(len(self.towers), 4)
+        """Return the signed bytes."""
+        out = (
+            MessageWriter(MessageKind.ANNOUNCE)
+            .text(self.run)
+            .fixed_bytes(self.roster_digest, DIGEST_BYTES)
+            .text(self.site)
+        )
+        out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
         return out.bytes()
@@ -48,19 +54,19 @@ class Announcement:
         return self.body() + self.signature
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str) -> "Announcement":
+    def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
-        r = Reader(data, Kind.ANNOUNCE, "announcement", sender)
-        run, roster, site = r.text(), r.fixed(DIGEST_BYTES), r.site()
-        epoch, key = r.number(), r.fixed(KEY_BYTES)
-        towers = r.several(lambda: (r.text(), r.number()))
-        found = cls(run, roster, site, epoch, key, towers, r.fixed(SIGNATURE_BYTES))
+        r = MessageReader(data, MessageKind.ANNOUNCE, "announcement", sender)
+        run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
+        epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
+        towers = r.sequence(lambda: (r.text(), r.number()))
+        found = cls(run, roster, site, epoch, key, towers, r.fixed_bytes(SIGNATURE_BYTES))
         r.end()
         return found
 
 
 @dataclass(frozen=True)
-class Directive:
+class AttemptDescriptor:
     """TRAIN, lead to site: everything that ctx binds. `members` are the announcements, sorted by site."""
 
     run: str
@@ -79,41 +85,41 @@ class Directive:
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        out = Writer(Kind.TRAIN).text(self.run)
-        out.fixed(self.config_digest, DIGEST_BYTES).fixed(self.roster_digest, DIGEST_BYTES)
+        out = MessageWriter(MessageKind.TRAIN).text(self.run)
+        out.fixed_bytes(self.config_digest, DIGEST_BYTES).fixed_bytes(self.roster_digest, DIGEST_BYTES)
         out.number(self.exchange).number(self.attempt).number(self.threshold, 4).number(self.signed, 1)
         out.blobs(self.members).texts(self.base).texts(self.cohort)
-        out.fixed(self.model_digest, DIGEST_BYTES).fixed(self.training_digest, DIGEST_BYTES)
+        out.fixed_bytes(self.model_digest, DIGEST_BYTES).fixed_bytes(self.training_digest, DIGEST_BYTES)
         out.number(len(self.layout), 4)
         for segment in self.layout:
-            segment.write(out)
+            segment.write_to(out)
         return out.bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> "Directive":
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
         """Decode."""
-        r = Reader(data, Kind.TRAIN, "training directive", sender)
+        r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
         found = cls(
             run=r.text(),
-            config_digest=r.fixed(DIGEST_BYTES),
-            roster_digest=r.fixed(DIGEST_BYTES),
+            config_digest=r.fixed_bytes(DIGEST_BYTES),
+            roster_digest=r.fixed_bytes(DIGEST_BYTES),
             exchange=r.number(),
             attempt=r.number(),
             threshold=r.number(4),
             signed=r.flag(),
-            members=r.several(r.blob),
-            base=r.several(r.site),
-            cohort=r.several(r.site),
-            model_digest=r.fixed(DIGEST_BYTES),
-            training_digest=r.fixed(DIGEST_BYTES),
-            layout=r.several(lambda: Segment.read(r)),
+            members=r.sequence(r.blob),
+            base=r.sequence(r.site),
+            cohort=r.sequence(r.site),
+            model_digest=r.fixed_bytes(DIGEST_BYTES),
+            training_digest=r.fixed_bytes(DIGEST_BYTES),
+            layout=r.sequence(lambda: Segment.read_from(r)),
         )
         r.end()
         return found
 
 
 @dataclass(frozen=True)
-class Upload:
+class MaskedUpload:
     """UPLOAD, site to lead, without the masked vectors, which travel beside it as arrays.
 
     Args:
@@ -138,8 +144,8 @@ class Upload:
     signature: bytes = bytes(SIGNATURE_BYTES)
 
     def body(self) -> bytes:
-        """Return what is signed."""
-        out = Writer(Kind.UPLOAD).fixed(self.ctx, DIGEST_BYTES).text(self.site)
+        """Return the signed bytes."""
+        out = MessageWriter(MessageKind.UPLOAD).fixed_bytes(self.ctx, DIGEST_BYTES).text(self.site)
         out.blobs(self.tags).blob(self.secret_commits).blobs(self.share_commits)
         return out.blobs(self.envelopes).blobs(self.vectors).bytes()
 
@@ -148,12 +154,12 @@ class Upload:
         return self.body() + self.signature
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str) -> "Upload":
+    def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
-        r = Reader(data, Kind.UPLOAD, "upload", sender)
-        ctx, site, tags, secret_commits = r.fixed(DIGEST_BYTES), r.site(), r.several(r.blob), r.blob()
-        share_commits, envelopes, vectors = r.several(r.blob), r.several(r.blob), r.several(r.blob)
-        signature = r.fixed(SIGNATURE_BYTES)
+        r = MessageReader(data, MessageKind.UPLOAD, "upload", sender)
+        ctx, site, tags, secret_commits = r.fixed_bytes(DIGEST_BYTES), r.site(), r.sequence(r.blob), r.blob()
+        share_commits, envelopes, vectors = r.sequence(r.blob), r.sequence(r.blob), r.sequence(r.blob)
+        signature = r.fixed_bytes(SIGNATURE_BYTES)
         r.end()
         return cls(ctx, site, tags, secret_commits, share_commits, envelopes, vectors, signature)
 
@@ -167,20 +173,20 @@ class SignRequest:
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        return Writer(Kind.SIGN).fixed(self.ctx, DIGEST_BYTES).texts(self.survivors).bytes()
+        return MessageWriter(MessageKind.SIGN).fixed_bytes(self.ctx, DIGEST_BYTES).texts(self.survivors).bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> "SignRequest":
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
         """Decode."""
-        r = Reader(data, Kind.SIGN, "sign request", sender)
-        found = cls(r.fixed(DIGEST_BYTES), r.several(r.site))
+        r = MessageReader(data, MessageKind.SIGN, "sign request", sender)
+        found = cls(r.fixed_bytes(DIGEST_BYTES), r.sequence(r.site))
         r.end()
         return found
 
 
 @dataclass(frozen=True)
-class Endorsement:
-    """The answer to SIGN: the survivor's signature over ctx and the list."""
+class SurvivorSignature:
+    """The reply to SIGN: the survivor's signature over ctx and the list."""
 
     ctx: bytes
     site: str
@@ -188,14 +194,14 @@ class Endorsement:
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        out = Writer(Kind.ENDORSE).fixed(self.ctx, DIGEST_BYTES).text(self.site)
-        return out.fixed(self.signature, SIGNATURE_BYTES).bytes()
+        out = MessageWriter(MessageKind.SURVIVOR_SIGNATURE).fixed_bytes(self.ctx, DIGEST_BYTES).text(self.site)
+        return out.fixed_bytes(self.signature, SIGNATURE_BYTES).bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str) -> "Endorsement":
+    def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
-        r = Reader(data, Kind.ENDORSE, "endorsement", sender)
-        found = cls(r.fixed(DIGEST_BYTES), r.site(), r.fixed(SIGNATURE_BYTES))
+        r = MessageReader(data, MessageKind.SURVIVOR_SIGNATURE, "survivor signature", sender)
+        found = cls(r.fixed_bytes(DIGEST_BYTES), r.site(), r.fixed_bytes(SIGNATURE_BYTES))
         r.end()
         return found
 
@@ -206,8 +212,8 @@ class UnmaskRequest:
 
     Args:
         ctx: the attempt.
-        survivors: U2; a list of those who dropped out is never sent.
-        endorsements: (site, signature) pairs over ctx and U2; empty when no signatures are needed.
+        survivors: the sites in the sum (U2); a list of those that dropped out is never sent.
+        signatures: (site, signature) pairs over ctx and U2; empty when no signatures are needed.
         sealed: for each survivor its envelope to the reader.
         commits: for each survivor its commitments to the shares in that envelope.
 
@@ -215,32 +221,32 @@ class UnmaskRequest:
 
     ctx: bytes
     survivors: tuple[str, ...]
-    endorsements: tuple[tuple[str, bytes], ...]
+    signatures: tuple[tuple[str, bytes], ...]
     sealed: tuple[bytes, ...]
     commits: tuple[bytes, ...]
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        out = Writer(Kind.UNMASK).fixed(self.ctx, DIGEST_BYTES).texts(self.survivors)
-        out.number(len(self.endorsements), 4)
-        for site, signature in self.endorsements:
-            out.text(site).fixed(signature, SIGNATURE_BYTES)
+        out = MessageWriter(MessageKind.UNMASK).fixed_bytes(self.ctx, DIGEST_BYTES).texts(self.survivors)
+        out.number(len(self.signatures), 4)
+        for site, signature in self.signatures:
+            out.text(site).fixed_bytes(signature, SIGNATURE_BYTES)
         return out.blobs(self.sealed).blobs(self.commits).bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> "UnmaskRequest":
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
         """Decode."""
-        r = Reader(data, Kind.UNMASK, "unmask request", sender)
-        ctx, survivors = r.fixed(DIGEST_BYTES), r.several(r.site)
-        endorsements = r.several(lambda: (r.site(), r.fixed(SIGNATURE_BYTES)))
-        found = cls(ctx, survivors, endorsements, r.several(r.blob), r.several(r.blob))
+        r = MessageReader(data, MessageKind.UNMASK, "unmask request", sender)
+        ctx, survivors = r.fixed_bytes(DIGEST_BYTES), r.sequence(r.site)
+        signatures = r.sequence(lambda: (r.site(), r.fixed_bytes(SIGNATURE_BYTES)))
+        found = cls(ctx, survivors, signatures, r.sequence(r.blob), r.sequence(r.blob))
         r.end()
         return found
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer to UNMASK: shares in the order of `envelope.opened`, for the segments that may be opened."""
+class UnmaskReply:
+    """The reply to UNMASK: shares in the order of `list_unmask_slots`, for the segments that may be opened."""
 
     ctx: bytes
     site: str
@@ -249,8 +255,8 @@ class Answer:
     signature: bytes = bytes(SIGNATURE_BYTES)
 
     def body(self) -> bytes:
-        """Return what is signed."""
-        out = Writer(Kind.ANSWER).fixed(self.ctx, DIGEST_BYTES).text(self.site)
+        """Return the signed bytes."""
+        out = MessageWriter(MessageKind.UNMASK_REPLY).fixed_bytes(self.ctx, DIGEST_BYTES).text(self.site)
         return out.texts(self.segments).blob(self.shares).bytes()
 
     def to_bytes(self) -> bytes:
@@ -258,9 +264,9 @@ class Answer:
         return self.body() + self.signature
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str) -> "Answer":
+    def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
-        r = Reader(data, Kind.ANSWER, "unmask answer", sender)
-        found = cls(r.fixed(DIGEST_BYTES), r.site(), r.several(r.text), r.blob(), r.fixed(SIGNATURE_BYTES))
+        r = MessageReader(data, MessageKind.UNMASK_REPLY, "unmask reply", sender)
+        found = cls(r.fixed_bytes(DIGEST_BYTES), r.site(), r.sequence(r.text), r.blob(), r.fixed_bytes(SIGNATURE_BYTES))
         r.end()
         return found

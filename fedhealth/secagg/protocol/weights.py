@@ -1,22 +1,22 @@
-"""Weights that a site announces in the open: coarse enough to hide its size, exact enough to average with."""
+"""Publicly announced weights: coarse enough to hide a site's size, exact enough for averaging."""
 
 import math
 from typing import Literal
 
 from fedhealth.errors import SecureAggregationError
-from fedhealth.secagg.protocol.layout import WEIGHT_ONE
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE
 
-Scheme = Literal["bucket", "uniform", "exact"]
+WeightScheme = Literal["bucket", "uniform", "exact"]
 # With a hundred sites at this weight the total still fits 63 bits.
 MAX_EXAMPLES = 2**38
 
 
-def announced_weight(examples: int, scheme: Scheme = "bucket") -> int:
+def compute_announced_weight(examples: int, scheme: WeightScheme = "bucket") -> int:
     """Return the public weight of a site, in multiples of 2^-16; zero examples weigh nothing.
 
     Args:
         examples: patients or examples behind the update.
-        scheme: "bucket" rounds to the nearest power of sqrt(2), "uniform" gives every site 1, "exact" tells all.
+        scheme: "bucket" rounds to the nearest power of sqrt(2), "uniform" always returns 1, "exact" reveals the number.
 
     """
     if not 0 <= examples <= MAX_EXAMPLES:

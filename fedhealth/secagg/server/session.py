@@ -1,17 +1,17 @@
-"""The lead's session: one attempt after another, with the survivors on disk before anybody is asked to unmask."""
+"""The lead's session: one attempt after another; the survivors are on disk before any unmask request is sent."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from fedhealth.secagg.primitives.codec import Reader, Writer
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import SIGNATURE_BYTES
-from fedhealth.secagg.primitives.packing import Bytes
+from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol import rules
-from fedhealth.secagg.protocol.context import Context
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.messages import Announcement, Directive, Upload
-from fedhealth.secagg.protocol.store import Store, hashed_name
+from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
+from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 from fedhealth.secagg.server import server_protocol, unmasking
 
 HEADER, COUNTER, MEMBERS = "unmasking", "counter", "members"
@@ -20,161 +20,165 @@ HERE = "this lead's own store"
 
 
 class ServerSession:
-    """The lead in one run.
+    """The lead's side of one run.
 
-    Killed after `unmask_requests`, a new session over the same store goes on with the same survivors: ask for the
-    requests again, and the sites repeat their answers.
+    After a crash following `unmask_requests`, a new session with the same store continues with the same survivors: call
+    `unmask_requests` again, and the sites repeat their replies.
 
     Args:
-        lead: what the lead knows of the run.
+        lead: run, roster and policy of the lead.
         store: durable; holds announcements, counters, and the masked sums (not secret) while they are being unmasked.
 
     """
 
-    def __init__(self, lead: server_protocol.Consortium, store: Store) -> None:
+    def __init__(self, lead: server_protocol.ServerParameters, store: StateStore) -> None:
         self.lead, self._store = lead, store
         self.members = self._load_members()
-        self._attempt: server_protocol.Attempt | None = None
+        self._attempt: server_protocol.AttemptState | None = None
         self._state = self._load()
-        self._asked = self._state is not None
+        self._requested_unmask = self._state is not None
 
     @property
-    def last(self) -> tuple[int, int]:
-        """Return the latest (exchange, attempt) opened, (0, 0) at first; survives restarts."""
-        data = self._store.read(COUNTER)
+    def last_attempt(self) -> tuple[int, int]:
+        """Return the latest (exchange, attempt) that was started, at first (0, 0); survives restarts."""
+        data = self._store.get(COUNTER)
         if data is None:
             return 0, 0
-        found = Reader(data, COUNTER_KIND, "counter", HERE)
+        found = MessageReader(data, COUNTER_KIND, "counter", HERE)
         return found.number(), found.number()
 
     @property
-    def asked(self) -> bool:
-        """Tell whether somebody was asked to unmask the latest attempt, also after a restart."""
-        return self._asked
+    def has_requested_unmask(self) -> bool:
+        """Return whether unmask requests of the latest attempt may have been sent, also before a restart."""
+        return self._requested_unmask
 
     @property
     def survivors(self) -> tuple[str, ...]:
-        """Return who is in the sum that is being unmasked. Raises `RefusedError` where none is."""
-        return self._unmasking().survivors
+        """Return the sites in the sum that is being unmasked. Raises `ProtocolViolationError` if there is none."""
+        return self._get_unmasking_state().survivors
 
     @property
-    def context(self) -> Context:
-        """Return what the attempt in progress is about."""
-        return self._attempt.context if self._attempt else self._unmasking().context
+    def context(self) -> AttemptContext:
+        """Return the context of the attempt in progress."""
+        return self._attempt.context if self._attempt else self._get_unmasking_state().context
 
-    def register(self, data: bytes, sender: str) -> Announcement:
-        """Accept ANNOUNCE from the node that the network calls `sender`; its site id is in what returns.
+    def register(self, data: bytes, sender: str) -> KeyAnnouncement:
+        """Register ANNOUNCE from the node named `sender` and return it; it contains the site id.
 
-        Raises `RefusedError`.
+        Raises `ProtocolViolationError`.
         """
-        found = server_protocol.register(self.lead, self.members, data, sender)
+        found = server_protocol.register_announcement(self.lead, self.members, data, sender)
         self.members[found.site] = found
         blobs = tuple(member.to_bytes() for member in self.members.values())
-        self._store.write(MEMBERS, Writer(MEMBERS_KIND).blobs(blobs).bytes())
+        self._store.put(MEMBERS, MessageWriter(MEMBERS_KIND).blobs(blobs).bytes())
         return found
 
-    def open(self, plan: server_protocol.Plan) -> bytes:
-        """Start an attempt and return TRAIN, the same for every site of the cohort. Raises `RefusedError`."""
-        rules.r6_unopened(self._unmasking().context if self._asked else None, plan.exchange)
-        if (plan.exchange, plan.attempt) <= self.last:
-            raise RefusedError(f"attempt {plan.attempt} of exchange {plan.exchange} was already opened", rule="R4")
-        context = server_protocol.propose(self.lead, self.members, plan)
-        counter = Writer(COUNTER_KIND).number(plan.exchange).number(plan.attempt)
-        self._store.write(COUNTER, counter.bytes())
-        self._attempt, self._state, self._asked = server_protocol.begin(context), None, False
-        return context.directive.to_bytes()
+    def open_attempt(self, plan: server_protocol.AttemptPlan) -> bytes:
+        """Start an attempt and return TRAIN, the same for every site of the cohort. Raises `ProtocolViolationError`."""
+        rules.r6_unopened(self._get_unmasking_state().context if self._requested_unmask else None, plan.exchange)
+        if (plan.exchange, plan.attempt) <= self.last_attempt:
+            raise ProtocolViolationError(
+                f"attempt {plan.attempt} of exchange {plan.exchange} was already opened", rule="R4"
+            )
+        context = server_protocol.propose_attempt(self.lead, self.members, plan)
+        counter = MessageWriter(COUNTER_KIND).number(plan.exchange).number(plan.attempt)
+        self._store.put(COUNTER, counter.bytes())
+        self._attempt, self._state, self._requested_unmask = server_protocol.start_attempt(context), None, False
+        return context.descriptor.to_bytes()
 
-    def fold(self, data: bytes, vectors: Mapping[str, Bytes], sender: str) -> None:
-        """Add an upload to the sums and forget its vectors. Raises `RefusedError`, and no sum has changed."""
-        attempt = self._collecting()
+    def add_upload(self, data: bytes, vectors: Mapping[str, PackedWords], sender: str) -> None:
+        """Add an upload to the sums. Raises `ProtocolViolationError`; the sums are then unchanged."""
+        attempt = self._get_attempt()
         try:
-            self._attempt = server_protocol.fold(self.lead, attempt, data, vectors, sender)
+            self._attempt = server_protocol.add_upload(self.lead, attempt, data, vectors, sender)
         except server_protocol.TagsDifferError as fault:
-            self._attempt = server_protocol.conflict(attempt, fault)
+            self._attempt = server_protocol.record_conflict(attempt, fault)
             raise
 
-    def close(self) -> tuple[str, ...]:
-        """Fix the survivors and return them. Raises `RefusedError` when they are too few: open another attempt."""
-        attempt = self._collecting()
-        self._state = unmasking.close(self.lead, attempt, server_protocol.survivors(attempt))
+    def fix_survivors(self) -> tuple[str, ...]:
+        """Fix the survivors and return them. Raises `ProtocolViolationError` if there are too few."""
+        attempt = self._get_attempt()
+        self._state = unmasking.fix_survivors(self.lead, attempt, server_protocol.find_survivors(attempt))
         self._attempt = None
         return self._state.survivors
 
     def sign_request(self) -> bytes | None:
         """Return SIGN for every survivor; None when this attempt needs no signatures."""
-        state = self._unmasking()
-        return unmasking.sign_request(state) if state.context.directive.signed else None
+        state = self._get_unmasking_state()
+        return unmasking.build_sign_request(state) if state.context.descriptor.signed else None
 
-    def endorse(self, data: bytes, sender: str) -> bool:
-        """Add a signature; True once there are enough. Raises `RefusedError`."""
-        self._state = unmasking.add_endorsement(self.lead, self._unmasking(), data, sender)
-        return self._state.endorsed
+    def add_signature(self, data: bytes, sender: str) -> bool:
+        """Add a signature; return True once there are enough. Raises `ProtocolViolationError`."""
+        self._state = unmasking.add_signature(self.lead, self._get_unmasking_state(), data, sender)
+        return self._state.has_enough_signatures
 
     def unmask_requests(self) -> dict[str, bytes]:
-        """Store the sums and survivors, then return UNMASK for each survivor. Raises `RefusedError`."""
-        state = self._unmasking()
-        requests = {site: unmasking.unmask_request(state, site) for site in state.survivors}
-        if not self._asked:
+        """Store the sums and survivors, then return UNMASK for each survivor. Raises `ProtocolViolationError`."""
+        state = self._get_unmasking_state()
+        requests = {site: unmasking.build_unmask_request(state, site) for site in state.survivors}
+        if not self._requested_unmask:
             self._save(state)
-            self._asked = True
+            self._requested_unmask = True
         return requests
 
-    def answer(self, data: bytes, sender: str) -> bool:
-        """Add an answer; True once there are enough. Raises `RefusedError`."""
-        self._state = unmasking.add_answer(self.lead, self._unmasking(), data, sender)
-        return self._state.answered
+    def add_unmask_reply(self, data: bytes, sender: str) -> bool:
+        """Add a reply; return True once there are enough. Raises `ProtocolViolationError`."""
+        self._state = unmasking.add_unmask_reply(self.lead, self._get_unmasking_state(), data, sender)
+        return self._state.has_enough_replies
 
-    def finish(self, workers: int = 1) -> unmasking.Opened:
-        """Open the sums, once; after a restart they can be opened again. Raises `RefusedError`."""
-        return unmasking.finish(self._unmasking(), workers)
+    def open_sums(self, workers: int = 1) -> unmasking.OpenedSums:
+        """Unmask the sums, once; again only after a restart. Raises `ProtocolViolationError`."""
+        return unmasking.open_sums(self._get_unmasking_state(), workers)
 
-    def _collecting(self) -> server_protocol.Attempt:
+    def _get_attempt(self) -> server_protocol.AttemptState:
         if self._attempt is None:
-            raise RefusedError("no attempt is collecting uploads; a late one waits for the next attempt", rule="R6")
+            raise ProtocolViolationError(
+                "no attempt is collecting uploads; a late one waits for the next attempt", rule="R6"
+            )
         return self._attempt
 
-    def _unmasking(self) -> unmasking.Unmasking:
+    def _get_unmasking_state(self) -> unmasking.UnmaskingState:
         if self._state is None:
-            raise RefusedError("the survivors of this attempt are not fixed yet", rule="R6")
+            raise ProtocolViolationError("the survivors of this attempt are not fixed yet", rule="R6")
         return self._state
 
-    def _load_members(self) -> dict[str, Announcement]:
-        data = self._store.read(MEMBERS)
+    def _load_members(self) -> dict[str, KeyAnnouncement]:
+        data = self._store.get(MEMBERS)
         if data is None:
             return {}
-        r = Reader(data, MEMBERS_KIND, "stored announcements", HERE)
-        found = [Announcement.from_bytes(blob, HERE) for blob in r.several(r.blob)]
+        r = MessageReader(data, MEMBERS_KIND, "stored announcements", HERE)
+        found = [KeyAnnouncement.from_bytes(blob, HERE) for blob in r.sequence(r.blob)]
         r.end()
         return {member.site: member for member in found}
 
-    def _save(self, state: unmasking.Unmasking) -> None:
+    def _save(self, state: unmasking.UnmaskingState) -> None:
         """Write the sums, then the header: a header without its sums cannot exist."""
         self._store.delete(HEADER)
         for name, total in state.attempt.sums.items():
-            self._store.write(hashed_name("sum", name), total.data)
-        out = Writer(HEADER_KIND).blob(state.context.directive.to_bytes())
+            self._store.put(build_hashed_name("sum", name), total.data)
+        out = MessageWriter(HEADER_KIND).blob(state.context.descriptor.to_bytes())
         out.blobs(tuple(upload.to_bytes() for upload in state.attempt.uploads.values()))
-        out.texts(state.survivors).number(len(state.endorsements), 4)
-        for site, signature in state.endorsements.items():
-            out.text(site).fixed(signature, SIGNATURE_BYTES)
-        self._store.write(HEADER, out.bytes())
+        out.texts(state.survivors).number(len(state.signatures), 4)
+        for site, signature in state.signatures.items():
+            out.text(site).fixed_bytes(signature, SIGNATURE_BYTES)
+        self._store.put(HEADER, out.bytes())
 
-    def _load(self) -> unmasking.Unmasking | None:
-        data = self._store.read(HEADER)
+    def _load(self) -> unmasking.UnmaskingState | None:
+        data = self._store.get(HEADER)
         if data is None:
             return None
-        r = Reader(data, HEADER_KIND, "stored attempt", HERE)
-        context = Context.of(Directive.from_bytes(r.blob(), HERE))
-        uploads = [Upload.from_bytes(blob, HERE) for blob in r.several(r.blob)]
-        survivors = r.several(r.site)
-        endorsements = dict(r.several(lambda: (r.site(), r.fixed(SIGNATURE_BYTES))))
+        r = MessageReader(data, HEADER_KIND, "stored attempt", HERE)
+        context = AttemptContext.from_descriptor(AttemptDescriptor.from_bytes(r.blob(), HERE))
+        uploads = [MaskedUpload.from_bytes(blob, HERE) for blob in r.sequence(r.blob)]
+        survivors = r.sequence(r.site)
+        signatures = dict(r.sequence(lambda: (r.site(), r.fixed_bytes(SIGNATURE_BYTES))))
         r.end()
         sums = {}
         for segment in context.layout:
-            stored = self._store.read(hashed_name("sum", segment.name))
+            stored = self._store.get(build_hashed_name("sum", segment.name))
             if stored is None or len(stored) != segment.words * segment.dtype.itemsize:
-                raise RefusedError(f"the stored sum of segment {segment.name} is missing or damaged")
+                raise ProtocolViolationError(f"the stored sum of segment {segment.name} is missing or damaged")
             sums[segment.name] = np.frombuffer(stored, dtype=segment.dtype).copy()
-        attempt = server_protocol.Attempt(context, {upload.site: upload for upload in uploads}, sums)
-        state = unmasking.close(self.lead, attempt, survivors)
-        return unmasking.Unmasking(attempt, survivors, state.segments, endorsements, {})
+        attempt = server_protocol.AttemptState(context, {upload.site: upload for upload in uploads}, sums)
+        state = unmasking.fix_survivors(self.lead, attempt, survivors)
+        return unmasking.UnmaskingState(attempt, survivors, state.segments, signatures, {})

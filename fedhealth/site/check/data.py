@@ -1,6 +1,6 @@
-"""The data that site.yaml offers: that every manifest can be read as the consortium means it.
+"""Check the data that site.yaml offers: every manifest must match the consortium's description of it.
 
-Files are read and images are decoded into the cache, as the first run would; nothing is trained and nothing leaves.
+Files are read and images are decoded into the cache, as in a first run; nothing is trained and nothing leaves.
 """
 
 from __future__ import annotations
@@ -11,76 +11,90 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose, conf_dir
+from fedhealth.config.compose import compose_config, get_conf_dir
 from fedhealth.config.schema import Config
-from fedhealth.data.dataset import Cohort, prepare
+from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.data.manifest import read_table
-from fedhealth.site.check.contract import Check, failed, guarded, passed, warned
-from fedhealth.site.job_approval import own_words
-from fedhealth.site.policy import Policy, Source
+from fedhealth.site.check.base import CheckResult, catch_errors, report_failure, report_pass, report_warning
+from fedhealth.site.job_approval import make_site_overrides
+from fedhealth.site.policy import DataSource, Policy
 
-_MOST_WARNINGS = 3
+_MAX_WARNINGS = 3
 
 
-def check_data(policy: Policy) -> Iterator[Check]:
-    """Yield the checks of every source."""
+def check_data(policy: Policy) -> Iterator[CheckResult]:
+    """Yield the checks of every data source."""
     for name, source in policy.data.items():
-        yield from guarded(f"data {name}", _check_source(policy, name, source))
+        yield from catch_errors(f"data {name}", _check_source(policy, name, source))
 
 
-def _check_source(policy: Policy, name: str, source: Source) -> Iterator[Check]:
-    words = _words(policy, name)
-    if words is None:
+def _check_source(policy: Policy, name: str, source: DataSource) -> Iterator[CheckResult]:
+    overrides = _find_description(policy, name)
+    if overrides is None:
         yield _check_table(name, source)
     else:
-        yield check_cohort(f"data {name}", prepare(site_config(policy, source, words).data, policy.name), policy)
+        config = compose_site_config(policy, source, overrides)
+        yield check_cohort(f"data {name}", prepare_dataset(config.data, policy.name), policy)
 
 
-def site_config(policy: Policy, source: Source, words: tuple[str, ...]) -> Config:
-    """Return what words compose to with the site's own values last.
+def compose_site_config(policy: Policy, source: DataSource, overrides: tuple[str, ...]) -> Config:
+    """Return the configuration of overrides, with the site's own overrides last.
 
     Raises:
         ConfigError: they do not compose.
 
     """
-    config: Any = OmegaConf.to_object(compose([*words, *own_words(policy, source, words)], policy.conf))
+    own = make_site_overrides(policy, source, overrides)
+    config: Any = OmegaConf.to_object(compose_config([*overrides, *own], policy.conf))
     assert isinstance(config, Config)  # noqa: S101 - the schema's root
     return config
 
 
-def check_cohort(name: str, cohort: Cohort, policy: Policy) -> Check:
-    """Tell a cohort's numbers, and what a person should know of it."""
+def check_cohort(name: str, cohort: SiteDataset, policy: Policy) -> CheckResult:
+    """Report the size of a cohort, and warn of what a person should review."""
     counts = cohort.counts()
-    seen = ", ".join(f"{counts[key]} {key}" for key in ("patients", "rows", "image", "text", "tabular", "unlabelled"))
+    finding = ", ".join(
+        f"{counts[key]} {key}" for key in ("patients", "rows", "image", "text", "tabular", "unlabelled")
+    )
     if counts["patients"] < policy.limits.min_patients:
-        fix = "Such a cohort reports nothing on its own; add patients, or lower limits.min_patients if that is meant."
-        return warned(name, f"{seen}; fewer patients than limits.min_patients", fix)
+        fix = "A cohort this small is never reported on its own. Add patients, or lower limits.min_patients on purpose."
+        return report_warning(name, f"{finding}; fewer patients than limits.min_patients", fix)
     if cohort.rejected:
-        reasons = "; ".join(entry.reason for entry in cohort.rejected[:_MOST_WARNINGS])
-        return warned(name, f"{seen}; {len(cohort.rejected)} image(s) set aside: {reasons}", "Repair or remove them.")
+        reasons = "; ".join(entry.reason for entry in cohort.rejected[:_MAX_WARNINGS])
+        return report_warning(
+            name,
+            f"{finding}; {len(cohort.rejected)} image(s) discarded: {reasons}",
+            "Repair these files, or remove them.",
+        )
     if cohort.warnings:
-        return warned(name, f"{seen}; {' '.join(cohort.warnings[:_MOST_WARNINGS])}", "Make sure that this is meant.")
-    return passed(name, seen)
+        return report_warning(
+            name, f"{finding}; {' '.join(cohort.warnings[:_MAX_WARNINGS])}", "Make sure that this is intended."
+        )
+    return report_pass(name, finding)
 
 
-def _check_table(name: str, source: Source) -> Check:
-    """Check as much as can be without the consortium's description of these data."""
+def _check_table(name: str, source: DataSource) -> CheckResult:
+    """Check the manifest's columns only: the consortium's description of these data is not installed."""
     path = source.root / source.manifest
     table = read_table(path)
     missing = [column for column in source.columns.values() if column not in table.columns]
     if missing:
         has = ", ".join(map(str, table.columns))
-        return failed(
-            f"data {name}", f"{path}: no column {', '.join(missing)}", f"Correct columns; the file has: {has}."
+        return report_failure(
+            f"data {name}",
+            f"{path} has no column {', '.join(missing)}",
+            f"Correct `columns` in site.yaml; the file has: {has}.",
         )
-    fix = f"Install the consortium's data/{name}.yaml (`conf` in site.yaml), or name a run: site check experiment=..."
-    return warned(f"data {name}", f"{path}: {len(table)} rows, {len(table.columns)} columns; not read further", fix)
+    fix = f"Install the consortium's data/{name}.yaml (`conf` in site.yaml), or try a run: site check experiment=..."
+    return report_warning(
+        f"data {name}", f"{path}: {len(table)} rows, {len(table.columns)} columns; its content was not checked", fix
+    )
 
 
-def _words(policy: Policy, name: str) -> tuple[str, ...] | None:
-    """Return the words that choose an installed description of these data; None where there is none."""
-    folders: list[Path] = [conf_dir(), *([policy.conf] if policy.conf else [])]
+def _find_description(policy: Policy, name: str) -> tuple[str, ...] | None:
+    """Return the overrides that choose the installed description of these data; None if none is installed."""
+    folders: list[Path] = [get_conf_dir(), *([policy.conf] if policy.conf else [])]
     if not any((folder / "data" / f"{name}.yaml").is_file() for folder in folders):
         return None
-    words = (f"data={name}",)
-    return words if str(compose(words, policy.conf).data.name) == name else None
+    overrides = (f"data={name}",)
+    return overrides if str(compose_config(overrides, policy.conf).data.name) == name else None

@@ -1,6 +1,6 @@
-"""The way to the lead: its port, its certificate under TLS against the kit's authority, and both clocks.
+"""Check the connection to the lead: its port, its TLS certificate against the kit's authority, and the clocks.
 
-Nothing is sent but an empty request for a page that does not exist.
+Nothing is sent except an empty HTTP request.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from cryptography import x509
 
-from fedhealth.consortium.certificates import DAMAGED, days_left
-from fedhealth.site.check.contract import Check, failed, passed, warned
+from fedhealth.consortium.certificates import DAMAGED, compute_days_left
+from fedhealth.site.check.base import CheckResult, report_failure, report_pass, report_warning
 
-_SECONDS = 10.0
-_SOON = 14  # days
-_CLOCK_WARNS, _CLOCK_FAILS = 30.0, 240.0  # seconds; orders tolerate 300
-_EXPIRED, _ANOTHER_NAME = 10, (62, 64)  # OpenSSL's X509_V_ERR numbers
+_TIMEOUT_SECONDS = 10.0
+_WARN_DAYS = 14  # days
+_CLOCK_WARNS, _CLOCK_FAILS = 30.0, 240.0  # seconds; a signed job tolerates 300
+_CERTIFICATE_EXPIRED, _NAME_MISMATCH = 10, (62, 64)  # OpenSSL's X509_V_ERR numbers
 
 
-def check_network(lead: str, ca: Path) -> Iterator[Check]:
-    """Yield the checks of port, certificate and clock; the first that fails ends them.
+def check_network(lead: str, ca: Path) -> Iterator[CheckResult]:
+    """Yield the checks of port, certificate and clock; the first failure ends them.
 
     Args:
         lead: host:port.
@@ -35,96 +35,106 @@ def check_network(lead: str, ca: Path) -> Iterator[Check]:
     """
     host, _, port = lead.rpartition(":")
     try:
-        raw = socket.create_connection((host, int(port)), _SECONDS)
+        raw = socket.create_connection((host, int(port)), _TIMEOUT_SECONDS)
     except OSError as fault:
-        yield failed("lead", f"{lead}: {_reason(fault)}", _port_advice(fault, lead))
+        yield report_failure("lead", f"{lead}: {_describe_error(fault)}", _advise_on_port(fault, lead))
         return
     with raw:
-        yield passed("lead", f"{lead} answers")
+        yield report_pass("lead", f"{lead} accepts connections")
         yield from _check_tls(raw, host, lead, ca)
 
 
-def _check_tls(raw: socket.socket, host: str, lead: str, ca: Path) -> Iterator[Check]:
+def _check_tls(raw: socket.socket, host: str, lead: str, ca: Path) -> Iterator[CheckResult]:
     try:
         secured = ssl.create_default_context(cafile=str(ca)).wrap_socket(raw, server_hostname=host)
     except ssl.SSLCertVerificationError as fault:
-        yield _distrusted(fault, lead)
+        yield _explain_certificate_error(fault, lead)
         return
     except (ssl.SSLError, OSError) as fault:
-        fix = "Something else than the lead's server answers there: check site.yaml and the firewall."
-        yield failed("TLS", f"no TLS at {lead}: {_reason(fault)}", fix)
+        fix = "Another program answers at this address. Check `lead` in site.yaml, and the firewall."
+        yield report_failure("TLS", f"no TLS at {lead}: {_describe_error(fault)}", fix)
         return
     with secured:
         yield _check_validity(secured)
         yield _check_clock(secured, host)
 
 
-def _distrusted(fault: ssl.SSLCertVerificationError, lead: str) -> Check:
-    """Say why the certificate is not believed; the classic is a proxy that opens TLS."""
-    if fault.verify_code == _EXPIRED:
-        fix = "Check this machine's clock. Ask the lead to run `fedhealth lead renew`."
-        return failed("TLS", "the lead's certificate has expired", fix)
-    if fault.verify_code in _ANOTHER_NAME:
-        fix = "Ask the lead to add this name to `names` in project.yaml and to provision again."
-        return failed("TLS", f"the lead's certificate is for another name than {lead.rpartition(':')[0]}", fix)
-    fix = "If a proxy opens TLS here, exempt the lead's address from it; otherwise ask the lead for a new kit."
-    issuer = _issuer(lead)
-    return failed("TLS", f"the certificate is not of the kit's authority but of {issuer} ({fault.verify_message})", fix)
+def _explain_certificate_error(fault: ssl.SSLCertVerificationError, lead: str) -> CheckResult:
+    """Explain why the certificate is not trusted; the usual cause is a proxy that intercepts TLS."""
+    if fault.verify_code == _CERTIFICATE_EXPIRED:
+        fix = "Check this machine's clock. If it is right, ask the lead to run `fedhealth lead renew`."
+        return report_failure("TLS", "the lead's certificate has expired", fix)
+    if fault.verify_code in _NAME_MISMATCH:
+        fix = "Ask the lead to add this name to `names` in project.yaml and to run `fedhealth lead provision` again."
+        return report_failure("TLS", f"the lead's certificate is for another name than {lead.rpartition(':')[0]}", fix)
+    fix = "If a proxy intercepts TLS here, exempt the lead's address from it. Otherwise ask the lead for a new kit."
+    issuer = _describe_issuer(lead)
+    return report_failure(
+        "TLS", f"the certificate was not issued by the kit's authority but by {issuer} ({fault.verify_message})", fix
+    )
 
 
-def _check_validity(secured: ssl.SSLSocket) -> Check:
+def _check_validity(secured: ssl.SSLSocket) -> CheckResult:
     certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
-    left = days_left(certificate)
-    seen = f"{secured.version()}, certificate of the kit's authority, valid for {left:.0f} more days"
-    return passed("TLS", seen) if left > _SOON else warned("TLS", seen, "Ask the lead to run `fedhealth lead renew`.")
+    left = compute_days_left(certificate)
+    finding = f"{secured.version()}, certificate issued by the kit's authority, valid for {left:.0f} more days"
+    return (
+        report_pass("TLS", finding)
+        if left > _WARN_DAYS
+        else report_warning("TLS", finding, "Ask the lead to run `fedhealth lead renew`.")
+    )
 
 
-def _check_clock(secured: ssl.SSLSocket, host: str) -> Check:
-    """Compare this machine's clock with the Date in the server's answer."""
+def _check_clock(secured: ssl.SSLSocket, host: str) -> CheckResult:
+    """Compare this machine's clock with the Date header of the server's response."""
     try:
         secured.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
-        answer = http.client.HTTPResponse(secured)
-        answer.begin()
-        said = parsedate_to_datetime(answer.headers["Date"] or "")
+        response = http.client.HTTPResponse(secured)
+        response.begin()
+        server_time = parsedate_to_datetime(response.headers["Date"] or "")
     except (OSError, http.client.HTTPException, ValueError, TypeError):
-        return warned("clock", "the lead's server does not tell the time", "Check that NTP runs on this machine.")
-    return compare_clocks(said, time.time())
+        return report_warning("clock", "the lead's server sends no Date header", "Check that NTP runs on this machine.")
+    return compare_clocks(server_time, time.time())
 
 
-def compare_clocks(said: datetime, own: float) -> Check:
-    """Compare what the lead's server says with this machine's seconds since 1970."""
-    apart = own - said.timestamp()
-    seen = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the lead's"
+def compare_clocks(server_time: datetime, own: float) -> CheckResult:
+    """Compare the time of the lead's server with this machine's, in seconds since 1970."""
+    apart = own - server_time.timestamp()
+    finding = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the lead's clock"
     if abs(apart) > _CLOCK_FAILS:
-        return failed("clock", seen, "Set the clock, and let NTP keep it.")
-    return warned("clock", seen, "Let NTP keep it.") if abs(apart) > _CLOCK_WARNS else passed("clock", seen)
+        return report_failure("clock", finding, "Set this machine's clock and synchronise it with NTP.")
+    return (
+        report_warning("clock", finding, "Synchronise this machine's clock with NTP.")
+        if abs(apart) > _CLOCK_WARNS
+        else report_pass("clock", finding)
+    )
 
 
-def _issuer(lead: str) -> str:
-    """Return who issued the certificate that is shown, for a person to recognise a proxy."""
+def _describe_issuer(lead: str) -> str:
+    """Return the issuer of the certificate that the server presents, so that a person can recognise a proxy."""
     host, _, port = lead.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # looked at, never trusted
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only inspected, never trusted
     try:
         with (
-            socket.create_connection((host, int(port)), _SECONDS) as raw,
+            socket.create_connection((host, int(port)), _TIMEOUT_SECONDS) as raw,
             context.wrap_socket(raw, server_hostname=host) as secured,
         ):
-            shown = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+            presented = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
     except (OSError, *DAMAGED):
         return "an unknown issuer"
-    return repr(shown.issuer.rfc4514_string()[:120])
+    return repr(presented.issuer.rfc4514_string()[:120])
 
 
-def _reason(fault: OSError) -> str:
+def _describe_error(fault: OSError) -> str:
     if isinstance(fault, TimeoutError):
-        return "no answer"
+        return "no response"
     return str(fault.strerror or getattr(fault, "reason", None) or type(fault).__name__)
 
 
-def _port_advice(fault: OSError, lead: str) -> str:
+def _advise_on_port(fault: OSError, lead: str) -> str:
     if isinstance(fault, socket.gaierror):
-        return "Correct `lead` in site.yaml, or have the name added to your DNS."
+        return "Correct `lead` in site.yaml, or have the name added to your DNS server."
     if isinstance(fault, ConnectionRefusedError):
-        return "Ask the lead whether its server runs."
+        return "Ask the lead whether its server is running."
     return f"Open the firewall for outgoing TCP connections to {lead}."

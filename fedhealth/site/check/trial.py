@@ -1,6 +1,6 @@
-"""A run tried before it is run: would this site take part, and does one training step work on its own data?
+"""Try a planned run: would this site take part, and does one training step work on its own data?
 
-The step trains a fresh model without noise in this process and throws it away: nothing leaves and nothing is booked.
+The step trains a new model without noise in this process and discards it: nothing leaves and no budget is booked.
 """
 
 from __future__ import annotations
@@ -9,83 +9,94 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fedhealth.config.compose import compose, digest
+from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.override_allowlist import screen
+from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.schema import Config
 from fedhealth.consortium.membership import Membership
-from fedhealth.consortium.signed_job import Order
-from fedhealth.data.dataset import Cohort, prepare
+from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.errors import PrivacyError
 from fedhealth.models.multimodal import build_model
-from fedhealth.privacy.context import Place
-from fedhealth.site.check.contract import Check, failed, passed
-from fedhealth.site.check.data import check_cohort, site_config
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.site.check.base import CheckResult, report_failure, report_pass
+from fedhealth.site.check.data import check_cohort, compose_site_config
 from fedhealth.site.home import SiteHome
-from fedhealth.site.install import installed
-from fedhealth.site.job_approval import consider, own_words
-from fedhealth.site.policy import Policy, Source
-from fedhealth.training.feature_cache import model_inputs
-from fedhealth.training.trainer import PlainTrainer, Task, device_of, use_threads
+from fedhealth.site.install import load_installed_membership
+from fedhealth.site.job_approval import make_site_overrides, review_job
+from fedhealth.site.policy import DataSource, Policy
+from fedhealth.training.feature_cache import build_model_inputs
+from fedhealth.training.trainer import PlainTrainer, TrainingTask, select_device, set_thread_count
 
 _RUN = "sitecheck"
 
 
-def check_run(home: SiteHome, policy: Policy, words: tuple[str, ...]) -> Iterator[Check]:
-    """Yield what would become of a run with these words."""
-    signed = installed(home)
+def check_run(home: SiteHome, policy: Policy, overrides: tuple[str, ...]) -> Iterator[CheckResult]:
+    """Yield whether a run with these overrides would be accepted and would train."""
+    signed = load_installed_membership(home)
     if signed is None:
-        yield failed("run", "cannot be judged without members", "`fedhealth site install KIT.zip` first.")
+        yield report_failure(
+            "run", "cannot be checked: no kit is installed", "Run `fedhealth site install KIT.zip` first."
+        )
         return
-    if faults := screen(words, policy.conf):  # they come from outside: nothing composes them before
-        yield failed("run", "; ".join(faults), "Ask the lead; no site accepts such words.")
+    if faults := find_override_errors(overrides, policy.conf):  # from outside: checked before they are composed
+        yield report_failure("run", "; ".join(faults), "Correct the overrides, or ask the lead; no site accepts these.")
         return
-    name = str(compose(words, policy.conf).data.name)
+    name = str(compose_config(overrides, policy.conf).data.name)
     source = policy.data.get(name)
     if source is None:
-        yield failed("run", f"site.yaml offers no data called {name!r}", "Add it to the section data of site.yaml.")
+        yield report_failure(
+            "run", f"site.yaml offers no data called {name!r}", "Add it to the section `data` of site.yaml."
+        )
         return
-    yield _check_consent(home, policy, signed.membership, source, words)
-    config = site_config(policy, source, words)
-    cohort = prepare(config.data, policy.name)
+    yield _check_job_approval(home, policy, signed.membership, source, overrides)
+    config = compose_site_config(policy, source, overrides)
+    cohort = prepare_dataset(config.data, policy.name)
     yield check_cohort("run: data", cohort, policy)
     yield from _check_training(home, config, cohort, policy)
 
 
-def _check_consent(
-    home: SiteHome, policy: Policy, membership: Membership, source: Source, words: tuple[str, ...]
-) -> Check:
-    """Consider the words as if the lead had signed them."""
-    told, now = digest(compose([*words, *own_words(policy, source, words)], policy.conf)), int(time.time())
-    unsigned = Order(membership.project, _RUN, words, told, "", "", now, now, "")
-    reasons = consider(unsigned, policy, membership, home).reasons
+def _check_job_approval(
+    home: SiteHome, policy: Policy, membership: Membership, source: DataSource, overrides: tuple[str, ...]
+) -> CheckResult:
+    """Review the overrides as if the lead had signed them."""
+    config = compose_config([*overrides, *make_site_overrides(policy, source, overrides)], policy.conf)
+    now = int(time.time())
+    unsigned = SignedJob(membership.project, _RUN, overrides, compute_config_digest(config), "", "", now, now, "")
+    reasons = review_job(unsigned, policy, membership, home).reasons
     if reasons:
-        return failed("run: policy", f"declined: {'; '.join(reasons)}", "Tell the lead, or change limits in site.yaml.")
-    return passed("run: policy", f"accepted: {' '.join(words)}")
+        return report_failure(
+            "run: policy", f"declined: {'; '.join(reasons)}", "Tell the lead, or change `limits` in site.yaml."
+        )
+    return report_pass("run: policy", f"accepted: {' '.join(overrides)}")
 
 
-def _check_training(home: SiteHome, config: Config, cohort: Cohort, policy: Policy) -> Iterator[Check]:
-    use_threads(config.training)
+def _check_training(home: SiteHome, config: Config, cohort: SiteDataset, policy: Policy) -> Iterator[CheckResult]:
+    set_thread_count(config.training)
     model = build_model(config.model, config.data, config.seed)
     instantiate(config.personalization).freeze(model)
-    device = device_of(config.training.device)
-    examples = model_inputs(cohort, model.to(device))
+    device = select_device(config.training.device)
+    examples = build_model_inputs(cohort, model.to(device))
     rows, kind = cohort.rows("train"), config.data.task.kind
-    task = Task(model, examples, rows, replace(config.training, local_steps=1, local_epochs=None), kind, config.seed)
+    task = TrainingTask(
+        model, examples, rows, replace(config.training, local_steps=1, local_epochs=None), kind, config.seed
+    )
     started = time.monotonic()
     PlainTrainer().fit(task)
-    yield passed("run: training step", f"one step of {config.training.batch_size} in {_seconds(started)} on {device}")
+    yield report_pass(
+        "run: training step", f"one step of {config.training.batch_size} in {_format_elapsed(started)} on {device}"
+    )
     trainer = instantiate(config.privacy)
-    place = Place(_RUN, policy.name, home.state, 0, config.strategy.rounds)
+    place = AccountingContext(_RUN, policy.name, home.state, 0, config.strategy.rounds)
     try:
-        objections = trainer.objections(replace(task, training=config.training), place)
+        problems = trainer.check_can_join(replace(task, training=config.training), place)
     except PrivacyError as fault:
-        objections = [fault.problem]
-    if objections:
-        yield failed("run: privacy", "; ".join(objections), "Tell the lead, or see limits in site.yaml.")
+        problems = [fault.problem]
+    if problems:
+        yield report_failure("run: privacy", "; ".join(problems), "Tell the lead, or change `limits` in site.yaml.")
     else:
-        yield passed("run: privacy", "the promise can be kept for the whole run, the budget suffices")
+        yield report_pass("run: privacy", "the privacy target can be met for the whole run, and the budget suffices")
 
 
-def _seconds(started: float) -> str:
+def _format_elapsed(started: float) -> str:
     return f"{time.monotonic() - started:.1f} s"

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.personalization.base import LocalTask
+from clients.personalization.base import LocalRound
 from fedhealth.config.schema import TaskKind, TrainingConfig
-from fedhealth.data.batches import Examples, Source
-from fedhealth.privacy.context import Place
-from fedhealth.training.trainer import PlainTrainer, Task
+from fedhealth.data.examples import Examples, ModalitySource
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.training.trainer import PlainTrainer, TrainingTask
 
 RATE = 0.5
 X = np.array([[1.0], [-2.0], [0.5], [3.0]], np.float32)
@@ -53,13 +53,13 @@ def local(start, steps=1, trainer=None, final=False, **arrays):
     """Return a round's work for a model that starts at `start`: full batches, plain SGD."""
     model = Line()
     rows = np.arange(len(X))
-    examples = Examples({"tabular": Source(X, rows)}, Y, rows, rows)
+    examples = Examples({"tabular": ModalitySource(X, rows)}, Y, rows, rows)
     sgd = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": RATE}
     training = TrainingConfig(batch_size=len(X), local_steps=steps, optimizer=sgd, device="cpu")
-    task = Task(model, examples, rows, training, TaskKind.binary, seed=0)
-    place = Place("run", "site", Path("nowhere"), 1, 1)
+    task = TrainingTask(model, examples, rows, training, TaskKind.binary, seed=0)
+    place = AccountingContext("run", "site", Path("nowhere"), 1, 1)
     with torch.no_grad():
         for name, value in start.items():
             model.get_parameter(name).copy_(torch.from_numpy(value))
     arrays = {"shared": start, "merged": start} | arrays
-    return LocalTask(task, trainer or PlainTrainer(), place, final=final, **arrays)
+    return LocalRound(task, trainer or PlainTrainer(), place, is_final=final, **arrays)

@@ -7,9 +7,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import clients.personalization
-from fedhealth.config.compose import compose
-from fedhealth.experiment.launch import launch
-from fedhealth.runs.run_dir import PRIVATE, RunDir
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
 
 PAGE = Path(__file__).parents[3] / "docs" / "add-a-method.md"
 
@@ -30,9 +30,9 @@ def blocks_(tmp_path, monkeypatch):
 def test_the_example_trains_and_keeps_what_it_says(blocks, tmp_path, good_hospitals, tiny_words):
     words = [*tiny_words(good_hospitals), "personalization=local_bias"]
     folder = RunDir(tmp_path / "run")
-    launch(compose(words, blocks / "conf"), words, folder, str(blocks / "conf"))
+    launch_run(RunSpec.compose(words, folder, blocks / "conf"))
     shared = load_file(folder.path / "model.safetensors")
-    kept = load_file(folder.site("north") / PRIVATE)
+    kept = load_file(folder.site_dir("north") / PRIVATE_FILE)
     assert shared
     assert kept
     assert not [name for name in shared if name.endswith(".bias")]

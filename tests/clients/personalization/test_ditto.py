@@ -9,10 +9,10 @@ from tests.clients.personalization.line import RATE, X, Y, gradient, local, pair
 
 def test_the_copys_step_by_hand_and_the_shared_model_as_without_it():
     w, v = np.array([0.4, 0.8]), np.array([-0.3, 1.1])
-    task = local(state(*w), memory=state(*v))
+    task = local(state(*w), client_state=state(*v))
     Ditto(weight=0.7).train(task)
-    assert pair(task.memory) == pytest.approx(v - RATE * (gradient(v) + 0.7 * (v - w)), abs=1e-6)
-    assert pair(task.now()) == pytest.approx(w - RATE * gradient(w), abs=1e-6)
+    assert pair(task.client_state) == pytest.approx(v - RATE * (gradient(v) + 0.7 * (v - w)), abs=1e-6)
+    assert pair(task.get_current_arrays()) == pytest.approx(w - RATE * gradient(w), abs=1e-6)
 
 
 def test_the_pull_is_the_gradient_of_the_squared_distance():
@@ -23,13 +23,13 @@ def test_the_pull_is_the_gradient_of_the_squared_distance():
         return (np.log1p(np.exp(-z)) + (1 - Y) * z).mean() + weight / 2 * ((at - w) ** 2).sum()
 
     slope = [(objective(v + h * e) - objective(v - h * e)) / (2 * h) for e in np.eye(2)]
-    task = local(state(*w), memory=state(*v))
+    task = local(state(*w), client_state=state(*v))
     Ditto(weight).train(task)
-    assert pair(task.memory) == pytest.approx(v - RATE * np.array(slope), abs=1e-5)
+    assert pair(task.client_state) == pytest.approx(v - RATE * np.array(slope), abs=1e-5)
 
 
 def test_the_first_copy_starts_at_the_model_that_came():
     w = np.array([0.4, 0.8])
     task = local(state(*w))
     Ditto(weight=0.7).train(task)
-    assert pair(task.memory) == pytest.approx(w - RATE * gradient(w), abs=1e-6)
+    assert pair(task.client_state) == pytest.approx(w - RATE * gradient(w), abs=1e-6)

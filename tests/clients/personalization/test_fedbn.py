@@ -5,7 +5,7 @@ from torch import nn
 
 from clients.personalization.fedbn import FedBN
 from fedhealth.errors import ConfigError
-from fedhealth.models.model_state import trained_names
+from fedhealth.models.model_state import list_trained_arrays
 
 
 class OwnNorm(nn.LayerNorm):
@@ -15,8 +15,8 @@ class OwnNorm(nn.LayerNorm):
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.RMSNorm(4), OwnNorm(4)])
 def test_every_array_of_a_normalisation_layer_stays(norm):
     model = nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 1))
-    trained = trained_names(model)
-    assert FedBN().shared(model, trained) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    trained = list_trained_arrays(model)
+    assert FedBN().select_shared(model, trained) == ["0.bias", "0.weight", "2.bias", "2.weight"]
     if isinstance(norm, nn.BatchNorm1d):
         assert "1.running_mean" in trained
 
@@ -24,4 +24,4 @@ def test_every_array_of_a_normalisation_layer_stays(norm):
 def test_a_model_without_normalisation_is_refused():
     model = nn.Sequential(nn.Linear(4, 1))
     with pytest.raises(ConfigError, match="no normalisation layer"):
-        FedBN().shared(model, trained_names(model))
+        FedBN().select_shared(model, list_trained_arrays(model))

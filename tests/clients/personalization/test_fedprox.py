@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from clients.personalization.fedprox import MU, FedProx
-from clients.personalization.pull import toward
-from fedhealth.models.model_state import set_state
+from clients.personalization.proximal import make_proximal_hook
+from fedhealth.models.model_state import set_model_arrays
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from tests.clients.personalization.line import RATE, Line, gradient, local, pair, state
 
@@ -18,36 +18,38 @@ def test_two_steps_by_hand():
     expected = w
     for _ in range(2):
         expected = expected - RATE * (gradient(expected) + 0.7 * (expected - w))
-    assert pair(task.now()) == pytest.approx(expected, abs=1e-6)
+    assert pair(task.get_current_arrays()) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_leads_mu_is_used_where_there_is_none_of_its_own():
     fixed, sent = local(state(0.4, 0.8), steps=2), local(state(0.4, 0.8), steps=2, extra={MU: np.array([0.7])})
     FedProx(mu=0.7).train(fixed)
     outcome = FedProx(mu=None).train(sent)
-    assert pair(fixed.now()).tolist() == pair(sent.now()).tolist()
+    assert pair(fixed.get_current_arrays()).tolist() == pair(sent.get_current_arrays()).tolist()
     assert outcome.extra[MU].tolist() == [0.0]
 
 
 def test_the_term_is_added_after_the_noise_and_is_not_noised_or_clipped():
     """A proximal term far beyond the clipping bound arrives whole: gradient - term is exactly the noised gradient."""
-    from fedhealth.privacy.accounting.plan import Limits, Request, make_plan
+    from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
     from fedhealth.privacy.engines.clipping import Clipping
     from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 
     model = Line()
-    set_state(model, state(50.0, 80.0))
+    set_model_arrays(model, state(50.0, 80.0))
     parameters = dict(model.named_parameters())
-    plan = make_plan(Request("patient", 1.0, 0.5, 1, 1, Clipping(1.0), None, 1e-5), Limits(8.0, 0.0, 2), 100)
+    plan = make_plan(
+        PrivacyRequest("patient", 1.0, 0.5, 1, 1, Clipping(1.0), None, 1e-5), PlanConstraints(8.0, 0.0, 2), 100
+    )
     seen = {}
 
     def after(_):
         seen["noised"] = {name: p.grad.clone() for name, p in parameters.items()}
-        toward(state(0.0, 0.0), 2.0)(0, parameters)
+        make_proximal_hook(state(0.0, 0.0), 2.0)(0, parameters)
         seen["corrected"] = {name: p.grad.clone() for name, p in parameters.items()}
 
     optimizer = NoisyOptimizer(torch.optim.SGD(parameters.values(), lr=0.1), plan, NoiseSource(), after)
-    optimizer.allow(plan.round_event)
+    optimizer.allow_steps(plan.round_event)
     for parameter in parameters.values():
         parameter.summed_grad = torch.zeros_like(parameter)
     optimizer.step()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.personalization.fedrep import FedRep, head_first
+from clients.personalization.fedrep import FedRep, make_alternating_hook
 from fedhealth.errors import ConfigError
 from tests.clients.personalization.line import RATE, Line, gradient, local, pair, state
 
@@ -15,7 +15,7 @@ def test_the_head_is_trained_before_the_body():
     FedRep(head_steps=2).train(task)
     for part in ([0, 1], [0, 1], [1, 0]):
         w = w - RATE * np.array(part) * gradient(w)
-    assert pair(task.now()) == pytest.approx(w, abs=1e-6)
+    assert pair(task.get_current_arrays()) == pytest.approx(w, abs=1e-6)
 
 
 def test_what_rests_has_no_gradient_so_that_momentum_and_decay_rest_too():
@@ -25,7 +25,7 @@ def test_what_rests_has_no_gradient_so_that_momentum_and_decay_rest_too():
     before = model.body.weight.item()
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
-    head_first(1)(0, parameters)
+    make_alternating_hook(1)(0, parameters)
     optimizer.step()
     assert model.body.weight.item() == before
 
@@ -36,4 +36,4 @@ def test_a_round_without_a_turn_for_the_body_is_refused():
 
 
 def test_the_head_stays():
-    assert FedRep().shared(Line(), sorted(state(0, 0))) == ["body.weight"]
+    assert FedRep().select_shared(Line(), sorted(state(0, 0))) == ["body.weight"]

@@ -11,10 +11,10 @@ TRAINED = ["fusion.head.0.weight", "towers.image.encoder.weight", "towers.image.
 
 def test_the_tower_stays():
     shared = ["fusion.head.0.weight", "towers.image.missing.weight", "towers.text.x"]
-    assert FedTower("image").shared(Line(), TRAINED) == shared
+    assert FedTower("image").select_shared(Line(), TRAINED) == shared
 
 
 def test_an_absent_tower_is_refused_and_the_present_are_named():
     with pytest.raises(ConfigError, match="no 'text' tower") as caught:
-        FedTower("text").shared(Line(), ["fusion.head.weight"])
+        FedTower("text").select_shared(Line(), ["fusion.head.weight"])
     assert "tabular" in caught.value.advice

@@ -6,16 +6,16 @@ from torch import nn
 
 from clients.personalization.ffa_lora import FrozenALora
 from fedhealth.errors import ConfigError
-from fedhealth.models.model_state import trained_names
+from fedhealth.models.model_state import list_trained_arrays
 from tests.clients.personalization.adapted import AdaptedEncoder
 
 
 def test_only_b_is_trained_and_travels():
     model = nn.ModuleDict({"encoder": AdaptedEncoder(3)})
     FrozenALora().freeze(model)
-    names = trained_names(model)
+    names = list_trained_arrays(model)
     assert names == ["encoder.lora_B.default.weight"]
-    assert FrozenALora().shared(model, names) == names
+    assert FrozenALora().select_shared(model, names) == names
 
 
 def test_the_mean_of_products_is_the_product_of_means():

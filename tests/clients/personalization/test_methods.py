@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose
-from fedhealth.experiment.launch import launch
-from fedhealth.runs.run_dir import PERSONAL, PRIVATE, RunDir
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import PERSONAL_FILE, PRIVATE_FILE, RunDir
 
 SITES = ("north", "south", "east")
 METHODS = {
@@ -22,7 +22,7 @@ def run_(tmp_path, good_hospitals, tiny_words):
     def go(name, *words) -> RunDir:
         words = [*tiny_words(good_hospitals), "strategy.rounds=2", *words]
         folder = RunDir(tmp_path / name)
-        launch(compose(words), words, folder)
+        launch_run(RunSpec.compose(words, folder))
         return folder
 
     return go
@@ -39,13 +39,13 @@ def test_a_method_trains_and_moves_the_shared_model(run, method):
 
 def test_dittos_copies_differ_between_sites_and_stay_there(run):
     folder = run("ditto", *METHODS["ditto"])
-    copies = [load_file(folder.site(site) / PERSONAL) for site in SITES]
+    copies = [load_file(folder.site_dir(site) / PERSONAL_FILE) for site in SITES]
     assert set(copies[0]) == set(load_file(folder.path / "model.safetensors"))
     assert any(not np.array_equal(array, copies[1][name]) for name, array in copies[0].items())
 
 
 def test_scaffolds_control_variates_are_kept_for_the_next_round(run):
     folder = run("scaffold", *METHODS["scaffold"])
-    kept = load_file(folder.site("north") / PRIVATE)
+    kept = load_file(folder.site_dir("north") / PRIVATE_FILE)
     assert all(name.startswith("method.control.") for name in kept)
     assert any(array.any() for array in kept.values())

@@ -17,14 +17,19 @@ FOLDER = Path(os.environ["FEDHEALTH_TEST_FAULTS"])
 
 # By module: the moment, what is called, and whether the moment is after the call.
 CALLS = {
-    "strategies.round_driver": [("before train", "Session._collect", False), ("after upload", "Session.fold", True)],
+    "strategies.round_driver": [
+        ("before train", "RoundDriver._collect_replies", False),
+        ("after upload", "RoundDriver.add_reply", True),
+    ],
     "strategies.aggregation.secure": [("before unmask", "SecureSum._unmask", False)],
     "strategies.checkpoint": [("while checkpointing", "write_atomic", False)],
-    "strategies.fedavg": [("between rounds", "FederatedStrategy._train", False)],
+    "strategies.fedavg": [("between rounds", "FedAvg._train_round", False)],
     "fedhealth.training.trainer": [("while training", "row_losses", False)],
-    "fedhealth.flower.server.message_redelivery": [("while a question is handed over", "Delivered.took", False)],
-    "fedhealth.flower.server.reply_redelivery": [("while an answer is handed over", "Unconfirmed.took", False)],
-    "clients.transport.secure": [("while unmasking", "SealedUpload.answer", False)],
+    "fedhealth.flower.server.message_redelivery": [
+        ("while a question is handed over", "MessageRedelivery.record", False)
+    ],
+    "fedhealth.flower.server.reply_redelivery": [("while an answer is handed over", "ReplyRedelivery.record", False)],
+    "clients.transport.secure": [("while unmasking", "SecureTransport.handle_message", False)],
 }
 
 

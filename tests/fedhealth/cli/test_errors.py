@@ -115,12 +115,12 @@ def test_a_folder_that_holds_a_run(command):
     assert command().code == 0
     again = command()
     assert again.code == CONFIG
-    assert "already holds a run" in again.err
+    assert "already contains a run" in again.err
     assert again.about["state"] == "completed"
 
 
 def test_no_such_file(command, tmp_path):
-    refused(command(f"data.root={tmp_path}/gone"), DATA, "gone/north/manifest.csv: there is no such manifest")
+    refused(command(f"data.root={tmp_path}/gone"), DATA, "gone/north/manifest.csv: the manifest does not exist")
 
 
 def test_a_missing_column(command, edit):
@@ -130,7 +130,7 @@ def test_a_missing_column(command, edit):
 
 def test_a_label_outside_the_task(command, edit):
     path = edit("south", 5, "label", "3")
-    refused(command(), DATA, f"{path}: label outside the task in line 5: '3'", "Allowed: stable, severe")
+    refused(command(), DATA, f"{path}: invalid label in line 5: '3'", "Allowed: stable, severe")
 
 
 def test_a_patient_in_two_splits(command, hospitals):
@@ -156,7 +156,7 @@ def test_an_unreadable_image_that_may_be_left_out(command, hospitals):
     (hospitals / "north" / "images" / "4.png").write_bytes(b"")
     outcome = command("data.max_rejected=0.1")
     assert outcome.code == 0, outcome.err
-    assert "north: 1 unreadable image file(s) were set aside" in outcome.out
+    assert "north: 1 unreadable image file(s) were rejected" in outcome.out
 
 
 def test_an_empty_site(command, hospitals, table_writer):
@@ -251,7 +251,7 @@ def test_a_bug_keeps_its_traceback(command, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(launch, "_prepare", broken)
+    monkeypatch.setattr(launch, "_prepare_sites", broken)
     with pytest.raises(ZeroDivisionError):
         command()
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.wrapped import rows_of, wrap, write_tables
+from benchmarks.dicom_export import read_rows, write_dicom_files, write_tables
 from fedhealth.cli.main import main
 from tests.fedhealth.ingest.hospital import WORDS, Hospital
 
@@ -33,7 +33,7 @@ def test_a_cohort_with_its_reports(hospital, tmp_path, monkeypatch, capfd):
     code, said, _ = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *WORDS, "--out", out)
     assert code == 0
     assert "80 patients" in said
-    assert "set aside 1: not a DICOM file" in said
+    assert "rejected 1: not a DICOM file" in said
     report = json.loads((out / "report.json").read_text())
     assert report["files"]["rejected"] == {"not a DICOM file": {"count": 1, "examples": ["<b>broken"]}}
     assert sum(report["modalities"]["image DX"].values()) == 80
@@ -42,7 +42,7 @@ def test_a_cohort_with_its_reports(hospital, tmp_path, monkeypatch, capfd):
     (told,) = [each for each in report["telling"] if each["by"] == "report"]
     assert told["auroc"] == 1.0
     assert {"besser", "schlechter"} <= set(told["words"])
-    assert any("alone tell label=severe" in warning for warning in report["warnings"])
+    assert any("alone predict label=severe" in warning for warning in report["warnings"])
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 12
     assert "&lt;b&gt;broken" in page
@@ -54,7 +54,7 @@ def test_what_is_wrong_is_said_without_a_traceback(hospital, tmp_path, monkeypat
         (hospital.images / f"broken-{number}").write_text("x")
     code, _, err = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *WORDS, "--out", tmp_path / "cohort")
     assert code == 3
-    assert "9 of 89 images were set aside" in err
+    assert "9 of 89 images were rejected" in err
     assert "Traceback" not in err
     code, _, err = typed(monkeypatch, capfd, "site", "ingest", tmp_path / "nothing.yaml")
     assert (code, "nothing.yaml" in err) == (2, True)
@@ -71,8 +71,8 @@ def test_the_x_ray_set_from_dicom_files_to_a_trained_model(tmp_path, shared_data
     """Two hospitals with files and tables of their own, one of values, one of reports; one federation."""
     xrays = shared_data / "fed_cxr"
     for site in ("hannover", "eurorad"):
-        rows, folder, out = rows_of(xrays, site), tmp_path / "export" / site, tmp_path / "cohorts" / site
-        wrap(xrays, folder, rows)
+        rows, folder, out = read_rows(xrays, site), tmp_path / "export" / site, tmp_path / "cohorts" / site
+        write_dicom_files(xrays, folder, rows)
         write_tables(folder, rows)
         names = ("severe", "split", *(name for name in rows[0] if name.startswith("lab_")))
         columns = ", ".join(f"{name}: {name}" for name in names)

@@ -5,7 +5,7 @@ import pytest
 from fedhealth.cli.main import main
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import save_job
-from fedhealth.protocol.budget_request import Planned, Statement
+from fedhealth.protocol.budget_request import BudgetRequest, PlannedRun
 from fedhealth.protocol.job import Job
 from tests.conftest import begun
 
@@ -14,9 +14,11 @@ from tests.conftest import begun
 def said_(monkeypatch, capfd, tmp_path):
     run, home = begun(tmp_path / "run"), LeadHome(tmp_path / "lead")
     (run.path / "fedhealth.log").write_text("round 1\n")
-    planned = Planned("abcdefgh", (), "0" * 64)
+    planned = PlannedRun("abcdefgh", (), "0" * 64)
     save_job(home, Job("abc", (), "", str(run.path)))
-    save_job(home, Job("abd", (), "", str(tmp_path / "sweep"), statement=Statement("sweepsweep", 1.0, (planned,))))
+    save_job(
+        home, Job("abd", (), "", str(tmp_path / "sweep"), budget_request=BudgetRequest("sweepsweep", 1.0, (planned,)))
+    )
     save_job(home, Job("bcd", (), "", str(tmp_path / "gone")))
 
     def call(*words):

@@ -3,17 +3,17 @@ import json
 import pytest
 
 from fedhealth.cli.predict import run_predict
-from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch
-from fedhealth.runs.run_dir import MODEL, RunDir
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import MODEL_DIR, RunDir
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_words, good_hospitals):
     words, run = [*tiny_words(good_hospitals), "strategy.rounds=1"], RunDir(tmp_path_factory.mktemp("predict") / "run")
-    launch(compose(words), words, run)
-    return run.path / MODEL
+    launch_run(RunSpec.compose(words, run))
+    return run.path / MODEL_DIR
 
 
 def predicted(model, images=(), note=None, values=(), table=None, to=None, own=None):

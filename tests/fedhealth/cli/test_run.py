@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedhealth.cli.run import flags_first, run_demo
-from fedhealth.config.validate import validate
+from fedhealth.cli.run import put_flags_first, run_demo
+from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ from fedhealth.errors import ConfigError
     ],
 )
 def test_flags_may_stand_anywhere(words, ordered):
-    assert flags_first(words.split()) == ordered.split()
+    assert put_flags_first(words.split()) == ordered.split()
 
 
 @pytest.fixture(name="demo")
@@ -26,11 +26,11 @@ def demo_(tmp_path, monkeypatch):
     """Run the demo without its work; return its configuration."""
     seen = []
     monkeypatch.setattr("fedhealth.data.synthetic.write_hospitals", lambda folder, **_: folder.mkdir(parents=True))
-    monkeypatch.setattr("fedhealth.cli.run._run", lambda config, *_: seen.append(config))
+    monkeypatch.setattr("fedhealth.cli.run._launch_with_progress", lambda config, *_: seen.append(config))
 
     def run(*words):
         run_demo(tmp_path, 7, words)
-        validate(seen[-1])
+        validate_config(seen[-1])
         return seen[-1]
 
     return run

@@ -6,12 +6,13 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.privacy.accounting.accountant import Event, epsilon
-from fedhealth.privacy.accounting.ledger import Budget, Ledger, digest_of, verify
-from fedhealth.privacy.accounting.reservations import Cost
-from fedhealth.privacy.accounting.spending import ledger_path, spending
+from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon
+from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger, read_ledger_digest, verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.reservations import RunCost
+from fedhealth.privacy.accounting.spending import iter_run_spending
 
-EVENT = Event(2.0, 0.1, 10)
+EVENT = PrivacyEvent(2.0, 0.1, 10)
 DELTA = 1e-4
 
 
@@ -19,12 +20,12 @@ DELTA = 1e-4
 def site(tmp_path):
     """A site's folder with two runs on one data set, the second one stopped by its budget."""
     folder = tmp_path / "sites" / "north"
-    with Ledger.open(ledger_path(folder, "chest")) as ledger:
+    with Ledger.open(get_ledger_path(folder, "chest")) as ledger:
         for number in (1, 2):
-            ledger.reserve("first", number, "patient", EVENT, Budget(DELTA))
-        ledger.reserve("second", 1, "patient", EVENT, Budget(DELTA))
+            ledger.book("first", number, "patient", EVENT, EpsilonLimits(DELTA))
+        ledger.book("second", 1, "patient", EVENT, EpsilonLimits(DELTA))
         with pytest.raises(PrivacyError, match="would exceed"):
-            ledger.reserve("second", 2, "patient", EVENT, Budget(DELTA, run=0.5))
+            ledger.book("second", 2, "patient", EVENT, EpsilonLimits(DELTA, run_epsilon=0.5))
     return folder
 
 
@@ -46,16 +47,16 @@ def budget(monkeypatch, capfd):
 def test_every_run_and_the_sum_are_shown(site, budget):
     code, shown = budget(site, "--delta", DELTA)
     assert code == 0
-    with Ledger.open(ledger_path(site, "chest")) as ledger:
-        assert f"{ledger.spent(DELTA, 'first'):.3f}" in shown
-        assert f"{ledger.spent(DELTA, 'second'):.3f}" in shown
-        assert f"north, chest: epsilon {ledger.spent(DELTA):.3f} in all at delta 0.0001" in shown
+    with Ledger.open(get_ledger_path(site, "chest")) as ledger:
+        assert f"{ledger.compute_spent_epsilon(DELTA, 'first'):.3f}" in shown
+        assert f"{ledger.compute_spent_epsilon(DELTA, 'second'):.3f}" in shown
+        assert f"north, chest: epsilon {ledger.compute_spent_epsilon(DELTA):.3f} in all at delta 0.0001" in shown
     assert "digest" not in shown
 
 
 def test_a_run_directory_shows_all_its_sites(site, budget):
-    with Ledger.open(ledger_path(site.parent / "south", "chest")) as ledger:
-        ledger.reserve("first", 1, "patient", EVENT, Budget(DELTA))
+    with Ledger.open(get_ledger_path(site.parent / "south", "chest")) as ledger:
+        ledger.book("first", 1, "patient", EVENT, EpsilonLimits(DELTA))
     code, shown = budget(site.parents[1])
     assert code == 0
     assert "north/chest" in shown
@@ -63,14 +64,14 @@ def test_a_run_directory_shows_all_its_sites(site, budget):
 
 
 def test_verify_prints_length_and_digest(site, budget):
-    path = ledger_path(site, "chest")
+    path = get_ledger_path(site, "chest")
     code, shown = budget(site, "--verify")
     assert code == 0
-    assert f"{len(verify(path))} entries, chain whole, digest {digest_of(path)}" in shown
+    assert f"{len(verify_ledger(path))} entries, chain whole, digest {read_ledger_digest(path)}" in shown
 
 
 def test_a_touched_ledger_is_refused(site, budget):
-    path = ledger_path(site, "chest")
+    path = get_ledger_path(site, "chest")
     path.write_bytes(path.read_bytes().replace(b'"steps":10', b'"steps":90', 1))
     code, shown = budget(site)
     assert code == PrivacyError.exit_code
@@ -88,9 +89,9 @@ def test_what_is_not_there_is_said(tmp_path, budget, site):
 
 
 def test_spending_counts_what_was_declined(site):
-    first, second = spending(site, DELTA)
-    assert (first.run, first.booked, first.declined, first.target) == ("first", 2, 0, None)
-    assert (second.run, second.booked, second.declined) == ("second", 1, 1)
+    first, second = iter_run_spending(site, DELTA)
+    assert (first.run, first.booked_count, first.declined_count, first.target) == ("first", 2, 0, None)
+    assert (second.run, second.booked_count, second.declined_count) == ("second", 1, 1)
     assert first.epsilon > second.epsilon > 0
     assert first.curve[-1] == (2, first.epsilon)
 
@@ -106,10 +107,12 @@ def test_a_hospital_sees_its_own_without_naming_a_folder(site, budget, monkeypat
 
 
 def test_what_sweeps_have_reserved_is_told_apart(site, budget):
-    with Ledger.open(ledger_path(site, "chest")) as ledger:
-        ledger.hold("sweep0000000", {"third": Cost("patient", (EVENT,))}, time.time() + 3600, Budget(DELTA))
-        spent = ledger.spent(DELTA)
-    with_kept = epsilon([EVENT] * 4, DELTA)
+    with Ledger.open(get_ledger_path(site, "chest")) as ledger:
+        ledger.reserve(
+            "sweep0000000", {"third": RunCost("patient", (EVENT,))}, time.time() + 3600, EpsilonLimits(DELTA)
+        )
+        spent = ledger.compute_spent_epsilon(DELTA)
+    with_kept = compute_epsilon([EVENT] * 4, DELTA)
     code, shown = budget(site, "--delta", DELTA)
     assert code == 0
     assert f"epsilon {spent:.3f} in all at delta 0.0001; {with_kept:.3f} with what sweeps have reserved until" in shown

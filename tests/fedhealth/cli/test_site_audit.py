@@ -7,7 +7,7 @@ import pytest
 
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.site.audit_log import AuditLog, digest_of, verify_export
+from fedhealth.site.audit_log import AuditLog, get_log_digest, verify_export
 from fedhealth.site.home import SiteHome
 
 
@@ -43,7 +43,7 @@ def test_verify_counts_events_and_tells_the_digest(home, audit):
     assert "25 entries, chain whole" in shown
     assert "left: 20" in shown
     assert "refused: 5" in shown
-    assert digest_of(home.audit) in shown
+    assert get_log_digest(home.audit) in shown
 
 
 def test_show_tells_the_last_entries(audit):
@@ -56,9 +56,9 @@ def test_show_tells_the_last_entries(audit):
 def test_an_export_is_signed_by_the_site(home, audit, tmp_path):
     code, shown = audit("export", tmp_path / "log.json")
     assert code == 0
-    assert digest_of(home.audit) in shown
+    assert get_log_digest(home.audit) in shown
     content = (tmp_path / "log.json").read_bytes()
-    assert len(verify_export(content, home.identity().public_key().public_bytes_raw())) == 25
+    assert len(verify_export(content, home.load_identity_key().public_key().public_bytes_raw())) == 25
     assert json.loads(content)["site"] == "charite"
 
 

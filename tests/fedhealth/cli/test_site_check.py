@@ -44,7 +44,7 @@ def world_(tmp_path, lead):
 
 
 def results(out):
-    return {check["name"]: check["result"] for check in json.loads(out)["checks"]}
+    return {check["name"]: check["status"] for check in json.loads(out)["checks"]}
 
 
 def test_a_site_that_is_ready(call, world):

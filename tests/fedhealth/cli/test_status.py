@@ -15,7 +15,7 @@ from tests.conftest import begun
 @pytest.fixture(name="run")
 def run_(tmp_path):
     run = begun(tmp_path / "run")
-    run.event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
+    run.append_event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
     return run
 
 
@@ -34,25 +34,25 @@ def status_(monkeypatch, capfd, tmp_path):
 
 
 def test_every_state_has_its_exit_code(run, status):
-    with run.held():
+    with run.lock():
         assert status(run.path)[0] == 12
-        run.event("waiting", needed=1, missing=["south"])
+        run.append_event("waiting", needed=1, missing=["south"])
         assert status(run.path)[0] == 13
     code, shown = status(run.path)
     assert code == 14
-    assert f"what to do: `fedhealth run resume={run.path}` begins it again." in shown
-    run.fail(FederationError("Too few sites.", "Ask them."))
+    assert f"what to do: `fedhealth run resume={run.path}` restarts it." in shown
+    run.mark_failed(FederationError("Too few sites.", "Ask them."))
     code, shown = status(run.path)
     assert code == 15
     assert "error: Too few sites." in shown
-    run.fail(KeyboardInterrupt())
+    run.mark_failed(KeyboardInterrupt())
     assert status(run.path)[0] == 14
-    run.complete()
+    run.mark_completed()
     assert status(run.path)[0] == 0
 
 
 def test_every_hospital_is_a_line(run, status):
-    with run.held():
+    with run.lock():
         _, shown = status(run.path)
     assert "chest (abc123): running, training" in shown
     assert "rounds completed: 0 of 3" in shown
@@ -70,8 +70,8 @@ def test_programs_get_the_same_as_json(run, status):
 
 def test_a_run_in_the_hospitals_has_a_name(run, status, tmp_path):
     save_job(LeadHome(tmp_path / "lead"), Job("abc123", (), "", str(run.path)))
-    run.complete()
+    run.mark_completed()
     assert status("abc")[0] == 0
     code, shown = status("xyz")
     assert code == ConfigError.exit_code
-    assert "xyz holds no run" in shown
+    assert "xyz contains no run" in shown

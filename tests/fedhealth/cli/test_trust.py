@@ -9,7 +9,7 @@ from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.site.home import SiteHome
-from fedhealth.site.install import installed
+from fedhealth.site.install import load_installed_membership
 
 FINGERPRINT = re.compile(r"[0-9a-f]{4}(?:-[0-9a-f]{4}){9}")
 LEAD = "lead.example:9092"
@@ -57,7 +57,7 @@ def people_(tmp_path, monkeypatch, capfd):
 
 def test_the_whole_way(people):
     told = people.begin()
-    code, shown = people("lead", "admit", people.home.request, answer="y\n")
+    code, shown = people("lead", "admit", people.home.join_request, answer="y\n")
     assert code == 0
     assert told in shown
     assert str(people.kit) in shown
@@ -81,7 +81,7 @@ def test_the_whole_way(people):
 
 def test_a_second_hospital_joins_and_leaves(people, tmp_path):
     people.begin()
-    people("lead", "admit", people.home.request, answer="y\n")
+    people("lead", "admit", people.home.join_request, answer="y\n")
     other = tmp_path / "other"
     people("site", "init", "--name", "klinikum", "--lead", LEAD, "--home", other)
     code, shown = people("lead", "admit", other / "join-request.json", answer="y\n")
@@ -97,20 +97,20 @@ def test_a_second_hospital_joins_and_leaves(people, tmp_path):
 
 def test_a_no_changes_nothing(people):
     people.begin()
-    assert people("lead", "admit", people.home.request, answer="n\n")[0] == TrustError.exit_code
+    assert people("lead", "admit", people.home.join_request, answer="n\n")[0] == TrustError.exit_code
     assert not people.kit.exists()
-    people("lead", "admit", people.home.request, answer="y\n")
+    people("lead", "admit", people.home.join_request, answer="y\n")
     for answer in ("n\n", ""):
         assert people("site", "install", people.kit, answer=answer)[0] == TrustError.exit_code
-        assert installed(people.home) is None
+        assert load_installed_membership(people.home) is None
 
 
 def test_a_fingerprint_replaces_the_question_and_must_be_right(people):
     told = people.begin()
     wrong = told[::-1]
-    assert people("lead", "admit", people.home.request, "--fingerprint", wrong)[0] == TrustError.exit_code
+    assert people("lead", "admit", people.home.join_request, "--fingerprint", wrong)[0] == TrustError.exit_code
     assert not people.kit.exists()
-    code, shown = people("lead", "admit", people.home.request, "--fingerprint", told)
+    code, shown = people("lead", "admit", people.home.join_request, "--fingerprint", told)
     assert code == 0
     consortium = re.search(r"Consortium fingerprint (\S+)", shown)[1]
     code, shown = people("site", "install", people.kit, "--fingerprint", told)
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_there_is_said(people, tmp_path):
 
 def test_nothing_secret_is_ever_shown_or_sent(people):
     people.begin()
-    people("lead", "admit", people.home.request, answer="y\n")
+    people("lead", "admit", people.home.join_request, answer="y\n")
     people("site", "install", people.kit, answer="y\n")
     people.home.node_key.chmod(0o644)
     assert people("--debug", "site", "install", people.kit, answer="y\n")[0] == TrustError.exit_code
@@ -143,7 +143,7 @@ def test_nothing_secret_is_ever_shown_or_sent(people):
     people("lead", "renew", "--ca")
     secrets = [path for home in (people.lead, people.home) for path in home.keys.iterdir()]
     secrets += [people.lead.token_file, people.lead.superexec_secret]
-    public = [people.home.request, people.home.audit, people.home.policy, people.lead.membership, people.kit]
+    public = [people.home.join_request, people.home.audit, people.home.policy, people.lead.membership, people.kit]
     told = [people.shown.encode(), *(path.read_bytes() for path in public)]
     assert len(secrets) == 8
     for path in secrets:

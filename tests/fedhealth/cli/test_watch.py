@@ -9,11 +9,11 @@ from fedhealth.runs.run_dir import RunDir
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(watch, "_GONE_AFTER", 0.05)
+    monkeypatch.setattr(watch, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "_IDLE_SECONDS", 0.05)
     monkeypatch.setenv("COLUMNS", "200")
     run = RunDir(tmp_path / "run")
-    run.begin({"run": "x"})
+    run.create({"run": "x"})
     return run
 
 
@@ -21,15 +21,15 @@ def test_it_follows_to_the_end(run, capsys):
     began = threading.Event()
 
     def work():
-        with run.held():
+        with run.lock():
             began.set()
-            run.event("started", rounds=1)
-            run.event("caution", title="Epsilon 99 promises little", text="Use less.")
-            run.event("round_started", round=1, sites=["a"])
+            run.append_event("started", rounds=1)
+            run.append_event("caution", title="Epsilon 99 promises little", text="Use less.")
+            run.append_event("round_started", round=1, sites=["a"])
             done = {"seconds": 1.0, "sites": ["a"], "pooled": {"validation": {"auroc": 0.75}}}
-            run.event("round_completed", round=1, **done)
+            run.append_event("round_completed", round=1, **done)
             (run.path / "report.html").write_text("")
-            run.complete()
+            run.mark_completed()
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -44,7 +44,7 @@ def test_it_follows_to_the_end(run, capsys):
 
 
 def test_a_failure_is_said(run, capsys):
-    run.fail(ConfigError("No site [answered]."))
+    run.mark_failed(ConfigError("No site [answered]."))
     watch.run_watch(run.path)
     assert "failed No site [answered]." in capsys.readouterr().out
 

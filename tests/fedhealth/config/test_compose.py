@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose, conf_dir, digest, quoted, resolve
+from fedhealth.config.compose import compose_config, compute_config_digest, get_conf_dir, quote_value, resolve_config
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.errors import ConfigError
 
@@ -15,12 +15,12 @@ ROOT = "data.root=/data"
 
 def refused(*words):
     with pytest.raises(ConfigError) as caught:
-        resolve(compose([*words]))
+        resolve_config(compose_config([*words]))
     return caught.value
 
 
 def test_the_defaults_compose_to_the_schema():
-    config = OmegaConf.to_object(compose([ROOT]))
+    config = OmegaConf.to_object(compose_config([ROOT]))
     assert isinstance(config, Config)
     assert config.data.task.kind is TaskKind.binary
     assert (config.training.local_steps, config.training.local_epochs) == (20, None)
@@ -71,7 +71,7 @@ def test_a_misspelt_option_is_named_with_its_group_and_the_nearest(word):
         ("training.batch_size=1.5", "training.batch_size"),
         ("data.task.kind=ternary", "data.task.kind"),
         ("data.sites=3", "sites"),
-        ("comparison.alone=perhaps", "comparison.alone"),
+        ("baselines.local_only=perhaps", "baselines.local_only"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_its_key(word, where):
@@ -95,10 +95,10 @@ def test_a_folder_of_ones_own_adds_options(tmp_path):
     (folder / "data").mkdir(parents=True)
     text = "name: ours\nroot: /ours\nsites: [a]\ncolumns:\n  image: img\n"
     (folder / "data" / "ours.yaml").write_text(text, "utf-8")
-    config = compose(["data=ours"], folder)
+    config = compose_config(["data=ours"], folder)
     assert (config.data.root, config.data.columns.image) == ("/ours", "img")
     with pytest.raises(ConfigError, match="no option 'ours'"):
-        compose(["data=ours"])
+        compose_config(["data=ours"])
 
 
 @pytest.mark.parametrize(
@@ -114,45 +114,45 @@ def test_a_fault_in_a_file_of_ones_own_is_found(tmp_path, line, problem, advice)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ours.yaml").write_text(f"name: ours\nroot: /ours\nsites: [a]\n{line}\n", "utf-8")
     with pytest.raises(ConfigError) as caught:
-        compose(["data=ours"], tmp_path)
+        compose_config(["data=ours"], tmp_path)
     assert caught.value.problem.startswith(problem)
     assert caught.value.advice.endswith(advice)
 
 
 def test_composing_leaves_hydra_as_it_was_found():
-    compose([ROOT])
+    compose_config([ROOT])
     assert not GlobalHydra.instance().is_initialized()
     with pytest.raises(ConfigError):
-        compose(["nothing=1"])
+        compose_config(["nothing=1"])
     assert not GlobalHydra.instance().is_initialized()
 
 
 def test_a_digest_is_of_what_decides_the_training_only():
-    one = digest(compose([ROOT]))
-    for word in ("data.root=/elsewhere", "data.cache=/c", "runtime=simulation", "name=x", "comparison.alone=false"):
-        assert digest(compose([ROOT, word])) == one, word
+    one = compute_config_digest(compose_config([ROOT]))
+    for word in ("data.root=/elsewhere", "data.cache=/c", "runtime=simulation", "name=x", "baselines.local_only=false"):
+        assert compute_config_digest(compose_config([ROOT, word])) == one, word
     for word in ("seed=1", "training=sgd", "model.dim=9", "data.sites=[a]", "data.max_rejected=0.5"):
-        assert digest(compose([ROOT, word])) != one, word
+        assert compute_config_digest(compose_config([ROOT, word])) != one, word
 
 
 def test_the_digest_does_not_depend_on_the_order_of_words():
     words = [ROOT, "seed=3", "training=sgd"]
-    assert digest(compose(words)) == digest(compose(words[::-1]))
+    assert compute_config_digest(compose_config(words)) == compute_config_digest(compose_config(words[::-1]))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.text(st.sampled_from("\\'\"${}[](),=:é #ax"), min_size=1, max_size=12))
 def test_any_path_can_be_quoted(path):
-    assert compose([f"data.root={quoted(path)}"]).data.root == path
+    assert compose_config([f"data.root={quote_value(path)}"]).data.root == path
 
 
 def test_the_configuration_files_are_found():
-    assert (conf_dir() / "config.yaml").is_file()
-    assert (conf_dir() / "data" / "demo.yaml").is_file()
+    assert (get_conf_dir() / "config.yaml").is_file()
+    assert (get_conf_dir() / "data" / "demo.yaml").is_file()
 
 
 def test_a_user_who_loses_them_is_told(tmp_path, monkeypatch):
     module = sys.modules["fedhealth.config.compose"]
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "fedhealth" / "config" / "compose.py"))
     with pytest.raises(ConfigError, match="No configuration files"):
-        conf_dir()
+        get_conf_dir()

@@ -1,14 +1,14 @@
 import pytest
 
-from fedhealth.config.method_consistency import check_halves
+from fedhealth.config.method_consistency import check_method_components
 from fedhealth.errors import ConfigError
 
 
 def test_a_method_keeps_its_halves():
-    check_halves(["method=scaffold"])
-    check_halves(["method=scaffold", "training=default"])  # any optimizer will do
-    check_halves(["method=fedprox_adaptive"])
-    check_halves(["method=fedavg", "personalization=ditto"])
+    check_method_components(["method=scaffold"])
+    check_method_components(["method=scaffold", "training=default"])  # any optimizer will do
+    check_method_components(["method=fedprox_adaptive"])
+    check_method_components(["method=fedavg", "personalization=ditto"])
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ def test_a_method_keeps_its_halves():
     ],
 )
 def test_another_half_beside_it_is_refused_by_name(method, half):
-    with pytest.raises(ConfigError, match=f"method={method} is personalization=.* {half} takes its place"):
-        check_halves([f"method={method}", half])
+    with pytest.raises(ConfigError, match=f"method={method} needs personalization=.* {half} replaces it"):
+        check_method_components([f"method={method}", half])
 
 
 def test_a_method_in_a_folder_of_its_own(tmp_path):
     (tmp_path / "method").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /personalization: fedbn\nstrategy: {rounds: 2}\n"
     (tmp_path / "method" / "own.yaml").write_text(text)
-    check_halves(["method=own"], tmp_path)
-    with pytest.raises(ConfigError, match="personalization=ditto takes its place"):
-        check_halves(["method=own", "personalization=ditto"], tmp_path)
+    check_method_components(["method=own"], tmp_path)
+    with pytest.raises(ConfigError, match="personalization=ditto replaces it"):
+        check_method_components(["method=own", "personalization=ditto"], tmp_path)

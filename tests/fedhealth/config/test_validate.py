@@ -1,7 +1,7 @@
 import pytest
 
-from fedhealth.config.compose import compose
-from fedhealth.config.validate import validate
+from fedhealth.config.compose import compose_config
+from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError
 
 ROOT = "data.root=/data"
@@ -9,12 +9,12 @@ ROOT = "data.root=/data"
 
 def faults(*words):
     with pytest.raises(ConfigError) as caught:
-        validate(compose([ROOT, *words]))
+        validate_config(compose_config([ROOT, *words]))
     return caught.value.problem.splitlines()
 
 
 def test_the_defaults_are_valid():
-    validate(compose([ROOT]))
+    validate_config(compose_config([ROOT]))
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_a_key_beside_the_schema_is_refused(word, key):
 
 def test_a_missing_value_comes_before_all_checks():
     with pytest.raises(ConfigError, match=r"needs a value for data\.root"):
-        validate(compose(["training.batch_size=0"]))
+        validate_config(compose_config(["training.batch_size=0"]))

@@ -1,11 +1,13 @@
 import pytest
 
-from fedhealth.config.compose import compose, resolve
-from fedhealth.config.warnings import cautions
+from fedhealth.config.capabilities import Capabilities, read_capabilities
+from fedhealth.config.compose import compose_config, resolve_config
+from fedhealth.config.warnings import list_warnings
 
 
 def titles(*words):
-    return [title for title, _ in cautions(resolve(compose(["data.root=x", *words])))]
+    plain = resolve_config(compose_config(["data.root=x", *words]))
+    return [title for title, _ in list_warnings(plain, read_capabilities(plain))]
 
 
 @pytest.mark.parametrize(
@@ -34,4 +36,4 @@ def test_what_is_meant_is_not_warned_of(words):
 
 
 def test_what_is_not_said_is_not_guessed():
-    assert cautions({}) == []
+    assert list_warnings({}, Capabilities(True, True, False)) == []

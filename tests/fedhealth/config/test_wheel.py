@@ -20,7 +20,7 @@ def test_a_wheel_finds_its_configuration_files(tmp_path):
         archive.extractall(tmp_path / "site")
     ours = {f"fedhealth/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert packed == ours
-    code = "from fedhealth.config.compose import conf_dir; print(conf_dir())"
+    code = "from fedhealth.config.compose import get_conf_dir; print(get_conf_dir())"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "site", check=True, capture_output=True, text=True, timeout=60
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedhealth.consortium.join_request import read_request
 from fedhealth.errors import ConfigError, FedhealthError, TrustError
 from fedhealth.site.home import SiteHome
-from fedhealth.site.make_join_request import make_request
+from fedhealth.site.make_join_request import make_join_request
 
 LEAD = "lead.example:9092"
 JSON = st.recursive(
@@ -24,29 +24,29 @@ JSON = st.recursive(
 @pytest.fixture(name="home", scope="module")
 def home_(tmp_path_factory):
     home = SiteHome(tmp_path_factory.mktemp("site"))
-    make_request(home, "charite", LEAD)
+    make_join_request(home, "charite", LEAD)
     return home
 
 
 @pytest.fixture(name="genuine", scope="module")
 def genuine_(home):
-    return json.loads(home.request.read_bytes())
+    return json.loads(home.join_request.read_bytes())
 
 
 def test_it_comes_back_as_it_was(home):
-    made = make_request(home, "charite", LEAD)
-    read = read_request(home.request.read_bytes())
+    made = make_join_request(home, "charite", LEAD)
+    read = read_request(home.join_request.read_bytes())
     assert read == made
     assert (read.member.site, read.lead) == ("charite", LEAD)
-    assert read.member.node == home.node_public()
+    assert read.member.node == home.load_node_public_key()
 
 
 def test_keys_are_kept_when_it_is_made_again(home):
-    assert make_request(home, "charite", LEAD).fingerprint == make_request(home, "charite", LEAD).fingerprint
+    assert make_join_request(home, "charite", LEAD).fingerprint == make_join_request(home, "charite", LEAD).fingerprint
 
 
 def test_no_private_key_is_in_it(home):
-    content = home.request.read_bytes()
+    content = home.join_request.read_bytes()
     assert b"PRIVATE" not in content
     assert (home.keys / "identity.key").read_bytes().hex().encode() not in content
 
@@ -54,7 +54,7 @@ def test_no_private_key_is_in_it(home):
 @pytest.mark.parametrize(("name", "lead"), [("Charite", LEAD), ("../x", LEAD), ("a", "lead"), ("a", "a b:1")])
 def test_names_and_addresses_have_their_form(tmp_path, name, lead):
     with pytest.raises(ConfigError):
-        make_request(SiteHome(tmp_path / "site"), name, lead)
+        make_join_request(SiteHome(tmp_path / "site"), name, lead)
     assert not (tmp_path / "site").exists()
 
 
@@ -64,8 +64,8 @@ def test_whatever_is_changed_the_proof_breaks(genuine, tmp_path, field):
     other.create()
     values = {
         "site": "klinikum",
-        "identity": other.identity().public_key().public_bytes_raw().hex(),
-        "node": other.node_public(),
+        "identity": other.load_identity_key().public_key().public_bytes_raw().hex(),
+        "node": other.load_node_public_key(),
     }
     changed = {**genuine, "member": {**genuine["member"], field: values[field]}}
     with pytest.raises(TrustError, match="not signed with its own"):
@@ -76,8 +76,8 @@ def test_whatever_is_changed_the_proof_breaks(genuine, tmp_path, field):
 
 def test_one_proof_does_not_stand_for_two(genuine, tmp_path):
     other = SiteHome(tmp_path)
-    make_request(other, "charite", LEAD)
-    foreign = json.loads(other.request.read_bytes())
+    make_join_request(other, "charite", LEAD)
+    foreign = json.loads(other.join_request.read_bytes())
     for proof in ("by_identity", "by_node"):
         with pytest.raises(TrustError, match="not signed with its own"):
             read_request(json.dumps({**genuine, proof: foreign[proof]}).encode())

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedhealth.consortium.membership import SignedMembership, signed
+from fedhealth.consortium.membership import SignedMembership, sign_membership
 from fedhealth.errors import TrustError
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.private_files import load_signing_key
@@ -25,19 +25,19 @@ def test_keys_are_the_owners_alone_and_are_kept(consortium):
     for path in (home.node_key, home.keys / "identity.key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(home.keys.stat().st_mode) == 0o700
-    before = home.identity().public_key().public_bytes_raw(), home.node_public()
+    before = home.load_identity_key().public_key().public_bytes_raw(), home.load_node_public_key()
     home.create()
-    assert (home.identity().public_key().public_bytes_raw(), home.node_public()) == before
+    assert (home.load_identity_key().public_key().public_bytes_raw(), home.load_node_public_key()) == before
 
 
 def test_a_key_that_others_can_read_is_refused(consortium):
     home = consortium.homes["charite"]
     (home.keys / "identity.key").chmod(0o644)
     with pytest.raises(TrustError, match="read by others"):
-        home.identity()
+        home.load_identity_key()
     home.node_key.write_bytes(b"no key")
-    with pytest.raises(TrustError, match="no key"):
-        home.node()
+    with pytest.raises(TrustError, match="not a private key"):
+        home.load_node_key()
 
 
 def test_the_home_is_where_the_variable_says(monkeypatch, tmp_path):
@@ -68,11 +68,11 @@ def test_whatever_is_changed_the_signature_breaks(consortium):
 def test_a_foreign_key_signs_in_its_own_name_only(consortium):
     foreign = Ed25519PrivateKey.generate()
     with pytest.raises(TrustError, match="not signed by the consortium"):
-        SignedMembership.loads(signed(consortium.membership(), foreign).dumps())
+        SignedMembership.loads(sign_membership(consortium.membership(), foreign).dumps())
     new = consortium.membership(consortium=foreign.public_key().public_bytes_raw())
-    rotated = signed(new, foreign, former=load_signing_key(consortium.lead.consortium_key))
+    rotated = sign_membership(new, foreign, former=load_signing_key(consortium.lead.consortium_key))
     assert SignedMembership.loads(rotated.dumps()).is_endorsed_by(consortium.public)
-    assert not SignedMembership.loads(signed(new, foreign).dumps()).is_endorsed_by(consortium.public)
+    assert not SignedMembership.loads(sign_membership(new, foreign).dumps()).is_endorsed_by(consortium.public)
     assert new.fingerprint != consortium.membership().fingerprint
 
 

@@ -16,8 +16,8 @@ from fedhealth.config.schema import (
     TaskKind,
 )
 from fedhealth.data import dataset as module
-from fedhealth.data.dataset import prepare
-from fedhealth.data.image.load import read_image
+from fedhealth.data.dataset import prepare_dataset
+from fedhealth.data.image.load import load_image
 from fedhealth.errors import DataError
 
 
@@ -58,7 +58,7 @@ def each(field, value):
 
 
 def test_a_cohort_has_every_row_with_its_own_image(data, hospitals):
-    found = prepare(data, "north")
+    found = prepare_dataset(data, "north")
     assert found.counts() == {
         "rows": 24,
         "patients": 24,
@@ -71,26 +71,26 @@ def test_a_cohort_has_every_row_with_its_own_image(data, hospitals):
     assert found.images.shape == (24, 1, 16, 16)
     assert (found.tabular.shape, found.labels.shape) == ((24, 4), (24, 1))
     for row in (0, 11, 23):
-        expected = read_image(hospitals / "north" / "images" / f"{row}.png", 16, 1)
+        expected = load_image(hospitals / "north" / "images" / f"{row}.png", 16, 1)
         np.testing.assert_array_equal(found.images[found.image_index[row]], expected)
     assert found.warnings == ()
     assert len(np.unique(found.study)) == 24  # every patient's first study is called 1
 
 
 def test_splits_part_the_rows(data):
-    found = prepare(data, "north")
+    found = prepare_dataset(data, "north")
     rows = np.concatenate([found.rows(split) for split in ("train", "validation", "test")])
     np.testing.assert_array_equal(np.sort(rows), np.arange(24))
 
 
 def test_the_second_time_nothing_is_decoded(data, monkeypatch):
-    first = prepare(data, "north")
+    first = prepare_dataset(data, "north")
 
     def never(*arguments):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("fedhealth.data.files.read_image", never)
-    second = prepare(data, "north")
+    monkeypatch.setattr("fedhealth.data.image_files.load_image", never)
+    second = prepare_dataset(data, "north")
     assert second.folder == first.folder
     assert isinstance(second.images, np.memmap)
     np.testing.assert_array_equal(second.images, first.images)
@@ -106,20 +106,20 @@ def test_the_second_time_nothing_is_decoded(data, monkeypatch):
     ],
 )
 def test_another_configuration_is_another_cache(data, change):
-    assert prepare(change(data), "north").folder != prepare(data, "north").folder
+    assert prepare_dataset(change(data), "north").folder != prepare_dataset(data, "north").folder
 
 
 def test_who_else_takes_part_does_not_change_the_cache(data):
     moved = replace(data, sites=["north", "south"], name="other")
-    assert prepare(moved, "north").folder == prepare(data, "north").folder
+    assert prepare_dataset(moved, "north").folder == prepare_dataset(data, "north").folder
 
 
 def test_a_changed_image_is_read_again(data, hospitals):
-    before = prepare(data, "north")
+    before = prepare_dataset(data, "north")
     image = hospitals / "north" / "images" / "0.png"
     image.write_bytes((hospitals / "north" / "images" / "1.png").read_bytes())
     os.utime(image, ns=(1, 1))
-    after = prepare(data, "north")
+    after = prepare_dataset(data, "north")
     np.testing.assert_array_equal(after.images[after.image_index[0]], before.images[before.image_index[1]])
 
 
@@ -128,20 +128,20 @@ def test_a_changed_text_file_is_read_again(data, hospitals, rewrite):
     note.write_text("before", "utf-8")
     rewrite(each("text", "note.txt"))
     data = replace(data, columns=ColumnsConfig(image="image", text_path="text"))
-    assert set(prepare(data, "north").texts) == {"before"}
+    assert set(prepare_dataset(data, "north").texts) == {"before"}
     note.write_text("after!", "utf-8")
-    assert set(prepare(data, "north").texts) == {"after!"}
+    assert set(prepare_dataset(data, "north").texts) == {"after!"}
 
 
 def test_a_build_that_fails_leaves_nothing_behind(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "encode", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(module, "encode_columns", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        prepare(data, "north")
+        prepare_dataset(data, "north")
     assert list((tmp_path / "cache" / "north").iterdir()) == []
 
 
 def test_the_cache_is_for_its_owner_and_names_no_patient(data, tmp_path):
-    folder = prepare(data, "north").folder
+    folder = prepare_dataset(data, "north").folder
     assert (tmp_path / "cache" / "north").stat().st_mode & 0o077 == 0
     assert folder.stat().st_mode & 0o077 == 0
     for path in folder.iterdir():
@@ -150,25 +150,25 @@ def test_the_cache_is_for_its_owner_and_names_no_patient(data, tmp_path):
 
 def test_progress_counts_the_images(data):
     seen = []
-    prepare(data, "north", lambda done, total: seen.append((done, total)))
+    prepare_dataset(data, "north", lambda done, total: seen.append((done, total)))
     assert seen == [(done, 24) for done in range(1, 25)]
 
 
 def test_few_unreadable_images_are_set_aside_and_count_as_missing(data, hospitals):
     (hospitals / "north" / "images" / "3.png").write_bytes(b"no image")
     (hospitals / "north" / "images" / "5.png").unlink()
-    found = prepare(replace(data, max_rejected=0.1), "north")
+    found = prepare_dataset(replace(data, max_rejected=0.1), "north")
     assert [entry.path for entry in found.rejected] == ["images/3.png", "images/5.png"]
     np.testing.assert_array_equal(np.flatnonzero(found.image_index < 0), [3, 5])
     assert found.counts()["rejected"] == 2
-    assert found.warnings == ("north: 2 unreadable image file(s) were set aside and count as missing.",)
+    assert found.warnings == ("north: 2 unreadable image file(s) were rejected and count as missing.",)
 
 
 def test_too_many_unreadable_images_are_refused_each_with_its_reason(data, hospitals):
     for number in range(7):
         (hospitals / "north" / "images" / f"{number}.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
-        prepare(data, "north")
+        prepare_dataset(data, "north")
     problem = caught.value.problem
     assert "7 of 24 image files are unreadable" in problem
     assert str(hospitals / "north" / "images" / "0.png") in problem
@@ -184,7 +184,7 @@ def test_modalities_may_be_missing_row_by_row(data, rewrite):
         rows[2]["crp"] = rows[2]["ldh"] = ""
 
     rewrite(edit)
-    found = prepare(data, "north")
+    found = prepare_dataset(data, "north")
     assert found.image_index[0] == -1
     assert found.texts[1] == ""
     np.testing.assert_array_equal(np.flatnonzero(~found.tabular_present), [2])
@@ -195,25 +195,25 @@ def test_a_row_without_anything_is_left_out_with_a_warning(data, rewrite):
         rows[4] |= {"image": "", "text": "", "crp": "", "ldh": ""}
 
     rewrite(edit)
-    found = prepare(data, "north")
+    found = prepare_dataset(data, "north")
     assert len(found.split) == 23
-    assert found.warnings == ("north: 1 row(s) have no image, text or value and are left out.",)
+    assert found.warnings == ("north: 1 row(s) have no image, text or value and are ignored.",)
 
 
 def test_a_site_without_any_image_text_or_value_is_refused(data, rewrite):
     rewrite(lambda rows: [row | {"image": "", "text": "", "crp": "", "ldh": ""} for row in rows])
     with pytest.raises(DataError, match="no row of 'north' has an image, a text or a value"):
-        prepare(data, "north")
+        prepare_dataset(data, "north")
 
 
 def test_a_site_without_images_has_an_empty_table_of_the_right_shape(data, rewrite):
     rewrite(each("image", ""))
-    assert prepare(data, "north").images.shape == (0, 1, 16, 16)
+    assert prepare_dataset(data, "north").images.shape == (0, 1, 16, 16)
 
 
 @pytest.mark.parametrize("whose", ["train", "everyone"])
 def test_a_site_without_labelled_training_rows_is_refused(data, rewrite, whose):
-    splits = prepare(data, "north").split
+    splits = prepare_dataset(data, "north").split
 
     def edit(rows):
         for row, split in zip(rows, splits, strict=True):
@@ -221,12 +221,12 @@ def test_a_site_without_labelled_training_rows_is_refused(data, rewrite, whose):
 
     rewrite(edit)
     with pytest.raises(DataError, match="site 'north' has no labelled training row"):
-        prepare(data, "north")
+        prepare_dataset(data, "north")
 
 
 def test_unlabelled_rows_are_kept_but_not_trained_on(data, rewrite):
     rewrite(each("label", lambda number: "" if number < 12 else str(number % 2)))
-    found = prepare(data, "north")
+    found = prepare_dataset(data, "north")
     assert len(found.rows("train", labelled=False)) > len(found.rows("train"))
     assert found.counts()["unlabelled"] == 12
     assert found.rows("train").min() >= 12
@@ -239,7 +239,7 @@ def test_one_class_and_constant_columns_are_warnings(data, rewrite):
 
     rewrite(edit)
     data = replace(data, task=TaskConfig(classes=["mild", "severe"]))
-    assert prepare(data, "north").warnings == (
+    assert prepare_dataset(data, "north").warnings == (
         "north: every labelled training row is of one class (severe).",
         "north: column 'crp' has the same value in every row.",
         "north: column 'ldh' has the same value in every row.",
@@ -254,18 +254,18 @@ def test_a_one_class_label_of_several_is_named(data, rewrite):
         task=TaskConfig(TaskKind.multilabel, ["label", "ldh"]),
         tabular={},
     )
-    assert prepare(data, "north").warnings == ("north: every labelled training row is of one class (ldh=0).",)
+    assert prepare_dataset(data, "north").warnings == ("north: every labelled training row is of one class (ldh=0).",)
 
 
 def test_a_constant_categorical_column_is_a_warning(data, rewrite):
     rewrite(each("ldh", "F"))
     sex = TabularColumnConfig(kind=ColumnKind.categorical, levels=["F", "M"])
-    found = prepare(replace(data, tabular={"crp": TabularColumnConfig(), "ldh": sex}), "north")
+    found = prepare_dataset(replace(data, tabular={"crp": TabularColumnConfig(), "ldh": sex}), "north")
     assert found.warnings == ("north: column 'ldh' has the same value in every row.",)
 
 
 def test_the_rejected_list_can_be_read_by_hospital_it(data, hospitals):
     (hospitals / "north" / "images" / "3.png").write_bytes(b"no image")
-    folder = prepare(replace(data, max_rejected=1.0), "north").folder
+    folder = prepare_dataset(replace(data, max_rejected=1.0), "north").folder
     report = json.loads((folder / "report.json").read_text("utf-8"))
     assert [entry["path"] for entry in report["rejected"]] == ["images/3.png"]

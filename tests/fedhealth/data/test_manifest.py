@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedhealth.config.schema import ColumnsConfig, DataConfig, SplitConfig, TabularColumnConfig, TaskConfig, TaskKind
-from fedhealth.data.manifest import lines, read_manifest
+from fedhealth.data.manifest import format_line_numbers, read_manifest
 from fedhealth.errors import DataError
 
 
@@ -53,7 +53,7 @@ def test_the_order_mark_of_spreadsheets_is_no_part_of_a_column(tmp_path):
 
 def test_faults_name_lines_of_the_file_even_after_notes_that_span_lines(tmp_path):
     text = HEAD + 'p1,s,a.png,"first\nsecond\nthird",1\n\np2,s,b.png,,7\n'
-    with pytest.raises(DataError, match=r"label outside the task in line 6: '7'"):
+    with pytest.raises(DataError, match=r"invalid label in line 6: '7'"):
         read_manifest(data_of(write(tmp_path, text)), "a")
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_table_is_refused(tmp_path, content):
 
 
 def test_a_missing_manifest_names_its_path(tmp_path):
-    with pytest.raises(DataError, match="there is no such manifest") as caught:
+    with pytest.raises(DataError, match="the manifest does not exist") as caught:
         read_manifest(data_of(tmp_path), "a")
     assert str(tmp_path / "manifest.csv") in caught.value.problem
 
@@ -242,8 +242,8 @@ def test_the_shares_of_the_hash_split_are_those_asked_for(tmp_path):
 
 
 def test_lines_are_few_and_sorted():
-    assert lines([9, 3, 3]) == "line 3, 9"
-    assert lines(range(2, 12)) == "line 2, 3, 4, 5, 6 and 5 more"
+    assert format_line_numbers([9, 3, 3]) == "line 3, 9"
+    assert format_line_numbers(range(2, 12)) == "line 2, 3, 4, 5, 6 and 5 more"
 
 
 def test_without_a_patient_column_every_row_is_a_patient(tmp_path, table_writer):

@@ -15,12 +15,12 @@ def histogram(scores, labels, bins):
 
 def from_histogram(name, positives, negatives):
     used = positives + negatives > 0
-    table = ScoreTable(metrics.bin_centres(len(positives))[used], positives[used], negatives[used])
+    table = ScoreTable(metrics.compute_bin_centres(len(positives))[used], positives[used], negatives[used])
     return float(metrics.METRICS[name](table))
 
 
 def exact(name, scores, labels):
-    return float(metrics.METRICS[name](metrics.tabulate(scores, labels == 1, np.ones(len(scores)))))
+    return float(metrics.METRICS[name](metrics.build_score_table(scores, labels == 1, np.ones(len(scores)))))
 
 
 @st.composite
@@ -35,13 +35,13 @@ def studies(draw):
     return (np.round(scores * grid) / grid if grid else scores), labels
 
 
-@pytest.mark.parametrize("name", list(histogram_error.ERRORS))
+@pytest.mark.parametrize("name", list(histogram_error.ERROR_BOUNDS))
 @given(studies(), st.sampled_from([4, 16, 64, 2048]))
 @settings(max_examples=150, deadline=None)
 def test_no_score_is_further_off_than_stated(name, drawn, bins):
     scores, labels = drawn
     positives, negatives = histogram(scores, labels, bins)
-    stated = histogram_error.ERRORS[name](positives, negatives)
+    stated = histogram_error.ERROR_BOUNDS[name](positives, negatives)
     off = abs(from_histogram(name, positives, negatives) - exact(name, scores, labels))
     assert off <= stated + 1e-9
 
@@ -59,18 +59,18 @@ def test_auroc_of_2048_bins_is_scikit_learns_to_two_thousandths(seed, separation
 
 def test_the_bound_on_average_precision_is_met_by_the_best_and_the_worst_order():
     positives, negatives = np.array([3, 0, 2]), np.array([2, 1, 4])
-    stated = histogram_error.auprc_error(positives, negatives)
+    stated = histogram_error.bound_auprc_error(positives, negatives)
     labels = np.repeat([1, 0] * 3, [3, 2, 0, 1, 2, 4])
     worst = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2, 0, 1, 2, 4]) + np.arange(12) / 100
     worst[labels == 1] -= 0  # positives below the negatives of their bin
     best = np.repeat([2.0, 1.0, 4.0, 3.0, 6.0, 5.0], [3, 2, 0, 1, 2, 4])
-    seen = float(metrics.auprc(ScoreTable(np.arange(3.0), positives, negatives)))
+    seen = float(metrics.compute_auprc(ScoreTable(np.arange(3.0), positives, negatives)))
     reached = [average_precision_score(labels, order) for order in (best, worst)]
     assert stated == pytest.approx(max(abs(value - seen) for value in reached))
 
 
 def test_edges_are_where_scores_change_bins():
-    low, high = histogram_error.bin_edges(16)
+    low, high = histogram_error.compute_bin_edges(16)
     inside = (low + high) / 2
     assert list(metrics.bin_scores(inside, 16)) == list(range(16))
     assert (low[0], high[-1]) == (0.0, 1.0)

@@ -8,17 +8,17 @@ from fedhealth.evaluation.metrics import (
     METRICS,
     Estimate,
     ScoreTable,
-    auprc,
-    auroc,
-    balanced_accuracy,
-    bin_centres,
+    apply_in_chunks,
     bin_scores,
-    calibration_error,
-    estimate,
-    in_chunks,
-    macro,
-    poisson_weights,
-    tabulate,
+    build_score_table,
+    compute_auprc,
+    compute_auroc,
+    compute_balanced_accuracy,
+    compute_bin_centres,
+    compute_calibration_error,
+    draw_poisson_weights,
+    estimate_interval,
+    macro_average,
 )
 
 # Few distinct values: ties are the hard part.
@@ -39,19 +39,19 @@ def arrays(cases):
 @given(CASES)
 def test_ranking_metrics_are_those_of_scikit_learn_with_ties_and_weights(cases):
     scores, labels, weights = arrays(cases)
-    table = tabulate(scores, labels, weights)
-    assert float(auroc(table)) == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights))
-    assert float(auprc(table)) == pytest.approx(average_precision_score(labels, scores, sample_weight=weights))
+    table = build_score_table(scores, labels, weights)
+    assert float(compute_auroc(table)) == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights))
+    assert float(compute_auprc(table)) == pytest.approx(average_precision_score(labels, scores, sample_weight=weights))
     expected = balanced_accuracy_score(labels, scores >= 0.5, sample_weight=weights)
-    assert float(balanced_accuracy(table)) == pytest.approx(expected)
+    assert float(compute_balanced_accuracy(table)) == pytest.approx(expected)
 
 
 @given(CASES)
 def test_a_weight_is_a_repetition(cases):
     scores, labels, weights = arrays(cases)
     repeats = weights.astype(int)
-    repeated = tabulate(np.repeat(scores, repeats), np.repeat(labels, repeats), np.ones(repeats.sum()))
-    weighted = tabulate(scores, labels, weights)
+    repeated = build_score_table(np.repeat(scores, repeats), np.repeat(labels, repeats), np.ones(repeats.sum()))
+    weighted = build_score_table(scores, labels, weights)
     for metric in METRICS.values():
         assert float(metric(weighted)) == pytest.approx(float(metric(repeated)))
 
@@ -67,17 +67,17 @@ def test_calibration_error_is_the_hand_computation(cases):
             stated = np.average(scores[inside], weights=weights[inside])
             observed = np.average(labels[inside], weights=weights[inside])
             gap += weights[inside].sum() / weights.sum() * abs(stated - observed)
-    assert float(calibration_error(tabulate(scores, labels, weights))) == pytest.approx(gap)
+    assert float(compute_calibration_error(build_score_table(scores, labels, weights))) == pytest.approx(gap)
 
 
 def test_calibration_of_a_worked_example():
     table = ScoreTable(np.array([0.1, 0.9]), np.array([1.0, 4.0]), np.array([4.0, 1.0]))
-    assert float(calibration_error(table)) == pytest.approx(0.1)  # 0.1 against 0.2, 0.9 against 0.8
+    assert float(compute_calibration_error(table)) == pytest.approx(0.1)  # 0.1 against 0.2, 0.9 against 0.8
 
 
 @pytest.mark.parametrize(("only", "defined"), [(True, {"auprc", "calibration_error"}), (False, {"calibration_error"})])
 def test_one_class_leaves_undefined_what_is_undefined(only, defined):
-    table = tabulate(np.array([0.2, 0.7]), np.array([only, only]), np.ones(2))
+    table = build_score_table(np.array([0.2, 0.7]), np.array([only, only]), np.ones(2))
     assert {name for name, metric in METRICS.items() if not np.isnan(metric(table))} == defined
 
 
@@ -85,9 +85,9 @@ def test_resamples_are_computed_along_the_leading_axis():
     generator = np.random.default_rng(0)
     scores, labels, weights = generator.random(30), generator.random(30) < 0.4, generator.poisson(1.0, (7, 30)) * 1.0
     for metric in METRICS.values():
-        together = metric(tabulate(scores, labels, weights))
+        together = metric(build_score_table(scores, labels, weights))
         assert together.shape == (7,)
-        np.testing.assert_allclose(together, [metric(tabulate(scores, labels, row)) for row in weights])
+        np.testing.assert_allclose(together, [metric(build_score_table(scores, labels, row)) for row in weights])
 
 
 @settings(deadline=None)
@@ -96,16 +96,18 @@ def test_histograms_lose_little_auroc(seed, shift, bins):
     generator = np.random.default_rng(seed)
     labels = np.arange(300) % 3 == 0
     scores = 1 / (1 + np.exp(-generator.normal(labels * float(shift), 1.5)))
-    exact = float(auroc(tabulate(scores, labels, np.ones(300))))
-    place, centres = bin_scores(scores, bins), bin_centres(bins)
+    exact = float(compute_auroc(build_score_table(scores, labels, np.ones(300))))
+    place, centres = bin_scores(scores, bins), compute_bin_centres(bins)
     counted = [np.bincount(place[side], minlength=bins).astype(float) for side in (labels, ~labels)]
     binned = ScoreTable(centres, *counted)
     tied = sum(counted[0] * counted[1]) / (labels.sum() * (~labels).sum())
-    assert abs(float(auroc(binned)) - exact) <= tied / 2 + 1e-12  # only pairs in one bin can change, by half each
+    assert (
+        abs(float(compute_auroc(binned)) - exact) <= tied / 2 + 1e-12
+    )  # only pairs in one bin can change, by half each
     if bins == 2048:
-        assert abs(float(auroc(binned)) - exact) < 1 / 500
-        assert float(balanced_accuracy(binned)) == pytest.approx(
-            float(balanced_accuracy(tabulate(scores, labels, np.ones(300))))
+        assert abs(float(compute_auroc(binned)) - exact) < 1 / 500
+        assert float(compute_balanced_accuracy(binned)) == pytest.approx(
+            float(compute_balanced_accuracy(build_score_table(scores, labels, np.ones(300))))
         )
 
 
@@ -119,19 +121,19 @@ def test_bins_are_in_range_and_keep_the_order(scores, bins):
 
 @given(st.integers(2, 4096))
 def test_a_bins_centre_lies_in_it(bins):
-    centres = bin_centres(bins)
+    centres = compute_bin_centres(bins)
     assert (np.diff(centres) > 0).all()
     np.testing.assert_array_equal(bin_scores(centres, bins), np.arange(bins))
 
 
 def test_a_patients_rows_are_drawn_together_and_a_seed_repeats_the_draws():
     clusters = np.array([5, 5, 9, 5, 9])
-    weights = poisson_weights(clusters, 200, seed=3)
+    weights = draw_poisson_weights(clusters, 200, seed=3)
     assert weights.shape == (200, 5)
     np.testing.assert_array_equal(weights[:, 0], weights[:, 3])
     np.testing.assert_array_equal(weights[:, 2], weights[:, 4])
     assert (weights[:, 0] != weights[:, 2]).any()
-    np.testing.assert_array_equal(weights, poisson_weights(clusters, 200, seed=3))
+    np.testing.assert_array_equal(weights, draw_poisson_weights(clusters, 200, seed=3))
     assert weights.mean() == pytest.approx(1.0, abs=0.2)
 
 
@@ -139,24 +141,24 @@ def test_macro_leaves_out_classes_without_a_value():
     good = ScoreTable(np.array([0.2, 0.8]), np.array([0.0, 1.0]), np.array([1.0, 0.0]))
     bad = ScoreTable(np.array([0.2, 0.8]), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
     empty = ScoreTable(np.array([0.2]), np.array([0.0]), np.array([1.0]))
-    assert float(macro(auroc, [good, bad])) == 0.5
-    assert float(macro(auroc, [good, empty])) == 1.0
-    assert np.isnan(macro(auroc, [empty]))
+    assert float(macro_average(compute_auroc, [good, bad])) == 0.5
+    assert float(macro_average(compute_auroc, [good, empty])) == 1.0
+    assert np.isnan(macro_average(compute_auroc, [empty]))
 
 
 def test_an_interval_is_the_percentiles_of_the_defined_resamples():
-    found = estimate(np.array([*np.linspace(0, 1, 41), np.nan]), 0.5)
+    found = estimate_interval(np.array([*np.linspace(0, 1, 41), np.nan]), 0.5)
     assert (found.value, found.low, found.high) == (0.5, pytest.approx(0.025), pytest.approx(0.975))
     assert found.as_dict() == {"value": 0.5, "low": 0.025, "high": 0.975}
 
 
 def test_an_undefined_value_has_no_interval_and_is_null():
-    assert estimate(np.array([0.1, 0.2]), float("nan")).as_dict() == {"value": None, "low": None, "high": None}
+    assert estimate_interval(np.array([0.1, 0.2]), float("nan")).as_dict() == {"value": None, "low": None, "high": None}
     assert Estimate(0.5, float("nan"), float("nan")).as_dict()["low"] is None
-    assert np.isnan(estimate(np.array([0.3]), 0.3).low)
+    assert np.isnan(estimate_interval(np.array([0.3]), 0.3).low)
 
 
 @given(st.integers(1, 160))
 def test_chunks_change_nothing(resamples):
     weights = np.arange(resamples * 2.0).reshape(resamples, 2)
-    np.testing.assert_array_equal(in_chunks(lambda part: part.sum(axis=1), weights), weights.sum(axis=1))
+    np.testing.assert_array_equal(apply_in_chunks(lambda part: part.sum(axis=1), weights), weights.sum(axis=1))

@@ -4,8 +4,16 @@ import torch
 from torch import nn
 
 from fedhealth.config.schema import TaskKind
-from fedhealth.data.batches import Examples, Source
-from fedhealth.evaluation.predictions import Predictions, ScoreCounts, count, predict, resampled, score, score_counts
+from fedhealth.data.examples import Examples, ModalitySource
+from fedhealth.evaluation.predictions import (
+    Predictions,
+    ScoreHistograms,
+    bootstrap_metrics,
+    compute_histogram_metrics,
+    compute_metrics,
+    count_scores,
+    predict_studies,
+)
 
 
 class Echo(nn.Module):
@@ -24,7 +32,7 @@ def examples(logits, labels, study=None, patient=None):
     logits = np.asarray(logits, np.float32)
     rows = np.arange(len(logits))
     return Examples(
-        {"tabular": Source(logits, rows)},
+        {"tabular": ModalitySource(logits, rows)},
         np.asarray(labels, np.float32),
         rows if patient is None else np.asarray(patient),
         rows if study is None else np.asarray(study),
@@ -33,7 +41,7 @@ def examples(logits, labels, study=None, patient=None):
 
 def test_a_study_is_scored_once_by_the_mean_of_its_logits():
     given = examples([[0.0], [2.0], [4.0]], [[1], [0], [1]], study=[7, 3, 7], patient=[1, 0, 1])
-    found = predict(Echo(1), given, np.array([2, 1, 0]), TaskKind.binary)
+    found = predict_studies(Echo(1), given, np.array([2, 1, 0]), TaskKind.binary)
     np.testing.assert_allclose(found.scores[:, 0], 1 / (1 + np.exp([-2.0, -2.0])))
     np.testing.assert_array_equal(found.labels[:, 0], [0, 1])
     np.testing.assert_array_equal(found.patient, [0, 1])
@@ -42,20 +50,20 @@ def test_a_study_is_scored_once_by_the_mean_of_its_logits():
 @pytest.mark.parametrize("batch_size", [1, 2, 256])
 def test_the_batch_size_does_not_matter(batch_size):
     given = examples(np.random.default_rng(0).normal(size=(9, 1)), np.ones((9, 1)), study=[0, 1, 2] * 3)
-    found = predict(Echo(1), given, np.arange(9), TaskKind.binary, batch_size)
-    np.testing.assert_array_equal(found.scores, predict(Echo(1), given, np.arange(9), TaskKind.binary).scores)
+    found = predict_studies(Echo(1), given, np.arange(9), TaskKind.binary, batch_size)
+    np.testing.assert_array_equal(found.scores, predict_studies(Echo(1), given, np.arange(9), TaskKind.binary).scores)
 
 
 def test_a_multiclass_label_is_one_hot_and_scores_sum_to_one():
     given = examples([[1, 2, 3], [900, 0, -900]], [[2], [np.nan]])
-    found = predict(Echo(3), given, np.arange(2), TaskKind.multiclass)
+    found = predict_studies(Echo(3), given, np.arange(2), TaskKind.multiclass)
     np.testing.assert_array_equal(found.labels, [[0, 0, 1], [np.nan] * 3])
     np.testing.assert_allclose(found.scores.sum(axis=1), 1)
     np.testing.assert_allclose(found.scores[1], [1, 0, 0], atol=1e-12)
 
 
 def test_extreme_logits_are_probabilities():
-    found = predict(Echo(1), examples([[-2000.0], [2000.0]], [[0], [1]]), np.arange(2), TaskKind.binary)
+    found = predict_studies(Echo(1), examples([[-2000.0], [2000.0]], [[0], [1]]), np.arange(2), TaskKind.binary)
     np.testing.assert_array_equal(found.scores[:, 0], [0, 1])
 
 
@@ -64,10 +72,10 @@ def test_extreme_logits_are_probabilities():
 )
 def test_no_rows_still_have_the_width_of_the_task(kind, outputs, label):
     given = examples(np.zeros((4, outputs)), np.zeros((4, label)))
-    found = predict(Echo(outputs), given, np.array([], np.int64), kind)
+    found = predict_studies(Echo(outputs), given, np.array([], np.int64), kind)
     assert found.scores.shape == found.labels.shape == (0, outputs)
-    assert count(found, 8).positives.shape == (outputs, 8)
-    assert all(np.isnan(value.value) for value in score(found, 5).values())
+    assert count_scores(found, 8).positives.shape == (outputs, 8)
+    assert all(np.isnan(value.value) for value in compute_metrics(found, 5).values())
 
 
 def predictions(size=200, seed=0, missing=0.0):
@@ -80,18 +88,18 @@ def predictions(size=200, seed=0, missing=0.0):
 
 def test_counts_are_of_the_known_labels_and_add_up_over_sites():
     one, other = predictions(seed=1, missing=0.2), predictions(seed=2)
-    counts = count(one, 64)
+    counts = count_scores(one, 64)
     assert counts.positives.sum() == (one.labels == 1).sum()
     assert counts.negatives.sum() == (one.labels == 0).sum()
     both = Predictions(*(np.concatenate([getattr(one, n), getattr(other, n)]) for n in ("scores", "labels", "patient")))
-    added, pooled = counts + count(other, 64), count(both, 64)
+    added, pooled = counts + count_scores(other, 64), count_scores(both, 64)
     np.testing.assert_array_equal(added.positives, pooled.positives)
     np.testing.assert_array_equal(added.negatives, pooled.negatives)
 
 
 def test_scores_of_histograms_are_close_to_the_exact_ones():
     given = predictions(2000, missing=0.1)
-    exact, binned = score(given, 200), score_counts(count(given, 2048), 200)
+    exact, binned = compute_metrics(given, 200), compute_histogram_metrics(count_scores(given, 2048), 200)
     assert exact.keys() == binned.keys()
     for name, value in exact.items():
         assert binned[name].value == pytest.approx(value.value, abs=2e-3)
@@ -100,7 +108,7 @@ def test_scores_of_histograms_are_close_to_the_exact_ones():
 
 
 def test_the_interval_holds_the_value_and_narrows_with_patients():
-    few, many = (score(predictions(size), 200)["auroc"] for size in (60, 3000))
+    few, many = (compute_metrics(predictions(size), 200)["auroc"] for size in (60, 3000))
     for found in (few, many):
         assert found.low < found.value < found.high
     assert many.high - many.low < (few.high - few.low) / 3
@@ -110,17 +118,17 @@ def test_patients_with_more_studies_widen_the_interval():
     given = predictions(400)
     together = Predictions(given.scores, given.labels, np.arange(400) // 40)
     apart = Predictions(given.scores, given.labels, np.arange(400))
-    widths = [np.std(resampled(one, 300)["calibration_error"][1:]) for one in (together, apart)]
+    widths = [np.std(bootstrap_metrics(one, 300)["calibration_error"][1:]) for one in (together, apart)]
     assert np.isfinite(widths).all()
-    draws = resampled(together, 300)["auroc"]
+    draws = bootstrap_metrics(together, 300)["auroc"]
     assert draws.shape == (301,)
-    assert draws[0] == resampled(apart, 1)["auroc"][0]
+    assert draws[0] == bootstrap_metrics(apart, 1)["auroc"][0]
 
 
 def test_the_same_seed_pairs_two_models():
     given = predictions(300)
     better = Predictions(np.where(given.labels == 1, given.scores**0.5, given.scores), given.labels, given.patient)
-    one, other = (resampled(each, 200, seed=4)["auroc"] for each in (given, better))
+    one, other = (bootstrap_metrics(each, 200, seed=4)["auroc"] for each in (given, better))
     assert (other - one >= 0).all()
     assert np.std(other - one) < np.std(one)
 
@@ -129,9 +137,9 @@ def test_a_column_without_labels_is_left_out():
     given = predictions(100)
     given.labels[:, 1] = np.nan
     alone = Predictions(given.scores[:, :1], given.labels[:, :1], given.patient)
-    assert score(given, 10)["auroc"] == score(alone, 10)["auroc"]
+    assert compute_metrics(given, 10)["auroc"] == compute_metrics(alone, 10)["auroc"]
 
 
 def test_one_class_counts_have_no_auroc():
-    counts = ScoreCounts(np.array([[3, 0]]), np.array([[0, 0]]))
-    assert score_counts(counts, 5)["auroc"].as_dict() == {"value": None, "low": None, "high": None}
+    counts = ScoreHistograms(np.array([[3, 0]]), np.array([[0, 0]]))
+    assert compute_histogram_metrics(counts, 5)["auroc"].as_dict() == {"value": None, "low": None, "high": None}

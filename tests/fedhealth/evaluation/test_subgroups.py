@@ -5,18 +5,26 @@ import pytest
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from fedhealth.config.compose import compose
-from fedhealth.config.validate import validate
+from fedhealth.config.compose import compose_config
+from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError
 from fedhealth.evaluation.predictions import Predictions
-from fedhealth.evaluation.subgroups import UNKNOWN, count_groups, judged, membership, shapes, variables
-from fedhealth.experiment.baselines import Bench
-from fedhealth.experiment.launch import launch
-from fedhealth.runs.run_dir import GROUPS, RunDir
+from fedhealth.evaluation.subgroups import (
+    UNKNOWN,
+    assign_subgroups,
+    count_scores_by_subgroup,
+    evaluate_subgroups,
+    get_subgroup_shapes,
+    list_subgroup_variables,
+)
+from fedhealth.experiment.baselines import BaselineData
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import GROUPS_FILE, RunDir
 
 
 def config_of(words):
-    return OmegaConf.to_object(compose(["data.root=x", *words]))
+    return OmegaConf.to_object(compose_config(["data.root=x", *words]))
 
 
 WORDS = [
@@ -33,21 +41,21 @@ def config():
 
 
 def test_groups_are_levels_and_bands(config):
-    named = {each.name: each.groups for each in variables(config)}
+    named = {each.name: each.groups for each in list_subgroup_variables(config)}
     assert named == {"sex": ("F", "M"), "age": ("below 40", "40 to 60", "60 or more")}
-    assert shapes(config) == {"groups.sex": (2, 2, 1, 64), "groups.age": (2, 3, 1, 64)}
+    assert get_subgroup_shapes(config) == {"groups.sex": (2, 2, 1, 64), "groups.age": (2, 3, 1, 64)}
 
 
 def test_rows_are_placed_by_their_cells(config, tmp_path):
     import pandas as pd
 
-    from fedhealth.data.tabular import encode
+    from fedhealth.data.tabular import encode_columns
 
     cells = {"age": ["39.9", "40", "59", "60", ""], "sex": ["F", "M", "", "M", "F"]}
     blank = {f"tabular.{name}": cells.get(name, [""] * 5) for name in config.data.tabular}
-    features, _ = encode(pd.DataFrame({"line": range(5), **blank}), config.data.tabular, tmp_path)
+    features, _ = encode_columns(pd.DataFrame({"line": range(5), **blank}), config.data.tabular, tmp_path)
     cohort = type("Cohort", (), {"tabular": features})
-    found = membership(cohort, config)
+    found = assign_subgroups(cohort, config)
     assert found["age"].tolist() == [0, 1, 1, 2, UNKNOWN]
     assert found["sex"].tolist() == [0, 1, UNKNOWN, 1, 0]
 
@@ -61,7 +69,7 @@ def predictions(patients, labels=None):
 
 def test_tables_hold_every_study_of_a_known_group(config):
     places = {"sex": np.array([0, 0, 0, 1, 1, 1]), "age": np.array([0, 0, 0, 2, 2, 2])}
-    tables = count_groups(predictions(range(6)), places, config)
+    tables = count_scores_by_subgroup(predictions(range(6)), places, config)
     assert tables["groups.sex"].sum(axis=(2, 3)).tolist() == [[1, 2], [2, 1]]  # with and without the class
     assert tables["groups.age"].sum(axis=(0, 2, 3)).tolist() == [3, 0, 3]
 
@@ -71,7 +79,7 @@ def test_tables_hold_every_study_of_a_known_group(config):
 )
 def test_a_small_group_silences_its_variable(config, places):
     patients = [0, 1, 2, 3, 3, 4] if places[-1] == 1 and places[3] == 1 else range(6)  # three studies, two patients
-    tables = count_groups(predictions(patients), {"sex": np.array(places), "age": np.zeros(6, int)}, config)
+    tables = count_scores_by_subgroup(predictions(patients), {"sex": np.array(places), "age": np.zeros(6, int)}, config)
     assert not tables["groups.sex"].any()
     assert tables["groups.age"].sum() == 6
 
@@ -84,8 +92,8 @@ def test_scores_of_groups_are_scikit_learns_and_small_groups_have_none(config):
     sex = (np.arange(400) >= 200).astype(int)
     age = np.where(np.arange(400) < 396, 0, 2)
     wide = config_of([*WORDS[:3], "evaluation.bins=2048"])
-    tables = count_groups(scored, {"sex": sex, "age": age}, wide)
-    by_sex, by_age = judged(tables, wide)
+    tables = count_scores_by_subgroup(scored, {"sex": sex, "age": age}, wide)
+    by_sex, by_age = evaluate_subgroups(tables, wide)
     for row, chosen in zip(by_sex["groups"], (sex == 0, sex == 1), strict=True):
         assert row["auroc"]["value"] == pytest.approx(roc_auc_score(labels[chosen], logits[chosen]), abs=0.002)
     assert by_sex["gap"]["low"] > 0
@@ -105,24 +113,26 @@ def test_scores_of_groups_are_scikit_learns_and_small_groups_have_none(config):
 )
 def test_impossible_groups_are_refused(subgroups, said):
     with pytest.raises(ConfigError, match=said):
-        validate(compose(["data.root=x", f"+evaluation.subgroups.{subgroups}"]))
+        validate_config(compose_config(["data.root=x", f"+evaluation.subgroups.{subgroups}"]))
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
 def test_a_federation_sums_its_sites_groups(secagg, tiny_words, good_hospitals, tmp_path):
     words = [*tiny_words(good_hospitals), f"secagg={secagg}", "strategy.rounds=1", "evaluation.min_group=1"]
     words += ["+evaluation.subgroups.crp=[60]"]
-    launch(compose(words), words, RunDir(tmp_path / "run"))
-    config = OmegaConf.to_object(compose(words))
-    rows = json.loads((tmp_path / "run" / GROUPS).read_text())[0]["groups"]
-    bench = Bench.of(config)
-    places = [membership(cohort, config)["crp"][cohort.rows("test")] for cohort in bench.cohorts.values()]
+    launch_run(RunSpec.compose(words, RunDir(tmp_path / "run")))
+    config = OmegaConf.to_object(compose_config(words))
+    rows = json.loads((tmp_path / "run" / GROUPS_FILE).read_text())[0]["groups"]
+    bench = BaselineData.prepare(config)
+    places = [assign_subgroups(cohort, config)["crp"][cohort.rows("test")] for cohort in bench.cohorts.values()]
     assert [row["studies"] for row in rows] == [int(sum((each == group).sum() for each in places)) for group in (0, 1)]
 
 
 def test_private_training_says_nothing_of_groups(tiny_words, good_hospitals, tmp_path):
     words = [*tiny_words(good_hospitals), "strategy.rounds=1", "evaluation.min_group=1", "privacy=patient"]
     words += ["+evaluation.subgroups.crp=[60]", "privacy.min_cohort=1", "training=sgd"]
-    launch(compose(words), words, RunDir(tmp_path / "run"))
-    told = json.loads((tmp_path / "run" / GROUPS).read_text()) if (tmp_path / "run" / GROUPS).is_file() else []
+    launch_run(RunSpec.compose(words, RunDir(tmp_path / "run")))
+    told = (
+        json.loads((tmp_path / "run" / GROUPS_FILE).read_text()) if (tmp_path / "run" / GROUPS_FILE).is_file() else []
+    )
     assert all(row["studies"] is None for each in told for row in each["groups"])

@@ -2,13 +2,13 @@
 
 import pytest
 
-from fedhealth.config.compose import compose as composed
-from fedhealth.config.compose import digest
-from fedhealth.data.dataset import prepare
+from fedhealth.config.compose import compose_config as composed
+from fedhealth.config.compose import compute_config_digest
+from fedhealth.data.dataset import prepare_dataset
 from fedhealth.experiment import baselines
-from fedhealth.experiment.baselines import CENTRALISED, Bench, alternative
+from fedhealth.experiment.baselines import CENTRALISED, BaselineData, train_baseline
 from fedhealth.privacy.accounting.ledger import Ledger
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.job import Job, compose_job_config
 
 PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "training.threads=1", "training.batch_size=4")
 
@@ -17,7 +17,7 @@ PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "train
 def job_(tmp_path, good_hospitals, tiny_words):
     def make(*words):
         every = (*tiny_words(good_hospitals), "strategy.rounds=3", "training.local_steps=2", *words)
-        return Job("bench", every, digest(composed(every)), str(tmp_path))
+        return Job("bench", every, compute_config_digest(composed(every)), str(tmp_path))
 
     return make
 
@@ -26,19 +26,19 @@ def job_(tmp_path, good_hospitals, tiny_words):
 def booked_(monkeypatch):
     """What is booked while the alternatives are trained."""
     events = []
-    reserve = Ledger.reserve
+    book = Ledger.book
 
     def noted(self, run, number, unit, event, budget):
         events.append((unit, event, budget))
-        return reserve(self, run, number, unit, event, budget)
+        return book(self, run, number, unit, event, budget)
 
-    monkeypatch.setattr(Ledger, "reserve", noted)
+    monkeypatch.setattr(Ledger, "book", noted)
     return events
 
 
 def trained(job, name):
-    baselines._bench.cache_clear()
-    return alternative(name, job)
+    baselines._get_baseline_data.cache_clear()
+    return train_baseline(name, job)
 
 
 def test_without_privacy_nothing_is_booked(job, booked):
@@ -49,11 +49,11 @@ def test_without_privacy_nothing_is_booked(job, booked):
 def test_a_hospital_alone_has_the_runs_budget_and_its_steps(job, booked):
     assert trained(job(*PRIVATE, "privacy.epsilon=3"), "alone north")
     [(unit, event, budget)] = booked
-    assert (unit, event.steps, budget.run) == ("patient", 6, 3.0)
+    assert (unit, event.steps, budget.run_epsilon) == ("patient", 6, 3.0)
 
 
 def test_all_data_in_one_place_take_one_hospitals_steps_over_larger_batches(job, booked):
-    config = config_of(job(*PRIVATE))
+    config = compose_job_config(job(*PRIVATE))
     assert trained(job(*PRIVATE), CENTRALISED)
     [(_, event, _)] = booked
     cohort = sum(len(set(site.patient[site.rows("train")])) for site in _cohorts(config))
@@ -62,7 +62,10 @@ def test_all_data_in_one_place_take_one_hospitals_steps_over_larger_batches(job,
 
 
 def test_all_data_in_one_place_take_all_steps_without_privacy(job):
-    assert Bench.of(config_of(job("model.image=null")))._work([5, 5, 5], private=False).local_steps == 18
+    assert (
+        BaselineData.prepare(compose_job_config(job("model.image=null")))._work([5, 5, 5], private=False).local_steps
+        == 18
+    )
 
 
 def test_a_hospital_that_is_too_small_for_the_promise_is_left_out(job):
@@ -70,4 +73,4 @@ def test_a_hospital_that_is_too_small_for_the_promise_is_left_out(job):
 
 
 def _cohorts(config):
-    return [prepare(config.data, site) for site in config.data.sites]
+    return [prepare_dataset(config.data, site) for site in config.data.sites]

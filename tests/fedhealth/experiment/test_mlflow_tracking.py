@@ -12,11 +12,11 @@ import warnings
 
 import pytest
 
-from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch
+from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.mlflow_tracking import MlflowTracking
-from fedhealth.runs.load_record import collect
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.run_dir import RunDir
 
 
@@ -73,33 +73,33 @@ def test_a_store_receives_the_run(store, words, tmp_path, request):
     uri = (tmp_path / "mlruns").as_uri() if store == "folder" else request.getfixturevalue("server")
     words = [*words, "tracking=mlflow", f"tracking.uri={uri}", "tracking.weights=true"]
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
+    launch_run(RunSpec.compose(words, run))
     told, client = seen(uri)
-    record = collect(run.path)
+    record = load_run_record(run.path)
     assert told.info.status == "FINISHED"
     assert told.info.run_name == "run"
-    assert told.data.tags["fedhealth.run"] == run.about["run"]
+    assert told.data.tags["fedhealth.run"] == run.info["run"]
     assert told.data.params["strategy.rounds"] == "2"
     assert told.data.params["data.sites"] == "['north', 'south', 'east']"
-    assert told.data.metrics["test.auroc"] == pytest.approx(record.test.metrics["auroc"].value)
+    assert told.data.metrics["test.auroc"] == pytest.approx(record.test_result.metrics["auroc"].value)
     losses = client.get_metric_history(told.info.run_id, "round.loss")
     assert [(point.step, point.value) for point in losses] == [(e.number, e.pooled["loss"]) for e in record.rounds]
     held = {file.path for file in client.list_artifacts(told.info.run_id)}
     assert {"report.html", "config.yaml", "README.md", "model"} <= held
     assert "sites" not in held
-    assert [event["event"] for event in run.events()[0]][-1] == "tracked"
+    assert [event["event"] for event in run.read_events()[0]][-1] == "tracked"
 
 
 def test_a_run_is_told_once_also_when_it_is_resumed(words, tmp_path):
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
+    launch_run(RunSpec.compose(words, run))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tracking = MlflowTracking(str(tmp_path / "mlruns"), "mine")
-        run.update(state="stopped")
+        run.update_info(state="stopped")
         tracking.track(run.path)
         assert seen((tmp_path / "mlruns").as_uri(), "mine")[0].info.status == "KILLED"
-        run.update(state="completed")
+        run.update_info(state="completed")
         tracking.track(run.path)
     told, client = seen((tmp_path / "mlruns").as_uri(), "mine")
     assert told.info.status == "FINISHED"
@@ -110,9 +110,9 @@ def test_a_tracker_that_fails_costs_the_run_nothing(words, tmp_path, monkeypatch
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     words = [*words, "strategy.rounds=1", "tracking=mlflow", "tracking.uri=http://127.0.0.1:9"]
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
-    assert run.about["state"] == "completed"
-    assert run.events()[0][-1]["event"] == "tracking_failed"
+    launch_run(RunSpec.compose(words, run))
+    assert run.info["state"] == "completed"
+    assert run.read_events()[0][-1]["event"] == "tracking_failed"
 
 
 def test_without_mlflow_the_extra_is_named(monkeypatch):

@@ -6,55 +6,55 @@ import pytest
 import torch
 
 from fedhealth.cli.main import main
-from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.experiment.launch import launch
-from fedhealth.privacy.engines.base import Clipped, add_to, trainable
-from fedhealth.privacy.engines.book_keeping import BookKeeping
-from fedhealth.privacy.engines.oracle import Oracle
-from fedhealth.privacy.engines.step import private_step
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.engines.base import ClippedBatch, add_to_summed_grad, get_trainable_parameters
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
+from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.engines.step import take_private_step
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.training.dpsgd_trainer import ENGINES
 
 SMALL = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "training.threads=1", "training.batch_size=4")
 
 
-class ForgottenClip(BookKeeping):
+class ForgottenClip(BookKeepingEngine):
     """Adds the plain sum of the gradients."""
 
     def accumulate(self, batch, patients):
         loss = self._loss_fn(self._model, batch)
         loss.sum().backward()
-        for parameter in trainable(self._model).values():
+        for parameter in get_trainable_parameters(self._model).values():
             if parameter.grad is not None:
-                add_to(parameter, parameter.grad)
+                add_to_summed_grad(parameter, parameter.grad)
                 parameter.grad = None
-        return Clipped(loss.detach(), torch.zeros(0))
+        return ClippedBatch(loss.detach(), torch.zeros(0))
 
 
-class CoupledLoss(BookKeeping):
+class CoupledLoss(BookKeepingEngine):
     """What ghost clipping does with a loss [B, 1]: times factors [B] it is [B, B], each is scaled by all."""
 
     def accumulate(self, batch, patients):
-        norms = Oracle(self._model, self._loss_fn, self._clipping).accumulate(batch, patients).norms
-        for parameter in trainable(self._model).values():
+        norms = OracleEngine(self._model, self._loss_fn, self._clipping).accumulate(batch, patients).norms
+        for parameter in get_trainable_parameters(self._model).values():
             parameter.summed_grad = None
-        factors = self._clipping.factors(norms.square()[:, None])[:, 0]
+        factors = self._clipping.compute_factors(norms.square()[:, None])[:, 0]
         losses = self._loss_fn(self._model, batch)
         owner = torch.unique(torch.tensor(patients), return_inverse=True)[1]
         each = torch.zeros(len(norms)).index_add_(0, owner, losses)
         (each[:, None] * factors).sum().backward()
-        for parameter in trainable(self._model).values():
+        for parameter in get_trainable_parameters(self._model).values():
             if parameter.grad is not None:
-                add_to(parameter, parameter.grad)
+                add_to_summed_grad(parameter, parameter.grad)
                 parameter.grad = None
-        return Clipped(losses.detach(), norms)
+        return ClippedBatch(losses.detach(), norms)
 
 
 def doubled_step(engine, optimizer, physical):
     """Step once with noise and once more without."""
     kept = list(physical)
-    losses = private_step(engine, optimizer, kept)
+    losses = take_private_step(engine, optimizer, kept)
     for batch, patients in kept:
         engine.accumulate(batch, patients)
     for parameter in optimizer.params:
@@ -72,7 +72,7 @@ def noise_where_touched(engine, optimizer, physical):
     for batch, patients in kept:
         engine.accumulate(batch, patients)
     touched = [p.summed_grad.abs().sum(1) > 0 for p in tables]
-    losses = private_step(engine, optimizer, kept)
+    losses = take_private_step(engine, optimizer, kept)
     with torch.no_grad():
         for parameter, start, rows in zip(tables, before, touched, strict=True):
             parameter[~rows] = start[~rows]
@@ -106,7 +106,7 @@ def test_a_right_configuration_passes(command, words):
 
 def test_a_finished_run_is_audited_into_its_report(command, words, tmp_path):
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
+    launch_run(RunSpec.compose(words, run))
     code, shown = command("standard", run.path)
     assert code == 0, shown
     assert "north: 5 checks of a training step passed" in shown  # the ledger is one of them
@@ -122,16 +122,16 @@ def test_an_engine_that_breaks_the_bound_is_found(command, words, monkeypatch, e
     monkeypatch.setitem(ENGINES, "bk", engine)
     code, shown = command("quick", *words)
     assert code == PrivacyError.exit_code
-    assert "removing one patient moves the sum by at most the bound: NOT SO" in shown
+    assert "removing one patient moves the sum by at most the bound: FAILED" in shown
     assert "The audit found something at north" in shown
 
 
 @pytest.mark.parametrize("step", [doubled_step, noise_where_touched])
 def test_a_step_that_moves_weights_without_noise_is_found(command, words, monkeypatch, step):
-    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.private_step", step)
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.take_private_step", step)
     code, shown = command("quick", *words)
     assert code == PrivacyError.exit_code
-    assert "the model moved by the noised sums and nothing else: NOT SO" in shown
+    assert "the model moved by the noised sums and nothing else: FAILED" in shown
 
 
 def test_the_standard_audit_tells_how_much_a_forgotten_clip_leaks(command, words, monkeypatch):
@@ -144,12 +144,12 @@ def test_the_standard_audit_tells_how_much_a_forgotten_clip_leaks(command, words
 
 def test_a_ledger_that_was_edited_is_found(command, words, tmp_path):
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
+    launch_run(RunSpec.compose(words, run))
     [ledger] = (run.path / "sites" / "north" / "privacy").glob("*.jsonl")
     ledger.write_bytes(ledger.read_bytes().replace(b'"steps":2', b'"steps":1'))
     code, shown = command("quick", run.path)
     assert code == PrivacyError.exit_code
-    assert "the ledger is whole and adds up: NOT SO" in shown
+    assert "the ledger is whole and adds up: FAILED" in shown
 
 
 def test_what_cannot_be_audited_is_refused(command, words, tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 
-from fedhealth.config.compose import compose
-from fedhealth.experiment.sweep_plan import epsilon_of, planned
-from fedhealth.runs.table import told_apart
+from fedhealth.config.compose import compose_config
+from fedhealth.experiment.sweep_plan import expand_sweep, get_epsilon
+from fedhealth.runs.table import build_run_labels
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,14 @@ from fedhealth.runs.table import told_apart
     ],
 )
 def test_the_grid_is_hydras(words, params, expected):
-    assert planned(words, params) == expected
+    assert expand_sweep(words, params) == expected
 
 
 def test_epsilon_is_that_of_the_whole_run():
-    assert epsilon_of(compose(["data.root=x", "privacy=patient", "privacy.epsilon=3"])) == 3
-    assert epsilon_of(compose(["data.root=x"])) is None
+    assert get_epsilon(compose_config(["data.root=x", "privacy=patient", "privacy.epsilon=3"])) == 3
+    assert get_epsilon(compose_config(["data.root=x"])) is None
 
 
 def test_runs_are_told_apart_by_what_differs():
-    assert told_apart([("a=1", "b=1"), ("a=1", "b=2")]) == ["b=1", "b=2"]
-    assert told_apart([("a=1", "b=1")]) == ["a=1 b=1"]
+    assert build_run_labels([("a=1", "b=1"), ("a=1", "b=2")]) == ["b=1", "b=2"]
+    assert build_run_labels([("a=1", "b=1")]) == ["a=1 b=1"]

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from fedhealth.errors import ConfigError
 from fedhealth.experiment import sweep_search as module
-from fedhealth.experiment.sweep_search import Search
+from fedhealth.experiment.sweep_search import HyperparameterSearch
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.utils.atomic_io import write_json
 
@@ -21,8 +21,8 @@ class Scripted:
         self.number, self.alive = 0, True
 
     def start(self):
-        if "state" not in self.run.about:
-            self.run.begin({"digest": "x"})
+        if "state" not in self.run.info:
+            self.run.create({"digest": "x"})
 
     def is_alive(self):
         """Do another round; the last one completes the run."""
@@ -30,15 +30,15 @@ class Scripted:
             self.number += 1
             rate = float(self.words[-1].split("=")[1])
             if rate > 0.9:
-                self.run.fail(ConfigError("too fast"))
+                self.run.mark_failed(ConfigError("too fast"))
                 self.alive = False
             elif self.number == 4:
                 write_json(self.run.path / "evaluation.json", {"validation": {"auroc": {"value": 1 - rate}}})
-                self.run.complete()
+                self.run.mark_completed()
                 self.alive = False
             else:
                 pooled = {"validation": {"auroc": 1 - rate}}
-                self.run.event("round_completed", round=self.number + 1, pooled=pooled)
+                self.run.append_event("round_completed", round=self.number + 1, pooled=pooled)
         return self.alive
 
     def stop(self):
@@ -48,14 +48,14 @@ class Scripted:
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
     monkeypatch.setattr(module, "get_context", lambda kind: type("Context", (), {"Process": Scripted}))
-    monkeypatch.setattr(module, "_interrupt", lambda process: process.stop())
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(module, "_interrupt_trial", lambda process: process.stop())
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0)
 
 
 def searched(folder, trials, **settings):
     said = []
     space = {"training": {"optimizer": {"lr": {"low": 0.0, "high": 0.85}}}}
-    search = Search(**{"space": space, "trials": trials, "startup": 3, "warmup": 0, **settings})
+    search = HyperparameterSearch(**{"space": space, "trials": trials, "startup": 3, "warmup": 0, **settings})
     search.run(["a=1"], folder, "", said.append)
     return search._study(folder), said
 
@@ -81,7 +81,7 @@ def test_a_search_that_was_killed_finishes_its_trials_first(tmp_path):
     searched(tmp_path, 2)
     study, _ = searched(tmp_path, 2)
     assert len(study.trials) == 2  # nothing was left to do
-    killed = study.ask(Search({"training": {"optimizer": {"lr": {"low": 0.0, "high": 0.5}}}}).space)
+    killed = study.ask(HyperparameterSearch({"training": {"optimizer": {"lr": {"low": 0.0, "high": 0.5}}}}).space)
     study, said = searched(tmp_path, 4)
     assert len(study.trials) == 4
     assert study.trials[2].state is not TrialState.RUNNING
@@ -90,7 +90,7 @@ def test_a_search_that_was_killed_finishes_its_trials_first(tmp_path):
 
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="at least 1"):
-        Search({"a": [1, 2]}, trials=0)
+        HyperparameterSearch({"a": [1, 2]}, trials=0)
 
 
 @pytest.mark.slow
@@ -106,11 +106,11 @@ def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_words, goo
     assert "2 of them with differential privacy: together at most epsilon 6" in said
     assert "reserved, the runs taken together: epsilon east" in said
     about = json.loads((tmp_path / "found" / "sweep.json").read_text())
-    assert [RunDir(tmp_path / "found" / f"trial-{n}").about["run"] for n in (0, 1)] == about["runs"]
+    assert [RunDir(tmp_path / "found" / f"trial-{n}").info["run"] for n in (0, 1)] == about["runs"]
     assert about["asked"] is None  # given back
     found = sorted((tmp_path / "found").glob("trial-*/run.json"))
     assert len(found) == 2
-    assert all("sweep=search" not in json.loads(path.read_text())["words"] for path in found)
+    assert all("sweep=search" not in json.loads(path.read_text())["overrides"] for path in found)
     assert (tmp_path / "found" / "compare.html").is_file()
     code, said = fedhealth("run", "resume=found")
     assert code == 0, said

@@ -2,11 +2,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.sweep_space import parse
+from fedhealth.experiment.sweep_space import parse_space
 
 
 def test_nested_keys_become_dotted_ones():
-    space = parse(
+    space = parse_space(
         OmegaConf.create(
             {
                 "training": {
@@ -27,4 +27,4 @@ def test_nested_keys_become_dotted_ones():
 @pytest.mark.parametrize("entry", ["fedbn", ["one"], 3, {"low": 1}, {"low": 2, "high": 1}, {"low": "a", "high": "b"}])
 def test_what_is_no_choice_is_refused_by_its_key(entry):
     with pytest.raises(ConfigError, match=r"sweep\.space\.model\.dim"):
-        parse({"model": {"dim": entry}})
+        parse_space({"model": {"dim": entry}})

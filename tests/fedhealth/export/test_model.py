@@ -7,28 +7,29 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file, save_file
 
-from fedhealth.config.compose import compose
+from fedhealth.config.compose import compose_config
 from fedhealth.data.manifest import SPLITS, read_manifest
 from fedhealth.errors import ModelError
-from fedhealth.experiment.baselines import Bench
-from fedhealth.experiment.launch import launch
+from fedhealth.experiment.baselines import BaselineData
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.export.model import load_model, save_model
-from fedhealth.export.predict import read_studies, score
-from fedhealth.models.model_state import get_state, set_state, trained_names
+from fedhealth.export.predict import read_studies, score_studies
+from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
 from fedhealth.models.multimodal import build_model
-from fedhealth.runs.run_dir import MODEL, PERSONAL, RunDir
+from fedhealth.runs.run_dir import MODEL_DIR, PERSONAL_FILE, RunDir
 
 
 @pytest.fixture
 def folder(finished, tmp_path):
     """A copy of the exported model, elsewhere."""
-    return shutil.copytree(finished[0].path / MODEL, tmp_path / "moved")
+    return shutil.copytree(finished[0].path / MODEL_DIR, tmp_path / "moved")
 
 
 def test_predictions_from_files_are_those_of_the_model_in_memory(finished, folder):
     run, config = finished
-    bench = Bench.of(config)
-    set_state(bench.model, load_file(run.path / "model.safetensors"))
+    bench = BaselineData.prepare(config)
+    set_model_arrays(bench.model, load_file(run.path / "model.safetensors"))
     expected = bench.test()
     exported = load_model(folder)
     for site in config.data.sites:
@@ -36,7 +37,9 @@ def test_predictions_from_files_are_those_of_the_model_in_memory(finished, folde
         ids, studies = read_studies(path, exported.data)
         held = bench.cohorts[site].split == SPLITS.index("test")
         chosen = [(key.replace(" ", "|"), place) for place, key in enumerate(ids) if held[place]]
-        mine = score(exported, [studies[place] for _, place in sorted(chosen)])  # a cohort's studies are in this order
+        mine = score_studies(
+            exported, [studies[place] for _, place in sorted(chosen)]
+        )  # a cohort's studies are in this order
         assert len(mine) == len(expected[site].scores) > 0
         np.testing.assert_allclose(mine, expected[site].scores, atol=1e-6)
 
@@ -94,17 +97,17 @@ def test_a_pretrained_text_encoder_travels_with_its_tokenizer(encoder_saver, tmp
         f"model.text.pretrained={encoder_saver(tmp_path / 'bert')}",
         "model.image=null",
     ]
-    config = compose(words)
+    config = compose_config(words)
     typed = OmegaConf.to_object(config)
     model = build_model(typed.model, typed.data, typed.seed)
     generator = np.random.default_rng(0)
-    names = trained_names(model)
-    shared = {n: generator.normal(size=a.shape).astype(np.float32) for n, a in get_state(model, names).items()}
+    names = list_trained_arrays(model)
+    shared = {n: generator.normal(size=a.shape).astype(np.float32) for n, a in get_model_arrays(model, names).items()}
     save_model(config, shared, tmp_path / "model")
     shutil.rmtree(tmp_path / "bert")
     exported = load_model(shutil.move(tmp_path / "model", tmp_path / "elsewhere"))
-    set_state(model, shared)
-    for name, array in get_state(model, list(model.state_dict())).items():
+    set_model_arrays(model, shared)
+    for name, array in get_model_arrays(model, list(model.state_dict())).items():
         assert np.array_equal(array, exported.model.state_dict()[name].numpy()), name
     held = load_file(tmp_path / "elsewhere" / "model.safetensors")
     assert not any("embeddings.word" in name for name in held)  # it lies in the encoder's own file
@@ -117,12 +120,12 @@ def test_a_pretrained_text_encoder_travels_with_its_tokenizer(encoder_saver, tmp
 def test_a_model_that_lives_at_the_hospitals_needs_their_part(tiny_words, good_hospitals, tmp_path):
     words = [*tiny_words(good_hospitals), "personalization=fedper", "strategy.rounds=1"]
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
+    launch_run(RunSpec.compose(words, run))
     with pytest.raises(ModelError, match="stay there"):
-        load_model(run.path / MODEL)
-    own = run.site("north") / PERSONAL
-    exported = load_model(run.path / MODEL, own)
+        load_model(run.path / MODEL_DIR)
+    own = run.site_dir("north") / PERSONAL_FILE
+    exported = load_model(run.path / MODEL_DIR, own)
     for name, array in load_file(own).items():
         assert np.array_equal(exported.model.state_dict()[name].numpy(), array)
     said = f"**The shared model is a part of it.** {len(load_file(own))} arrays"
-    assert said in (run.path / MODEL / "README.md").read_text()
+    assert said in (run.path / MODEL_DIR / "README.md").read_text()

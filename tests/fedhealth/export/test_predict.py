@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedhealth.data.image.load import read_image
-from fedhealth.data.synthetic.dicom_file import Header, write_dicom
+from fedhealth.data.image.load import load_image
+from fedhealth.data.synthetic.dicom_file import SyntheticHeader, write_dicom
 from fedhealth.data.synthetic.radiograph import Scanner
 from fedhealth.errors import DataError
 from fedhealth.export.model import load_model
-from fedhealth.export.predict import Study, class_names, read_studies, score
-from fedhealth.runs.run_dir import MODEL
+from fedhealth.export.predict import StudyInput, list_class_names, read_studies, score_studies
+from fedhealth.runs.run_dir import MODEL_DIR
 
 
 @pytest.fixture(scope="module")
 def exported(finished):
-    return load_model(finished[0].path / MODEL)
+    return load_model(finished[0].path / MODEL_DIR)
 
 
 @pytest.fixture
@@ -23,20 +23,22 @@ def image(good_hospitals):
 
 def test_studies_do_not_influence_each_other(exported, image):
     studies = [
-        Study((image,), "worse today", {"crp": "90", "ldh": "350"}),
-        Study((), "better today, walks about and says so at length"),
-        Study((image,)),
-        Study((), "", {"crp": "12"}),
+        StudyInput((image,), "worse today", {"crp": "90", "ldh": "350"}),
+        StudyInput((), "better today, walks about and says so at length"),
+        StudyInput((image,)),
+        StudyInput((), "", {"crp": "12"}),
     ]
-    together = score(exported, studies)
+    together = score_studies(exported, studies)
     assert together.shape == (4, 1)
     for place, study in enumerate(studies):
-        np.testing.assert_allclose(score(exported, [study])[0], together[place], atol=1e-6)
+        np.testing.assert_allclose(score_studies(exported, [study])[0], together[place], atol=1e-6)
 
 
 def test_several_images_are_one_study(exported, image):
     other = image.with_name("2.png")
-    one, two, both = score(exported, [Study((image,)), Study((other,)), Study((image, other))])[:, 0]
+    one, two, both = score_studies(exported, [StudyInput((image,)), StudyInput((other,)), StudyInput((image, other))])[
+        :, 0
+    ]
     logit = np.log(np.array([one, two]) / (1 - np.array([one, two]))).mean()
     assert both == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
 
@@ -44,20 +46,20 @@ def test_several_images_are_one_study(exported, image):
 @pytest.mark.parametrize(
     ("study", "said"),
     [
-        (Study(), "nothing that the model could look at"),
-        (Study(text="x", values={"hair": "red"}), "no 'hair'"),
-        (Study(text="x", values={"crp": "high"}), "not a finite number"),
+        (StudyInput(), "no input that the model uses"),
+        (StudyInput(text="x", values={"hair": "red"}), "no 'hair'"),
+        (StudyInput(text="x", values={"crp": "high"}), "not a finite number"),
     ],
 )
 def test_what_cannot_be_scored_is_said(exported, study, said):
     with pytest.raises(DataError, match=said):
-        score(exported, [study])
+        score_studies(exported, [study])
 
 
 def test_an_unreadable_image_is_no_missing_one(exported, tmp_path):
     (tmp_path / "broken.dcm").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"broken\.dcm"):
-        score(exported, [Study((tmp_path / "broken.dcm",), "text")])
+        score_studies(exported, [StudyInput((tmp_path / "broken.dcm",), "text")])
 
 
 def test_a_table_needs_the_columns_but_no_labels(exported, tmp_path, table_writer):
@@ -65,13 +67,13 @@ def test_a_table_needs_the_columns_but_no_labels(exported, tmp_path, table_write
     row = {"patient_id": "p", "study_id": "7", "image": "", "text": "worse", "crp": "", "ldh": "300"}
     ids, studies = read_studies(table_writer(tmp_path / "new.csv", [row], columns), exported.data)
     assert ids == ["p 7"]
-    assert studies == [Study((), "worse", {"crp": "", "ldh": "300"})]
+    assert studies == [StudyInput((), "worse", {"crp": "", "ldh": "300"})]
     with pytest.raises(DataError, match="missing column study_id, image"):
         read_studies(table_writer(tmp_path / "bad.csv", [{"patient_id": "p"}], ("patient_id",)), exported.data)
 
 
 def test_probabilities_are_named_by_their_class(exported):
-    assert class_names(exported.data) == ["severe"]
+    assert list_class_names(exported.data) == ["severe"]
 
 
 def test_a_new_dicom_file_is_scored_as_the_picture_that_it_shows(exported, image, tmp_path):
@@ -79,13 +81,13 @@ def test_a_new_dicom_file_is_scored_as_the_picture_that_it_shows(exported, image
     for inverted in (False, True):
         scanner = Scanner(*grey.shape, 8, inverted, "rle", True, gain=0.8, noise=0.0, blur=0.0, maker="Maker")
         path = tmp_path / f"{inverted}.dcm"
-        write_dicom(path, Header("north", "new", "1", 1, 67, "F"), scanner, 255 - grey if inverted else grey)
+        write_dicom(path, SyntheticHeader("north", "new", "1", 1, 67, "F"), scanner, 255 - grey if inverted else grey)
         new.append(path)
-    Image.fromarray(read_image(new[0], 16, 1).reshape(16, 16)).save(tmp_path / "shown.png")
-    shown = [Study((path,), "worse today", {"crp": "90"}) for path in (tmp_path / "shown.png", *new)]
-    as_picture, as_dicom, as_negative = score(exported, shown)
+    Image.fromarray(load_image(new[0], 16, 1).reshape(16, 16)).save(tmp_path / "shown.png")
+    shown = [StudyInput((path,), "worse today", {"crp": "90"}) for path in (tmp_path / "shown.png", *new)]
+    as_picture, as_dicom, as_negative = score_studies(exported, shown)
     assert as_dicom == pytest.approx(as_picture, abs=1e-6)
     assert as_negative == pytest.approx(as_picture, abs=1e-2)  # windows are rounded the other way
-    blank = Study((tmp_path / "blank.png",), "worse today", {"crp": "90"})
+    blank = StudyInput((tmp_path / "blank.png",), "worse today", {"crp": "90"})
     Image.fromarray(np.zeros_like(grey)).save(tmp_path / "blank.png")
-    assert abs(score(exported, [blank])[0] - as_picture) > 1e-4  # the image counts
+    assert abs(score_studies(exported, [blank])[0] - as_picture) > 1e-4  # the image counts

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedhealth.cli.ingest import describing
-from fedhealth.data.synthetic.dicom_file import Header, write_dicom
+from fedhealth.cli.ingest import compose_data_config
+from fedhealth.data.synthetic.dicom_file import SyntheticHeader, write_dicom
 from fedhealth.data.synthetic.radiograph import Scanner
-from fedhealth.ingest.run import ingest
-from fedhealth.ingest.settings import load_settings
+from fedhealth.ingest.ingest_files import ingest_files
+from fedhealth.ingest.settings import load_ingest_settings
 
 NAMES = ("Mueller", "Schmidt", "Okafor", "Larsen")
 SYNTAXES = ("implicit", "explicit", "rle")
@@ -23,7 +23,7 @@ def write_image(path, patient, number=0, label=0, seed=0, size=24):
     grey = (60 + 120 * bright + generator.integers(0, 20, bright.shape)).astype(np.uint8)
     inverted = bool(seed % 2)
     scanner = Scanner(size, size - 4, 8, inverted, SYNTAXES[seed % 3], False, 1.0, 0.0, 0.0, "A")
-    header = Header("charite", patient, f"{patient}-{number}", number, 60, "F")
+    header = SyntheticHeader("charite", patient, f"{patient}-{number}", number, 60, "F")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_dicom(path, header, scanner, 255 - grey if inverted else grey)
 
@@ -36,7 +36,7 @@ def write_csv(path, rows, encoding="utf-8", delimiter=","):
 
 
 class Hospital:
-    """An export below `folder`: `images/`, `reports.csv`, `labels.csv`, `ingest.yaml`."""
+    """An export below `folder`: `images/`, `reports.csv`, `labels.csv`, `ingest_files.yaml`."""
 
     def __init__(self, folder: Path, patients: int = 30) -> None:
         self.folder, self.images, self.file = folder, folder / "images", folder / "ingest.yaml"
@@ -71,6 +71,6 @@ class Hospital:
 
     def ingest(self, out, *words, workers=2, progress=lambda *told: None):
         """Ingest into `out`."""
-        settings = load_settings(self.file)
-        data = describing(settings, out, (*WORDS, *words))
-        return ingest(settings, data, out, workers, progress)
+        settings = load_ingest_settings(self.file)
+        data = compose_data_config(settings, out, (*WORDS, *words))
+        return ingest_files(settings, data, out, workers, progress)

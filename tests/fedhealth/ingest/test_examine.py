@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from tests.fedhealth.data.test_dicom import RAMP, make
 
-from fedhealth.data.image.error import ImageError
-from fedhealth.data.image.load import guarded, read_image
-from fedhealth.ingest.examine import Series, Work, examine
-from fedhealth.ingest.header import facts_of
-from fedhealth.ingest.settings import Image, Rule
-from fedhealth.ingest.source import Folder, Item
+from fedhealth.data.image.errors import ImageError
+from fedhealth.data.image.load import guard_parsers, load_image
+from fedhealth.ingest.examine import DicomSeries, ExamineOptions, examine_unit
+from fedhealth.ingest.header import extract_fields
+from fedhealth.ingest.settings import ImageSettings, SelectionRule
+from fedhealth.ingest.source import Folder, SourceFile
+from tests.fedhealth.data.image.test_dicom import RAMP, make
 
-MIDDLE = Rule()
+MIDDLE = SelectionRule()
 
 
 def write(folder, name, **elements):
@@ -19,11 +19,11 @@ def write(folder, name, **elements):
     elements = {"WindowCenter": 2048, "WindowWidth": 4096, "PatientID": "7", "Modality": "CT"} | elements
     dataset = make(elements.pop("pixels", RAMP * 60), **elements)
     dataset.save_as(folder / name, enforce_file_format=True)
-    return Item(name, "")
+    return SourceFile(name, "")
 
 
 def work(folder, rule=MIDDLE, size=8, channels=1, **image):
-    return Work(Folder(str(folder)), (rule,), Image(**image), size, channels)
+    return ExamineOptions(Folder(str(folder)), (rule,), ImageSettings(**image), size, channels)
 
 
 def pixels(found, work):
@@ -34,14 +34,14 @@ def pixels(found, work):
 
 
 def examined(job, item):
-    return pixels(examine(job, item), job)
+    return pixels(examine_unit(job, item), job)
 
 
 def test_eight_bits_are_what_reading_the_file_gives(tmp_path):
     item = write(tmp_path, "a")
     for channels in (1, 3):
         (picture,) = examined(work(tmp_path, size=6, channels=channels), item)
-        np.testing.assert_array_equal(picture, read_image(tmp_path / "a", 6, channels))
+        np.testing.assert_array_equal(picture, load_image(tmp_path / "a", 6, channels))
 
 
 def test_sixteen_bits_are_finer(tmp_path):
@@ -56,14 +56,14 @@ def test_sixteen_bits_are_finer(tmp_path):
 def test_frames_are_chosen(tmp_path, rule, kept):
     frames = np.stack([RAMP + 1000 * number for number in range(4)])
     item = write(tmp_path, "a", pixels=frames.astype(np.uint16).tobytes(), NumberOfFrames=4)
-    found = examined(work(tmp_path, Rule(take=rule, count=2), bits=16), item)
+    found = examined(work(tmp_path, SelectionRule(take=rule, count=2), bits=16), item)
     assert [round(picture.min() / 65535 * 4.095) for picture in found] == kept
 
 
 def test_a_projection_is_the_brightest_of_all_frames(tmp_path):
     frames = np.stack([np.where(number == RAMP % 4, RAMP * 60, 0) for number in range(4)]).astype(np.uint16)
     item = write(tmp_path, "a", pixels=frames.tobytes(), NumberOfFrames=4)
-    (found,) = examined(work(tmp_path, Rule(take="mip")), item)
+    (found,) = examined(work(tmp_path, SelectionRule(take="mip")), item)
     (plain,) = examined(work(tmp_path), write(tmp_path, "b"))
     np.testing.assert_array_equal(found, plain)
 
@@ -79,21 +79,21 @@ def slices(folder, count=5, **elements):
 
 
 def test_a_series_waits_for_its_other_files(tmp_path):
-    found = examine(work(tmp_path, Rule(stack="series")), slices(tmp_path)[0])
+    found = examine_unit(work(tmp_path, SelectionRule(stack="series")), slices(tmp_path)[0])
     assert (found.pictures, found.rejected, found.left_out, found.rule) == ((), "", "", 0)
-    assert found.facts.place == 0.0
+    assert found.fields.place == 0.0
 
 
 def test_the_projection_of_a_series(tmp_path):
     items = slices(tmp_path)
-    job = work(tmp_path, Rule(stack="series", take="mip"))
-    (found,) = examined(job, Series("s", 0, tuple(items)))
+    job = work(tmp_path, SelectionRule(stack="series", take="mip"))
+    (found,) = examined(job, DicomSeries("s", 0, tuple(items)))
     np.testing.assert_array_equal(found, examined(work(tmp_path), write(tmp_path, "plain"))[0])
 
 
 def test_slices_of_several_sizes_cannot_be_projected(tmp_path):
     items = [*slices(tmp_path, 2), write(tmp_path, "wide", pixels=np.zeros((4, 16), np.uint16))]
-    found = examine(work(tmp_path, Rule(stack="series", take="mip")), Series("s", 0, tuple(items)))
+    found = examine_unit(work(tmp_path, SelectionRule(stack="series", take="mip")), DicomSeries("s", 0, tuple(items)))
     assert "cannot be projected" in found.rejected
 
 
@@ -106,22 +106,25 @@ def test_spacing_is_the_size_of_a_kept_pixel(tmp_path):
     assert (bright.any(axis=1).sum(), bright.any(axis=0).sum()) == (8, 4)
     (small,) = examined(work(tmp_path, size=16, spacing=1.0), item)
     assert ((small[0] > 127).any(axis=1).sum(), (small[0] > 127).any(axis=0).sum()) == (4, 2)
-    assert "no pixel spacing" in examine(work(tmp_path, spacing=1.0), write(tmp_path, "b")).rejected
+    assert "no pixel spacing" in examine_unit(work(tmp_path, spacing=1.0), write(tmp_path, "b")).rejected
 
 
 def test_what_is_no_image_is_left_out_and_not_broken(tmp_path):
     report = write(tmp_path, "a", pixels=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
-    assert examine(work(tmp_path), report).left_out == "no image but Basic Text SR"
+    assert examine_unit(work(tmp_path), report).left_out == "no image but Basic Text SR"
     image = write(tmp_path, "b", pixels=None)
-    assert examine(work(tmp_path), image).rejected == "no pixel data"
-    assert examine(work(tmp_path, Rule(modality=("MR",))), write(tmp_path, "c")).left_out == "no rule of select fits"
+    assert examine_unit(work(tmp_path), image).rejected == "no pixel data"
+    assert (
+        examine_unit(work(tmp_path, SelectionRule(modality=("MR",))), write(tmp_path, "c")).left_out
+        == "no rule of select matches"
+    )
 
 
 def test_no_more_of_a_header_is_kept_than_is_listed(tmp_path):
     secret = "Okafor"
-    with guarded():
+    with guard_parsers():
         dataset = make(BodyPartExamined=secret + "^Ada", ViewPosition="ap", PatientID=secret, AccessionNumber=secret)
-        facts = facts_of(dataset)
+        facts = extract_fields(dataset)
     assert secret.lower() not in repr(facts).lower()
     assert (facts.body_part, facts.view) == ("", "AP")
     assert facts.patient != facts.accession
@@ -129,7 +132,7 @@ def test_no_more_of_a_header_is_kept_than_is_listed(tmp_path):
 
 def test_an_archive_is_told_from_a_broken_file(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\3\4" + bytes(200))
-    assert examine(work(tmp_path), Item("a.zip", "")).rejected == "an archive, not a DICOM file"
+    assert examine_unit(work(tmp_path), SourceFile("a.zip", "")).rejected == "an archive, not a DICOM file"
 
 
 class Away(Folder):
@@ -141,19 +144,19 @@ class Away(Folder):
 
 def test_what_may_lie_outside_the_file_is_tried_again(tmp_path):
     item = write(tmp_path, "a")
-    assert examine(work(tmp_path), item).lasting
-    away = Work(Away(str(tmp_path)), (MIDDLE,), Image(), 8, 1)
-    found = examine(away, item)
-    assert (found.rejected, found.lasting) == ("Permission denied", False)
+    assert examine_unit(work(tmp_path), item).is_final
+    away = ExamineOptions(Away(str(tmp_path)), (MIDDLE,), ImageSettings(), 8, 1)
+    found = examine_unit(away, item)
+    assert (found.rejected, found.is_final) == ("Permission denied", False)
     (tmp_path / "b").write_bytes(b"no image")
-    assert examine(work(tmp_path), Item("b", "")).lasting
+    assert examine_unit(work(tmp_path), SourceFile("b", "")).is_final
 
 
 def test_numbers_of_a_header_as_files_have_them(tmp_path):
-    with guarded():
-        facts = facts_of(make(PixelSpacing=["0.5", "0.25"], InstanceNumber="7"))
+    with guard_parsers():
+        facts = extract_fields(make(PixelSpacing=["0.5", "0.25"], InstanceNumber="7"))
         assert (facts.spacing, facts.place) == ((0.5, 0.25), 7.0)
-        assert facts_of(make(ImagerPixelSpacing=["0.5", "0"])).spacing is None
+        assert extract_fields(make(ImagerPixelSpacing=["0.5", "0"])).spacing is None
     item = write(
         tmp_path,
         "a",
@@ -161,5 +164,5 @@ def test_numbers_of_a_header_as_files_have_them(tmp_path):
         ImagePositionPatient=[0, 0, -3],
         ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
     )
-    facts = examine(work(tmp_path), item).facts
+    facts = examine_unit(work(tmp_path), item).fields
     assert (facts.spacing, facts.place) == ((0.5, 0.25), -3.0)

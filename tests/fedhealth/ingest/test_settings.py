@@ -1,7 +1,7 @@
 import pytest
 
 from fedhealth.errors import ConfigError
-from fedhealth.ingest.settings import load_settings
+from fedhealth.ingest.settings import load_ingest_settings
 
 PLAIN = "site: charite\ndata: demo\nsource: {_target_: fedhealth.ingest.source.Folder, root: x}\n"
 
@@ -9,7 +9,7 @@ PLAIN = "site: charite\ndata: demo\nsource: {_target_: fedhealth.ingest.source.F
 def load(folder, text):
     file = folder / "ingest.yaml"
     file.write_text(text)
-    return load_settings(file)
+    return load_ingest_settings(file)
 
 
 def test_what_is_left_out_has_a_default(tmp_path):

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from fedhealth.data.image.error import ImageError
-from fedhealth.ingest.source import Folder, Item
+from fedhealth.data.image.errors import ImageError
+from fedhealth.ingest.source import Folder, SourceFile
 
 
 def names(folder, **further):
@@ -14,7 +14,7 @@ def names(folder, **further):
 
 def reason(folder, name):
     with pytest.raises(ImageError) as caught:
-        Folder(str(folder)).open(Item(name, ""))
+        Folder(str(folder)).open(SourceFile(name, ""))
     assert caught.value.advice
     return caught.value.reason
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_opened_is_an_item_with_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("os.scandir", refuse)
     assert names(root) == ["empty", "gone", "pipe", "self", "open/1", "closed"]
     assert reason(root, "closed") == "a folder that cannot be opened"
-    assert reason(root, "pipe") == "no file but a pipe, socket or device"
+    assert reason(root, "pipe") == "not a file but a pipe, socket or device"
     assert reason(root, "gone") == "No such file or directory"
     assert "symbolic links" in reason(root, "self")
     assert reason(root, "empty") == "the file is empty"

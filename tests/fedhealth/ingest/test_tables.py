@@ -4,19 +4,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedhealth.errors import DataError
-from fedhealth.ingest.header import code
-from fedhealth.ingest.settings import Table, Text
-from fedhealth.ingest.tables import Rows, load_table
+from fedhealth.ingest.header import hash_identifier
+from fedhealth.ingest.settings import IngestTable, TextSettings
+from fedhealth.ingest.tables import TableRows, load_table
 
 REPORT = "Befund: Größe unauffällig, Herz naß, Lungenödem weg, öfter über Übelkeit geklagt"
 
 
 def table(path, **further):
-    return Table(path, {"patient": "id"}, {"text": "Text", "label": "y"}, **further)
+    return IngestTable(path, {"patient": "id"}, {"text": "Text", "label": "y"}, **further)
 
 
 def read(path, **further):
-    found = load_table(table(path, **further), Text())
+    found = load_table(table(path, **further), TextSettings())
     if isinstance(found, DataError):
         raise found
     return found
@@ -45,7 +45,7 @@ def test_encodings_and_separators(tmp_path, encoding, separator):
     path.write_bytes("\r\n".join(lines).encode(encoding))
     found = read(path)
     assert found.cells == {"text": [REPORT, ""], "label": ["1", ""]}
-    assert found.keys == {"patient": [code("patient", "7"), code("patient", "8")]}
+    assert found.keys == {"patient": [hash_identifier("patient", "7"), hash_identifier("patient", "8")]}
 
 
 def test_parquet_and_its_missing_values(tmp_path):
@@ -55,9 +55,9 @@ def test_parquet_and_its_missing_values(tmp_path):
 
 
 def test_blanks_around_identifiers_do_not_count():
-    assert code("patient", " 7 ") == code("patient", "7") == code("patient", 7)
-    assert code("patient", "07") != code("patient", "7")
-    assert code("patient", " ") == code("patient", None) == ""
+    assert hash_identifier("patient", " 7 ") == hash_identifier("patient", "7") == hash_identifier("patient", 7)
+    assert hash_identifier("patient", "07") != hash_identifier("patient", "7")
+    assert hash_identifier("patient", " ") == hash_identifier("patient", None) == ""
 
 
 def test_names_of_a_row_are_taken_out_of_its_report(tmp_path):
@@ -93,5 +93,5 @@ def test_what_is_no_table_is_said(tmp_path, content, problem):
 def test_anything_is_a_table_or_a_fault(tmp_path, content, suffix):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(b"id,Text,y\n" * (suffix == "csv") + content)
-    found = load_table(table(path), Text())
-    assert isinstance(found, Rows | DataError)
+    found = load_table(table(path), TextSettings())
+    assert isinstance(found, TableRows | DataError)

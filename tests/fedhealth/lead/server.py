@@ -9,11 +9,11 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 
-from fedhealth.flower.client.message_codec import parcel_of
-from fedhealth.flower.server.reply_assembly import Incoming
+from fedhealth.flower.client.message_codec import encode_message
+from fedhealth.flower.compat import set_message_id, set_task_identity
+from fedhealth.flower.server.reply_assembly import ReplyAssembler
 
 
 class Site:
@@ -30,14 +30,14 @@ class Site:
         task = self.state.get_run_info(run_ids=[self.run])[0].primary_task_id
         assert self.state.claim_task(task)
         assert self.state.activate_task(task)
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run, SUPERLINK_NODE_ID, 1
+        set_task_identity(self.run, SUPERLINK_NODE_ID)
         self.question = Message(RecordDict(), self.node, "train")
-        self.question.metadata.__dict__["_message_id"] = parcel_of(self.question).message().metadata.message_id
-        parcel = parcel_of(self.question)
+        set_message_id(self.question, encode_message(self.question).decode().metadata.message_id)
+        parcel = encode_message(self.question)
         tree, session = ObjectTree.FromString(parcel.tree), self.state.start_session(self.run)
         for name in self.state.store_message_and_object_tree(self.question, tree, session)[1]:
             self.state.store_object(self.run, session, name, parcel.objects[name])
-        self.incoming = Incoming()
+        self.incoming = ReplyAssembler()
 
     @property
     def app(self):
@@ -46,18 +46,18 @@ class Site:
 
     def answer(self, word):
         """Return an answer's objects by name, and the request that begins it."""
-        TaskIdentity.node_id = self.node
-        parcel = parcel_of(Message(RecordDict({"said": ConfigRecord({"word": word})}), reply_to=self.question))
+        set_task_identity(self.run, self.node)
+        parcel = encode_message(Message(RecordDict({"said": ConfigRecord({"word": word})}), reply_to=self.question))
         request = PushMessagesRequest(
             node=Node(node_id=self.node),
-            messages_list=[MessageProto.FromString(parcel.head)],
+            messages_list=[MessageProto.FromString(parcel.header)],
             message_object_trees=[ObjectTree.FromString(parcel.tree)],
         )
         return parcel.objects, request
 
     def part(self, session, name, content):
         about = {"node": Node(node_id=self.node), "run_id": self.run, "session_id": session}
-        return self.incoming.part(PushObjectRequest(**about, object_id=name, object_content=content), self.state)
+        return self.incoming.add_object(PushObjectRequest(**about, object_id=name, object_content=content), self.state)
 
     def shown(self):
         """What the server application sees."""

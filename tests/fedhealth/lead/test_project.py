@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.errors import ConfigError
-from fedhealth.lead.project import Project, faults_of, load_project
+from fedhealth.lead.project import Project, find_project_faults, load_project
 
 GOOD = "project: chest\nlead: lead.example:9092\n"
 
@@ -19,7 +19,7 @@ def test_what_is_not_said_has_a_default(path):
     path.write_text(GOOD + "names: [lead2.example, 192.0.2.7]\n")
     project = load_project(path)
     assert project.certificate_names == ("lead.example", "lead2.example", "192.0.2.7")
-    assert project.bind == ("0.0.0.0", 9092)
+    assert project.listen_address == ("0.0.0.0", 9092)
     assert 0 < project.certificate_days <= project.authority_days
 
 
@@ -33,20 +33,20 @@ def test_a_project_comes_back_as_it_was(path):
     ("content", "words"),
     [
         ("", "project: is missing"),
-        ("- 1\n", "names and values"),
+        ("- 1\n", "expected a mapping"),
         ("project: [", "cannot be read"),
         (GOOD + "port: 1\n", "port: there is no such key"),
-        (GOOD.replace("chest", "'Chest X'"), "project: 'Chest X' is no plain name"),
-        (GOOD.replace(":9092", ""), "no host:port"),
-        (GOOD.replace("9092", "99999"), "no host:port"),
-        (GOOD.replace("lead.example", "lead..example"), "names no host"),
-        (GOOD + "names: ['*.example']\n", "no DNS name or IP"),
+        (GOOD.replace("chest", "'Chest X'"), "project: 'Chest X' is not a valid name"),
+        (GOOD.replace(":9092", ""), "not host:port"),
+        (GOOD.replace("9092", "99999"), "not host:port"),
+        (GOOD.replace("lead.example", "lead..example"), "has no valid host name"),
+        (GOOD + "names: ['*.example']\n", "not a DNS name or IP"),
         (GOOD + "listen: nowhere\n", "listen: 'nowhere'"),
         (GOOD + "control_port: 0\n", "control_port"),
-        (GOOD + "control_port: 9092\n", "differ from the one in listen"),
+        (GOOD + "control_port: 9092\n", "differ from the port in listen"),
         (GOOD + "certificate_days: 0\n", "certificate_days"),
         (GOOD + "certificate_days: 4000\n", "certificate_days"),
-        (GOOD + "certificate_days: 1.5\n", "not of the right kind"),
+        (GOOD + "certificate_days: 1.5\n", "is not a whole number"),
     ],
 )
 def test_faults_are_named(path, content, words):
@@ -64,13 +64,13 @@ def test_all_faults_are_named_at_once(path):
 
 
 def test_a_missing_file_is_a_fault(path):
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="does not exist"):
         load_project(path)
 
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3), st.text(), st.integers(), st.integers())
 def test_values_of_any_kind_are_judged(project, lead, names, listen, port, days):
-    assert faults_of(Project(project, lead, tuple(names), listen, port, days))
+    assert find_project_faults(Project(project, lead, tuple(names), listen, port, days))
 
 
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -5,14 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from fedhealth.consortium.certificates import is_issued_by, load_certificate, names_of
+from fedhealth.consortium.certificates import decode_certificate, get_alternative_names, is_issued_by
 from fedhealth.consortium.join_kit import read_kit
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
-from fedhealth.lead.provision import key_fingerprint, provision, renew, rotate
-from fedhealth.lead.publish_membership import published
+from fedhealth.lead.provision import (
+    compute_key_fingerprint,
+    provision_consortium,
+    renew_certificate,
+    rotate_consortium_key,
+)
+from fedhealth.lead.publish_membership import load_published_membership
 from tests.fedhealth.site.consortium import World
 
 PROJECT = Project("chest", "lead.example:9092", names=("192.0.2.7",))
@@ -24,7 +29,7 @@ def home_(tmp_path):
 
 
 def certificates(home):
-    return load_certificate(home.ca.read_bytes(), "ca"), load_certificate(home.certificate.read_bytes(), "server")
+    return decode_certificate(home.ca.read_bytes(), "ca"), decode_certificate(home.certificate.read_bytes(), "server")
 
 
 def contents(home):
@@ -32,11 +37,11 @@ def contents(home):
 
 
 def test_everything_is_made_and_is_the_owners_alone(home):
-    fingerprint = provision(home, PROJECT)
+    fingerprint = provision_consortium(home, PROJECT)
     authority, server = certificates(home)
     assert is_issued_by(server, authority)
-    assert names_of(server) == ("lead.example", "192.0.2.7")
-    assert len(home.token()) == 64
+    assert get_alternative_names(server) == ("lead.example", "192.0.2.7")
+    assert len(home.load_control_token()) == 64
     assert fingerprint.count("-") == 9
     secrets = [home.consortium_key, home.ca_key, home.server_key, home.token_file, home.superexec_secret]
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
@@ -44,54 +49,54 @@ def test_everything_is_made_and_is_the_owners_alone(home):
 
 
 def test_a_second_call_changes_nothing(home):
-    first, before = provision(home, PROJECT), contents(home)
-    assert provision(home, PROJECT) == first
+    first, before = provision_consortium(home, PROJECT), contents(home)
+    assert provision_consortium(home, PROJECT) == first
     assert contents(home) == before
 
 
 def test_another_name_gives_another_certificate_of_the_same_authority(home):
-    provision(home, PROJECT)
+    provision_consortium(home, PROJECT)
     authority, server = certificates(home)
-    provision(home, replace(PROJECT, names=("10.1.2.3",)))
+    provision_consortium(home, replace(PROJECT, names=("10.1.2.3",)))
     again, other = certificates(home)
-    assert (again, names_of(other)) == (authority, ("lead.example", "10.1.2.3"))
+    assert (again, get_alternative_names(other)) == (authority, ("lead.example", "10.1.2.3"))
     assert other != server
 
 
 def test_a_faulty_project_makes_nothing(home):
-    with pytest.raises(ConfigError, match="no plain name"):
-        provision(home, replace(PROJECT, project="Chest!"))
+    with pytest.raises(ConfigError, match="not a valid name"):
+        provision_consortium(home, replace(PROJECT, project="Chest!"))
     assert not home.path.exists()
 
 
 def test_a_home_has_one_project(home):
-    provision(home, PROJECT)
+    provision_consortium(home, PROJECT)
     with pytest.raises(ConfigError, match="belongs to the project 'chest'"):
-        provision(home, replace(PROJECT, project="lungs"))
+        provision_consortium(home, replace(PROJECT, project="lungs"))
 
 
 def test_a_key_that_others_can_read_stops_it(home):
-    provision(home, PROJECT)
+    provision_consortium(home, PROJECT)
     home.ca_key.chmod(0o644)
     with pytest.raises(TrustError, match="read by others"):
-        renew(home)
+        renew_certificate(home)
 
 
 def test_a_lost_consortium_key_is_not_replaced_behind_the_members_backs(tmp_path):
     world = World(tmp_path, sites=("charite",))
     world.lead.consortium_key.unlink()
     with pytest.raises(TrustError, match="cannot be read"):
-        provision(world.lead, Project("chest", world.address))
+        provision_consortium(world.lead, Project("chest", world.address))
 
 
 def test_half_an_authority_is_noticed(home):
-    provision(home, PROJECT)
+    provision_consortium(home, PROJECT)
     ca = home.ca.read_bytes()
-    renew(home, ca=True)
+    renew_certificate(home, ca=True)
     home.ca.write_bytes(ca)
     with pytest.raises(TrustError, match="renew --ca"):
-        renew(home)
-    renew(home, ca=True)
+        renew_certificate(home)
+    renew_certificate(home, ca=True)
     authority, server = certificates(home)
     assert is_issued_by(server, authority)
 
@@ -99,7 +104,7 @@ def test_half_an_authority_is_noticed(home):
 def test_renewing_the_server_needs_no_kit(tmp_path):
     world = World(tmp_path, sites=("charite",))
     kit, before = world.kit("charite"), certificates(world.lead)
-    assert renew(world.lead) == certificates(world.lead)[1].not_valid_after_utc
+    assert renew_certificate(world.lead) == certificates(world.lead)[1].not_valid_after_utc
     after = certificates(world.lead)
     assert after[0] == before[0]
     assert after[1] != before[1]
@@ -108,25 +113,28 @@ def test_renewing_the_server_needs_no_kit(tmp_path):
 
 def test_a_new_address_needs_new_kits(tmp_path):
     world = World(tmp_path, sites=("charite",))
-    provision(world.lead, Project("chest", "new.example:443"))
-    assert (published(world.lead).lead, published(world.lead).serial) == ("new.example:443", 2)
-    assert names_of(certificates(world.lead)[1]) == ("new.example",)
+    provision_consortium(world.lead, Project("chest", "new.example:443"))
+    assert (load_published_membership(world.lead).lead, load_published_membership(world.lead).serial) == (
+        "new.example:443",
+        2,
+    )
+    assert get_alternative_names(certificates(world.lead)[1]) == ("new.example",)
     assert read_kit(world.kit("charite")).signed.membership.lead == "new.example:443"
 
 
 def test_a_new_authority_needs_new_kits(tmp_path):
     world = World(tmp_path, sites=("charite",))
-    serial = published(world.lead).serial
-    renew(world.lead, ca=True)
-    assert published(world.lead).serial == serial + 1
+    serial = load_published_membership(world.lead).serial
+    renew_certificate(world.lead, ca=True)
+    assert load_published_membership(world.lead).serial == serial + 1
     authority, server = certificates(world.lead)
     assert is_issued_by(server, authority)
 
 
 def test_a_new_key_is_endorsed_by_the_former_also_in_later_memberships(tmp_path):
     world = World(tmp_path, sites=("charite",))
-    former = published(world.lead).consortium
-    assert rotate(world.lead).consortium != former
+    former = load_published_membership(world.lead).consortium
+    assert rotate_consortium_key(world.lead).consortium != former
     world.add("klinikum")
     latest = SignedMembership.loads(world.lead.membership.read_bytes())
     assert latest.membership.serial == 3
@@ -135,16 +143,16 @@ def test_a_new_key_is_endorsed_by_the_former_also_in_later_memberships(tmp_path)
 
 def test_an_interrupted_rotation_is_completed_not_repeated(tmp_path):
     world = World(tmp_path, sites=("charite",))
-    former, membership = published(world.lead).consortium, world.lead.membership.read_bytes()
-    rotated = rotate(world.lead)
+    former, membership = load_published_membership(world.lead).consortium, world.lead.membership.read_bytes()
+    rotated = rotate_consortium_key(world.lead)
     world.lead.membership.write_bytes(membership)  # as if killed before it was signed
-    again = rotate(world.lead)
+    again = rotate_consortium_key(world.lead)
     assert again.consortium == rotated.consortium
     assert SignedMembership.loads(world.lead.membership.read_bytes()).is_endorsed_by(former)
 
 
 def test_without_a_project_there_is_nothing_to_renew(home):
-    for change in (renew, rotate):
+    for change in (renew_certificate, rotate_consortium_key):
         with pytest.raises(TrustError, match="no project"):
             change(home)
 
@@ -156,4 +164,4 @@ def test_the_home_is_where_the_variable_says(monkeypatch, tmp_path):
 
 
 def test_fingerprints_tell_projects_and_keys_apart():
-    assert len({key_fingerprint(name, key) for name in ("a", "b") for key in (b"k" * 32, b"l" * 32)}) == 4
+    assert len({compute_key_fingerprint(name, key) for name in ("a", "b") for key in (b"k" * 32, b"l" * 32)}) == 4

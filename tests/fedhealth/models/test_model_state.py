@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import get_state, set_state, trained_names
+from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
 
 
 class Mixed(nn.Module):
@@ -27,35 +27,35 @@ TRAINED = [
 
 
 def test_what_is_trained_is_shared_with_its_running_statistics():
-    assert trained_names(Mixed()) == TRAINED
+    assert list_trained_arrays(Mixed()) == TRAINED
 
 
 def test_a_state_goes_round():
     torch.manual_seed(0)
     one, other = Mixed(), Mixed()
-    state = get_state(one, TRAINED)
+    state = get_model_arrays(one, TRAINED)
     assert state["temperature"].shape == ()
-    set_state(other, state)
-    for name, array in get_state(other, TRAINED).items():
+    set_model_arrays(other, state)
+    for name, array in get_model_arrays(other, TRAINED).items():
         np.testing.assert_array_equal(array, state[name])
-    assert (get_state(one, ["frozen.0.weight"])["frozen.0.weight"] != other.frozen[0].weight.numpy()).any()
+    assert (get_model_arrays(one, ["frozen.0.weight"])["frozen.0.weight"] != other.frozen[0].weight.numpy()).any()
 
 
 def test_a_state_is_a_copy():
     model = Mixed()
-    state = get_state(model, ["trained.0.weight"])
+    state = get_model_arrays(model, ["trained.0.weight"])
     before = state["trained.0.weight"].copy()
     with torch.no_grad():
         model.trained[0].weight.add_(1)
     np.testing.assert_array_equal(state["trained.0.weight"], before)
-    set_state(model, state)
+    set_model_arrays(model, state)
     state["trained.0.weight"][:] = 7
     assert (model.trained[0].weight != 7).all()
 
 
 def test_arrays_in_another_layout_are_read_by_value():
     model, array = Mixed(), np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
-    set_state(model, {"trained.0.weight": array})
+    set_model_arrays(model, {"trained.0.weight": array})
     np.testing.assert_array_equal(model.trained[0].weight.detach().numpy(), array)
 
 
@@ -65,9 +65,9 @@ def test_arrays_in_another_layout_are_read_by_value():
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(name, shape, message):
     model = Mixed()
-    before = get_state(model, TRAINED)
+    before = get_model_arrays(model, TRAINED)
     good = {"trained.0.weight": np.full((2, 3), 9, np.float32)}
     with pytest.raises(ModelError, match=message):
-        set_state(model, good | {name: np.zeros(shape, np.float32)})
-    for key, array in get_state(model, TRAINED).items():
+        set_model_arrays(model, good | {name: np.zeros(shape, np.float32)})
+    for key, array in get_model_arrays(model, TRAINED).items():
         np.testing.assert_array_equal(array, before[key])

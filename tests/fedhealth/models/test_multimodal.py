@@ -6,7 +6,7 @@ from torch import nn
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind
 from fedhealth.errors import ConfigError, ModelError
 from fedhealth.models.fusion import ConcatFusion, GatedFusion
-from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, output_width
+from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, get_output_width
 
 CONCAT = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 6}
 GATED = {"_target_": "fedhealth.models.fusion.GatedFusion"}
@@ -45,7 +45,7 @@ def batch(size=4):
 )
 def test_logits_have_one_column_per_output(fusion, task, width):
     assert model(task=task, fusion=fusion)(batch()).shape == (4, width)
-    assert output_width(data(task)) == width
+    assert get_output_width(data(task)) == width
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():

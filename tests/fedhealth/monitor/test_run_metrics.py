@@ -10,10 +10,10 @@ from fedhealth.errors import ConfigError, FederationError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import save_job
 from fedhealth.monitor import exposition, run_metrics
-from fedhealth.monitor.run_metrics import RunMetrics, runs_of, told
+from fedhealth.monitor.run_metrics import RunMetrics, find_current_runs, monitor_run
 from fedhealth.protocol.job import Job
-from fedhealth.runs.run_dir import METRICS
-from fedhealth.runtime.local_consortium import free_ports
+from fedhealth.runs.run_dir import METRICS_FILE
+from fedhealth.runtime.local_consortium import find_free_ports
 from tests.conftest import begun
 
 
@@ -26,14 +26,14 @@ def values(text):
 @pytest.fixture
 def run(tmp_path):
     run = begun(tmp_path / "run", "abc")
-    run.event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
-    run.event("round_completed", round=1, seconds=2.5, sites=["north"], pooled={})
+    run.append_event("site_failed", round=1, site="south", reason="DataError (see the site's own log)")
+    run.append_event("round_completed", round=1, seconds=2.5, sites=["north"], pooled={})
     return run
 
 
 def test_a_run_in_numbers(run):
-    with run.held():
-        found = values(exposition.text_of(RunMetrics(lambda: [run])))
+    with run.lock():
+        found = values(exposition.render_metrics(RunMetrics(lambda: [run])))
     one = ("run", "abc")
     assert found["fedhealth_run_state", ("name", "chest"), one, ("state", "running")] == 1
     assert found["fedhealth_run_state", ("name", "chest"), one, ("state", "failed")] == 0
@@ -49,21 +49,21 @@ def test_a_run_in_numbers(run):
 
 def test_only_new_events_are_read(run):
     collector = RunMetrics(lambda: [run])
-    exposition.text_of(collector)
-    run.event("site_answered", round=2, site="north", seconds=1.0, sent=1, received=1)
-    found = values(exposition.text_of(collector))
+    exposition.render_metrics(collector)
+    run.append_event("site_answered", round=2, site="north", seconds=1.0, sent=1, received=1)
+    found = values(exposition.render_metrics(collector))
     assert found["fedhealth_run_bytes_total", ("direction", "to"), ("run", "abc"), ("site", "north")] == 101
 
 
 def test_the_run_directory_holds_them_up_to_the_end(run, monkeypatch):
-    monkeypatch.setattr(run_metrics, "_LOOK_SECONDS", 0.01)
-    path, before = run.path / METRICS, threading.active_count()
-    with run.held(), told(run):
+    monkeypatch.setattr(run_metrics, "_POLL_SECONDS", 0.01)
+    path, before = run.path / METRICS_FILE, threading.active_count()
+    with run.lock(), monitor_run(run):
         state = ("fedhealth_run_state", ("name", "chest"), ("run", "abc"))
         while not path.is_file():
             threading.Event().wait(0.01)
         assert values(path.read_text())[*state, ("state", "running")] == 1
-        run.fail(FederationError("Too few."))
+        run.mark_failed(FederationError("Too few."))
     assert values(path.read_text())[*state, ("state", "failed")] == 1
     assert path.stat().st_mode & 0o777 == 0o644
     assert threading.active_count() == before
@@ -71,11 +71,11 @@ def test_the_run_directory_holds_them_up_to_the_end(run, monkeypatch):
 
 
 def test_the_servers_part_of_a_run_goes_on_without_its_terminal(run, monkeypatch):
-    monkeypatch.setattr(run_metrics, "_LOOK_SECONDS", 0.01)
-    run.update(flower_run="7")
-    run.fail(KeyboardInterrupt())
-    path, state = run.path / METRICS, ("fedhealth_run_state", ("name", "chest"), ("run", "abc"))
-    with told(run, at_server=True):
+    monkeypatch.setattr(run_metrics, "_POLL_SECONDS", 0.01)
+    run.update_info(flower_run="7")
+    run.mark_failed(KeyboardInterrupt())
+    path, state = run.path / METRICS_FILE, ("fedhealth_run_state", ("name", "chest"), ("run", "abc"))
+    with monitor_run(run, at_server=True):
         while not path.is_file():
             threading.Event().wait(0.01)
         assert values(path.read_text())[*state, ("state", "running")] == 1
@@ -86,16 +86,16 @@ def test_the_lead_shows_runs_until_a_day_after_their_end(run, tmp_path, monkeypa
     home = LeadHome(tmp_path / "lead")
     save_job(home, Job("abc", (), "", str(run.path)))
     save_job(home, Job("gone", (), "", str(tmp_path / "gone")))
-    assert list(runs_of(home)) == [run]
-    run.complete()
-    assert list(runs_of(home)) == [run]
-    run.update(finished="2020-01-01T00:00:00+00:00")
-    assert list(runs_of(home)) == []
+    assert list(find_current_runs(home)) == [run]
+    run.mark_completed()
+    assert list(find_current_runs(home)) == [run]
+    run.update_info(finished="2020-01-01T00:00:00+00:00")
+    assert list(find_current_runs(home)) == []
 
 
 def test_they_are_served_on_loopback_and_a_taken_port_is_said(run):
-    port, stop = free_ports()[0], threading.Event()
-    server = threading.Thread(target=exposition.serve, args=(RunMetrics(lambda: [run]), port, stop))
+    port, stop = find_free_ports()[0], threading.Event()
+    server = threading.Thread(target=exposition.serve_metrics, args=(RunMetrics(lambda: [run]), port, stop))
     server.start()
     try:
         for _ in range(500):
@@ -107,7 +107,7 @@ def test_they_are_served_on_loopback_and_a_taken_port_is_said(run):
                 threading.Event().wait(0.01)
         assert found["fedhealth_run_round", ("run", "abc")] == 1
         with pytest.raises(ConfigError, match="cannot be used"):
-            exposition.serve(RunMetrics(lambda: [run]), port, stop)
+            exposition.serve_metrics(RunMetrics(lambda: [run]), port, stop)
     finally:
         stop.set()
         server.join()
@@ -115,5 +115,5 @@ def test_they_are_served_on_loopback_and_a_taken_port_is_said(run):
 
 def test_a_disk_that_is_full_stops_nothing(run, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("logging.Logger.propagate", True, raising=False)
-    exposition.write(tmp_path / "no" / "such" / "folder.prom", RunMetrics(lambda: [run]))
+    exposition.write_metrics_file(tmp_path / "no" / "such" / "folder.prom", RunMetrics(lambda: [run]))
     assert not (tmp_path / "no").exists()

@@ -6,20 +6,19 @@ import sys
 import time
 
 import pytest
-from tests.fedhealth.monitor.test_runs import values
 
 from fedhealth.monitor import exposition
-from fedhealth.monitor.site_metrics import AuditCount, MetricsFile, SiteMetrics
-from fedhealth.privacy.accounting.accountant import Event
-from fedhealth.privacy.accounting.ledger import Budget, Ledger
-from fedhealth.privacy.accounting.ledger_folder import spent_path
-from fedhealth.privacy.accounting.spending import ledger_path
-from fedhealth.runs.run_dir import METRICS
+from fedhealth.monitor.site_metrics import AuditCounter, SiteMetrics, SiteMetricsFile
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path, get_spending_summary_path
+from fedhealth.runs.run_dir import METRICS_FILE
 from fedhealth.site import daemon_state as module
 from fedhealth.site.audit_log import AuditLog
-from fedhealth.site.daemon_state import SiteState
+from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import write_json
+from tests.fedhealth.monitor.test_run_metrics import values
 
 SITE = ("site", "charite")
 WARD = ("dataset", "ward-7")
@@ -29,7 +28,7 @@ WARD = ("dataset", "ward-7")
 def home(tmp_path):
     home = SiteHome(tmp_path / "home")
     home.create()
-    home.policy.write_text("name: charite\nlead: lead.example:9092\nlimits: {life_epsilon: 12}\n")
+    home.policy.write_text("name: charite\nlead: lead.example:9092\nlimits: {lifetime_epsilon: 12}\n")
     write = AuditLog(home.audit).write
     write("started")
     write("left", kind="query.handshake", run="abc", round=0, bytes=50, records=[], sha256="")
@@ -42,21 +41,21 @@ def home(tmp_path):
 
 @pytest.fixture
 def ledger(home):
-    path = ledger_path(home.state, "ward-7")
+    path = get_ledger_path(home.state, "ward-7")
     with Ledger.open(path) as ledger:
-        ledger.reserve("abc", 1, "patient", Event(2.0, 0.1, 10), Budget(1e-5))
-    write_json(spent_path(path), {"epsilon": 3.5, "delta": 1e-5, "entries": 1})
+        ledger.book("abc", 1, "patient", PrivacyEvent(2.0, 0.1, 10), EpsilonLimits(1e-5))
+    write_json(get_spending_summary_path(path), {"epsilon": 3.5, "delta": 1e-5, "entries": 1})
     return path
 
 
 def numbers(home):
-    return values(exposition.text_of(SiteMetrics(home)))
+    return values(exposition.render_metrics(SiteMetrics(home)))
 
 
 def test_a_site_in_numbers(home, ledger):
-    state = SiteState(home)
-    with state.held():
-        state.say(state="connected", site="charite")
+    state = DaemonState(home)
+    with state.lock():
+        state.update_status(state="connected", site="charite")
         found = numbers(home)
     assert found["fedhealth_site_up", SITE] == 1
     assert found["fedhealth_site_state", SITE, ("state", "connected")] == 1
@@ -74,7 +73,7 @@ def test_a_site_in_numbers(home, ledger):
 
 
 def test_a_runner_that_is_gone_is_down(home):
-    SiteState(home).say(state="connected", site="charite")
+    DaemonState(home).update_status(state="connected", site="charite")
     found = numbers(home)
     assert found["fedhealth_site_up", SITE] == 0
     assert found["fedhealth_site_state", SITE, ("state", "stopped")] == 1
@@ -82,33 +81,33 @@ def test_a_runner_that_is_gone_is_down(home):
 
 def test_a_touched_ledger_shows(home, ledger):
     ledger.write_bytes(ledger.read_bytes().replace(b'"steps":10', b'"steps":11'))
-    SiteState(home).say(site="charite")
+    DaemonState(home).update_status(site="charite")
     assert numbers(home)["fedhealth_site_ledger_broken", WARD, SITE] == 1
 
 
 def test_the_time_of_the_last_contact_stays_when_the_lead_is_away(home, monkeypatch):
-    state = SiteState(home)
-    with state.held():
-        state.say(state="connected", site="charite")
-        state.say(state="offline", error="no connection")
-        contact = state.about["contact"]
+    state = DaemonState(home)
+    with state.lock():
+        state.update_status(state="connected", site="charite")
+        state.update_status(state="offline", error="no connection")
+        contact = state.status["contact"]
         monkeypatch.setattr(time, "time", lambda: contact + 500)
-        state.say(state="offline", error="no connection")
+        state.update_status(state="offline", error="no connection")
         assert numbers(home)["fedhealth_site_contact_timestamp_seconds", SITE] == contact
 
 
 def test_the_duration_of_a_task_is_kept(home):
-    state = SiteState(home)
-    state.say(state="working", site="charite")
-    state.say(state="connected")
-    assert 0 <= state.about["task_seconds"] < 60
+    state = DaemonState(home)
+    state.update_status(state="working", site="charite")
+    state.update_status(state="connected")
+    assert 0 <= state.status["task_seconds"] < 60
 
 
 def test_every_word_and_every_beat_writes_the_file(home, monkeypatch):
-    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.01)
-    state, path = SiteState(home, MetricsFile(home).write), home.run / METRICS
-    with state.held():
-        state.say(state="connected", site="charite")
+    monkeypatch.setattr(module, "_METRICS_SECONDS", 0.01)
+    state, path = DaemonState(home, SiteMetricsFile(home).write), home.daemon_folder / METRICS_FILE
+    with state.lock():
+        state.update_status(state="connected", site="charite")
         first = values(path.read_text())["fedhealth_site_written_timestamp_seconds", SITE]
         ends = time.monotonic() + 30
         while values(path.read_text())["fedhealth_site_written_timestamp_seconds", SITE] <= first:
@@ -119,9 +118,9 @@ def test_every_word_and_every_beat_writes_the_file(home, monkeypatch):
 
 def test_the_file_may_lie_where_node_exporter_looks(home, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDHEALTH_METRICS", str(tmp_path / "fedhealth.prom"))
-    SiteState(home, MetricsFile(home).write).say(state="connected", site="charite")
+    DaemonState(home, SiteMetricsFile(home).write).update_status(state="connected", site="charite")
     assert (tmp_path / "fedhealth.prom").is_file()
-    assert not (home.run / METRICS).exists()
+    assert not (home.daemon_folder / METRICS_FILE).exists()
 
 
 def test_a_full_disk_stops_no_site(home, monkeypatch, caplog):
@@ -132,18 +131,18 @@ def test_a_full_disk_stops_no_site(home, monkeypatch, caplog):
 
     monkeypatch.setattr(module, "write_json", full)
     monkeypatch.setenv("FEDHEALTH_METRICS", str(home.path / "no" / "folder.prom"))
-    SiteState(home, MetricsFile(home).write).say(state="connected")
-    assert "the state could not be written" in caplog.text
+    DaemonState(home, SiteMetricsFile(home).write).update_status(state="connected")
+    assert "could not be written" in caplog.text
     assert "could not be written" in caplog.text.partition("\n")[2]
 
 
 def test_the_audit_log_is_read_once(home):
-    count = AuditCount(home.audit).read()
-    assert count.read().sent == 1050
+    count = AuditCounter(home.audit).update()
+    assert count.update().sent == 1050
     AuditLog(home.audit).write("left", kind="train.fit", run="abc", round=5, bytes=1, records=[], sha256="")
-    assert (count.read().sent, count.round, count.trained) == (1051, 5, 2)
+    assert (count.update().sent, count.round, count.trained) == (1051, 5, 2)
     home.audit.write_bytes(b"")
-    assert count.read().sent == 0
+    assert count.update().sent == 0
 
 
 def test_the_runner_loads_no_torch_for_it():

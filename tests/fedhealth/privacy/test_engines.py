@@ -8,11 +8,11 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn import functional as F
 
-from fedhealth.privacy.engines.base import select
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.base import select_rows
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.engines.opacus_hooks import OpacusHooks
-from fedhealth.privacy.engines.oracle import Oracle
+from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
+from fedhealth.privacy.engines.oracle import OracleEngine
 from tests.fedhealth.privacy.toys import (
     VOCAB,
     TextTower,
@@ -28,21 +28,21 @@ FLAT = Clipping(0.5)
 ONE_EACH, SEVERAL = [3, 1, 4, 0, 5, 9], [7, 2, 7, 2, 2, 5]
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine])
 @pytest.mark.parametrize("patients", [ONE_EACH, SEVERAL], ids=["one row each", "several rows"])
 @pytest.mark.parametrize("mode", ["full", "frozen", "last", "lora"])
 def test_fusion_equals_oracle(engine, mode, patients):
     model, batch = fusion("conv", mode), fusion_batch()
-    truth = sums(Oracle, model, fusion_loss, batch, patients, FLAT)
+    truth = sums(OracleEngine, model, fusion_loss, batch, patients, FLAT)
     assert relative_error(sums(engine, model, fusion_loss, batch, patients, FLAT), truth) < 1e-5
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_resnet18_equals_oracle(engine, memory_format):
     model, batch = fusion("resnet").to(memory_format=memory_format), fusion_batch(3, size=32)
     batch["image"] = batch["image"].contiguous(memory_format=memory_format)
-    truth = sums(Oracle, model, fusion_loss, batch, [0, 1, 2], FLAT)
+    truth = sums(OracleEngine, model, fusion_loss, batch, [0, 1, 2], FLAT)
     assert relative_error(sums(engine, model, fusion_loss, batch, [0, 1, 2], FLAT), truth) < 1e-5
 
 
@@ -50,8 +50,8 @@ def test_resnet18_equals_oracle(engine, memory_format):
 @pytest.mark.parametrize("image", ["all", "some", "none"])
 def test_missing_modality_equals_oracle(image, text):
     model, batch = fusion(), fusion_batch(image=image, text=text)
-    truth = sums(Oracle, model, fusion_loss, batch, SEVERAL, FLAT)
-    assert relative_error(sums(BookKeeping, model, fusion_loss, batch, SEVERAL, FLAT), truth) < 1e-5
+    truth = sums(OracleEngine, model, fusion_loss, batch, SEVERAL, FLAT)
+    assert relative_error(sums(BookKeepingEngine, model, fusion_loss, batch, SEVERAL, FLAT), truth) < 1e-5
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -64,8 +64,8 @@ def test_bert_equals_oracle(attention):
 
     batch = fusion_batch()
     batch = {"ids": batch["text_ids"], "mask": batch["text_mask"], "y": batch["label"]}
-    truth = sums(Oracle, model, loss, batch, ONE_EACH, FLAT)
-    assert relative_error(sums(BookKeeping, model, loss, batch, ONE_EACH, FLAT), truth) < 1e-5
+    truth = sums(OracleEngine, model, loss, batch, ONE_EACH, FLAT)
+    assert relative_error(sums(BookKeepingEngine, model, loss, batch, ONE_EACH, FLAT), truth) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,19 @@ def test_bert_equals_oracle(attention):
     [FLAT, Clipping(0.5, "automatic"), Clipping(0.5, "tower", ("towers.image", "towers.text")), Clipping(1e6)],
     ids=["flat", "automatic", "tower", "inactive"],
 )
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine])
 def test_every_clipping_equals_oracle(engine, clipping):
     model, batch = fusion(), fusion_batch()
-    truth = sums(Oracle, model, fusion_loss, batch, SEVERAL, clipping)
+    truth = sums(OracleEngine, model, fusion_loss, batch, SEVERAL, clipping)
     assert relative_error(sums(engine, model, fusion_loss, batch, SEVERAL, clipping), truth) < 1e-5
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_micro_batches_add_up_to_the_logical_batch(engine):
     model, batch = fusion(), fusion_batch()
-    truth = sums(Oracle, model, fusion_loss, batch, SEVERAL, FLAT)
+    truth = sums(OracleEngine, model, fusion_loss, batch, SEVERAL, FLAT)
     rows = [[0, 2], [1, 3, 4], [5]]
-    split = [select(batch, some, 6) for some in rows]
+    split = [select_rows(batch, some, 6) for some in rows]
     patients = [[SEVERAL[i] for i in some] for some in rows]
     assert relative_error(sums(engine, model, fusion_loss, split, patients, FLAT), truth) < 1e-5
 
@@ -155,8 +155,8 @@ def test_layer_equals_oracle(name, patients):
     torch.manual_seed(0)
     make, inputs = LAYERS[name]
     model, batch = make(), (inputs(), torch.randint(0, 3, (6,)))
-    truth = sums(Oracle, model, flat_loss, batch, patients, FLAT)
-    assert relative_error(sums(BookKeeping, model, flat_loss, batch, patients, FLAT), truth) < 1e-5
+    truth = sums(OracleEngine, model, flat_loss, batch, patients, FLAT)
+    assert relative_error(sums(BookKeepingEngine, model, flat_loss, batch, patients, FLAT), truth) < 1e-5
 
 
 @settings(max_examples=40, deadline=None)
@@ -176,26 +176,26 @@ def test_any_convolution_equals_oracle(data):
     model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(conv.out_channels, 3))
     batch = (torch.randn(4, 4, 7, 6), torch.randint(0, 3, (4,)))
     patients = data.draw(st.lists(st.integers(0, 3), min_size=4, max_size=4))
-    truth = sums(Oracle, model, flat_loss, batch, patients, FLAT)
-    assert relative_error(sums(BookKeeping, model, flat_loss, batch, patients, FLAT), truth) < 1e-5
+    truth = sums(OracleEngine, model, flat_loss, batch, patients, FLAT)
+    assert relative_error(sums(BookKeepingEngine, model, flat_loss, batch, patients, FLAT), truth) < 1e-5
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_patient_with_non_finite_gradient_is_left_out_and_harms_nobody(engine):
     model, batch = fusion(), fusion_batch()
-    truth = sums(Oracle, model, fusion_loss, select(batch, [0, 2, 5], 6), [7, 7, 5], FLAT)
+    truth = sums(OracleEngine, model, fusion_loss, select_rows(batch, [0, 2, 5], 6), [7, 7, 5], FLAT)
     batch["tabular"][3] = torch.inf
     found = sums(engine, model, fusion_loss, batch, SEVERAL, FLAT)
     assert relative_error(found, truth) < 1e-5
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_sensitivity_stays_within_the_bound(engine):
     model, batch = fusion(), fusion_batch()
     whole = sums(engine, model, fusion_loss, batch, SEVERAL, FLAT)
-    less = sums(engine, model, fusion_loss, select(batch, [0, 2, 5], 6), [7, 7, 5], FLAT)
+    less = sums(engine, model, fusion_loss, select_rows(batch, [0, 2, 5], 6), [7, 7, 5], FLAT)
     moved = sum((whole[n] - less[n]).double().square().sum() for n in less) ** 0.5
-    assert 0.9 * FLAT.bound < float(moved) <= FLAT.bound * (1 + 1e-5)
+    assert 0.9 * FLAT.max_grad_norm < float(moved) <= FLAT.max_grad_norm * (1 + 1e-5)
 
 
 def test_cancelling_terms_never_lower_the_ghost_norm():
@@ -208,18 +208,18 @@ def test_cancelling_terms_never_lower_the_ghost_norm():
     def loss(model, batch):
         return (model(batch) * sign[:, None]).sum((1, 2))
 
-    engine = BookKeeping(model, loss, Clipping(1.0))
+    engine = BookKeepingEngine(model, loss, Clipping(1.0))
     found = engine.accumulate(x.contiguous(), range(8)).norms
-    exact = Oracle(model.double(), loss, Clipping(1.0)).accumulate(x.double(), range(8)).norms
+    exact = OracleEngine(model.double(), loss, Clipping(1.0)).accumulate(x.double(), range(8)).norms
     assert bool((found.double() >= exact * (1 - 1e-6)).all())
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_opacus_own_optimizer_takes_over_from_the_clipped_sum(engine):
     model, batch = fusion(), fusion_batch()
-    truth = sums(Oracle, model, fusion_loss, batch, SEVERAL, FLAT)
+    truth = sums(OracleEngine, model, fusion_loss, batch, SEVERAL, FLAT)
     plain = torch.optim.SGD(model.parameters(), lr=1.0)
-    options = {"max_grad_norm": FLAT.bound, "expected_batch_size": None, "loss_reduction": "sum"}
+    options = {"max_grad_norm": FLAT.max_grad_norm, "expected_batch_size": None, "loss_reduction": "sum"}
     optimizer = DPOptimizer(plain, noise_multiplier=0.0, **options)
     engine(model, fusion_loss, FLAT).accumulate(batch, SEVERAL)
     for p in model.parameters():  # the tower's pooler never reaches the loss
@@ -233,7 +233,7 @@ def test_opacus_own_optimizer_takes_over_from_the_clipped_sum(engine):
 def test_engine_leaves_the_model_as_it_was():
     model, batch = fusion(), fusion_batch()
     before = {n: (p.clone(), p.requires_grad) for n, p in model.state_dict(keep_vars=True).items()}
-    sums(BookKeeping, model, fusion_loss, batch, ONE_EACH, FLAT)
+    sums(BookKeepingEngine, model, fusion_loss, batch, ONE_EACH, FLAT)
     after = model.state_dict(keep_vars=True)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[n][0], after[n]) and before[n][1] == after[n].requires_grad for n in after)
@@ -247,6 +247,6 @@ def test_cuda_equals_oracle(tower):
     model = fusion(tower).cuda()
     batch = {k: v.cuda() for k, v in fusion_batch(size=32).items()}
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        truth = sums(Oracle, model, fusion_loss, batch, SEVERAL, FLAT)
-        found = sums(BookKeeping, model, fusion_loss, batch, SEVERAL, FLAT)
+        truth = sums(OracleEngine, model, fusion_loss, batch, SEVERAL, FLAT)
+        found = sums(BookKeepingEngine, model, fusion_loss, batch, SEVERAL, FLAT)
     assert relative_error(found, truth) < 1e-5

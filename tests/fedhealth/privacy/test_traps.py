@@ -9,17 +9,17 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import DenseNet
 
 from fedhealth.errors import PrivacyError
-from fedhealth.models.normalization import prepare
-from fedhealth.privacy.accounting.accountant import Event
-from fedhealth.privacy.accounting.ledger import Budget, Ledger
-from fedhealth.privacy.accounting.plan import Limits, Request, make_plan
-from fedhealth.privacy.engines.base import select
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.models.normalization import replace_batch_norm
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
+from fedhealth.privacy.engines.base import select_rows
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
-from fedhealth.privacy.engines.opacus_hooks import OpacusHooks
-from fedhealth.privacy.engines.oracle import Oracle
-from fedhealth.privacy.engines.self_check import selfcheck
+from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
+from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.engines.self_check import run_self_check
 from tests.fedhealth.privacy.toys import (
     TextTower,
     flat_loss,
@@ -31,12 +31,12 @@ from tests.fedhealth.privacy.toys import (
 )
 
 C = Clipping(0.1)
-FAST = pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks])
+FAST = pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine])
 
 
 def plan(**changes):
-    wish = {"unit": "patient", "epsilon": 8, "rate": 0.1, "steps": 5, "rounds": 2, "clipping": C, **changes}
-    return make_plan(Request(**wish), Limits(), 200)
+    wish = {"unit": "patient", "epsilon": 8, "sample_rate": 0.1, "steps": 5, "rounds": 2, "clipping": C, **changes}
+    return make_plan(PrivacyRequest(**wish), PlanConstraints(), 200)
 
 
 def rows(count=6, width=5):
@@ -48,16 +48,16 @@ def rows(count=6, width=5):
 def test_torchvision_in_place_activations_after_hooked_layers(engine):
     model, batch = fusion("resnet"), fusion_batch(2, size=32)
     assert any(m.inplace for m in model.modules() if isinstance(m, nn.ReLU))
-    truth = sums(Oracle, model, fusion_loss, batch, [0, 1], C)
+    truth = sums(OracleEngine, model, fusion_loss, batch, [0, 1], C)
     assert relative_error(sums(engine, model, fusion_loss, batch, [0, 1], C), truth) < 1e-5
 
 
 @FAST
 def test_torchvision_densenet(engine):
     torch.manual_seed(0)
-    model = prepare(DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=3))
+    model = replace_batch_norm(DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=3))
     batch = torch.randn(3, 3, 32, 32), torch.randint(0, 3, (3,))
-    truth = sums(Oracle, model, flat_loss, batch, range(3), C)
+    truth = sums(OracleEngine, model, flat_loss, batch, range(3), C)
     assert relative_error(sums(engine, model, flat_loss, batch, range(3), C), truth) < 1e-5
 
 
@@ -71,13 +71,13 @@ def test_binary_loss_of_shape_b1_keeps_the_bound(engine):
 
     whole = sums(engine, model, loss, (x * 100, y), range(6), C)
     less = sums(engine, model, loss, (x[1:] * 100, y[1:]), range(5), C)
-    assert sum((whole[n] - less[n]).square().sum() for n in whole) ** 0.5 <= C.bound * (1 + 1e-5)
+    assert sum((whole[n] - less[n]).square().sum() for n in whole) ** 0.5 <= C.max_grad_norm * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_reduced_loss_is_refused(engine):
     model, batch = nn.Linear(5, 2), rows()
-    with pytest.raises(PrivacyError, match="one value a row"):
+    with pytest.raises(PrivacyError, match="one value per row"):
         engine(model, lambda m, b: F.cross_entropy(m(b[0]), b[1]), C).accumulate(batch, range(6))
 
 
@@ -88,7 +88,7 @@ def test_proximal_term_in_the_loss_is_refused_by_the_self_check():
         return flat_loss(model, batch) + 0.5 * sum(p.square().sum() for p in model.parameters())
 
     with pytest.raises(PrivacyError, match="weight"):
-        selfcheck(BookKeeping, model, loss, C, batch, range(6))
+        run_self_check(BookKeepingEngine, model, loss, C, batch, range(6))
 
 
 def test_proximal_term_comes_after_the_noise():
@@ -100,7 +100,7 @@ def test_proximal_term_comes_after_the_noise():
             p.grad += 1e6
 
     optimizer = NoisyOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), promised, after_noise=proximal)
-    optimizer.allow(promised.round_event)
+    optimizer.allow_steps(promised.round_event)
     optimizer.step()
     assert all(
         torch.allclose(s - p, torch.tensor(1e6), rtol=1e-4) for s, p in zip(start, model.parameters(), strict=True)
@@ -114,14 +114,14 @@ def test_channels_last_depthwise_norms(engine):
     model = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
     model = model.to(memory_format=torch.channels_last)
     batch = torch.randn(4, 3, 16, 16).to(memory_format=torch.channels_last), torch.randint(0, 2, (4,))
-    truth = sums(Oracle, model, flat_loss, batch, range(4), C)
+    truth = sums(OracleEngine, model, flat_loss, batch, range(4), C)
     assert relative_error(sums(engine, model, flat_loss, batch, range(4), C), truth) < 1e-5
 
 
 @FAST
 def test_tower_unused_in_a_step_has_no_stale_norms(engine):
     model, with_image, without = fusion(), fusion_batch(image="all"), fusion_batch(image="none")
-    truth = sums(Oracle, model, fusion_loss, without, range(6), C)
+    truth = sums(OracleEngine, model, fusion_loss, without, range(6), C)
     made = engine(model, fusion_loss, C)
     made.accumulate(with_image, range(6))
     for p in model.parameters():
@@ -135,12 +135,12 @@ def test_tower_unused_in_a_step_has_no_stale_norms(engine):
 @FAST
 def test_two_backwards_before_a_step_both_count(engine):
     model, batch = fusion(), fusion_batch()
-    truth = sums(Oracle, model, fusion_loss, batch, range(6), C)
+    truth = sums(OracleEngine, model, fusion_loss, batch, range(6), C)
     twice = sums(engine, model, fusion_loss, [batch, batch], [list(range(6))] * 2, C)
     assert relative_error(twice, {n: 2 * t for n, t in truth.items()}) < 1e-5
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_frozen_batch_norm_in_train_mode_is_refused(engine):
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4).requires_grad_(False), nn.Linear(4, 2))
     with pytest.raises(PrivacyError, match=r"layer 1 \(BatchNorm1d\)"):
@@ -149,7 +149,7 @@ def test_frozen_batch_norm_in_train_mode_is_refused(engine):
 
 def test_batch_norm_switched_to_train_mode_later_is_refused():
     model, batch = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4).requires_grad_(False), nn.Linear(4, 2)), rows()
-    engine = BookKeeping(model.eval(), flat_loss, C)
+    engine = BookKeepingEngine(model.eval(), flat_loss, C)
     engine.accumulate(batch, range(6))
     model.train()
     with pytest.raises(PrivacyError, match="BatchNorm1d"):
@@ -168,7 +168,7 @@ def test_loss_that_couples_rows_is_refused_by_the_self_check(kind):
         return losses * len(losses) / batch[0].abs().sum()
 
     with pytest.raises(PrivacyError, match="differs from the exact one"):
-        selfcheck(BookKeeping, model, loss, C, batch, range(6))
+        run_self_check(BookKeepingEngine, model, loss, C, batch, range(6))
 
 
 @FAST
@@ -179,7 +179,7 @@ def test_position_ids_shared_by_the_batch(engine):
     def loss(model, batch):
         return model[0](batch["text_ids"], batch["text_mask"]).square().sum(1)
 
-    truth = sums(Oracle, model, loss, batch, range(6), C)
+    truth = sums(OracleEngine, model, loss, batch, range(6), C)
     found = sums(engine, model, loss, batch, range(6), C)
     name = "0.body.embeddings.position_embeddings.weight"
     assert truth[name].abs().max() > 0
@@ -196,23 +196,23 @@ def test_bare_parameter_as_missing_token_is_refused_by_name():
             return self.head(x + self.token)
 
     with pytest.raises(PrivacyError, match=r"Token\) has trainable parameters \(token\)"):
-        BookKeeping(Token(), flat_loss, C)
-    sums(Oracle, Token(), flat_loss, rows(), range(6), C)  # the oracle takes it
+        BookKeepingEngine(Token(), flat_loss, C)
+    sums(OracleEngine, Token(), flat_loss, rows(), range(6), C)  # the oracle takes it
 
 
-@pytest.mark.parametrize("engine", [BookKeeping, OpacusHooks, Oracle])
+@pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_empty_batch_is_a_noise_only_step_outside_the_model(engine):
     model, promised, accountant = nn.Linear(50, 50), plan(), RDPAccountant()
     made = engine(model, lambda m, b: pytest.fail("the model was called"), C)
     optimizer = NoisyOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), promised)
-    optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(promised.rate))
-    optimizer.allow(promised.round_event)
+    optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(promised.sample_rate))
+    optimizer.allow_steps(promised.round_event)
     before = model.weight.detach().clone()
     assert made.accumulate(rows(0), []).losses.shape == (0,)
     optimizer.step()
-    moved = (model.weight.detach() - before) * promised.normaliser / promised.std
+    moved = (model.weight.detach() - before) * promised.expected_batch_size / promised.noise_std
     assert 0.8 < float(moved.std()) < 1.2
-    assert accountant.history == [(promised.sigma, promised.rate, 1)]
+    assert accountant.history == [(promised.noise_multiplier, promised.sample_rate, 1)]
 
 
 @FAST
@@ -227,7 +227,7 @@ def test_replacing_batch_norm_keeps_pretrained_weights():
     norm = nn.BatchNorm2d(48)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    fixed = prepare(nn.Sequential(nn.Conv2d(3, 48, 1), norm))[1]
+    fixed = replace_batch_norm(nn.Sequential(nn.Conv2d(3, 48, 1), norm))[1]
     assert isinstance(fixed, nn.GroupNorm)
     assert fixed.num_groups == 16
     assert torch.equal(fixed.weight, norm.weight)
@@ -237,9 +237,9 @@ def test_replacing_batch_norm_keeps_pretrained_weights():
 def test_a_new_run_of_the_program_does_not_start_at_zero(tmp_path):
     for expected in (1, 2):
         with Ledger.open(tmp_path / "derm.ledger") as ledger:
-            ledger.reserve("run", expected, "patient", Event(1.0, 0.1, 10), Budget(1e-5))
+            ledger.book("run", expected, "patient", PrivacyEvent(1.0, 0.1, 10), EpsilonLimits(1e-5))
             assert len(ledger.entries) == expected
-            assert ledger.spent(1e-5) > 1.5 * (expected - 1)
+            assert ledger.compute_spent_epsilon(1e-5) > 1.5 * (expected - 1)
 
 
 def test_weight_decay_comes_after_the_noise():
@@ -247,7 +247,7 @@ def test_weight_decay_comes_after_the_noise():
     with torch.no_grad():
         model.weight.fill_(1e6)
     optimizer = NoisyOptimizer(torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.5), promised)
-    optimizer.allow(promised.round_event)
+    optimizer.allow_steps(promised.round_event)
     optimizer.step()  # a decay inside the loss would be clipped to 0.1
     assert torch.allclose(model.weight, torch.full_like(model.weight, 0.95e6), rtol=1e-3)
 
@@ -263,18 +263,18 @@ def test_steps_that_were_not_booked_are_refused():
     optimizer = NoisyOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), promised)
     with pytest.raises(PrivacyError, match="not booked"):
         optimizer.step()
-    optimizer.allow(Event(promised.sigma, promised.rate, 1))
+    optimizer.allow_steps(PrivacyEvent(promised.noise_multiplier, promised.sample_rate, 1))
     optimizer.step()
     with pytest.raises(PrivacyError, match="not booked"):
         optimizer.step()
     with pytest.raises(PrivacyError, match="not this plan's"):
-        optimizer.allow(Event(promised.sigma / 2, promised.rate, 1))
+        optimizer.allow_steps(PrivacyEvent(promised.noise_multiplier / 2, promised.sample_rate, 1))
 
 
 def test_half_precision_is_refused():
     with pytest.raises(PrivacyError, match=r"parameter weight is torch\.bfloat16"):
-        BookKeeping(nn.Linear(5, 2).bfloat16(), flat_loss, C)
-    engine = BookKeeping(nn.Linear(5, 2), flat_loss, C)
+        BookKeepingEngine(nn.Linear(5, 2).bfloat16(), flat_loss, C)
+    engine = BookKeepingEngine(nn.Linear(5, 2), flat_loss, C)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(PrivacyError, match="autocast"):
         engine.accumulate(rows(), range(6))
 
@@ -292,14 +292,16 @@ REFUSED = {
 @pytest.mark.parametrize("words", REFUSED)
 def test_layer_without_a_rule_is_refused_by_name(words):
     with pytest.raises(PrivacyError, match="layer inner") as caught:
-        BookKeeping(nn.ModuleDict({"inner": REFUSED[words]}), flat_loss, C)
+        BookKeepingEngine(nn.ModuleDict({"inner": REFUSED[words]}), flat_loss, C)
     assert words in str(caught.value)
-    BookKeeping(nn.ModuleDict({"inner": REFUSED[words].requires_grad_(False), "head": nn.Linear(2, 2)}), flat_loss, C)
+    BookKeepingEngine(
+        nn.ModuleDict({"inner": REFUSED[words].requires_grad_(False), "head": nn.Linear(2, 2)}), flat_loss, C
+    )
 
 
 def test_layer_that_sees_other_rows_is_refused_by_name():
     model = nn.ModuleDict({"head": nn.Linear(5, 2)})
-    engine = BookKeeping(model, lambda m, b: m["head"](b[0][:3]).sum().expand(6), C)
+    engine = BookKeepingEngine(model, lambda m, b: m["head"](b[0][:3]).sum().expand(6), C)
     with pytest.raises(PrivacyError, match="layer head saw 3 rows of a batch of 6"):
         engine.accumulate(rows(), range(6))
 
@@ -313,7 +315,7 @@ def test_input_changed_in_place_is_refused_by_name():
         return out.sum(1)
 
     with pytest.raises(PrivacyError, match="input of layer head was changed in place"):
-        BookKeeping(model, loss, C).accumulate(rows(), range(6))
+        BookKeepingEngine(model, loss, C).accumulate(rows(), range(6))
 
 
 def test_activation_checkpointing_is_refused_by_name():
@@ -324,12 +326,12 @@ def test_activation_checkpointing_is_refused_by_name():
         return checkpoint(model["second"], model["first"](batch[0]), use_reentrant=False).sum(1)
 
     with pytest.raises(PrivacyError, match="ran again during backward"):
-        BookKeeping(model, loss, C).accumulate(rows(), range(6))
+        BookKeepingEngine(model, loss, C).accumulate(rows(), range(6))
 
 
 def test_parameters_unfrozen_after_the_engine_was_made_are_refused():
     model = nn.Sequential(nn.Linear(5, 5).requires_grad_(False), nn.Linear(5, 2))
-    engine = BookKeeping(model, flat_loss, C)
+    engine = BookKeepingEngine(model, flat_loss, C)
     model.requires_grad_(True)
     with pytest.raises(PrivacyError, match="changed after the engine was made"):
         engine.accumulate(rows(), range(6))
@@ -337,4 +339,4 @@ def test_parameters_unfrozen_after_the_engine_was_made_are_refused():
 
 def test_a_batch_whose_tensors_disagree_on_the_rows_is_refused():
     with pytest.raises(PrivacyError, match=r"shape \[4, 2\], but the batch has 6 rows"):
-        select({"a": torch.zeros(6), "b": torch.zeros(4, 2)}, [0], 6)
+        select_rows({"a": torch.zeros(6), "b": torch.zeros(4, 2)}, [0], 6)

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind
 from fedhealth.models.multimodal import build_model
-from fedhealth.privacy.engines.base import select
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.engines.base import select_rows
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.engines.oracle import Oracle
+from fedhealth.privacy.engines.oracle import OracleEngine
 from tests.fedhealth.privacy.toys import relative_error, sums
 
 PATIENTS = [7, 2, 7, 4]
@@ -38,7 +38,7 @@ FUSIONS = {
 
 
 def lora(targets):
-    return {"_target_": "fedhealth.models.lora.Lora", "rank": 2, "targets": targets}
+    return {"_target_": "fedhealth.models.lora.LoraSettings", "rank": 2, "targets": targets}
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_every_tower_and_fusion_equals_the_oracle(build, image, text, fusion, mo
     model = build(image, text, fusion, mode)
     for kinds in MISSING.values():
         rows = batch(kinds)
-        truth = sums(Oracle, model, loss, rows, PATIENTS, Clipping(0.5))
-        assert relative_error(sums(BookKeeping, model, loss, rows, PATIENTS, Clipping(0.5)), truth) < 1e-5
-        split = [select(rows, part, 4) for part in PARTS]
+        truth = sums(OracleEngine, model, loss, rows, PATIENTS, Clipping(0.5))
+        assert relative_error(sums(BookKeepingEngine, model, loss, rows, PATIENTS, Clipping(0.5)), truth) < 1e-5
+        split = [select_rows(rows, part, 4) for part in PARTS]
         owners = [[PATIENTS[row] for row in part] for part in PARTS]
-        assert relative_error(sums(BookKeeping, model, loss, split, owners, Clipping(0.5)), truth) < 1e-5
+        assert relative_error(sums(BookKeepingEngine, model, loss, split, owners, Clipping(0.5)), truth) < 1e-5

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from transformers import BertConfig, BertModel
 
-from fedhealth.models.normalization import prepare
+from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.privacy.engines.clipping import Clipping
 
 VOCAB, LENGTH, WIDTH = 50, 6, 16
@@ -40,7 +40,7 @@ class ConvTower(nn.Module):
 class ResNetTower(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = prepare(resnet18(num_classes=WIDTH))
+        self.body = replace_batch_norm(resnet18(num_classes=WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)

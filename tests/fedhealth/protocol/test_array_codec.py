@@ -11,7 +11,17 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.numpy import save
 
 from fedhealth.errors import FederationError
-from fedhealth.protocol.array_codec import PACKED, SMALL, arrays_in, header_of, names_in, pack, packed_in, plain, unpack
+from fedhealth.protocol.array_codec import (
+    PACKED,
+    SMALL,
+    build_packed_header,
+    get_arrays,
+    get_packed_bytes,
+    list_packed_names,
+    pack_arrays,
+    to_array_record,
+    unpack_arrays,
+)
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(
     lambda n: n != "__metadata__"
@@ -30,7 +40,7 @@ def raw(content):
 
 @given(states())
 def test_what_is_packed_comes_back_in_the_order_of_names(state):
-    back = unpack(pack(state))
+    back = unpack_arrays(pack_arrays(state))
     assert list(back) == sorted(state)
     for name, array in state.items():
         assert back[name].dtype == array.dtype
@@ -41,18 +51,18 @@ def test_what_is_packed_comes_back_in_the_order_of_names(state):
 @given(states())
 def test_there_is_one_spelling_of_the_header(state):
     kind = next((array.dtype.str for array in state.values()), "<f4")
-    content = packed_in(pack(state))
-    assert content.startswith(header_of({name: array.shape for name, array in state.items()}, kind))
-    assert sorted(names_in(content)) == sorted(state)
+    content = get_packed_bytes(pack_arrays(state))
+    assert content.startswith(build_packed_header({name: array.shape for name, array in state.items()}, kind))
+    assert sorted(list_packed_names(content)) == sorted(state)
 
 
 @pytest.mark.parametrize("over", [0, 1])
 def test_a_small_record_is_one_object_and_a_large_one_is_cut_into_pieces(over):
     state = {"w": np.zeros(SMALL - 80 + over, np.uint8)}  # the header is 80 bytes long
-    record = pack(state)
+    record = pack_arrays(state)
     assert isinstance(record, ArrayRecord if over else ConfigRecord)
-    assert len(packed_in(record)) == SMALL + over
-    assert unpack(record)["w"].shape == state["w"].shape
+    assert len(get_packed_bytes(record)) == SMALL + over
+    assert unpack_arrays(record)["w"].shape == state["w"].shape
 
 
 def test_what_is_packed_and_says_more_is_refused():
@@ -61,34 +71,37 @@ def test_what_is_packed_and_says_more_is_refused():
         ConfigRecord({PACKED: b"", "more": 1}),
         ArrayRecord({PACKED: Array("uint8", (1,), "pickle", b"x")}),
     ):
-        assert packed_in(record) is None
+        assert get_packed_bytes(record) is None
         with pytest.raises(FederationError, match="not packed"):
-            unpack(record)
+            unpack_arrays(record)
 
 
 def test_arrays_in_fortran_order_keep_their_values():
     array = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
-    assert np.array_equal(unpack(pack({"w": array}))["w"], array)
+    assert np.array_equal(unpack_arrays(pack_arrays({"w": array}))["w"], array)
 
 
 def test_plain_records_are_read_too():
     state = {"b": np.ones(2, np.float32), "a": np.zeros((1, 2), np.int64)}
-    assert {name: array.tolist() for name, array in unpack(plain(state)).items()} == {"b": [1, 1], "a": [[0, 0]]}
+    assert {name: array.tolist() for name, array in unpack_arrays(to_array_record(state)).items()} == {
+        "b": [1, 1],
+        "a": [[0, 0]],
+    }
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_holds_nothing(content):
     with suppress(FederationError):
-        assert unpack(raw(content)) == {}
+        assert unpack_arrays(raw(content)) == {}
 
 
 @given(st.integers(0, 60), st.binary(min_size=1, max_size=4))
 def test_a_damaged_header_never_raises_anything_else(at, noise):
     content = save({"w": np.ones(3, np.float32)})
     with suppress(FederationError):
-        unpack(raw(content[:at] + noise + content[at + len(noise) :]))
+        unpack_arrays(raw(content[:at] + noise + content[at + len(noise) :]))
 
 
 def test_a_message_without_the_arrays_is_refused():
     with pytest.raises(FederationError, match="lacks the arrays 'update'"):
-        arrays_in(RecordDict(), "update")
+        get_arrays(RecordDict(), "update")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.config.compose import compose, digest
+from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.job import Job, compose_job_config
 
 WORDS = ("data.root=/data", "training=sgd", "seed=4")
 
@@ -28,21 +28,21 @@ def test_what_is_no_job_is_refused(text):
 
 
 def test_a_site_composes_what_the_lead_composed():
-    config = config_of(Job("r", WORDS, digest(compose(WORDS)), "/run"))
+    config = compose_job_config(Job("r", WORDS, compute_config_digest(compose_config(WORDS)), "/run"))
     assert isinstance(config, Config)
     assert config.seed == 4
     assert config.training.optimizer["_target_"] == "torch.optim.SGD"
 
 
 def test_another_configuration_than_the_leads_is_refused():
-    job = Job("r", WORDS, digest(compose(WORDS)), "/run")
+    job = Job("r", WORDS, compute_config_digest(compose_config(WORDS)), "/run")
     with pytest.raises(ConfigError, match="digest"):
-        config_of(dataclasses.replace(job, overrides=(*WORDS, "model.dim=3")))
+        compose_job_config(dataclasses.replace(job, overrides=(*WORDS, "model.dim=3")))
 
 
 def test_a_folder_of_ones_own_travels_with_the_job(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ours.yaml").write_text("name: ours\nroot: /ours\nsites: [a]\n", "utf-8")
     words = ("data=ours",)
-    job = Job("r", words, digest(compose(words, tmp_path)), "/run", str(tmp_path))
-    assert config_of(job).data.sites == ["a"]
+    job = Job("r", words, compute_config_digest(compose_config(words, tmp_path)), "/run", str(tmp_path))
+    assert compose_job_config(job).data.sites == ["a"]

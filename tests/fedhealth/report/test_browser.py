@@ -6,11 +6,11 @@ import shutil
 import subprocess
 
 import pytest
-from tests.fedhealth.sweep.test_table import write
 
 from fedhealth.report.render import render_page
-from fedhealth.report.sweep_page import page_of
-from fedhealth.runs.table import entries
+from fedhealth.report.sweep_page import build_sweep_page
+from fedhealth.runs.table import load_run_entries
+from tests.fedhealth.runs.test_table import write
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
@@ -84,7 +84,7 @@ def test_the_page_of_several_runs_fits(tmp_path, width):
     runs = [(0.9, 8, 1e8), (0.8, 1, 1e8), (0.85, 3, 2e6), (0.7, 8, 1e8)]
     for place, (auroc, epsilon, sent) in enumerate(runs):
         write(tmp_path / "sweep", place, auroc, epsilon, int(sent))
-    found = entries([tmp_path / "sweep"])
-    (tmp_path / "report.html").write_text(render_page(lambda: page_of(found)))
+    found = load_run_entries([tmp_path / "sweep"])
+    (tmp_path / "report.html").write_text(render_page(lambda: build_sweep_page(found)))
     seen = look(tmp_path, width)
     assert (seen["client"], seen["scroll"], seen["wide"], seen["drawn"]) == (width, width, [], 3)

@@ -1,8 +1,8 @@
 import json
 
-from fedhealth.report.groups import groups
-from fedhealth.runs.load_record import collect
-from fedhealth.runs.run_dir import GROUPS
+from fedhealth.report.groups import build_groups_section
+from fedhealth.runs.load_record import load_run_record
+from fedhealth.runs.run_dir import GROUPS_FILE
 
 
 def score(value):
@@ -31,8 +31,8 @@ def grouping(gap):
 
 
 def section(run, gap):
-    (run.write() / GROUPS).write_text(json.dumps(grouping(gap)))
-    return groups(collect(run.folder))
+    (run.write() / GROUPS_FILE).write_text(json.dumps(grouping(gap)))
+    return build_groups_section(load_run_record(run.folder))
 
 
 def test_who_is_served_worse_is_said_first(run, notices_of):
@@ -41,25 +41,25 @@ def test_who_is_served_worse_is_said_first(run, notices_of):
         shown.lead == "By sex, the AUROC of M (0.800) and F (0.900) differs by 0.100 [0.050,\N{NO-BREAK SPACE}0.150]."
     )
     assert [cell.text for cell in shown.tables[0].rows[2]] == ["X", "too few", "too few", "too few", "too few"]
-    assert "Patients differ by sex in how well the model works" in notices_of()
+    assert "The model does not work equally well for all groups by sex" in notices_of()
 
 
 def test_a_gap_that_may_be_chance_is_called_so(run, notices_of):
     shown = section(run, {"value": 0.1, "low": -0.05, "high": 0.25})
-    assert shown.lead.startswith("No difference in AUROC between groups is shown")
-    assert not any("differ by sex" in title for title in notices_of())
+    assert shown.lead.startswith("There is no difference in AUROC between groups beyond chance")
+    assert not any("groups by sex" in title for title in notices_of())
 
 
 def test_without_groups_there_is_no_section(run):
-    assert groups(collect(run.write())) is None
+    assert build_groups_section(load_run_record(run.write())) is None
 
 
 def test_private_training_says_that_it_says_nothing(run):
-    run.config = run.config.replace("loop.PlainTrainer}", "private.PatientTrainer, epsilon: 3}")
+    run.make_private(epsilon=3)
     shown = section(run, None)
-    assert shown.lead.startswith("Whether the model serves all groups alike is not told")
+    assert shown.lead.startswith("Whether the model works equally well for all groups is not reported")
     assert shown.tables == ()
 
 
 def test_groups_that_are_all_too_small_are_not_called_equal(run):
-    assert section(run, None).lead == "No two groups are large enough to be compared."
+    assert section(run, None).lead == "No two groups are large enough for a comparison."

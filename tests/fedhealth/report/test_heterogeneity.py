@@ -4,28 +4,28 @@ import math
 
 import pytest
 
-from fedhealth.report.heterogeneity import RULES, heterogeneity, spreads
-from fedhealth.report.svg import house_style
-from fedhealth.runs.load_record import collect
-from fedhealth.runs.record import Bins
+from fedhealth.report.heterogeneity import RULES, build_heterogeneity_section, compute_spreads
+from fedhealth.report.svg import use_house_style
+from fedhealth.runs.load_record import load_run_record
+from fedhealth.runs.record import SiteBinCounts
 
 EDGES = (0.001, 0.01, 0.1, 0.5)
 
 
 def bins(*counts, rows=("ill",), edges=EDGES):
-    return Bins(rows, edges, counts)
+    return SiteBinCounts(rows, edges, counts)
 
 
 def advice(run, profile):
-    found = collect(run.write())
-    return " ".join(line for rule in RULES for line in rule(found, spreads(profile)))
+    found = load_run_record(run.write())
+    return " ".join(line for rule in RULES for line in rule(found, compute_spreads(profile)))
 
 
 def test_a_spread_names_the_ends_of_the_occupied_bins():
-    [spread] = spreads({"prevalence": bins((0, 1, 0, 0, 2))})
+    [spread] = compute_spreads({"prevalence": bins((0, 1, 0, 0, 2))})
     assert (spread.low, spread.high, spread.sites) == ((0.001, 0.01), (0.5, math.inf), 3)
     assert spread.fold == pytest.approx(50)
-    assert spreads({"prevalence": bins((0, 0, 0, 0, 0))}) == []
+    assert compute_spreads({"prevalence": bins((0, 0, 0, 0, 0))}) == []
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_small_differences_have_none(run, profile):
 
 
 def test_without_anything_known_there_is_no_section(run):
-    with house_style():
-        assert heterogeneity(collect(run.write())) is None
+    with use_house_style():
+        assert build_heterogeneity_section(load_run_record(run.write())) is None

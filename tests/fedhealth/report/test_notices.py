@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from fedhealth.report.notices import notices
-from fedhealth.runs.load_record import collect
+from fedhealth.report.notices import collect_notices
+from fedhealth.runs.load_record import load_run_record
 
 
 def test_nothing_is_protected_in_a_plain_run(notices_of):
@@ -14,12 +14,7 @@ def test_nothing_is_protected_in_a_plain_run(notices_of):
 
 
 def test_a_protected_deployment_has_no_such_warning(run, notices_of):
-    for plain, other in (
-        ("fedhealth.training.trainer.PlainTrainer", "x.PrivateTrainer"),
-        ("strategies.aggregation.mean.WeightedMean", "x.SecureSum"),
-        ("fedhealth.runtime.local.LocalRuntime", "x.Deployment"),
-    ):
-        run.config = run.config.replace(plain, other)
+    run.declare(trainer_is_private=True, lead_sees_single_updates=False, data_are_local=False)
     assert notices_of() == {}
 
 
@@ -33,7 +28,7 @@ def test_two_hospitals(run, notices_of):
     [
         (0.05, None),
         (0.01, "The gain over training alone is not significant"),
-        (-0.05, "Federating did worse than training alone"),
+        (-0.05, "Federated training was worse than training alone"),
     ],
 )
 def test_the_gain_over_training_alone(run, notices_of, gain, title):
@@ -50,9 +45,9 @@ def test_a_hospital_that_gains_nothing_is_named(run, notices_of):
 @pytest.mark.parametrize(
     ("gain", "title"),
     [
-        (0.05, "Federating beats pooling the data here"),
+        (0.05, "Federated training was better than pooling the data here"),
         (0.01, "No clear difference to pooling the data"),
-        (-0.05, "Pooling the data would do better"),
+        (-0.05, "Pooling the data would be better"),
     ],
 )
 def test_against_pooling(run, notices_of, gain, title):
@@ -87,7 +82,7 @@ def test_a_one_class_test_split_is_named(run, notices_of):
     answers = [event for event in events if event["event"] == "site_answered"]
     answers[-1]["own"] = {"validation": {"auroc": None}, "test": {"auroc": None}}
     run.events = events
-    assert "No test result of its own for D$x$" in notices_of()
+    assert "No separate test result for D$x$" in notices_of()
 
 
 def test_a_site_that_declined(run, notices_of):
@@ -98,17 +93,17 @@ def test_a_site_that_declined(run, notices_of):
 
 
 def test_a_failed_run_says_so(run, notices_of):
-    run.about |= {"state": "failed", "error": {"problem": "Round 2: 1 of 3 sites answered."}}
+    run.info |= {"state": "failed", "error": {"problem": "Round 2: 1 of 3 sites answered."}}
     assert notices_of()["This run failed"] == "Round 2: 1 of 3 sites answered."
 
 
 def test_a_weak_promise_is_said(run, notices_of):
-    run.config = run.config.replace("loop.PlainTrainer}", "private.PatientTrainer, epsilon: 12}")
-    assert "Epsilon 12 promises little" in notices_of()
+    run.make_private(epsilon=12)
+    assert "Epsilon 12 gives little protection" in notices_of()
 
 
 def test_hospitals_without_any_protection_are_said_first(run, notices_of):
-    run.config = run.config.replace("local.LocalRuntime", "deployment.DeploymentRuntime")
+    run.declare(data_are_local=False)
     assert next(iter(notices_of())).startswith("Between hospitals without differential privacy and without")
 
 
@@ -121,11 +116,11 @@ def test_more_traffic_than_training_is_said(run, notices_of):
 
 
 def test_scores_that_are_no_probabilities_are_said(run, notices_of):
-    title = "The scores are no risks"
+    title = "The scores are not probabilities"
     run.comparison = None
     assert title not in notices_of()
     evaluation = json.loads((run.write() / "evaluation.json").read_text())
     evaluation["test"]["calibration_error"] = {"value": 0.3, "low": 0.28, "high": 0.33}
     (run.folder / "evaluation.json").write_text(json.dumps(evaluation))
-    told = {notice.title: notice.text for notice in notices(collect(run.folder))}
+    told = {notice.title: notice.text for notice in collect_notices(load_run_record(run.folder))}
     assert "0.300 [0.280" in told[title]

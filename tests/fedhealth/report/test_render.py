@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from fedhealth.report.render import render
+from fedhealth.report.render import render_run_report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 def page(run):
-    return Page(render(run.write()))
+    return Page(render_run_report(run.write()))
 
 
 def test_a_whole_run(whole):
@@ -53,7 +53,7 @@ def test_a_whole_run(whole):
     assert "3 hospitals, 3 rounds: the shared model reaches a pooled AUROC of 0.882 [0.862, 0.902]" in found.text
     assert "on 1,234 test studies that no hospital trained on." in found.text
     assert "Trained alone, the hospitals reach 0.832 on average;" in found.text
-    assert "one model trained on all data in one place reaches 0.892." in found.text
+    assert "one model trained on all data pooled in one place reaches 0.892." in found.text
     assert "A missed 1 round." in found.text
     assert "No differential privacy; no secure aggregation: the lead saw each hospital's own update." in found.text
     assert "broken.dcm: not a DICOM file" in found.text
@@ -72,7 +72,9 @@ def test_every_number_is_the_inputs(whole):
     for metric in ("auroc", "auprc", "balanced_accuracy", "calibration_error"):
         assert written(run.comparison["models"][0]["pooled"][metric]) in text
     assert written(run.evaluation["validation"]["auroc"]) in text
-    assert "11.0 MB went to the hospitals and 7.21 MB came back" in text  # 3 x 4 - 1 MB; 8 x 0.9 + 3 x 0.002 MB
+    assert (
+        "11.0 MB were sent to the hospitals and 7.21 MB were received from them" in text
+    )  # 3 x 4 - 1 MB; 8 x 0.9 + 3 x 0.002 MB
     assert "A 3.00 MB 1.80 MB 1.90 MB" in text
     assert "A 100 95 100 50 50 % missing 3 0" in text
     assert "A 25 0.782 [0.762, 0.802] 0.682 [0.662, 0.702]" in text  # own test patients: shared model, trained alone
@@ -129,8 +131,8 @@ def test_text_has_enough_contrast(whole):
 
 
 def test_what_people_wrote_is_escaped(run):
-    run.about["name"] = "<script>alert(1)</script>"
-    source = render(run.write())
+    run.info["name"] = "<script>alert(1)</script>"
+    source = render_run_report(run.write())
     assert "<script" not in source
     assert "<b>C</b>" not in source
     assert "B &amp; &lt;b&gt;C&lt;/b&gt;" in source
@@ -189,7 +191,7 @@ def no_events(run):
 
 def stopped_at_once(run):
     run.events, run.evaluation, run.histograms, run.comparison, run.config = [], None, None, None, None
-    run.about = {"state": "failed"}
+    run.info = {"state": "failed"}
 
 
 def in_the_middle(run):
@@ -204,13 +206,13 @@ def in_the_middle(run):
         (without_test_rows, {"federate", "modalities", "quality"}, "there is no test result"),
         (without_comparison, {"federate", "modalities"}, "0.881 [0.861, 0.901]"),
         (with_an_empty_comparison, {"federate", "modalities"}, "0.882"),
-        (with_modalities_only, {"federate"}, "Yes. All modalities together do better than image alone."),
-        (with_pooling_only, {"modalities"}, "Compared with all data in one place: no clear difference."),
-        (one_class, {"modalities"}, "is not defined, because all are of one class"),
+        (with_modalities_only, {"federate"}, "Yes. All modalities together are better than image alone."),
+        (with_pooling_only, {"modalities"}, "Compared with pooling all data in one place: no clear difference."),
+        (one_class, {"modalities"}, "is not defined, because all belong to one class"),
         (nothing_of_a_single_site, {"federate", "modalities", "hospitals"}, "3 hospitals, 3 rounds"),
         (always_failing_site, {"modalities"}, "A missed 3 rounds."),
         (several_classes, {"modalities"}, "Metrics are means over classes"),
-        (no_events, {"modalities", "learning", "communication", "timeline"}, "No round of training is on record."),
+        (no_events, {"modalities", "learning", "communication", "timeline"}, "No training round is recorded."),
         (
             stopped_at_once,
             {"federate", "modalities", "learning", "quality", "hospitals", "communication", "timeline", "made"},

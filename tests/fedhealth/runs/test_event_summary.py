@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedhealth.runs.event_summary import Account, kind_of
+from fedhealth.runs.event_summary import EventSummary, classify_failure
 
 STRATEGY = {"time": 1.0, "event": "strategy", "parts": [], "sites": ["a", "b", "c"]}
 
@@ -39,21 +39,23 @@ def states(account):
 
 
 def test_every_hospital_is_somewhere():
-    account = Account().take([STRATEGY])
+    account = EventSummary().add_events([STRATEGY])
     assert states(account) == dict.fromkeys("abc", "awaited")
-    account.take([shaken("a"), shaken("b"), shaken("c", "the budget is spent"), STARTED, began(1, "a", "b")])
+    account.add_events([shaken("a"), shaken("b"), shaken("c", "the budget is spent"), STARTED, began(1, "a", "b")])
     assert states(account) == {"a": "working", "b": "working", "c": "declined"}
     assert account.sites["c"].reason == "the budget is spent"
-    account.take([answered("a"), failed("b", "DataError (see the site's own log)")])
+    account.add_events([answered("a"), failed("b", "DataError (see the site's own log)")])
     assert states(account) == {"a": "answered", "b": "left out", "c": "declined"}
     assert "b was left out of round 1: DataError" in account.trouble
     assert account.at == 5.0
 
 
 def test_traffic_durations_and_errors_add_up():
-    account = Account().take([STRATEGY, began(1, "a", "b"), answered("a"), answered("a", 9.0)])
-    account.take([failed("b", "no answer before its deadline"), failed("b", "Site 'b' sent w as float32(3,).")])
-    account.take([{"time": 10.0, "event": "round_completed", "round": 1, "seconds": 2.5, "sites": ["a"], "pooled": {}}])
+    account = EventSummary().add_events([STRATEGY, began(1, "a", "b"), answered("a"), answered("a", 9.0)])
+    account.add_events([failed("b", "no answer before its deadline"), failed("b", "Site 'b' sent w as float32(3,).")])
+    account.add_events(
+        [{"time": 10.0, "event": "round_completed", "round": 1, "seconds": 2.5, "sites": ["a"], "pooled": {}}]
+    )
     a, b = account.sites["a"], account.sites["b"]
     assert (a.sent, a.received, a.answered, a.seconds) == (20, 14, 9.0, 1.5)
     assert b.errors == {"late": 1, "misfit": 1}
@@ -62,25 +64,27 @@ def test_traffic_durations_and_errors_add_up():
 
 def test_waiting_ends_when_the_round_begins():
     waiting = {"time": 3.0, "event": "waiting", "needed": 1, "missing": ["c"]}
-    account = Account().take([STRATEGY, shaken("a"), waiting, shaken("a"), shaken("b")])
+    account = EventSummary().add_events([STRATEGY, shaken("a"), waiting, shaken("a"), shaken("b")])
     assert account.missing == ("c",)
-    assert account.take([STARTED]).missing == ()
+    assert account.add_events([STARTED]).missing == ()
 
 
 def test_an_attempt_that_failed_asks_the_same_hospitals_again():
-    account = Account().take([STRATEGY, began(1, "a", "b"), answered("a"), failed("b", "InternalError (see ...)")])
-    account.take([{"time": 6.0, "event": "attempt_failed", "round": 1, "attempt": 0, "reason": "too few"}])
+    account = EventSummary().add_events(
+        [STRATEGY, began(1, "a", "b"), answered("a"), failed("b", "InternalError (see ...)")]
+    )
+    account.add_events([{"time": 6.0, "event": "attempt_failed", "round": 1, "attempt": 0, "reason": "too few"}])
     assert states(account) == {"a": "working", "b": "working", "c": "awaited"}
 
 
 def test_a_resumed_run_awaits_everybody_and_forgets_no_traffic():
-    account = Account().take([STRATEGY, began(1, "a"), answered("a"), {"time": 7.0, "event": "resuming"}])
+    account = EventSummary().add_events([STRATEGY, began(1, "a"), answered("a"), {"time": 7.0, "event": "resuming"}])
     assert states(account) == dict.fromkeys("abc", "awaited")
     assert account.sites["a"].sent == 10
 
 
 def test_events_of_another_release_are_passed_over():
-    account = Account().take([{"time": 8.0, "event": "something_new", "with": 1}])
+    account = EventSummary().add_events([{"time": 8.0, "event": "something_new", "with": 1}])
     assert account.at == 8.0
 
 
@@ -91,8 +95,8 @@ def test_events_of_another_release_are_passed_over():
         ("InternalError (see the site's own log)", "InternalError"),
         ("StorageError (see the site's own log)", "StorageError"),
         ("no answer before its deadline", "late"),
-        ("Site 'a' sent other arrays than asked for: w.", "misfit"),
+        ("Site 'a' sent other arrays than requested: w.", "misfit"),
     ],
 )
 def test_failures_have_a_kind_that_tells_nothing_more(reason, kind):
-    assert kind_of(reason) == kind
+    assert classify_failure(reason) == kind

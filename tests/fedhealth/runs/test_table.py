@@ -5,21 +5,21 @@ import pytest
 
 from fedhealth.errors import ConfigError
 from fedhealth.report.render import render_page
-from fedhealth.report.sweep_page import page_of, summary
-from fedhealth.runs.table import as_csv, entries, pareto
+from fedhealth.report.sweep_page import build_sweep_page, summarize_sweep
+from fedhealth.runs.table import find_pareto_front, format_csv, load_run_entries
 
 
 def write(folder, number, auroc, epsilon, sent, state="completed"):
     """Leave a run with a validation score, a privacy target and some traffic."""
     run = folder / str(number)
     run.mkdir(parents=True)
-    about = {"state": state, "name": "trial", "words": ["a=1", f"seed={number}"]}
+    capabilities = {"trainer_is_private": epsilon is not None, "lead_sees_single_updates": True, "data_are_local": True}
+    overrides = ["a=1", f"seed={number}"]
+    about = {"state": state, "name": "trial", "overrides": overrides, "capabilities": capabilities}
     if state == "failed":
         about["error"] = {"problem": "No site answered."}
     (run / "run.json").write_text(json.dumps(about))
-    privacy = (
-        {"_target_": "x", "epsilon": epsilon} if epsilon else {"_target_": "fedhealth.training.trainer.PlainTrainer"}
-    )
+    privacy = {"epsilon": epsilon} if epsilon else {}
     (run / "config.yaml").write_text(json.dumps({"privacy": privacy, "data": {"sites": ["A"]}}))
     answered = {"event": "site_answered", "round": 1, "site": "A", "seconds": 1.0, "sent": 0, "received": sent}
     pooled = {"validation": {"auroc": auroc}}
@@ -45,41 +45,43 @@ def sweep(tmp_path):
 
 
 def test_runs_come_in_order_of_their_numbers_and_are_named_by_what_differs(sweep):
-    assert [entry.label for entry in entries([sweep])] == [f"seed={n}" for n in (0, 1, 2, 3, 4, 9, 10)]
+    assert [entry.label for entry in load_run_entries([sweep])] == [f"seed={n}" for n in (0, 1, 2, 3, 4, 9, 10)]
 
 
 def test_the_front_holds_what_nothing_beats(sweep):
     # 3 is beaten by 0 in utility alone, 4 has the same utility for more epsilon, 9 and 10 have no score
-    assert [entry.label for entry in pareto(entries([sweep]))] == ["seed=0", "seed=1", "seed=2"]
+    assert [entry.label for entry in find_pareto_front(load_run_entries([sweep]))] == ["seed=0", "seed=1", "seed=2"]
 
 
 def test_the_table_says_everything(sweep):
-    lines = as_csv(entries([sweep])).splitlines()
+    lines = format_csv(load_run_entries([sweep])).splitlines()
     assert lines[1].endswith("seed=0,completed,0.9,0.8,0.9,,,,8,100,yes")
     assert "seed=4,completed,0.9,0.8,0.9,,,,inf,100,no" in lines[5]
     assert "failed" in lines[-1]
 
 
 def test_the_page_names_the_best_run_and_the_failure(sweep):
-    found = entries([sweep])
-    assert summary(found).startswith("7\N{NO-BREAK SPACE}runs, 6 completed. The highest validation AUROC is 0.900")
-    page = render_page(lambda: page_of(found))
+    found = load_run_entries([sweep])
+    assert summarize_sweep(found).startswith(
+        "7\N{NO-BREAK SPACE}runs, 6 completed. The highest validation AUROC is 0.900"
+    )
+    page = render_page(lambda: build_sweep_page(found))
     assert page.count("<svg") == 3
     assert "No site answered." in page
     assert "on the Pareto front" in page
 
 
 def test_single_runs_can_be_compared_too(sweep, tmp_path):
-    found = entries([sweep / "0", write(tmp_path / "other", 7, 0.5, None, 1)])
+    found = load_run_entries([sweep / "0", write(tmp_path / "other", 7, 0.5, None, 1)])
     assert [entry.label for entry in found] == ["seed=0", "seed=7"]
     assert math.isinf(found[1].epsilon)
 
 
 def test_equal_words_are_told_apart_by_their_folders(sweep, tmp_path):
     again = write(tmp_path / "again", 0, 0.9, 8, 100)
-    assert len({entry.label for entry in entries([sweep / "0", again.rename(tmp_path / "again" / "b")])}) == 2
+    assert len({entry.label for entry in load_run_entries([sweep / "0", again.rename(tmp_path / "again" / "b")])}) == 2
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no run"):
-        entries([tmp_path])
+        load_run_entries([tmp_path])

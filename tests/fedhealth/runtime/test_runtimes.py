@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import compose
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
 
 
@@ -18,7 +18,7 @@ def run(good_hospitals, tiny_words, tmp_path):
     def start(name, *words):
         words = [*tiny_words(good_hospitals), *words]
         folder = RunDir(tmp_path / name)
-        launch(compose(words), words, folder)
+        launch_run(RunSpec.compose(words, folder))
         return folder
 
     return start
@@ -30,8 +30,8 @@ def distance(first, second):
 
 
 def test_a_run_leaves_everything_about_it(run):
-    folder = run("whole", "comparison.alone=true", "comparison.centralised=true", "comparison.modalities=true")
-    assert folder.about["state"] == "completed"
+    folder = run("whole", "baselines.local_only=true", "baselines.centralised=true", "baselines.modalities=true")
+    assert folder.info["state"] == "completed"
     evaluation = json.loads((folder.path / "evaluation.json").read_text())
     assert set(evaluation) == {"test", "validation"}
     comparison = json.loads((folder.path / "comparison.json").read_text())
@@ -42,9 +42,9 @@ def test_a_run_leaves_everything_about_it(run):
 
 
 def test_alternatives_trained_side_by_side_are_the_same(run):
-    words = ("comparison.alone=true", "comparison.modalities=true")
+    words = ("baselines.local_only=true", "baselines.modalities=true")
     one, two = (
-        json.loads((run(f"workers-{n}", *words, f"comparison.workers={n}").path / "comparison.json").read_text())
+        json.loads((run(f"workers-{n}", *words, f"baselines.workers={n}").path / "comparison.json").read_text())
         for n in (1, 2)
     )
     assert one == two
@@ -77,7 +77,7 @@ def test_a_failed_run_says_so_in_its_directory(run, tmp_path, monkeypatch):
     monkeypatch.setattr("fedhealth.runtime.local.LocalRuntime.launch", fail)
     with pytest.raises(RuntimeError):
         run("failed")
-    about = RunDir(tmp_path / "failed").about
+    about = RunDir(tmp_path / "failed").info
     assert about["state"] == "failed"
     assert "the network is gone" in about["error"]["problem"]
     assert not (tmp_path / "failed" / "report.html").exists()
@@ -86,6 +86,6 @@ def test_a_failed_run_says_so_in_its_directory(run, tmp_path, monkeypatch):
 def test_a_fault_in_the_configuration_is_in_the_run_directory_too(run, tmp_path):
     with pytest.raises(ConfigError, match="max_rejected"):
         run("faulty", "data.max_rejected=7")
-    about = RunDir(tmp_path / "faulty").about
+    about = RunDir(tmp_path / "faulty").info
     assert about["state"] == "failed"
     assert "max_rejected" in about["error"]["problem"]

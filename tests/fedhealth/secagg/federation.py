@@ -10,12 +10,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
-from fedhealth.secagg.client.client_protocol import Membership
+from fedhealth.secagg.client.client_protocol import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
-from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Entry, Segment
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
 from fedhealth.secagg.protocol.store import MemoryStore
-from fedhealth.secagg.protocol.threshold import Policy
-from fedhealth.secagg.server.server_protocol import Consortium, Plan
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 
 CONFIG, TRAINING = hashlib.sha256(b"config").digest(), hashlib.sha256(b"training").digest()
@@ -36,19 +36,19 @@ class Federation:
 
     n: int
     towers: Mapping[str, Mapping[str, int]] | None = None
-    policy: Policy = field(default_factory=Policy)
+    policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
     bits: int = 32
     length: int = 5
 
     def __post_init__(self):
         self.identities = {name(i): Ed25519PrivateKey.generate() for i in range(self.n)}
-        self.roster = Roster.of({s: k.public_key().public_bytes_raw() for s, k in self.identities.items()})
+        self.roster = Roster.from_keys({s: k.public_key().public_bytes_raw() for s, k in self.identities.items()})
         self.towers = self.towers or {s: {"shared": WEIGHT_ONE} for s in self.identities}
         self.journals = {s: MemoryStore() for s in self.identities}
         self.secrets = {s: MemoryStore() for s in self.identities}
         self.sites = {s: self.session(s) for s in self.identities}
         self.store = MemoryStore()
-        self.lead = Consortium(RUN, self.roster, CONFIG, self.policy)
+        self.lead = ServerParameters(RUN, self.roster, CONFIG, self.policy)
         self.server = ServerSession(self.lead, self.store)
         self.announce()
 
@@ -57,7 +57,7 @@ class Federation:
         return sorted(self.identities)
 
     def session(self, site: str, run: str = RUN) -> SiteSession:
-        me = Membership(run, site, self.identities[site], self.roster, CONFIG, self.policy)
+        me = SiteCredentials(run, site, self.identities[site], self.roster, CONFIG, self.policy)
         return SiteSession(me, self.journals[site], self.secrets[site], clock=lambda: 1000)
 
     def restart(self, site: str) -> SiteSession:
@@ -75,12 +75,12 @@ class Federation:
     def segment(self, tower: str = "shared", kind: str = "model", bits: int | None = None) -> Segment:
         weight = sum(towers.get(tower, 0) for towers in self.towers.values())
         if kind == "statistics":
-            entries = (Entry("count", 3, 1e9, 1), Entry("loss", 2, 1e6, 2.0**-20))
+            entries = (VectorSpec("count", 3, 1e9, 1), VectorSpec("loss", 2, 1e6, 2.0**-20))
             return Segment(f"{tower}-statistics", tower, "statistics", 64, entries, self.n)
-        entries = (Entry("layer.weight", self.length, 1.0), Entry("layer.bias", 2, 2.0))
+        entries = (VectorSpec("layer.weight", self.length, 1.0), VectorSpec("layer.bias", 2, 2.0))
         return Segment(f"{tower}-model", tower, "model", bits or self.bits, entries, self.n, max(weight, 1))
 
-    def plan(self, exchange: int = 1, attempt: int = 1, **changes) -> Plan:
+    def plan(self, exchange: int = 1, attempt: int = 1, **changes) -> AttemptPlan:
         values = {
             "base": self.ids,
             "cohort": changes.get("base", self.ids),
@@ -88,7 +88,7 @@ class Federation:
             "model_digest": model_digest(exchange),
             "training_digest": TRAINING,
         }
-        return Plan(exchange, attempt, **(values | changes))
+        return AttemptPlan(exchange, attempt, **(values | changes))
 
     def vectors(self, site: str, layout: Sequence[Segment]) -> dict[str, dict[str, np.ndarray]]:
         return {segment.name: self.values(site, segment) for segment in layout}
@@ -99,37 +99,37 @@ class Federation:
             return {e.name: rng.uniform(-e.bound, e.bound, e.length) for e in segment.entries}
         return {"count": rng.integers(-1000, 1000, 3), "loss": rng.integers(-(2**30), 2**30, 2) * 2.0**-20}
 
-    def accept(self, site: str, directive: bytes, plan: Plan):
-        return self.sites[site].accept(directive, plan.model_digest, plan.training_digest)
+    def accept(self, site: str, descriptor: bytes, plan: AttemptPlan):
+        return self.sites[site].accept(descriptor, plan.model_digest, plan.training_digest)
 
-    def protect(self, site: str, directive: bytes, plan: Plan):
-        """Accept, quantise and mask; returns what `fold` takes."""
-        context = self.accept(site, directive, plan)
+    def protect(self, site: str, descriptor: bytes, plan: AttemptPlan):
+        """Accept, quantize and mask; returns what `fold` takes."""
+        context = self.accept(site, descriptor, plan)
         session = self.sites[site]
-        return session.upload(context, session.quantise(context, self.vectors(site, context.layout)))
+        return session.mask_upload(context, session.quantize(context, self.vectors(site, context.layout)))
 
-    def collect(self, plan: Plan, uploaders: Sequence[str]) -> bytes:
+    def collect(self, plan: AttemptPlan, uploaders: Sequence[str]) -> bytes:
         """Open an attempt and fold the uploads of some sites."""
-        directive = self.server.open(plan)
+        descriptor = self.server.open_attempt(plan)
         for site in uploaders:
-            self.server.fold(*self.protect(site, directive, plan), site)
-        return directive
+            self.server.add_upload(*self.protect(site, descriptor, plan), site)
+        return descriptor
 
     def unmask(self, answering: Sequence[str]) -> None:
         """Run [SIGN] and UNMASK with the sites that still answer."""
         request = self.server.sign_request()
         if request is not None:
             for site in answering:
-                self.server.endorse(self.sites[site].sign(request), site)
+                self.server.add_signature(self.sites[site].sign_survivors(request), site)
         requests = self.server.unmask_requests()
         for site in answering:
-            self.server.answer(self.sites[site].unmask(requests[site]), site)
+            self.server.add_unmask_reply(self.sites[site].reply_unmask(requests[site]), site)
 
-    def round(self, plan: Plan, uploaders: Sequence[str], answering: Sequence[str]):
+    def round(self, plan: AttemptPlan, uploaders: Sequence[str], answering: Sequence[str]):
         self.collect(plan, uploaders)
-        self.server.close()
+        self.server.fix_survivors()
         self.unmask(answering)
-        return self.server.finish()
+        return self.server.open_sums()
 
     def expected(self, segment: Segment, sites: Sequence[str]) -> dict[str, np.ndarray]:
         """What the sum must be: the weighted mean of a model, the sum of a statistic."""

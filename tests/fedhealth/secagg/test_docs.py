@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+from fedhealth.secagg.client import journal_rules
 from fedhealth.secagg.protocol import rules
-from fedhealth.secagg.protocol.threshold import Policy, bounds, needs_signatures, smallest_split
+from fedhealth.secagg.protocol.threshold import (
+    ThresholdPolicy,
+    compute_smallest_split,
+    compute_thresholds,
+    needs_signatures,
+)
 
 PAGE = Path(__file__).parents[3] / "docs" / "secure-aggregation.md"
 
@@ -13,13 +19,17 @@ def test_the_table_of_thresholds():
     assert len(table) > 10
     for row in table[2:]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        limits = bounds(int(cells[0]), Policy())
-        n, t, c = limits.n, limits.threshold, limits.colluders
-        numbers = (n, c, limits.min_honest, t, n - t, smallest_split(n, t, c), t - c)
-        assert cells == [*map(str, numbers), "yes" if needs_signatures(limits, n, ()) else "no"]
+        thresholds = compute_thresholds(int(cells[0]), ThresholdPolicy())
+        n, t, c = thresholds.n, thresholds.threshold, thresholds.colluders
+        numbers = (n, c, thresholds.min_honest, t, n - t, compute_smallest_split(n, t, c), t - c)
+        assert cells == [*map(str, numbers), "yes" if needs_signatures(thresholds, n, ()) else "no"]
 
 
 def test_every_rule_is_listed_and_has_its_function():
     listed = {line.split("|")[1].strip() for line in PAGE.read_text().splitlines() if line.startswith("| R")}
-    functions = {name.split("_")[0].upper() for name in vars(rules) if name[0] == "r" and name[1].isdigit()}
+    functions = {
+        name.split("_")[0].upper()
+        for name in [*vars(rules), *vars(journal_rules)]
+        if name[0] == "r" and name[1].isdigit()
+    }
     assert listed == functions == {f"R{i}" for i in range(1, 10)}

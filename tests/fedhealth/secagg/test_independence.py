@@ -8,7 +8,7 @@ import pytest
 from fedhealth.secagg.client import client_protocol
 from fedhealth.secagg.client.journal import load_secrets
 from fedhealth.secagg.protocol import envelope
-from fedhealth.secagg.protocol.messages import Upload
+from fedhealth.secagg.protocol.messages import MaskedUpload
 from tests.fedhealth.secagg.federation import Federation
 
 LENGTH = 4000
@@ -18,18 +18,18 @@ class Tap:
     """Records what a site deals, and its masked vector."""
 
     def __init__(self, monkeypatch):
-        self.dealt, real = [], envelope.deal
+        self.dealt, real = [], envelope.deal_shares
 
         def deal(*arguments):
             self.dealt.append(real(*arguments))
             return self.dealt[-1]
 
-        monkeypatch.setattr(client_protocol, "deal", deal)
+        monkeypatch.setattr(client_protocol, "deal_shares", deal)
 
 
-def masked(federation: Federation, plan) -> tuple[Upload, np.ndarray]:
-    head, vectors = federation.protect("site-00", federation.server.open(plan), plan)
-    return Upload.from_bytes(head, "site-00"), vectors["shared-model"].view("<u4")
+def masked(federation: Federation, plan) -> tuple[MaskedUpload, np.ndarray]:
+    head, vectors = federation.protect("site-00", federation.server.open_attempt(plan), plan)
+    return MaskedUpload.from_bytes(head, "site-00"), vectors["shared-model"].view("<u4")
 
 
 def seed_everything():
@@ -116,7 +116,7 @@ def test_every_pair_and_direction_has_its_own_keys():
     for one in federation.ids:
         for other in federation.ids:
             assert chains[one, other] == chains[other, one]
-            assert envelope.pair_tag(chains[one, other], ctx, one, other) == envelope.pair_tag(
+            assert envelope.compute_pair_tag(chains[one, other], ctx, one, other) == envelope.compute_pair_tag(
                 chains[other, one], ctx, other, one
             )
     assert len(set(chains.values())) == 4 + 6

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedhealth.secagg.client import journal as memory
-from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.store import FileStore, MemoryStore
 from fedhealth.secagg.server.session import ServerSession
 from tests.fedhealth.secagg.federation import Federation
@@ -22,32 +22,34 @@ def test_a_lead_killed_between_two_unmask_messages_goes_on_with_the_same_survivo
     federation.announce()
     plan = federation.plan(signed=signed)
     federation.collect(plan, federation.ids[:4])
-    survivors = federation.server.close()
+    survivors = federation.server.fix_survivors()
     if signed:
         for site in survivors:
-            federation.server.endorse(federation.sites[site].sign(federation.server.sign_request()), site)
+            federation.server.add_signature(
+                federation.sites[site].sign_survivors(federation.server.sign_request()), site
+            )
     requests = federation.server.unmask_requests()
-    first = federation.sites["site-00"].unmask(requests["site-00"])
-    federation.server.answer(first, "site-00")
+    first = federation.sites["site-00"].reply_unmask(requests["site-00"])
+    federation.server.add_unmask_reply(first, "site-00")
 
     server = federation.restart_server()
-    assert server.asked
-    assert server.last == (1, 1)
+    assert server.has_requested_unmask
+    assert server.last_attempt == (1, 1)
     assert server.unmask_requests() == requests
-    with pytest.raises(RefusedError, match="R6"):
-        server.open(federation.plan(attempt=2))
+    with pytest.raises(ProtocolViolationError, match="R6"):
+        server.open_attempt(federation.plan(attempt=2))
     for site in survivors:
         federation.restart(site)
-        answer = federation.sites[site].unmask(requests[site])
+        answer = federation.sites[site].reply_unmask(requests[site])
         assert site != "site-00" or answer == first
-        server.answer(answer, site)
-    opened = server.finish()
+        server.add_unmask_reply(answer, site)
+    opened = server.open_sums()
     assert_sums(federation, opened, plan, survivors)
 
     again = federation.restart_server()
     for site in survivors:
-        again.answer(federation.sites[site].unmask(requests[site]), site)
-    repeated = again.finish().vectors["shared-model"]["layer.weight"]
+        again.add_unmask_reply(federation.sites[site].reply_unmask(requests[site]), site)
+    repeated = again.open_sums().vectors["shared-model"]["layer.weight"]
     assert np.array_equal(repeated, opened.vectors["shared-model"]["layer.weight"])
 
 
@@ -55,13 +57,13 @@ def test_a_lead_killed_before_unmasking_opens_another_attempt():
     federation = Federation(4)
     plan = federation.plan()
     federation.collect(plan, federation.ids)
-    federation.server.close()
+    federation.server.fix_survivors()
     server = federation.restart_server()
-    assert not server.asked
-    with pytest.raises(RefusedError, match="R6"):
-        server.finish()
-    with pytest.raises(RefusedError, match="R4"):
-        server.open(federation.plan())
+    assert not server.has_requested_unmask
+    with pytest.raises(ProtocolViolationError, match="R6"):
+        server.open_sums()
+    with pytest.raises(ProtocolViolationError, match="R4"):
+        server.open_attempt(federation.plan())
     plan = federation.plan(attempt=2)
     assert_sums(federation, federation.round(plan, federation.ids, federation.ids), plan, federation.ids)
 
@@ -81,11 +83,11 @@ def test_a_lead_that_lost_its_store_asks_for_the_same_announcements():
 def test_a_damaged_sum_is_noticed():
     federation = Federation(3)
     federation.collect(federation.plan(), federation.ids)
-    federation.server.close()
+    federation.server.fix_survivors()
     federation.server.unmask_requests()
     sums = [key for key in federation.store._values if key.startswith("sum-")]
-    federation.store.write(sums[0], b"short")
-    with pytest.raises(RefusedError, match="missing or damaged"):
+    federation.store.put(sums[0], b"short")
+    with pytest.raises(ProtocolViolationError, match="missing or damaged"):
         federation.restart_server()
 
 
@@ -93,33 +95,35 @@ def test_a_site_killed_between_any_two_messages_goes_on():
     federation = Federation(3)
     for exchange in (1, 2):
         plan = federation.plan(exchange, signed=True)
-        directive = federation.server.open(plan)
+        descriptor = federation.server.open_attempt(plan)
         for site in federation.ids:
             federation.restart(site)
-            federation.server.fold(*federation.protect(site, directive, plan), site)
-        federation.server.close()
+            federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
+        federation.server.fix_survivors()
         for step in ("sign", "unmask"):
             for site in federation.ids:
                 federation.restart(site)
                 if step == "sign":
-                    federation.server.endorse(federation.sites[site].sign(federation.server.sign_request()), site)
+                    federation.server.add_signature(
+                        federation.sites[site].sign_survivors(federation.server.sign_request()), site
+                    )
                 else:
                     request = federation.server.unmask_requests()[site]
-                    federation.server.answer(federation.sites[site].unmask(request), site)
-        assert_sums(federation, federation.server.finish(), plan, federation.ids)
+                    federation.server.add_unmask_reply(federation.sites[site].reply_unmask(request), site)
+        assert_sums(federation, federation.server.open_sums(), plan, federation.ids)
 
 
 def test_a_crash_after_accepting_loses_the_attempt_and_nothing_else():
     federation = Federation(4)
     plan = federation.plan()
-    directive = federation.server.open(plan)
-    context = federation.accept("site-00", directive, plan)
-    kept = federation.sites["site-00"].quantise(context, federation.vectors("site-00", context.layout))
+    descriptor = federation.server.open_attempt(plan)
+    context = federation.accept("site-00", descriptor, plan)
+    kept = federation.sites["site-00"].quantize(context, federation.vectors("site-00", context.layout))
     session = federation.restart("site-00")
-    with pytest.raises(RefusedError, match="R4"):
-        federation.accept("site-00", directive, plan)
-    with pytest.raises(RefusedError, match="R4"):
-        session.upload(context, kept)
+    with pytest.raises(ProtocolViolationError, match="R4"):
+        federation.accept("site-00", descriptor, plan)
+    with pytest.raises(ProtocolViolationError, match="R4"):
+        session.mask_upload(context, kept)
     plan = federation.plan(attempt=2)
     assert_sums(federation, federation.round(plan, federation.ids, federation.ids), plan, federation.ids)
 
@@ -133,35 +137,35 @@ def test_a_kept_vector_outlives_its_process(tmp_path, on_disk):
         federation.announce()
     plan = federation.plan()
     session = federation.sites["site-00"]
-    context = federation.accept("site-00", federation.server.open(plan), plan)
-    assert session.kept() is None
-    quantised = session.quantise(context, federation.vectors("site-00", context.layout))
-    session.keep(quantised)
-    session.upload(context, quantised)
+    context = federation.accept("site-00", federation.server.open_attempt(plan), plan)
+    assert session.load_quantized() is None
+    quantized = session.quantize(context, federation.vectors("site-00", context.layout))
+    session.save_quantized(quantized)
+    session.mask_upload(context, quantized)
     session = federation.restart("site-00")
     plan = federation.plan(attempt=2)
-    directive = federation.server.open(plan)
-    context = federation.accept("site-00", directive, plan)
-    federation.server.fold(*session.upload(context, session.kept()), "site-00")
+    descriptor = federation.server.open_attempt(plan)
+    context = federation.accept("site-00", descriptor, plan)
+    federation.server.add_upload(*session.mask_upload(context, session.load_quantized()), "site-00")
     for site in federation.ids[1:]:
-        federation.server.fold(*federation.protect(site, directive, plan), site)
-    federation.server.close()
-    assert session.kept() is not None
+        federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
+    federation.server.fix_survivors()
+    assert session.load_quantized() is not None
     federation.unmask(federation.ids)
-    assert_sums(federation, federation.server.finish(), plan, federation.ids)
-    assert session.kept() is None  # once in a sum, never again
+    assert_sums(federation, federation.server.open_sums(), plan, federation.ids)
+    assert session.load_quantized() is None  # once in a sum, never again
     assert not [path for path in tmp_path.iterdir() if "kept" in path.name]
 
 
 def test_an_attempt_is_masked_once():
     federation = Federation(3)
     plan = federation.plan()
-    context = federation.accept("site-00", federation.server.open(plan), plan)
+    context = federation.accept("site-00", federation.server.open_attempt(plan), plan)
     session = federation.sites["site-00"]
-    quantised = session.quantise(context, federation.vectors("site-00", context.layout))
-    session.upload(context, quantised)
-    with pytest.raises(RefusedError, match=r"R4: .* is already masked"):
-        session.upload(context, quantised)
+    quantized = session.quantize(context, federation.vectors("site-00", context.layout))
+    session.mask_upload(context, quantized)
+    with pytest.raises(ProtocolViolationError, match=r"R4: .* is already masked"):
+        session.mask_upload(context, quantized)
 
 
 def test_lost_secrets_cost_a_new_epoch_of_everybody():
@@ -170,13 +174,13 @@ def test_lost_secrets_cost_a_new_epoch_of_everybody():
     federation.secrets["site-00"] = MemoryStore()
     federation.restart("site-00")
     plan = federation.plan(2)
-    with pytest.raises(RefusedError, match="announcement are gone"):
-        federation.protect("site-00", federation.server.open(plan), plan)
+    with pytest.raises(ProtocolViolationError, match="announcement are gone"):
+        federation.protect("site-00", federation.server.open_attempt(plan), plan)
     # A new key of one site alone does not fit the others' chains.
     federation.announce(["site-00"])
     plan = federation.plan(3)
-    with pytest.raises(RefusedError, match="changed within an epoch"):
-        federation.protect("site-01", federation.server.open(plan), plan)
+    with pytest.raises(ProtocolViolationError, match="changed within an epoch"):
+        federation.protect("site-01", federation.server.open_attempt(plan), plan)
     federation.announce()
     plan = federation.plan(4)
     assert_sums(federation, federation.round(plan, federation.ids, federation.ids), plan, federation.ids)
@@ -186,15 +190,15 @@ def test_secrets_lost_between_upload_and_unmask():
     federation = Federation(4)
     plan = federation.plan()
     federation.collect(plan, federation.ids)
-    federation.server.close()
+    federation.server.fix_survivors()
     federation.secrets["site-00"] = MemoryStore()
     federation.restart("site-00")
     requests = federation.server.unmask_requests()
-    with pytest.raises(RefusedError, match="keys of this exchange are lost"):
-        federation.sites["site-00"].unmask(requests["site-00"])
+    with pytest.raises(ProtocolViolationError, match="keys of this exchange are lost"):
+        federation.sites["site-00"].reply_unmask(requests["site-00"])
     for site in federation.ids[1:]:
-        federation.server.answer(federation.sites[site].unmask(requests[site]), site)
-    assert_sums(federation, federation.server.finish(), plan, federation.ids)
+        federation.server.add_unmask_reply(federation.sites[site].reply_unmask(requests[site]), site)
+    assert_sums(federation, federation.server.open_sums(), plan, federation.ids)
 
 
 def test_a_site_that_was_away_catches_up():
@@ -220,10 +224,10 @@ def test_keys_of_past_exchanges_are_gone():
     assert old.chains == stolen[1].chains  # renaming the exchange does not bring its keys back
     memory.save_secrets(federation.secrets["site-00"], old)
     journal = memory.load_journal(federation.journals["site-00"])
-    memory.save_journal(federation.journals["site-00"], replace(journal, survivors=(), answer=b""))
+    memory.save_journal(federation.journals["site-00"], replace(journal, unmasked_survivors=(), unmask_reply=b""))
     request = federation.server.unmask_requests()["site-00"]
-    with pytest.raises(RefusedError, match="keys of this exchange are lost"):
-        federation.sites["site-00"].unmask(request)
+    with pytest.raises(ProtocolViolationError, match="keys of this exchange are lost"):
+        federation.sites["site-00"].reply_unmask(request)
 
 
 def test_the_epoch_rises_even_without_a_journal():

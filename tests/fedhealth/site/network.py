@@ -7,19 +7,20 @@ from types import SimpleNamespace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedhealth.errors import FederationError
-from fedhealth.flower.app_bundle import bundle
-from fedhealth.flower.client.fleet_client import RefusedError, Task
-from fedhealth.flower.client.message_codec import parcel_of
-from fedhealth.lead.sign_job import make_order
+from fedhealth.flower.app_bundle import build_bundle
+from fedhealth.flower.client.fleet_client import PulledMessage
+from fedhealth.flower.client.http_client import RequestRefusedError
+from fedhealth.flower.client.message_codec import encode_message
+from fedhealth.flower.compat import set_task_identity
+from fedhealth.lead.sign_job import sign_job
 
 
 class Network:
     """Stands in for the connection; everything behind it (runner, worker, trust) is real."""
 
-    node = 1
+    node_id = 1
 
     def __init__(self, lead):
         self.lead, self.runs, self.waiting = lead, {}, deque()
@@ -34,47 +35,49 @@ class Network:
 
     def order(self, run, number, signer=None, fab=None, hours=1.0):
         """Start one of Flower's runs with an order of ours."""
-        job, signature = make_order(signer or self.lead, run, ["seed=1"], "0" * 64, fab or bundle().digest, hours)
+        job, signature = sign_job(signer or self.lead, run, ["seed=1"], "0" * 64, fab or build_bundle().digest, hours)
         self.start(number, job, signature, fab)
 
     def start(self, number, job, signature, fab=None):
         self.runs[number] = SimpleNamespace(
             run_id=number,
-            fab_hash=fab or bundle().digest,
-            override_config={"job": job, "signature": signature},
+            bundle_digest=fab or build_bundle().digest,
+            config={"job": job, "signature": signature},
         )
 
     def ask(self, number, kind, name):
         """Let a message wait."""
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = number, 99, 1
-        message = Message(RecordDict({"about": ConfigRecord({"name": name})}), self.node, kind)
-        parcel = parcel_of(message)
-        task = Task(number, parcel.head, ObjectTree.FromString(parcel.tree), message.metadata.message_id, kind)
+        set_task_identity(number, 99)
+        message = Message(RecordDict({"about": ConfigRecord({"name": name})}), self.node_id, kind)
+        parcel = encode_message(message)
+        task = PulledMessage(
+            number, parcel.header, ObjectTree.FromString(parcel.tree), message.metadata.message_id, kind
+        )
         self.parcels[task.message_id], self.names[task.message_id] = parcel, name
         self.waiting.append(task)
 
-    def receive(self):
+    def pull_message(self):
         return self.waiting.popleft() if self.waiting else None
 
-    def run(self, number):
+    def get_run(self, number):
         if number in self.over:
-            raise RefusedError("the run is not running")
+            raise RequestRefusedError("the run is not running")
         return self.runs[number]
 
-    def confirm(self, task):
+    def confirm_message(self, task):
         self.confirmed.append(self.names[task.message_id])
 
-    def pull(self, task, most):
+    def pull_content(self, task, most):
         parcel = self.parcels[task.message_id]
         if sum(map(len, parcel.objects.values())) > most:
             raise FederationError("A message is larger than allowed.")
         return parcel
 
-    def push(self, run, parcel, seconds):
+    def push_reply(self, run, parcel, seconds):
         if self.faults:
             raise self.faults.popleft()
         with self.news:
-            message = parcel.message()
+            message = parcel.decode()
             self.answers[self.names[message.metadata.reply_to_message_id]] = message
             self.news.notify_all()
 

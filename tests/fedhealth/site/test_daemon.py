@@ -8,19 +8,19 @@ import time
 
 import pytest
 
-from fedhealth.consortium.identity import secrets_folder
-from fedhealth.consortium.signed_job import verified
+from fedhealth.consortium.identity import get_secrets_folder
+from fedhealth.consortium.signed_job import verify_job
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.flower.app_bundle import bundle
-from fedhealth.flower.client.fleet_client import LostError, RefusedError
-from fedhealth.lead.sign_job import make_order
+from fedhealth.flower.app_bundle import build_bundle
+from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
+from fedhealth.lead.sign_job import sign_job
 from fedhealth.protocol.messages import END
 from fedhealth.site import daemon as module
-from fedhealth.site.audit_log import verify
-from fedhealth.site.daemon import Runner
-from fedhealth.site.daemon_state import SiteState
+from fedhealth.site.audit_log import verify_log
+from fedhealth.site.daemon import SiteDaemon
+from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_history import Orders
+from fedhealth.site.job_history import JobHistory
 from tests.fedhealth.site.network import Network
 from tests.fedhealth.site.trust import Consortium
 
@@ -43,7 +43,7 @@ class Hospital:
         self.home.membership.write_bytes(self.consortium.lead.membership.read_bytes())
         self.policy()
         self.network = Network(self.consortium.lead)
-        self.runner = Runner(self.home, "tests.fedhealth.site.hospital_app.app")
+        self.runner = SiteDaemon(self.home, "tests.fedhealth.site.hospital_app.app")
         self.thread = threading.Thread(target=self.runner.serve, name="runner")
 
     def policy(self, minutes=1.0, memory_gb=4.0, megabytes=10.0):
@@ -57,7 +57,7 @@ class Hospital:
         return self.ask(name, kind, number).content["said"]
 
     def logged(self, event):
-        return [entry for entry in verify(self.home.audit) if entry["event"] == event]
+        return [entry for entry in verify_log(self.home.audit) if entry["event"] == event]
 
     def until(self, so, seconds=30.0):
         ends = time.monotonic() + seconds
@@ -69,16 +69,16 @@ class Hospital:
 @pytest.fixture(name="hospital")
 def hospital_(tmp_path, monkeypatch):
     site = Hospital(tmp_path)
-    monkeypatch.setattr(module, "connected", site.network.connected)
-    monkeypatch.setattr(module, "_LOOK_SECONDS", (0.02, 0.02))
-    monkeypatch.setattr(module, "_AGAIN_SECONDS", (0.05, 0.1))
-    monkeypatch.setattr(module, "_ENDED_SECONDS", 0.0)
+    monkeypatch.setattr(module, "connect_to_lead", site.network.connected)
+    monkeypatch.setattr(module, "_POLL_SECONDS", (0.02, 0.02))
+    monkeypatch.setattr(module, "_RECONNECT_BACKOFF_SECONDS", (0.05, 0.1))
+    monkeypatch.setattr(module, "_RUN_CHECK_SECONDS", 0.0)
     site.network.order("run00001", 7)
     site.thread.start()
     yield site
     site.runner.stopping.set()
     site.thread.join()
-    assert SiteState(site.home).about["state"] == "stopped"
+    assert DaemonState(site.home).status["state"] == "stopped"
 
 
 def test_one_warm_worker_answers_all_messages_of_a_run(hospital):
@@ -129,7 +129,7 @@ def test_a_message_that_is_too_large_is_refused(hospital):
 
 def test_a_run_of_somebody_else_is_refused_and_the_site_stays_up(hospital, tmp_path):
     network, other = hospital.network, Consortium(tmp_path / "other")
-    genuine = network.runs[7].override_config
+    genuine = network.runs[7].config
     network.order("run00011", 11, signer=other.lead)  # not the lead
     network.order("run00012", 12, fab="ab" * 32)  # another bundle, named by the signature too
     network.start(13, genuine["job"], genuine["signature"], fab="cd" * 32)  # the right name, another hash
@@ -147,12 +147,12 @@ def test_a_run_of_somebody_else_is_refused_and_the_site_stays_up(hospital, tmp_p
 def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
     network = hospital.network
     hospital.said("a")
-    secrets = secrets_folder("run00001", "charite", hospital.home.state)
+    secrets = get_secrets_folder("run00001", "charite", hospital.home.state)
     secrets.mkdir(parents=True)
     assert not hospital.ask("done", END).content
     assert [entry["run"] for entry in hospital.logged("ended")] == ["run00001"]
     assert not secrets.exists()
-    network.start(8, **network.runs[7].override_config)
+    network.start(8, **network.runs[7].config)
     assert hospital.ask("replayed", number=8).error.reason == "TrustError"
 
 
@@ -167,24 +167,24 @@ def test_a_stopped_run_may_go_on_later(hospital):
 
 def test_a_run_that_took_too_long_is_forgotten_at_the_next_start(tmp_path):
     site = Hospital(tmp_path)
-    orders = Orders(site.home, clock=lambda: time.time() - 100 * 3600)
-    words, signature = make_order(site.consortium.lead, "run00001", ["seed=1"], "0" * 64, bundle().digest, 1.0)
+    orders = JobHistory(site.home, clock=lambda: time.time() - 100 * 3600)
+    words, signature = sign_job(site.consortium.lead, "run00001", ["seed=1"], "0" * 64, build_bundle().digest, 1.0)
     membership = site.consortium.membership()
-    orders.admit(verified(words, signature, membership, bundle().digest), 72.0)
+    orders.start_or_resume(verify_job(words, signature, membership, build_bundle().digest), 72.0)
     site.runner.stopping.set()
     site.runner.serve()
     assert [entry["run"] for entry in site.logged("ended")] == ["run00001"]
 
 
 def test_an_answer_waits_for_the_connection(hospital):
-    hospital.network.faults.extend([LostError("out"), LostError("still out")])
+    hospital.network.faults.extend([ConnectionLostError("out"), ConnectionLostError("still out")])
     assert hospital.said("late")
     assert hospital.network.connections == 3
-    hospital.until(lambda: SiteState(hospital.home).about["state"] == "connected")
+    hospital.until(lambda: DaemonState(hospital.home).status["state"] == "connected")
 
 
 def test_an_answer_that_nobody_wants_any_more_is_dropped(hospital):
-    hospital.network.faults.append(RefusedError("the run has ended"))
+    hospital.network.faults.append(RequestRefusedError("the run has ended"))
     hospital.network.ask(7, "query.handshake", "unwanted")
     assert hospital.said("next")
     assert "unwanted" not in hospital.network.answers
@@ -192,9 +192,9 @@ def test_an_answer_that_nobody_wants_any_more_is_dropped(hospital):
 
 
 def test_a_paused_site_takes_nothing(hospital):
-    state = SiteState(hospital.home)
+    state = DaemonState(hospital.home)
     state.pause()
-    hospital.until(lambda: state.about.get("state") == "paused")
+    hospital.until(lambda: state.status.get("state") == "paused")
     hospital.network.ask(7, "query.handshake", "waits")
     time.sleep(0.2)
     assert hospital.network.waiting
@@ -205,8 +205,8 @@ def test_a_paused_site_takes_nothing(hospital):
 def test_two_runners_of_one_site_are_refused(hospital):
     hospital.said("a")
     with pytest.raises(ConfigError, match="running already"):
-        Runner(hospital.home, "tests.fedhealth.site.hospital_app.app").serve()
-    assert SiteState(hospital.home).pid == os.getpid()
+        SiteDaemon(hospital.home, "tests.fedhealth.site.hospital_app.app").serve()
+    assert DaemonState(hospital.home).pid == os.getpid()
 
 
 def test_without_a_kit_it_does_not_start(tmp_path):

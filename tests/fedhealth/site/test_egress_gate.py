@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from fedhealth.errors import PrivacyError
-from fedhealth.protocol.array_codec import PACKED, SERIAL, SMALL, pack, plain
+from fedhealth.protocol.array_codec import PACKED, SERIAL, SMALL, pack_arrays, to_array_record
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
     HANDSHAKE,
@@ -19,18 +19,25 @@ from fedhealth.protocol.messages import (
     UPDATE,
     Acceptance,
     Directive,
-    versions,
+    get_versions,
 )
-from fedhealth.site.egress_gate import ArraysForm, Gate, WordsForm, acceptance_form, check_error, digest_of
-from fedhealth.site.policy import Limits
-from fedhealth.site.traffic_quota import Traffic
+from fedhealth.site.egress_gate import (
+    ArrayRecordSchema,
+    ConfigRecordSchema,
+    EgressGate,
+    check_error,
+    compute_record_digest,
+    make_acceptance_schema,
+)
+from fedhealth.site.policy import SiteLimits
+from fedhealth.site.traffic_quota import TrafficQuota
 
-LIMITS = Limits(records=(ACCEPTANCE, UPDATE, STATISTICS), largest_change=100.0)
+LIMITS = SiteLimits(records=(ACCEPTANCE, UPDATE, STATISTICS), largest_change=100.0)
 SECRET = "Mrs Example, born 1950"
 BIAS = {"fusion.bias": np.ones(2, np.float32)}
 FORMS = {
-    UPDATE: ArraysForm({"fusion.weight": (2, 3), "fusion.bias": (2,)}, "<f4"),
-    STATISTICS: ArraysForm({"train.examples": (1,)}, "<i8"),
+    UPDATE: ArrayRecordSchema({"fusion.weight": (2, 3), "fusion.bias": (2,)}, "<f4"),
+    STATISTICS: ArrayRecordSchema({"train.examples": (1,)}, "<i8"),
 }
 
 
@@ -40,7 +47,7 @@ def directive(number=1):
 
 def good():
     update = {"fusion.weight": np.ones((2, 3), np.float32), "fusion.bias": np.zeros(2, np.float32)}
-    return RecordDict({UPDATE: pack(update), STATISTICS: pack({"train.examples": np.array([7])})})
+    return RecordDict({UPDATE: pack_arrays(update), STATISTICS: pack_arrays({"train.examples": np.array([7])})})
 
 
 @pytest.fixture(name="entries")
@@ -50,14 +57,14 @@ def entries_():
 
 @pytest.fixture(name="gate")
 def gate_(entries):
-    return Gate(LIMITS, lambda event, **fields: entries.append({"event": event, **fields}))
+    return EgressGate(LIMITS, lambda event, **fields: entries.append({"event": event, **fields}))
 
 
 def test_what_was_predicted_leaves_and_is_logged_with_its_digest(gate, entries):
     gate.check(TRAIN, directive(), good(), FORMS)
     (entry,) = entries
     assert entry["event"] == "left"
-    assert entry["sha256"] == digest_of(good())
+    assert entry["sha256"] == compute_record_digest(good())
     assert entry["records"] == [STATISTICS, UPDATE]
     assert entry["bytes"] > 40
 
@@ -101,12 +108,12 @@ HOSTILE = {
     "a record named by a patient": RecordDict({SECRET: ConfigRecord({"x": 1})}),
     "an extra metric": changed(extra=MetricRecord({"auc": 0.9})),
     "a record of another kind": changed(update=ConfigRecord({"fusion.weight": SECRET})),
-    "free text among the arrays": changed(update=pack({SECRET: np.ones(2, np.float32)})),
-    "an oversized array": changed(update=pack({"fusion.bias": np.ones(2000, np.float32)})),
-    "another type": changed(update=pack({"fusion.bias": np.ones(2, np.float64)})),
-    "the same bytes in another shape": changed(update=pack({"fusion.weight": np.ones((3, 2), np.float32)})),
-    "arrays that are not packed": changed(update=plain({"fusion.bias": np.ones(2, np.float32)})),
-    "an array beside the packed ones": changed(update=ConfigRecord({**pack(BIAS), SECRET: b"x"})),
+    "free text among the arrays": changed(update=pack_arrays({SECRET: np.ones(2, np.float32)})),
+    "an oversized array": changed(update=pack_arrays({"fusion.bias": np.ones(2000, np.float32)})),
+    "another type": changed(update=pack_arrays({"fusion.bias": np.ones(2, np.float64)})),
+    "the same bytes in another shape": changed(update=pack_arrays({"fusion.weight": np.ones((3, 2), np.float32)})),
+    "arrays that are not packed": changed(update=to_array_record({"fusion.bias": np.ones(2, np.float32)})),
+    "an array beside the packed ones": changed(update=ConfigRecord({**pack_arrays(BIAS), SECRET: b"x"})),
     "an array beside a large one": changed(update=ArrayRecord({**large(LARGE), SECRET: Array(BIAS["fusion.bias"])})),
     "few bytes as if they were many": changed(update=large(save(BIAS))),
     "many bytes as if they were few": changed(update=packed(LARGE)),
@@ -118,12 +125,14 @@ HOSTILE = {
     "another serialisation": changed(update=ArrayRecord({PACKED: Array("uint8", (len(LARGE),), "pickle", LARGE)})),
     "another type of packed bytes": changed(update=ArrayRecord({PACKED: Array(SECRET, (len(LARGE),), SERIAL, LARGE)})),
     "no list of arrays": changed(update=packed(SECRET.encode())),
-    "a number that is none": changed(update=pack({"fusion.bias": np.array([np.nan, 0], np.float32)})),
-    "infinity": changed(update=pack({"fusion.bias": np.array([0, -np.inf], np.float32)})),
+    "a number that is none": changed(update=pack_arrays({"fusion.bias": np.array([np.nan, 0], np.float32)})),
+    "infinity": changed(update=pack_arrays({"fusion.bias": np.array([0, -np.inf], np.float32)})),
     "a number that is none, in the second array": changed(
-        update=pack({"fusion.bias": np.ones(2, np.float32), "fusion.weight": np.full((2, 3), np.nan, np.float32)})
+        update=pack_arrays(
+            {"fusion.bias": np.ones(2, np.float32), "fusion.weight": np.full((2, 3), np.nan, np.float32)}
+        )
     ),
-    "a huge change": changed(update=pack({"fusion.bias": np.array([101, 0], np.float32)})),
+    "a huge change": changed(update=pack_arrays({"fusion.bias": np.array([101, 0], np.float32)})),
 }
 
 
@@ -137,14 +146,14 @@ def test_nothing_else_leaves_and_the_log_holds_no_word_of_it(gate, entries, what
 
 
 def test_a_record_that_the_policy_does_not_list_stays(entries):
-    gate = Gate(Limits(records=(STATISTICS,)), lambda event, **fields: entries.append(event))
+    gate = EgressGate(SiteLimits(records=(STATISTICS,)), lambda event, **fields: entries.append(event))
     with pytest.raises(PrivacyError, match="not allowed by the policy"):
         gate.check(TRAIN, directive(), good(), FORMS)
     assert entries == ["refused"]
 
 
 def test_a_round_may_send_so_many_bytes_and_no_more(tmp_path, entries):
-    gate = Gate(LIMITS, lambda event, **fields: entries.append(event), Traffic(tmp_path / "run", 400))
+    gate = EgressGate(LIMITS, lambda event, **fields: entries.append(event), TrafficQuota(tmp_path / "run", 400))
     size = sum(record.count_bytes() for record in good().values())
     assert 200 < size < 400
     gate.check(TRAIN, directive(), good(), FORMS)
@@ -155,10 +164,10 @@ def test_a_round_may_send_so_many_bytes_and_no_more(tmp_path, entries):
 
 
 def test_an_acceptance_says_what_is_listed_and_nothing_else(gate):
-    form = {ACCEPTANCE: acceptance_form("north")}
+    form = {ACCEPTANCE: make_acceptance_schema("north")}
 
     def said(**fields):
-        record = Acceptance("north", (), {"shared": 8.0}, versions()).record()
+        record = Acceptance("north", (), {"shared": 8.0}, get_versions()).record()
         return RecordDict({ACCEPTANCE: ConfigRecord({**dict(record), **fields})})
 
     gate.check(HANDSHAKE, directive(), said(), form)
@@ -167,7 +176,7 @@ def test_an_acceptance_says_what_is_listed_and_nothing_else(gate):
         {"site": SECRET},
         {"versions": SECRET},
         {"reasons": [SECRET]},
-        {"reasons": ["the word x is not accepted"] * 51},
+        {"reasons": ["the override x is not accepted"] * 51},
         {"towers": [SECRET]},
         {"weights": [1e300]},
         {"exchange": -1},
@@ -180,8 +189,8 @@ def test_an_acceptance_says_what_is_listed_and_nothing_else(gate):
 
 @given(st.text(max_size=60))
 def test_no_free_text_passes_a_form_of_words(text):
-    form = WordsForm({"site": lambda value: value == "north"})
-    faults = list(form.faults(ConfigRecord({"site": text}), LIMITS))
+    form = ConfigRecordSchema({"site": lambda value: value == "north"})
+    faults = list(form.find_violations(ConfigRecord({"site": text}), LIMITS))
     assert bool(faults) == (text != "north")
 
 

@@ -5,12 +5,12 @@ from contextlib import suppress
 
 import pytest
 
-from fedhealth.config.compose import compose, digest
-from fedhealth.consortium.signed_job import Order
+from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import ConfigError
-from fedhealth.protocol.job import config_of
+from fedhealth.protocol.job import compose_job_config
 from fedhealth.site import decline_reasons
-from fedhealth.site.job_approval import consider
+from fedhealth.site.job_approval import review_job
 from fedhealth.site.policy import load_policy
 from tests.fedhealth.site.trust import Consortium
 
@@ -41,10 +41,10 @@ def ask_(tmp_path):
         told = "0" * 64
         if not wrong_digest:
             with suppress(ConfigError):
-                told = digest(compose([*words, *own], conf))
+                told = compute_config_digest(compose_config([*words, *own], conf))
         now = int(time.time())
-        order = Order("chest", "run12345", tuple(words), told, "0" * 64, "0" * 64, now, now + 60, "0" * 32)
-        return consider(order, load_policy(home), consortium.membership(), home)
+        order = SignedJob("chest", "run12345", tuple(words), told, "0" * 64, "0" * 64, now, now + 60, "0" * 32)
+        return review_job(order, load_policy(home), consortium.membership(), home)
 
     return send
 
@@ -52,32 +52,48 @@ def ask_(tmp_path):
 def test_a_fair_job_is_accepted_with_the_sites_own_values_last(ask, tmp_path):
     consent = ask(*WORDS)
     assert consent.reasons == ()
-    config = config_of(consent.jobs[0])
+    config = compose_job_config(consent.jobs[0])
     assert config.data.root == str(tmp_path)
     assert config.data.columns.text == "note"
     assert config.privacy["dataset"] == "chest-2026"
-    assert (config.privacy["max_epsilon"], config.privacy["life_epsilon"]) == (8.0, 20.0)
-    assert (config.privacy["min_sigma"], config.privacy["min_cohort"]) == (0.3, 20)
+    assert (config.privacy["max_epsilon"], config.privacy["lifetime_epsilon"]) == (8.0, 20.0)
+    assert (config.privacy["min_noise_multiplier"], config.privacy["min_cohort"]) == (0.3, 20)
     assert config.training.threads == 2
 
 
 @pytest.mark.parametrize(
     ("words", "limits", "reason"),
     [
-        (("privacy=none",), "{}", decline_reasons.say(decline_reasons.UNIT, "none", "patient")),
-        (("privacy=client",), "{}", decline_reasons.say(decline_reasons.UNIT, "client", "patient")),
-        (("privacy.delta=0.01",), "{}", decline_reasons.say(decline_reasons.DELTA, "0.01", "0.0001")),
-        (("secagg=off",), "{}", decline_reasons.NO_SECAGG),
-        (("secagg.min_sites=1",), "{}", decline_reasons.say(decline_reasons.SUM, 1, 3)),
-        (("secagg.weights=exact",), "{}", decline_reasons.WEIGHTS),
-        (("data.name=other",), "{}", decline_reasons.say(decline_reasons.NO_SOURCE, "other")),
-        (("data.sites=[charite,klinikum,stranger]",), "{}", decline_reasons.STRANGERS),
-        (("data.sites=[klinikum,st-brigid]",), "{}", decline_reasons.say(decline_reasons.NOT_MEMBER, "charite")),
+        (
+            ("privacy=none",),
+            "{}",
+            decline_reasons.format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, "none", "patient"),
+        ),
+        (
+            ("privacy=client",),
+            "{}",
+            decline_reasons.format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, "client", "patient"),
+        ),
+        (
+            ("privacy.delta=0.01",),
+            "{}",
+            decline_reasons.format_reason(decline_reasons.DELTA_ABOVE_LIMIT, "0.01", "0.0001"),
+        ),
+        (("secagg=off",), "{}", decline_reasons.SECURE_AGGREGATION_REQUIRED),
+        (("secagg.min_sites=1",), "{}", decline_reasons.format_reason(decline_reasons.TOO_FEW_SITES_IN_SUM, 1, 3)),
+        (("secagg.weights=exact",), "{}", decline_reasons.EXACT_WEIGHTS_NOT_ALLOWED),
+        (("data.name=other",), "{}", decline_reasons.format_reason(decline_reasons.NO_SUCH_DATA, "other")),
+        (("data.sites=[charite,klinikum,stranger]",), "{}", decline_reasons.UNAPPROVED_SITES),
+        (
+            ("data.sites=[klinikum,st-brigid]",),
+            "{}",
+            decline_reasons.format_reason(decline_reasons.SITE_NOT_IN_RUN, "charite"),
+        ),
         (("personalization=ditto",), "{personalizations: [none]}", "personalization=ditto is not allowed here"),
         (("model/text=words",), "{models: [small]}", "model/text=words is not allowed here"),
-        (("model._target_=os.system",), "{}", "the word model._target_ is not accepted"),
-        (("model.layers=3",), "{}", decline_reasons.COMPOSE),
-        (("privacy.max_epsilon=1000",), "{}", "the word privacy.max_epsilon is not accepted"),
+        (("model._target_=os.system",), "{}", "the override model._target_ is not accepted"),
+        (("model.layers=3",), "{}", decline_reasons.OVERRIDES_DO_NOT_COMPOSE),
+        (("privacy.max_epsilon=1000",), "{}", "the override privacy.max_epsilon is not accepted"),
     ],
 )
 def test_what_the_policy_does_not_allow_is_declined_with_its_reason(ask, words, limits, reason):
@@ -86,12 +102,12 @@ def test_what_the_policy_does_not_allow_is_declined_with_its_reason(ask, words, 
     consent = ask(*kept, *words, limits=limits)
     assert consent.jobs == ()
     assert reason in consent.reasons
-    assert all(decline_reasons.told(each) == each for each in consent.reasons)
+    assert all(decline_reasons.redact_reason(each) == each for each in consent.reasons)
 
 
 def test_another_digest_is_declined(ask):
     consent = ask(*WORDS, wrong_digest=True)
-    assert (consent.jobs, consent.reasons) == ((), (decline_reasons.DIFFERS,))
+    assert (consent.jobs, consent.reasons) == ((), (decline_reasons.CONFIG_MISMATCH,))
 
 
 def test_units_may_be_allowed(ask):
@@ -104,5 +120,5 @@ def test_the_hospitals_own_configuration_files_can_be_chosen(ask, tmp_path):
     folder.mkdir(parents=True)
     (folder / "ward.yaml").write_text("defaults: [demo, _self_]\nname: chest\n")
     words = ["data=ward" if word == "data=demo" else word for word in WORDS if word != "data.name=chest"]
-    assert ask(*words).reasons == ("the word data is not accepted",)
+    assert ask(*words).reasons == ("the override data is not accepted",)
     assert ask(*words, conf=folder.parent).reasons == ()

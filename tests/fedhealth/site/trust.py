@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedhealth.consortium.membership import Member, Membership, SignedMembership, signed
+from fedhealth.consortium.membership import Member, Membership, SignedMembership, sign_membership
 from fedhealth.lead.home import LeadHome
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.private_files import load_signing_key, make_signing_key
@@ -25,7 +25,7 @@ class Consortium:
     def membership(self, **changes) -> Membership:
         """Return the membership, or one that differs."""
         members = tuple(
-            Member(site, home.identity().public_key().public_bytes_raw(), home.node_public())
+            Member(site, home.load_identity_key().public_key().public_bytes_raw(), home.load_node_public_key())
             for site, home in self.homes.items()
         )
         fields = {
@@ -41,6 +41,6 @@ class Consortium:
 
     def save(self, membership: Membership) -> SignedMembership:
         """Sign it and leave it in the lead's home."""
-        made = signed(membership, load_signing_key(self.lead.consortium_key))
+        made = sign_membership(membership, load_signing_key(self.lead.consortium_key))
         self.lead.membership.write_bytes(made.dumps())
         return made

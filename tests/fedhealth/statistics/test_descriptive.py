@@ -6,36 +6,42 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose
-from fedhealth.config.override_allowlist import screen
-from fedhealth.config.validate import validate
+from fedhealth.config.compose import compose_config
+from fedhealth.config.override_allowlist import find_override_errors
+from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch
-from fedhealth.privacy.accounting.spending import spending
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.accounting.spending import iter_run_spending
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.privacy.mechanisms.histogram_release import PREFIX, noised_tables
+from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, noise_tables
 from fedhealth.protocol.messages import DESCRIBE
-from fedhealth.report.descriptive_page import lines, statistics
-from fedhealth.runs.run_dir import STATISTICS, RunDir
-from fedhealth.statistics.descriptive import quantities, shapes, tables, without_small
-from fedhealth.statistics.shapes import statistic_shapes
+from fedhealth.report.descriptive_page import compute_statistics, format_statistics
+from fedhealth.runs.run_dir import STATISTICS_FILE, RunDir
+from fedhealth.statistics.descriptive import (
+    count_patients,
+    get_descriptive_shapes,
+    list_quantities,
+    suppress_small_counts,
+)
+from fedhealth.statistics.shapes import get_statistic_shapes
 
 
 @pytest.fixture(scope="module")
 def config():
-    return OmegaConf.to_object(compose(["data.root=x", "evaluation.min_group=3"]))
+    return OmegaConf.to_object(compose_config(["data.root=x", "evaluation.min_group=3"]))
 
 
 def cohort(ages, sexes, labels, patients, config):
     """Return what is looked at of a cohort; other variables are missing."""
     from pathlib import Path
 
-    from fedhealth.data.tabular import encode
+    from fedhealth.data.tabular import encode_columns
 
     size = len(ages)
     cells = {"age": ages, "sex": sexes}
     table = {f"tabular.{name}": cells.get(name, [""] * size) for name in config.data.tabular}
-    features, present = encode(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
+    features, present = encode_columns(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
     parts = {
         "patient": np.array(patients),
         "labels": np.array(labels, np.float32)[:, None],
@@ -50,8 +56,8 @@ def cohort(ages, sexes, labels, patients, config):
 def test_every_patient_counts_once(config):
     # the second row is another study of the first patient
     seen = cohort(["50", "90", "70", ""], ["F", "M", "M", ""], [1, 0, 0, math.nan], [7, 7, 8, 9], config)
-    found = tables(seen, config)
-    assert {name: table.shape for name, table in found.items()} == shapes(config)
+    found = count_patients(seen, config)
+    assert {name: table.shape for name, table in found.items()} == get_descriptive_shapes(config)
     assert all(table.sum() == 3 for table in found.values())
     assert found["describe.label.label"].tolist() == [1, 1, 1]
     assert found["describe.coverage.text"].tolist() == [1, 2]
@@ -64,7 +70,7 @@ def test_statistics_are_those_of_the_values(config):
     ages = generator.normal(62, 14, 3000)
     cells = [f"{age:.3f}" for age in ages]
     seen = cohort(cells, ["F"] * 3000, [0] * 2000 + [1] * 1000, range(3000), config)
-    found = {each["name"]: each for each in statistics(tables(seen, config), config)}
+    found = {each["name"]: each for each in compute_statistics(count_patients(seen, config), config)}
     age = found["variable.age"]
     assert age["exact_to"] == 0.75  # half a bin of a tenth of the scale of 15 years
     assert age["mean"] == pytest.approx(ages.mean(), abs=age["exact_to"])
@@ -75,26 +81,26 @@ def test_statistics_are_those_of_the_values(config):
 
 def test_small_counts_are_not_told(config):
     seen = cohort(["50"] * 10, ["F"] * 8 + ["M"] * 2, [0] * 10, range(10), config)
-    found = {each["name"]: each for each in statistics(tables(seen, config), config)}
+    found = {each["name"]: each for each in compute_statistics(count_patients(seen, config), config)}
     assert found["variable.sex"]["counts"] == {"F": 8, "M": None, "missing": 0}
-    assert any("M too few" in line for line in lines(list(found.values())))
-    assert without_small({"x": np.array([2, 3, 0])}, 3)["x"].tolist() == [0, 3, 0]
+    assert any("M too few" in line for line in format_statistics(list(found.values())))
+    assert suppress_small_counts({"x": np.array([2, 3, 0])}, 3)["x"].tolist() == [0, 3, 0]
 
 
 def test_noise_is_scaled_to_all_tables_together():
-    counts = {f"{PREFIX}{place}": np.zeros(20_000, np.int64) for place in range(4)}
-    released = noised_tables(counts, 5.0, 1, NoiseSource())
+    counts = {f"{DESCRIPTIVE_PREFIX}{place}": np.zeros(20_000, np.int64) for place in range(4)}
+    released = noise_tables(counts, 5.0, 1, NoiseSource())
     for table in released.values():
         assert table.std() == pytest.approx(5.0 * 2, rel=0.05)
         assert abs(table.mean()) < 0.5
-    twice = noised_tables(counts, 5.0, 2, NoiseSource())
-    assert twice[f"{PREFIX}0"].std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
+    twice = noise_tables(counts, 5.0, 2, NoiseSource())
+    assert twice[f"{DESCRIPTIVE_PREFIX}0"].std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
 
 
 def described(words, folder):
     run = RunDir(folder)
-    launch(compose(words), words, run)
-    return run, {each["name"]: each for each in json.loads((run.path / STATISTICS).read_text())}
+    launch_run(RunSpec.compose(words, run))
+    return run, {each["name"]: each for each in json.loads((run.path / STATISTICS_FILE).read_text())}
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
@@ -113,25 +119,25 @@ def test_a_federation_describes_its_patients(secagg, tiny_words, good_hospitals,
 def test_noise_is_booked_and_drawn_once(tiny_words, good_hospitals, tmp_path):
     words = [*tiny_words(good_hospitals), "purpose=describe", "privacy=patient", "privacy.min_cohort=1"]
     run, found = described([*words, "privacy.epsilon=2", "secagg=on"], tmp_path / "run")
-    spent = list(spending(run.path))
+    spent = list(iter_run_spending(run.path))
     assert len(spent) == 3
-    assert all(1.9 < each.epsilon <= 2 and each.booked == 1 for each in spent)
+    assert all(1.9 < each.epsilon <= 2 and each.booked_count == 1 for each in spent)
     assert found["label.label"]["patients"] != 72 or found["coverage.text"]["patients"] != 72
     assert "noise of differential privacy" in (run.path / "report.html").read_text()
 
 
 def test_whole_hospitals_cannot_be_protected_in_statistics():
     with pytest.raises(ConfigError, match="no bounded sensitivity"):
-        validate(compose(["data.root=x", "purpose=describe", "privacy=client"]))
+        validate_config(compose_config(["data.root=x", "purpose=describe", "privacy=client"]))
 
 
 def test_a_job_of_one_purpose_answers_no_question_of_the_other():
     words = ["data.root=x", "purpose=describe"]
-    assert list(statistic_shapes(OmegaConf.to_object(compose(words)))) == [DESCRIBE]
-    assert DESCRIBE not in statistic_shapes(OmegaConf.to_object(compose(words[:1])))
-    assert screen(words[1:]) == []  # a lead may ask for it, the policy decides
+    assert list(get_statistic_shapes(OmegaConf.to_object(compose_config(words)))) == [DESCRIBE]
+    assert DESCRIBE not in get_statistic_shapes(OmegaConf.to_object(compose_config(words[:1])))
+    assert find_override_errors(words[1:]) == []  # a lead may ask for it, the policy decides
 
 
 def test_quantities_have_names_of_their_own(config):
-    names = [each.name for each in quantities(config)]
+    names = [each.name for each in list_quantities(config)]
     assert len(set(names)) == len(names)

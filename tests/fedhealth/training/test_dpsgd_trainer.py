@@ -13,26 +13,28 @@ import numpy as np
 import pytest
 import torch
 
-from fedhealth.config.compose import compose, digest
+from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
-from fedhealth.data.batches import examples_of
-from fedhealth.data.dataset import prepare
+from fedhealth.data.dataset import prepare_dataset
+from fedhealth.data.examples import build_examples
 from fedhealth.errors import FederationError, ModelError, PrivacyError
-from fedhealth.experiment.launch import launch
-from fedhealth.models.model_state import get_state, trained_names
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import build_model
-from fedhealth.privacy.accounting.accountant import epsilon
-from fedhealth.privacy.accounting.ledger import Ledger, verify
-from fedhealth.privacy.accounting.plan import bucket
-from fedhealth.privacy.accounting.spending import in_all, ledger_path, spending
-from fedhealth.privacy.context import Place
+from fedhealth.privacy.accounting.accountant import compute_epsilon
+from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.plan import bucket_count
+from fedhealth.privacy.accounting.spending import compute_total_epsilon, iter_run_spending
+from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
-from fedhealth.protocol.job import Job, config_of
+from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.training.dpsgd_trainer import PatientTrainer
-from fedhealth.training.trainer import Task
+from fedhealth.training.dpsgd_trainer import DPSGDTrainer
+from fedhealth.training.trainer import TrainingTask
 
-PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "privacy.max_rows=2", "training.threads=1")
+PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "training.threads=1")
 ROUNDS = 2
 
 
@@ -40,29 +42,31 @@ class Hospital:
     """One site of the tiny federation, outside any federation."""
 
     def __init__(self, words: list[str], folder: Path, site: str = "north") -> None:
-        self.config = config_of(Job("run", tuple(words), digest(compose(words)), str(folder)))
-        cohort = prepare(self.config.data, site)
+        self.config = compose_job_config(
+            Job("run", tuple(words), compute_config_digest(compose_config(words)), str(folder))
+        )
+        cohort = prepare_dataset(self.config.data, site)
         self.model = build_model(self.config.model, self.config.data, 0)
         text = self.model.towers["text"].encoder if "text" in self.model.towers else None
-        self.examples = examples_of(cohort, self.model.modalities, getattr(text, "tokenize", None))
+        self.examples = build_examples(cohort, self.model.modalities, getattr(text, "tokenize", None))
         self.cohort, self.site, self.folder = cohort, site, folder / site
 
     @property
     def ledger(self) -> Path:
-        return ledger_path(self.folder, "demo")
+        return get_ledger_path(self.folder, "demo")
 
-    def trainer(self, **changes) -> PatientTrainer:
+    def trainer(self, **changes) -> DPSGDTrainer:
         return instantiate(self.config.privacy, **changes)
 
-    def task(self, seed: int = 0) -> Task:
+    def task(self, seed: int = 0) -> TrainingTask:
         rows, config = self.cohort.rows("train"), self.config
-        return Task(self.model, self.examples, rows, config.training, config.data.task.kind, seed)
+        return TrainingTask(self.model, self.examples, rows, config.training, config.data.task.kind, seed)
 
-    def place(self, number: int = 1, run: str = "run", rounds: int = ROUNDS) -> Place:
-        return Place(run, self.site, self.folder, number, rounds)
+    def place(self, number: int = 1, run: str = "run", rounds: int = ROUNDS) -> AccountingContext:
+        return AccountingContext(run, self.site, self.folder, number, rounds)
 
     def state(self) -> dict[str, np.ndarray]:
-        return get_state(self.model, trained_names(self.model))
+        return get_model_arrays(self.model, list_trained_arrays(self.model))
 
 
 @pytest.fixture
@@ -77,14 +81,14 @@ def hospital(good_hospitals, tiny_words, tmp_path) -> Callable[..., Hospital]:
 def test_a_federation_spends_what_the_plan_says(good_hospitals, tiny_words, tmp_path, secagg):
     words = [*tiny_words(good_hospitals), *PRIVATE, "privacy.epsilon=4", f"secagg={secagg}"]
     run = RunDir(tmp_path / "run")
-    launch(compose(words), words, run)
-    found = list(spending(run.path))
+    launch_run(RunSpec.compose(words, run))
+    found = list(iter_run_spending(run.path))
     assert {each.site for each in found} == {"north", "south", "east"}
     for each in found:
         assert each.target == 4
         assert 3.9 < each.epsilon <= 4
-        assert each.booked == ROUNDS + 1  # and the final model's scores
-        assert each.declined == 0
+        assert each.booked_count == ROUNDS + 1  # and the final model's scores
+        assert each.declined_count == 0
         assert [number for number, _ in each.curve] == [1, 2, 3]
         assert each.curve[-1][1] == each.epsilon
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
@@ -104,19 +108,19 @@ def test_every_round_is_booked_before_its_first_step(hospital, monkeypatch):
     seen = []
 
     def crash(*arguments):
-        seen.append([entry.kind for entry in verify(one.ledger)])
+        seen.append([entry.kind for entry in verify_ledger(one.ledger)])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.private_step", crash)
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.take_private_step", crash)
     with pytest.raises(KeyboardInterrupt):
         one.trainer().fit(one.task(), one.place())
     assert seen == [["book"]]
-    assert len(verify(one.ledger)) == 1  # the crash cannot take it back
+    assert len(verify_ledger(one.ledger)) == 1  # the crash cannot take it back
     assert all(np.array_equal(before[name], value) for name, value in one.state().items())
 
 
 def test_a_round_trained_again_is_booked_again_and_the_run_ends_at_its_budget(hospital):
-    one = hospital("privacy.scores=0")
+    one = hospital("privacy.score_release_share=0")
     trainer = one.trainer()
     for number in (1, 1):  # the lead crashed and asks for the first round again
         trainer.fit(one.task(), one.place(number))
@@ -124,21 +128,21 @@ def test_a_round_trained_again_is_booked_again_and_the_run_ends_at_its_budget(ho
     with pytest.raises(PrivacyError, match="would exceed"):
         trainer.fit(one.task(), one.place(2))
     assert all(np.array_equal(before[name], value) for name, value in one.state().items())
-    assert [entry.kind for entry in verify(one.ledger)] == ["book", "book", "decline"]
-    assert in_all(one.ledger)[0] <= 8
+    assert [entry.kind for entry in verify_ledger(one.ledger)] == ["book", "book", "decline"]
+    assert compute_total_epsilon(one.ledger)[0] <= 8
 
 
 def test_a_second_run_beyond_the_life_budget_is_declined_before_a_step(hospital):
-    one = hospital("privacy.life_epsilon=10")
+    one = hospital("privacy.lifetime_epsilon=10")
     trainer = one.trainer()
-    assert trainer.objections(one.task(), one.place(0)) == []
+    assert trainer.check_can_join(one.task(), one.place(0)) == []
     for number in range(1, ROUNDS + 1):
         trainer.fit(one.task(), one.place(number))
-    assert trainer.objections(one.task(), one.place(ROUNDS)) == []  # the same run, resumed
-    before, booked = one.state(), verify(one.ledger)
-    reasons = trainer.objections(one.task(), one.place(0, run="second"))
+    assert trainer.check_can_join(one.task(), one.place(ROUNDS)) == []  # the same run, resumed
+    before, booked = one.state(), verify_ledger(one.ledger)
+    reasons = trainer.check_can_join(one.task(), one.place(0, run="second"))
     assert reasons == ["the run would exceed the privacy budget of demo"]
-    assert verify(one.ledger) == booked
+    assert verify_ledger(one.ledger) == booked
     assert all(np.array_equal(before[name], value) for name, value in one.state().items())
 
 
@@ -146,9 +150,9 @@ def test_a_declining_site_is_named_with_its_reason(good_hospitals, tiny_words, t
     words = [*tiny_words(good_hospitals), *PRIVATE, "privacy.min_cohort=1000", "strategy.min_sites=3"]
     run = RunDir(tmp_path / "run")
     with pytest.raises(FederationError, match="sites"):
-        launch(compose(words), words, run)
+        launch_run(RunSpec.compose(words, run))
     assert "smaller than the policy's minimum of 1000" in (run.path / "events.jsonl").read_text()
-    assert list(spending(run.path)) == []
+    assert list(iter_run_spending(run.path)) == []
 
 
 @pytest.mark.parametrize(
@@ -156,34 +160,39 @@ def test_a_declining_site_is_named_with_its_reason(good_hospitals, tiny_words, t
     [
         (["privacy.min_cohort=18"], "the cohort is smaller than the policy's minimum of 18"),
         (["privacy.epsilon=1e-6", "privacy.delta=1e-9"], "unreachable"),
-        (["privacy.sigma=0.5", "privacy.min_sigma=1"], "below this site's minimum 1"),
+        (["privacy.noise_multiplier=0.5", "privacy.min_noise_multiplier=1"], "below this site's minimum 1"),
         (["privacy.max_epsilon=1e-6", "privacy.delta=1e-9"], "unreachable"),
     ],
 )
 def test_what_the_policy_forbids_is_declined_and_nothing_is_spent(hospital, words, reason):
     one = hospital(*words)
-    [said] = one.trainer().objections(one.task(), one.place(0))
+    [said] = one.trainer().check_can_join(one.task(), one.place(0))
     assert reason in said
     with pytest.raises(PrivacyError):
         one.trainer().fit(one.task(), one.place())
-    assert not one.ledger.exists() or verify(one.ledger) == ()
+    assert not one.ledger.exists() or verify_ledger(one.ledger) == ()
 
 
 def test_how_far_below_the_minimum_a_cohort_is_stays_at_the_site(hospital):
     one = hospital("privacy.min_cohort=18")
     task = one.task()
     fewer = replace(task, rows=task.rows[:3])
-    assert one.trainer().objections(task, one.place(0)) == one.trainer().objections(fewer, one.place(0))
+    assert one.trainer().check_can_join(task, one.place(0)) == one.trainer().check_can_join(fewer, one.place(0))
 
 
 def test_the_sites_limits_win_over_the_run(hospital):
     one = hospital("privacy.epsilon=8")
-    asked = one.trainer().plan(one.task(), one.place())
-    limited = one.trainer(max_epsilon=1.0).plan(one.task(), one.place())
+    asked = one.trainer().make_plan(one.task(), one.place())
+    limited = one.trainer(max_epsilon=1.0).make_plan(one.task(), one.place())
     assert limited.epsilon <= 1 < asked.epsilon <= 8
-    noisier = one.trainer(min_sigma=50.0).plan(one.task(), one.place())
-    assert noisier.sigma == 50
-    assert one.trainer(sigma=60.0, min_sigma=50.0).plan(one.task(), one.place()).sigma == 60
+    noisier = one.trainer(min_noise_multiplier=50.0).make_plan(one.task(), one.place())
+    assert noisier.noise_multiplier == 50
+    assert (
+        one.trainer(noise_multiplier=60.0, min_noise_multiplier=50.0)
+        .make_plan(one.task(), one.place())
+        .noise_multiplier
+        == 60
+    )
 
 
 def test_the_ledgers_faults_are_refused_and_nothing_is_lost(hospital, monkeypatch):
@@ -193,20 +202,20 @@ def test_the_ledgers_faults_are_refused_and_nothing_is_lost(hospital, monkeypatc
     kept = one.ledger.read_bytes()
 
     one.ledger.write_bytes(kept.replace(b'"round":1', b'"round":9'))
-    assert "edited, cut or damaged" in trainer.objections(one.task(), one.place(0))[0]
+    assert "edited, cut or damaged" in trainer.check_can_join(one.task(), one.place(0))[0]
     with pytest.raises(PrivacyError, match="edited, cut or damaged"):
         trainer.fit(one.task(), one.place(2))
     one.ledger.write_bytes(b"")
-    assert "1 entries were written, 0 are left" in trainer.objections(one.task(), one.place(0))[0]
+    assert "1 entries were written, 0 are left" in trainer.check_can_join(one.task(), one.place(0))[0]
     one.ledger.write_bytes(kept)
 
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now - 3600)
-    assert "clock" in trainer.objections(one.task(), one.place(0))[0]
+    assert "clock" in trainer.check_can_join(one.task(), one.place(0))[0]
     monkeypatch.undo()
 
     with Ledger.open(one.ledger):
-        assert "another run" in trainer.objections(one.task(), one.place(0))[0]
+        assert "another run" in trainer.check_can_join(one.task(), one.place(0))[0]
         with pytest.raises(PrivacyError, match="another run"):
             trainer.fit(one.task(), one.place(2))
     assert one.ledger.read_bytes() == kept
@@ -232,7 +241,7 @@ def test_no_weight_stays_without_noise_and_nothing_else_leaves(hospital):
         still = float((value == before[name]).mean())  # noise lies on a grid: one value in eighty gets none in a step
         assert still < 0.2, name
     update = {"fusion.head.0.weight": np.ones((2, 2), np.float32), "running_mean": np.ones(3, np.float32)}
-    protected = one.trainer().protect(update, one.task(), one.place())
+    protected = one.trainer().protect_update(update, one.task(), one.place())
     assert protected["fusion.head.0.weight"].all()
     assert not protected["running_mean"].any()
 
@@ -250,8 +259,8 @@ def test_what_stays_at_a_site_and_feeds_shared_gradients_is_noised_too(
         noised.append(sum(p.numel() for p in optimizer.params if p.grad is not None))
 
     monkeypatch.setattr(NoisyOptimizer, "add_noise", seen)
-    launch(compose(words), words, RunDir(tmp_path / "run"))
-    config = config_of(Job("run", tuple(words), digest(compose(words)), str(tmp_path)))
+    launch_run(RunSpec.compose(words, RunDir(tmp_path / "run")))
+    config = compose_job_config(Job("run", tuple(words), compute_config_digest(compose_config(words)), str(tmp_path)))
     model = build_model(config.model, config.data, 0)
     assert set(noised) == {sum(p.numel() for p in model.parameters() if p.requires_grad)}
 
@@ -261,7 +270,7 @@ def test_a_round_on_a_gpu(hospital):
     one = hospital()
     one.model.cuda()
     before = one.state()
-    assert one.trainer().objections(one.task(), one.place(0)) == []
+    assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     one.trainer().fit(one.task(), one.place())
     assert all(float((value == before[name]).mean()) < 0.2 for name, value in one.state().items())
 
@@ -272,48 +281,54 @@ def test_round_statistics_stay_and_the_final_scores_are_noised_once(hospital):
     counts = np.zeros((1, 64), np.int64)
     counts[0, 30] = 20
     fitted = {"validation.positives": counts, "train.loss": np.array([5]), "train.examples": np.array([17])}
-    assert trainer.release(fitted, task, place) == {}
+    assert trainer.release_statistics(fitted, task, place) == {}
     scored = {f"{split}.{side}": counts for split in ("validation", "test") for side in ("positives", "negatives")}
-    released = trainer.release(scored, task, place)
+    released = trainer.release_statistics(scored, task, place)
     assert set(released) == set(scored)
     assert all(
         value.shape == counts.shape and value.dtype == np.int64 and value.min() >= 0 for value in released.values()
     )
     assert any(not np.array_equal(value, counts) for value in released.values())
-    again = trainer.release(dict.fromkeys(scored, counts * 7), task, place)
+    again = trainer.release_statistics(dict.fromkeys(scored, counts * 7), task, place)
     assert all(np.array_equal(released[name], again[name]) for name in scored)
-    [entry] = verify(one.ledger)
-    assert entry.event == trainer.plan(task, place).scores
+    [entry] = verify_ledger(one.ledger)
+    assert entry.event == trainer.make_plan(task, place).score_release_event
 
 
 def test_without_a_share_no_scores_are_released(hospital):
-    one = hospital("privacy.scores=0")
-    assert one.trainer().release({"test.positives": np.ones((1, 64), np.int64)}, one.task(), one.place()) == {}
+    one = hospital("privacy.score_release_share=0")
+    assert (
+        one.trainer().release_statistics({"test.positives": np.ones((1, 64), np.int64)}, one.task(), one.place()) == {}
+    )
     assert not one.ledger.exists()
 
 
 def test_training_and_scores_together_stay_within_epsilon(hospital):
     one = hospital("privacy.epsilon=3")
-    plan = one.trainer().plan(one.task(), one.place())
-    assert plan.scores is not None
-    assert epsilon([plan.run_event, plan.scores], plan.delta) == plan.epsilon <= 3
-    assert epsilon([plan.run_event], plan.delta) < plan.epsilon
+    plan = one.trainer().make_plan(one.task(), one.place())
+    assert plan.score_release_event is not None
+    assert compute_epsilon([plan.run_event, plan.score_release_event], plan.delta) == plan.epsilon <= 3
+    assert compute_epsilon([plan.run_event], plan.delta) < plan.epsilon
 
 
 def test_announced_weights_are_coarse(hospital):
     trainer = hospital().trainer()
-    assert trainer.weights({"shared": 17, "image": 23, "text": 0}) == {"shared": 16, "image": 22, "text": 0}
+    assert trainer.compute_aggregation_weights({"shared": 17, "image": 23, "text": 0}) == {
+        "shared": 16,
+        "image": 22,
+        "text": 0,
+    }
     one = hospital()
-    plan = trainer.plan(one.task(), one.place())
-    assert plan.rate == 8 / bucket(len(one.task().rows))  # the batch size over the bucketed cohort
-    assert plan.normaliser == 8
+    plan = trainer.make_plan(one.task(), one.place())
+    assert plan.sample_rate == 8 / bucket_count(len(one.task().rows))  # the batch size over the bucketed cohort
+    assert plan.expected_batch_size == 8
 
 
 @pytest.mark.parametrize("engine", ["bk", "opacus", "oracle"])
 @pytest.mark.parametrize("clipping", ["automatic", "flat", "tower"])
 def test_every_engine_and_clipping_trains(hospital, engine, clipping):
     one = hospital(f"privacy.engine={engine}", f"privacy.clipping={clipping}")
-    assert one.trainer().objections(one.task(), one.place(0)) == []
+    assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     report = one.trainer().fit(one.task(), one.place())
     assert report.steps == 2
     assert np.isfinite(report.loss)
@@ -323,7 +338,7 @@ def test_every_engine_and_clipping_trains(hospital, engine, clipping):
 def test_a_single_modality_trains(hospital, kept):
     absent = [f"model.{name}=null" for name in ("image", "text", "tabular") if name != kept]
     one = hospital(*absent)
-    assert one.trainer().objections(one.task(), one.place(0)) == []
+    assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     one.trainer().fit(one.task(), one.place())
 
 
@@ -338,14 +353,14 @@ def test_modalities_that_no_patient_has_train(hospitals, tiny_words, tmp_path, s
         with path.open("w", newline="") as file:
             csv.writer(file).writerows(table)
     one = Hospital([*tiny_words(hospitals), *PRIVATE], tmp_path)
-    assert one.trainer().objections(one.task(), one.place(0)) == []
+    assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     one.trainer().fit(one.task(), one.place())
 
 
 def test_a_model_that_mixes_patients_is_declined_by_layer_name(hospital):
     one = hospital()
     one.model.fusion.head[0] = torch.nn.Sequential(torch.nn.BatchNorm1d(24), torch.nn.Linear(24, 64))
-    [reason] = one.trainer().objections(one.task(), one.place(0))
+    [reason] = one.trainer().check_can_join(one.task(), one.place(0))
     assert "fusion.head.0.0 (BatchNorm1d)" in reason
 
 
@@ -353,9 +368,9 @@ def test_a_failing_self_check_is_declined_without_its_numbers(hospital, monkeypa
     def fail(*arguments):
         raise PrivacyError("patient 3 moves the sum by 7.7 times the bound")
 
-    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.selfcheck", fail)
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.run_self_check", fail)
     one = hospital()
-    [reason] = one.trainer().objections(one.task(), one.place(0))
+    [reason] = one.trainer().check_can_join(one.task(), one.place(0))
     assert "self-check" in reason
     assert "7.7" not in reason
 
@@ -364,12 +379,12 @@ def test_each_study_is_a_unit_of_its_own_with_record(hospital):
     one = hospital()
     task = one.task()
     together = replace(task, examples=replace(task.examples, patient=task.examples.patient // 2))
-    patients = one.trainer().plan(together, one.place())
-    records = one.trainer(unit="record").plan(together, one.place())
+    patients = one.trainer().make_plan(together, one.place())
+    records = one.trainer(unit="record").make_plan(together, one.place())
     assert patients.unit == "patient"
     assert records.unit == "record"
-    assert patients.normaliser == records.normaliser == 8
-    assert patients.rate > records.rate
+    assert patients.expected_batch_size == records.expected_batch_size == 8
+    assert patients.sample_rate > records.sample_rate
 
 
 def test_a_held_out_patient_counts_with_one_study(hospital):
@@ -378,9 +393,9 @@ def test_a_held_out_patient_counts_with_one_study(hospital):
     patient = study // 2
     examples = replace(one.examples, patient=patient, study=study)
     rows = np.arange(12)
-    assert one.trainer().scored(examples, rows).tolist() == [0, 1, 4, 5, 8, 9]
-    assert one.trainer(unit="record").scored(examples, rows).tolist() == rows.tolist()
-    assert one.trainer().scored(examples, rows[:0]).tolist() == []
+    assert one.trainer().select_scored_rows(examples, rows).tolist() == [0, 1, 4, 5, 8, 9]
+    assert one.trainer(unit="record").select_scored_rows(examples, rows).tolist() == rows.tolist()
+    assert one.trainer().select_scored_rows(examples, rows[:0]).tolist() == []
 
 
 def test_diverging_is_said(hospital):
@@ -397,7 +412,8 @@ def test_training_without_a_place_is_refused(hospital):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"unit": "hospital"}, {"engine": "none"}, {"rate": 1.5}, {"dataset": "../other"}, {"dataset": ""}]
+    "changes",
+    [{"unit": "hospital"}, {"engine": "none"}, {"sample_rate": 1.5}, {"dataset": "../other"}, {"dataset": ""}],
 )
 def test_words_that_make_no_sense_are_refused(hospital, changes):
     with pytest.raises(PrivacyError):
@@ -415,13 +431,13 @@ def test_two_processes_cannot_spend_at_once(hospital):
                 os._exit(3)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
-    assert verify(one.ledger) == ()
+    assert verify_ledger(one.ledger) == ()
 
 
 def test_batch_normalisation_is_declined_until_it_is_replaced(hospital):
     words = ("model/image=resnet18", "model.text=null", "model.tabular=null")
-    [reason] = hospital(*words).trainer().objections(hospital(*words).task(), hospital(*words).place(0))
+    [reason] = hospital(*words).trainer().check_can_join(hospital(*words).task(), hospital(*words).place(0))
     assert "computes statistics over the batch" in reason
     one = hospital(*words, "model.image.norm=group", "training.local_steps=1")
-    assert one.trainer().objections(one.task(), one.place(0)) == []
+    assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     assert one.trainer().fit(one.task(), one.place()).steps == 1

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind, TrainingConfig
-from fedhealth.data.batches import Examples, Source
+from fedhealth.data.examples import Examples, ModalitySource
 from fedhealth.models.multimodal import build_model
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.spending import ledger_path
-from fedhealth.privacy.context import Place
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.context import AccountingContext
 from fedhealth.training import step_checkpoint
-from fedhealth.training.dpsgd_trainer import PatientTrainer
-from fedhealth.training.trainer import PlainTrainer, Task
+from fedhealth.training.dpsgd_trainer import DPSGDTrainer
+from fedhealth.training.trainer import PlainTrainer, TrainingTask
 
 STEPS = 12
 OPTIMIZERS = {
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 class Steps:
-    """A correction that counts, and stops the training before one of the steps."""
+    """A gradient hook that counts its calls and stops the training before one of the steps."""
 
     def __init__(self, last=None):
         self.seen, self.last = [], last
@@ -53,16 +53,16 @@ def network():
     return build_model(config, data, 0)
 
 
-def task(correct, optimizer="adam", resumable=True, seed=0):
+def task(gradient_hook, optimizer="adam", is_resumable=True, seed=0):
     values = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     rows = np.arange(40)
-    examples = Examples({"tabular": Source(values, rows)}, (values[:, :1] > 0).astype(np.float32), rows, rows)
+    examples = Examples({"tabular": ModalitySource(values, rows)}, (values[:, :1] > 0).astype(np.float32), rows, rows)
     training = TrainingConfig(batch_size=8, local_steps=STEPS, optimizer=OPTIMIZERS[optimizer])
-    return Task(network(), examples, rows, training, TaskKind.binary, seed, correct, resumable)
+    return TrainingTask(network(), examples, rows, training, TaskKind.binary, seed, gradient_hook, is_resumable)
 
 
 def place(folder, number=1):
-    return Place("run", "a", folder, number, 2, released=False)
+    return AccountingContext("run", "a", folder, number, 2, may_be_released=False)
 
 
 def weights(model):
@@ -88,7 +88,7 @@ def test_plain_training_ends_bit_for_bit_as_if_nothing_had_happened(tmp_path, op
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("how", [{"seed": 1}, {"resumable": False}, {"optimizer": "adam"}])
+@pytest.mark.parametrize("how", [{"seed": 1}, {"is_resumable": False}, {"optimizer": "adam"}])
 def test_another_training_begins_at_its_beginning(tmp_path, how):
     interrupted(PlainTrainer(), tmp_path, 5)
     counted = Steps()
@@ -108,9 +108,9 @@ def test_damaged_progress_is_left_alone_and_said(tmp_path, caplog):
 
 
 def test_private_training_goes_on_and_is_booked_once(tmp_path):
-    trainer = PatientTrainer("cohort", epsilon=8.0, min_cohort=5)
+    trainer = DPSGDTrainer("cohort", epsilon=8.0, min_cohort=5)
     interrupted(trainer, tmp_path, 6)
     counted = Steps()
     trainer.fit(task(counted), place(tmp_path))
     assert counted.seen == list(range(6, STEPS))
-    assert [(entry.kind, entry.round) for entry in verify(ledger_path(tmp_path, "cohort"))] == [("book", 1)]
+    assert [(entry.kind, entry.round) for entry in verify_ledger(get_ledger_path(tmp_path, "cohort"))] == [("book", 1)]

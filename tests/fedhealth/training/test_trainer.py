@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind, TrainingConfig
-from fedhealth.data.batches import Examples, Source
+from fedhealth.data.examples import Examples, ModalitySource
 from fedhealth.errors import ConfigError, DataError, ModelError
-from fedhealth.evaluation.predictions import predict, score
+from fedhealth.evaluation.predictions import compute_metrics, predict_studies
 from fedhealth.models.multimodal import build_model
-from fedhealth.training.trainer import PlainTrainer, Task, device_of, row_losses, steps_of
+from fedhealth.training.optimizers import count_steps
+from fedhealth.training.trainer import PlainTrainer, TrainingTask, select_device
 
 ADAM = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.03}
 TASKS = {
@@ -27,7 +28,7 @@ def toy(kind, size=120):
         TaskKind.multilabel: values > 0,
     }[kind].astype(np.float32)
     rows = np.arange(size)
-    return Examples({"tabular": Source(values, rows)}, labels, rows, rows)
+    return Examples({"tabular": ModalitySource(values, rows)}, labels, rows, rows)
 
 
 def model(kind, seed=0):
@@ -47,7 +48,7 @@ def training(**changes):
 def fit(kind, examples=None, seed=0, rows=None, **changes):
     network, examples = model(kind), examples or toy(kind)
     rows = np.arange(len(examples.labels)) if rows is None else rows
-    report = PlainTrainer().fit(Task(network, examples, rows, training(**changes), kind, seed))
+    report = PlainTrainer().fit(TrainingTask(network, examples, rows, training(**changes), kind, seed))
     return network, report
 
 
@@ -56,7 +57,7 @@ def test_a_separable_toy_is_learned(kind):
     examples = toy(kind)
     network, report = fit(kind)
     assert (report.steps, report.examples) == (80, 120)
-    assert score(predict(network, examples, np.arange(120), kind), 2)["auroc"].value > 0.95
+    assert compute_metrics(predict_studies(network, examples, np.arange(120), kind), 2)["auroc"].value > 0.95
     _, later = fit(kind, local_steps=160)
     assert later.loss < report.loss
 
@@ -93,7 +94,7 @@ def test_only_the_given_rows_are_seen():
     examples = toy(TaskKind.binary)
     rows = np.arange(0, 120, 2)
     spoilt = Examples(
-        {"tabular": Source(examples.sources["tabular"].values.copy(), np.arange(120))},
+        {"tabular": ModalitySource(examples.sources["tabular"].values.copy(), np.arange(120))},
         examples.labels.copy(),
         examples.patient,
         examples.study,
@@ -102,34 +103,6 @@ def test_only_the_given_rows_are_seen():
     spoilt.labels[1::2] = 1 - spoilt.labels[1::2]
     one, other = (fit(TaskKind.binary, each, rows=rows)[0].state_dict() for each in (examples, spoilt))
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_losses_are_the_textbooks():
-    logits = torch.tensor([[0.5], [-1.0]])
-    found = row_losses(logits, torch.tensor([[1.0], [0.0]]), TaskKind.binary)
-    torch.testing.assert_close(found, torch.log1p(torch.exp(torch.tensor([-0.5, -1.0]))))
-    found = row_losses(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0]]), TaskKind.multiclass)
-    torch.testing.assert_close(found, torch.logsumexp(torch.tensor([[1.0, 2.0, 3.0]]), dim=1) - 2.0)
-
-
-@pytest.mark.parametrize(("kind", "outputs", "labels"), [("binary", 1, 1), ("multiclass", 3, 1), ("multilabel", 2, 2)])
-def test_a_row_without_labels_costs_nothing_and_moves_nothing(kind, outputs, labels):
-    logits = torch.randn(3, outputs, requires_grad=True)
-    targets = torch.ones(3, labels)
-    targets[1] = float("nan")
-    losses = row_losses(logits, targets, TaskKind(kind))
-    assert losses.shape == (3,)
-    assert losses[1] == 0
-    losses.sum().backward()
-    assert torch.isfinite(logits.grad).all()
-    assert not logits.grad[1].any()
-    assert logits.grad[0].any()
-
-
-def test_a_missing_label_of_several_leaves_the_mean_of_the_others():
-    logits = torch.tensor([[0.3, -0.7]])
-    half = row_losses(logits, torch.tensor([[1.0, float("nan")]]), TaskKind.multilabel)
-    torch.testing.assert_close(half, row_losses(logits[:, :1], torch.tensor([[1.0]]), TaskKind.binary))
 
 
 def test_a_loss_that_is_not_finite_is_refused():
@@ -145,14 +118,14 @@ def test_no_rows_are_refused_instead_of_waited_for():
 
 
 def test_steps_are_given_or_counted_in_passes():
-    assert steps_of(training(), 1000) == 80
-    assert steps_of(training(local_steps=None, local_epochs=3), 33) == 9
+    assert count_steps(training(), 1000) == 80
+    assert count_steps(training(local_steps=None, local_epochs=3), 33) == 9
     assert fit(TaskKind.binary, local_steps=None, local_epochs=2)[1].steps == 2 * 8
 
 
 def test_a_device_that_is_not_there_is_refused():
-    assert device_of("cpu").type == "cpu"
-    assert device_of("auto").type in ("cpu", "cuda")
+    assert select_device("cpu").type == "cpu"
+    assert select_device("auto").type in ("cpu", "cuda")
     for name in ("gpu", "cuda:99"):
         with pytest.raises(ConfigError, match=f"training.device={name}"):
-            device_of(name)
+            select_device(name)

@@ -1,6 +1,6 @@
 import threading
 
-from fedhealth.utils.periodic import regularly
+from fedhealth.utils.periodic import run_periodically
 
 
 def test_the_work_is_done_again_and_again_and_ends_with_the_block():
@@ -12,6 +12,6 @@ def test_the_work_is_done_again_and_again_and_ends_with_the_block():
         if count == 3:
             thrice.set()
 
-    with regularly(0.001, work, "work"):
+    with run_periodically(0.001, work, "work"):
         assert thrice.wait(10)
     assert not any(thread.name == "work" for thread in threading.enumerate())

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fedhealth.errors import ConfigError
-from fedhealth.utils.yaml_model import load
+from fedhealth.types import UserPath
+from fedhealth.utils.yaml_model import load_yaml
 
 
 @dataclass(frozen=True)
 class Inner:
     number: int = 1
-    where: Path | None = None
+    where: UserPath | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Outer:
 
 def read(path, text):
     path.write_text(text)
-    return load(path, Outer, lambda outer: [] if outer.share < 1 else ["share: too much."], "Correct it.")
+    return load_yaml(path, Outer, lambda outer: [] if outer.share < 1 else ["share: too much."], "Correct it.")
 
 
 def test_every_kind_is_read(tmp_path):
@@ -44,10 +45,13 @@ def test_every_kind_is_read(tmp_path):
     [
         ("name: 1\nshare: x\nbogus: 1\n", ["name: 1 is not", "share: 'x' is not", "bogus: there is no such key"]),
         ("inner: {number: 1.5, where: 3}\n", ["name: is missing", "inner.number", "inner.where"]),
-        ("name: a\nwords: b\nmore: {d: 1}\n", ["words: 'b'", "more.d: names and values"]),
+        ("name: a\nwords: b\nmore: {d: 1}\n", ["words: 'b'", "more.d: expected a mapping"]),
         ("name: a\nwords: [1]\ninner: {number: true}\n", ["words[0]: 1", "inner.number: True"]),
         ("name: a\nshare: 2\n", ["share: too much."]),
         ("name: a\nname: b\n", ["cannot be read"]),
+        ("name: a\ninner: {where: ''}\n", ["inner.where: '' is not"]),
+        ("name: a\ninner: {where: ~nobody-here/x}\n", ["inner.where", "no such home folder"]),
+        ("[a]\n", ["the file: expected a mapping"]),
         ("name: ${oc.env:HOME}\nshare: ${x}\n", ["share: '${x}'"]),
     ],
 )

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.protocol.array_codec import PACKED, SERIAL, pack, plain
+from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays, to_array_record
 from fedhealth.protocol.messages import STATISTICS, TRAIN, UPDATE, Directive
-from strategies.aggregation.base import Round
+from strategies.aggregation.base import RoundAttempt
 from strategies.aggregation.mean import WeightedMean
-from strategies.aggregation.robust import Robust, median
+from strategies.aggregation.robust import RobustAggregation, coordinate_median
 
 ARRAYS = {"w": np.zeros((2, 3), np.float32)}
 TOLD = {"train.loss": (1,), "validation.positives": (2, 4)}
@@ -20,18 +20,20 @@ SITES = ("a", "b", "c")
 
 def opened(aggregation):
     weights = {site: {"shared": 1.0} for site in SITES}
-    aggregation.open(Round(TRAIN, Directive("r", "d", 1, 1, 0, SITES), ARRAYS, ARRAYS, TOLD, weights))
+    aggregation.open(RoundAttempt(TRAIN, Directive("r", "d", 1, 1, 0, SITES), ARRAYS, ARRAYS, TOLD, weights))
     return aggregation
 
 
-@pytest.fixture(name="aggregation", params=[WeightedMean, lambda: Robust(median)], ids=["mean", "robust"])
+@pytest.fixture(
+    name="aggregation", params=[WeightedMean, lambda: RobustAggregation(coordinate_median)], ids=["mean", "robust"]
+)
 def aggregation_(request):
     return opened(request.param())
 
 
 def good(step=1.0):
     counts = {"train.loss": np.array([7]), "validation.positives": np.ones((2, 4), np.int64)}
-    return RecordDict({UPDATE: pack({"w": np.full((2, 3), step, np.float32)}), STATISTICS: pack(counts)})
+    return RecordDict({UPDATE: pack_arrays({"w": np.full((2, 3), step, np.float32)}), STATISTICS: pack_arrays(counts)})
 
 
 def closed(aggregation):
@@ -52,7 +54,7 @@ def closed(aggregation):
 )
 def test_statistics_that_do_not_fit_are_refused_with_their_update(aggregation, statistics):
     aggregation.add("a", good())
-    bad = RecordDict({UPDATE: good(100.0)[UPDATE], STATISTICS: pack(statistics)})
+    bad = RecordDict({UPDATE: good(100.0)[UPDATE], STATISTICS: pack_arrays(statistics)})
     with pytest.raises(FederationError, match="Site 'b' sent"):
         aggregation.add("b", bad)
     found = closed(aggregation)
@@ -62,7 +64,7 @@ def test_statistics_that_do_not_fit_are_refused_with_their_update(aggregation, s
 
 
 def test_a_small_group_may_be_left_out(aggregation):
-    aggregation.add("a", RecordDict({UPDATE: good()[UPDATE], STATISTICS: pack({"train.loss": np.array([3])})}))
+    aggregation.add("a", RecordDict({UPDATE: good()[UPDATE], STATISTICS: pack_arrays({"train.loss": np.array([3])})}))
     aggregation.add("b", good())
     assert closed(aggregation).statistics["train.loss"].tolist() == [10]
 
@@ -79,13 +81,13 @@ noise = st.builds(
     st.binary(max_size=80),
     st.sampled_from([SERIAL, "numpy.ndarray", "x"]),
 )
-records = st.one_of(named.map(pack), named.map(plain), noise, st.just(ConfigRecord({"w": 1})))
+records = st.one_of(named.map(pack_arrays), named.map(to_array_record), noise, st.just(ConfigRecord({"w": 1})))
 answers = st.dictionaries(st.sampled_from([UPDATE, STATISTICS, "other"]), records, max_size=3).map(RecordDict)
 
 
 @given(st.lists(answers, max_size=3))
 def test_no_answer_ends_a_run_or_spoils_the_sum(bad):
-    for aggregation in (opened(WeightedMean()), opened(Robust(median))):
+    for aggregation in (opened(WeightedMean()), opened(RobustAggregation(coordinate_median))):
         aggregation.add("a", good())
         for answer in bad:
             with pytest.raises(FedhealthError):  # none of these is a whole update, so none may be taken

@@ -6,14 +6,14 @@ import weakref
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.errors import FederationError
-from fedhealth.protocol.array_codec import PACKED, pack
-from fedhealth.protocol.messages import STATISTICS, UPDATE, Directive, size_of
-from strategies.aggregation.base import Round
+from fedhealth.flower.compat import set_task_identity
+from fedhealth.protocol.array_codec import PACKED, pack_arrays
+from fedhealth.protocol.messages import STATISTICS, UPDATE, Directive, compute_message_size
+from strategies.aggregation.base import RoundAttempt
 from strategies.aggregation.mean import WeightedMean
 
 DIRECTIVE = Directive("run", "digest", 1, 1, 0, ("a", "b", "c"))
@@ -23,13 +23,13 @@ def opened(arrays, weights):
     """A round in which every site owns the shared part with its weight, unless a weight says more."""
     weights = {site: w if isinstance(w, dict) else {"shared": w} for site, w in weights.items()}
     aggregation = WeightedMean()
-    aggregation.open(Round("train.fit", DIRECTIVE, arrays, arrays, {"n": (1,)}, weights))
+    aggregation.open(RoundAttempt("train.fit", DIRECTIVE, arrays, arrays, {"n": (1,)}, weights))
     return aggregation
 
 
 def answer(values, **statistics):
-    content = RecordDict({STATISTICS: pack({name: np.array(v, np.int64) for name, v in statistics.items()})})
-    content[UPDATE] = pack({"w": np.asarray(values, np.float32)})
+    content = RecordDict({STATISTICS: pack_arrays({name: np.array(v, np.int64) for name, v in statistics.items()})})
+    content[UPDATE] = pack_arrays({"w": np.asarray(values, np.float32)})
     return content
 
 
@@ -73,9 +73,9 @@ GARBAGE = RecordDict({UPDATE: ConfigRecord({PACKED: b"no header"})})
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (RecordDict({UPDATE: pack({"v": np.zeros(2, np.float32)})}), "other arrays"),
-        (RecordDict({UPDATE: pack({"w": np.zeros(3, np.float32)})}), r"float32\(3,\)"),
-        (RecordDict({UPDATE: pack({"w": np.zeros(2, np.float64)})}), "float64"),
+        (RecordDict({UPDATE: pack_arrays({"v": np.zeros(2, np.float32)})}), "other arrays"),
+        (RecordDict({UPDATE: pack_arrays({"w": np.zeros(3, np.float32)})}), r"float32\(3,\)"),
+        (RecordDict({UPDATE: pack_arrays({"w": np.zeros(2, np.float64)})}), "float64"),
         (answer([np.nan, 0]), "nan"),
         (answer([0, np.inf]), "inf"),
         (answer([0, -3e38]), "3e"),
@@ -95,11 +95,11 @@ def test_an_answer_is_forgotten_at_once():
     aggregation = opened({"w": np.zeros(2, np.float32)}, {"a": 1.0})
     content = answer([1, 2], n=[1])
     held = weakref.ref(content[UPDATE])
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
+    set_task_identity(1, 0)
     gc.disable()
     try:
         aggregation.add("a", content)
-        assert size_of(Message(content, 1, "train")) > 0
+        assert compute_message_size(Message(content, 1, "train")) > 0
         del content
         assert held() is None
     finally:
@@ -110,12 +110,12 @@ def test_nobody_answers_twice_or_uninvited():
     aggregation = opened({"w": np.zeros(1, np.float32)}, {"a": 1.0})
     aggregation.add("a", answer([1]))
     for site in ("a", "stranger"):
-        with pytest.raises(FederationError, match="twice or was not asked"):
+        with pytest.raises(FederationError, match="twice or was not requested"):
             aggregation.add(site, answer([1]))
 
 
 def test_without_any_answer_there_is_no_model():
-    with pytest.raises(FederationError, match="No site answered"):
+    with pytest.raises(FederationError, match="No site replied"):
         opened({"w": np.zeros(1, np.float32)}, {"a": 1.0}).close(lambda kind, questions: iter(()))
 
 
@@ -124,7 +124,9 @@ def test_a_site_without_notes_does_not_dilute_the_text_tower():
     arrays = {name: np.zeros(1, np.float32) for name in names}
     aggregation = opened(arrays, {"a": {"shared": 1.0, "text": 3.0}, "b": {"shared": 1.0}})
     for site, value in (("a", 2.0), ("b", 4.0)):
-        aggregation.add(site, RecordDict({UPDATE: pack({name: np.array([value], np.float32) for name in names})}))
+        aggregation.add(
+            site, RecordDict({UPDATE: pack_arrays({name: np.array([value], np.float32) for name in names})})
+        )
     update = aggregation.close(lambda kind, questions: iter(())).update
     assert [update[name].item() for name in names] == pytest.approx([2.0, 3.0, 3.0])
 
@@ -132,5 +134,5 @@ def test_a_site_without_notes_does_not_dilute_the_text_tower():
 def test_a_tower_that_nobody_can_train_is_left_out():
     arrays = {"towers.text.encoder.w": np.zeros(1, np.float32), "fusion.w": np.zeros(1, np.float32)}
     aggregation = opened(arrays, {"a": {"shared": 1.0}})
-    aggregation.add("a", RecordDict({UPDATE: pack({name: np.ones(1, np.float32) for name in arrays})}))
+    aggregation.add("a", RecordDict({UPDATE: pack_arrays({name: np.ones(1, np.float32) for name in arrays})}))
     assert set(aggregation.close(lambda kind, questions: iter(())).update) == {"fusion.w"}

@@ -8,23 +8,24 @@ from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 import clients.app
-from fedhealth.config.compose import compose
-from fedhealth.config.validate import validate
+from fedhealth.config.compose import compose_config
+from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.experiment.launch import launch
-from fedhealth.models.model_state import norm_of
-from fedhealth.protocol.array_codec import pack, unpack
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.models.model_state import compute_l2_norm
+from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import TRAIN, UPDATE, Directive
 from fedhealth.runs.run_dir import RunDir
-from strategies.aggregation.base import Round
-from strategies.aggregation.robust import Robust, krum, median, trimmed_mean
+from strategies.aggregation.base import RoundAttempt
+from strategies.aggregation.robust import RobustAggregation, coordinate_median, krum, trimmed_mean
 
 SITES = ("a", "b", "c", "d", "e")
 VECTORS = [np.array(v, np.float32) for v in ([1, 1], [1.2, 0.8], [0.8, 1.2], [1.1, 1.1], [100, -100])]
 
 
 def test_median_by_hand():
-    assert median(VECTORS).tolist() == pytest.approx([1.1, 1.0])
+    assert coordinate_median(VECTORS).tolist() == pytest.approx([1.1, 1.0])
 
 
 def test_trimmed_mean_by_hand():
@@ -40,7 +41,7 @@ def test_krum_by_hand():
 
 
 def test_a_single_owner_is_its_own_answer():
-    for rule in (median, trimmed_mean, krum, partial(krum, keep=3)):
+    for rule in (coordinate_median, trimmed_mean, krum, partial(krum, keep=3)):
         assert rule(VECTORS[:1]).tolist() == [1, 1]
 
 
@@ -48,26 +49,26 @@ def aggregated(aggregation, updates, weights=None):
     expected = {"fusion.w": np.zeros(2, np.float32), "towers.text.encoder.w": np.zeros(2, np.float32)}
     weights = weights or {site: {"shared": 1.0, "text": 1.0} for site in updates}
     directive = Directive("r", "d", 1, 1, 0, tuple(sorted(updates)))
-    aggregation.open(Round(TRAIN, directive, expected, expected, {}, weights))
+    aggregation.open(RoundAttempt(TRAIN, directive, expected, expected, {}, weights))
     for site, value in updates.items():
-        aggregation.add(site, RecordDict({UPDATE: pack(dict.fromkeys(expected, value))}))
+        aggregation.add(site, RecordDict({UPDATE: pack_arrays(dict.fromkeys(expected, value))}))
     return aggregation.close(lambda kind, questions: iter(()))
 
 
 def test_only_the_owners_of_a_tower_count():
     updates = dict(zip(SITES, VECTORS, strict=True))
     weights = {site: {"shared": 1.0} | ({"text": 1.0} if site in "abd" else {}) for site in SITES}
-    found = aggregated(Robust(median), updates, weights)
+    found = aggregated(RobustAggregation(coordinate_median), updates, weights)
     assert found.update["fusion.w"].tolist() == pytest.approx([1.1, 1.0])
     assert found.update["towers.text.encoder.w"].tolist() == pytest.approx([1.1, 1.0])
-    found = aggregated(Robust(median), updates, weights | {"e": {"shared": 1.0, "text": 1.0}})
+    found = aggregated(RobustAggregation(coordinate_median), updates, weights | {"e": {"shared": 1.0, "text": 1.0}})
     assert found.update["towers.text.encoder.w"].tolist() == pytest.approx([1.15, 0.9])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_what_is_no_number_or_beyond_the_bound_is_refused(value):
-    aggregation = Robust(median, most=10.0)
-    with pytest.raises(FederationError, match=r"no numbers|norm"):
+    aggregation = RobustAggregation(coordinate_median, max_norm=10.0)
+    with pytest.raises(FederationError, match=r"non-finite|norm"):
         aggregated(aggregation, {"a": np.array([1.0, value], np.float32)})
 
 
@@ -76,7 +77,7 @@ def run_(tmp_path, good_hospitals, tiny_words):
     def go(name, *words) -> RunDir:
         words = [*tiny_words(good_hospitals), "training=sgd", "strategy.rounds=1", "training.threads=1", *words]
         folder = RunDir(tmp_path / name)
-        launch(compose(words), words, folder)
+        launch_run(RunSpec.compose(words, folder))
         return folder
 
     return go
@@ -85,16 +86,16 @@ def run_(tmp_path, good_hospitals, tiny_words):
 @pytest.fixture
 def poisoned(monkeypatch):
     """South turns its update around and multiplies it by a thousand."""
-    genuine = clients.app.answer
+    genuine = clients.app.handle_message
 
     def poison(message, context, job):
         reply = genuine(message, context, job)
         if message.metadata.message_type == TRAIN and context.node_config["site"] == "south":
-            update = unpack(reply.content[UPDATE])
-            reply.content[UPDATE] = pack({n: (-1000 * a).astype(np.float32) for n, a in update.items()})
+            update = unpack_arrays(reply.content[UPDATE])
+            reply.content[UPDATE] = pack_arrays({n: (-1000 * a).astype(np.float32) for n, a in update.items()})
         return reply
 
-    monkeypatch.setattr(clients.app, "answer", poison)
+    monkeypatch.setattr(clients.app, "handle_message", poison)
 
 
 def model(run: RunDir):
@@ -107,7 +108,7 @@ def test_a_poisoning_site_moves_the_mean_far_and_the_rule_hardly(rule, run, pois
     start = model(run("start", "training.optimizer.lr=0"))
     moved = model(run("mean"))
     robust = model(run(rule, f"strategy/aggregation={rule}", *share))
-    far, near = (norm_of({n: each[n] - start[n] for n in start}) for each in (moved, robust))
+    far, near = (compute_l2_norm({n: each[n] - start[n] for n in start}) for each in (moved, robust))
     assert near < far / 50
 
 
@@ -115,18 +116,18 @@ def test_a_poisoning_site_moves_the_mean_far_and_the_rule_hardly(rule, run, pois
 def test_with_secure_aggregation_it_is_refused_before_anything_starts(rule, tmp_path):
     words = [f"data.root={tmp_path}", "secagg=on", f"strategy/aggregation={rule}"]
     with pytest.raises(ConfigError, match="sees sums only"):
-        validate(compose(words))
+        validate_config(compose_config(words))
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
 def test_no_update_is_longer_than_agreed(secagg, run):
     start = model(run("start", "training.optimizer.lr=0"))
     end = model(run("bounded", f"secagg={secagg}", "strategy.max_update_norm=0.001"))
-    assert 1e-4 < norm_of({n: end[n] - start[n] for n in start}) <= 0.00101
+    assert 1e-4 < compute_l2_norm({n: end[n] - start[n] for n in start}) <= 0.00101
 
 
 def test_an_update_longer_than_agreed_leaves_its_site_out(run, poisoned):
     folder = run("lying", "strategy.max_update_norm=0.5", "strategy.quorum=0.5", "strategy.min_sites=2")
-    failed = [event for event in folder.events()[0] if event["event"] == "site_failed"]
+    failed = [event for event in folder.read_events()[0] if event["event"] == "site_failed"]
     assert [event["site"] for event in failed] == ["south"]
-    assert "0.5 was agreed" in failed[0]["reason"]
+    assert "the limit is 0.5" in failed[0]["reason"]

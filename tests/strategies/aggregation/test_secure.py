@@ -8,14 +8,14 @@ from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
 import clients.app
-from fedhealth.config.compose import compose
-from fedhealth.consortium.identity import secrets_folder
+from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.errors import SecureAggregationError
-from fedhealth.experiment.launch import launch
-from fedhealth.flower.in_process_grid import LocalGrid
-from fedhealth.protocol.array_codec import unpack
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.protocol.array_codec import unpack_arrays
 from fedhealth.protocol.messages import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
-from fedhealth.runs.run_dir import PRIVATE, RunDir
+from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
 
 SIX = tuple(f"site-{number}" for number in range(6))
 
@@ -33,7 +33,7 @@ def run(good_hospitals, tiny_words, tmp_path):
     def start(name, *words, root=good_hospitals):
         words = [*tiny_words(root), *words]
         folder = RunDir(tmp_path / name)
-        launch(compose(words), words, folder)
+        launch_run(RunSpec.compose(words, folder))
         return folder
 
     return start
@@ -44,7 +44,7 @@ def replies(monkeypatch):
     """Record every answer that leaves a site; `drop` decides whose answers get lost."""
     seen = []
     lost = []
-    genuine = clients.app.answer
+    genuine = clients.app.handle_message
 
     def watched(message, context, job):
         kind, site = message.metadata.message_type, context.node_config["site"]
@@ -54,7 +54,7 @@ def replies(monkeypatch):
             return Message(Error(1, "lost"), reply_to=message)
         return reply
 
-    monkeypatch.setattr(clients.app, "answer", watched)
+    monkeypatch.setattr(clients.app, "handle_message", watched)
     watched.seen, watched.lost = seen, lost
     return watched
 
@@ -73,7 +73,7 @@ def test_it_gives_the_model_of_the_open_run(run, bits, bound, error):
     # SGD, since Adam turns a rounding of 1e-9 in a gradient near zero into a whole step.
     words = ["training=sgd", "training.optimizer.lr=0.05"]
     plain = run("plain", *words)
-    words += ["secagg=on", "secagg.weights=exact", f"secagg.bits={bits}", f"secagg.bound={bound}"]
+    words += ["secagg=on", "secagg.weights=exact", f"secagg.bits={bits}", f"secagg.clipping_range={bound}"]
     sealed = run(f"sealed-{bits}", *words)
     assert 0.0 < distance(plain, sealed) <= error
     one, other = (json.loads((folder.path / "evaluation.json").read_text()) for folder in (plain, sealed))
@@ -87,10 +87,10 @@ def test_nothing_but_masked_words_leaves_a_site(run, replies):
         assert not {UPDATE, STATISTICS} & set(reply.content), kind
         assert all(name in ("acceptance", "secagg", SEALED) for name in reply.content)
     masked = [reply.content[SEALED] for kind, _, reply in replies.seen if kind == TRAIN]
-    words = np.concatenate([array.ravel() for record in masked for array in unpack(record).values()])
+    words = np.concatenate([array.ravel() for record in masked for array in unpack_arrays(record).values()])
     counts = np.bincount(words, minlength=256)
     assert counts.std() / counts.mean() < 4 / np.sqrt(counts.mean())  # the bytes of a mask are uniform
-    answered = [event for event in folder.events()[0] if event["event"] == "site_answered"]
+    answered = [event for event in folder.read_events()[0] if event["event"] == "site_answered"]
     assert answered
     assert all(event["own"] is None for event in answered)
 
@@ -106,7 +106,7 @@ def test_a_site_that_drops_before_upload_costs_its_own_part_only(run, replies, s
     replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "site-2" and nth == 2)
     sites = f"data.sites=[{','.join(SIX)}]"
     folder = run("dropped", "secagg=on", sites, "strategy.quorum=0.8", "strategy.min_sites=5", root=six_hospitals)
-    completed = [event for event in folder.events()[0] if event["event"] == "round_completed"]
+    completed = [event for event in folder.read_events()[0] if event["event"] == "round_completed"]
     assert [len(event["sites"]) for event in completed] == [6, 5]
 
 
@@ -114,7 +114,7 @@ def test_a_site_that_drops_before_unmasking_is_still_in_the_sum(run, replies, si
     replies.lost.append(lambda kind, site, nth: kind == UNMASK and site == "site-4")
     sites = f"data.sites=[{','.join(SIX)}]"
     folder = run("late", "secagg=on", sites, root=six_hospitals)
-    completed = [event for event in folder.events()[0] if event["event"] == "round_completed"]
+    completed = [event for event in folder.read_events()[0] if event["event"] == "round_completed"]
     assert [len(event["sites"]) for event in completed] == [6, 6]
 
 
@@ -126,31 +126,31 @@ def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeyp
     monkeypatch.setattr(PlainTrainer, "fit", lambda self, task, place=None: trained.append(1) or fit(self, task, place))
     replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south" and nth == 1)
     folder = run("again", "secagg=on", "strategy.rounds=1")
-    failed = [event for event in folder.events()[0] if event["event"] == "attempt_failed"]
+    failed = [event for event in folder.read_events()[0] if event["event"] == "attempt_failed"]
     assert len(failed) == 1
     assert len(trained) == 3
     uploads = [reply for kind, site, reply in replies.seen if kind == TRAIN and site == "north"]
-    first, second = (np.concatenate(list(unpack(reply.content[SEALED]).values())) for reply in uploads)
+    first, second = (np.concatenate(list(unpack_arrays(reply.content[SEALED]).values())) for reply in uploads)
     assert (first == second).mean() < 0.05  # fresh masks
 
 
 def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path):
     replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south")
-    with pytest.raises(Exception, match="2 of 3 sites answered"):
+    with pytest.raises(Exception, match="2 of 3 sites replied"):
         run("aborted", "secagg=on")
-    assert RunDir(tmp_path / "aborted").about["state"] == "failed"
+    assert RunDir(tmp_path / "aborted").info["state"] == "failed"
     assert not [s for s in replies.seen if s[0] == UNMASK]
 
 
 def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run, monkeypatch):
-    genuine = LocalGrid.pull_messages
+    genuine = InProcessGrid.pull_messages
 
     def without_shares(self, ids):
         return genuine(self, [key for key in ids if self._pushed[key].metadata.message_type != UNMASK])
 
-    monkeypatch.setattr(LocalGrid, "pull_messages", without_shares)
-    monkeypatch.setattr("strategies.round_driver._ANSWER_SECONDS", 0.1)
-    with pytest.raises(SecureAggregationError, match="without answer: east, north, south"):
+    monkeypatch.setattr(InProcessGrid, "pull_messages", without_shares)
+    monkeypatch.setattr("strategies.round_driver._FOLLOW_UP_SECONDS", 0.1)
+    with pytest.raises(SecureAggregationError, match="missing replies: east, north, south"):
         run("silent", "secagg=on", "strategy.round_timeout=3600")
 
 
@@ -162,7 +162,7 @@ def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
 
 def test_a_value_beyond_the_bound_names_the_layer_in_the_sites_log(run, tmp_path):
     with pytest.raises(Exception, match=r"3 are needed|fewer than|survivors"):
-        run("narrow", "secagg=on", "secagg.bound=1e-6")
+        run("narrow", "secagg=on", "secagg.clipping_range=1e-6")
     assert "towers." in (tmp_path / "narrow" / "fedhealth.log").read_text()
 
 
@@ -173,7 +173,7 @@ def test_a_tower_with_one_owner_stays_local(run, site_writer, table_writer, tmp_
         if site != "north":
             table_writer(root / site / "manifest.csv", [row | {"crp": "", "ldh": ""} for row in rows])
     folder = run("local-tower", "secagg=on", root=root)
-    private = {site: folder.site(site) / PRIVATE for site in ("north", "south", "east")}
+    private = {site: folder.site_dir(site) / PRIVATE_FILE for site in ("north", "south", "east")}
     names = set(load_file(private["north"]))
     assert names
     assert all(name.startswith("towers.tabular.") and ".missing." not in name for name in names)
@@ -184,6 +184,6 @@ def test_a_tower_with_one_owner_stays_local(run, site_writer, table_writer, tmp_
 
 def test_secrets_are_gone_when_the_run_is_over_and_keys_are_private(run):
     folder = run("sealed", "secagg=on")
-    site = folder.site("north")
-    assert not secrets_folder(folder.about["run"], "north", site).exists()
+    site = folder.site_dir("north")
+    assert not get_secrets_folder(folder.info["run"], "north", site).exists()
     assert (site / "identity.key").stat().st_mode & 0o777 == 0o600

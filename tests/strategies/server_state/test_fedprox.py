@@ -11,10 +11,10 @@ def statistics(loss, examples=10):
 
 
 def mus(losses):
-    companion = AdaptiveMu(start=0.1)
-    extra, seen = companion.begin({MU: (3,)}), []
+    server_state = AdaptiveMu(start=0.1)
+    extra, seen = server_state.initialize({MU: (3,)}), []
     for loss in losses:
-        extra = companion.step(extra, {}, statistics(loss))
+        extra = server_state.step(extra, {}, statistics(loss))
         seen.append(float(extra[MU][0]))
     return seen
 

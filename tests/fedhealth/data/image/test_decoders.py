@@ -12,10 +12,15 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGExtended12Bit
 
-from fedhealth.data.image.decoders import _plain_frame, decodable, stored_frame, syntax_of
-from fedhealth.data.image.dicom import frames, open_dicom, read_frame
-from fedhealth.data.image.error import ImageError
-from fedhealth.data.image.load import guarded, read_image
+from fedhealth.data.image.decoders import (
+    _read_uncompressed_frame,
+    decode_stored_frame,
+    get_transfer_syntax,
+    has_decoder,
+)
+from fedhealth.data.image.dicom import count_frames, open_dicom, read_frame
+from fedhealth.data.image.errors import ImageError
+from fedhealth.data.image.load import guard_parsers, load_image
 
 DATA = Path(os.environ.get("FEDHEALTH_TEST_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 CORPUS = DATA / "dicom" / "files"
@@ -100,16 +105,16 @@ SET_ASIDE = {  # every packaged file that holds an image and cannot be read, and
     "MR_truncated.dcm": "truncated pixel data",
     "JPEG2000-embedded-sequence-delimiter.dcm": "cannot be decoded",  # no decoder of four reads it
     "badVR.dcm": "the file is damaged",  # the number of frames is '1A'
-    "meta_missing_tsyntax.dcm": "nothing in the header describes an image",
-    "nested_priv_SQ.dcm": "nothing in the header describes an image",
+    "meta_missing_tsyntax.dcm": "the header describes no image",
+    "nested_priv_SQ.dcm": "the header describes no image",
 }
-NO_IMAGE = ("no pixel data", "not a DICOM", "nothing in the header describes an image", "a DICOM directory")
+NO_IMAGE = ("no pixel data", "not a DICOM", "the header describes no image", "a DICOM directory")
 
 
 def decoded(path, index=0):
-    with path.open("rb") as file, guarded():
+    with path.open("rb") as file, guard_parsers():
         dataset = open_dicom(file)
-        return frames(dataset), stored_frame(dataset, index).astype(np.int64)
+        return count_frames(dataset), decode_stored_frame(dataset, index).astype(np.int64)
 
 
 def difference(one, other):
@@ -139,7 +144,7 @@ def test_pairs_across_the_corpora(one, other, tolerance):
 
 def reason(path):
     try:
-        read_image(path, 32, 3)
+        load_image(path, 32, 3)
     except ImageError as fault:
         return fault.reason
     return ""
@@ -166,9 +171,7 @@ def has_pixels(path):
 def test_every_file_of_the_corpus_that_has_pixels_is_decoded():
     unread = {path.name: why for path in sorted(CORPUS.glob("*.dcm")) if (why := reason(path))}
     assert unread == {
-        "pdd_emri_small_jpeg_2k_lossless_too_short.dcm": (
-            "nothing in the header describes an image: truncated, or no image"
-        ),
+        "pdd_emri_small_jpeg_2k_lossless_too_short.dcm": ("the header describes no image: truncated, or no image"),
         "seed_doc_evle.dcm": "no pixel data",
         "seed_rtstruct_ivle.dcm": "no pixel data",
     }
@@ -179,9 +182,9 @@ def test_twelve_bit_jpeg(name):
     with (PACKAGED / name).open("rb") as file:
         dataset = open_dicom(file)
         assert dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit
-        assert decodable(dataset)
-        with guarded():
-            pixels = stored_frame(dataset, 0)
+        assert has_decoder(dataset)
+        with guard_parsers():
+            pixels = decode_stored_frame(dataset, 0)
     assert pixels.dtype.itemsize == 2
     assert 255 < pixels.max() < 4096
 
@@ -210,7 +213,7 @@ def unaligned(values, high, stored, signed=False, syntax=ExplicitVRLittleEndian)
 @pytest.mark.parametrize(("high", "stored"), [(11, 12), (15, 12), (13, 10), (15, 16)])
 def test_bits_beside_the_stored_ones_do_not_count(high, stored, signed, syntax):
     values = np.arange(64).reshape(8, 8) - (32 if signed else 0)
-    assert stored_frame(unaligned(values, high, stored, signed, syntax), 0).tolist() == values.tolist()
+    assert decode_stored_frame(unaligned(values, high, stored, signed, syntax), 0).tolist() == values.tolist()
 
 
 def test_a_table_of_all_values_gives_the_same_picture_as_each_pixel_by_itself(monkeypatch):
@@ -223,7 +226,7 @@ def test_a_table_of_all_values_gives_the_same_picture_as_each_pixel_by_itself(mo
         for bits in (8, 16):
             plain = read_frame(dataset, 0, bits)
             with monkeypatch.context() as patch:
-                patch.setattr("fedhealth.data.image.display._LOOKED_UP", 0)
+                patch.setattr("fedhealth.data.image.display._LUT_MIN_PIXELS", 0)
                 looked_up = read_frame(dataset, 0, bits)
             assert plain.dtype == looked_up.dtype == (np.uint8 if bits == 8 else np.uint16)
             assert np.abs(plain.astype(int) - looked_up.astype(int)).max() <= 1
@@ -233,15 +236,15 @@ def test_plain_frames_are_what_pydicom_reads():
     plain = 0
     for path in [*sorted(PACKAGED.glob("*.dcm")), *sorted(CORPUS.glob("*.dcm"))]:
         try:
-            with path.open("rb") as file, guarded():
+            with path.open("rb") as file, guard_parsers():
                 dataset = open_dicom(file)
-                syntax = syntax_of(dataset)
-                index = frames(dataset) - 1
-                found = None if syntax.is_encapsulated else _plain_frame(dataset, index, syntax)
+                syntax = get_transfer_syntax(dataset)
+                index = count_frames(dataset) - 1
+                found = None if syntax.is_encapsulated else _read_uncompressed_frame(dataset, index, syntax)
         except (ImageError, AttributeError, ValueError):
             continue
         if found is not None:
-            with guarded():
+            with guard_parsers():
                 expected = pixel_array(dataset, index=index, correct_unused_bits=False)
             np.testing.assert_array_equal(found, expected, err_msg=path.name)
             assert found.dtype == expected.dtype.newbyteorder("=")
@@ -252,9 +255,9 @@ def test_plain_frames_are_what_pydicom_reads():
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="no DICOM corpus")
 @pytest.mark.parametrize("name", ALONE)
 def test_files_without_a_pair_are_what_other_decoders_made_of_them(name):
-    with (CORPUS / name).open("rb") as file, guarded():
+    with (CORPUS / name).open("rb") as file, guard_parsers():
         dataset = open_dicom(file)
-        frame = stored_frame(dataset, frames(dataset) // 2)
+        frame = decode_stored_frame(dataset, count_frames(dataset) // 2)
     assert hashlib.sha256(np.ascontiguousarray(frame, "<f8").tobytes()).hexdigest()[:16] == ALONE[name]
 
 

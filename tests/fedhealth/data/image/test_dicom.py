@@ -24,7 +24,7 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from fedhealth.data.image.load import ImageError, read_image
+from fedhealth.data.image.load import ImageError, load_image
 from fedhealth.errors import DataError
 
 DATA = Path(os.environ.get("FEDHEALTH_TEST_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
@@ -69,7 +69,7 @@ def save(folder, dataset):
 
 
 def read(folder, dataset, size=8, channels=1):
-    return read_image(save(folder, dataset), size, channels)
+    return load_image(save(folder, dataset), size, channels)
 
 
 def reason(folder, dataset):
@@ -83,7 +83,7 @@ def reason(folder, dataset):
 def fault_of(path, size):
     """The error that reading raises, or None; whatever is read must be a picture of the right shape."""
     try:
-        image = read_image(path, size, 3)
+        image = load_image(path, size, 3)
     except DataError as fault:
         return fault
     assert image.shape == (3, size, size)
@@ -250,7 +250,7 @@ def test_a_data_set_without_preamble_and_meta(tmp_path, syntax):
     del dataset.file_meta
     path = tmp_path / "bare"
     dataset.save_as(path, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
-    np.testing.assert_array_equal(read_image(path, 8, 1), plain)
+    np.testing.assert_array_equal(load_image(path, 8, 1), plain)
 
 
 def test_true_reasons(tmp_path):
@@ -261,7 +261,7 @@ def test_true_reasons(tmp_path):
     path = save(tmp_path, make())
     path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"))
     with pytest.raises(ImageError, match=r"no decoder for transfer syntax 1\.2\.840\.10008\.1\.2\.7"):
-        read_image(path, 8, 1)
+        load_image(path, 8, 1)
     damaged = make(syntax=JPEG2000Lossless, PixelData=encapsulate([b"\0\1"]))
     assert "cannot be decoded" in reason(tmp_path, damaged)
     assert "empty lookup table" in reason(tmp_path, make(VOILUTSequence=lut([0, 0, 8], [])))
@@ -273,7 +273,7 @@ def test_bombs_are_refused_from_the_header(tmp_path, monkeypatch):
     monkeypatch.setattr("fedhealth.data.image.dicom.MAX_BYTES", 1000)
     path = save(tmp_path, make(np.zeros((99, 99), dtype=np.uint16), syntax=DeflatedExplicitVRLittleEndian))
     with pytest.raises(ImageError, match="deflated"):
-        read_image(path, 8, 1)
+        load_image(path, 8, 1)
 
 
 def test_a_jpeg_2000_stream_larger_than_its_header_says_is_refused(tmp_path, monkeypatch):
@@ -341,4 +341,4 @@ def test_every_file_of_the_corpus_decodes_or_says_why(row):
     ],
 )
 def test_the_same_picture_in_another_encoding_is_the_same_picture(one, other):
-    np.testing.assert_array_equal(read_image(CORPUS / one, 64, 3), read_image(CORPUS / other, 64, 3))
+    np.testing.assert_array_equal(load_image(CORPUS / one, 64, 3), load_image(CORPUS / other, 64, 3))

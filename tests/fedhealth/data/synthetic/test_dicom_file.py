@@ -8,9 +8,9 @@ from hypothesis.extra import numpy as hnp
 from pydicom import dcmread
 
 from fedhealth.data.synthetic import HOSPITALS
-from fedhealth.data.synthetic.dicom_file import Header, write_dicom
+from fedhealth.data.synthetic.dicom_file import SyntheticHeader, write_dicom
 
-HEADER = Header("northfield", "P1", "P1-1", 1, 50, "F")
+HEADER = SyntheticHeader("northfield", "P1", "P1-1", 1, 50, "F")
 
 
 # pydicom wonders when a compressed frame happens to have the uncompressed size.

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from pydicom import dcmread
 
-from fedhealth.data.image.load import read_image
+from fedhealth.data.image.load import load_image
 from fedhealth.data.synthetic import HOSPITALS, write_hospitals
 from fedhealth.data.synthetic.hospitals import COLUMNS
 from fedhealth.errors import DataError
@@ -71,7 +71,7 @@ def test_every_image_decodes_except_the_declared_share(root, hospital):
     broken = 0
     for name in (name for row in table for name in images(row)):
         try:
-            image = read_image(root / hospital.name / name, 32, 1)
+            image = load_image(root / hospital.name / name, 32, 1)
         except DataError:
             broken += 1
         else:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedhealth.data.synthetic import HOSPITALS
-from fedhealth.data.synthetic.radiograph import draw_chest, record
+from fedhealth.data.synthetic.radiograph import draw_chest, record_image
 
 SCANNER = HOSPITALS[0].scanner
 
@@ -23,13 +23,13 @@ def test_opacities_grow_with_the_factor():
 def test_detectors_use_their_own_range(hospital):
     rng = np.random.default_rng(0)
     scanner = hospital.scanner
-    stored = record(rng, scanner, draw_chest(rng, scanner, 0.0))
+    stored = record_image(rng, scanner, draw_chest(rng, scanner, 0.0))
     assert stored.shape == (scanner.rows, scanner.columns)
     assert 2 ** (scanner.bits - 2) < stored.max() < 2**scanner.bits
 
 
 def test_an_inverted_detector_stores_the_complement():
     picture = draw_chest(np.random.default_rng(0), SCANNER, 0.0)
-    plain = record(np.random.default_rng(1), SCANNER, picture).astype(int)
-    inverted = record(np.random.default_rng(1), replace(SCANNER, inverted=True), picture)
+    plain = record_image(np.random.default_rng(1), SCANNER, picture).astype(int)
+    inverted = record_image(np.random.default_rng(1), replace(SCANNER, inverted=True), picture)
     assert np.abs(4095 - plain - inverted).max() <= 1

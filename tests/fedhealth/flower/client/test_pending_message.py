@@ -1,21 +1,21 @@
 import pytest
 from flwr.proto.message_pb2 import ObjectTree
 
-from fedhealth.flower.client.fleet_client import Task
-from fedhealth.flower.client.pending_message import Inbox
+from fedhealth.flower.client.fleet_client import PulledMessage
+from fedhealth.flower.client.pending_message import PendingMessage
 
-TASK = Task(
+MESSAGE = PulledMessage(
     2**63 + 5, b"\x00head\xff", ObjectTree(object_id="a", children=[ObjectTree(object_id="b")]), "a", "train.fit"
 )
 
 
 def test_a_message_is_there_after_a_crash_until_it_is_answered(tmp_path):
     path = tmp_path / "inbox.json"
-    Inbox(path).keep(TASK)
-    assert Inbox(path).waiting() == TASK
-    Inbox(path).clear()
-    assert Inbox(path).waiting() is None
-    Inbox(path).clear()
+    PendingMessage(path).save(MESSAGE)
+    assert PendingMessage(path).load() == MESSAGE
+    PendingMessage(path).clear()
+    assert PendingMessage(path).load() is None
+    PendingMessage(path).clear()
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ def test_a_message_is_there_after_a_crash_until_it_is_answered(tmp_path):
 def test_what_cannot_be_read_is_no_message(tmp_path, content):
     path = tmp_path / "inbox.json"
     path.write_bytes(content)
-    assert Inbox(path).waiting() is None
+    assert PendingMessage(path).load() is None

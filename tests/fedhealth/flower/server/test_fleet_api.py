@@ -10,9 +10,9 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.error import ApiErrorCode
 
-from fedhealth.flower.server.fleet_api import FLEET, Fleet
-from fedhealth.flower.server.long_polling import Arrivals
-from fedhealth.flower.server.message_redelivery import Delivered
+from fedhealth.flower.server.fleet_api import FLEET_PREFIX, FleetApi
+from fedhealth.flower.server.long_polling import LongPolling
+from fedhealth.flower.server.message_redelivery import MessageRedelivery
 from tests.fedhealth.lead.server import Site
 
 LOST = 4711
@@ -45,17 +45,17 @@ def ask(site, delivered, action, request):
         sent.append(message)
 
     headers = [(b"content-length", str(len(body)).encode())]
-    scope = {"type": "http", "method": "POST", "path": FLEET + action, "headers": headers}
-    asyncio.run(Fleet(site.app, Arrivals(), delivered)(scope, receive, send))
+    scope = {"type": "http", "method": "POST", "path": FLEET_PREFIX + action, "headers": headers}
+    asyncio.run(FleetApi(site.app, LongPolling(), delivered)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"]
 
 
 @pytest.mark.parametrize("action", ["get-run", "pull-object", "push-object", "push-messages"])
 def test_a_site_is_told_that_a_run_is_over_which_is_not_known(tmp_path, site, action):
-    delivered = Delivered(tmp_path / "delivered")
+    delivered = MessageRedelivery(tmp_path / "delivered")
     question = site.answer("late")[1].messages_list[0]
     question.metadata.message_id = question.metadata.reply_to_message_id
-    delivered.took(site.node, PullMessagesResponse(messages_list=[question]))
+    delivered.record(site.node, PullMessagesResponse(messages_list=[question]))
     status, body = ask(site, delivered, action, asked(site, action))
     assert status == 403
     assert json.loads(body)["code"] == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
@@ -66,18 +66,18 @@ def pulled(site, delivered):
     return status, [each.metadata.message_id for each in PullMessagesResponse.FromString(body).messages_list]
 
 
-class EndsBefore(Delivered):
+class EndsBefore(MessageRedelivery):
     """A server that ends before it has written down what it hands over."""
 
-    def took(self, node, answer):
+    def record(self, node, answer):
         raise OSError
 
 
-class EndsAfter(Delivered):
+class EndsAfter(MessageRedelivery):
     """A server that ends when it has written that down, and nothing else."""
 
-    def took(self, node, answer):
-        super().took(node, answer)
+    def record(self, node, answer):
+        super().record(node, answer)
         raise OSError
 
 
@@ -85,13 +85,13 @@ class EndsAfter(Delivered):
 def test_a_server_that_ends_while_it_hands_a_question_over_hands_it_over_again(tmp_path, site, ends):
     asked = [site.question.metadata.message_id]
     assert pulled(site, ends(tmp_path / "delivered")) == (500, [])
-    delivered = Delivered(tmp_path / "delivered")
+    delivered = MessageRedelivery(tmp_path / "delivered")
     ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
     assert pulled(site, delivered) == (200, asked)
 
 
 def test_a_question_is_handed_over_once_more_to_who_connects_anew(tmp_path, site):
-    asked, delivered = [site.question.metadata.message_id], Delivered(tmp_path / "delivered")
+    asked, delivered = [site.question.metadata.message_id], MessageRedelivery(tmp_path / "delivered")
     assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]
     ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
     assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]

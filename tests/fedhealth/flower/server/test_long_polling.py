@@ -7,8 +7,8 @@ import pytest
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message, Metadata, PullObjectResponse
 
-from fedhealth.flower.server.long_polling import TO_SITES, Arrivals, is_on_its_way
-from fedhealth.flower.server.message_redelivery import Delivered
+from fedhealth.flower.server.long_polling import TO_SITES, LongPolling, is_object_pending
+from fedhealth.flower.server.message_redelivery import MessageRedelivery
 
 
 async def never():
@@ -21,9 +21,9 @@ async def gone():
 
 def test_what_arrives_wakes_those_who_wait_for_it_and_nobody_else():
     async def play():
-        arrivals = Arrivals()
-        messages, thing = arrivals.expect(TO_SITES), arrivals.expect("an object")
-        arrivals.tell("an object")
+        arrivals = LongPolling()
+        messages, thing = arrivals.subscribe(TO_SITES), arrivals.subscribe("an object")
+        arrivals.notify("an object")
         assert await arrivals.wait(thing, never, 5)
         assert not await arrivals.wait(messages, never, 0.01)
 
@@ -32,9 +32,9 @@ def test_what_arrives_wakes_those_who_wait_for_it_and_nobody_else():
 
 def test_what_arrives_between_the_answer_and_the_waiting_is_not_missed():
     async def play():
-        arrivals = Arrivals()
-        expected = arrivals.expect(TO_SITES)
-        arrivals.tell(TO_SITES)
+        arrivals = LongPolling()
+        expected = arrivals.subscribe(TO_SITES)
+        arrivals.notify(TO_SITES)
         assert await arrivals.wait(expected, never, 5)
 
     asyncio.run(play())
@@ -42,9 +42,9 @@ def test_what_arrives_between_the_answer_and_the_waiting_is_not_missed():
 
 def test_nobody_asks_again_for_one_who_has_hung_up():
     async def play():
-        arrivals = Arrivals()
-        expected = arrivals.expect(TO_SITES)
-        arrivals.tell(TO_SITES)
+        arrivals = LongPolling()
+        expected = arrivals.subscribe(TO_SITES)
+        arrivals.notify(TO_SITES)
         assert not await arrivals.wait(expected, gone, 5)
 
     asyncio.run(play())
@@ -52,21 +52,21 @@ def test_nobody_asks_again_for_one_who_has_hung_up():
 
 def test_the_end_of_the_server_ends_all_waiting():
     async def play():
-        arrivals = Arrivals()
-        expected = arrivals.expect(TO_SITES)
+        arrivals = LongPolling()
+        expected = arrivals.subscribe(TO_SITES)
         asyncio.get_running_loop().call_later(0.01, arrivals.close)
         assert not await arrivals.wait(expected, never, 60)
-        assert not await arrivals.wait(arrivals.expect(TO_SITES), never, 60)
+        assert not await arrivals.wait(arrivals.subscribe(TO_SITES), never, 60)
 
     asyncio.run(play())
 
 
 def test_what_nobody_waits_for_is_not_remembered():
-    arrivals = Arrivals()
+    arrivals = LongPolling()
     for number in range(100):
-        arrivals.expect(f"object {number}")
+        arrivals.subscribe(f"object {number}")
     gc.collect()
-    assert not arrivals._expected
+    assert not arrivals._events
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_nobody_waits_for_is_not_remembered():
     ],
 )
 def test_an_object_on_its_way_is_told_from_one_that_is_there_or_unknown(answer, expected):
-    assert is_on_its_way(answer.SerializeToString()) == expected
+    assert is_object_pending(answer.SerializeToString()) == expected
 
 
 def handed(name):
@@ -86,34 +86,34 @@ def handed(name):
 
 
 def test_a_node_that_returns_gets_its_open_message_once(tmp_path):
-    delivered = Delivered(tmp_path / "delivered")
-    delivered.took(1, handed("first"))
-    delivered.took(2, PullMessagesResponse())
-    assert delivered.again(1) is None  # it never went
-    delivered.returned(1)
-    delivered.returned(2)
-    assert delivered.again(2) is None
-    assert delivered.again(1) == handed("first")
-    assert delivered.again(1) is None
+    delivered = MessageRedelivery(tmp_path / "delivered")
+    delivered.record(1, handed("first"))
+    delivered.record(2, PullMessagesResponse())
+    assert delivered.take_redelivery(1) is None  # it never went
+    delivered.mark_reconnected(1)
+    delivered.mark_reconnected(2)
+    assert delivered.take_redelivery(2) is None
+    assert delivered.take_redelivery(1) == handed("first")
+    assert delivered.take_redelivery(1) is None
 
 
 def test_a_server_that_was_started_again_knows_it_too(tmp_path):
-    Delivered(tmp_path / "delivered").took(1, handed("first"))
-    later = Delivered(tmp_path / "delivered")
-    later.returned(1)
-    assert later.again(1) == handed("first")
+    MessageRedelivery(tmp_path / "delivered").record(1, handed("first"))
+    later = MessageRedelivery(tmp_path / "delivered")
+    later.mark_reconnected(1)
+    assert later.take_redelivery(1) == handed("first")
 
 
 def test_an_answered_message_is_not_handed_out_again(tmp_path):
-    delivered = Delivered(tmp_path / "delivered")
-    delivered.took(1, handed("first"))
-    assert delivered.open(1) == "first"
-    delivered.answered(1)
-    assert delivered.open(1) is None
-    delivered.took(1, handed("second"))
-    delivered.returned(1)
-    assert delivered.again(1) == handed("second")
-    delivered.took(1, handed("third"))
-    delivered.returned(1)
-    delivered.answered(1)  # the site had it after all
-    assert delivered.again(1) is None
+    delivered = MessageRedelivery(tmp_path / "delivered")
+    delivered.record(1, handed("first"))
+    assert delivered.open_message_id(1) == "first"
+    delivered.mark_answered(1)
+    assert delivered.open_message_id(1) is None
+    delivered.record(1, handed("second"))
+    delivered.mark_reconnected(1)
+    assert delivered.take_redelivery(1) == handed("second")
+    delivered.record(1, handed("third"))
+    delivered.mark_reconnected(1)
+    delivered.mark_answered(1)  # the site had it after all
+    assert delivered.take_redelivery(1) is None

@@ -4,7 +4,7 @@ import pytest
 from flwr.supercore.error import FlowerError
 from google.protobuf.message import DecodeError
 
-from fedhealth.flower.server.reply_assembly import Incoming
+from fedhealth.flower.server.reply_assembly import ReplyAssembler
 from tests.fedhealth.lead.server import Site
 
 
@@ -44,7 +44,7 @@ def test_a_server_that_has_forgotten_the_beginning_lets_it_begin_again(site):
     objects, request, answer, _ = begun(site, "yes")
     first, *others = answer.objects_to_push
     site.part(answer.session_id, first, objects[first])
-    site.incoming = Incoming()
+    site.incoming = ReplyAssembler()
     for name in others:
         assert not site.part(answer.session_id, name, objects[name])[0].stored
     again, whole = site.incoming.begin(request, site.state)

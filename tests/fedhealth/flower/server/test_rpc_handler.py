@@ -9,9 +9,9 @@ from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushOb
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.supercore.error import ApiErrorCode, FlowerError
 
-from fedhealth.flower.server.long_polling import TO_LEAD, Arrivals
-from fedhealth.flower.server.rpc_handler import Direct
-from fedhealth.flower.server.runtime_api import Loopback
+from fedhealth.flower.server.long_polling import TO_LEAD, LongPolling
+from fedhealth.flower.server.rpc_handler import RpcHandler
+from fedhealth.flower.server.runtime_api import RuntimeApi
 
 KINDS = {
     "pull-messages": PullAppMessagesRequest,
@@ -58,7 +58,7 @@ async def call(app, *first, body=b"", path="", hung_up=False):
 
 
 def ask(work, action, message=None, seconds=5, arrivals=None, **how):
-    direct = Direct(None, arrivals or Arrivals(), KINDS, work, TO_LEAD)
+    direct = RpcHandler(None, arrivals or LongPolling(), KINDS, work, TO_LEAD)
 
     async def respond(scope, receive, send):
         await direct.respond(action, scope, receive, send, seconds)
@@ -69,8 +69,8 @@ def ask(work, action, message=None, seconds=5, arrivals=None, **how):
 
 def test_a_question_is_kept_until_there_is_an_answer():
     async def play():
-        arrivals, work = Arrivals(), Work(PullAppMessagesResponse(), REPLY)
-        asyncio.get_running_loop().call_later(0.05, arrivals.tell, TO_LEAD)
+        arrivals, work = LongPolling(), Work(PullAppMessagesResponse(), REPLY)
+        asyncio.get_running_loop().call_later(0.05, arrivals.notify, TO_LEAD)
         asked = PullAppMessagesRequest(message_ids=["which"])
         assert await ask(work, "pull-messages", asked, arrivals=arrivals) == (200, REPLY.SerializeToString())
         assert work.asked == [("pull-messages", asked, "mine")] * 2
@@ -80,8 +80,8 @@ def test_a_question_is_kept_until_there_is_an_answer():
 
 def test_an_object_that_is_on_its_way_is_waited_for():
     async def play():
-        arrivals, work = Arrivals(), Work(PullObjectResponse(object_found=True), THERE)
-        asyncio.get_running_loop().call_later(0.05, arrivals.tell, "thing")
+        arrivals, work = LongPolling(), Work(PullObjectResponse(object_found=True), THERE)
+        asyncio.get_running_loop().call_later(0.05, arrivals.notify, "thing")
         asked = PullObjectRequest(object_id="thing")
         assert await ask(work, "pull-object", asked, arrivals=arrivals) == (200, THERE.SerializeToString())
 
@@ -95,8 +95,8 @@ def test_after_the_time_the_asker_hears_that_there_is_none():
 
 def test_what_arrives_with_a_question_wakes_those_who_wait_for_it():
     async def play():
-        arrivals = Arrivals()
-        expected = arrivals.expect("a thing"), arrivals.expect("another")
+        arrivals = LongPolling()
+        expected = arrivals.subscribe("a thing"), arrivals.subscribe("another")
         await ask(Work(PushObjectResponse()), "push-object", PushObjectRequest(object_id="thing"), arrivals=arrivals)
         assert all(event.is_set() for event in expected)
 
@@ -131,4 +131,4 @@ def test_everything_else_on_loopback_is_for_flowers_application(path):
         await send({"type": "http.response.start", "status": 418, "headers": []})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
-    assert asyncio.run(call(Loopback(flower, Arrivals(), None), path=path)) == (418, path.encode())
+    assert asyncio.run(call(RuntimeApi(flower, LongPolling(), None), path=path)) == (418, path.encode())

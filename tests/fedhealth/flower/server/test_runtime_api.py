@@ -7,9 +7,9 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 
-from fedhealth.flower.server.long_polling import Arrivals
-from fedhealth.flower.server.reply_redelivery import Unconfirmed
-from fedhealth.flower.server.runtime_api import Loopback
+from fedhealth.flower.server.long_polling import LongPolling
+from fedhealth.flower.server.reply_redelivery import ReplyRedelivery
+from fedhealth.flower.server.runtime_api import RuntimeApi
 from tests.fedhealth.lead.server import Site
 
 
@@ -26,7 +26,7 @@ def site_(tmp_path, monkeypatch):
 
 
 def asks(site, kept, action, request):
-    return Loopback(site.app, Arrivals(), kept)._work(action, request, SimpleNamespace(headers={}))[0]
+    return RuntimeApi(site.app, LongPolling(), kept)._handle(action, request, SimpleNamespace(headers={}))[0]
 
 
 def pulled(site, kept):
@@ -42,18 +42,18 @@ def confirm(site, kept, message):
     asks(site, kept, "confirm-message-received", ConfirmMessageReceivedRequest(**about, message_object_id=message))
 
 
-class EndsBefore(Unconfirmed):
+class EndsBefore(ReplyRedelivery):
     """A server that ends before it has written down what it hands over."""
 
-    def took(self, answers):
+    def record(self, answers):
         raise OSError
 
 
-class EndsAfter(Unconfirmed):
+class EndsAfter(ReplyRedelivery):
     """A server that ends when it has written that down, and nothing else."""
 
-    def took(self, answers):
-        super().took(answers)
+    def record(self, answers):
+        super().record(answers)
         raise OSError
 
 
@@ -61,25 +61,25 @@ class EndsAfter(Unconfirmed):
 def test_a_server_that_ends_while_it_hands_an_answer_over_hands_it_over_again(tmp_path, site, ends):
     with pytest.raises(OSError):
         pulled(site, ends(tmp_path))
-    assert len(pulled(site, Unconfirmed(tmp_path))) == 1
+    assert len(pulled(site, ReplyRedelivery(tmp_path))) == 1
 
 
 def test_an_answer_is_handed_over_until_it_is_confirmed(tmp_path, site):
-    (answer,) = pulled(site, Unconfirmed(tmp_path))
-    kept = Unconfirmed(tmp_path)
+    (answer,) = pulled(site, ReplyRedelivery(tmp_path))
+    kept = ReplyRedelivery(tmp_path)
     assert pulled(site, kept) == [answer]
     confirm(site, kept, answer)
-    assert kept.again([site.question.metadata.message_id]).messages_list == []
+    assert kept.find_unconfirmed([site.question.metadata.message_id]).messages_list == []
     assert list(tmp_path.glob("*.answer")) == []
 
 
 @pytest.mark.parametrize("harm", ["cut off", "too old", "empty"])
 def test_what_nobody_can_wait_for_any_more_is_forgotten(tmp_path, site, monkeypatch, harm):
-    pulled(site, Unconfirmed(tmp_path))
+    pulled(site, ReplyRedelivery(tmp_path))
     (path,) = tmp_path.glob("*.answer")
     if harm == "too old":
         monkeypatch.setattr("time.time", lambda: 1e11)
     else:
         path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-5])
-    assert Unconfirmed(tmp_path).again([path.stem]).messages_list == []
+    assert ReplyRedelivery(tmp_path).find_unconfirmed([path.stem]).messages_list == []
     assert not path.exists()

@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
 from fedhealth.errors import ModelError
-from fedhealth.models.encoders.base import identity
+from fedhealth.models.encoders.base import compute_fingerprint
 from fedhealth.models.encoders.image import ImageEncoder
 
 
@@ -93,7 +93,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
 def test_the_identity_tells_settings_apart():
     def made(**settings):
         torch.manual_seed(0)
-        return identity(ImageEncoder(**settings))
+        return compute_fingerprint(ImageEncoder(**settings))
 
     assert made() == made()
     assert made() != made(mean=0.4)
@@ -116,8 +116,8 @@ def test_a_shortened_network_is_the_whole_ones_beginning():
     [
         ("mobilenet_v2", 20, "has 19 layers"),
         ("mobilenet_v2", 0, "has 19 layers"),
-        ("resnet18", 3, "is no chain of layers"),
-        ("small_cnn", 1, "is no chain of layers"),
+        ("resnet18", 3, "is not a sequence of layers"),
+        ("small_cnn", 1, "is not a sequence of layers"),
         ("squeezenet1_1", 5, "no linear classifier"),
         ("vgg11", 3, "does not fit"),
     ],

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from fedhealth.errors import ModelError
-from fedhealth.models.encoders.base import identity
+from fedhealth.models.encoders.base import compute_fingerprint
 from fedhealth.models.encoders.text import TextEncoder, hash_words
 
 NOTES = ["Better today", "worse, oxygen given!", ""]
@@ -107,8 +107,10 @@ def test_more_tokens_than_positions_are_refused(tmp_path, encoder_saver):
 
 
 def test_the_identity_changes_with_weights_and_settings():
-    assert identity(small()) == identity(small())
+    assert compute_fingerprint(small()) == compute_fingerprint(small())
     changed = small()
     with torch.no_grad():
         next(changed.parameters()).add_(1e-3)
-    assert len({identity(small()), identity(changed), identity(small(max_length=4))}) == 3
+    assert (
+        len({compute_fingerprint(small()), compute_fingerprint(changed), compute_fingerprint(small(max_length=4))}) == 3
+    )

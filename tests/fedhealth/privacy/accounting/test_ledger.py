@@ -6,16 +6,17 @@ import multiprocessing
 import pytest
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import Event
-from fedhealth.privacy.accounting.ledger import Budget, Ledger, spent, verify
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger, verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
 
-EVENT, FREE = Event(1.0, 0.1, 10), Budget(1e-5)
+EVENT, FREE = PrivacyEvent(1.0, 0.1, 10), EpsilonLimits(1e-5)
 
 
 def fill(path, count=3, run="a"):
     with Ledger.open(path) as ledger:
         for i in range(count):
-            ledger.reserve(run, i, "patient", EVENT, FREE)
+            ledger.book(run, i, "patient", EVENT, FREE)
     return path
 
 
@@ -46,11 +47,11 @@ def test_a_crash_at_any_byte_leaves_a_ledger_that_opens_and_never_shows_less(pat
             if new_head and end < len(whole):
                 continue  # the head is written after the line is on the disk
             restore({path: whole[:end], head: (after if new_head else before)[head]}, path)
-            assert len(verify(path)) >= 2
+            assert len(verify_ledger(path)) >= 2
             with Ledger.open(path) as ledger:
                 assert len(ledger.entries) == (3 if end == len(whole) else 2)
-                ledger.reserve("b", 9, "patient", EVENT, FREE)
-            assert verify(path)[-1].run == "b"
+                ledger.book("b", 9, "patient", EVENT, FREE)
+            assert verify_ledger(path)[-1].run == "b"
 
 
 def test_a_crash_while_the_ledger_begins_leaves_one_that_opens(path):
@@ -66,7 +67,7 @@ def test_any_changed_byte_is_refused(path, where):
     content[where] ^= 1
     path.write_bytes(content)
     with pytest.raises(PrivacyError, match="edited, cut or damaged"):
-        verify(path)
+        verify_ledger(path)
     with pytest.raises(PrivacyError, match="edited, cut or damaged"), Ledger.open(path):
         pass
 
@@ -88,7 +89,7 @@ def test_entries_in_another_order_or_left_out_are_refused(path):
     for kept in ([lines[1], lines[0], lines[2]], [lines[0], lines[2]], [lines[0], *lines]):
         path.write_bytes(b"".join(kept))
         with pytest.raises(PrivacyError, match="edited, cut or damaged"):
-            verify(path)
+            verify_ledger(path)
 
 
 def test_lines_appended_by_another_hand_are_refused(path, tmp_path):
@@ -96,7 +97,7 @@ def test_lines_appended_by_another_hand_are_refused(path, tmp_path):
     fill(path, 2)
     restore({**files(path), path.with_suffix(".head"): short[path.with_suffix(".head")]}, path)
     with pytest.raises(PrivacyError, match="3 entries, but the head file knows 1"):
-        verify(path)
+        verify_ledger(path)
 
 
 def _hold(path, ready, done):
@@ -114,7 +115,7 @@ def test_two_runs_at_once_on_one_data_set_are_refused(path):
         assert ready.wait(20)
         with pytest.raises(PrivacyError, match="another run is using"), Ledger.open(path):
             pass
-        assert verify(path) == ()
+        assert verify_ledger(path) == ()
     finally:
         done.set()
         other.join()
@@ -122,51 +123,51 @@ def test_two_runs_at_once_on_one_data_set_are_refused(path):
 
 
 def test_a_round_over_the_budget_is_declined_and_nothing_is_spent(path):
-    one = spent(verify(fill(path, 1)), 1e-5)
-    budget = Budget(1e-5, run=1.4 * one, life=1.8 * one)
+    one = compute_spent_epsilon(verify_ledger(fill(path, 1)), 1e-5)
+    budget = EpsilonLimits(1e-5, run_epsilon=1.4 * one, lifetime_epsilon=1.8 * one)
     with Ledger.open(path) as ledger:
-        while not ledger.would_exceed(EVENT, budget, "a"):
-            ledger.reserve("a", 1, "patient", EVENT, budget)
-        total = ledger.spent(1e-5)
-        assert ledger.spent(1e-5, "a") <= budget.run
+        while not ledger.find_exceeded_limit(EVENT, budget, "a"):
+            ledger.book("a", 1, "patient", EVENT, budget)
+        total = ledger.compute_spent_epsilon(1e-5)
+        assert ledger.compute_spent_epsilon(1e-5, "a") <= budget.run_epsilon
         with pytest.raises(PrivacyError, match="of run a would exceed"):
-            ledger.reserve("a", 2, "patient", EVENT, budget)
+            ledger.book("a", 2, "patient", EVENT, budget)
         assert ledger.entries[-1].kind == "decline"
-        assert ledger.spent(1e-5) == total
-        while not ledger.would_exceed(EVENT, budget, "b"):
-            ledger.reserve("b", 1, "patient", EVENT, budget)
-        assert "all runs on this data set" in ledger.would_exceed(
-            Event(0.5, 1.0, 1), Budget(1e-5, life=budget.life), "c"
+        assert ledger.compute_spent_epsilon(1e-5) == total
+        while not ledger.find_exceeded_limit(EVENT, budget, "b"):
+            ledger.book("b", 1, "patient", EVENT, budget)
+        assert "all runs on this data set" in ledger.find_exceeded_limit(
+            PrivacyEvent(0.5, 1.0, 1), EpsilonLimits(1e-5, lifetime_epsilon=budget.lifetime_epsilon), "c"
         )
 
 
 def test_runs_with_other_noise_compose(path):
     with Ledger.open(path) as ledger:
-        ledger.reserve("a", 1, "patient", EVENT, FREE)
-        ledger.reserve("b", 1, "patient", Event(2.0, 0.05, 20), FREE)
-        apart = ledger.spent(1e-5, "a"), ledger.spent(1e-5, "b")
-        assert max(apart) < ledger.spent(1e-5) < sum(apart)
+        ledger.book("a", 1, "patient", EVENT, FREE)
+        ledger.book("b", 1, "patient", PrivacyEvent(2.0, 0.05, 20), FREE)
+        apart = ledger.compute_spent_epsilon(1e-5, "a"), ledger.compute_spent_epsilon(1e-5, "b")
+        assert max(apart) < ledger.compute_spent_epsilon(1e-5) < sum(apart)
 
 
 def test_a_clock_going_backwards_is_refused_and_nothing_is_lost(path):
     times = iter([1000.0, 990.0, 500.0, 1001.0])
     with Ledger.open(path, clock=lambda: next(times)) as ledger:
-        ledger.reserve("a", 1, "patient", EVENT, FREE)
-        assert ledger.reserve("a", 2, "patient", EVENT, FREE).time == 1000.0
+        ledger.book("a", 1, "patient", EVENT, FREE)
+        assert ledger.book("a", 2, "patient", EVENT, FREE).time == 1000.0
         with pytest.raises(PrivacyError, match="clock is 500 s behind"):
-            ledger.reserve("a", 3, "patient", EVENT, FREE)
-        ledger.reserve("a", 3, "patient", EVENT, FREE)
-    assert [e.round for e in verify(path)] == [1, 2, 3]
+            ledger.book("a", 3, "patient", EVENT, FREE)
+        ledger.book("a", 3, "patient", EVENT, FREE)
+    assert [e.round for e in verify_ledger(path)] == [1, 2, 3]
 
 
-def test_it_is_booked_on_the_disk_before_reserve_returns(path):
+def test_it_is_booked_on_the_disk_before_book_returns(path):
     with Ledger.open(path) as ledger:
-        ledger.reserve("a", 1, "patient", EVENT, FREE)
+        ledger.book("a", 1, "patient", EVENT, FREE)
         line = json.loads(path.read_bytes())
-        assert line["entry"]["event"] == {"sigma": 1.0, "rate": 0.1, "steps": 10}
+        assert line["entry"]["event"] == {"noise_multiplier": 1.0, "sample_rate": 0.1, "steps": 10}
         assert path.with_suffix(".head").read_text() == f"1 {ledger.head}\n"
 
 
 def test_there_is_nothing_to_verify_before_the_first_run(path):
     with pytest.raises(PrivacyError, match="there is no ledger"):
-        verify(path)
+        verify_ledger(path)

@@ -10,34 +10,39 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import Event
-from fedhealth.privacy.accounting.ledger import Budget, Ledger
-from fedhealth.privacy.accounting.plan import Limits, Request, make_plan
-from fedhealth.privacy.auditing.canaries import binomial_pmf, bound_from_scores, membership_test, one_run_audit
-from fedhealth.privacy.auditing.step_audit import quick_audit
-from fedhealth.privacy.engines.base import Clipped, add_to, trainable
-from fedhealth.privacy.engines.book_keeping import BookKeeping
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
+from fedhealth.privacy.auditing.canaries import (
+    bound_from_scores,
+    compute_binomial_pmf,
+    run_canary_audit,
+    run_membership_test,
+)
+from fedhealth.privacy.auditing.step_audit import run_step_audit
+from fedhealth.privacy.engines.base import ClippedBatch, add_to_summed_grad, get_trainable_parameters
+from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.engines.opacus_hooks import OpacusHooks
-from fedhealth.privacy.engines.oracle import Oracle
-from fedhealth.privacy.engines.self_check import selfcheck
-from fedhealth.privacy.engines.step import private_step
+from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
+from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.engines.self_check import run_self_check
+from fedhealth.privacy.engines.step import take_private_step
 from tests.fedhealth.privacy.toys import TextTower, fusion, fusion_batch, fusion_loss
 
-PLAN = make_plan(Request("patient", 1.0, 0.5, 20, 1, Clipping(0.1), delta=1e-5), Limits(), 500)
+PLAN = make_plan(PrivacyRequest("patient", 1.0, 0.5, 20, 1, Clipping(0.1), delta=1e-5), PlanConstraints(), 500)
 
 
-class ForgottenClip(BookKeeping):
+class ForgottenClip(BookKeepingEngine):
     """Adds the plain sum."""
 
     def accumulate(self, batch, patients):
         loss = self._loss_fn(self._model, batch)
         loss.sum().backward()
-        for p in trainable(self._model).values():
+        for p in get_trainable_parameters(self._model).values():
             if p.grad is not None:
-                add_to(p, p.grad)
+                add_to_summed_grad(p, p.grad)
                 p.grad = None
-        return Clipped(loss.detach(), loss.detach())
+        return ClippedBatch(loss.detach(), loss.detach())
 
 
 def forgotten_noise(engine, optimizer, physical):
@@ -50,7 +55,7 @@ def forgotten_noise(engine, optimizer, physical):
 
 
 def doubled_noise_free_step(engine, optimizer, physical):
-    private_step(engine, optimizer, physical)
+    take_private_step(engine, optimizer, physical)
     for batch, patients in physical:
         engine.accumulate(batch, patients)
     for p in optimizer.params:
@@ -74,25 +79,25 @@ def only_touched_rows(engine, optimizer, physical):
             p[~rows] = start[p][~rows]
 
 
-def failed(step=private_step, make=BookKeeping, **options):
+def failed(step=take_private_step, make_engine=BookKeepingEngine, **options):
     model = fusion()
-    findings = quick_audit(
-        model, fusion_loss, PLAN, fusion_batch(), [7, 2, 7, 2, 2, 5], make=make, step=step, **options
+    findings = run_step_audit(
+        model, fusion_loss, PLAN, fusion_batch(), [7, 2, 7, 2, 2, 5], make_engine=make_engine, step=step, **options
     )
     return [f.name for f in findings if not f.passed]
 
 
-@pytest.mark.parametrize("make", [BookKeeping, OpacusHooks, Oracle])
-def test_quick_audit_passes_what_is_right_and_leaves_the_model(make):
+@pytest.mark.parametrize("make_engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
+def test_quick_audit_passes_what_is_right_and_leaves_the_model(make_engine):
     model = fusion()
     before = {n: v.clone() for n, v in model.state_dict().items()}
-    findings = quick_audit(model, fusion_loss, PLAN, fusion_batch(), range(6), make=make)
+    findings = run_step_audit(model, fusion_loss, PLAN, fusion_batch(), range(6), make_engine=make_engine)
     assert [f for f in findings if not f.passed] == []
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
 
 
 def test_quick_audit_catches_a_forgotten_clip():
-    assert "removing one patient moves the sum by at most the bound" in failed(make=ForgottenClip)
+    assert "removing one patient moves the sum by at most the bound" in failed(make_engine=ForgottenClip)
 
 
 def test_quick_audit_catches_forgotten_noise():
@@ -115,19 +120,19 @@ class OpacusGhost:
 
     def accumulate(self, batch, patients):
         ghost = GradSampleModuleFastGradientClipping(
-            self._model, max_grad_norm=self._clipping.bound, use_ghost_clipping=True, loss_reduction="mean"
+            self._model, max_grad_norm=self._clipping.max_grad_norm, use_ghost_clipping=True, loss_reduction="mean"
         )
         optimizer = DPOptimizerFastGradientClipping(
             torch.optim.SGD(self._model.parameters(), lr=1.0),
             noise_multiplier=0.0,
-            max_grad_norm=self._clipping.bound,
+            max_grad_norm=self._clipping.max_grad_norm,
             expected_batch_size=1,
         )
         criterion = DPLossFastGradientClipping(ghost, optimizer, nn.BCEWithLogitsLoss(reduction="mean"), "mean")
         losses = criterion(ghost(batch[0]), batch[1])
         losses.backward()
         for p in self._model.parameters():
-            add_to(p, p.grad.detach().clone() * len(patients))
+            add_to_summed_grad(p, p.grad.detach().clone() * len(patients))
             p.grad = None
         ghost.remove_hooks()
         ghost.cleanup()
@@ -142,9 +147,9 @@ def test_self_check_catches_the_b1_loss_of_a_ghost_engine():
     def loss(model, batch):
         return F.binary_cross_entropy_with_logits(model(batch[0]), batch[1], reduction="none")
 
-    selfcheck(BookKeeping, model, loss, Clipping(0.1), batch, range(6))
+    run_self_check(BookKeepingEngine, model, loss, Clipping(0.1), batch, range(6))
     with pytest.raises(PrivacyError, match="differs from the exact one"):
-        selfcheck(OpacusGhost, model, loss, Clipping(0.1), batch, range(6))
+        run_self_check(OpacusGhost, model, loss, Clipping(0.1), batch, range(6))
 
 
 def test_self_check_measures_the_bound_and_leaves_no_trace():
@@ -155,7 +160,7 @@ def test_self_check_measures_the_bound_and_leaves_no_trace():
         hidden = model[0](batch["text_ids"], batch["text_mask"])
         return F.cross_entropy(model[2](model[1](hidden)), batch["label"], reduction="none")
 
-    checked = selfcheck(BookKeeping, model, loss, Clipping(1.0), fusion_batch(), range(6))
+    checked = run_self_check(BookKeepingEngine, model, loss, Clipping(1.0), fusion_batch(), range(6))
     assert checked.difference < 1e-4
     assert 0.99 < checked.sensitivity <= 1.0001
     assert model[1].p == 0.5
@@ -165,37 +170,39 @@ def test_self_check_measures_the_bound_and_leaves_no_trace():
 
 def test_self_check_needs_two_patients():
     with pytest.raises(PrivacyError, match="at least two patients"):
-        selfcheck(BookKeeping, fusion(), fusion_loss, Clipping(1.0), fusion_batch(), [1] * 6)
+        run_self_check(BookKeepingEngine, fusion(), fusion_loss, Clipping(1.0), fusion_batch(), [1] * 6)
 
 
 def test_quick_audit_replays_the_ledger(tmp_path):
     path = tmp_path / "derm.ledger"
     with Ledger.open(path) as ledger:
-        ledger.reserve("a", 1, "patient", Event(1.0, 0.1, 10), Budget(1e-5))
+        ledger.book("a", 1, "patient", PrivacyEvent(1.0, 0.1, 10), EpsilonLimits(1e-5))
     assert failed(ledger=path) == []
     path.write_bytes(path.read_bytes()[:-3])
     assert failed(ledger=path) == ["the ledger is whole and adds up"]
 
 
 def test_one_run_audit_is_compatible_with_a_true_claim():
-    result = one_run_audit(PLAN, canaries=500)
-    assert result.passed
+    result = run_canary_audit(PLAN, canaries=500)
+    assert result.is_consistent
     assert str(result).startswith("claimed epsilon 0.99")
 
 
 @pytest.mark.parametrize(
-    "bug", [{"step": forgotten_noise}, {"make": ForgottenClip}], ids=["forgotten noise", "forgotten clip"]
+    "bug", [{"step": forgotten_noise}, {"make_engine": ForgottenClip}], ids=["forgotten noise", "forgotten clip"]
 )
 def test_one_run_audit_catches_planted_bugs(bug):
-    result = one_run_audit(PLAN, canaries=500, **bug)
-    assert not result.passed
+    result = run_canary_audit(PLAN, canaries=500, **bug)
+    assert not result.is_consistent
     assert result.found > 2
 
 
 def test_one_run_audit_refuses_towers():
-    plan = make_plan(Request("patient", 1.0, 0.5, 2, 1, Clipping(0.1, "tower", ("a",)), delta=1e-5), Limits(), 500)
+    plan = make_plan(
+        PrivacyRequest("patient", 1.0, 0.5, 2, 1, Clipping(0.1, "tower", ("a",)), delta=1e-5), PlanConstraints(), 500
+    )
     with pytest.raises(PrivacyError, match="no towers"):
-        one_run_audit(plan)
+        run_canary_audit(plan)
 
 
 def test_randomised_response_is_bounded_near_its_epsilon():
@@ -208,21 +215,21 @@ def test_randomised_response_is_bounded_near_its_epsilon():
 
 
 def test_binomial_probabilities():
-    assert binomial_pmf(3, 0.5) == pytest.approx([1 / 8, 3 / 8, 3 / 8, 1 / 8])
-    assert binomial_pmf(400, 0.3).sum() == pytest.approx(1.0)
-    assert list(binomial_pmf(2, 0.0)) == [1, 0, 0]
-    assert list(binomial_pmf(2, 1.0)) == [0, 0, 1]
+    assert compute_binomial_pmf(3, 0.5) == pytest.approx([1 / 8, 3 / 8, 3 / 8, 1 / 8])
+    assert compute_binomial_pmf(400, 0.3).sum() == pytest.approx(1.0)
+    assert list(compute_binomial_pmf(2, 0.0)) == [1, 0, 0]
+    assert list(compute_binomial_pmf(2, 1.0)) == [0, 0, 1]
 
 
 def test_membership_test_tells_memorised_losses():
     rng = np.random.default_rng(0)
     others = rng.normal(1.0, 0.3, 400)
-    assert membership_test(rng.normal(1.0, 0.3, 400), others, 8.0, 1e-5).found < 0.6
-    leaked = membership_test(rng.normal(0.1, 0.3, 400), others, 1.0, 1e-5)
+    assert run_membership_test(rng.normal(1.0, 0.3, 400), others, 8.0, 1e-5).found < 0.6
+    leaked = run_membership_test(rng.normal(0.1, 0.3, 400), others, 1.0, 1e-5)
     assert leaked.found > 1.5
-    assert not leaked.passed
+    assert not leaked.is_consistent
 
 
 def test_membership_test_needs_patients():
     with pytest.raises(PrivacyError, match="at least four"):
-        membership_test(np.zeros(3), np.zeros(9), 1.0, 1e-5)
+        run_membership_test(np.zeros(3), np.zeros(9), 1.0, 1e-5)

@@ -4,14 +4,18 @@ import pytest
 import torch
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.plan import Limits, Request, make_plan
+from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
 from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.mechanisms.client_level import privatise
+from fedhealth.privacy.mechanisms.client_level import clip_and_noise_update
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 
-def plan(unit="client", sigma=None):
-    return make_plan(Request(unit, 8.0, 0.1, 5, 3, Clipping(2.0), sigma=sigma, delta=1e-5), Limits(), 100)
+def plan(unit="client", noise_multiplier=None):
+    return make_plan(
+        PrivacyRequest(unit, 8.0, 0.1, 5, 3, Clipping(2.0), noise_multiplier=noise_multiplier, delta=1e-5),
+        PlanConstraints(),
+        100,
+    )
 
 
 class Silent(NoiseSource):
@@ -22,7 +26,7 @@ class Silent(NoiseSource):
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_update_is_clipped_as_a_whole(scale):
     update = {"a": torch.randn(40) * scale, "b": torch.randn(3, 4, dtype=torch.float64) * scale}
-    found = privatise(update, plan(), Silent())
+    found = clip_and_noise_update(update, plan(), Silent())
     norm = sum(v.double().square().sum() for v in found.values()) ** 0.5
     whole = sum(v.double().square().sum() for v in update.values()) ** 0.5
     assert float(norm) == pytest.approx(min(2.0, float(whole)), rel=1e-5)
@@ -31,13 +35,13 @@ def test_update_is_clipped_as_a_whole(scale):
 
 def test_noise_is_on_every_value_and_the_update_is_left_as_it_was():
     update = {"a": torch.zeros(50_000)}
-    found = privatise(update, plan(), NoiseSource())["a"]
-    assert float(found.std()) == pytest.approx(plan().std, rel=0.03)
+    found = clip_and_noise_update(update, plan(), NoiseSource())["a"]
+    assert float(found.std()) == pytest.approx(plan().noise_std, rel=0.03)
     assert not update["a"].any()
 
 
 def test_refusals():
     with pytest.raises(PrivacyError, match="protects each patient"):
-        privatise({"a": torch.zeros(2)}, plan("patient"), NoiseSource())
+        clip_and_noise_update({"a": torch.zeros(2)}, plan("patient"), NoiseSource())
     with pytest.raises(PrivacyError, match="not finite"):
-        privatise({"a": torch.tensor([torch.nan])}, plan(), NoiseSource())
+        clip_and_noise_update({"a": torch.tensor([torch.nan])}, plan(), NoiseSource())

@@ -9,7 +9,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.mechanisms.chacha20 import ChaChaStream, keystream
+from fedhealth.privacy.mechanisms.chacha20 import ChaChaStream, generate_keystream
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 N = 400_000
@@ -96,7 +96,7 @@ def test_a_sum_that_is_not_finite_is_refused(value):
 def test_chacha_equals_the_cryptography_package(first):
     key = os.urandom(32)
     words = tuple(int(w) for w in np.frombuffer(key, "<u4"))
-    found = keystream(words, first, 5, torch.device("cpu"))
+    found = generate_keystream(words, first, 5, torch.device("cpu"))
     for number, block in enumerate(found, first):
         cipher = Cipher(algorithms.ChaCha20(key, number.to_bytes(8, "little") + bytes(8)), None)
         assert block.numpy().tobytes() == cipher.encryptor().update(bytes(64))

@@ -8,11 +8,11 @@ import pytest
 
 from fedhealth.secagg.client import client_protocol
 from fedhealth.secagg.client.journal import load_secrets
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import field, keys
 from fedhealth.secagg.protocol import envelope
-from fedhealth.secagg.protocol.envelope import Dealt, commit_secret, deal
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.messages import Answer, Upload
+from fedhealth.secagg.protocol.envelope import DealtShares, commit_secret, deal_shares
+from fedhealth.secagg.protocol.messages import MaskedUpload, UnmaskReply
 from tests.fedhealth.secagg.federation import Federation
 from tests.fedhealth.secagg.test_protocol import assert_sums
 
@@ -21,19 +21,19 @@ BAD = "site-01"
 
 def signed(federation: Federation, message, purpose: bytes) -> bytes:
     """Sign with the bad site's own identity: it is a member, after all."""
-    return replace(message, signature=keys.sign(federation.identities[BAD], purpose, message.body())).to_bytes()
+    return replace(message, signature=keys.sign_parts(federation.identities[BAD], purpose, message.body())).to_bytes()
 
 
 def collecting(n: int = 5):
     federation = Federation(n)
     plan = federation.plan()
-    return federation, plan, federation.server.open(plan)
+    return federation, plan, federation.server.open_attempt(plan)
 
 
-def fold_rest(federation, plan, directive):
+def fold_rest(federation, plan, descriptor):
     for site in federation.ids:
         if site not in federation.server._attempt.uploads and site != BAD:
-            federation.server.fold(*federation.protect(site, directive, plan), site)
+            federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
 
 
 def sums(federation) -> list[bytes]:
@@ -56,18 +56,18 @@ def sums(federation) -> list[bytes]:
     ],
 )
 def test_each_part_of_an_upload_is_checked_before_it_is_folded(field_name, change, problem):
-    federation, plan, directive = collecting()
-    head, vectors = federation.protect(BAD, directive, plan)
-    found = Upload.from_bytes(head, BAD)
+    federation, plan, descriptor = collecting()
+    head, vectors = federation.protect(BAD, descriptor, plan)
+    found = MaskedUpload.from_bytes(head, BAD)
     before = sums(federation)
     forged = signed(federation, replace(found, **{field_name: change(found)}), b"upload")
-    with pytest.raises(RefusedError, match=problem) as caught:
-        federation.server.fold(forged, vectors, BAD)
+    with pytest.raises(ProtocolViolationError, match=problem) as caught:
+        federation.server.add_upload(forged, vectors, BAD)
     assert caught.value.blame == (BAD,)
-    with pytest.raises(RefusedError, match=f"upload of {BAD} is not signed|{problem}"):
-        federation.server.fold(replace(found, **{field_name: change(found)}).to_bytes(), vectors, BAD)
+    with pytest.raises(ProtocolViolationError, match=f"upload of {BAD} is not signed|{problem}"):
+        federation.server.add_upload(replace(found, **{field_name: change(found)}).to_bytes(), vectors, BAD)
     assert sums(federation) == before
-    federation.server.fold(head, vectors, BAD)
+    federation.server.add_upload(head, vectors, BAD)
 
 
 @pytest.mark.parametrize(
@@ -82,92 +82,92 @@ def test_each_part_of_an_upload_is_checked_before_it_is_folded(field_name, chang
     ],
 )
 def test_each_vector_is_checked_before_it_is_folded(change, problem):
-    federation, plan, directive = collecting()
-    head, vectors = federation.protect(BAD, directive, plan)
+    federation, plan, descriptor = collecting()
+    head, vectors = federation.protect(BAD, descriptor, plan)
     before = sums(federation)
     forged = vectors | {"shared-model": change(vectors["shared-model"])}
     for bad in (forged, {"shared-model": vectors["shared-model"]}, vectors | {"more": vectors["shared-model"]}):
-        with pytest.raises(RefusedError, match=f"{problem}|other segments than it owns") as caught:
-            federation.server.fold(head, bad, BAD)
+        with pytest.raises(ProtocolViolationError, match=f"{problem}|other segments than it owns") as caught:
+            federation.server.add_upload(head, bad, BAD)
         assert caught.value.blame == (BAD,)
     assert sums(federation) == before
 
 
 def test_strangers_duplicates_and_damaged_uploads():
-    federation, plan, directive = collecting()
-    head, vectors = federation.protect(BAD, directive, plan)
+    federation, plan, descriptor = collecting()
+    head, vectors = federation.protect(BAD, descriptor, plan)
     for bad in (head[:-1], head + b"\0", b"", os.urandom(300)):
-        with pytest.raises(RefusedError, match=f"the upload from {BAD} is"):
-            federation.server.fold(bad, vectors, BAD)
-    federation.server.fold(head, vectors, BAD)
+        with pytest.raises(ProtocolViolationError, match=f"the upload from {BAD} is"):
+            federation.server.add_upload(bad, vectors, BAD)
+    federation.server.add_upload(head, vectors, BAD)
     before = sums(federation)
-    with pytest.raises(RefusedError, match="uploaded twice"):
-        federation.server.fold(head, vectors, BAD)
+    with pytest.raises(ProtocolViolationError, match="uploaded twice"):
+        federation.server.add_upload(head, vectors, BAD)
     for sender in ("site-02", "stranger"):
-        with pytest.raises(RefusedError, match=f"{sender} sent an upload of {BAD}"):
-            federation.server.fold(head, vectors, sender)
+        with pytest.raises(ProtocolViolationError, match=f"{sender} sent an upload of {BAD}"):
+            federation.server.add_upload(head, vectors, sender)
     assert sums(federation) == before
 
 
 def test_a_member_outside_the_cohort_cannot_join_it():
-    federation, plan, directive = collecting()
-    head, vectors = federation.protect(BAD, directive, plan)
-    federation.server.open(federation.plan(attempt=2, cohort=[site for site in federation.ids if site != BAD]))
-    relabelled = replace(Upload.from_bytes(head, BAD), ctx=federation.server.context.ctx)
-    with pytest.raises(RefusedError, match=f"{BAD} is not in the attempt's cohort"):
-        federation.server.fold(signed(federation, relabelled, b"upload"), vectors, BAD)
+    federation, plan, descriptor = collecting()
+    head, vectors = federation.protect(BAD, descriptor, plan)
+    federation.server.open_attempt(federation.plan(attempt=2, cohort=[site for site in federation.ids if site != BAD]))
+    relabelled = replace(MaskedUpload.from_bytes(head, BAD), ctx=federation.server.context.ctx)
+    with pytest.raises(ProtocolViolationError, match=f"{BAD} is not in the attempt's cohort"):
+        federation.server.add_upload(signed(federation, relabelled, b"upload"), vectors, BAD)
 
 
 def with_tags(federation, head: bytes, which) -> bytes:
-    found = Upload.from_bytes(head, BAD)
+    found = MaskedUpload.from_bytes(head, BAD)
     tags = tuple(os.urandom(16) if which(i) else tag for i, tag in enumerate(found.tags))
     return signed(federation, replace(found, tags=tags), b"upload")
 
 
 def test_false_tags_of_a_newcomer_name_it():
-    federation, plan, directive = collecting()
-    fold_rest(federation, plan, directive)
-    head, vectors = federation.protect(BAD, directive, plan)
-    with pytest.raises(RefusedError, match=f"the tags of {BAD} differ") as caught:
-        federation.server.fold(with_tags(federation, head, lambda i: True), vectors, BAD)
+    federation, plan, descriptor = collecting()
+    fold_rest(federation, plan, descriptor)
+    head, vectors = federation.protect(BAD, descriptor, plan)
+    with pytest.raises(ProtocolViolationError, match=f"the tags of {BAD} differ") as caught:
+        federation.server.add_upload(with_tags(federation, head, lambda i: True), vectors, BAD)
     assert caught.value.blame == (BAD,)
-    federation.server.close()
+    federation.server.fix_survivors()
     federation.unmask([site for site in federation.ids if site != BAD])
-    assert_sums(federation, federation.server.finish(), plan, [s for s in federation.ids if s != BAD])
+    assert_sums(federation, federation.server.open_sums(), plan, [s for s in federation.ids if s != BAD])
 
 
 def test_false_tags_of_the_first_upload_are_traced_back_to_it():
-    federation, plan, directive = collecting()
-    head, vectors = federation.protect(BAD, directive, plan)
-    federation.server.fold(with_tags(federation, head, lambda i: True), vectors, BAD)
+    federation, plan, descriptor = collecting()
+    head, vectors = federation.protect(BAD, descriptor, plan)
+    federation.server.add_upload(with_tags(federation, head, lambda i: True), vectors, BAD)
     for site in federation.ids:
         if site != BAD:
-            with pytest.raises(RefusedError, match="the tags of") as caught:
-                federation.server.fold(*federation.protect(site, directive, plan), site)
+            with pytest.raises(ProtocolViolationError, match="the tags of") as caught:
+                federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
             assert BAD in caught.value.blame
-    with pytest.raises(RefusedError, match="Start a new attempt without site-01") as caught:
-        federation.server.close()
+    with pytest.raises(ProtocolViolationError, match="Start a new attempt without site-01") as caught:
+        federation.server.fix_survivors()
     assert caught.value.blame == (BAD,)
 
 
 def test_one_false_tag_names_the_pair():
     """Symmetric keys: nobody can tell which of the two lies."""
-    federation, plan, directive = collecting()
-    fold_rest(federation, plan, directive)
-    head, vectors = federation.protect(BAD, directive, plan)
-    with pytest.raises(RefusedError) as caught:
-        federation.server.fold(with_tags(federation, head, lambda i: i == 0), vectors, BAD)
+    federation, plan, descriptor = collecting()
+    fold_rest(federation, plan, descriptor)
+    head, vectors = federation.protect(BAD, descriptor, plan)
+    with pytest.raises(ProtocolViolationError) as caught:
+        federation.server.add_upload(with_tags(federation, head, lambda i: i == 0), vectors, BAD)
     assert caught.value.blame == (BAD, "site-00")
 
 
 def redealt(monkeypatch, change):
     """Let the bad site deal otherwise than it should; everything else is its real code."""
 
-    def lying(context, dealer, chains) -> Dealt:
-        dealt = deal(context, dealer, chains)
+    def lying(context, dealer, chains) -> DealtShares:
+        dealt = deal_shares(context, dealer, chains)
         return change(context, dealt) if dealer == BAD else dealt
 
-    monkeypatch.setattr(client_protocol, "deal", lying)
+    monkeypatch.setattr(client_protocol, "deal_shares", lying)
 
 
 def test_a_bad_envelope_names_its_dealer_and_the_others_finish(monkeypatch):
@@ -177,16 +177,16 @@ def test_a_bad_envelope_names_its_dealer_and_the_others_finish(monkeypatch):
         return replace(dealt, envelopes=tuple(envelopes))
 
     redealt(monkeypatch, spoil)
-    federation, plan, directive = collecting()
+    federation, plan, descriptor = collecting()
     for site in federation.ids:
-        federation.server.fold(*federation.protect(site, directive, plan), site)
-    federation.server.close()
+        federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
+    federation.server.fix_survivors()
     requests = federation.server.unmask_requests()
-    with pytest.raises(RefusedError, match=f"R2: the envelope from {BAD} to site-02") as caught:
-        federation.sites["site-02"].unmask(requests["site-02"])
+    with pytest.raises(ProtocolViolationError, match=f"R2: the envelope from {BAD} to site-02") as caught:
+        federation.sites["site-02"].reply_unmask(requests["site-02"])
     assert caught.value.blame == (BAD,)
     federation.unmask([site for site in federation.ids if site != "site-02"])
-    assert_sums(federation, federation.server.finish(), plan, federation.ids)
+    assert_sums(federation, federation.server.open_sums(), plan, federation.ids)
 
 
 def test_shares_that_do_not_belong_together_name_their_dealer(monkeypatch):
@@ -195,14 +195,14 @@ def test_shares_that_do_not_belong_together_name_their_dealer(monkeypatch):
         return replace(dealt, secret_commits=wrong)
 
     redealt(monkeypatch, spoil)
-    federation, plan, directive = collecting()
+    federation, plan, descriptor = collecting()
     for site in federation.ids:
-        federation.server.fold(*federation.protect(site, directive, plan), site)
-    federation.server.close()
+        federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
+    federation.server.fix_survivors()
     federation.unmask(federation.ids)
     before = [total.tobytes() for total in federation.server._state.attempt.sums.values()]
-    with pytest.raises(RefusedError, match=f"the shares that {BAD} dealt do not belong together") as caught:
-        federation.server.finish()
+    with pytest.raises(ProtocolViolationError, match=f"the shares that {BAD} dealt do not belong together") as caught:
+        federation.server.open_sums()
     assert caught.value.blame == (BAD,)
     assert [total.tobytes() for total in federation.server._state.attempt.sums.values()] == before
 
@@ -215,19 +215,21 @@ def test_masks_other_than_those_dealt_yield_no_sum(monkeypatch):
         return replace(dealt, keys=dealt.keys | {first: os.urandom(32)})
 
     redealt(monkeypatch, spoil)
-    federation, plan, directive = collecting()
+    federation, plan, descriptor = collecting()
     for site in federation.ids:
-        federation.server.fold(*federation.protect(site, directive, plan), site)
-    federation.server.close()
+        federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
+    federation.server.fix_survivors()
     federation.unmask(federation.ids)
-    with pytest.raises(RefusedError, match="R9: segment shared-model does not open to 5 contributions") as caught:
-        federation.server.finish()
+    with pytest.raises(
+        ProtocolViolationError, match="R9: segment shared-model does not open to 5 contributions"
+    ) as caught:
+        federation.server.open_sums()
     assert BAD in caught.value.blame
 
 
 def test_a_share_outside_the_field_names_its_dealer(monkeypatch):
     """The dealer seals, and commits to, numbers beyond the modulus: found at the opening."""
-    federation, plan, directive = collecting()
+    federation, plan, descriptor = collecting()
 
     def spoil(context, dealt):
         chains = dict(load_secrets(federation.secrets[BAD]).chains)
@@ -236,25 +238,25 @@ def test_a_share_outside_the_field_names_its_dealer(monkeypatch):
         return replace(
             dealt,
             share_commits=tuple(envelope.commit_shares(ctx, BAD, site, shares) for site in context.cohort),
-            envelopes=tuple(envelope._seal(chains[site], ctx, BAD, site, plain) for site in context.cohort),
+            envelopes=tuple(envelope._seal_shares(chains[site], ctx, BAD, site, plain) for site in context.cohort),
         )
 
     redealt(monkeypatch, spoil)
     for site in federation.ids:
-        federation.server.fold(*federation.protect(site, directive, plan), site)
-    federation.server.close()
+        federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
+    federation.server.fix_survivors()
     federation.unmask(federation.ids)
-    with pytest.raises(RefusedError, match=f"the shares that {BAD} dealt do not belong together"):
-        federation.server.finish()
+    with pytest.raises(ProtocolViolationError, match=f"the shares that {BAD} dealt do not belong together"):
+        federation.server.open_sums()
 
 
 def unmasking(n: int = 5):
     federation = Federation(n)
     plan = federation.plan()
     federation.collect(plan, federation.ids)
-    federation.server.close()
-    answer = federation.sites[BAD].unmask(federation.server.unmask_requests()[BAD])
-    return federation, plan, Answer.from_bytes(answer, BAD)
+    federation.server.fix_survivors()
+    answer = federation.sites[BAD].reply_unmask(federation.server.unmask_requests()[BAD])
+    return federation, plan, UnmaskReply.from_bytes(answer, BAD)
 
 
 @pytest.mark.parametrize(
@@ -276,46 +278,48 @@ def test_a_bad_answer_names_its_sender_and_the_others_finish(change, problem):
         spoiled = bytearray(good.shares)
         spoiled[change["shares"] + field.ELEMENT_BYTES - 1] ^= 1
         change = {"shares": bytes(spoiled)}
-    with pytest.raises(RefusedError, match=problem) as caught:
-        federation.server.answer(signed(federation, replace(good, **change), b"answer"), BAD)
+    with pytest.raises(ProtocolViolationError, match=problem) as caught:
+        federation.server.add_unmask_reply(signed(federation, replace(good, **change), b"unmask reply"), BAD)
     assert caught.value.blame == (BAD,)
     unsigned = replace(good, **change).to_bytes()
-    with pytest.raises(RefusedError, match=f"not signed by its identity|{problem}"):
-        federation.server.answer(unsigned, BAD)
+    with pytest.raises(ProtocolViolationError, match=f"not signed by its identity|{problem}"):
+        federation.server.add_unmask_reply(unsigned, BAD)
     for site in federation.ids:
         if site != BAD:
-            federation.server.answer(federation.sites[site].unmask(federation.server.unmask_requests()[site]), site)
-    assert_sums(federation, federation.server.finish(), plan, federation.ids)
+            federation.server.add_unmask_reply(
+                federation.sites[site].reply_unmask(federation.server.unmask_requests()[site]), site
+            )
+    assert_sums(federation, federation.server.open_sums(), plan, federation.ids)
 
 
-def test_answers_and_endorsements_from_others_are_refused():
+def test_replies_and_signatures_from_others_are_refused():
     federation, _, good = unmasking()
     for bad in (good.to_bytes()[:-1], good.to_bytes() + b"\0", b""):
-        with pytest.raises(RefusedError, match=f"the unmask answer from {BAD} is"):
-            federation.server.answer(bad, BAD)
-    with pytest.raises(RefusedError, match="the answer from site-02 is not for this attempt"):
-        federation.server.answer(good.to_bytes(), "site-02")
+        with pytest.raises(ProtocolViolationError, match=f"the unmask reply from {BAD} is"):
+            federation.server.add_unmask_reply(bad, BAD)
+    with pytest.raises(ProtocolViolationError, match="the answer from site-02 is not for this attempt"):
+        federation.server.add_unmask_reply(good.to_bytes(), "site-02")
 
 
 def test_an_answer_without_its_senders_signature_is_refused():
     federation, _, good = unmasking()
-    with pytest.raises(RefusedError, match=f"the answer from {BAD} is not signed by its identity") as caught:
-        federation.server.answer(replace(good, signature=bytes(64)).to_bytes(), BAD)
+    with pytest.raises(ProtocolViolationError, match=f"the answer from {BAD} is not signed by its identity") as caught:
+        federation.server.add_unmask_reply(replace(good, signature=bytes(64)).to_bytes(), BAD)
     assert caught.value.blame == (BAD,)
 
 
 def test_bad_endorsements_name_their_sender():
     federation = Federation(4)
     federation.collect(federation.plan(signed=True), federation.ids)
-    federation.server.close()
-    good = federation.sites[BAD].sign(federation.server.sign_request())
-    with pytest.raises(RefusedError, match="the endorsement from site-02 is not for this attempt"):
-        federation.server.endorse(good, "site-02")
+    federation.server.fix_survivors()
+    good = federation.sites[BAD].sign_survivors(federation.server.sign_request())
+    with pytest.raises(ProtocolViolationError, match="the endorsement from site-02 is not for this attempt"):
+        federation.server.add_signature(good, "site-02")
     flipped = good[:-1] + bytes([good[-1] ^ 1])
-    with pytest.raises(RefusedError, match=f"the endorsement from {BAD} is not signed") as caught:
-        federation.server.endorse(flipped, BAD)
+    with pytest.raises(ProtocolViolationError, match=f"the endorsement from {BAD} is not signed") as caught:
+        federation.server.add_signature(flipped, BAD)
     assert caught.value.blame == (BAD,)
-    assert not federation.server.endorse(good, BAD)
+    assert not federation.server.add_signature(good, BAD)
 
 
 def test_announcements_with_an_old_epoch_are_refused_by_the_lead():
@@ -323,7 +327,7 @@ def test_announcements_with_an_old_epoch_are_refused_by_the_lead():
     old = federation.server.members[BAD].to_bytes()
     assert federation.server.register(old, BAD).site == BAD
     federation.announce()
-    with pytest.raises(RefusedError, match="announced an old epoch"):
+    with pytest.raises(ProtocolViolationError, match="announced an old epoch"):
         federation.server.register(old, BAD)
 
 

@@ -7,101 +7,101 @@ from dataclasses import replace
 import pytest
 
 from fedhealth.secagg.client.journal import load_secrets
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import keys
-from fedhealth.secagg.protocol.context import Context
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.layout import WEIGHT_ONE
-from fedhealth.secagg.protocol.messages import Answer, Directive, SignRequest, UnmaskRequest, Upload
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE
+from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, MaskedUpload, SignRequest, UnmaskReply, UnmaskRequest
 from tests.fedhealth.secagg.federation import TRAINING, Federation, model_digest, name
 
 VICTIM = "site-00"
 
 
 def refused(problem: str):
-    return pytest.raises(RefusedError, match=problem)
+    return pytest.raises(ProtocolViolationError, match=problem)
 
 
-def honest(federation: Federation, exchange: int = 1, attempt: int = 1, **changes) -> Directive:
-    return Directive.from_bytes(federation.server.open(federation.plan(exchange, attempt, **changes)))
+def honest(federation: Federation, exchange: int = 1, attempt: int = 1, **changes) -> AttemptDescriptor:
+    return AttemptDescriptor.from_bytes(federation.server.open_attempt(federation.plan(exchange, attempt, **changes)))
 
 
-def show(federation: Federation, site: str, directive: Directive, **own):
-    """Send a directive; the site computes the digests of what really arrived."""
-    model, training = own.get("model", directive.model_digest), own.get("training", directive.training_digest)
-    return federation.sites[site].accept(directive.to_bytes(), model, training)
+def show(federation: Federation, site: str, descriptor: AttemptDescriptor, **own):
+    """Send a descriptor; the site computes the digests of what really arrived."""
+    model, training = own.get("model", descriptor.model_digest), own.get("training", descriptor.training_digest)
+    return federation.sites[site].accept(descriptor.to_bytes(), model, training)
 
 
-def masked(federation: Federation, site: str, context: Context):
+def masked(federation: Federation, site: str, context: AttemptContext):
     session = federation.sites[site]
-    return session.upload(context, session.quantise(context, federation.vectors(site, context.layout)))
+    return session.mask_upload(context, session.quantize(context, federation.vectors(site, context.layout)))
 
 
 def opened_round(federation: Federation, exchange: int = 1, without: int = 0) -> dict[str, bytes]:
     """Bring an exchange up to its unmask requests."""
     plan = federation.plan(exchange)
     federation.collect(plan, federation.ids[: federation.n - without])
-    federation.server.close()
+    federation.server.fix_survivors()
     request = federation.server.sign_request()
     for site in federation.ids[: federation.n - without] if request else ():
-        federation.server.endorse(federation.sites[site].sign(request), site)
+        federation.server.add_signature(federation.sites[site].sign_survivors(request), site)
     return federation.server.unmask_requests()
 
 
 def test_a_small_cohort_shown_to_one_site():
     federation = Federation(6)
-    directive = honest(federation)
+    descriptor = honest(federation)
     few = (VICTIM, "site-01", "site-02")
     with refused("R8: 3 of 6 members are fewer than two thirds"):
-        show(federation, VICTIM, replace(directive, base=few, cohort=few, threshold=3))
+        show(federation, VICTIM, replace(descriptor, base=few, cohort=few, threshold=3))
     with refused("R8: a cohort of 3 cannot reach the threshold 5"):
-        show(federation, VICTIM, replace(directive, cohort=few))
+        show(federation, VICTIM, replace(descriptor, cohort=few))
     with refused("R8: threshold 3 is below 5"):
-        show(federation, VICTIM, replace(directive, cohort=few, threshold=3))
+        show(federation, VICTIM, replace(descriptor, cohort=few, threshold=3))
 
 
 def test_a_cohort_that_differs_from_the_others_leaves_nothing_to_open():
     """The largest lie that a site accepts: its masks, tags and envelopes then fit nobody's."""
     federation = Federation(6)
-    directive = honest(federation)
-    split = replace(directive, cohort=directive.cohort[:5])
-    contexts = {site: show(federation, site, split if site == VICTIM else directive) for site in federation.ids}
+    descriptor = honest(federation)
+    split = replace(descriptor, cohort=descriptor.cohort[:5])
+    contexts = {site: show(federation, site, split if site == VICTIM else descriptor) for site in federation.ids}
     assert_strangers(federation, contexts)
 
 
 def test_a_model_crafted_for_one_site():
     federation = Federation(5)
-    directive = honest(federation)
+    descriptor = honest(federation)
     crafted = os.urandom(32)
-    with refused("directive's model_digest differs from this site's own"):
-        show(federation, VICTIM, directive, model=crafted)
-    own = replace(directive, model_digest=crafted)
-    contexts = {site: show(federation, site, own if site == VICTIM else directive) for site in federation.ids}
+    with refused("descriptor's model_digest differs from this site's own"):
+        show(federation, VICTIM, descriptor, model=crafted)
+    own = replace(descriptor, model_digest=crafted)
+    contexts = {site: show(federation, site, own if site == VICTIM else descriptor) for site in federation.ids}
     assert_strangers(federation, contexts)
 
 
-def assert_strangers(federation: Federation, contexts: dict[str, Context]) -> None:
+def assert_strangers(federation: Federation, contexts: dict[str, AttemptContext]) -> None:
     """The victim's upload shares no tag and no envelope key with anybody's, and the lead cannot relabel it."""
     federation.server._attempt = replace(federation.server._attempt, context=contexts["site-01"])
     for site in federation.ids[1:]:
-        federation.server.fold(*masked(federation, site, contexts[site]), site)
+        federation.server.add_upload(*masked(federation, site, contexts[site]), site)
     head, vectors = masked(federation, VICTIM, contexts[VICTIM])
     with refused(f"the upload of {VICTIM} is for another attempt"):
-        federation.server.fold(head, vectors, VICTIM)
-    relabelled = replace(Upload.from_bytes(head, VICTIM), ctx=contexts["site-01"].ctx)
+        federation.server.add_upload(head, vectors, VICTIM)
+    relabelled = replace(MaskedUpload.from_bytes(head, VICTIM), ctx=contexts["site-01"].ctx)
     with refused(f"the upload of {VICTIM} is not signed by its identity"):
-        federation.server.fold(relabelled.to_bytes(), vectors, VICTIM)
+        federation.server.add_upload(relabelled.to_bytes(), vectors, VICTIM)
     for other in federation.server._attempt.uploads.values():
         assert not set(other.tags) & set(relabelled.tags)
     others = federation.server._attempt.uploads
     forged = UnmaskRequest(
         ctx=contexts["site-01"].ctx,
         survivors=tuple(federation.ids),
-        endorsements=(),
+        signatures=(),
         sealed=tuple({**others, VICTIM: relabelled}[site].envelopes[1] for site in federation.ids),
         commits=tuple({**others, VICTIM: relabelled}[site].share_commits[1] for site in federation.ids),
     )
     with refused(f"R2: the envelope from {VICTIM} to site-01"):
-        federation.sites["site-01"].unmask(forged.to_bytes())
+        federation.sites["site-01"].reply_unmask(forged.to_bytes())
 
 
 CHANGES = {
@@ -116,12 +116,12 @@ CHANGES = {
 @pytest.mark.parametrize("field", CHANGES)
 def test_what_the_site_knows_itself_cannot_be_claimed_otherwise(field):
     federation = Federation(3)
-    directive = honest(federation)
-    with refused(f"the directive's {field} differs from this site's own"):
+    descriptor = honest(federation)
+    with refused(f"the descriptor's {field} differs from this site's own"):
         show(
             federation,
             VICTIM,
-            replace(directive, **{field: CHANGES[field]}),
+            replace(descriptor, **{field: CHANGES[field]}),
             model=model_digest(1),
             training=TRAINING,
         )
@@ -142,24 +142,24 @@ def test_what_the_site_knows_itself_cannot_be_claimed_otherwise(field):
     ids=str,
 )
 def test_what_only_the_lead_knows_must_be_the_same_for_all(changes):
-    """Each of these is a directive that a site may accept, but not beside the others' directive."""
+    """Each of these is a descriptor that a site may accept, but not beside the others' descriptor."""
     federation = Federation(6)
-    directive = honest(federation)
+    descriptor = honest(federation)
     lie = {
-        field: getattr(directive, field)[:value] if field in ("cohort", "base", "layout") else value
+        field: getattr(descriptor, field)[:value] if field in ("cohort", "base", "layout") else value
         for field, value in changes.items()
     }
     if "bits" in lie:
-        lie = {"layout": (replace(directive.layout[0], bits=20), *directive.layout[1:])}
-    if lie.get("threshold") == directive.threshold:
+        lie = {"layout": (replace(descriptor.layout[0], bits=20), *descriptor.layout[1:])}
+    if lie.get("threshold") == descriptor.threshold:
         lie["threshold"] += 1
-    lying = replace(directive, **lie)
-    contexts = {site: show(federation, site, lying if site == VICTIM else directive) for site in federation.ids}
+    lying = replace(descriptor, **lie)
+    contexts = {site: show(federation, site, lying if site == VICTIM else descriptor) for site in federation.ids}
     assert contexts[VICTIM].ctx != contexts["site-01"].ctx
     tags = {}
     for site in federation.ids:
         head, _ = masked(federation, site, contexts[site])
-        tags[site] = Upload.from_bytes(head, site).tags
+        tags[site] = MaskedUpload.from_bytes(head, site).tags
     assert tags["site-01"][1] == tags["site-02"][1]  # the pair of site-01 and site-02
     for site in federation.ids[1:]:
         assert not set(tags[VICTIM]) & set(tags[site])
@@ -177,9 +177,9 @@ def test_what_only_the_lead_knows_must_be_the_same_for_all(changes):
 )
 def test_a_second_attempt_with_another_base(changes):
     federation = Federation(5)
-    directive = honest(federation)
-    show(federation, VICTIM, directive)
-    shrunken = replace(directive, attempt=2, **changes)
+    descriptor = honest(federation)
+    show(federation, VICTIM, descriptor)
+    shrunken = replace(descriptor, attempt=2, **changes)
     shrunken = replace(shrunken, cohort=tuple(s for s in shrunken.cohort if s in shrunken.base))
     with refused("R5"):
         show(federation, VICTIM, shrunken)
@@ -187,44 +187,46 @@ def test_a_second_attempt_with_another_base(changes):
 
 def test_a_second_attempt_below_the_first_threshold():
     federation = Federation(5)
-    directive = honest(federation)
-    show(federation, VICTIM, directive)
+    descriptor = honest(federation)
+    show(federation, VICTIM, descriptor)
     with refused("R8"):
-        show(federation, VICTIM, replace(directive, attempt=2, cohort=directive.cohort[:3], threshold=3))
+        show(federation, VICTIM, replace(descriptor, attempt=2, cohort=descriptor.cohort[:3], threshold=3))
 
 
 def test_the_difference_of_two_attempts():
     """Open attempt 1 with everybody, attempt 2 without the victim: those who answered once answer no more."""
     federation = Federation(5)
     requests = opened_round(federation)
-    first = federation.server.context.directive
+    first = federation.server.context.descriptor
     again = replace(first, attempt=2, cohort=first.cohort[1:])
     for site in federation.ids[:4]:
-        federation.sites[site].unmask(requests[site])
+        federation.sites[site].reply_unmask(requests[site])
     for site in federation.ids[1:4]:
         with refused("R5: exchange 1 was already answered"):
             show(federation, site, again)
     # The one that has not answered may move on, but then leaves the first attempt for good.
     show(federation, "site-04", again)
     with refused("R4: the request is about another attempt"):
-        federation.sites["site-04"].unmask(requests["site-04"])
+        federation.sites["site-04"].reply_unmask(requests["site-04"])
 
 
 def test_a_late_upload_after_its_pair_masks_were_opened():
     """The victim's upload arrives after the others opened the masks they share with it: its own mask stays closed."""
     federation = Federation(6)
     plan = federation.plan()
-    directive = federation.server.open(plan)
-    uploads = {site: federation.protect(site, directive, plan) for site in federation.ids}
+    descriptor = federation.server.open_attempt(plan)
+    uploads = {site: federation.protect(site, descriptor, plan) for site in federation.ids}
     for site in federation.ids[1:]:
-        federation.server.fold(*uploads[site], site)
-    survivors = federation.server.close()
+        federation.server.add_upload(*uploads[site], site)
+    survivors = federation.server.fix_survivors()
     for site in survivors:
-        federation.server.answer(federation.sites[site].unmask(federation.server.unmask_requests()[site]), site)
-    federation.server.finish()
+        federation.server.add_unmask_reply(
+            federation.sites[site].reply_unmask(federation.server.unmask_requests()[site]), site
+        )
+    federation.server.open_sums()
     with refused("R6: no attempt is collecting uploads"):
-        federation.server.fold(*uploads[VICTIM], VICTIM)
-    heads = {site: Upload.from_bytes(head, site) for site, (head, _) in uploads.items()}
+        federation.server.add_upload(*uploads[VICTIM], VICTIM)
+    heads = {site: MaskedUpload.from_bytes(head, site) for site, (head, _) in uploads.items()}
     for at, site in enumerate(federation.ids):
         request = UnmaskRequest(
             federation.server.context.ctx,
@@ -235,14 +237,14 @@ def test_a_late_upload_after_its_pair_masks_were_opened():
         )
         if site != VICTIM:
             with refused("R3: another list of survivors was already answered"):
-                federation.sites[site].unmask(request.to_bytes())
+                federation.sites[site].reply_unmask(request.to_bytes())
 
 
 def test_an_upload_after_answering():
     federation = Federation(4)
     requests = opened_round(federation)
-    federation.sites[VICTIM].unmask(requests[VICTIM])
-    again = replace(federation.server.context.directive, attempt=2)
+    federation.sites[VICTIM].reply_unmask(requests[VICTIM])
+    again = replace(federation.server.context.descriptor, attempt=2)
     with refused("R5: exchange 1 was already answered"):
         show(federation, VICTIM, again)
 
@@ -250,11 +252,11 @@ def test_an_upload_after_answering():
 def test_a_second_list_of_survivors():
     federation = Federation(6)
     request = UnmaskRequest.from_bytes(opened_round(federation)[VICTIM])
-    answer = federation.sites[VICTIM].unmask(request.to_bytes())
+    answer = federation.sites[VICTIM].reply_unmask(request.to_bytes())
     fewer = replace(request, survivors=request.survivors[:5], sealed=request.sealed[:5], commits=request.commits[:5])
     with refused("R3: another list of survivors was already answered"):
-        federation.sites[VICTIM].unmask(fewer.to_bytes())
-    assert federation.sites[VICTIM].unmask(request.to_bytes()) == answer
+        federation.sites[VICTIM].reply_unmask(fewer.to_bytes())
+    assert federation.sites[VICTIM].reply_unmask(request.to_bytes()) == answer
 
 
 def test_needed_signatures_switched_off():
@@ -267,15 +269,15 @@ def test_a_second_list_to_sign_or_another_one_to_unmask():
     federation = Federation(7)
     plan = federation.plan()
     federation.collect(plan, federation.ids)
-    survivors = federation.server.close()
+    survivors = federation.server.fix_survivors()
     ctx = federation.server.context.ctx
-    federation.sites[VICTIM].sign(federation.server.sign_request())
+    federation.sites[VICTIM].sign_survivors(federation.server.sign_request())
     with refused("R3: another list of survivors was already signed"):
-        federation.sites[VICTIM].sign(SignRequest(ctx, survivors[:6]).to_bytes())
+        federation.sites[VICTIM].sign_survivors(SignRequest(ctx, survivors[:6]).to_bytes())
     with refused("R3: another list of survivors was already signed"):
-        federation.sites[VICTIM].unmask(UnmaskRequest(ctx, survivors[:6], (), (), ()).to_bytes())
+        federation.sites[VICTIM].reply_unmask(UnmaskRequest(ctx, survivors[:6], (), (), ()).to_bytes())
     with refused("R1: 0 survivors signed the list, 5 must"):
-        federation.sites[VICTIM].unmask(UnmaskRequest(ctx, survivors, (), (), ()).to_bytes())
+        federation.sites[VICTIM].reply_unmask(UnmaskRequest(ctx, survivors, (), (), ()).to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,11 @@ def test_strange_lists_of_survivors(survivors):
     opened_round(federation)
     ctx = federation.server.context.ctx
     for message in (SignRequest(ctx, survivors), UnmaskRequest(ctx, survivors, (), (), ())):
-        step = federation.sites[VICTIM].sign if isinstance(message, SignRequest) else federation.sites[VICTIM].unmask
+        step = (
+            federation.sites[VICTIM].sign_survivors
+            if isinstance(message, SignRequest)
+            else federation.sites[VICTIM].reply_unmask
+        )
         with refused("R1|site id"):
             step(message.to_bytes())
 
@@ -305,16 +311,16 @@ def test_strange_lists_of_survivors(survivors):
 @pytest.mark.parametrize("extra", ["stranger", "site-03", "SITE-03", "site-3"])
 def test_strange_cohorts(field, extra):
     federation = Federation(4)
-    directive = honest(federation)
+    descriptor = honest(federation)
     with refused("R8|site id"):
-        show(federation, VICTIM, replace(directive, **{field: (*getattr(directive, field), extra)}))
+        show(federation, VICTIM, replace(descriptor, **{field: (*getattr(descriptor, field), extra)}))
 
 
 def test_a_tower_that_one_site_owns():
     towers = {name(i): {"shared": WEIGHT_ONE} | ({"labs": WEIGHT_ONE} if i == 0 else {}) for i in range(5)}
     federation = Federation(5, towers=towers)
-    directive = honest(federation)
-    greedy = replace(directive, layout=(*directive.layout, federation.segment("labs")))
+    descriptor = honest(federation)
+    greedy = replace(descriptor, layout=(*descriptor.layout, federation.segment("labs")))
     with refused("R8: tower labs has 1 owners, needs 3"):
         show(federation, VICTIM, greedy)
 
@@ -330,11 +336,11 @@ def test_a_tower_whose_owners_are_left_out_of_the_survivors_stays_closed():
     attempt = federation.server._attempt
     chosen = {site: upload for site, upload in attempt.uploads.items() if site in survivors}
     federation.server._attempt = replace(attempt, uploads=chosen)
-    federation.server.close()
+    federation.server.fix_survivors()
     for site in survivors:
-        federation.server.endorse(federation.sites[site].sign(request), site)
-    answer = Answer.from_bytes(
-        federation.sites["site-01"].unmask(federation.server.unmask_requests()["site-01"]), "site-01"
+        federation.server.add_signature(federation.sites[site].sign_survivors(request), site)
+    answer = UnmaskReply.from_bytes(
+        federation.sites["site-01"].reply_unmask(federation.server.unmask_requests()["site-01"]), "site-01"
     )
     assert answer.segments == ("shared-model",)
 
@@ -343,13 +349,15 @@ def test_replaced_keys():
     federation = Federation(4)
     plan = federation.plan()
     federation.round(plan, federation.ids, federation.ids)
-    directive = honest(federation, 2)
-    mallory = keys.public_key(keys.new_private_key())
+    descriptor = honest(federation, 2)
+    mallory = keys.derive_public_key(keys.generate_private_key())
     known = federation.server.members["site-01"]
     for changes in ({"key": mallory}, {"key": mallory, "epoch": known.epoch + 1}):
         fake = replace(known, **changes).to_bytes()
         with refused("the announcement of site-01 is not signed by its approved identity"):
-            show(federation, VICTIM, replace(directive, members=(directive.members[0], fake, *directive.members[2:])))
+            show(
+                federation, VICTIM, replace(descriptor, members=(descriptor.members[0], fake, *descriptor.members[2:]))
+            )
 
 
 def test_an_old_announcement_played_again():
@@ -357,34 +365,34 @@ def test_an_old_announcement_played_again():
     old = honest(federation)
     federation.announce()
     federation.round(federation.plan(2), federation.ids, federation.ids)
-    directive = honest(federation, 3)
+    descriptor = honest(federation, 3)
     for at, site in enumerate(federation.ids):
-        members = (*directive.members[:at], old.members[at], *directive.members[at + 1 :])
+        members = (*descriptor.members[:at], old.members[at], *descriptor.members[at + 1 :])
         with refused(f"R8: the announcement of {site} is an old or a replaced one"):
-            show(federation, VICTIM, replace(directive, members=members))
+            show(federation, VICTIM, replace(descriptor, members=members))
 
 
 def test_members_dropped_from_the_announcements_within_an_epoch():
     federation = Federation(4)
     federation.round(federation.plan(), federation.ids, federation.ids)
-    directive = honest(federation, 2)
-    fewer = {"members": directive.members[:3], "base": directive.base[:3], "cohort": directive.cohort[:3]}
+    descriptor = honest(federation, 2)
+    fewer = {"members": descriptor.members[:3], "base": descriptor.base[:3], "cohort": descriptor.cohort[:3]}
     with refused("R8: the members' announcements changed within an epoch"):
-        show(federation, VICTIM, replace(directive, **fewer))
+        show(federation, VICTIM, replace(descriptor, **fewer))
 
 
 def test_a_replayed_round():
     federation = Federation(4)
     opened_round(federation)
-    first = federation.server.context.directive
-    federation.sites[VICTIM].unmask(federation.server.unmask_requests()[VICTIM])
+    first = federation.server.context.descriptor
+    federation.sites[VICTIM].reply_unmask(federation.server.unmask_requests()[VICTIM])
     with refused("R5: exchange 1 was already answered"):
         show(federation, VICTIM, first)
     show(federation, VICTIM, honest(federation, 3))
     with refused("R7: exchange 1 is past"):
         show(federation, VICTIM, replace(first, attempt=9))
     with refused("R4: attempt 1 of exchange 3 is burned"):
-        show(federation, VICTIM, federation.server.context.directive)
+        show(federation, VICTIM, federation.server.context.descriptor)
     with refused("R7: exchange 10001 is beyond the run's end"):
         show(federation, VICTIM, replace(first, exchange=10001))
 
@@ -401,8 +409,8 @@ def test_the_same_model_over_and_over():
 def test_a_request_without_an_attempt():
     federation = Federation(3)
     for step, message in (
-        (federation.sites[VICTIM].sign, SignRequest(bytes(32), tuple(federation.ids))),
-        (federation.sites[VICTIM].unmask, UnmaskRequest(bytes(32), tuple(federation.ids), (), (), ())),
+        (federation.sites[VICTIM].sign_survivors, SignRequest(bytes(32), tuple(federation.ids))),
+        (federation.sites[VICTIM].reply_unmask, UnmaskRequest(bytes(32), tuple(federation.ids), (), (), ())),
     ):
         with refused("R4: this site takes part in no attempt"):
             step(message.to_bytes())
@@ -411,22 +419,22 @@ def test_a_request_without_an_attempt():
 def test_a_refused_request_burns_nothing():
     federation = Federation(5)
     request = UnmaskRequest.from_bytes(opened_round(federation)[VICTIM])
-    before = federation.journals[VICTIM].read("journal"), load_secrets(federation.secrets[VICTIM])
+    before = federation.journals[VICTIM].get("journal"), load_secrets(federation.secrets[VICTIM])
     flipped = (bytes(len(request.sealed[0])), *request.sealed[1:])
     with refused("R2"):
-        federation.sites[VICTIM].unmask(replace(request, sealed=flipped).to_bytes())
-    assert (federation.journals[VICTIM].read("journal"), load_secrets(federation.secrets[VICTIM])) == before
-    federation.server.answer(federation.sites[VICTIM].unmask(request.to_bytes()), VICTIM)
+        federation.sites[VICTIM].reply_unmask(replace(request, sealed=flipped).to_bytes())
+    assert (federation.journals[VICTIM].get("journal"), load_secrets(federation.secrets[VICTIM])) == before
+    federation.server.add_unmask_reply(federation.sites[VICTIM].reply_unmask(request.to_bytes()), VICTIM)
 
 
 def test_damaged_messages_to_a_site_change_nothing():
     federation = Federation(3)
-    directive = honest(federation).to_bytes()
-    for bad in (directive[:-1], directive + b"\0", b"", os.urandom(200), directive[:6] + directive[7:]):
-        with refused("the training directive from the lead is"):
+    descriptor = honest(federation).to_bytes()
+    for bad in (descriptor[:-1], descriptor + b"\0", b"", os.urandom(200), descriptor[:6] + descriptor[7:]):
+        with refused("the attempt descriptor from the lead is"):
             federation.sites[VICTIM].accept(bad, model_digest(1), TRAINING)
     request = opened_round(federation, exchange=2)[VICTIM]
     for bad in (request[:-1], request + b"\0", b"", request[: len(request) // 2]):
         with refused("the unmask request from the lead is"):
-            federation.sites[VICTIM].unmask(bad)
-    federation.server.answer(federation.sites[VICTIM].unmask(request), VICTIM)
+            federation.sites[VICTIM].reply_unmask(bad)
+    federation.server.add_unmask_reply(federation.sites[VICTIM].reply_unmask(request), VICTIM)

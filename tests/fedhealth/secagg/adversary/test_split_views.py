@@ -3,14 +3,14 @@
 import pytest
 
 from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol import rules
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.threshold import Bounds, Policy, bounds, smallest_split
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_smallest_split, compute_thresholds
 from fedhealth.secagg.server import server_protocol
 from tests.fedhealth.secagg.adversary.coalition import Coalition
 from tests.fedhealth.secagg.federation import Federation
 
-DEFAULT = Policy()
+DEFAULT = ThresholdPolicy()
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def weak(monkeypatch):
     """Sites whose rules on the threshold and on signatures are switched off."""
 
     def switch(threshold: int, colluders: int) -> None:
-        def lax(n: int, policy: Policy) -> Bounds:
-            return Bounds(n, colluders, 1, threshold)
+        def lax(n: int, policy: ThresholdPolicy) -> Thresholds:
+            return Thresholds(n, colluders, 1, threshold)
 
-        monkeypatch.setattr(server_protocol, "bounds", lax)
-        monkeypatch.setattr(client_protocol, "bounds", lax)
+        monkeypatch.setattr(server_protocol, "compute_thresholds", lax)
+        monkeypatch.setattr(client_protocol, "compute_thresholds", lax)
         monkeypatch.setattr(rules, "needs_signatures", lambda *_: False)
 
     return switch
@@ -59,18 +59,18 @@ def test_isolation_fails_one_above(weak, n, c):
 def test_real_sites_refuse_the_weak_threshold(weak, monkeypatch):
     weak(4, 2)
     federation = Federation(6)
-    directive = federation.server.open(federation.plan())
+    descriptor = federation.server.open_attempt(federation.plan())
     monkeypatch.undo()
-    with pytest.raises(RefusedError, match="R8: threshold 4 is below 5"):
-        federation.accept("site-00", directive, federation.plan())
+    with pytest.raises(ProtocolViolationError, match="R8: threshold 4 is below 5"):
+        federation.accept("site-00", descriptor, federation.plan())
 
 
 @pytest.mark.parametrize("n", [7, 10])
 def test_where_the_split_would_be_too_small_the_lists_are_signed(n):
     """s* of 7 and 10 sites is 2: two honest sites could be told apart from the rest. Signatures stop that."""
-    limits = bounds(n, DEFAULT)
-    assert smallest_split(n, limits.threshold, limits.colluders) == 2
-    coalition = Coalition(Federation(n), [f"site-{n - 1 - i:02d}" for i in range(limits.colluders)])
+    thresholds = compute_thresholds(n, DEFAULT)
+    assert compute_smallest_split(n, thresholds.threshold, thresholds.colluders) == 2
+    coalition = Coalition(Federation(n), [f"site-{n - 1 - i:02d}" for i in range(thresholds.colluders)])
     assert set(split_in_halves(coalition)) == {"R1"}
     assert coalition.smallest_opened() == ()
 

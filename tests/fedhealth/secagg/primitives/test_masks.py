@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from fedhealth.secagg.primitives.masks import CHUNK_BYTES, Keystream, apply
+from fedhealth.secagg.primitives.masks import CHUNK_BYTES, Keystream, apply_masks
 
 
 def test_keystream_matches_fips_197():
@@ -19,26 +19,26 @@ def test_masks_cancel_between_a_pair(dtype):
     rng, key, own = np.random.default_rng(1), os.urandom(32), os.urandom(32)
     values = rng.integers(0, 2**16, 2 * CHUNK_BYTES // np.dtype(dtype).itemsize + 7).astype(dtype)
     low, high = values.copy(), values.copy()
-    apply(low, [own, key], [])
-    apply(high, [], [key])
+    apply_masks(low, [own, key], [])
+    apply_masks(high, [], [key])
     assert not np.array_equal(low, values)
     total = low + high
-    apply(total, [], [own])
+    apply_masks(total, [], [own])
     assert np.array_equal(total, values + values)
 
 
 def test_workers_make_no_difference():
     keys = [os.urandom(32) for _ in range(4)]
     alone, together = (np.zeros(3 * CHUNK_BYTES + 5, "<u4") for _ in range(2))
-    apply(alone, keys[:2], keys[2:])
-    apply(together, keys[:2], keys[2:], workers=3)
+    apply_masks(alone, keys[:2], keys[2:])
+    apply_masks(together, keys[:2], keys[2:], workers=3)
     assert np.array_equal(alone, together)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<u4", "<u8"])
 def test_a_masked_constant_looks_uniform(dtype):
     vector = np.full(2**17, 12345, dtype)
-    apply(vector, [os.urandom(32)], [os.urandom(32)])
+    apply_masks(vector, [os.urandom(32)], [os.urandom(32)])
     counts = np.bincount(vector.view(np.uint8), minlength=256)
     expected = vector.nbytes / 256
     chi_square = ((counts - expected) ** 2 / expected).sum()

@@ -3,20 +3,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedhealth.secagg.primitives.quantize import CHUNK, dequantise, error_bound, quantise
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.layout import WEIGHT_ONE, Entry, Segment, model_segment
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec, make_model_segment
+from fedhealth.secagg.primitives.quantize import CHUNK, compute_error_bound, dequantize, quantize
 
 
 def model(bits: int = 32, sites: int = 3, weight: int = 3, clamp: float = 0.0, length: int = 6) -> Segment:
     layers = {"conv.weight": length, "conv.bias": 2}
-    return model_segment(
+    return make_model_segment(
         "m", "t", layers, bound=0.5, bits=bits, sites=sites, normaliser=weight * WEIGHT_ONE, clamp_share=clamp
     )
 
 
 def statistics(sites: int = 4) -> Segment:
-    return Segment("s", "t", "statistics", 64, (Entry("hits", 2, 1e15, 1), Entry("loss", 2, 100, 2**-20)), sites)
+    return Segment(
+        "s", "t", "statistics", 64, (VectorSpec("hits", 2, 1e15, 1), VectorSpec("loss", 2, 100, 2**-20)), sites
+    )
 
 
 @settings(derandomize=True, deadline=None)
@@ -27,15 +29,15 @@ def test_weighted_mean_within_the_bound(bits, weights, seed):
     vectors[0]["conv.bias"][:] = 0.5, -0.5  # the extremes must not wrap around
     total = np.zeros(about.words, about.dtype)
     for vector, weight in zip(vectors, weights, strict=True):
-        total += quantise(about, vector, weight * WEIGHT_ONE)
+        total += quantize(about, vector, weight * WEIGHT_ONE)
     whole = sum(weights)
     if not whole:
         assert not total[: about.length].any()
         return
-    opened = dequantise(about, total, whole * WEIGHT_ONE)
+    opened = dequantize(about, total, whole * WEIGHT_ONE)
     for entry in about.entries:
         mean = sum(w * v[entry.name] for w, v in zip(weights, vectors, strict=True)) / whole
-        bound = error_bound(about, entry, len(weights), whole * WEIGHT_ONE) + 2**-24
+        bound = compute_error_bound(about, entry, len(weights), whole * WEIGHT_ONE) + 2**-24
         assert np.abs(opened[entry.name] - mean).max() <= bound
 
 
@@ -44,16 +46,16 @@ def test_extremes_of_every_site_do_not_wrap(bits):
     about = model(bits, sites=100, weight=100, length=CHUNK + 5)
     for sign in (1, -1):
         vector = {e.name: np.full(e.length, sign * 0.5, np.float32) for e in about.entries}
-        total = sum(quantise(about, vector, WEIGHT_ONE) for _ in range(100))
-        opened = dequantise(about, total.astype(about.dtype), 100 * WEIGHT_ONE)["conv.weight"]
-        assert np.abs(opened - sign * 0.5).max() <= error_bound(about, about.entries[0], 100, 100 * WEIGHT_ONE)
+        total = sum(quantize(about, vector, WEIGHT_ONE) for _ in range(100))
+        opened = dequantize(about, total.astype(about.dtype), 100 * WEIGHT_ONE)["conv.weight"]
+        assert np.abs(opened - sign * 0.5).max() <= compute_error_bound(about, about.entries[0], 100, 100 * WEIGHT_ONE)
 
 
 def test_rounding_is_right_on_average():
     about = model(16, sites=1, weight=1, length=400_000)
-    opened = dequantise(
+    opened = dequantize(
         about,
-        quantise(about, {"conv.weight": np.full(400_000, 0.1234567), "conv.bias": np.zeros(2)}, WEIGHT_ONE),
+        quantize(about, {"conv.weight": np.full(400_000, 0.1234567), "conv.bias": np.zeros(2)}, WEIGHT_ONE),
         WEIGHT_ONE,
     )
     unit = about.step(about.entries[0])
@@ -67,13 +69,13 @@ def test_rounding_ignores_configured_seeds():
     words = []
     for _ in range(2):
         np.random.seed(7)
-        words.append(quantise(about, values, WEIGHT_ONE))
+        words.append(quantize(about, values, WEIGHT_ONE))
     assert not np.array_equal(*words)
 
 
 def test_the_words_end_with_the_count():
     for about in (model(16), model(20), model(32)):
-        words = quantise(about, {"conv.weight": np.zeros((2, 3)), "conv.bias": np.zeros(2)}, WEIGHT_ONE)
+        words = quantize(about, {"conv.weight": np.zeros((2, 3)), "conv.bias": np.zeros(2)}, WEIGHT_ONE)
         assert list(words[about.length :][: about.count_words]) == [1] * about.count_words
         assert about.count_words * about.bits >= 64
 
@@ -82,8 +84,8 @@ def test_statistics_are_exact():
     about, total = statistics(), np.zeros(4 + 1, "<u8")
     for sign in (1, 1, -1):
         values = {"hits": np.array([sign * (10**15 - 1), 7]), "loss": np.array([sign * 1.5, 2**-20])}
-        total += quantise(about, values, 0)
-    opened = dequantise(about, total, 0)
+        total += quantize(about, values, 0)
+    opened = dequantize(about, total, 0)
     assert opened["hits"].dtype == np.int64
     assert list(opened["hits"]) == [10**15 - 1, 21]
     assert list(opened["loss"]) == [1.5, 3 * 2**-20]
@@ -101,21 +103,21 @@ def test_statistics_are_exact():
 )
 def test_values_that_do_not_fit_name_the_layer(values, problem):
     vectors = {"conv.bias": np.zeros(2)} | ({} if values is None else {"conv.weight": values})
-    with pytest.raises(RefusedError, match=problem):
-        quantise(model(), vectors, WEIGHT_ONE)
+    with pytest.raises(ProtocolViolationError, match=problem):
+        quantize(model(), vectors, WEIGHT_ONE)
 
 
 def test_a_few_outliers_are_clamped_where_allowed():
     about = model(clamp=0.2, weight=1, sites=1)
     values = {"conv.weight": np.array([9, 0, 0, 0, 0, 0.25]), "conv.bias": np.zeros(2)}
-    opened = dequantise(about, quantise(about, values, WEIGHT_ONE), WEIGHT_ONE)
+    opened = dequantize(about, quantize(about, values, WEIGHT_ONE), WEIGHT_ONE)
     assert np.allclose(opened["conv.weight"], [0.5, 0, 0, 0, 0, 0.25])
     values["conv.weight"][1] = -9
-    with pytest.raises(RefusedError, match="2 of 6 values"):
-        quantise(about, values, WEIGHT_ONE)
+    with pytest.raises(ProtocolViolationError, match="2 of 6 values"):
+        quantize(about, values, WEIGHT_ONE)
 
 
 @pytest.mark.parametrize("value", [1e16, -1e16, np.nan])
 def test_statistics_that_do_not_fit_are_named(value):
-    with pytest.raises(RefusedError, match="hits"):
-        quantise(statistics(), {"hits": np.array([0, value]), "loss": np.zeros(2)}, 0)
+    with pytest.raises(ProtocolViolationError, match="hits"):
+        quantize(statistics(), {"hits": np.array([0, value]), "loss": np.zeros(2)}, 0)

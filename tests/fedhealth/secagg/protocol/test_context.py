@@ -6,10 +6,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import TrustError
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import keys
-from fedhealth.secagg.protocol.context import Context, ctx_digest, verified, verified_members
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.messages import Announcement, Directive
+from fedhealth.secagg.protocol.context import AttemptContext, digest_attempt, verify_announcement, verify_announcements
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
 from tests.fedhealth.secagg.federation import Federation
 
 # Points of small order on Curve25519 (Bernstein, "Curve25519: new Diffie-Hellman speed records").
@@ -30,12 +30,12 @@ def federation():
 
 
 @pytest.fixture(scope="module")
-def directive(federation):
-    return Directive.from_bytes(federation.server.open(federation.plan()))
+def descriptor(federation):
+    return AttemptDescriptor.from_bytes(federation.server.open_attempt(federation.plan()))
 
 
-def test_each_field_changes_ctx(federation, directive):
-    segment = directive.layout[0]
+def test_each_field_changes_ctx(federation, descriptor):
+    segment = descriptor.layout[0]
     changed = {
         "run": "run-2",
         "config_digest": os.urandom(32),
@@ -44,27 +44,27 @@ def test_each_field_changes_ctx(federation, directive):
         "attempt": 2,
         "threshold": 4,
         "signed": True,
-        "members": directive.members[:-1],
-        "base": directive.base[:-1],
-        "cohort": directive.cohort[:-1],
+        "members": descriptor.members[:-1],
+        "base": descriptor.base[:-1],
+        "cohort": descriptor.cohort[:-1],
         "model_digest": os.urandom(32),
         "training_digest": os.urandom(32),
-        "layout": (replace(segment, bits=31), *directive.layout[1:]),
+        "layout": (replace(segment, bits=31), *descriptor.layout[1:]),
     }
-    assert set(changed) == {field.name for field in fields(Directive)}
-    digests = {ctx_digest(replace(directive, **{field: value})) for field, value in changed.items()}
-    assert len(digests | {ctx_digest(directive)}) == len(changed) + 1
+    assert set(changed) == {field.name for field in fields(AttemptDescriptor)}
+    digests = {digest_attempt(replace(descriptor, **{field: value})) for field, value in changed.items()}
+    assert len(digests | {digest_attempt(descriptor)}) == len(changed) + 1
 
 
-def test_names_do_not_run_together(directive):
-    moved = replace(directive, base=("ab", "c"), cohort=("a",))
-    assert ctx_digest(moved) != ctx_digest(replace(directive, base=("a", "bc"), cohort=("a",)))
-    assert ctx_digest(moved) != ctx_digest(replace(directive, base=("ab",), cohort=("c", "a")))
+def test_names_do_not_run_together(descriptor):
+    moved = replace(descriptor, base=("ab", "c"), cohort=("a",))
+    assert digest_attempt(moved) != digest_attempt(replace(descriptor, base=("a", "bc"), cohort=("a",)))
+    assert digest_attempt(moved) != digest_attempt(replace(descriptor, base=("ab",), cohort=("c", "a")))
 
 
 def signed(federation, of: str, signer: str | None = None, **changes) -> bytes:
     draft = replace(federation.server.members[of], **changes)
-    signature = keys.sign(federation.identities[signer or of], b"announce", draft.body())
+    signature = keys.sign_parts(federation.identities[signer or of], b"announce", draft.body())
     return replace(draft, signature=signature).to_bytes()
 
 
@@ -85,35 +85,35 @@ def signed(federation, of: str, signer: str | None = None, **changes) -> bytes:
 )
 def test_bad_announcements_are_refused(federation, changes, problem):
     blob = signed(federation, "site-00", **changes)
-    with pytest.raises(RefusedError, match=problem) as caught:
-        verified(blob, federation.roster, "run-1", "site-00")
+    with pytest.raises(ProtocolViolationError, match=problem) as caught:
+        verify_announcement(blob, federation.roster, "run-1", "site-00")
     assert "site-00" in caught.value.blame
 
 
 def test_a_changed_announcement_loses_its_signature(federation):
     blob = replace(federation.server.members["site-00"], epoch=7).to_bytes()
-    with pytest.raises(RefusedError, match="not signed"):
-        verified(blob, federation.roster, "run-1", "site-00")
+    with pytest.raises(ProtocolViolationError, match="not signed"):
+        verify_announcement(blob, federation.roster, "run-1", "site-00")
 
 
 def test_duplicates_among_members_are_refused(federation):
     blobs = [federation.server.members[site].to_bytes() for site in federation.ids]
     for bad in (blobs[::-1], [blobs[0], blobs[0]]):
-        with pytest.raises(RefusedError, match="sorted and unique"):
-            verified_members(bad, federation.roster, "run-1")
+        with pytest.raises(ProtocolViolationError, match="sorted and unique"):
+            verify_announcements(bad, federation.roster, "run-1")
     copied = signed(federation, "site-01", key=federation.server.members["site-00"].key)
-    with pytest.raises(RefusedError, match="site-00 and site-01 announced the same key") as caught:
-        verified_members([blobs[0], copied, *blobs[2:]], federation.roster, "run-1")
+    with pytest.raises(ProtocolViolationError, match="site-00 and site-01 announced the same key") as caught:
+        verify_announcements([blobs[0], copied, *blobs[2:]], federation.roster, "run-1")
     assert caught.value.blame == ("site-00", "site-01")
 
 
 def test_rosters():
     key, other = (Ed25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2))
-    assert Roster.of({"b": key, "a": other}).digest == Roster.of({"a": other, "b": key}).digest
-    assert Roster.of({"a": key}).digest != Roster.of({"b": key}).digest
+    assert Roster.from_keys({"b": key, "a": other}).digest == Roster.from_keys({"a": other, "b": key}).digest
+    assert Roster.from_keys({"a": key}).digest != Roster.from_keys({"b": key}).digest
     for bad in ({"A": key}, {"a": key, "b": key}):
         with pytest.raises(TrustError):
-            Roster.of(bad)
+            Roster.from_keys(bad)
 
 
 def test_ownership_follows_the_announcements():
@@ -121,8 +121,10 @@ def test_ownership_follows_the_announcements():
     federation = Federation(3, towers=towers)
     image, labs = federation.segment("image"), federation.segment("labs")
     members = tuple(federation.server.members[site] for site in federation.ids)
-    context = Context(Directive("r", b"", b"", 1, 1, 3, False, (), (), (), b"", b"", (image, labs)), members, b"")
+    context = AttemptContext(
+        AttemptDescriptor("r", b"", b"", 1, 1, 3, False, (), (), (), b"", b"", (image, labs)), members, b""
+    )
     assert context.owners(image, federation.ids) == ("site-00", "site-01")
     assert context.owners(labs, ["site-02", "site-00"]) == ("site-02",)
-    assert context.owned("site-02") == (labs,)
-    assert isinstance(members[0], Announcement)
+    assert context.owned_segments("site-02") == (labs,)
+    assert isinstance(members[0], KeyAnnouncement)

@@ -2,32 +2,32 @@ import os
 
 import pytest
 
-from fedhealth.secagg.primitives.codec import MAX_MESSAGE_BYTES, Reader, Writer
-from fedhealth.secagg.protocol.errors import RefusedError
-from fedhealth.secagg.protocol.layout import Entry, model_segment, statistics_segment
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.primitives.codec import MAX_MESSAGE_BYTES, MessageReader, MessageWriter
+from fedhealth.secagg.primitives.layout import VectorSpec, make_model_segment, make_statistics_segment
 from fedhealth.secagg.protocol.messages import (
-    Announcement,
-    Answer,
-    Directive,
-    Endorsement,
+    AttemptDescriptor,
+    KeyAnnouncement,
+    MaskedUpload,
     SignRequest,
+    SurvivorSignature,
+    UnmaskReply,
     UnmaskRequest,
-    Upload,
 )
 
 D, S = os.urandom(32), os.urandom(64)
 LAYOUT = (
-    model_segment("m", "image", {"a": 3, "b": 1}, bound=0.5, bits=20, sites=4, normaliser=9, clamp_share=0.01),
-    statistics_segment("s", "image", (Entry("roc", 4, 1e6, 1),), sites=4),
+    make_model_segment("m", "image", {"a": 3, "b": 1}, bound=0.5, bits=20, sites=4, normaliser=9, clamp_share=0.01),
+    make_statistics_segment("s", "image", (VectorSpec("roc", 4, 1e6, 1),), sites=4),
 )
 MESSAGES = [
-    Announcement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), S),
-    Directive("run", D, D, 7, 2, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT),
-    Upload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),
+    KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), S),
+    AttemptDescriptor("run", D, D, 7, 2, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT),
+    MaskedUpload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),
     SignRequest(D, ("a", "b.c-d_0")),
-    Endorsement(D, "a", S),
+    SurvivorSignature(D, "a", S),
     UnmaskRequest(D, ("a", "b"), (("a", S),), (b"1", b"2"), (b"3", b"4")),
-    Answer(D, "a", ("m", "s"), b"shares", S),
+    UnmaskReply(D, "a", ("m", "s"), b"shares", S),
 ]
 
 
@@ -45,7 +45,7 @@ def test_round_trip(message):
 def test_every_truncation_and_extension_names_the_sender(message):
     data = message.to_bytes()
     for bad in (*(data[:n] for n in range(len(data))), data + b"\0"):
-        with pytest.raises(RefusedError, match="from site-x is") as caught:
+        with pytest.raises(ProtocolViolationError, match="from site-x is") as caught:
             type(message).from_bytes(bad, "site-x")
         assert caught.value.blame == ("site-x",)
 
@@ -59,7 +59,7 @@ def test_a_flipped_bit_is_refused_or_seen(message):
         bad[position // 8] ^= 1 << position % 8
         try:
             found = type(message).from_bytes(bytes(bad), "site-x")
-        except RefusedError:
+        except ProtocolViolationError:
             continue
         assert found != message
         assert found.to_bytes() == bytes(bad)
@@ -69,31 +69,31 @@ def test_a_flipped_bit_is_refused_or_seen(message):
 def test_one_message_is_not_taken_for_another(other):
     for message in MESSAGES:
         if type(message) is not type(other):
-            with pytest.raises(RefusedError, match="another kind"):
+            with pytest.raises(ProtocolViolationError, match="another kind"):
                 type(other).from_bytes(message.to_bytes(), "site-x")
 
 
 def test_oversized_messages_are_not_parsed():
-    with pytest.raises(RefusedError, match="oversized"):
+    with pytest.raises(ProtocolViolationError, match="oversized"):
         SignRequest.from_bytes(bytes(MAX_MESSAGE_BYTES + 1), "site-x")
 
 
 def test_a_count_beyond_the_message_is_refused_before_it_is_read():
-    data = Writer(4).fixed(D, 32).number(2**32 - 1, 4).bytes()
-    with pytest.raises(RefusedError, match="truncated"):
+    data = MessageWriter(4).fixed_bytes(D, 32).number(2**32 - 1, 4).bytes()
+    with pytest.raises(ProtocolViolationError, match="truncated"):
         SignRequest.from_bytes(data, "site-x")
 
 
 @pytest.mark.parametrize("site", ["", "A", "Site", "sité", "a b", "-a", "a" * 65, "a\n", "ｓite"])
 def test_site_ids_are_plain_lower_case(site):
-    with pytest.raises(RefusedError, match="site id"):
+    with pytest.raises(ProtocolViolationError, match="site id"):
         SignRequest.from_bytes(SignRequest(D, (site,)).to_bytes(), "site-x")
 
 
 def test_malformed_text_and_flags():
-    with pytest.raises(RefusedError, match="text"):
-        Reader(Writer(1).blob(b"\xff").bytes(), 1, "thing", "site-x").text()
-    with pytest.raises(RefusedError, match="flag"):
-        Reader(Writer(1).number(2, 1).bytes(), 1, "thing", "site-x").flag()
+    with pytest.raises(ProtocolViolationError, match="text"):
+        MessageReader(MessageWriter(1).blob(b"\xff").bytes(), 1, "thing", "site-x").text()
+    with pytest.raises(ProtocolViolationError, match="flag"):
+        MessageReader(MessageWriter(1).number(2, 1).bytes(), 1, "thing", "site-x").flag()
     with pytest.raises(ValueError, match="expected 4 bytes, got 3"):
-        Writer(1).fixed(b"abc", 4)
+        MessageWriter(1).fixed_bytes(b"abc", 4)

@@ -17,23 +17,23 @@ def store(request, tmp_path):
 
 
 def test_values_are_replaced_and_removed(store):
-    assert store.read("a") is None
-    store.write("a", b"one")
-    store.write("a", memoryview(b"two"))
-    assert store.read("a") == b"two"
+    assert store.get("a") is None
+    store.put("a", b"one")
+    store.put("a", memoryview(b"two"))
+    assert store.get("a") == b"two"
     store.delete("a")
     store.delete("a")
-    assert store.read("a") is None
-    with store.locked():
-        store.write("b", b"")
+    assert store.get("a") is None
+    with store.lock():
+        store.put("b", b"")
 
 
 def test_files_are_private_and_whole(tmp_path):
     folder = tmp_path / "secrets"
     store = FileStore(folder)
-    (folder / ".a.part").write_bytes(b"left by a crash")
-    (folder / ".a.part").chmod(0o644)
-    store.write("a", b"secret")
+    (folder / ".a.draft").write_bytes(b"left by a crash")
+    (folder / ".a.draft").chmod(0o644)
+    store.put("a", b"secret")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "a").stat().st_mode) == 0o600
     assert [path.name for path in folder.iterdir()] == ["a"]
@@ -41,11 +41,11 @@ def test_files_are_private_and_whole(tmp_path):
 
 def test_a_failed_write_leaves_the_old_value(tmp_path, monkeypatch):
     store = FileStore(tmp_path)
-    store.write("a", b"old")
+    store.put("a", b"old")
     monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        store.write("a", b"new")
-    assert store.read("a") == b"old"
+        store.put("a", b"new")
+    assert store.get("a") == b"old"
 
 
 def test_the_lock_keeps_another_process_out(tmp_path):
@@ -56,7 +56,7 @@ def test_the_lock_keeps_another_process_out(tmp_path):
         "try: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
         "except BlockingIOError: sys.exit(3)\n"
     )
-    with store.locked():
+    with store.lock():
         held = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".lock")], check=False)
     free = subprocess.run([sys.executable, "-c", code, str(tmp_path / ".lock")], check=False)
     assert (held.returncode, free.returncode) == (3, 0)
@@ -69,10 +69,10 @@ def test_journal_and_secrets_survive_the_store(store):
         exchange=4,
         pin=b"pin",
         attempt=2,
-        directive=b"\x00\xff",
-        endorsed=("a", "b"),
-        survivors=("a",),
-        answer=b"answer",
+        descriptor=b"\x00\xff",
+        signed_survivors=("a", "b"),
+        unmasked_survivors=("a",),
+        unmask_reply=b"unmask reply",
         models=((b"m", 2),),
     )
     secrets = Secrets(b"mine", b"members", 5, (("a", b"k" * 32),), b"pending", b"private")
@@ -83,7 +83,7 @@ def test_journal_and_secrets_survive_the_store(store):
 
 
 def test_a_damaged_journal_is_an_error_not_a_fresh_start(store):
-    store.write(memory.JOURNAL, b'{"epoch": 3')
+    store.put(memory.JOURNAL, b'{"epoch": 3')
     with pytest.raises(SecureAggregationError, match="journal of this site is damaged"):
         memory.load_journal(store)
 

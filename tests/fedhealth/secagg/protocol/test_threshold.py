@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedhealth.secagg.protocol.errors import RefusedError
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.threshold import (
-    Bounds,
-    Policy,
-    bounds,
+    ThresholdPolicy,
+    Thresholds,
+    compute_smallest_split,
+    compute_smallest_tower_split,
+    compute_thresholds,
     needs_signatures,
-    smallest_split,
-    smallest_tower_split,
 )
 
 
@@ -57,15 +57,15 @@ CASES = [(n, t, c) for n in range(3, 7) for c in range(n - 1) for t in range((n 
 def test_smallest_split_agrees_with_brute_force(n, t, c):
     h = n - c
     found = next((s for s in range(1, h) if can_isolate(h, h, s, n - t, t - c)), h)
-    assert found == smallest_split(n, t, c)
+    assert found == compute_smallest_split(n, t, c)
 
 
 @pytest.mark.parametrize(("n", "owners"), [(n, owners) for n in range(4, 7) for owners in range(3, n)])
 def test_smallest_tower_split_agrees_with_brute_force(n, owners):
     for c in range(n - 2):
         for t in range((n + c) // 2 + 1, n + 1):
-            limits = Bounds(n, c, 1, t)
-            omissions = min(n - t, owners - limits.min_owners)
+            thresholds = Thresholds(n, c, 1, t)
+            omissions = min(n - t, owners - thresholds.min_owners)
             if omissions < 0:
                 continue
             found = []
@@ -73,44 +73,49 @@ def test_smallest_tower_split_agrees_with_brute_force(n, owners):
                 honest = owners - colluding
                 sizes = (s for s in range(1, honest) if can_isolate(n - c, honest, s, omissions, t - c))
                 found.append(next(sizes, honest))
-            assert min(found) == smallest_tower_split(limits, n, owners)
+            assert min(found) == compute_smallest_tower_split(thresholds, n, owners)
 
 
 @settings(derandomize=True, deadline=None)
 @given(st.integers(3, 100))
 def test_the_default_threshold_keeps_its_promises(n):
-    limits = bounds(n, Policy())
-    t, c = limits.threshold, limits.colluders
+    thresholds = compute_thresholds(n, ThresholdPolicy())
+    t, c = thresholds.threshold, thresholds.colluders
     assert 3 * t > 2 * n
     assert 2 * t > n + c
-    assert t - c >= limits.min_honest
+    assert t - c >= thresholds.min_honest
     assert n - t == -(-n // 3) - 1
 
 
 def test_two_sets_of_answers_share_an_honest_site_whatever_is_assumed_of_colluders():
     for n in range(3, 40):
         for c in range(n - 3):
-            limits = bounds(n, Policy(colluders=c))
-            assert 2 * limits.threshold > n + c
+            thresholds = compute_thresholds(n, ThresholdPolicy(colluders=c))
+            assert 2 * thresholds.threshold > n + c
 
 
 @pytest.mark.parametrize(("n", "tolerated"), [(3, 0), (4, 1), (6, 1), (8, 2), (50, 16)])
 def test_tolerated_dropouts(n, tolerated):
-    assert n - bounds(n, Policy()).threshold == tolerated
+    assert n - compute_thresholds(n, ThresholdPolicy()).threshold == tolerated
 
 
 @pytest.mark.parametrize(
     ("n", "policy"),
-    [(2, Policy()), (5, Policy(min_sites=6)), (4, Policy(colluders=3)), (4, Policy(colluders=2, min_honest=3))],
+    [
+        (2, ThresholdPolicy()),
+        (5, ThresholdPolicy(min_sites=6)),
+        (4, ThresholdPolicy(colluders=3)),
+        (4, ThresholdPolicy(colluders=2, min_honest=3)),
+    ],
 )
 def test_cohorts_too_small_for_the_policy_are_refused(n, policy):
-    with pytest.raises(RefusedError, match=f"R8: {n} sites are too few"):
-        bounds(n, policy)
+    with pytest.raises(ProtocolViolationError, match=f"R8: {n} sites are too few"):
+        compute_thresholds(n, policy)
 
 
 def test_signatures_are_needed_where_a_split_could_isolate():
-    assert needs_signatures(bounds(7, Policy()), 7, ())  # s* = 2 < 3
-    assert not needs_signatures(bounds(8, Policy()), 8, (8,))
+    assert needs_signatures(compute_thresholds(7, ThresholdPolicy()), 7, ())  # s* = 2 < 3
+    assert not needs_signatures(compute_thresholds(8, ThresholdPolicy()), 8, (8,))
     # A tower of 7 among 8 sites can be split although the whole cohort cannot.
-    assert needs_signatures(bounds(8, Policy()), 8, (8, 7))
-    assert not needs_signatures(bounds(8, Policy()), 8, (8, 5))
+    assert needs_signatures(compute_thresholds(8, ThresholdPolicy()), 8, (8, 7))
+    assert not needs_signatures(compute_thresholds(8, ThresholdPolicy()), 8, (8, 5))

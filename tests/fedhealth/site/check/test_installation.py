@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedhealth.site.check.contract import Result
+from fedhealth.site.check.base import CheckStatus
 from fedhealth.site.check.installation import PACKAGES, check_files, check_names, check_pins, check_python
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -48,8 +48,8 @@ def files(place):
 
 def test_an_untouched_installation_passes(place):
     found = files(place)
-    assert found.result == Result.PASS, found.seen
-    assert "files as in the wheel" in found.seen
+    assert found.status == CheckStatus.PASS, found.finding
+    assert "files identical to the wheel" in found.finding
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_an_untouched_installation_passes(place):
         ("fedhealth/site/egress_gate.py", b"def check(*words): pass\n", "fedhealth/site/egress_gate.py: changed"),
         ("fedhealth/conf/config.yaml", b"", "fedhealth/conf/config.yaml: changed"),
         ("clients/app.py", None, "clients/app.py: missing"),
-        ("strategies/extra.py", b"", "strategies/extra.py: not ours"),
-        ("fedhealth/conf/model/evil.yaml", b"", "fedhealth/conf/model/evil.yaml: not ours"),
+        ("strategies/extra.py", b"", "strategies/extra.py: not part of the wheel"),
+        ("fedhealth/conf/model/evil.yaml", b"", "fedhealth/conf/model/evil.yaml: not part of the wheel"),
     ],
 )
 def test_whatever_was_touched_is_named(place, path, content, words):
@@ -67,68 +67,68 @@ def test_whatever_was_touched_is_named(place, path, content, words):
     if content is not None:
         (place / path).write_bytes(content)
     found = files(place)
-    assert found.result == Result.FAIL
-    assert words in found.seen
+    assert found.status == CheckStatus.FAIL
+    assert words in found.finding
 
 
 def test_many_faults_are_counted(place):
     for path in (place / "clients").rglob("*.py"):
         path.write_text("# spoilt\n")
-    assert re.search(r" and [0-9]+ more$", files(place).seen)
+    assert re.search(r" and [0-9]+ more$", files(place).finding)
 
 
 def test_compiled_files_do_not_count(place):
     folder = place / "clients" / "__pycache__"
     folder.mkdir()
     (folder / "app.cpython-311.pyc").write_bytes(b"compiled")
-    assert files(place).result == Result.PASS
+    assert files(place).status == CheckStatus.PASS
 
 
 def test_an_editable_installation_is_a_warning(place):
     [info] = place.glob("*.dist-info")
     (info / "direct_url.json").write_text(json.dumps({"url": "file:///x", "dir_info": {"editable": True}}))
-    assert files(place).result == Result.WARN
+    assert files(place).status == CheckStatus.WARN
 
 
 def test_code_that_is_read_from_elsewhere_is_a_fault(place, tmp_path):
     [check] = check_files(distribution(place), tmp_path / "elsewhere" / "fedhealth")
-    assert check.result == Result.FAIL
-    assert "is read instead of" in check.seen
+    assert check.status == CheckStatus.FAIL
+    assert "instead of" in check.finding
 
 
 def test_another_wheel_with_our_names_is_found(tmp_path):
     folders = {package: tmp_path / package for package in PACKAGES}
     providers = {package: ["fedhealth"] for package in PACKAGES}
     [check] = check_names(providers, folders)
-    assert check.result == Result.PASS
+    assert check.status == CheckStatus.PASS
     [check] = check_names({**providers, "clients": ["FedHealth", "acme-clients"]}, folders)
-    assert check.result == Result.FAIL
-    assert "clients is also brought by acme-clients" in check.seen
+    assert check.status == CheckStatus.FAIL
+    assert "clients is also provided by acme-clients" in check.finding
     [check] = check_names(providers, {**folders, "strategies": tmp_path / "other" / "strategies"})
-    assert "not beside" in check.seen
+    assert "not beside" in check.finding
     [check] = check_names(providers, {**folders, "strategies": None})
-    assert check.result == Result.FAIL
+    assert check.status == CheckStatus.FAIL
 
 
 def test_dependencies_are_compared_with_what_was_asked_for(place):
     [check] = check_pins(distribution(place))
-    assert check.result == Result.PASS, check.seen
+    assert check.status == CheckStatus.PASS, check.finding
     [info] = place.glob("*.dist-info")
     metadata = info / "METADATA"
     text = metadata.read_text("utf-8").replace("Requires-Dist: flwr<1.42,>=1.41", "Requires-Dist: flwr<1.2")
     metadata.write_text(text.replace("Requires-Dist: numpy", "Requires-Dist: no-such-package-of-ours"), "utf-8")
     [check] = check_pins(distribution(place))
-    assert check.result == Result.FAIL
-    assert "flwr 1.41" in check.seen
-    assert "no-such-package-of-ours is missing" in check.seen
+    assert check.status == CheckStatus.FAIL
+    assert "flwr 1.41" in check.finding
+    assert "no-such-package-of-ours is missing" in check.finding
 
 
 def test_an_old_python_is_a_fault(place):
-    assert check_python(distribution(place)).result == Result.PASS
+    assert check_python(distribution(place)).status == CheckStatus.PASS
     [info] = place.glob("*.dist-info")
     metadata = info / "METADATA"
     metadata.write_text(metadata.read_text("utf-8").replace("Requires-Python: >=3.11", "Requires-Python: >=3.99"))
-    assert check_python(distribution(place)).result == Result.FAIL
+    assert check_python(distribution(place)).status == CheckStatus.FAIL
 
 
 def test_the_doctor_of_an_installed_wheel(place):
@@ -142,7 +142,7 @@ def test_the_doctor_of_an_installed_wheel(place):
 
     code_, said = doctor()
     assert code_ == 0
-    assert {check["result"] for check in said["checks"]} == {"PASS"}
+    assert {check["status"] for check in said["checks"]} == {"PASS"}
     (place / "strategies" / "app.py").write_text("# replaced\n")
     code_, said = doctor()
     assert code_ == 9

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fedhealth.site.check import network
-from fedhealth.site.check.contract import Result
+from fedhealth.site.check.base import CheckStatus
 from fedhealth.site.check.network import check_network, compare_clocks
 from tests.fedhealth.site.check.tls import HOST, Authority, serving
 
@@ -24,17 +24,17 @@ def looked_at(lead, authority):
 def test_the_right_server_passes(authority):
     with serving(authority.context()) as lead:
         found = looked_at(lead, authority)
-    assert {name: check.result for name, check in found.items()} == dict.fromkeys(["lead", "TLS", "clock"], "PASS")
-    assert "TLSv1.3" in found["TLS"].seen
-    assert "valid for 365 more days" in found["TLS"].seen
+    assert {name: check.status for name, check in found.items()} == dict.fromkeys(["lead", "TLS", "clock"], "PASS")
+    assert "TLSv1.3" in found["TLS"].finding
+    assert "valid for 365 more days" in found["TLS"].finding
 
 
 def test_a_foreign_certificate_is_refused_and_its_issuer_named(authority, tmp_path):
     proxy = Authority(tmp_path / "proxy", name="web-filter")
     with serving(proxy.context()) as lead:
         found = looked_at(lead, authority)
-    assert found["TLS"].result == Result.FAIL
-    assert "web-filter" in found["TLS"].seen
+    assert found["TLS"].status == CheckStatus.FAIL
+    assert "web-filter" in found["TLS"].finding
     assert "proxy" in found["TLS"].fix
     assert "clock" not in found  # nothing is believed of such a server
 
@@ -42,29 +42,29 @@ def test_a_foreign_certificate_is_refused_and_its_issuer_named(authority, tmp_pa
 def test_an_expired_certificate_is_refused(authority):
     with serving(authority.context(days=10, began=datetime.now(UTC) - timedelta(days=20))) as lead:
         found = looked_at(lead, authority)
-    assert found["TLS"].result == Result.FAIL
-    assert found["TLS"].seen == "the lead's certificate has expired"
+    assert found["TLS"].status == CheckStatus.FAIL
+    assert found["TLS"].finding == "the lead's certificate has expired"
     assert "lead renew" in found["TLS"].fix
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(authority):
     with serving(authority.context(days=5)) as lead:
-        assert looked_at(lead, authority)["TLS"].result == Result.WARN
+        assert looked_at(lead, authority)["TLS"].status == CheckStatus.WARN
 
 
 @pytest.mark.parametrize("names", [("lead.example",), ("127.0.0.2",)])
 def test_a_certificate_for_another_name_is_refused(authority, names):
     with serving(authority.context(names)) as lead:
         found = looked_at(lead, authority)
-    assert found["TLS"].result == Result.FAIL
-    assert f"for another name than {HOST}" in found["TLS"].seen
+    assert found["TLS"].status == CheckStatus.FAIL
+    assert f"for another name than {HOST}" in found["TLS"].finding
 
 
 def test_a_server_without_tls_is_refused(authority):
     with serving() as lead:
         found = looked_at(lead, authority)
-    assert found["TLS"].result == Result.FAIL
-    assert "no TLS at" in found["TLS"].seen
+    assert found["TLS"].status == CheckStatus.FAIL
+    assert "no TLS at" in found["TLS"].finding
 
 
 def test_nobody_answers(authority):
@@ -72,30 +72,30 @@ def test_nobody_answers(authority):
         port = taken.getsockname()[1]
     found = looked_at(f"{HOST}:{port}", authority)
     assert list(found) == ["lead"]
-    assert found["lead"].result == Result.FAIL
-    assert "whether its server runs" in found["lead"].fix
+    assert found["lead"].status == CheckStatus.FAIL
+    assert "whether its server is running" in found["lead"].fix
     unknown = looked_at("no-such-host.invalid:9092", authority)
-    assert unknown["lead"].result == Result.FAIL
+    assert unknown["lead"].status == CheckStatus.FAIL
     assert "DNS" in unknown["lead"].fix
 
 
 def test_a_server_that_never_speaks_is_given_up(authority, monkeypatch):
-    monkeypatch.setattr(network, "_SECONDS", 0.2)
+    monkeypatch.setattr(network, "_TIMEOUT_SECONDS", 0.2)
     with socket.create_server((HOST, 0)) as silent:
         found = looked_at(f"{HOST}:{silent.getsockname()[1]}", authority)
-    assert "no answer" in found["TLS"].seen
+    assert "no response" in found["TLS"].finding
 
 
 @pytest.mark.parametrize(("ahead", "result"), [(-3600, "FAIL"), (3600, "FAIL"), (120, "WARN"), (None, "WARN")])
 def test_clocks_that_differ_are_noticed(authority, ahead, result):
     with serving(authority.context(), ahead) as lead:
-        assert looked_at(lead, authority)["clock"].result == result
+        assert looked_at(lead, authority)["clock"].status == result
 
 
 def test_the_direction_of_the_difference_is_told():
     now = datetime.now(UTC)
-    assert "500 s ahead of" in compare_clocks(now, now.timestamp() + 500).seen
-    assert "500 s behind" in compare_clocks(now, now.timestamp() - 500).seen
+    assert "500 s ahead of" in compare_clocks(now, now.timestamp() + 500).finding
+    assert "500 s behind" in compare_clocks(now, now.timestamp() - 500).finding
 
 
 def test_rubbish_after_the_handshake_is_no_clock(authority):
@@ -111,5 +111,5 @@ def test_rubbish_after_the_handshake_is_no_clock(authority):
         thread.start()
         found = looked_at(f"{HOST}:{server.getsockname()[1]}", authority)
         thread.join()
-    assert found["TLS"].result == Result.PASS
-    assert found["clock"].result == Result.WARN
+    assert found["TLS"].status == CheckStatus.PASS
+    assert found["clock"].status == CheckStatus.WARN

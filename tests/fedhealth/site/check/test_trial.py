@@ -2,10 +2,10 @@
 
 import pytest
 
-from fedhealth.privacy.accounting.ledger import verify
-from fedhealth.privacy.accounting.spending import ledgers
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.site import audit_log
-from fedhealth.site.check.contract import Result, guarded
+from fedhealth.site.check.base import CheckStatus, catch_errors
 from fedhealth.site.check.data import check_data
 from fedhealth.site.check.trial import check_run
 from fedhealth.site.policy import load_policy
@@ -68,7 +68,9 @@ def only(checks):
 
 def run(rules, *words, **settings):
     home, policy = rules(**settings)
-    return home, {check.name: check for check in guarded("run", check_run(home, policy, (*MODEL, *DROPPED, *words)))}
+    return home, {
+        check.name: check for check in catch_errors("run", check_run(home, policy, (*MODEL, *DROPPED, *words)))
+    }
 
 
 def test_a_described_source_is_read_whole(rules, hospitals):
@@ -76,61 +78,61 @@ def test_a_described_source_is_read_whole(rules, hospitals):
     head, *rows = manifest.read_text().splitlines()
     manifest.write_text("\n".join([f"{head},age,sex,lymphocytes,spo2", *(f"{row},60,F,1.2,95" for row in rows)]) + "\n")
     found = only(check_data(rules()[1]))
-    assert found.result == Result.WARN  # the same value in every row
-    assert "24 patients, 24 rows, 24 image" in found.seen
-    assert "same value in every row" in found.seen
+    assert found.status == CheckStatus.WARN  # the same value in every row
+    assert "24 patients, 24 rows, 24 image" in found.finding
+    assert "same value in every row" in found.finding
 
 
 def test_a_fault_of_the_files_is_named(rules, hospitals):
     found = only(check_data(rules()[1]))
-    assert found.result == Result.FAIL
-    assert "missing column 'age'" in found.seen
+    assert found.status == CheckStatus.FAIL
+    assert "missing column 'age'" in found.finding
     (hospitals / "north" / "manifest.csv").unlink()
-    assert "no such manifest" in only(check_data(rules()[1])).seen
+    assert "the manifest does not exist" in only(check_data(rules()[1])).finding
 
 
 def test_a_source_without_a_description_is_read_as_a_table(rules):
     found = only(check_data(rules(name="unknown")[1]))
-    assert found.result == Result.WARN
-    assert "24 rows, 7 columns" in found.seen
+    assert found.status == CheckStatus.WARN
+    assert "24 rows, 7 columns" in found.finding
     found = only(check_data(rules(name="unknown", more=", columns: {text: letter}")[1]))
-    assert found.result == Result.FAIL
-    assert "no column letter" in found.seen
+    assert found.status == CheckStatus.FAIL
+    assert "has no column letter" in found.finding
     assert "the file has: patient_id" in found.fix
 
 
 def test_a_run_that_would_be_taken_part_in(rules):
     home, found = run(rules)
-    assert {name: check.result for name, check in found.items()} == dict.fromkeys(
-        ["run: policy", "run: data", "run: training step", "run: privacy"], Result.PASS
+    assert {name: check.status for name, check in found.items()} == dict.fromkeys(
+        ["run: policy", "run: data", "run: training step", "run: privacy"], CheckStatus.PASS
     ), found
-    assert "one step of 8" in found["run: training step"].seen
-    assert all(verify(path) == () for _, path in ledgers(home.state))  # nothing was booked
-    assert set(audit_log.counts(home.audit)) == {"kit installed"}
+    assert "one step of 8" in found["run: training step"].finding
+    assert all(verify_ledger(path) == () for _, path in find_ledgers(home.state))  # nothing was booked
+    assert set(audit_log.count_events(home.audit)) == {"kit installed"}
 
 
 def test_a_run_that_the_policy_declines(rules):
     _, found = run(rules, "secagg=off")
-    assert found["run: policy"].result == Result.FAIL
-    assert "secure aggregation is required here" in found["run: policy"].seen
-    assert found["run: training step"].result == Result.PASS
+    assert found["run: policy"].status == CheckStatus.FAIL
+    assert "secure aggregation is required here" in found["run: policy"].finding
+    assert found["run: training step"].status == CheckStatus.PASS
 
 
 def test_a_small_cohort_is_noticed(rules):
     _, found = run(rules, least=100)
-    assert found["run: data"].result == Result.WARN
-    assert "fewer patients than limits.min_patients" in found["run: data"].seen
-    assert found["run: privacy"].result == Result.FAIL
-    assert "minimum" in found["run: privacy"].seen
+    assert found["run: data"].status == CheckStatus.WARN
+    assert "fewer patients than limits.min_patients" in found["run: data"].finding
+    assert found["run: privacy"].status == CheckStatus.FAIL
+    assert "minimum" in found["run: privacy"].finding
 
 
 def test_an_unreadable_image_is_noticed(rules, hospitals):
     (hospitals / "north" / "images" / "4.png").write_bytes(b"")
     _, found = run(rules)
-    assert "unreadable" in found["run"].seen
+    assert "unreadable" in found["run"].finding
     _, found = run(rules, "data.max_rejected=0.1")
-    assert found["run: data"].result == Result.WARN
-    assert "1 image(s) set aside" in found["run: data"].seen
+    assert found["run: data"].status == CheckStatus.WARN
+    assert "1 image(s) discarded" in found["run: data"].finding
 
 
 @pytest.mark.parametrize(
@@ -146,11 +148,11 @@ def test_an_unreadable_image_is_noticed(rules, hospitals):
 def test_words_that_cannot_be_a_run(rules, words, told):
     _, found = run(rules, *words)
     assert list(found) == ["run"]  # nothing was composed, read or built
-    assert found["run"].result == Result.FAIL
-    assert told in found["run"].seen
+    assert found["run"].status == CheckStatus.FAIL
+    assert told in found["run"].finding
 
 
 def test_without_a_kit_no_run_can_be_judged(world, rules):
     home, policy = rules()
     home.membership.unlink()
-    assert only(check_run(home, policy, MODEL)).result == Result.FAIL
+    assert only(check_run(home, policy, MODEL)).status == CheckStatus.FAIL

@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from fedhealth.consortium.certificate_authority import certificate_pem, key_pem, make_authority, make_server, new_key
+from fedhealth.consortium.certificate_authority import (
+    encode_certificate,
+    encode_key,
+    generate_key,
+    make_ca_certificate,
+    make_server_certificate,
+)
 
 HOST = "127.0.0.1"
 
@@ -15,19 +21,19 @@ class Authority:
     """A certificate authority whose certificate lies in a file."""
 
     def __init__(self, folder, name="chest"):
-        self.folder, self.key = folder, new_key()
+        self.folder, self.key = folder, generate_key()
         folder.mkdir(parents=True, exist_ok=True)
         long_ago = datetime.now(UTC) - timedelta(days=1000)
-        self.certificate = make_authority(self.key, name, 3650, long_ago)
+        self.certificate = make_ca_certificate(self.key, name, 3650, long_ago)
         self.path = folder / "ca.crt"
-        self.path.write_bytes(certificate_pem(self.certificate))
+        self.path.write_bytes(encode_certificate(self.certificate))
 
     def context(self, names=(HOST,), days=365, began=None):
         """Return a server's TLS settings under a new certificate."""
-        key = new_key()
-        certificate = make_server(self.certificate, self.key, key.public_key(), names, days, began)
-        (self.folder / "server.key").write_bytes(key_pem(key))
-        (self.folder / "server.crt").write_bytes(certificate_pem(certificate))
+        key = generate_key()
+        certificate = make_server_certificate(self.certificate, self.key, key.public_key(), names, days, began)
+        (self.folder / "server.key").write_bytes(encode_key(key))
+        (self.folder / "server.crt").write_bytes(encode_certificate(certificate))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.crt", self.folder / "server.key")
         return context

@@ -1,0 +1,47 @@
+"""Where a site's files are, and which run a message belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SiteContext:
+    """A site's name and folders.
+
+    Attributes:
+        name: of the site.
+        folder: its private folder, which outlives runs: privacy ledgers, approved members.
+        keys: the folder of its identity key.
+        arrays: the folder of the files it keeps for one run.
+        min_patients: a cohort smaller than this reports nothing on its own.
+
+    """
+
+    name: str
+    folder: Path
+    keys: Path
+    arrays: Path
+    min_patients: int = 1
+
+    @classmethod
+    def virtual(cls, name: str, folder: Path) -> SiteContext:
+        """Return a site of a run on one machine: all its files are in one folder."""
+        return cls(name, folder, folder, folder)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A site in a run.
+
+    Attributes:
+        run: the run's id.
+        digest: of the run's configuration.
+        site: the site.
+
+    """
+
+    run: str
+    digest: str
+    site: SiteContext

@@ -1,0 +1,67 @@
+"""Evaluate the incoming model on the site's validation and test rows: score histograms, no scores of patients."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import RecordDict
+
+from clients.merge import StateMerger
+from clients.message import ParsedMessage
+from clients.personalization.base import LocalRound
+from clients.site_setup import SiteSetup
+from fedhealth.evaluation.predictions import count_scores, predict_studies
+from fedhealth.evaluation.subgroups import assign_subgroups, count_scores_by_subgroup
+from fedhealth.models.model_state import set_model_arrays
+from fedhealth.types import State
+
+
+class ModelEvaluator:
+    """Evaluate models at one site.
+
+    Args:
+        setup: of the site.
+        merger: of its arrays.
+
+    """
+
+    def __init__(self, setup: SiteSetup, merger: StateMerger) -> None:
+        self.setup = setup
+        self.merger = merger
+
+    def evaluate(self, message: ParsedMessage) -> RecordDict:
+        """Evaluate the final model on validation and test rows; store the site's personal model if it has one."""
+        setup, directive = self.setup, message.directive
+        incoming = setup.get_incoming_arrays(message)
+        attempt = setup.transport.accept_attempt(setup.get_run_context(directive), message, incoming)
+        if (reply := attempt.load_cached_reply()) is not None:
+            return reply
+        local = self.merger.merge(directive, incoming, {}, is_final=True)
+        personal = setup.personalization.get_personal_arrays(local)
+        self.merger.save_personal(directive, local, incoming, personal)
+        statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()
+        released = setup.trainer.release_statistics(statistics, local.task, local.accounting)
+        return attempt.build_reply({}, setup.drop_small_splits(released))
+
+    def count_scores(self, local: LocalRound, personal: State, *splits: str) -> dict[str, np.ndarray]:
+        """Return score histograms of the site's personal model, or of the merged one if the personal may not report."""
+        setup = self.setup
+        is_hidden = setup.trainer.is_private and not setup.personalization.personal_model_is_dp
+        set_model_arrays(setup.model, local.merged if is_hidden else local.merged | personal)
+        histograms: dict[str, np.ndarray] = {}
+        for split in splits:
+            rows = setup.trainer.select_scored_rows(setup.examples, setup.cohort.rows(split))
+            predictions = predict_studies(setup.model, setup.examples, rows, setup.task_kind)
+            counts = count_scores(predictions, setup.config.evaluation.bins)
+            histograms |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
+        return histograms
+
+    def _count_scores_by_subgroup(self) -> dict[str, np.ndarray]:
+        """Return score histograms by patient subgroup, of the model that `count_scores` has set."""
+        setup = self.setup
+        if setup.trainer.is_private or not setup.config.evaluation.subgroups:
+            return {}
+        rows = setup.cohort.rows("test")
+        predictions = predict_studies(setup.model, setup.examples, rows, setup.task_kind)
+        first = rows[np.unique(setup.examples.study[rows], return_index=True)[1]]
+        subgroups = {name: of_row[first] for name, of_row in assign_subgroups(setup.cohort, setup.config).items()}
+        return count_scores_by_subgroup(predictions, subgroups, setup.config)

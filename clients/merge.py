@@ -1,0 +1,76 @@
+"""Merge the shared arrays of the lead with the site's private ones, and store what stays at the site."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clients.personalization.base import LocalRound, TrainingResult
+from clients.site_setup import SiteSetup
+from clients.update_clipping import clip_update
+from fedhealth.models.modality_keys import METHOD
+from fedhealth.models.model_state import get_model_arrays
+from fedhealth.protocol.messages import Directive
+from fedhealth.types import State
+
+
+class StateMerger:
+    """Merge and separate the shared and the private arrays of one site.
+
+    Args:
+        setup: of the site.
+
+    """
+
+    def __init__(self, setup: SiteSetup) -> None:
+        self.setup = setup
+
+    def merge(self, directive: Directive, incoming: State, aggregated: State, is_final: bool = False) -> LocalRound:
+        """Return the round's work: incoming arrays, with the site's own in place of those that are not aggregated.
+
+        Args:
+            directive: of the message.
+            incoming: the arrays of the lead.
+            aggregated: those of them that are summed over sites.
+            is_final: whether training is over.
+
+        """
+        setup, initial = self.setup, self.setup.initial_arrays
+        stored = setup.get_store(directive).load_before(directive.round + (1 if is_final else 0))
+        private = {name: array for name, array in stored.items() if name in initial and name not in aggregated}
+        return LocalRound(
+            setup.build_task(directive),
+            setup.trainer,
+            setup.get_accounting(directive),
+            shared={name: array for name, array in aggregated.items() if name in initial},
+            merged=initial | {n: a for n, a in incoming.items() if n in initial} | private,
+            extra={name.removeprefix(METHOD): array for name, array in aggregated.items() if name not in initial},
+            client_state={n.removeprefix(METHOD): a for n, a in stored.items() if n not in initial},
+            is_final=is_final,
+        )
+
+    def save_private(self, directive: Directive, local: LocalRound) -> None:
+        """Store the trained arrays that are not aggregated, and the method's client state, in the site's folder."""
+        names = sorted(set(self.setup.initial_arrays) - set(local.shared))
+        client_state = {METHOD + name: array for name, array in local.client_state.items()}
+        arrays = get_model_arrays(self.setup.model, names) | client_state
+        self.setup.get_store(directive).save_private(directive.round, arrays)
+
+    def save_personal(self, directive: Directive, local: LocalRound, incoming: State, personal: State) -> None:
+        """Store the arrays in which the site's final model differs from the incoming one."""
+        own = local.merged | personal
+        # an array that came from the lead is the same object in both: the others are the site's own
+        different = {name: array for name, array in own.items() if array is not incoming.get(name)}
+        self.setup.get_store(directive).save_personal(different)
+
+    def compute_update(self, directive: Directive, local: LocalRound, result: TrainingResult) -> State:
+        """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
+        after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
+        update = {name: array - local.shared[name] for name, array in after.items()}
+        update |= {METHOD + name: change for name, change in result.extra.items()}
+        if staleness := strategy.staleness:
+            store = self.setup.get_store(directive)
+            is_late = self.setup.site.name in directive.missed
+            late = store.load_late_update(directive.round - 1) if is_late else {}
+            store.save_late_update(directive.round, update)
+            update |= {n: update[n] + np.float32(staleness) * a for n, a in late.items() if n in update}
+        return clip_update(update, strategy.max_update_norm)

@@ -1,0 +1,160 @@
+"""Everything a site builds from one run's configuration: data, model, trainer, personalization, transport.
+
+The cached properties are caches only: a site can answer the next message in a new process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from clients.context import RunContext, SiteContext
+from clients.message import ParsedMessage
+from clients.personalization.base import Personalization
+from clients.site_store import SiteStore
+from clients.transport.base import Transport
+from fedhealth.config.instantiate import instantiate
+from fedhealth.config.schema import Config, TaskKind
+from fedhealth.data.concat import concat_examples
+from fedhealth.data.dataset import SiteDataset, prepare_dataset, prepare_public_dataset
+from fedhealth.data.examples import Examples
+from fedhealth.data.manifest import SPLITS
+from fedhealth.errors import FederationError
+from fedhealth.models.modality_keys import METHOD
+from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
+from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.protocol.messages import SAME_RELEASE, Directive
+from fedhealth.statistics.shapes import get_statistic_shapes
+from fedhealth.training.feature_cache import build_model_inputs
+from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
+from fedhealth.types import State
+
+T = TypeVar("T")
+
+
+class SiteSetup:
+    """One site, set up for one configuration.
+
+    Args:
+        site: the site's name and folders.
+        config: the configuration, already validated against the site's policy.
+        digest: of the configuration.
+
+    """
+
+    def __init__(self, site: SiteContext, config: Config, digest: str) -> None:
+        self.site = site
+        self.config = config
+        self.digest = digest
+        self.personalization: Personalization = instantiate(config.personalization)
+        self.trainer: Trainer = instantiate(config.privacy)
+        self.transport: Transport = instantiate(config.secagg["site"])
+
+    @cached_property
+    def cohort(self) -> SiteDataset:
+        """The site's data."""
+        return prepare_dataset(self.config.data, self.site.name)
+
+    @cached_property
+    def model(self) -> MultimodalModel:
+        """The model; every task overwrites its trained arrays."""
+        set_thread_count(self.config.training)
+        model = build_model(self.config.model, self.config.data, self.config.seed)
+        self.personalization.freeze(model)
+        return model.to(select_device(self.config.training.device))
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The site's data as model inputs, with the features of frozen towers."""
+        return build_model_inputs(self.cohort, self.model)
+
+    @cached_property
+    def training_data(self) -> tuple[Examples, np.ndarray]:
+        """The examples and the rows to train on: the site's training rows, and the public ones if there are any."""
+        rows, public = self.cohort.rows("train"), prepare_public_dataset(self.config.data)
+        if public is None:
+            return self.examples, rows
+        text = self.model.towers["text"].encoder if "text" in self.model.towers else None
+        pooled = concat_examples([self.examples, build_model_inputs(public, self.model)], pad=getattr(text, "pad", 0))
+        return pooled, np.concatenate([rows, public.rows("train") + len(self.examples.labels)])
+
+    @cached_property
+    def initial_arrays(self) -> State:
+        """Every trained array, as initialized from the configuration's seed."""
+        return get_model_arrays(self.model, list_trained_arrays(self.model))
+
+    @cached_property
+    def shared_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all arrays that travel: the model's shared arrays and the method's own."""
+        initial = self.initial_arrays
+        shared = {n: initial[n].shape for n in self.personalization.select_shared(self.model, sorted(initial))}
+        extra = self.personalization.get_extra_shapes(shared)
+        return shared | {METHOD + name: shape for name, shape in extra.items()}
+
+    @property
+    def task_kind(self) -> TaskKind:
+        """The kind of prediction task."""
+        return self.config.data.task.kind
+
+    def get_run_context(self, directive: Directive) -> RunContext:
+        """Return the site and the run of a directive."""
+        return RunContext(directive.run, self.digest, self.site)
+
+    def get_store(self, directive: Directive) -> SiteStore:
+        """Return the files that the site keeps for the run."""
+        return SiteStore(directive.run, self.site.arrays)
+
+    def get_accounting(self, directive: Directive) -> AccountingContext:
+        """Return the run and round that privacy spending is booked under."""
+        rounds, released = self.config.strategy.rounds, self.get_store(directive).is_released(directive.round)
+        return AccountingContext(directive.run, self.site.name, self.site.folder, directive.round, rounds, released)
+
+    def build_task(self, directive: Directive) -> TrainingTask:
+        """Return the training task of a round."""
+        examples, rows = self.training_data
+        seed = derive_seed(self.config.seed, self.site.name, directive.round)
+        return TrainingTask(self.model, examples, rows, self.config.training, self.task_kind, seed)
+
+    def check_message(self, message: ParsedMessage) -> None:
+        """Check that a message belongs to this run, cohort and purpose.
+
+        Raises:
+            FederationError: it does not.
+
+        """
+        if message.directive.digest != self.digest or self.site.name not in message.directive.cohort:
+            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
+        if message.kind not in get_statistic_shapes(self.config):
+            raise FederationError("This run has another purpose.", "Restart the run.")
+
+    def get_incoming_arrays(self, message: ParsedMessage) -> State:
+        """Return the shared arrays of a message after checking message and shapes.
+
+        Raises:
+            FederationError: the message belongs to another run, or the arrays to another model.
+
+        """
+        self.check_message(message)
+        if {name: array.shape for name, array in message.arrays.items()} != self.shared_shapes:
+            raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
+        return message.arrays
+
+    def is_small(self, split: str) -> bool:
+        """Return whether a split has patients, but fewer than may report on their own."""
+        return 0 < len(np.unique(self.cohort.patient[self.cohort.rows(split)])) < self.site.min_patients
+
+    def drop_small_splits(self, statistics: Mapping[str, T]) -> dict[str, T]:
+        """Return the statistics without those of small splits, if the lead sees each site's own statistics."""
+        small = {split for split in SPLITS if self.transport.is_plaintext and self.is_small(split)}
+        small |= {"groups"} if "test" in small else set()
+        return {name: value for name, value in statistics.items() if name.partition(".")[0] not in small}
+
+
+def derive_seed(seed: int, site: str, number: int) -> int:
+    """Return the seed of one site in one round."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{site}|{number}".encode()).digest()[:7], "big")

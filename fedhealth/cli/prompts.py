@@ -1,0 +1,51 @@
+"""Shared by the commands that establish trust: read a received file, print lines, ask for confirmation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from fedhealth.errors import ConfigError, TrustError
+
+_LIMIT = 2**22  # bytes
+
+
+def read_small_file(path: Path) -> bytes:
+    """Return the content of a file that somebody sent.
+
+    Raises:
+        ConfigError: the file does not exist, or is far larger than any such file.
+
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file.", "Give the file as it was sent.")
+    with path.open("rb") as file:
+        content = file.read(_LIMIT + 1)
+    if len(content) > _LIMIT:
+        raise ConfigError(f"{path} is larger than {_LIMIT} bytes.", "Give the file as it was sent.")
+    return content
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Print lines without markup and without line breaks inside a fingerprint."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def require_confirmation(question: str, fingerprint: str | None = None) -> None:
+    """Ask the user to confirm, unless the command was given the fingerprint.
+
+    Raises:
+        TrustError: the user does not confirm, or there is no terminal.
+
+    """
+    if fingerprint is not None:
+        return
+    try:
+        agreed = typer.confirm(question)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise TrustError("Not confirmed.", "Nothing was changed.")

@@ -1,0 +1,101 @@
+"""What the parts of a configuration declare about themselves, as attributes of the class that `_target_` names.
+
+Warnings, reports and the table of incompatibilities ask for these attributes, never for a class by its name: a site's
+own trainer or runtime is treated like ours. A part that does not declare an attribute gets the cautious default: no
+differential privacy, updates that the lead can read, data that are not on this machine.
+
+| attribute | of | default |
+|---|---|---|
+| `is_private` | trainer | False |
+| `unit` | trainer | "none" |
+| `sees_single_updates` | aggregation | True |
+| `is_plaintext` | transport | True |
+| `data_are_local` | runtime | False |
+| `requires` | personalization | () |
+| `provides` | server state | () |
+| `may_have_own_adapters` | encoder | True |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from hydra.utils import get_object
+
+from fedhealth.errors import ConfigError
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
+
+# What a personalization may require, and (the last) a server state may provide.
+LORA_ADAPTERS = "lora_adapters"  # to keep at the site
+LORA_HALVES = "lora_halves"  # to freeze one of the two
+NAMED_TOWER = "named_tower"
+BODY_STEPS = "body_steps"
+SERVER_MU = "server_mu"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a run's parts declare; written into run.json at launch.
+
+    Attributes:
+        trainer_is_private: whether training is differentially private.
+        lead_sees_single_updates: whether the lead can read the update of a single site.
+        data_are_local: whether every site's data can be read on this machine.
+
+    """
+
+    trainer_is_private: bool
+    lead_sees_single_updates: bool
+    data_are_local: bool
+
+
+def read_capabilities(plain: Mapping[str, Any]) -> Capabilities:
+    """Return what the parts of a resolved configuration declare."""
+    secagg, strategy = plain.get("secagg") or {}, plain.get("strategy") or {}
+    aggregation = strategy.get("aggregation") or secagg.get("lead")
+    return Capabilities(
+        trainer_is_private=get_capability(plain.get("privacy"), "is_private", default=False),
+        lead_sees_single_updates=get_capability(aggregation, "sees_single_updates", default=True)
+        or get_capability(secagg.get("site"), "is_plaintext", default=True),
+        data_are_local=get_capability(plain.get("runtime"), "data_are_local", default=False),
+    )
+
+
+def parse_capabilities(stored: object) -> Capabilities | None:
+    """Return the capabilities that run.json holds; None where it holds none."""
+    names = [field.name for field in fields(Capabilities)]
+    if not isinstance(stored, Mapping) or not all(isinstance(stored.get(name), bool) for name in names):
+        return None
+    return Capabilities(**{name: stored[name] for name in names})
+
+
+def get_capability(node: object, name: str, default: T) -> T:
+    """Return an attribute of the class that a node names; `default` where it has none of that type."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(target, str):
+        return default
+    try:
+        value = getattr(load_target(target), name, default)
+    except ConfigError:  # `validate_config` reports it
+        return default
+    return value if isinstance(value, type(default)) else default
+
+
+def load_target(target: str) -> Any:
+    """Import what a `_target_` names.
+
+    Raises:
+        ConfigError: there is no such object, or its module cannot be imported.
+
+    """
+    try:
+        return get_object(target)
+    except (ImportError, ValueError, TypeError, AttributeError) as fault:
+        reason = str(fault.__cause__ or fault).splitlines()[0]
+        raise ConfigError(f"cannot load {target!r} ({reason}).", "Correct the path, or install its package.") from fault

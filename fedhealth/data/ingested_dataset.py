@@ -1,0 +1,92 @@
+"""Image source `ingested`: a dataset written by `fedhealth site ingest`; its images are memory-mapped in place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedhealth.config.schema import ColumnsConfig, DataConfig
+from fedhealth.data.image_source import ImageProgress, RejectedImage
+from fedhealth.data.manifest import Manifest, read_manifest
+from fedhealth.errors import DataError
+
+INFO_FILE, MANIFEST_FILE = "cohort.json", "manifest.csv"
+STRUCTURE_COLUMNS = ("patient", "study", "image", "text", "split")
+"""Columns of every ingested manifest; they do not depend on the hospital's or the consortium's column names."""
+
+_AGAIN = "Run `fedhealth site ingest` again; it reuses what is already done."
+
+
+@dataclass(frozen=True)
+class IngestInfo:
+    """Description of an ingested folder, from its cohort.json.
+
+    Attributes:
+        manifest: SHA-256 of manifest.csv.
+        images: name of the image file; the name contains the images' digest.
+
+    """
+
+    manifest: str
+    images: str
+
+
+def read_ingest_info(folder: Path) -> IngestInfo:
+    """Read and check the description of an ingested folder.
+
+    Raises:
+        DataError: there is no complete ingest, or its manifest was changed.
+
+    """
+    try:
+        content = json.loads((folder / INFO_FILE).read_text("utf-8"))
+        found = IngestInfo(str(content["manifest"]), str(content["images"]))
+        digest = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise DataError(f"{folder}: there is no complete ingest.", _AGAIN) from fault
+    if digest != found.manifest or not (folder / found.images).is_file():
+        raise DataError(f"{folder}: manifest or images were changed after the ingest.", _AGAIN)
+    return found
+
+
+class IngestedDataset:
+    """An ingested folder as an image source: `data.root`, or the folder of `data.manifest` below it."""
+
+    def load_manifest(self, data: DataConfig, site: str) -> Manifest:
+        """Read the folder's rows; labels and variables use the consortium's names."""
+        folder = (Path(data.root).expanduser() / data.manifest.replace("{site}", site)).parent
+        read_ingest_info(folder)
+        patient, study, image, text, split = STRUCTURE_COLUMNS
+        columns = ColumnsConfig(patient, study, image, text, None, data.columns.labels, split)
+        here = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, columns=columns)
+        return read_manifest(here, site)
+
+    def fingerprint(self, manifest: Manifest) -> str:
+        """Return the name of the image file, which contains the images' digest."""
+        return read_ingest_info(manifest.path.parent).images
+
+    def write_images(
+        self, manifest: Manifest, data: DataConfig, target: Path, progress: ImageProgress
+    ) -> tuple[dict[str, int], list[RejectedImage]]:
+        """Link to the image file; nothing is decoded or copied."""
+        file = (manifest.path.parent / read_ingest_info(manifest.path.parent).images).resolve()
+        images: np.ndarray[Any, Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        wanted = (data.image.channels, data.image.size, data.image.size)
+        if images.shape[1:] != wanted:
+            raise DataError(
+                f"{file}: the images are {_format_shape(images.shape[1:])}, "
+                f"the configuration requires {_format_shape(wanted)}.",
+                _AGAIN,
+            )
+        target.symlink_to(file)
+        progress(len(images), len(images))
+        return {str(slot): slot for slot in range(len(images))}, []
+
+
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

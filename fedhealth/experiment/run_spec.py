@@ -1,0 +1,120 @@
+"""One run as a command starts it: its configuration, composed once, and its place on disk."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedhealth.config.capabilities import Capabilities, read_capabilities
+from fedhealth.config.compose import compose_config, compute_config_digest, quote_value, resolve_config
+from fedhealth.config.method_consistency import check_method_components
+from fedhealth.config.schema import Config
+from fedhealth.config.validate import validate_config
+from fedhealth.protocol.budget_request import PlannedRun
+from fedhealth.protocol.job import Job
+from fedhealth.runs.run_dir import RunDir
+
+
+def make_run_id() -> str:
+    """Return an id that no other run has."""
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run to launch, to resume or to plan.
+
+    Attributes:
+        config: composed from `overrides`.
+        overrides: the Hydra overrides; lead and sites compose them again.
+        run_dir: the run directory.
+        config_dir: an additional folder of configuration files; None for none.
+        run_id: unique; a sweep chooses the ids of its runs beforehand.
+
+    """
+
+    config: DictConfig
+    overrides: tuple[str, ...]
+    run_dir: RunDir
+    config_dir: Path | None = None
+    run_id: str = field(default_factory=make_run_id)
+
+    @staticmethod
+    def compose(
+        overrides: Sequence[str], run_dir: RunDir, config_dir: Path | None = None, run_id: str | None = None
+    ) -> RunSpec:
+        """Compose the overrides.
+
+        Raises:
+            ConfigError: unknown key, option or type.
+
+        """
+        composed = compose_config(overrides, config_dir)
+        return RunSpec(composed, tuple(overrides), run_dir, config_dir, run_id or make_run_id())
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The resolved configuration as plain dicts and lists."""
+        return resolve_config(self.config)
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the configuration."""
+        return compute_config_digest(self.config)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the parts of the configuration declare."""
+        return read_capabilities(self.plain)
+
+    @cached_property
+    def settings(self) -> Config:
+        """The configuration as an object, with absolute paths."""
+        absolute = deepcopy(self.config)
+        for key, path in self._absolute_paths.items():
+            OmegaConf.update(absolute, key, str(path))
+        settings = OmegaConf.to_object(absolute)
+        assert isinstance(settings, Config)  # noqa: S101 - the schema's root
+        return settings
+
+    @cached_property
+    def job_overrides(self) -> tuple[str, ...]:
+        """The overrides with absolute paths: valid in any working directory."""
+        paths = [f"{key}={quote_value(path)}" for key, path in self._absolute_paths.items()]
+        return tuple(reversed(dict.fromkeys(reversed([*self.overrides, *paths]))))  # the last override of a key counts
+
+    @cached_property
+    def job(self) -> Job:
+        """The job that lead and sites receive."""
+        folder, config_dir = str(self.run_dir.path.resolve()), str(self.config_dir or "")
+        return Job(self.run_id, self.job_overrides, self.digest, folder, config_dir)
+
+    @property
+    def planned_run(self) -> PlannedRun:
+        """The run as a sweep announces it to the hospitals before it is launched under this id."""
+        return PlannedRun(self.run_id, self.job_overrides, self.digest)
+
+    def check(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ConfigError: it is invalid, or its overrides replace a component of its method.
+
+        """
+        validate_config(self.config)
+        check_method_components(self.overrides, self.config_dir)
+
+    @property
+    def _absolute_paths(self) -> dict[str, Path]:
+        data = self.plain["data"]
+        paths = {f"data.{key}": data[key] for key in ("root", "cache")}
+        if data["public"]["root"]:
+            paths["data.public.root"] = data["public"]["root"]
+        return {key: Path(path).expanduser().resolve() for key, path in paths.items()}

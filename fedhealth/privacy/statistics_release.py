@@ -1,0 +1,102 @@
+"""Statistics that may leave a private site: a single noisy release per run, booked and stored."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.budget import PrivacyBudget
+from fedhealth.privacy.accounting.ledger_folder import get_score_release_path
+from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.privacy.mechanisms.histogram_release import noise_histograms, noise_tables
+from fedhealth.utils.atomic_io import write_atomic
+
+Arrays = dict[str, np.ndarray]
+
+
+def release_score_histograms(
+    budget: PrivacyBudget, plan: PrivacyPlan, statistics: Mapping[str, np.ndarray], accounting: AccountingContext
+) -> Arrays:
+    """Return the final model's score histograms, noised and booked once per run; nothing of single rounds.
+
+    Args:
+        budget: of the data set.
+        plan: of the run; without a `score_release_event` nothing is released.
+        statistics: what the site counted; only histograms of a held-out split are released.
+        accounting: the run and the site.
+
+    Raises:
+        PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
+
+    """
+    held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
+    event = plan.score_release_event
+    if event is None or not any(name.startswith("test.") for name in held_out):
+        return {}
+    noise_multiplier = event.noise_multiplier
+    return _release_once(
+        budget, plan, event, accounting, lambda: noise_histograms(held_out, noise_multiplier, NoiseSource())
+    )
+
+
+def release_descriptive_counts(
+    budget: PrivacyBudget,
+    plan: PrivacyPlan,
+    counts: Mapping[str, np.ndarray],
+    moved: int,
+    accounting: AccountingContext,
+) -> Arrays:
+    """Return counts of patients, noised and booked once per run: they use the whole epsilon of the run.
+
+    Args:
+        budget: of the data set.
+        plan: of the run, with a single step.
+        counts: tables of counts, by name.
+        moved: how many counts of a table one unit can change, each by one.
+        accounting: the run and the site.
+
+    Raises:
+        PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
+
+    """
+    return _release_once(
+        budget,
+        plan,
+        plan.round_event,
+        accounting,
+        lambda: noise_tables(counts, plan.noise_multiplier, moved, NoiseSource()),
+    )
+
+
+def _release_once(
+    budget: PrivacyBudget,
+    plan: PrivacyPlan,
+    event: PrivacyEvent,
+    accounting: AccountingContext,
+    draw: Callable[[], Arrays],
+) -> Arrays:
+    """Book and draw the run's single noisy release and store it.
+
+    A repeated call returns the stored release, so the noise cannot be averaged out.
+    """
+    path = get_score_release_path(accounting.folder, accounting.run)
+    if not path.is_file():
+        unreleased = replace(accounting, may_be_released=False)  # every release is read from the file
+        with budget.open_ledger(accounting.folder) as ledger:
+            budget.book(ledger, plan, unreleased, accounting.rounds + 1, event)
+            _save_arrays(path, draw())
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _save_arrays(path: Path, arrays: Arrays) -> None:
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **dict(arrays))
+    write_atomic(path, content.getvalue())

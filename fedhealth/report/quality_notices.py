@@ -1,0 +1,79 @@
+"""Notices about the quality of the final model: gain over the baselines, and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedhealth.report.page import Notice
+from fedhealth.report.verdict import Verdict, find_mean_local_gain, judge_gain, list_local_gains, list_modality_gains
+from fedhealth.report.wording import format_estimate, join_words
+from fedhealth.runs.record import CENTRALISED, RunRecord
+
+LARGEST_ERROR = 0.1  # calibration error above which a notice is shown
+
+
+def warn_no_gain_over_local(run: RunRecord) -> Iterator[Notice]:
+    """Warn that federated training is worse than training alone, or shows no significant gain."""
+    average = find_mean_local_gain(run.comparison) if run.comparison else None
+    if run.comparison is None or average is None:
+        return
+    if judge_gain(average.gain) is Verdict.worse:
+        yield Notice(
+            "Federated training was worse than training alone",
+            f"On average the change is {format_estimate(average.gain, True)}.",
+        )
+    elif judge_gain(average.gain) is not Verdict.better:
+        yield Notice(
+            "The gain over training alone is not significant",
+            f"On average it is {format_estimate(average.gain, sign=True)}; it may be due to chance.",
+        )
+    unclear = [
+        gain.name.removeprefix("alone ")
+        for gain in list_local_gains(run.comparison)
+        if judge_gain(gain.gain) is not Verdict.better
+    ]
+    if unclear and judge_gain(average.gain) is Verdict.better:
+        text = "The shared model is not significantly better than the model that was trained there alone."
+        yield Notice(f"No significant gain over {join_words(unclear)}", text, serious=False)
+
+
+def compare_with_centralised(run: RunRecord) -> Iterator[Notice]:
+    """Report the difference between the federated model and a model trained on pooled data."""
+    gain = run.comparison.gains.get(CENTRALISED) if run.comparison else None
+    if gain is None:
+        return
+    amount = format_estimate(gain.gain, sign=True)
+    match judge_gain(gain.gain):
+        case Verdict.worse:
+            text = f"Compared with one model trained on all data pooled in one place, the change is {amount}."
+            yield Notice("Pooling the data would be better", text)
+        case Verdict.unclear:
+            text = f"The difference to one model trained on all data pooled in one place is {amount}."
+            yield Notice("No clear difference to pooling the data", text, serious=False)
+        case Verdict.better:
+            text = (
+                f"The shared model is better by {amount}. The pooled training used the same settings and number of "
+                "steps and was not tuned further: it is a reference, not the best possible result of pooling."
+            )
+            yield Notice("Federated training was better than pooling the data here", text, serious=False)
+
+
+def warn_poor_calibration(run: RunRecord) -> Iterator[Notice]:
+    """Warn that the model's scores must not be read as probabilities."""
+    error = run.test_result.metrics.get("calibration_error") if run.test_result else None
+    if error and error.low > LARGEST_ERROR:
+        yield Notice(
+            "The scores are not probabilities",
+            f"Predicted probabilities are off by {format_estimate(error)} on average. The model ranks patients; "
+            "calibrate it before a score is read as a probability.",
+            serious=False,
+        )
+
+
+def warn_modalities_without_gain(run: RunRecord) -> Iterator[Notice]:
+    """Report single modalities that may be as good as all of them together."""
+    rivals = list_modality_gains(run.comparison) if run.comparison else []
+    equal = [gain.name.removesuffix(" only") for gain in rivals if judge_gain(gain.gain) is not Verdict.better]
+    if equal:
+        text = "The model that uses all modalities is not significantly better."
+        yield Notice(f"{join_words(equal).capitalize()} alone may be enough", text, serious=False)

@@ -1,0 +1,79 @@
+"""Results of the final model: metrics by split, by group of patients, and compared with the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedhealth.evaluation.metrics import Estimate
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """The final model's metrics on one split (validation or test), pooled over all sites.
+
+    Attributes:
+        studies: number of labelled studies.
+        metrics: estimate with its confidence interval, by metric name.
+        errors: largest error of a metric that is computed from summed histograms; empty if unknown.
+
+    """
+
+    studies: int
+    metrics: Mapping[str, Estimate]
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoreBinCounts:
+    """Studies with and without the class, counted by score bin (`metrics.bin_centres`); each int64 [classes, bins]."""
+
+    positives: np.ndarray
+    negatives: np.ndarray
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """The final model on one group of test patients; `studies` is None if too few, `metrics` is empty then."""
+
+    name: str
+    studies: int | None
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class GroupingResult:
+    """The groups of one grouping variable; `gap` is the AUROC of the best group minus that of the worst."""
+
+    variable: str
+    groups: tuple[GroupResult, ...]
+    gap: Estimate
+
+
+@dataclass(frozen=True)
+class BaselineGain:
+    """A baseline's metric (`alternative`), and the federated model's paired gain over it."""
+
+    name: str
+    alternative: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The federated model compared with its baselines, all on the same test patients.
+
+    Attributes:
+        metric: the metric that is compared.
+        federated: the federated model's pooled estimates, by metric.
+        site_scores: each model's score on one site's own test patients, by (model, site).
+        gains: by the baseline's name.
+
+    """
+
+    metric: str
+    federated: Mapping[str, Estimate]
+    site_scores: Mapping[tuple[str, str], Estimate]
+    gains: Mapping[str, BaselineGain]

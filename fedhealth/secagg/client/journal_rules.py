@@ -1,0 +1,54 @@
+"""The rules R3, R4, R5 and R7, and the epochs of R8: what the site checks against its own journal.
+
+The other rules are in `fedhealth.secagg.protocol.rules`; docs/secure-aggregation.md describes the attack behind each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedhealth.secagg.client.journal import Journal
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
+from fedhealth.secagg.protocol.rules import lead_must, r5_compute_pin
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+
+
+def r3_one_answer(journal: Journal, survivors: tuple[str, ...]) -> bytes | None:
+    """Check that no other U2 was answered in this exchange, or signed; return the earlier answer."""
+    for given, done in ((journal.unmasked_survivors, "answered"), (journal.signed_survivors, "signed")):
+        lead_must(given in ((), survivors), "R3", f"another list of survivors was already {done}")
+    return journal.unmask_reply or None
+
+
+def r4_fresh_attempt(journal: Journal, exchange: int, attempt: int) -> None:
+    """Check that (run, exchange, attempt) was never masked before."""
+    burned = exchange == journal.exchange and attempt <= journal.attempt
+    lead_must(not burned and attempt >= 1, "R4", f"attempt {attempt} of exchange {exchange} is burned")
+
+
+def r5_check_pin(journal: Journal, descriptor: AttemptDescriptor) -> None:
+    """Check that a later attempt keeps base cohort, t and model, and that no upload follows an answer."""
+    if descriptor.exchange != journal.exchange:
+        return
+    lead_must(not journal.unmask_reply, "R5", f"exchange {descriptor.exchange} was already answered")
+    same = r5_compute_pin(descriptor) == journal.pin
+    lead_must(same, "R5", "a later attempt must keep members, base cohort, threshold, model and directives")
+
+
+def r7_progress(journal: Journal, descriptor: AttemptDescriptor, policy: ThresholdPolicy) -> None:
+    """Check that exchanges only go up, to the run's end, and that the same model comes a few times at most."""
+    exchange = descriptor.exchange
+    lead_must(exchange >= max(journal.exchange, 1), "R7", f"exchange {exchange} is past")
+    lead_must(exchange <= policy.max_exchanges, "R7", f"exchange {exchange} is beyond the run's end")
+    if exchange > journal.exchange:
+        times = dict(journal.models).get(descriptor.model_digest, 0)
+        lead_must(times < policy.max_rounds_per_model, "R7", f"this model was already trained {times} times")
+
+
+def r8_epochs(journal: Journal, members: Sequence[KeyAnnouncement], digests: Sequence[bytes]) -> None:
+    """Check that a member's key changed only with a higher epoch of its own signing."""
+    known = {site: (epoch, digest) for site, epoch, digest in journal.peers}
+    for member, digest in zip(members, digests, strict=True):
+        epoch, old = known.get(member.site, (0, b""))
+        fresh = member.epoch > epoch or (member.epoch == epoch and digest == old)
+        lead_must(fresh, "R8", f"the announcement of {member.site} is an old or a replaced one")

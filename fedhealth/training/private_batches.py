@@ -1,0 +1,64 @@
+"""Batches and loss of private training: the rows of each protected unit, loaded one physical batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedhealth.config.schema import TaskKind
+from fedhealth.data.examples import Batch, Examples
+from fedhealth.privacy.engines.base import LossFn
+from fedhealth.privacy.engines.step import PhysicalBatches
+from fedhealth.privacy.mechanisms.poisson_sampler import PhysicalBatch
+from fedhealth.training.losses import compute_row_losses
+
+_CHECKED_UNITS = 6
+
+
+def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[int]]:
+    """Return the given rows of each unit, in order of first appearance.
+
+    Args:
+        unit_of_row: the patient or study number of every row of the data set.
+        rows: the rows to group.
+
+    """
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(int(unit_of_row[row]), []).append(int(row))
+    return list(groups.values())
+
+
+def select_check_rows(units: Sequence[Sequence[int]], max_rows: int) -> tuple[list[int], list[int]]:
+    """Return the rows of a few units, at most `max_rows` of each, and the number of the unit that owns each row."""
+    chosen = [units[i] for i in np.linspace(0, len(units) - 1, min(_CHECKED_UNITS, len(units))).astype(int)]
+    rows = [row for unit in chosen for row in unit[:max_rows]]
+    owners = [number for number, unit in enumerate(chosen) for _ in unit[:max_rows]]
+    return rows, owners
+
+
+def load_unit_batch(examples: Examples, rows: Sequence[int], device: torch.device) -> Batch:
+    """Return inputs and targets of the rows on the device."""
+    chosen = np.asarray(rows, np.int64)
+    batch = examples.batch(chosen) | {"targets": examples.targets(chosen)}
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def load_physical_batches(
+    examples: Examples, physical: Iterable[PhysicalBatch], device: torch.device
+) -> PhysicalBatches:
+    """Yield the physical batches of a step; each is loaded when it is needed."""
+    for part in physical:
+        yield load_unit_batch(examples, part.rows, device), part.patients
+
+
+def build_loss_fn(kind: TaskKind) -> LossFn:
+    """Return the loss of a task, one value per row, as the gradient engines call it."""
+
+    def compute_losses(model: nn.Module, batch: Batch) -> Tensor:
+        return compute_row_losses(model(batch), batch["targets"], kind)
+
+    return compute_losses

@@ -1,0 +1,18 @@
+"""A finished federation over three tiny hospitals, with its exported model."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from fedhealth.config.compose import compose_config
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import RunDir
+
+
+@pytest.fixture(scope="package")
+def finished(tmp_path_factory, tiny_words, good_hospitals):
+    """(run directory, typed configuration)."""
+    words = tiny_words(good_hospitals)
+    run = RunDir(tmp_path_factory.mktemp("exported") / "run")
+    launch_run(RunSpec.compose(words, run))
+    return run, OmegaConf.to_object(compose_config(words))

@@ -1,0 +1,72 @@
+"""A file is replaced whole or not at all, with its own mode, and no draft is left."""
+
+import os
+import stat
+
+import pytest
+
+from fedhealth.utils.atomic_io import atomic_writer, write_atomic
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_and_keeps_no_draft(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"one", memoryview(b"two")):
+        write_atomic(path, content)
+        assert path.read_bytes() == bytes(content)
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_the_mode_is_exact_whatever_the_umask(tmp_path, mode):
+    umask = os.umask(0o077)
+    try:
+        write_atomic(tmp_path / "a", b"x", mode)
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+def test_without_a_mode_the_umask_decides(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "a", b"x")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_a_fault_in_the_block_leaves_the_old_content(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="no"), atomic_writer(path) as file:
+        file.write(b"new")
+        raise ValueError("no")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_failed_sync_names_the_file_and_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fail(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomic(path, b"new")
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+    write_atomic(path, b"new", durable=False)  # needs no sync
+    assert path.read_bytes() == b"new"
+
+
+def test_a_single_writer_overwrites_a_draft_left_by_a_crash(tmp_path):
+    (tmp_path / ".a.draft").write_bytes(b"left")
+    write_atomic(tmp_path / "a", b"new", single_writer=True)
+    assert names(tmp_path) == ["a"]
