@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -66,20 +67,20 @@ def measure_epoch_seconds(folder: Path) -> tuple[float, float]:
     return seconds[0], seconds[1]
 
 
-def _send_updates(pipe: multiprocessing.connection.Connection) -> None:  # type: ignore[name-defined]
+def _send_updates(pipe: Connection) -> None:
     """Reply to each request with a new 47 MB update; simulates the sites in a separate process."""
     generator = np.random.default_rng(0)
     while pipe.recv() is not None:
         pipe.send_bytes(generator.standard_normal(MODEL_VALUES, dtype=np.float32).tobytes())
 
 
-def _run_server(sites: int, result: multiprocessing.connection.Connection) -> None:  # type: ignore[name-defined]
+def _run_server(sites: int, result: Connection) -> None:
     """Run two rounds of the server side only and send its peak memory in MB."""
     from flwr.app import Message, RecordDict
     from flwr.clientapp import ClientApp
 
     from fedhealth.flower.in_process_grid import InProcessGrid
-    from fedhealth.protocol.array_codec import pack_arrays
+    from fedhealth.protocol.array_codec import pack_arrays, to_array_record
     from fedhealth.protocol.messages import ACCEPTANCE, EVALUATE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
     from strategies.aggregation.mean import WeightedMean
     from strategies.fedavg import FedAvg
@@ -108,11 +109,10 @@ def _run_server(sites: int, result: multiprocessing.connection.Connection) -> No
     for name in ("train", "evaluate", "query"):
         getattr(app, name)({"train": "fit", "evaluate": "score", "query": "handshake"}[name])(answer)
     told = {kind: {"train.examples": (1,), "train.loss": (1,)} for kind in (TRAIN, EVALUATE)}
+    initial = to_array_record({"weights": np.zeros(MODEL_VALUES, np.float32)})
     parts = (Participation(tuple(names)), WeightedMean(), Averaging())
     strategy = FedAvg(RunIdentity("bench", ""), *parts, statistics=told)
-    strategy.start(
-        InProcessGrid(app, names, {}), pack_arrays({"weights": np.zeros(MODEL_VALUES, np.float32)}), num_rounds=2
-    )
+    strategy.start(InProcessGrid(app, names, {}), initial, num_rounds=2)
     own.send(None)
     result.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -39,8 +39,10 @@ def write_dicom_files(data: Path, target: Path, rows: Sequence[Row], longest: in
             image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         bits, inverted, syntax = _KINDS[number % len(_KINDS)]
         grey = np.asarray(image).astype(np.uint16) << (bits - 8)
-        stored = ((2**bits - 1) - grey if inverted else grey).astype(np.uint8 if bits == 8 else np.uint16)
-        scanner = Scanner(*stored.shape, bits, inverted, syntax, False, 1.0, 0.0, 0.0, "A")
+        values = (2**bits - 1) - grey if inverted else grey
+        stored = values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
+        height, width = stored.shape
+        scanner = Scanner(height, width, bits, inverted, syntax, False, 1.0, 0.0, 0.0, "A")
         folder = target / "images" / row["patient_id"]
         folder.mkdir(parents=True, exist_ok=True)
         header = SyntheticHeader("charite", row["patient_id"], f"study-{number}", 1, 60, row["sex"] or "O")

@@ -35,8 +35,8 @@ from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.engines.base import get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 BATCH, SIZE, LENGTH, WIDTH, VOCAB = 32, 64, 64, 256, 8192

@@ -180,9 +180,9 @@ def run_alternating_step(folder: Path, workers: int, turns: int) -> dict[str, li
 
 def _read_cpu_seconds() -> float:
     """Return what this process, the one that workers are forked from, and the workers that ended have used."""
-    from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
+    from multiprocessing.forkserver import _forkserver
 
-    pid = _forkserver._forkserver_pid
+    pid = getattr(_forkserver, "_forkserver_pid", None)
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15] if pid else []
     return time.process_time() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
-import fedhealth.data.image.decoders  # noqa: F401 - the same plugins for pydicom as the ingest has
+import fedhealth.data.image.decoders  # noqa: F401 - the same pydicom plugins as in the ingest
 
 
 def decode_all(images: Path, target: Path, size: int, workers: int) -> None:

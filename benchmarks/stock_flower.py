@@ -78,7 +78,12 @@ def measure_stock_phases(folder: Path, state: dict[str, np.ndarray], nodes: int,
     folder.mkdir(parents=True)
     np.savez(folder / "arrays.npz", allow_pickle=False, **state)
     result = folder / "seconds.json"
-    run_config = {"arrays": str(folder / "arrays.npz"), "seconds": str(result), "phases": phases, "nodes": nodes}
+    run_config: dict[str, bool | float | int | str] = {
+        "arrays": str(folder / "arrays.npz"),
+        "seconds": str(result),
+        "phases": phases,
+        "nodes": nodes,
+    }
     with _run_superlink(folder, nodes) as address:
         with ControlHttpClient.from_server_address(address, True, None, []) as client:
             _wait_until(lambda: _count_online(client) == nodes)

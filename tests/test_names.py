@@ -66,7 +66,7 @@ SEARCHES = {
     "client update": "clients/update_clipping.py",
     "loss": "fedhealth/training/losses.py",
     "deadline": "strategies/deadlines.py",
-    "clipping": "fedhealth/privacy/engines/clipping.py",
+    "clipping": "fedhealth/privacy/mechanisms/clipping.py",
     "checkpoint": "strategies/checkpoint.py",
     "signed job": "fedhealth/consortium/signed_job.py",
 }

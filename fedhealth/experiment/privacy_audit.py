@@ -21,7 +21,7 @@ from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.auditing.canaries import EpsilonLowerBound, run_canary_audit, run_membership_test
 from fedhealth.privacy.auditing.step_audit import AuditFinding, run_step_audit
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.runs.run_dir import AUDIT_FILE, RunDir
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.losses import compute_row_losses

@@ -49,7 +49,7 @@ def draw_precision_recall(tables: Mapping[str, ScoreTable]) -> Figure:
 
 
 def draw_calibration(table: ScoreTable) -> Figure:
-    """Draw observed frequency against stated probability in equal-width bins, with 95 % Wilson intervals."""
+    """Draw observed frequency against predicted probability in equal-width bins, with 95 % Wilson intervals."""
     figure = new_figure(320)
     axes = _add_unit_square(figure, "predicted probability", "observed frequency")
     bins = np.minimum((table.scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

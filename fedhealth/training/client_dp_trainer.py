@@ -19,8 +19,8 @@ from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan, PrivacyRequest
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.mechanisms.client_level import clip_and_noise_update
+from fedhealth.privacy.engines.client_level import clip_and_noise_update
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.training.trainer import FitReport, PlainTrainer, Statistics, TrainingTask, Workload
 from fedhealth.types import State

@@ -25,12 +25,12 @@ from fedhealth.privacy.accounting.plan import PrivacyPlan, PrivacyRequest, bucke
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.base import LossFn, get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.dp_optimizer import AfterNoise, NoisyOptimizer
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.self_check import EngineFactory, run_self_check
 from fedhealth.privacy.engines.step import take_private_step
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, select_one_study_per_patient
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
 from fedhealth.privacy.statistics_release import release_descriptive_counts, release_score_histograms

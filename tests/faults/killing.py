@@ -37,8 +37,8 @@ MOMENTS: dict[str, Moment] = {
 }
 SEALED_MOMENTS: dict[str, Moment] = {
     "before unmask": (strategies.aggregation.secure.SecureSum, "_unmask", 2, False),
-    "while unmasking": (ServerSession, "answer", 5, True),
-    "after unmask": (ServerSession, "finish", 2, False),
+    "while unmasking": (ServerSession, "add_unmask_reply", 5, True),
+    "after unmask": (ServerSession, "open_sums", 2, False),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, calibrate_noise_multiplier, compute_epsilon
-from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 PrivacyUnit = Literal["patient", "record", "client"]
 

@@ -28,10 +28,10 @@ from fedhealth.privacy.engines.base import (
     reduce_row_losses,
     select_rows,
 )
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.ghost_norms import UnclippedGradient, compute_squared_norms
 from fedhealth.privacy.engines.layer_gradients import GradientPart
 from fedhealth.privacy.engines.layer_rules import LayerRule, find_layer_rule
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 
 class BookKeepingEngine:

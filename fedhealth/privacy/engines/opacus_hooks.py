@@ -27,7 +27,7 @@ from fedhealth.privacy.engines.base import (
     select_rows,
 )
 from fedhealth.privacy.engines.book_keeping import expand_shared_ids
-from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 
 class _TensorHooks(GradSampleHooks):  # type: ignore[misc]

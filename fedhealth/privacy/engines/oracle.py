@@ -16,7 +16,7 @@ from fedhealth.privacy.engines.base import (
     reduce_row_losses,
     select_rows,
 )
-from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 
 class OracleEngine:

@@ -23,8 +23,8 @@ from fedhealth.privacy.engines.base import (
     reduce_row_losses,
     select_rows,
 )
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 EngineFactory = Callable[[nn.Module, LossFn, Clipping], GradientEngine]
 """An engine's class, such as `BookKeeping`."""

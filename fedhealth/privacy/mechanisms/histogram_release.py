@@ -1,7 +1,7 @@
 """Noise for score histograms and tables that may leave a private site once, at the end of the run.
 
-Each unit (patient or study) counts with one study, so adding or removing a unit changes a label's histograms by one count:
-an L2 sensitivity of sqrt(K) for K score columns. A unit is in one split, so validation and test together have
+Each unit (patient or study) counts with one study, so adding or removing a unit changes a label's histograms by one
+count: an L2 sensitivity of sqrt(K) for K score columns. A unit is in one split, so validation and test together have
 the same sensitivity. Rounding and removing negative counts after the noise is post-processing and costs nothing.
 """
 

@@ -31,7 +31,7 @@ def quantize(segment: Segment, vectors: Vectors, weight: int) -> Words:
         weight: the site's announced weight, in multiples of 2^-16; statistics do not use it.
 
     Raises:
-        ProtocolViolationError: a vector is missing, not finite, of another length, or does not fit; the message names it.
+        ProtocolViolationError: a vector is missing, not finite, of wrong length, or out of range.
 
     """
     flat = {entry.name: _flatten_vector(segment, entry, vectors) for entry in segment.entries}

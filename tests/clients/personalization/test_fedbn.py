@@ -23,5 +23,5 @@ def test_every_array_of_a_normalisation_layer_stays(norm):
 
 def test_a_model_without_normalisation_is_refused():
     model = nn.Sequential(nn.Linear(4, 1))
-    with pytest.raises(ConfigError, match="no normalisation layer"):
+    with pytest.raises(ConfigError, match="no normalization layer"):
         FedBN().select_shared(model, list_trained_arrays(model))

@@ -32,8 +32,8 @@ def test_the_leads_mu_is_used_where_there_is_none_of_its_own():
 def test_the_term_is_added_after_the_noise_and_is_not_noised_or_clipped():
     """A proximal term far beyond the clipping bound arrives whole: gradient - term is exactly the noised gradient."""
     from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
-    from fedhealth.privacy.engines.clipping import Clipping
     from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+    from fedhealth.privacy.mechanisms.clipping import Clipping
 
     model = Line()
     set_model_arrays(model, state(50.0, 80.0))

@@ -24,7 +24,7 @@ CALLS = {
     "strategies.aggregation.secure": [("before unmask", "SecureSum._unmask", False)],
     "strategies.checkpoint": [("while checkpointing", "write_atomic", False)],
     "strategies.fedavg": [("between rounds", "FedAvg._train_round", False)],
-    "fedhealth.training.trainer": [("while training", "row_losses", False)],
+    "fedhealth.training.trainer": [("while training", "compute_row_losses", False)],
     "fedhealth.flower.server.message_redelivery": [
         ("while a question is handed over", "MessageRedelivery.record", False)
     ],

@@ -44,4 +44,4 @@ def test_the_beginning_of_an_id_names_a_run_where_it_is_the_only_one(said):
     for words, count in (("ab", 2), ("x", 0)):
         code, shown = said("logs", words)
         assert code == 2
-        assert f"'{words}' names {count} runs" in shown.err
+        assert f"'{words}' matches {count} runs" in shown.err

@@ -50,7 +50,7 @@ def test_every_run_and_the_sum_are_shown(site, budget):
     with Ledger.open(get_ledger_path(site, "chest")) as ledger:
         assert f"{ledger.compute_spent_epsilon(DELTA, 'first'):.3f}" in shown
         assert f"{ledger.compute_spent_epsilon(DELTA, 'second'):.3f}" in shown
-        assert f"north, chest: epsilon {ledger.compute_spent_epsilon(DELTA):.3f} in all at delta 0.0001" in shown
+        assert f"north, chest: epsilon {ledger.compute_spent_epsilon(DELTA):.3f} in total at delta 0.0001" in shown
     assert "digest" not in shown
 
 
@@ -67,7 +67,7 @@ def test_verify_prints_length_and_digest(site, budget):
     path = get_ledger_path(site, "chest")
     code, shown = budget(site, "--verify")
     assert code == 0
-    assert f"{len(verify_ledger(path))} entries, chain whole, digest {read_ledger_digest(path)}" in shown
+    assert f"{len(verify_ledger(path))} entries, hash chain intact, digest {read_ledger_digest(path)}" in shown
 
 
 def test_a_touched_ledger_is_refused(site, budget):
@@ -115,5 +115,6 @@ def test_what_sweeps_have_reserved_is_told_apart(site, budget):
     with_kept = compute_epsilon([EVENT] * 4, DELTA)
     code, shown = budget(site, "--delta", DELTA)
     assert code == 0
-    assert f"epsilon {spent:.3f} in all at delta 0.0001; {with_kept:.3f} with what sweeps have reserved until" in shown
+    spent_text = f"epsilon {spent:.3f} in total at delta 0.0001"
+    assert f"{spent_text}; {with_kept:.3f} including reservations of sweeps until" in shown
     assert "third" not in shown  # it spent nothing yet

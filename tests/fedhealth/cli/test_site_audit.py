@@ -40,7 +40,7 @@ def audit_(home, monkeypatch, capfd):
 def test_verify_counts_events_and_tells_the_digest(home, audit):
     code, shown = audit("verify")
     assert code == 0
-    assert "25 entries, chain whole" in shown
+    assert "25 entries, hash chain intact" in shown
     assert "left: 20" in shown
     assert "refused: 5" in shown
     assert get_log_digest(home.audit) in shown

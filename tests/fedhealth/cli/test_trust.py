@@ -86,13 +86,13 @@ def test_a_second_hospital_joins_and_leaves(people, tmp_path):
     people("site", "init", "--name", "klinikum", "--lead", LEAD, "--home", other)
     code, shown = people("lead", "admit", other / "join-request.json", answer="y\n")
     assert code == 0
-    assert "The other members have new kits too" in shown
+    assert "New kits of the other members are in" in shown
     assert people("lead", "revoke", "klinikum", answer="n\n")[0] == TrustError.exit_code
     code, shown = people("lead", "revoke", "klinikum", answer="y\n")
     assert code == 0
     assert "klinikum is no longer a member" in shown
     assert people("lead", "admit", other / "join-request.json", answer="y\n")[0] == TrustError.exit_code
-    assert "every hospital installs its kit" in people("lead", "renew", "--ca")[1]
+    assert "every hospital needs its kit" in people("lead", "renew", "--ca")[1]
 
 
 def test_a_no_changes_nothing(people):

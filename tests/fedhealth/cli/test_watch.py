@@ -51,7 +51,7 @@ def test_a_failure_is_said(run, capsys):
 
 def test_a_run_that_nobody_holds_is_not_watched_for_ever(run, capsys):
     watch.run_watch(run.path)
-    assert "Nobody works on it here" in capsys.readouterr().out
+    assert "No process here runs it" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -58,7 +58,9 @@ def test_all_data_in_one_place_take_one_hospitals_steps_over_larger_batches(job,
     [(_, event, _)] = booked
     cohort = sum(len(set(site.patient[site.rows("train")])) for site in _cohorts(config))
     assert event.steps == 6
-    assert event.rate == pytest.approx(3 * 4 / cohort, rel=0.42)  # of the cohort rounded down to a power of sqrt 2
+    assert event.sample_rate == pytest.approx(
+        3 * 4 / cohort, rel=0.42
+    )  # of the cohort rounded down to a power of sqrt 2
 
 
 def test_all_data_in_one_place_take_all_steps_without_privacy(job):

@@ -123,7 +123,7 @@ def test_an_engine_that_breaks_the_bound_is_found(command, words, monkeypatch, e
     code, shown = command("quick", *words)
     assert code == PrivacyError.exit_code
     assert "removing one patient moves the sum by at most the bound: FAILED" in shown
-    assert "The audit found something at north" in shown
+    assert "The audit failed at north" in shown
 
 
 @pytest.mark.parametrize("step", [doubled_step, noise_where_touched])

@@ -66,7 +66,7 @@ def test_a_sweep_goes_on_from_its_own_directory_only(fedhealth, tiny_words, good
     monkeypatch.chdir(tmp_path / "elsewhere")
     code, said = fedhealth("run", f"resume={tmp_path / 'sweep'}")
     assert code == 2
-    assert "Go on with it from that directory." in said
+    assert "Resume it from that directory." in said
 
 
 def test_a_directory_with_another_run_is_refused(tiny_words, good_hospitals, tmp_path):

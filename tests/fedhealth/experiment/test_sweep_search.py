@@ -107,7 +107,7 @@ def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_words, goo
     assert "reserved, the runs taken together: epsilon east" in said
     about = json.loads((tmp_path / "found" / "sweep.json").read_text())
     assert [RunDir(tmp_path / "found" / f"trial-{n}").info["run"] for n in (0, 1)] == about["runs"]
-    assert about["asked"] is None  # given back
+    assert about["request"] is None  # released
     found = sorted((tmp_path / "found").glob("trial-*/run.json"))
     assert len(found) == 2
     assert all("sweep=search" not in json.loads(path.read_text())["overrides"] for path in found)

@@ -30,18 +30,17 @@ def test_predictions_from_files_are_those_of_the_model_in_memory(finished, folde
     run, config = finished
     bench = BaselineData.prepare(config)
     set_model_arrays(bench.model, load_file(run.path / "model.safetensors"))
-    expected = bench.test()
+    expected = bench.predict()
     exported = load_model(folder)
     for site in config.data.sites:
         path = read_manifest(config.data, site).path
         ids, studies = read_studies(path, exported.data)
         held = bench.cohorts[site].split == SPLITS.index("test")
         chosen = [(key.replace(" ", "|"), place) for place, key in enumerate(ids) if held[place]]
-        mine = score_studies(
-            exported, [studies[place] for _, place in sorted(chosen)]
-        )  # a cohort's studies are in this order
-        assert len(mine) == len(expected[site].scores) > 0
-        np.testing.assert_allclose(mine, expected[site].scores, atol=1e-6)
+        in_order = [studies[index] for _, index in sorted(chosen)]  # the order of studies in a site's dataset
+        scores = score_studies(exported, in_order)
+        assert len(scores) == len(expected[site].scores) > 0
+        np.testing.assert_allclose(scores, expected[site].scores, atol=1e-6)
 
 
 def test_nothing_in_it_names_this_machine(finished, folder, good_hospitals):
@@ -121,11 +120,11 @@ def test_a_model_that_lives_at_the_hospitals_needs_their_part(tiny_words, good_h
     words = [*tiny_words(good_hospitals), "personalization=fedper", "strategy.rounds=1"]
     run = RunDir(tmp_path / "run")
     launch_run(RunSpec.compose(words, run))
-    with pytest.raises(ModelError, match="stay there"):
+    with pytest.raises(ModelError, match="stored at each hospital"):
         load_model(run.path / MODEL_DIR)
     own = run.site_dir("north") / PERSONAL_FILE
     exported = load_model(run.path / MODEL_DIR, own)
     for name, array in load_file(own).items():
         assert np.array_equal(exported.model.state_dict()[name].numpy(), array)
-    said = f"**The shared model is a part of it.** {len(load_file(own))} arrays"
+    said = f"**This is only the shared part of the model.** {len(load_file(own))} arrays"
     assert said in (run.path / MODEL_DIR / "README.md").read_text()

@@ -26,7 +26,7 @@ def test_it_says_what_a_reader_must_know(shown):
         "## Intended use",
         "Not a medical device",
         "| north | 24 |",
-        "No differential privacy: it may remember single patients.",
+        "No differential privacy: the model may memorise single patients.",
         "the lead saw each hospital's own update",
         "| AUROC |",
         "fedhealth predict THIS_FOLDER",
@@ -41,5 +41,5 @@ def test_free_text_stays_text(tmp_path):
     run.evaluation = run.comparison = None
     written = build_model_card(run.write())
     assert "<script>" not in written
-    assert "how good the model is remains open" in written
+    assert "the quality of the model is unknown" in written
     assert "model-index" not in build_card_metadata(load_run_record(run.folder))

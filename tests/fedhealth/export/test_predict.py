@@ -47,7 +47,7 @@ def test_several_images_are_one_study(exported, image):
     ("study", "said"),
     [
         (StudyInput(), "no input that the model uses"),
-        (StudyInput(text="x", values={"hair": "red"}), "no 'hair'"),
+        (StudyInput(text="x", values={"hair": "red"}), "no variable 'hair'"),
         (StudyInput(text="x", values={"crp": "high"}), "not a finite number"),
     ],
 )

@@ -17,8 +17,8 @@ from fedhealth.models.lora import LoraSettings
 from fedhealth.models.model_state import list_trained_arrays
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.training.losses import compute_row_losses

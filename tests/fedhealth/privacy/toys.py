@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 from transformers import BertConfig, BertModel
 
 from fedhealth.models.normalization import replace_batch_norm
-from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 VOCAB, LENGTH, WIDTH = 50, 6, 16
 

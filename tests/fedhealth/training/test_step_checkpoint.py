@@ -104,7 +104,7 @@ def test_damaged_progress_is_left_alone_and_said(tmp_path, caplog):
     counted = Steps()
     PlainTrainer().fit(task(counted), place(tmp_path))
     assert counted.seen == list(range(STEPS))
-    assert "trained from its beginning" in caplog.text
+    assert "starts again at its first step" in caplog.text
 
 
 def test_private_training_goes_on_and_is_booked_once(tmp_path):

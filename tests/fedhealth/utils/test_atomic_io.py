@@ -42,9 +42,14 @@ def test_without_a_mode_the_umask_decides(tmp_path):
 def test_a_fault_in_the_block_leaves_the_old_content(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="no"), atomic_writer(path) as file:
-        file.write(b"new")
-        raise ValueError("no")
+
+    def write_a_part():
+        with atomic_writer(path) as file:
+            file.write(b"new")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        write_a_part()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
 

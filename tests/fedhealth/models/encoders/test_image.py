@@ -119,7 +119,7 @@ def test_a_shortened_network_is_the_whole_ones_beginning():
         ("resnet18", 3, "is not a sequence of layers"),
         ("small_cnn", 1, "is not a sequence of layers"),
         ("squeezenet1_1", 5, "no linear classifier"),
-        ("vgg11", 3, "does not fit"),
+        ("vgg11", 3, "do not fit"),
     ],
 )
 def test_a_depth_that_a_network_does_not_have(architecture, depth, said):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, bucket_count, make_plan
-from fedhealth.privacy.engines.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 REQUEST = PrivacyRequest("patient", epsilon=8.0, sample_rate=0.1, steps=10, rounds=5, clipping=Clipping(0.5))
 

@@ -22,11 +22,11 @@ from fedhealth.privacy.auditing.canaries import (
 from fedhealth.privacy.auditing.step_audit import run_step_audit
 from fedhealth.privacy.engines.base import ClippedBatch, add_to_summed_grad, get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.engines.step import take_private_step
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from tests.fedhealth.privacy.toys import TextTower, fusion, fusion_batch, fusion_loss
 
 PLAN = make_plan(PrivacyRequest("patient", 1.0, 0.5, 20, 1, Clipping(0.1), delta=1e-5), PlanConstraints(), 500)

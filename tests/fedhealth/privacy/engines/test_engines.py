@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from fedhealth.privacy.engines.base import select_rows
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from tests.fedhealth.privacy.toys import (
     VOCAB,
     TextTower,

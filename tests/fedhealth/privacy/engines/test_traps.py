@@ -15,11 +15,11 @@ from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
 from fedhealth.privacy.engines.base import select_rows
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.self_check import run_self_check
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from tests.fedhealth.privacy.toys import (
     TextTower,
     flat_loss,

@@ -12,8 +12,8 @@ from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.engines.base import select_rows
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
-from fedhealth.privacy.engines.clipping import Clipping
 from fedhealth.privacy.engines.oracle import OracleEngine
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from tests.fedhealth.privacy.toys import relative_error, sums
 
 PATIENTS = [7, 2, 7, 4]

@@ -5,8 +5,8 @@ import torch
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
-from fedhealth.privacy.engines.clipping import Clipping
-from fedhealth.privacy.mechanisms.client_level import clip_and_noise_update
+from fedhealth.privacy.engines.client_level import clip_and_noise_update
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 
