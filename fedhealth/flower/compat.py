@@ -14,7 +14,7 @@ from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.task_identity import TaskIdentity
 
-CHECKED_FLOWER_RELEASE = "1.41"  # the Flower release that every patch and every private import was checked against
+CHECKED_FLOWER_RELEASE = "1.42"  # the Flower release that every patch and every private import was checked against
 
 _PULL_BACKOFF_SECONDS = 0.05
 _CLEANUP_SECONDS = 1.0  # between two clean-ups of expired task tokens

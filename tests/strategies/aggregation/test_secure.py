@@ -1,6 +1,7 @@
 """Secure aggregation as the product runs it: real institutions, the real lead, messages through Flower's grid."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,21 +42,20 @@ def run(good_hospitals, tiny_words, tmp_path):
 
 @pytest.fixture
 def replies(monkeypatch):
-    """Record every answer that leaves a site; `drop` decides whose answers get lost."""
-    seen = []
-    lost = []
+    """Record every reply that leaves a site; a rule in `lost` decides which replies are dropped."""
+    watched = SimpleNamespace(seen=[], lost=[])
     genuine = clients.app.handle_message
 
-    def watched(message, context, job):
+    def handle_message(message, context, job):
         kind, site = message.metadata.message_type, context.node_config["site"]
         reply = genuine(message, context, job)
-        seen.append((kind, site, reply))
-        if any(rule(kind, site, len([s for s in seen if s[0] == kind and s[1] == site])) for rule in lost):
+        watched.seen.append((kind, site, reply))
+        nth = len([s for s in watched.seen if s[0] == kind and s[1] == site])
+        if any(rule(kind, site, nth) for rule in watched.lost):
             return Message(Error(1, "lost"), reply_to=message)
         return reply
 
-    monkeypatch.setattr(clients.app, "handle_message", watched)
-    watched.seen, watched.lost = seen, lost
+    monkeypatch.setattr(clients.app, "handle_message", handle_message)
     return watched
 
 

@@ -115,11 +115,11 @@ def test_dependencies_are_compared_with_what_was_asked_for(place):
     assert check.status == CheckStatus.PASS, check.finding
     [info] = place.glob("*.dist-info")
     metadata = info / "METADATA"
-    text = metadata.read_text("utf-8").replace("Requires-Dist: flwr<1.42,>=1.41", "Requires-Dist: flwr<1.2")
+    text = metadata.read_text("utf-8").replace("Requires-Dist: flwr<1.43,>=1.42", "Requires-Dist: flwr<1.2")
     metadata.write_text(text.replace("Requires-Dist: numpy", "Requires-Dist: no-such-package-of-ours"), "utf-8")
     [check] = check_pins(distribution(place))
     assert check.status == CheckStatus.FAIL
-    assert "flwr 1.41" in check.finding
+    assert "flwr 1.42" in check.finding
     assert "no-such-package-of-ours is missing" in check.finding
 
 
