@@ -120,7 +120,7 @@ def test_dependencies_are_compared_with_what_was_asked_for(place):
     [check] = check_pins(distribution(place))
     assert check.status == CheckStatus.FAIL
     assert "flwr 1.42" in check.finding
-    assert "no-such-package-of-ours is missing" in check.finding
+    assert "no-such-package-of-ours is not installed" in check.finding
 
 
 def test_an_old_python_is_a_fault(place):
