@@ -20,6 +20,9 @@ from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.run_dir import RunDir
 
 
+pytestmark = pytest.mark.services
+
+
 @pytest.fixture(scope="module")
 def words(tiny_words, good_hospitals):
     return tiny_words(good_hospitals)
