@@ -19,7 +19,6 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.run_dir import RunDir
 
-
 pytestmark = pytest.mark.services
 
 
