@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,21 +16,25 @@ from flwr.clientapp import ClientApp
 from clients.context import SiteContext
 from clients.institution import Institution, build_refusal
 from clients.message import ParsedMessage
+from clients.private_section import private_section
 from clients.reservation import reserve_sweep_budget
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
-from fedhealth.errors import PrivacyError, TrustError
+from fedhealth.errors import FedhealthError, PrivacyError, TrustError
 from fedhealth.models.weights import set_weights_folder
+from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
+    DATA_KINDS,
     DESCRIBE,
     EVALUATE,
     HANDSHAKE,
     SIGN,
     TRAIN,
     UNMASK,
+    Directive,
     build_error_reply,
 )
 from fedhealth.runs.run_dir import RunDir
@@ -78,7 +83,13 @@ def build_app(job: Job | None = None) -> ClientApp:
 
 
 def handle_message(message: Message, context: Context, job: Job | None = None) -> Message:
-    """Reply to one message through the gate; on failure the site logs the error and the lead gets only its kind."""
+    """Reply to one message through the gate; on failure the site logs the error and the lead gets only its kind.
+
+    Raises:
+        Exception: a failure that cannot be recorded in the privacy ledger: no reply leaves. At a hospital the worker
+            process ends; its daemon goes offline until it can record the failure itself.
+
+    """
     kind, home = message.metadata.message_type, find_site_home(context)
     write = AuditLog(home.audit).write if home else _log_event
     try:
@@ -90,9 +101,21 @@ def handle_message(message: Message, context: Context, job: Job | None = None) -
         return Message(content, reply_to=message)
     except Exception as fault:
         log.exception("%s failed", kind)
+        if kind in DATA_KINDS and (booked := _find_run(message, context, job)) is not None:
+            record_failure(*booked)  # spends what is booked, before the error reply leaves
         reply = build_error_reply(fault, message)
         check_error(kind, reply.error.code, str(reply.error.reason), write)
         return reply
+
+
+def _find_run(message: Message, context: Context, job: Job | None) -> tuple[Path, str] | None:
+    """Return the folder of the ledgers and the run of a message; None for one that names no run: it booked nothing."""
+    home, text = find_site_home(context), str(context.run_config.get("job", ""))
+    with suppress(FedhealthError):
+        if home:
+            return home.state, SignedJob.parse(text).run
+        return get_virtual_site(context, job or Job.loads(text)).folder, Directive.parse(message.content).run
+    return None
 
 
 def find_site_home(context: Context) -> SiteHome | None:
@@ -169,8 +192,10 @@ def _decline_run(message: ParsedMessage, terms: ParticipationTerms, gate: Egress
 
 def _handle_and_check(institution: Institution, message: ParsedMessage, gate: EgressGate) -> RecordDict:
     """Return the reply after the gate has checked it."""
-    content = HANDLERS[message.kind](institution, message)
-    gate.check(message.kind, message.directive, content, institution.get_reply_schema(message))
+    content, kind = HANDLERS[message.kind](institution, message), message.kind
+    with private_section(kind in DATA_KINDS and institution.setup.trainer.is_private):
+        schema, receipt = institution.get_reply_schema(message), institution.get_receipt(message, content)
+        gate.check(kind, message.directive, content, schema, receipt)
     return content
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from flwr.app import RecordDict
 
 from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.personalization.base import LocalRound
+from clients.private_section import private_section
 from clients.site_setup import SiteSetup
+from clients.transport.base import UploadAttempt
 from fedhealth.evaluation.predictions import count_scores, predict_studies
 from fedhealth.evaluation.subgroups import assign_subgroups, count_scores_by_subgroup
 from fedhealth.models.model_state import set_model_arrays
+from fedhealth.protocol.messages import Directive
 from fedhealth.types import State
+
+log = logging.getLogger("fedhealth.site")
 
 
 class ModelEvaluator:
@@ -32,15 +39,34 @@ class ModelEvaluator:
         """Evaluate the final model on validation and test rows; store the site's personal model if it has one."""
         setup, directive = self.setup, message.directive
         incoming = setup.get_incoming_arrays(message)
-        attempt = setup.transport.accept_attempt(setup.get_run_context(directive), message, incoming)
-        if (reply := attempt.load_cached_reply()) is not None:
-            return reply
-        local = self.merger.merge(directive, incoming, {}, is_final=True)
-        personal = setup.personalization.get_personal_arrays(local)
-        self.merger.save_personal(directive, local, incoming, personal)
+        attempt = setup.accept_attempt(message, incoming)
+        with private_section(setup.trainer.is_private):
+            reply = attempt.load_cached_reply()
+            return self._evaluate_and_reply(directive, incoming, attempt) if reply is None else reply
+
+    def _evaluate_and_reply(self, directive: Directive, incoming: State, attempt: UploadAttempt) -> RecordDict:
+        setup = self.setup
+        local = self.merger.merge(directive, incoming, {}, is_final=True, purpose="evaluate")
+        personal = self._build_personal_model(directive, local, incoming)
         statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()
-        released = setup.trainer.release_statistics(statistics, local.task, local.accounting)
-        return attempt.build_reply({}, setup.drop_small_splits(released))
+        released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, local.task, local.accounting))
+        return attempt.build_reply({}, released, attempt.recorder.identify({}, released))
+
+    def _build_personal_model(self, directive: Directive, local: LocalRound, incoming: State) -> State:
+        """Return the personal arrays and store the site's personal model.
+
+        It never leaves the site. In a private run a failure here (a fine-tuning that diverges) therefore only costs
+        the site its personal model: an error reply would tell the lead about un-noised values.
+        """
+        try:
+            personal = self.setup.personalization.get_personal_arrays(local)
+            self.merger.save_personal(directive, local, incoming, personal)
+        except Exception:
+            if not self.setup.trainer.is_private:
+                raise
+            log.exception("this site has no personal model")
+            return {}
+        return personal
 
     def count_scores(self, local: LocalRound, personal: State, *splits: str) -> dict[str, np.ndarray]:
         """Return score histograms of the site's personal model, or of the merged one if the personal may not report."""

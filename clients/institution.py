@@ -6,6 +6,7 @@ No state survives in the process between two messages except caches: private arr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from flwr.app import RecordDict
@@ -14,6 +15,7 @@ from clients.context import SiteContext
 from clients.evaluate import ModelEvaluator
 from clients.merge import StateMerger
 from clients.message import ParsedMessage
+from clients.private_section import private_section
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
 from fedhealth.config.schema import Config
@@ -21,9 +23,9 @@ from fedhealth.data.dataset import prepare_public_dataset
 from fedhealth.models.modality_keys import SHARED, count_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.protocol.messages import ACCEPTANCE, HANDSHAKE, Acceptance, get_versions
+from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN, Acceptance, get_versions
 from fedhealth.site.decline_reasons import COHORT_TOO_SMALL, CONFIG_MISMATCH, redact_reason
-from fedhealth.site.egress_gate import ReplySchema, make_acceptance_schema
+from fedhealth.site.egress_gate import ReleaseReceipt, ReplySchema, make_acceptance_schema
 from fedhealth.statistics.descriptive import count_patients, suppress_small_counts
 from fedhealth.statistics.shapes import get_modalities, get_statistic_shapes
 from fedhealth.training.trainer import Workload
@@ -50,7 +52,8 @@ class Institution:
         setup, directive = self.setup, message.directive
         reasons = [] if directive.digest == setup.digest else [CONFIG_MISMATCH]
         if not reasons:
-            reasons = setup.trainer.check_can_join(setup.build_task(directive), setup.get_accounting(directive))
+            with private_section(setup.trainer.is_private):
+                reasons = setup.trainer.check_can_join(setup.build_task(directive), setup.get_accounting(directive))
         if setup.transport.is_plaintext and setup.is_small("train"):
             reasons.append(COHORT_TOO_SMALL)
         if reasons:
@@ -72,9 +75,8 @@ class Institution:
         config = self.setup.config
         cohorts = [each for each in (self.setup.cohort, prepare_public_dataset(config.data)) if each is not None]
         rows = [(cohort, cohort.rows("train")) for cohort in cohorts]
-        patients = sum(len(np.unique(cohort.patient[chosen])) for cohort, chosen in rows)
-        studies = sum(len(np.unique(cohort.study[chosen])) for cohort, chosen in rows)
-        work = Workload(patients, studies, get_modalities(config))
+        studies = [_count_studies(cohort.patient[chosen], cohort.study[chosen]) for cohort, chosen in rows]
+        work = Workload(tuple(chain.from_iterable(studies)), get_modalities(config))
         return self.setup.trainer.plan_run(work, config.training, config.strategy.rounds)
 
     def train(self, message: ParsedMessage) -> RecordDict:
@@ -89,12 +91,14 @@ class Institution:
         """Reply with counts of patients in public bins; this needs no model."""
         setup, directive = self.setup, message.directive
         setup.check_message(message)
-        attempt = setup.transport.accept_attempt(setup.get_run_context(directive), message, {})
-        if (reply := attempt.load_cached_reply()) is not None:
-            return reply
-        counts = suppress_small_counts(count_patients(setup.cohort, setup.config), self._min_count)
-        task, accounting = setup.build_task(directive), setup.get_accounting(directive)
-        return attempt.build_reply({}, setup.trainer.release_statistics(counts, task, accounting))
+        attempt = setup.accept_attempt(message, {})
+        with private_section(setup.trainer.is_private):
+            if (reply := attempt.load_cached_reply()) is not None:
+                return reply
+            counts = suppress_small_counts(count_patients(setup.cohort, setup.config), self._min_count)
+            task, accounting = setup.build_task(directive), setup.get_accounting(directive, "describe")
+            released = setup.trainer.release_statistics(counts, task, accounting)
+            return attempt.build_reply({}, released, attempt.recorder.identify({}, released))
 
     def handle_transport_message(self, message: ParsedMessage) -> RecordDict:
         """Reply to a message of the transport's own protocol."""
@@ -108,6 +112,16 @@ class Institution:
         schema = setup.transport.get_reply_schema(run, kind, setup.shared_shapes, statistics)
         return {**schema, ACCEPTANCE: make_acceptance_schema(setup.site.name)} if kind == HANDSHAKE else schema
 
+    def get_receipt(self, message: ParsedMessage, content: RecordDict) -> ReleaseReceipt | None:
+        """Return what shows the egress gate that a private reply's words are recorded; None if it holds none."""
+        setup, kind, directive = self.setup, message.kind, message.directive
+        if not setup.trainer.is_private or kind not in DATA_KINDS:
+            return None
+        recorder = setup.get_recorder(directive, kind)
+        release = setup.transport.identify_reply(setup.get_run_context(directive), content, recorder)
+        is_empty = kind != TRAIN and not release.digest  # a final evaluation that releases no scores
+        return None if is_empty else recorder.make_receipt(release)
+
     @property
     def _min_count(self) -> int:
         """The smallest count that the site reports, if the lead sees each site's own counts."""
@@ -118,6 +132,13 @@ class Institution:
         """Return the number of training rows by tower, without towers that have too few rows to report."""
         rows, least = count_training_rows(self.setup.cohort, self.setup.model.modalities), self.setup.site.min_patients
         return {tower: count for tower, count in rows.items() if tower == SHARED or count >= least}
+
+
+def _count_studies(patient: np.ndarray, study: np.ndarray) -> list[int]:
+    """Return the number of studies of each patient, from the patient and the study of every row."""
+    pairs = np.unique(np.stack([patient, study]), axis=1)
+    counts: list[int] = np.unique(pairs[0], return_counts=True)[1].tolist()
+    return counts
 
 
 def build_refusal(site: str, reasons: Sequence[str]) -> RecordDict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from clients.personalization.base import LocalRound, TrainingResult
@@ -11,6 +13,22 @@ from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays
 from fedhealth.protocol.messages import Directive
 from fedhealth.types import State
+
+
+@dataclass(frozen=True)
+class RoundUpdate:
+    """The change of one round.
+
+    Attributes:
+        own: of this round alone.
+        total: clipped, with the discounted update of the last round if that arrived too late.
+        late_rounds: the earlier rounds that are part of it.
+
+    """
+
+    own: State
+    total: State
+    late_rounds: tuple[int, ...] = ()
 
 
 class StateMerger:
@@ -24,7 +42,14 @@ class StateMerger:
     def __init__(self, setup: SiteSetup) -> None:
         self.setup = setup
 
-    def merge(self, directive: Directive, incoming: State, aggregated: State, is_final: bool = False) -> LocalRound:
+    def merge(
+        self,
+        directive: Directive,
+        incoming: State,
+        aggregated: State,
+        is_final: bool = False,
+        purpose: str = "train",
+    ) -> LocalRound:
         """Return the round's work: incoming arrays, with the site's own in place of those that are not aggregated.
 
         Args:
@@ -32,6 +57,7 @@ class StateMerger:
             incoming: the arrays of the lead.
             aggregated: those of them that are summed over sites.
             is_final: whether training is over.
+            purpose: of the request, for the privacy ledger.
 
         """
         setup, initial = self.setup, self.setup.initial_arrays
@@ -40,7 +66,7 @@ class StateMerger:
         return LocalRound(
             setup.build_task(directive),
             setup.trainer,
-            setup.get_accounting(directive),
+            setup.get_accounting(directive, purpose),
             shared={name: array for name, array in aggregated.items() if name in initial},
             merged=initial | {n: a for n, a in incoming.items() if n in initial} | private,
             extra={name.removeprefix(METHOD): array for name, array in aggregated.items() if name not in initial},
@@ -48,12 +74,23 @@ class StateMerger:
             is_final=is_final,
         )
 
-    def save_private(self, directive: Directive, local: LocalRound) -> None:
-        """Store the trained arrays that are not aggregated, and the method's client state, in the site's folder."""
+    def save_round(self, directive: Directive, local: LocalRound, update: RoundUpdate, digest: str) -> None:
+        """Store the arrays that are not aggregated, the method's client state, and the update in case it is late.
+
+        Args:
+            directive: of the message.
+            local: the round's work.
+            update: of the round.
+            digest: of the words that leave; what is stored counts only if their release is recorded.
+
+        """
         names = sorted(set(self.setup.initial_arrays) - set(local.shared))
         client_state = {METHOD + name: array for name, array in local.client_state.items()}
         arrays = get_model_arrays(self.setup.model, names) | client_state
-        self.setup.get_store(directive).save_private(directive.round, arrays)
+        store = self.setup.get_store(directive)
+        store.save_private(directive.round, arrays, digest)
+        if self.setup.config.strategy.staleness:
+            store.save_late_update(directive.round, update.own, digest)
 
     def save_personal(self, directive: Directive, local: LocalRound, incoming: State, personal: State) -> None:
         """Store the arrays in which the site's final model differs from the incoming one."""
@@ -62,15 +99,13 @@ class StateMerger:
         different = {name: array for name, array in own.items() if array is not incoming.get(name)}
         self.setup.get_store(directive).save_personal(different)
 
-    def compute_update(self, directive: Directive, local: LocalRound, result: TrainingResult) -> State:
+    def compute_update(self, directive: Directive, local: LocalRound, result: TrainingResult) -> RoundUpdate:
         """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
         after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
-        update = {name: array - local.shared[name] for name, array in after.items()}
-        update |= {METHOD + name: change for name, change in result.extra.items()}
-        if staleness := strategy.staleness:
-            store = self.setup.get_store(directive)
-            is_late = self.setup.site.name in directive.missed
-            late = store.load_late_update(directive.round - 1) if is_late else {}
-            store.save_late_update(directive.round, update)
-            update |= {n: update[n] + np.float32(staleness) * a for n, a in late.items() if n in update}
-        return clip_update(update, strategy.max_update_norm)
+        own = {name: array - local.shared[name] for name, array in after.items()}
+        own |= {METHOD + name: change for name, change in result.extra.items()}
+        is_late = strategy.staleness and self.setup.site.name in directive.missed
+        late = self.setup.get_store(directive).load_late_update(directive.round - 1) if is_late else {}
+        added = {n: own[n] + np.float32(strategy.staleness) * a for n, a in late.items() if n in own}
+        total = clip_update(own | added, strategy.max_update_norm, self.setup.trainer.is_private)
+        return RoundUpdate(own, total, (directive.round - 1,) if added else ())

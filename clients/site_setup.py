@@ -15,8 +15,9 @@ import numpy as np
 from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
 from clients.personalization.base import Personalization
+from clients.release import ReleaseRecorder
 from clients.site_store import SiteStore
-from clients.transport.base import Transport
+from clients.transport.base import Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.data.concat import concat_examples
@@ -28,13 +29,16 @@ from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.protocol.messages import SAME_RELEASE, Directive
+from fedhealth.protocol.messages import DESCRIBE, EVALUATE, SAME_RELEASE, TRAIN, Directive
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
 from fedhealth.types import State
 
 T = TypeVar("T")
+
+PURPOSES = {TRAIN: "train", EVALUATE: "evaluate", DESCRIBE: "describe"}
+"""Of a request, in the privacy ledger, by message type."""
 
 
 class SiteSetup:
@@ -107,12 +111,23 @@ class SiteSetup:
 
     def get_store(self, directive: Directive) -> SiteStore:
         """Return the files that the site keeps for the run."""
-        return SiteStore(directive.run, self.site.arrays)
+        return SiteStore(directive.run, self.site.arrays, self.get_recorder(directive).is_recorded)
 
-    def get_accounting(self, directive: Directive) -> AccountingContext:
-        """Return the run and round that privacy spending is booked under."""
-        rounds, released = self.config.strategy.rounds, self.get_store(directive).is_released(directive.round)
-        return AccountingContext(directive.run, self.site.name, self.site.folder, directive.round, rounds, released)
+    def get_accounting(self, directive: Directive, purpose: str = "train") -> AccountingContext:
+        """Return the run, round and purpose that privacy spending is booked under."""
+        folder, rounds = self.site.folder, self.config.strategy.rounds
+        return AccountingContext(
+            directive.run, self.site.name, folder, directive.round, rounds, purpose, directive.exchange
+        )
+
+    def get_recorder(self, directive: Directive, kind: str = TRAIN) -> ReleaseRecorder:
+        """Return the recorder of the releases of a kind of request."""
+        return ReleaseRecorder(self.trainer, self.get_accounting(directive, PURPOSES[kind]))
+
+    def accept_attempt(self, message: ParsedMessage, incoming: State) -> UploadAttempt:
+        """Accept an attempt before any work is done for it; see `Transport.accept_attempt`."""
+        run, recorder = self.get_run_context(message.directive), self.get_recorder(message.directive, message.kind)
+        return self.transport.accept_attempt(run, message, incoming, recorder)
 
     def build_task(self, directive: Directive) -> TrainingTask:
         """Return the training task of a round."""

@@ -10,6 +10,8 @@ from flwr.app import RecordDict
 from clients.evaluate import ModelEvaluator
 from clients.merge import StateMerger
 from clients.message import ParsedMessage
+from clients.personalization.base import LocalRound
+from clients.private_section import private_section
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from fedhealth.models.modality_keys import get_tower
@@ -44,31 +46,44 @@ class RoundTrainer:
         """Evaluate the incoming model, train, and reply with the update and the statistics."""
         setup, directive = self.setup, message.directive
         incoming = setup.get_incoming_arrays(message)
-        attempt = setup.transport.accept_attempt(setup.get_run_context(directive), message, incoming)
-        if (reply := attempt.load_cached_reply()) is not None:
-            return reply
+        attempt = setup.accept_attempt(message, incoming)
+        with private_section(setup.trainer.is_private):
+            reply = attempt.load_cached_reply()
+            return self._train_and_reply(directive, incoming, attempt) if reply is None else reply
+
+    def _train_and_reply(self, directive: Directive, incoming: State, attempt: UploadAttempt) -> RecordDict:
+        """Train one round and reply; what the round leaves behind is stored before its words are released."""
+        setup = self.setup
         aggregated = {name: array for name, array in incoming.items() if attempt.is_aggregated(get_tower(name))}
         local = self.merger.merge(directive, incoming, aggregated)
-        statistics = self.evaluator.count_scores(local, setup.personalization.get_personal_arrays(local), "validation")
+        scores = self._count_scores(local)
         set_model_arrays(setup.model, local.merged)
         result = setup.personalization.train(local)
-        self.merger.save_private(directive, local)
-        statistics |= _build_fit_statistics(result.report) | self._site_profile
-        released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, local.task, local.accounting))
+        released = self._release_statistics(local, scores, result.report)
         update = self.merger.compute_update(directive, local, result)
-        protected = setup.trainer.protect_update(update, local.task, local.accounting)
+        protected = setup.trainer.protect_update(update.total, local.task, local.accounting)
         # the drift is computed from the update as it leaves, so it needs no privacy budget
-        return self._build_reply(directive, attempt, protected, released | compute_drift(protected))
+        statistics = released | compute_drift(protected)
+        release = attempt.recorder.identify(protected, statistics, update.late_rounds)
+        self.merger.save_round(directive, local, update, release.digest)
+        return attempt.build_reply(protected, statistics, release)
 
-    def _build_reply(
-        self, directive: Directive, attempt: UploadAttempt, update: State, statistics: Statistics
-    ) -> RecordDict:
-        """Return the reply and mark the round as released: from here on parts of it may have left the site."""
-        reply = attempt.build_reply(update, statistics)
-        self.setup.get_store(directive).mark_released(directive.round)
-        return reply
+    def _count_scores(self, local: LocalRound) -> Statistics:
+        """Return the incoming model's validation scores; none in a private run, which releases only the final ones."""
+        if self.setup.trainer.is_private:
+            return {}
+        personal = self.setup.personalization.get_personal_arrays(local)
+        return self.evaluator.count_scores(local, personal, "validation")
+
+    def _release_statistics(self, local: LocalRound, scores: Statistics, report: FitReport) -> Statistics:
+        """Return the statistics that leave; in a private run nothing is computed that has no noise."""
+        setup = self.setup
+        if setup.trainer.is_private:
+            return {}
+        statistics = scores | _build_fit_statistics(report) | self._site_profile
+        return setup.drop_small_splits(setup.trainer.release_statistics(statistics, local.task, local.accounting))
 
 
-def _build_fit_statistics(report: FitReport) -> dict[str, np.ndarray]:
+def _build_fit_statistics(report: FitReport) -> Statistics:
     loss = round(report.loss * report.examples * LOSS_UNIT)
     return {"train.examples": np.array([report.examples], np.int64), "train.loss": np.array([loss], np.int64)}

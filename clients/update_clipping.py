@@ -11,14 +11,18 @@ from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.types import State
 
 
-def clip_update(update: State, max_norm: float | None) -> State:
+def clip_update(update: State, max_norm: float | None, is_private: bool = False) -> State:
     """Return the update, scaled down to an L2 norm of `max_norm` if it is larger (Sun et al., 2019).
 
+    Under privacy an update that is not finite counts as zero: an error would tell the lead about un-noised values.
+
     Raises:
-        ModelError: the update holds values that are not finite.
+        ModelError: the update holds values that are not finite, and the run is not private.
 
     """
     norm = compute_l2_norm(update)
+    if not math.isfinite(norm) and is_private:
+        return {name: np.zeros_like(array) for name, array in update.items()}
     if not math.isfinite(norm):
         raise ModelError("The update holds values that are not finite; it is not sent.", "Lower the learning rate.")
     if max_norm is None or norm <= max_norm:

@@ -96,6 +96,12 @@ class StorageError(FedhealthError):
     exit_code = 11
 
 
+class SiteTaskError(FedhealthError):
+    """A site's task failed after it had touched the data. It names no cause: the cause may depend on a patient."""
+
+    exit_code = 16  # the exit codes 12 to 15 are those of `fedhealth status`
+
+
 def as_storage_error(fault: BaseException) -> StorageError | None:
     """Convert an operating system error about the disk; None for any other fault."""
     if not isinstance(fault, OSError) or fault.errno not in _STORAGE:
@@ -116,5 +122,6 @@ ERROR_TYPES: tuple[type[FedhealthError], ...] = (
     SecureAggregationError,
     TrustError,
     StorageError,
+    SiteTaskError,
 )
 """All types of error: a site's reply names one of these and reveals nothing else about a fault."""

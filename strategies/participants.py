@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.protocol.messages import HANDSHAKE, SITE_ERROR, Acceptance
+from fedhealth.protocol.messages import HANDSHAKE, SITE_ERROR, TASK_ERROR, Acceptance
 from strategies.aggregation.base import Aggregation
 from strategies.messaging import EventCallback, exchange_messages, wait_for_nodes
 
@@ -125,7 +125,8 @@ def _run_handshake(
     for reply in exchange_messages(grid, HANDSHAKE, dict.fromkeys(nodes, request), "0", timeouts):
         if reply.message.has_error():
             declined[f"node {reply.node}"] = str(reply.message.error.reason)
-            if reply.message.error.code > SITE_ERROR:  # reported by the site; others disappear with a new process
+            code = reply.message.error.code
+            if code > SITE_ERROR and code != TASK_ERROR:  # lasting; the others disappear with a new process
                 members.unresponsive_nodes.discard(reply.node)
             continue
         members.unresponsive_nodes.discard(reply.node)

@@ -136,7 +136,8 @@ class RoundDriver:
     def _try_exchange(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate:
         directive = self.create_directive(request.round)
         interrupted = self.aggregation.resume(self.build_attempt(request, directive), self.saved_exchange)
-        if interrupted is not None:
+        # a site that has accepted a later exchange no longer unmasks this one: an older checkpoint trains a round again
+        if interrupted is not None and interrupted >= self.members.last_exchange:
             self.event("reopened", round=request.round, exchange=interrupted)
             return self.aggregation.close(
                 partial(self._send_follow_up, grid, replace(directive, exchange=interrupted), timeout)

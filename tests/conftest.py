@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: tiny hospitals on disk, the words of a federation that takes a moment, a cache."""
+"""Fixtures shared by all tests: tiny hospitals on disk, the overrides of a short federation, a cache."""
 
 import os
 
@@ -120,7 +120,7 @@ def table_writer() -> Callable[..., Path]:
 
 
 def tiny_model(root: Path, sites: Sequence[str]) -> list[str]:
-    """Return the words of a federation over the hospitals below `root` whose model is as small as can be."""
+    """Return the overrides of a federation over the hospitals below `root` with the smallest possible model."""
     return [
         f"data.root='{root}'",
         f"data.sites=[{','.join(sites)}]",
@@ -140,8 +140,8 @@ def tiny_model(root: Path, sites: Sequence[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_words() -> Callable[[Path], list[str]]:
-    """Override words of a federation over `hospitals` that takes about a second."""
+def tiny_overrides() -> Callable[[Path], list[str]]:
+    """The overrides of a federation over the hospitals below a folder; it takes about a second."""
     return lambda root: [*tiny_model(root, SITES), "training.local_steps=2", "strategy.rounds=2", "secagg=off"]
 
 

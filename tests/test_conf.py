@@ -17,6 +17,7 @@ NEEDS = {  # options that the default model has nothing for
     ("personalization", "adapters"): ADAPTED,
     ("personalization", "ffa_lora"): ADAPTED,
     ("specialized", "derm_patient"): ["experiment=derm", "privacy=patient"],
+    ("specialized", "heart_patient"): ["experiment=heart", "privacy=patient"],
     **{("strategy/aggregation", name): ["secagg=off"] for name in ("median", "trimmed_mean", "krum", "multi_krum")},
 }
 
@@ -31,7 +32,7 @@ def options() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def mandatory(tmp_path_factory, encoder_saver):
-    """What a user has to give: (words that make `key` mandatory, the word that gives it)."""
+    """The mandatory keys: (overrides that make `key` mandatory, the override that sets it)."""
     import torch
     from safetensors.torch import save_file
     from torchvision.models import get_model
@@ -47,11 +48,11 @@ def mandatory(tmp_path_factory, encoder_saver):
     }
 
 
-def filled(words, mandatory):
-    """Compose, giving a value to every key that the words leave mandatory."""
-    missing = OmegaConf.missing_keys(compose_config(words))
+def filled(overrides, mandatory):
+    """Compose, giving a value to every key that the overrides leave mandatory."""
+    missing = OmegaConf.missing_keys(compose_config(overrides))
     assert missing <= mandatory.keys(), "give tests/test_conf.py a value for the new mandatory key"
-    return compose_config([*words, *(mandatory[key] for key in sorted(missing))])
+    return compose_config([*overrides, *(mandatory[key] for key in sorted(missing))])
 
 
 def nodes(value) -> Iterator[dict]:

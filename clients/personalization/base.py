@@ -8,6 +8,7 @@ arrays travel both ways (the server's part is a `strategies.server_state.base.Se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,7 +16,7 @@ from typing import Protocol
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.training.trainer import FitReport, GradientHook, PlainTrainer, Trainer, TrainingTask
+from fedhealth.training.trainer import FitReport, GradientHook, PlainTrainer, Trainer, TrainingTask, fit_without_noise
 from fedhealth.types import State
 
 
@@ -64,14 +65,16 @@ class LocalRound:
     def fit_copy(self, start: State, gradient_hook: GradientHook | None = None) -> State:
         """Train a personal copy of the model from `start` and return its arrays; restore the model afterwards.
 
-        No noise is added: in private training, nothing computed from the copy may leave the site.
+        No noise is added: in private training, nothing computed from the copy may leave the site, not even that it
+        diverged. It then stays as it was.
         """
         before = get_model_arrays(self.model, sorted(start))
         set_model_arrays(self.model, start)
-        PlainTrainer().fit(replace(self.task, gradient_hook=gradient_hook))
+        fit = fit_without_noise if self.trainer.is_private else PlainTrainer().fit
+        report = fit(replace(self.task, gradient_hook=gradient_hook))
         trained = get_model_arrays(self.model, sorted(start))
         set_model_arrays(self.model, before)
-        return trained
+        return trained if math.isfinite(report.loss) else start
 
     def get_current_arrays(self) -> State:
         """Return every trained array of the model."""

@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 
 from clients.context import RunContext
 from clients.message import ParsedMessage
+from clients.release import Release, ReleaseRecorder
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.site.egress_gate import ReplySchema, Shapes
 from fedhealth.types import State
@@ -17,16 +18,27 @@ from fedhealth.utils.digest import digest_parts
 
 
 class UploadAttempt(Protocol):
-    """One accepted attempt to upload a reply."""
+    """One accepted attempt to upload a reply.
+
+    Attributes:
+        recorder: of the releases of private words.
+
+    """
+
+    recorder: ReleaseRecorder
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether the tower is part of the sum; otherwise each site that trains it keeps it local."""
 
     def load_cached_reply(self) -> RecordDict | None:
-        """Return the stored reply to the same request, for redelivery; None if there is work to do."""
+        """Return the stored reply to the same request, for redelivery; None if there is work to do.
 
-    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
-        """Store the reply and return its records."""
+        Private words are returned only if their release is recorded. After a crash between the two it is recorded
+        here; if no open booking pays for the words, they are deleted.
+        """
+
+    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
+        """Store the words durably, then record their release, then return the records of the reply."""
 
 
 class Transport(Protocol):
@@ -45,13 +57,18 @@ class Transport(Protocol):
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the latest exchange of the run that this site accepted; 0 if the transport does not record it."""
 
-    def accept_attempt(self, run: RunContext, message: ParsedMessage, incoming: State) -> UploadAttempt:
+    def accept_attempt(
+        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+    ) -> UploadAttempt:
         """Accept an attempt before any work is done for it.
 
         Raises:
             FedhealthError: the lead asks for something that would reveal a single site.
 
         """
+
+    def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
+        """Return the release of the words in a reply, for the egress gate."""
 
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to a message of the transport's own protocol."""

@@ -12,9 +12,10 @@ from safetensors.numpy import save
 
 from clients.context import RunContext
 from clients.message import ParsedMessage
+from clients.release import Release, ReleaseRecorder
 from clients.transport.base import compute_request_digest
 from fedhealth.errors import SecureAggregationError
-from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.array_codec import get_arrays, pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE
 from fedhealth.site.egress_gate import ArrayRecordSchema, ReplySchema, Shapes
 from fedhealth.types import State
@@ -29,32 +30,40 @@ class PlaintextAttempt:
     Args:
         path: of the file with the last reply.
         request_digest: of the request.
+        recorder: of the releases of private words.
 
     """
 
-    def __init__(self, path: Path, request_digest: str) -> None:
-        self._path, self._request_digest = path, request_digest
+    def __init__(self, path: Path, request_digest: str, recorder: ReleaseRecorder) -> None:
+        self._path, self._request_digest, self.recorder = path, request_digest, recorder
 
     def is_aggregated(self, tower: str) -> bool:
         """Return True."""
         return True
 
     def load_cached_reply(self) -> RecordDict | None:
-        """Return the last reply if it was to the same request."""
+        """Return the last reply if it was to the same request and its release is recorded."""
         if not self._path.is_file():
             return None
         with safe_open(self._path, framework="numpy") as file:
-            if (file.metadata() or {}).get("question") != self._request_digest:
+            about = file.metadata() or {}
+            if about.get("request") != self._request_digest:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return _build_records(_select_part(UPDATE, arrays), _select_part(STATISTICS, arrays))
+        update, statistics = _select_part(UPDATE, arrays), _select_part(STATISTICS, arrays)
+        release = Release.loads(about["release"])
+        if self.recorder.identify(update, statistics).digest != release.digest or not self.recorder.confirm(release):
+            self._path.unlink()
+            return None
+        return _build_records(update, statistics)
 
-    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
-        """Store the reply and return its records."""
+    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
+        """Store the words, record their release and return the records."""
         parts = {UPDATE: update, STATISTICS: statistics}
         arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(self._path, save(arrays, {"question": self._request_digest}))
+        write_atomic(self._path, save(arrays, {"request": self._request_digest, "release": release.dumps()}))
+        self.recorder.record(release)
         return _build_records(update, dict(statistics))
 
 
@@ -78,9 +87,18 @@ class PlaintextTransport:
         """Announce exact counts."""
         return {tower: float(count) for tower, count in rows.items()}, RecordDict()
 
-    def accept_attempt(self, run: RunContext, message: ParsedMessage, incoming: State) -> PlaintextAttempt:
+    def accept_attempt(
+        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+    ) -> PlaintextAttempt:
         """Accept every attempt: the lead sees everything in any case."""
-        return PlaintextAttempt(run.site.arrays / _REPLY, compute_request_digest(run, message, incoming))
+        return PlaintextAttempt(run.site.arrays / _REPLY, compute_request_digest(run, message, incoming), recorder)
+
+    def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
+        """Return the release of the arrays as they are in the reply."""
+        update, statistics = (
+            unpack_arrays(get_arrays(content, part)) if part in content else {} for part in (UPDATE, STATISTICS)
+        )
+        return recorder.identify(update, statistics)
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return 0: this transport does not record exchanges."""

@@ -6,6 +6,7 @@ and outlive the process that handles a message, so nothing is kept in memory.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from clients.context import RunContext
 from clients.message import ParsedMessage
+from clients.release import Release, ReleaseRecorder
 from clients.transport.base import compute_request_digest
 from fedhealth.consortium.identity import get_secrets_folder, load_identity, load_roster
 from fedhealth.errors import SecureAggregationError
@@ -54,17 +56,23 @@ _REPLIES: dict[str, tuple[str, Callable[[bytes, str], KeyAnnouncement | Head | S
     SIGN: ("answer", SurvivorSignature.from_bytes),
     UNMASK: ("answer", UnmaskReply.from_bytes),
 }
-_REQUEST_DIGEST = "kept-for"  # the request that the stored quantized update replies to
+_REPLY_TO = "kept-for"  # the request that the stored quantized update replies to, and its release
 
 
 class SecureAttempt:
     """One accepted attempt; its masks can be used once."""
 
     def __init__(
-        self, session: SiteSession, secrets: StateStore, context: AttemptContext, site: str, request_digest: str
+        self,
+        session: SiteSession,
+        secrets: StateStore,
+        context: AttemptContext,
+        site: str,
+        request_digest: str,
+        recorder: ReleaseRecorder,
     ) -> None:
         self._session, self._secrets, self._context = session, secrets, context
-        self._request_digest = request_digest.encode()
+        self._request_digest, self.recorder = request_digest, recorder
         self._owned = {segment.name: segment for segment in context.owned_segments(site)}
 
     def is_aggregated(self, tower: str) -> bool:
@@ -74,15 +82,19 @@ class SecureAttempt:
     def load_cached_reply(self) -> RecordDict | None:
         """Mask the stored update again if an earlier attempt at this request failed; unmasked ones are deleted."""
         quantized = self._session.load_quantized()
-        if quantized is None or self._secrets.get(_REQUEST_DIGEST) != self._request_digest:
+        request_digest, release = _load_release(self._secrets)
+        if quantized is None or request_digest != self._request_digest:
             return None
         digests = {name: digest for name, (digest, _, _) in quantized.segments.items()}
         if digests != {name: segment.digest for name, segment in self._owned.items()}:
             return None  # another cohort has another layout
+        if not self.recorder.confirm(release):
+            self._session.delete_quantized()
+            return None
         return self._mask(quantized)
 
-    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray]) -> RecordDict:
-        """Quantize, store and mask; statistics that may not leave are sent as zeros."""
+    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
+        """Quantize, store, record the release and mask; statistics that may not leave are sent as zeros."""
         vectors: dict[str, dict[str, np.ndarray]] = {}
         for segment in self._owned.values():
             values = update if segment.kind == "model" else statistics
@@ -91,8 +103,10 @@ class SecureAttempt:
                 for entry in segment.entries
             }
         quantized = self._session.quantize(self._context, vectors)
+        self._secrets.delete(_REPLY_TO)  # a crash must not leave the new words with the release of the old ones
         self._session.save_quantized(quantized)
-        self._secrets.put(_REQUEST_DIGEST, self._request_digest)
+        self._secrets.put(_REPLY_TO, json.dumps([self._request_digest, release.dumps()]).encode())
+        self.recorder.record(release)
         return self._mask(quantized)
 
     def _mask(self, quantized: QuantizedUpdate) -> RecordDict:
@@ -133,7 +147,9 @@ class SecureTransport:
         shown = {tower: weight / WEIGHT_ONE for tower, weight in weights.items()}
         return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement})})
 
-    def accept_attempt(self, run: RunContext, message: ParsedMessage, incoming: State) -> SecureAttempt:
+    def accept_attempt(
+        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+    ) -> SecureAttempt:
         """Check the attempt against all rules of the protocol and record it as used."""
         session, directive = self._session(run), message.directive
         descriptor = _read_message(message.content, "train")
@@ -141,7 +157,11 @@ class SecureTransport:
         if context.descriptor.exchange != directive.exchange:
             raise SecureAggregationError("The lead names two exchanges at once.", "Restart the run.")
         request_digest = compute_request_digest(run, message, incoming)
-        return SecureAttempt(session, self._secrets(run), context, run.site.name, request_digest)
+        return SecureAttempt(session, self._secrets(run), context, run.site.name, request_digest, recorder)
+
+    def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
+        """Return the release of the stored words: those in the reply are masked."""
+        return _load_release(self._secrets(run))[1]
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the last exchange in the journal."""
@@ -195,6 +215,15 @@ def compute_segment_sizes(update: Shapes, statistics: Shapes, bits: int) -> dict
     if entries := tuple(VectorSpec(name, math.prod(shape), 1.0, 1.0) for name, shape in statistics.items()):
         segments.append(make_statistics_segment(STATISTICS, SHARED, entries, sites=1))
     return {segment.name: segment.wire_bytes for segment in segments}
+
+
+def _load_release(secrets: StateStore) -> tuple[str, Release]:
+    """Return the request that the stored words reply to, and their release; empty if there are none."""
+    found = secrets.get(_REPLY_TO)
+    if found is None:
+        return "", Release()
+    request_digest, release = json.loads(found)
+    return request_digest, Release.loads(release)
 
 
 def _read_message(content: RecordDict, key: str) -> bytes:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.privacy_text import format_guarantee
+
+if TYPE_CHECKING:
+    from fedhealth.runs.guarantee import PrivacyGuarantee
 
 PAGE, TABLE = "compare.html", "compare.csv"
 
@@ -54,17 +58,23 @@ def run_compare(folders: Sequence[Path], to: Path | None) -> None:
     console.print(f"Page: {(place / PAGE).resolve().as_uri()}", soft_wrap=True)
 
 
+def _format_privacy(found: PrivacyGuarantee | None) -> str:
+    if found is None:
+        return "none"
+    return format_guarantee(found.epsilon, found.delta, found.noise_multiplier, found.unit)
+
+
 def _build_table(found: Sequence) -> Table:  # type: ignore[type-arg] # the entries' module is imported late
     from fedhealth.report.wording import format_bytes, format_estimate
     from fedhealth.runs.table import find_pareto_front
 
     best = find_pareto_front(found)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("Run", "Validation AUROC", "Test AUROC", "Epsilon", "Traffic", ""):
+    for column in ("Run", "Validation AUROC", "Test AUROC", "Privacy", "Traffic", ""):
         table.add_column(column, overflow="fold")
     for entry in found:
         standing = ("Pareto" if entry in best else "") if entry.state == "completed" else entry.state
-        spent = "none" if math.isinf(entry.epsilon) else f"{entry.epsilon:.3g}"
+        spent = _format_privacy(entry.guarantee)
         traffic = format_bytes(entry.traffic) if entry.traffic else ""
         table.add_row(
             entry.label, format_estimate(entry.validation), format_estimate(entry.test), spent, traffic, standing

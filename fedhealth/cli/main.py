@@ -77,7 +77,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 7,
 ) -> None:
-    """Run a federation of four synthetic hospitals, from files to a report; each patient has epsilon 8."""
+    """Run a federation of four synthetic hospitals, with a report; epsilon 8 at delta 1e-6 for each patient."""
     from fedhealth.cli.run import run_demo
 
     run_demo(folder, seed, overrides or [])

@@ -14,6 +14,7 @@ from rich.table import Table
 from fedhealth.cli import site_audit
 from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
+from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
@@ -144,10 +145,14 @@ def budget(
     folder: Annotated[
         Path | None, typer.Argument(help="A run directory with several sites; default: this site's folder.")
     ] = None,
-    delta: Annotated[float | None, typer.Option(help="Compute epsilon at this delta; default: each run's own.")] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(help="Compute epsilon at this delta; default: each run's own."),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
 ) -> None:
     """Show the privacy budget that each run spent, by data set; if a ledger was modified, the exit code is 6."""
+    from fedhealth.cli.site_run import load_lifetime_delta
     from fedhealth.privacy.accounting.ledger_folder import find_ledgers
     from fedhealth.site.home import SiteHome
 
@@ -155,14 +160,14 @@ def budget(
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder.", "Give a site's folder or a run directory.")
     if delta is not None and not 0 < delta < 1:
-        raise ConfigError(f"--delta {delta} is not between 0 and 1.", "Use about 1 / (10 x number of patients).")
+        raise ConfigError(f"--delta {delta} is not between 0 and 1.", "Use 1e-6, or less for many patients.")
     found = find_ledgers(folder)
     if not found:
         raise PrivacyError(f"There is no privacy ledger in {folder}.", "The first private run creates it.")
-    console = Console()
+    console, total_delta = Console(), delta or load_lifetime_delta(SiteHome(folder))
     console.print(_build_spending_table(folder, delta))
     for site, path in found:
-        _print_total(console, site, path, delta)
+        _print_total(console, site, path, total_delta)
         if verify:
             _print_chain(console, site, path)
 
@@ -173,30 +178,30 @@ def _build_spending_table(folder: Path, delta: float | None) -> Table:
     table = Table(title="Privacy spent", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("Hospital/data set", "Run", "Unit"):
         table.add_column(name, overflow="fold")
-    for name in ("Epsilon", "Delta", "Noise", "Booked", "Declined"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("Epsilon", "Delta", "Noise multiplier", "Booked", "Failed", "Retried", "Declined"):
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for each in iter_run_spending(folder, delta):
         epsilon = f"{each.epsilon:.3f}" + ("" if each.target is None else f" of {each.target:g}")
         numbers = (
             epsilon,
-            f"{each.delta:.2g}",
-            f"{each.noise_multiplier:.3g}",
-            str(each.booked_count),
-            str(each.declined_count),
+            format_delta(each.delta),
+            format_noise_multiplier(each.noise_multiplier),
+            *map(str, (each.booked_count, each.failed_count, each.retried_count, each.declined_count)),
         )
-        table.add_row(f"{each.site}/{each.dataset}", each.run, each.unit, *numbers)
+        table.add_row(f"{each.site}/{each.dataset}", each.run, format_unit(each.unit), *numbers)
     return table
 
 
 def _print_total(console: Console, site: str, path: Path, delta: float | None) -> None:
-    from fedhealth.privacy.accounting.spending import compute_reserved_epsilon, compute_total_epsilon
+    from fedhealth.privacy.accounting.spending import compute_dataset_spending, compute_reserved_epsilon
 
-    total, at = compute_total_epsilon(path, delta)
-    said = f"{site}, {path.stem}: epsilon {total:.3f} in total at delta {at:.2g}"
-    with_kept, until = compute_reserved_epsilon(path, at)
+    total = compute_dataset_spending(site, path, delta)
+    spent = format_guarantee(total.epsilon, total.delta, total.noise_multiplier, total.unit, digits=4)
+    said = f"{site}, {path.stem}: all runs together spent {spent} or more"
+    with_kept, until = compute_reserved_epsilon(path, total.delta)
     if until:
         lapses = datetime.fromtimestamp(until).astimezone().strftime("%Y-%m-%d %H:%M")
-        said += f"; {with_kept:.3f} including reservations of sweeps until {lapses}"
+        said += f"; {with_kept:.4g} at the same delta including reservations of sweeps until {lapses}"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -14,6 +17,11 @@ from fedhealth.errors import ConfigError
 from fedhealth.flower.app_bundle import CLIENT_APP
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
+from fedhealth.site.policy import load_policy
+from fedhealth.utils.privacy_text import format_guarantee
+
+if TYPE_CHECKING:
+    from fedhealth.privacy.accounting.spending import DatasetSpending
 
 _KEPT = ("privacy ledgers", "audit log", "site.yaml")
 
@@ -32,7 +40,7 @@ def run_start(home: Path | None) -> None:
     place = SiteHome.find(home)
     if not place.membership.is_file():
         raise ConfigError(f"{place.path} has no join kit yet.", "Install it: `fedhealth site install KIT.zip`.")
-    configure_daemon_log(place.daemon_folder / "site.log")
+    configure_daemon_log(place.log_file)
     runner = SiteDaemon(place, CLIENT_APP.replace(":", "."), SiteMetricsFile(place).write)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stopping.set())
@@ -45,7 +53,7 @@ def run_status(home: Path | None, as_json: bool) -> None:
     about = DaemonState(place).status
     budgets = _load_spent_budgets(place)
     if as_json:
-        typer.echo(json.dumps({**about, "budgets": budgets}, indent=1))
+        typer.echo(json.dumps({**about, "budgets": {each.dataset: _to_json(each) for each in budgets}}, indent=1))
         return
     console = Console(highlight=False)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["updated"])) if "updated" in about else "never"
@@ -57,8 +65,9 @@ def run_status(home: Path | None, as_json: bool) -> None:
     for label, key in (("lead", "lead"), ("run", "run"), ("task", "task"), ("last error", "error")):
         if about.get(key):
             console.print(f"{label}: {about[key]}", markup=False)
-    for name, spent in budgets.items():
-        console.print(f"{name}: epsilon {spent:.3f} spent in total", markup=False)
+    for each in budgets:
+        spent = format_guarantee(each.epsilon, each.delta, each.noise_multiplier, each.unit, digits=4)
+        console.print(f"{each.dataset}: all runs together spent {spent} or more", markup=False, soft_wrap=True)
 
 
 def run_stop(home: Path | None) -> None:
@@ -91,9 +100,25 @@ def run_leave(home: Path | None, yes: bool) -> None:
     typer.echo(f"Left. {', '.join(_KEPT).capitalize()} are still in {place.path}. Tell the lead to revoke this site.")
 
 
-def _load_spent_budgets(place: SiteHome) -> dict[str, float]:
-    """Return the total epsilon spent, by data set."""
-    from fedhealth.privacy.accounting.ledger_folder import find_ledgers
-    from fedhealth.privacy.accounting.spending import compute_total_epsilon
+def _load_spent_budgets(place: SiteHome) -> list[DatasetSpending]:
+    """Return what all runs together spent, by data set."""
+    from fedhealth.privacy.accounting.spending import iter_dataset_spending
 
-    return {path.stem: compute_total_epsilon(path, None)[0] for _, path in find_ledgers(place.state)}
+    return list(iter_dataset_spending(place.state, load_lifetime_delta(place)))
+
+
+def load_lifetime_delta(place: SiteHome) -> float | None:
+    """Return the delta at which the site's policy measures all runs together; None without a valid policy."""
+    with suppress(ConfigError):
+        return load_policy(place).limits.delta
+    return None
+
+
+def _to_json(spent: DatasetSpending) -> dict[str, float | str | None]:
+    noise_multiplier = None if math.isnan(spent.noise_multiplier) else spent.noise_multiplier
+    return {
+        "epsilon": spent.epsilon,
+        "delta": spent.delta,
+        "smallest_noise_multiplier": noise_multiplier,
+        "unit": spent.unit,
+    }

@@ -18,10 +18,12 @@ from fedhealth.config.capabilities import get_capability
 from fedhealth.config.compose import compose_config, quote_value
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.experiment.run_spec import RunSpec, make_run_id
-from fedhealth.experiment.sweep_plan import expand_sweep, get_epsilon
+from fedhealth.experiment.sweep_plan import expand_sweep, get_guarantee
 from fedhealth.experiment.sweep_reserve import get_run_id, release_reservation, reserve_sweep_budget
+from fedhealth.runs.guarantee import sum_guarantees
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.utils.atomic_io import read_json, write_json
+from fedhealth.utils.privacy_text import format_delta, format_guarantee
 
 PLAN = "multirun.yaml"  # written by Hydra into a sweep's folder
 SEARCH = "search.json"  # how a search was started
@@ -65,19 +67,20 @@ def reserve_budget(folder: Path, specs: Sequence[RunSpec]) -> None:
 
     """
     console = Console()
-    asked = [spent for each in specs if (spent := get_epsilon(each.config)) is not None]
+    asked = [promised for each in specs if (promised := get_guarantee(each.config))]
     if not asked:
         return
-    console.print(
-        f"  {len(asked)} of them with differential privacy: together at most epsilon {sum(asked):g} "
-        "for each person they protect",
-        soft_wrap=True,
+    together = "; ".join(
+        format_guarantee(each.epsilon, each.delta, each.noise_multiplier, each.unit) for each in sum_guarantees(asked)
     )
+    console.print(f"  {len(asked)} of them with differential privacy: together at most {together}", soft_wrap=True)
     with console.status("Asking the hospitals to reserve it"):
         reserved = reserve_sweep_budget(folder, specs)
     if reserved:
+        delta = format_delta(min(each.delta for each in asked))
         text = ", ".join(f"{site} {epsilon:.2f}" for site, epsilon in sorted(reserved.items()))
-        console.print(f"  reserved, the runs taken together: epsilon {escape(text)}", soft_wrap=True, highlight=False)
+        line = f"  reserved, the runs taken together: epsilon at delta {delta}: {escape(text)}"
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _check_workers(specs: Sequence[RunSpec], workers: int) -> None:

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
@@ -51,6 +51,8 @@ LOCAL_KEYS = (
     "privacy.lifetime_epsilon",
     "privacy.min_noise_multiplier",
     "privacy.min_cohort",
+    "privacy.lifetime_delta",
+    "privacy.max_failures",
     "privacy.max_physical_batch_size",
 )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedhealth.config.capabilities import Capabilities
+from fedhealth.utils.privacy_text import format_epsilon, format_unit
 
 ConfigWarning = tuple[str, str]
 """A title, and its consequence."""
@@ -36,10 +38,12 @@ def warn_unprotected(capabilities: Capabilities) -> Iterator[ConfigWarning]:
 
 def warn_weak_privacy(plain: Mapping[str, Any]) -> Iterator[ConfigWarning]:
     """Warn that the privacy guarantee is weak."""
-    epsilon = _get_node(plain, "privacy").get("epsilon")
+    privacy = _get_node(plain, "privacy")
+    epsilon, delta, unit = privacy.get("epsilon"), privacy.get("delta"), format_unit(privacy.get("unit") or "client")
     if epsilon is not None and float(epsilon) > LARGE_EPSILON:
+        promise = format_epsilon(float(epsilon), math.nan if delta is None else float(delta)).capitalize()
         yield (
-            f"Epsilon {float(epsilon):g} promises little",
+            f"{promise} promises each {unit} little",
             f"Above {LARGE_EPSILON:g} the guarantee is hardly one: an attacker may become far surer that somebody took "
             "part. Use 8 or less, or call the result not private.",
         )

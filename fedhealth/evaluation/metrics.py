@@ -95,8 +95,11 @@ def build_score_table(scores: np.ndarray, positive: np.ndarray, weights: np.ndar
 
 
 def bin_scores(scores: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin 0..bins-1 of each probability; bins have equal width in logits, fine-grained for rare classes."""
-    clipped = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
+    """Return the bin 0..bins-1 of each probability; bins have equal width in logits, fine-grained for rare classes.
+
+    NaN is in the bin of 0.5.
+    """
+    clipped = np.clip(np.nan_to_num(scores.astype(np.float64), nan=0.5), 1e-12, 1 - 1e-12)
     place = (np.log(clipped / (1 - clipped)) + LOGIT_LIMIT) / (2 * LOGIT_LIMIT)
     return np.clip((place * bins).astype(int), 0, bins - 1)
 

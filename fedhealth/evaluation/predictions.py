@@ -50,7 +50,11 @@ class ScoreHistograms:
 def predict_studies(
     model: MultimodalModel, examples: Examples, rows: np.ndarray, kind: TaskKind, batch_size: int = 256
 ) -> Predictions:
-    """Predict the studies of `rows`; a study with several images gets the mean of its logits."""
+    """Predict the studies of `rows`; a study with several images gets the mean of its logits.
+
+    A logit that is not finite counts as zero, without an error or a warning: under privacy, neither may depend on a
+    patient.
+    """
     model.eval()
     device = next(model.parameters()).device
     parts = []
@@ -58,7 +62,7 @@ def predict_studies(
         for start in range(0, max(1, len(rows)), batch_size):  # without rows, one empty batch gives the width
             batch = {name: value.to(device) for name, value in examples.batch(rows[start : start + batch_size]).items()}
             parts.append(model(batch).double().cpu().numpy())
-    logits = np.concatenate(parts)
+    logits = np.nan_to_num(np.concatenate(parts), nan=0.0, posinf=0.0, neginf=0.0)
     _, first, study = np.unique(examples.study[rows], return_index=True, return_inverse=True)
     sums = np.zeros((len(first), logits.shape[1]))
     np.add.at(sums, study, logits)

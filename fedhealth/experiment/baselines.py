@@ -91,7 +91,9 @@ class BaselineData:
         starts = np.cumsum([0, *(len(self.examples[site].labels) for site in sites)])
         rows = [self.cohorts[site].rows("train") for site in sites]
         shifted = np.concatenate([own + start for own, start in zip(rows, starts, strict=False)])
-        trainer: Trainer = instantiate(self.config.privacy)
+        # All steps are one round, which is never repeated.
+        spare = {"spare_rounds": 0} if "spare_rounds" in self.config.privacy else {}
+        trainer: Trainer = instantiate(self.config.privacy, **spare)
         work = self._work([len(own) for own in rows], trainer.is_private)
         task = TrainingTask(self.model, pooled, shifted, work, self.config.data.task.kind, self.config.seed)
         with TemporaryDirectory() as folder:  # this model is not shared: its ledger is temporary

@@ -17,6 +17,7 @@ from typing import Any
 from fedhealth.errors import ConfigError
 from fedhealth.evaluation.metrics import PRIMARY_METRIC
 from fedhealth.report.summary import summarize_run
+from fedhealth.runs.guarantee import get_promised_guarantee, get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import RunRecord
 from fedhealth.runs.run_dir import GROUPS_FILE, MODEL_DIR
@@ -76,7 +77,7 @@ class MlflowTracking:
         found = self._client.get_experiment_by_name(self.experiment)
         place = found.experiment_id if found else self._client.create_experiment(self.experiment)
         known = self._client.search_runs([place], f"tags.`{_RUN}` = '{name}'")
-        tags = {_RUN: name, "mlflow.note.content": summarize_run(run), **_make_tags(run.info)}
+        tags = {_RUN: name, "mlflow.note.content": summarize_run(run), **_make_tags(run)}
         if known:
             made = str(known[0].info.run_id)
             for key, value in tags.items():
@@ -92,9 +93,11 @@ def _split_batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
-def _make_tags(about: Mapping[str, Any]) -> dict[str, str]:
+def _make_tags(run: RunRecord) -> dict[str, str]:
     names = {"digest": "digest", "versions": "versions", "revision": "mlflow.source.git.commit"}
-    return {tag: str(about[key]) for key, tag in names.items() if about.get(key)}
+    guarantee = get_spent_guarantee(run) or get_promised_guarantee(run)
+    unit = {"privacy.unit": guarantee.unit} if guarantee else {}
+    return {tag: str(run.info[key]) for key, tag in names.items() if run.info.get(key)} | unit
 
 
 def _list_parameters(config: Mapping[str, Any], prefix: str = "") -> Iterator[Any]:
@@ -128,8 +131,9 @@ def _list_metrics(run: RunRecord) -> Iterator[Any]:
         for name, estimate in found.metrics.items():
             ends = {name: estimate.value, f"{name}.low": estimate.low, f"{name}.high": estimate.high}
             yield from (Metric(f"{split}.{k}", v, now, len(run.rounds)) for k, v in ends.items() if not math.isnan(v))
-    if run.spending:
-        yield Metric("epsilon", max(each.epsilon for each in run.spending), now, len(run.rounds))
+    if spent := get_spent_guarantee(run):
+        names = ("epsilon", "delta", "noise_multiplier")
+        yield from (Metric(f"privacy.{name}", getattr(spent, name), now, len(run.rounds)) for name in names)
 
 
 def _get_time_ms(run: RunRecord, moment: str) -> int:

@@ -109,7 +109,7 @@ def _audit_site(
     final: State | None,
 ) -> SiteAudit:
     plan = trainer.make_plan(task, place)
-    batch, owners, losses = trainer.build_check_batch(task, plan)
+    batch, owners, losses = trainer.load_audit_batch(task, plan)
     ledger = get_ledger_path(place.folder, trainer.budget.dataset)
     findings = run_step_audit(
         task.model.train(),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+
+from fedhealth.runs.guarantee import PrivacyGuarantee, read_guarantee
 
 Overrides = tuple[str, ...]
 
@@ -32,7 +35,7 @@ def expand_sweep(
     return list(product(*axes.values()))
 
 
-def get_epsilon(config: DictConfig) -> float | None:
-    """Return the largest epsilon that a run of this configuration may spend; None without differential privacy."""
-    target = OmegaConf.select(config, "privacy.epsilon")
-    return None if target is None else float(target)
+def get_guarantee(config: DictConfig) -> PrivacyGuarantee | None:
+    """Return what a run of this configuration may spend at most; None without differential privacy."""
+    privacy: Any = OmegaConf.to_container(config.privacy, resolve=True)
+    return read_guarantee(privacy)

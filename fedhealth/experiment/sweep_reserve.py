@@ -16,7 +16,7 @@ from typing import Any
 from fedhealth.errors import ConfigError, FederationError, FedhealthError
 from fedhealth.experiment.launch import request_reservation
 from fedhealth.experiment.run_spec import RunSpec, make_run_id
-from fedhealth.experiment.sweep_plan import get_epsilon
+from fedhealth.experiment.sweep_plan import get_guarantee
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.utils.atomic_io import read_json, write_json
@@ -51,7 +51,7 @@ def reserve_sweep_budget(folder: Path, specs: Sequence[RunSpec]) -> dict[str, fl
     pending = [replace(spec, run_id=i) for i, spec in zip(ids["runs"], specs, strict=False) if _is_pending(spec)]
     if not pending:
         return {}
-    epsilon = sum(get_epsilon(spec.config) or 0.0 for spec in pending)
+    epsilon = sum(each.epsilon for spec in pending if (each := get_guarantee(spec.config)))
     budget_request = BudgetRequest(ids["sweep"], epsilon, tuple(spec.planned_run for spec in pending))
     first = replace(pending[0], run_dir=RunDir(folder / RESERVATION_DIR), run_id=make_run_id())
     request = {"overrides": list(first.overrides), "config_dir": str(first.config_dir or "")}
@@ -92,7 +92,7 @@ def _load_or_create_ids(folder: Path, count: int) -> dict[str, Any]:
 
 def _is_pending(spec: RunSpec) -> bool:
     """Return whether a run spends a budget, is valid and is not complete; an invalid run reports its error later."""
-    if get_epsilon(spec.config) is None or spec.run_dir.info.get("state") == "completed":
+    if get_guarantee(spec.config) is None or spec.run_dir.info.get("state") == "completed":
         return False
     with suppress(ConfigError):
         spec.check()

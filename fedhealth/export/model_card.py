@@ -7,15 +7,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from jinja2 import Environment, StrictUndefined
 
 from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
 from fedhealth.report.notices import collect_notices
-from fedhealth.report.privacy import describe_guarantee
+from fedhealth.report.privacy import EXACT_NOTE, describe_epsilon, describe_guarantee, describe_spare_rounds
 from fedhealth.report.render import list_run_facts
 from fedhealth.report.summary import summarize_run
 from fedhealth.report.wording import METRIC_NAMES, format_count, format_integer, format_interval, format_number
+from fedhealth.runs.guarantee import get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import MODALITIES, RunRecord
 from fedhealth.runs.run_dir import MODEL_DIR
@@ -47,6 +48,8 @@ def build_model_card(folder: Path) -> str:
             for site in known
         ],
         data_head=_COUNTS,
+        exact_data=EXACT_NOTE if run.has_exact_results else "",
+        exact_metrics=EXACT_NOTE if run.has_exact_test_result else "",
         privacy=_describe_privacy(run),
         studies=format_count(run.test_result.studies, "test study") if run.test_result else "",
         metrics=_format_metrics(run),
@@ -94,9 +97,9 @@ def _describe_privacy(run: RunRecord) -> list[str]:
         if private
         else "No differential privacy: the model may memorise single patients."
     ]
-    if run.spending:
-        most = max(run.spending, key=lambda each: each.epsilon)
-        sentences.append(f"Largest epsilon that a hospital spent: {most.epsilon:.2f} at delta {most.delta:.1g}.")
+    if spent := get_spent_guarantee(run):
+        sentences.append(f"The most that a hospital spent: {describe_epsilon(spent)}.")
+    sentences += describe_spare_rounds(run) if private else ()
     sentences.append(
         "Secure aggregation: the lead saw only sums over hospitals."
         if sealed

@@ -33,6 +33,20 @@ from fedhealth.utils.hash_chain import BrokenChainError, load_chain
 
 METRICS_VARIABLE = "FEDHEALTH_METRICS"  # file for Prometheus, if not in the site's folder
 STATES = ("starting", "connected", "working", "paused", "offline", "stopped")
+_PRIVACY_GAUGES = (
+    (
+        "epsilon_spent",
+        "Epsilon that all runs on a data set spent together, for each patient; an upper bound. It holds at the delta "
+        "of fedhealth_site_epsilon_delta, with the noise multipliers of fedhealth_site_noise_multiplier or more.",
+        "epsilon",
+    ),
+    ("epsilon_delta", "Delta at which fedhealth_site_epsilon_spent is measured, for each patient.", "delta"),
+    ("noise_multiplier", "Smallest noise multiplier of any private round on a data set.", "noise_multiplier"),
+)
+_LIMIT_HELP = (
+    "Limit of fedhealth_site_epsilon_spent for the life of a data set, for each patient, at the delta of "
+    "fedhealth_site_epsilon_delta."
+)
 
 log = logging.getLogger("fedhealth.monitor")
 
@@ -123,9 +137,13 @@ class SiteMetrics(Collector):
 
     def _collect_budgets(self, site: Labels) -> Iterator[Metric]:
         found = [({**site, "dataset": path.stem}, self._get_ledger_summary(path)) for path in self._list_ledgers()]
-        spent = [(labels, each.epsilon) for labels, each in found if each.epsilon is not None]
-        yield from make_gauge(
-            "fedhealth_site_epsilon_spent", "Epsilon spent by all runs on a data set; an upper bound.", spent
+        for name, what, attribute in _PRIVACY_GAUGES:
+            known = [(labels, getattr(each, attribute)) for labels, each in found]
+            yield from make_gauge(f"fedhealth_site_{name}", what, [pair for pair in known if pair[1] is not None])
+        yield from make_counter(
+            "fedhealth_site_failed_bookings",
+            "Private rounds that failed; each is spent, and they are limited for the life of a data set.",
+            [(labels, each.failed) for labels, each in found],
         )
         yield from make_counter(
             "fedhealth_site_budget_declined",
@@ -140,7 +158,7 @@ class SiteMetrics(Collector):
         with suppress(ConfigError):  # `fedhealth site check` reports errors in site.yaml
             limit = load_policy(self._home).limits.lifetime_epsilon
             limits = [(labels, limit) for labels, _ in found]
-            yield from make_gauge("fedhealth_site_epsilon_limit", "Lifetime epsilon limit of a data set.", limits)
+            yield from make_gauge("fedhealth_site_epsilon_limit", _LIMIT_HELP, limits)
 
     def _list_ledgers(self) -> list[Path]:
         return sorted((self._home.state / LEDGER_DIR).glob("*.jsonl"))
@@ -159,17 +177,23 @@ class _LedgerSummary:
     """The metrics of one ledger."""
 
     epsilon: float | None
-    declined: int
-    broken: bool
+    delta: float | None
+    noise_multiplier: float | None = None
+    declined: int = 0
+    failed: int = 0
+    broken: bool = False
 
 
 def _summarize_ledger(path: Path) -> _LedgerSummary:
     spent = read_json(get_spending_summary_path(path)) or {}
+    epsilon, delta = spent.get("epsilon"), spent.get("delta")
     try:
         entries, _ = load_chain(path)
     except BrokenChainError:
-        return _LedgerSummary(spent.get("epsilon"), 0, True)
-    return _LedgerSummary(spent.get("epsilon"), sum(entry["kind"] == "decline" for entry in entries), False)
+        return _LedgerSummary(epsilon, delta, broken=True)
+    kinds = Counter(entry["kind"] for entry in entries)
+    noise = [entry["event"]["noise_multiplier"] for entry in entries if entry["kind"] == "book"]
+    return _LedgerSummary(epsilon, delta, min(noise, default=None), kinds["decline"], kinds["fail"])
 
 
 class SiteMetricsFile:

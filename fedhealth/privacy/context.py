@@ -16,8 +16,8 @@ class AccountingContext:
         folder: the site's private folder, which outlives the run.
         round: the training round, from 1; 0 before training.
         rounds: the number of rounds of the run.
-        may_be_released: whether a result of this round may have left the site. If not, an earlier booking of the round
-            was not spent and can be used again.
+        purpose: of the request: `train`, `evaluate` or `describe`.
+        exchange: number of the exchange that the request belongs to.
 
     """
 
@@ -26,4 +26,5 @@ class AccountingContext:
     folder: Path
     round: int
     rounds: int
-    may_be_released: bool = True
+    purpose: str = "train"
+    exchange: int = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.ledger_folder import get_score_release_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
@@ -19,6 +20,7 @@ from fedhealth.privacy.mechanisms.histogram_release import noise_histograms, noi
 from fedhealth.utils.atomic_io import write_atomic
 
 Arrays = dict[str, np.ndarray]
+_BOOKING = "booking"
 
 
 def release_score_histograms(
@@ -84,19 +86,32 @@ def _release_once(
 ) -> Arrays:
     """Book and draw the run's single noisy release and store it.
 
-    A repeated call returns the stored release, so the noise cannot be averaged out.
+    A repeated call returns the stored release, so the noise cannot be averaged out. A release whose booking failed
+    before it left is never sent: it is drawn anew under a booking of its own.
     """
     path = get_score_release_path(accounting.folder, accounting.run)
+    with budget.open_ledger(accounting.folder) as ledger:
+        number, stored = _load_arrays(path)
+        bookings = find_bookings(ledger.entries, accounting.run, accounting.purpose)
+        if any(each.number == number and each.state != "failed" for each in bookings):
+            return stored
+        after_training = replace(accounting, round=accounting.rounds + 1)
+        booking = budget.book(ledger, plan, after_training, event)
+        drawn = draw()
+        _save_arrays(path, booking.number, drawn)
+    return drawn
+
+
+def _load_arrays(path: Path) -> tuple[int, Arrays]:
+    """Return the number of the booking that a stored release belongs to, and its arrays; 0 if there is none."""
     if not path.is_file():
-        unreleased = replace(accounting, may_be_released=False)  # every release is read from the file
-        with budget.open_ledger(accounting.folder) as ledger:
-            budget.book(ledger, plan, unreleased, accounting.rounds + 1, event)
-            _save_arrays(path, draw())
+        return 0, {}
     with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+        arrays = {name: stored[name] for name in stored.files}
+    return int(arrays.pop(_BOOKING)), arrays
 
 
-def _save_arrays(path: Path, arrays: Arrays) -> None:
+def _save_arrays(path: Path, booking: int, arrays: Arrays) -> None:
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **dict(arrays))
+    np.savez(content, allow_pickle=False, **{_BOOKING: np.array(booking), **arrays})
     write_atomic(path, content.getvalue())

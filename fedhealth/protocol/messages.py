@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedhealth.errors import ERROR_TYPES, FederationError, as_storage_error
+from fedhealth.errors import ERROR_TYPES, FederationError, SiteTaskError, as_storage_error
 from fedhealth.utils.digest import TranscriptDigest, digest_parts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and many commands need only names
@@ -28,6 +28,7 @@ DESCRIBE = "query.describe"  # statistics of the patients; no model is involved
 SIGN = "query.sign"  # secure aggregation: sign the list of survivors
 END = "query.end"  # the job is done
 UNMASK = "query.unmask"  # secure aggregation: open the shares of the survivors' masks
+DATA_KINDS = frozenset({TRAIN, EVALUATE, DESCRIBE})  # a reply to one of these is computed from patients' data
 
 # Record names.
 DIRECTIVE = "directive"  # to the site: a Directive
@@ -43,6 +44,7 @@ WAIT_HEADER = (
 )
 
 SITE_ERROR = 1000  # error codes of a site: this + the exit code of the error's kind; never its text
+TASK_ERROR = SITE_ERROR + SiteTaskError.exit_code  # also of a worker that died or exceeded a limit
 LOSS_UNIT = 2**20  # fixed point of sums of losses
 
 _ERRORS = {"InternalError": SITE_ERROR}

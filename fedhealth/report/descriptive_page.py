@@ -10,6 +10,7 @@ import numpy as np
 from fedhealth.config.schema import Config
 from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX
 from fedhealth.report.page import Cell, Page, ReportTable, Section
+from fedhealth.report.privacy import describe_guarantee
 from fedhealth.report.wording import format_count, format_percent
 from fedhealth.runs.record import RunRecord
 from fedhealth.statistics.descriptive import REACH, STEPS, Quantity, list_quantities
@@ -62,7 +63,7 @@ def build_descriptive_page(statistics: Sequence[Mapping[str, Any]], run: RunReco
 def summarize_patients(statistics: Sequence[Mapping[str, Any]], run: RunRecord) -> str:
     """Return a summary of who was counted and how the counts are protected."""
     patients = max((each["patients"] or 0 for each in statistics), default=0)
-    noise = " Counts contain the noise of differential privacy." if run.is_private else ""
+    noise = f" Counts contain the noise of {describe_guarantee(run)}." if run.is_private else ""
     visible = "only sums over hospitals" if run.has_secure_aggregation else "each hospital's own counts"
     hospitals = format_count(len(run.get_setting("data.sites", ())), "hospital")
     return f"{format_count(patients, 'patient')} at {hospitals}. The lead saw {visible}.{noise}"

@@ -18,7 +18,9 @@ from fedhealth.report.quality_notices import (
 )
 from fedhealth.report.verdict import Verdict, judge_gain
 from fedhealth.report.wording import format_count, format_duration, format_percent, join_words
+from fedhealth.runs.guarantee import get_promised_guarantee, get_spent_guarantee
 from fedhealth.runs.record import RunRecord, compute_traffic_per_site
+from fedhealth.utils.privacy_text import format_epsilon, format_guarantee, format_noise_multiplier, format_unit
 
 LARGEST_SHARE = 0.6
 LINE = 20e6  # bits per second: a common upload bandwidth of hospitals
@@ -59,12 +61,14 @@ def warn_no_differential_privacy(run: RunRecord) -> Iterator[Notice]:
 
 def warn_weak_privacy(run: RunRecord) -> Iterator[Notice]:
     """Warn that a large epsilon gives little protection."""
-    configured = run.get_setting("privacy.epsilon") if run.is_private else None
-    spent = [each.epsilon for each in run.spending] or ([float(configured)] if configured is not None else [])
-    if spent and max(spent) > LARGE_EPSILON:
+    found = get_spent_guarantee(run) or (get_promised_guarantee(run) if run.is_private else None)
+    if found and found.epsilon > LARGE_EPSILON:
+        title = f"{format_epsilon(found.epsilon, found.delta).capitalize()} gives little protection"
         yield Notice(
-            f"Epsilon {max(spent):.3g} gives little protection",
-            f"Above {LARGE_EPSILON:g}, the guarantee alone hardly limits what can be learned about a single patient.",
+            title,
+            f"It protects each {format_unit(found.unit)} (noise multiplier "
+            f"{format_noise_multiplier(found.noise_multiplier)}). Above {LARGE_EPSILON:g}, the guarantee alone hardly "
+            "limits what can be learned about a single patient.",
         )
 
 
@@ -73,16 +77,16 @@ def warn_budget_nearly_spent(run: RunRecord) -> Iterator[Notice]:
     life = run.get_setting("privacy.lifetime_epsilon")
     for each in run.totals:
         if life and each.epsilon >= HIGH_SPENDING_SHARE * life:
-            spent = f"All runs on {each.dataset} together spent epsilon {each.epsilon:.2f} of {life:g}"
-            yield Notice(f"{each.site} has little privacy budget left", f"{spent}: further runs may be declined.")
+            spent = format_guarantee(each.epsilon, each.delta, each.noise_multiplier, each.unit)
+            text = f"All runs on {each.dataset} together spent {spent} or more. The limit is {life:g}"
+            yield Notice(f"{each.site} has little privacy budget left", f"{text}: further runs may be declined.")
     if run.info.get("state") not in ("failed", "stopped"):
         return  # a completed run may have spent its whole budget
     for part in run.spending:
         if part.target and part.epsilon >= HIGH_SPENDING_SHARE * part.target:
-            spent = f"It spent epsilon {part.epsilon:.2f} of the {part.target:g} that this run may spend"
-            yield Notice(
-                f"{part.site} has little budget left for this run", f"{spent}: further rounds may be declined."
-            )
+            spent = format_guarantee(part.epsilon, part.delta, part.noise_multiplier, part.unit)
+            text = f"It spent {spent}. This run may spend {part.target:g}: further rounds may be declined."
+            yield Notice(f"{part.site} has little budget left for this run", text)
 
 
 def warn_no_secure_aggregation(run: RunRecord) -> Iterator[Notice]:
@@ -166,6 +170,11 @@ def warn_rehearsal(run: RunRecord) -> Iterator[Notice]:
         text = "All data were on one machine, so the times say nothing about a network. "
         for _, advice in warnings.warn_local_data(run.capabilities):
             text += advice.removeprefix("Good for a rehearsal. ")
+        if run.has_exact_results:
+            text += (
+                " Test results, baselines and counts are exact: they were computed without noise from all data. The "
+                "members of a private consortium would not see them."
+            )
         yield Notice("A rehearsal", text, serious=False)
 
 

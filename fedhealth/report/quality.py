@@ -16,6 +16,7 @@ from fedhealth.evaluation.metrics import ScoreTable, compute_bin_centres
 from fedhealth.report import charts, performance_charts
 from fedhealth.report.charts import ChartSeries
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
+from fedhealth.report.privacy import EXACT_NOTE
 from fedhealth.report.wording import (
     METRIC_NAMES,
     format_count,
@@ -68,9 +69,10 @@ def build_quality_section(run: RunRecord) -> Section | None:
         f"95\N{NO-BREAK SPACE}% interval.{macro}"
     )
     studies = format_count(run.test_result.studies, "labelled test study")
+    exact = (f"Metrics in the table: {EXACT_NOTE}",) if run.has_exact_test_result else ()
     lead = f"The final model on {studies} that no hospital trained on."
     return Section(
-        "quality", "How good the final model is", lead, drawn, (table,), (note, *_describe_histogram_error(run))
+        "quality", "How good the final model is", lead, drawn, (table,), (*exact, note, *_describe_histogram_error(run))
     )
 
 

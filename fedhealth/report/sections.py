@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import mean, median
 
 from fedhealth.evaluation.metrics import Estimate
@@ -13,7 +14,7 @@ from fedhealth.report.groups import build_groups_section
 from fedhealth.report.heterogeneity import build_heterogeneity_section
 from fedhealth.report.notices import count_training_examples
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
-from fedhealth.report.privacy import build_privacy_section
+from fedhealth.report.privacy import EXACT_NOTE, build_privacy_section
 from fedhealth.report.quality import build_learning_section, build_quality_section
 from fedhealth.report.wording import (
     format_bytes,
@@ -30,7 +31,14 @@ from fedhealth.runs.record import FEDERATED, MODALITIES, RunRecord
 
 def build_sections(run: RunRecord) -> tuple[Section, ...]:
     """Return the sections of a run in reading order; call it inside `svg.use_house_style`."""
-    return tuple(section for build in SECTION_BUILDERS if (section := build(run)))
+    return tuple(_mark_exact(section, run) for build in SECTION_BUILDERS if (section := build(run)))
+
+
+def _mark_exact(section: Section, run: RunRecord) -> Section:
+    """Return the section, with a note if its numbers are exact although the run is private."""
+    if not run.has_exact_results or section.key not in _EXACT_SECTIONS:
+        return section
+    return replace(section, notes=(EXACT_NOTE, *section.notes))
 
 
 def build_hospitals_section(run: RunRecord) -> Section | None:
@@ -178,6 +186,7 @@ def _build_reply_time_row(run: RunRecord, site: str, seconds: dict[tuple[str, in
 
 
 _ALL_HOSPITALS = "All hospitals"
+_EXACT_SECTIONS = ("federate", "modalities", "hospitals")  # their numbers are computed from the data on this machine
 
 SECTION_BUILDERS: tuple[Callable[[RunRecord], Section | None], ...] = (
     build_baselines_section,

@@ -19,7 +19,9 @@ from fedhealth.report.wording import (
     format_number,
     join_words,
 )
+from fedhealth.runs.guarantee import get_spent_guarantee
 from fedhealth.runs.record import CENTRALISED, RunRecord, compute_traffic_per_site
+from fedhealth.utils.privacy_text import format_delta, format_noise_multiplier, format_unit
 
 
 def summarize_run(run: RunRecord) -> str:
@@ -50,7 +52,8 @@ def _describe_result(run: RunRecord) -> str:
     on = f"on {format_count(run.test_result.studies, 'test study')} that no hospital trained on"
     if math.isnan(score.value):
         return f"{scope}: the pooled {metric} {on} is not defined, because all belong to one class."
-    return f"{scope}: the shared model reaches a pooled {metric} of {format_estimate(score)} {on}."
+    exact = ", computed without noise from all data on this machine" if run.has_exact_test_result else ""
+    return f"{scope}: the shared model reaches a pooled {metric} of {format_estimate(score)} {on}{exact}."
 
 
 def _describe_baselines(run: RunRecord) -> str:
@@ -101,7 +104,9 @@ def _describe_protection(run: RunRecord) -> str:
 
 def _generate_tiles(run: RunRecord) -> Iterator[Tile]:
     if run.test_result and not math.isnan((score := run.test_result.metrics[PRIMARY_METRIC]).value):
-        yield Tile(format_number(score.value), f"pooled test {METRIC_NAMES[PRIMARY_METRIC]}", format_interval(score))
+        exact = ", without noise" if run.has_exact_test_result else ""
+        label = f"pooled test {METRIC_NAMES[PRIMARY_METRIC]}{exact}"
+        yield Tile(format_number(score.value), label, format_interval(score))
     gain = find_mean_local_gain(run.comparison) if run.comparison else None
     if gain and not math.isnan(gain.gain.value):
         yield Tile(
@@ -119,9 +124,10 @@ def _generate_tiles(run: RunRecord) -> Iterator[Tile]:
 
 
 def _generate_epsilon_tile(run: RunRecord) -> Iterator[Tile]:
-    if run.spending:
-        most = max(run.spending, key=lambda each: each.epsilon)
-        yield Tile(f"{most.epsilon:.2f}", "epsilon spent", f"for each {most.unit}, the highest at any hospital")
+    if spent := get_spent_guarantee(run):
+        noise = f"noise multiplier {format_noise_multiplier(spent.noise_multiplier)}"
+        note = f"for each {format_unit(spent.unit)}, {noise}; the highest at any hospital"
+        yield Tile(f"{spent.epsilon:.2f}", f"epsilon spent at delta {format_delta(spent.delta)}", note)
 
 
 def _to_sentence(text: str) -> str:

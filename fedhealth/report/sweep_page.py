@@ -21,6 +21,7 @@ from fedhealth.report.wording import (
 )
 from fedhealth.runs.paired_bootstrap import RunDifference
 from fedhealth.runs.table import RunEntry, find_pareto_front
+from fedhealth.utils.privacy_text import format_delta, format_noise_multiplier, format_unit
 
 _NAME = METRIC_NAMES[PRIMARY_METRIC]
 _CHOICE_NOTE = (
@@ -38,9 +39,10 @@ _NOISE_NOTE = (
     "do not show this. A run with a larger epsilon may look better only because its score contains less noise."
 )
 
+_EPSILON = "epsilon"
 _DIFFERENT = 1.05  # smallest ratio of costs for which a chart is drawn
 _COSTS: tuple[tuple[str, str, Callable[[RunEntry], float]], ...] = (
-    ("Utility and privacy", "epsilon", lambda entry: entry.epsilon),
+    ("Utility and privacy", _EPSILON, lambda entry: entry.epsilon),
     ("Utility and traffic", "MB per hospital", lambda entry: entry.traffic / 1e6),
 )
 
@@ -122,13 +124,22 @@ def _build_runs_section(numbered: Sequence[tuple[int, RunEntry]], front: Sequenc
         (
             Cell(f"{number}. {entry.label}", _format_state(entry, front)),
             *(Cell(format_number(score.value), format_interval(score)) for score in (entry.validation, entry.test)),
-            Cell("none" if math.isinf(entry.epsilon) else f"{entry.epsilon:.3g}"),
+            _build_epsilon_cell(entry),
             Cell(format_bytes(entry.traffic) if entry.traffic else "–"),
         )
         for number, entry in numbered
     )
     notes = (_CHOICE_NOTE, *([_NOISE_NOTE] if any(entry.is_private for _, entry in numbered) else []))
     return Section("runs", "The runs", "", tables=(ReportTable("All runs", head, rows),), notes=notes)
+
+
+def _build_epsilon_cell(entry: RunEntry) -> Cell:
+    if (found := entry.guarantee) is None:
+        return Cell("none")
+    noise = f"noise multiplier {format_noise_multiplier(found.noise_multiplier)}"
+    return Cell(
+        f"{found.epsilon:.3g}", f"at delta {format_delta(found.delta)} for each {format_unit(found.unit)}, {noise}"
+    )
 
 
 def _format_state(entry: RunEntry, front: Sequence[RunEntry]) -> str:
@@ -143,6 +154,8 @@ def _build_trade_offs_section(numbered: Sequence[tuple[int, RunEntry]], front: S
     drawn = []
     for title, axis, cost in _COSTS:
         known = [(number, entry) for number, entry in scored if 0 < cost(entry) < math.inf]
+        if axis == _EPSILON:
+            axis = _describe_epsilon_axis([entry for _, entry in known])
         costs = [cost(entry) for _, entry in known]
         if costs and max(costs) > _DIFFERENT * min(costs):
             points = [RunPoint(str(number), cost(entry), entry.validation, entry in front) for number, entry in known]
@@ -153,9 +166,18 @@ def _build_trade_offs_section(numbered: Sequence[tuple[int, RunEntry]], front: S
         return []
     lead = (
         "A run is on the Pareto front if no other run is better in utility, epsilon or traffic and at least as good in "
-        "the other two."
+        "the other two. Epsilons of different deltas or units are not compared."
     )
     return [Section("trade-offs", "Utility against privacy and traffic", lead, tuple(drawn))]
+
+
+def _describe_epsilon_axis(entries: Sequence[RunEntry]) -> str:
+    """Return the label of the axis: delta and unit if all runs have the same, else a hint at the table."""
+    found = {(each.unit, format_delta(each.delta)) for entry in entries if (each := entry.guarantee)}
+    if len(found) != 1:
+        return f"{_EPSILON}, not all at one delta and for one unit: see the table"
+    [(unit, delta)] = found
+    return f"{_EPSILON} at delta {delta} for each {format_unit(unit)}"
 
 
 def _build_learning_section(numbered: Sequence[tuple[int, RunEntry]]) -> list[Section]:

@@ -61,7 +61,7 @@ def load_run_record(folder: Path) -> RunRecord:
         histograms=_load_score_histograms(folder / "score_histograms.npz"),
         comparison=_parse_comparison(read_json(folder / "comparison.json")),
         spending=tuple(iter_run_spending(folder)),
-        totals=tuple(iter_dataset_spending(folder)),
+        totals=tuple(iter_dataset_spending(folder, (config.get("privacy") or {}).get("lifetime_delta"))),
         audit=tuple((read_json(folder / AUDIT_FILE) or {}).get("lines", ())),
         profile=_load_site_profile(events),
         groupings=tuple(map(_parse_grouping, read_json(folder / GROUPS_FILE) or ())),

@@ -167,6 +167,16 @@ class RunRecord:
         return self.capabilities.trainer_is_private if self.capabilities else None
 
     @property
+    def has_exact_results(self) -> bool:
+        """Whether results hold no noise although the run is private: all data lay on one machine."""
+        return self.is_private is True and self.has_local_data
+
+    @property
+    def has_exact_test_result(self) -> bool:
+        """Whether `test_result` comes from exact scores although the run is private."""
+        return self.has_exact_results and self.comparison is not None
+
+    @property
     def has_secure_aggregation(self) -> bool | None:
         """Whether the lead saw sums of updates only; None = unknown."""
         return not self.capabilities.lead_sees_single_updates if self.capabilities else None

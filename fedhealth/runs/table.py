@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedhealth.errors import ConfigError
 from fedhealth.evaluation.metrics import PRIMARY_METRIC, Estimate
+from fedhealth.runs.guarantee import PrivacyGuarantee, get_promised_guarantee, get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import RunRecord, compute_traffic_per_site
 
@@ -60,12 +61,14 @@ class RunEntry:
         return self.run.is_private is True
 
     @property
+    def guarantee(self) -> PrivacyGuarantee | None:
+        """Largest epsilon that a hospital spent, else the configured limit; None without differential privacy."""
+        return get_spent_guarantee(self.run) or get_promised_guarantee(self.run)
+
+    @property
     def epsilon(self) -> float:
-        """Largest epsilon that a hospital spent, else the configured limit; infinite without differential privacy."""
-        if self.run.spending:
-            return max(each.epsilon for each in self.run.spending)
-        allowed = self.run.get_setting("privacy.epsilon")
-        return math.inf if allowed is None else float(allowed)
+        """Epsilon of the guarantee; infinite without differential privacy."""
+        return self.guarantee.epsilon if self.guarantee else math.inf
 
     @property
     def traffic(self) -> float:
@@ -104,17 +107,27 @@ def format_csv(entries: Sequence[RunEntry]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     scores = [f"{split}_{PRIMARY_METRIC}{end}" for split in ("validation", "test") for end in ("", "_low", "_high")]
-    writer.writerow(["folder", "run", "state", *scores, "epsilon", "bytes_per_site", "on_pareto_front"])
+    writer.writerow(["folder", "run", "state", *scores, *_PRIVACY_COLUMNS, "bytes_per_site", "on_pareto_front"])
     front = find_pareto_front(entries)
     for entry in entries:
         numbers = [getattr(estimate, end) for estimate in (entry.validation, entry.test) for end in _ESTIMATE_FIELDS]
         cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-        costs = [f"{entry.epsilon:.6g}", f"{entry.traffic:.0f}", "yes" if entry in front else "no"]
+        costs = [*_format_privacy_cells(entry), f"{entry.traffic:.0f}", "yes" if entry in front else "no"]
         writer.writerow([str(entry.folder), entry.label, entry.state, *cells, *costs])
     return file.getvalue()
 
 
 _ESTIMATE_FIELDS = ("value", "low", "high")
+_PRIVACY_COLUMNS = ("epsilon", "delta", "noise_multiplier", "privacy_unit")
+
+
+def _format_privacy_cells(entry: RunEntry) -> list[str]:
+    """Return the cells of `_PRIVACY_COLUMNS`; an unknown value is an empty cell."""
+    found = entry.guarantee
+    if found is None:
+        return ["inf", "", "", ""]
+    numbers = (found.epsilon, found.delta, found.noise_multiplier)
+    return [*("" if math.isnan(number) else f"{number:.6g}" for number in numbers), found.unit]
 
 
 def _find_run_dirs(folder: Path) -> list[Path]:
@@ -132,7 +145,18 @@ def _numeric_sort_key(path: Path) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else -1, path.name)
 
 
+def _have_comparable_epsilons(one: RunEntry, other: RunEntry) -> bool:
+    """Return whether two epsilons have the same unit and delta; no privacy at all is comparable with everything."""
+    mine, theirs = one.guarantee, other.guarantee
+    if mine is None or theirs is None:
+        return True
+    same_delta = mine.delta == theirs.delta or (math.isnan(mine.delta) and math.isnan(theirs.delta))
+    return mine.unit == theirs.unit and same_delta
+
+
 def _dominates(one: RunEntry, other: RunEntry) -> bool:
+    if not _have_comparable_epsilons(one, other):
+        return False
     similar = math.isclose(one.traffic, other.traffic, rel_tol=_SAME_TRAFFIC)
     pairs = (
         (one.validation.value, other.validation.value),

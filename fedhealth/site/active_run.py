@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from fedhealth.config.compose import get_group_choices
+from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob, verify_job
-from fedhealth.errors import TrustError
+from fedhealth.errors import ConfigError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.fleet_client import FleetClient, RunInfo
+from fedhealth.flower.client.message_codec import EncodedMessage
+from fedhealth.protocol.messages import DATA_KINDS
 from fedhealth.site.home import SiteHome
-from fedhealth.site.worker import Worker
+from fedhealth.site.policy import Resources
+from fedhealth.site.worker import Worker, WorkerError, spend_open_bookings
 
 
 @dataclass
@@ -22,6 +28,7 @@ class ActiveRun:
         content: the job as it was signed.
         signature: of the lead, hexadecimal.
         worker: the process that works on the run; None before its first message.
+        is_private: whether its replies leave on the time grid, see `is_private_job`.
 
     """
 
@@ -29,6 +36,33 @@ class ActiveRun:
     content: str
     signature: str
     worker: Worker | None = None
+    is_private: bool = True
+
+    def start_worker(self, home: SiteHome, application: str, node_id: int) -> None:
+        """Start the run's worker if it has none or the last one has ended."""
+        if self.worker is None or not self.worker.is_alive:
+            self.worker = Worker(home.path, application, node_id, home.log_file)
+
+    def process(self, home: SiteHome, message: EncodedMessage, kind: str, limits: Resources) -> EncodedMessage:
+        """Return the worker's reply to a message.
+
+        Raises:
+            WorkerError: it died or exceeded a limit; what the run has booked is spent.
+            UnrecordedFailureError: it failed, and the privacy ledger cannot be written: nothing may leave.
+
+        """
+        assert self.worker is not None  # noqa: S101 - `start_worker` comes first
+        try:
+            return self.worker.process(self.content, message, limits)
+        except WorkerError:
+            if kind in DATA_KINDS:
+                spend_open_bookings(home.state, self.job.run, home.log_file)
+            raise
+
+    def stop_worker(self) -> None:
+        """Kill the run's worker, if it has one."""
+        if self.worker is not None:
+            self.worker.stop()
 
 
 def verify_run(connection: FleetClient, run_id: int, home: SiteHome, known: ActiveRun | None) -> ActiveRun:
@@ -48,6 +82,21 @@ def verify_run(connection: FleetClient, run_id: int, home: SiteHome, known: Acti
     content, signature = (known.content, known.signature) if known else _read_signed_job(connection.get_run(run_id))
     job = verify_job(content, signature, membership, build_bundle().digest)
     return known or ActiveRun(job, content, signature)
+
+
+def is_private_job(job: SignedJob, conf: Path | None) -> bool:
+    """Return whether a job has differential privacy; True also for one that does not compose.
+
+    Args:
+        job: a verified job.
+        conf: the site's own folder of configuration files; None for none.
+
+    """
+    try:
+        choices = {} if find_override_errors(job.overrides, conf) else get_group_choices(job.overrides, conf)
+    except ConfigError:
+        return True
+    return choices.get("privacy") != "none"
 
 
 def _read_signed_job(run: RunInfo) -> tuple[str, str]:

@@ -5,7 +5,7 @@ It connects outwards only and keeps no data. What it retries, and how it recover
 - Lost connection, or a SuperLink that restarts: retry and reconnect with exponential backoff (`_serve_with_reconnect`).
 - Crash or restart of this site: the message in progress is on disk and is processed again (`PendingMessage`).
 - Reply that could not be sent: it stays pending and is redelivered after the reconnect (`_deliver_reply`).
-- Crashed, hung or too large worker: one task fails, the next task gets a new worker (`fedhealth.site.worker`).
+- Crashed, hung or too large worker: one task fails and spends what it booked, the next task gets a new worker.
 - Job that the lead did not sign: declined at once and written to the audit log.
 """
 
@@ -27,14 +27,15 @@ from fedhealth.flower.client.fleet_client import FleetClient, PulledMessage, con
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_reply, encode_error_reply
 from fedhealth.flower.client.pending_message import PendingMessage
-from fedhealth.protocol.messages import END, build_error
-from fedhealth.site.active_run import ActiveRun, verify_run
+from fedhealth.protocol.messages import DATA_KINDS, END, build_error
+from fedhealth.site.active_run import ActiveRun, is_private_job, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
 from fedhealth.site.policy import Policy, load_policy
-from fedhealth.site.worker import Worker, start_forkserver
+from fedhealth.site.reply_grid import wait_for_reply_slot
+from fedhealth.site.worker import start_forkserver
 
 log = logging.getLogger("fedhealth.site")
 
@@ -50,7 +51,7 @@ class _PendingReply:
     Attributes:
         request: the message that it replies to.
         content: the encoded reply.
-        seconds: processing time.
+        seconds: processing time; in a private run the reply's slot on the time grid.
 
     """
 
@@ -142,7 +143,7 @@ class SiteDaemon:
 
     def _process_message(self, connection: FleetClient, message: PulledMessage) -> None:
         """Compute the reply to a message and deliver it; a failure becomes an error reply."""
-        started, kind = time.monotonic(), message.message_type
+        received, kind = time.monotonic(), message.message_type
         try:
             reply = self._compute_reply(connection, message)
         except FedhealthError as fault:
@@ -155,8 +156,12 @@ class SiteDaemon:
             log.warning("%s: %s", kind, fault)
             self._pending_message.clear()
             return
-        self._pending_reply = _PendingReply(message, reply, time.monotonic() - started)
-        self._deliver_reply(connection)
+        seconds: float | None = time.monotonic() - received
+        if kind in DATA_KINDS and (run := self._runs.get(message.run_id)) and run.is_private:
+            seconds = wait_for_reply_slot(received, self.stopping)
+        if seconds is not None:  # else the daemon stops between two slots: it replies after its next start
+            self._pending_reply = _PendingReply(message, reply, seconds)
+            self._deliver_reply(connection)
 
     def _compute_reply(self, connection: FleetClient, message: PulledMessage) -> EncodedMessage:
         """Return the reply of the run's worker.
@@ -173,11 +178,9 @@ class SiteDaemon:
         content = connection.pull_content(message, int(policy.resources.incoming_megabytes * 1e6))
         self._pulled_id = message.message_id
         self.state.update_status(state="working", run=run.job.run, task=message.message_type, error=None)
-        if run.worker is None or not run.worker.is_alive:
-            log_file = self.home.daemon_folder / "site.log"
-            run.worker = Worker(self.home.path, self.application, connection.node_id, log_file)
+        run.start_worker(self.home, self.application, connection.node_id)
         try:
-            return run.worker.process(run.content, content, policy.resources)
+            return run.process(self.home, content, message.message_type, policy.resources)
         finally:
             self.state.update_status(state="connected")
 
@@ -193,6 +196,7 @@ class SiteDaemon:
         if run_id not in self._runs:
             self._stop_workers()
             self._runs[run_id] = run
+            run.is_private = is_private_job(run.job, policy.conf)
             self._audit.write("accepted", run=run.job.run, digest=run.job.digest)
         return run
 
@@ -235,8 +239,7 @@ class SiteDaemon:
 
     def _stop_workers(self) -> None:
         for run in self._runs.values():
-            if run.worker is not None:
-                run.worker.stop()
+            run.stop_worker()
         self._runs.clear()
 
 

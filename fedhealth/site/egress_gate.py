@@ -3,6 +3,9 @@
 Every reply of every runtime passes it. The schema is derived from the configuration and the model's shapes, never from
 the values. A reply that matches is logged with its digest and size before it leaves; any other is logged and blocked.
 Nothing is copied, and everything is hashed once.
+
+A reply of a private run that is computed from patients' data leaves only if the privacy ledger confirms that its words
+are recorded as released.
 """
 
 from __future__ import annotations
@@ -88,6 +91,20 @@ ReplySchema = Mapping[str, ArrayRecordSchema | ConfigRecordSchema]
 
 
 @dataclass(frozen=True)
+class ReleaseReceipt:
+    """What a private reply shows the gate.
+
+    Attributes:
+        digest: keyed digest of the un-masked words, as in the privacy ledger.
+        is_recorded: asks the ledger whether these words are recorded as released.
+
+    """
+
+    digest: str
+    is_recorded: Callable[[], bool]
+
+
+@dataclass(frozen=True)
 class EgressGate:
     """One site's egress gate.
 
@@ -102,7 +119,14 @@ class EgressGate:
     log: WriteEvent
     quota: TrafficQuota | None = None
 
-    def check(self, kind: str, directive: Directive, content: RecordDict, schema: ReplySchema) -> None:
+    def check(
+        self,
+        kind: str,
+        directive: Directive,
+        content: RecordDict,
+        schema: ReplySchema,
+        receipt: ReleaseReceipt | None = None,
+    ) -> None:
         """Return if a reply may leave, raise if it may not; the decision is logged first.
 
         Args:
@@ -110,12 +134,15 @@ class EgressGate:
             directive: the request.
             content: the reply.
             schema: what the reply may hold.
+            receipt: of the release; None for a reply that holds nothing private.
 
         Raises:
             PrivacyError: the reply holds something that may not leave.
 
         """
         faults, size = list(self._find_violations(content, schema)), count_payload_bytes(content)
+        if receipt is not None and not receipt.is_recorded():
+            faults.append("the privacy ledger holds no release of these words")
         if not faults and self.quota and not self.quota.try_consume(directive, size):
             faults = [f"this round would send more than {self.quota.max_bytes} bytes (limits.megabytes_per_round)"]
         if faults:
@@ -123,6 +150,7 @@ class EgressGate:
             problem = f"The egress gate blocked a reply to {kind}: {'; '.join(faults[:3])}."
             raise PrivacyError(problem, "Nothing was sent. See `fedhealth site audit show` and site.yaml.")
         fields = {"records": sorted(content), "bytes": size, "sha256": compute_record_digest(content)}
+        fields |= {"release": receipt.digest} if receipt is not None else {}
         self.log("left", kind=kind, run=directive.run, round=directive.round, **fields)
 
     def _find_violations(self, content: RecordDict, schema: ReplySchema) -> Iterator[str]:

@@ -94,6 +94,11 @@ class SiteHome:
         """Folder of the daemon: status.json, lock with its process id, site.log, metrics, message in progress."""
         return self.path / "run"
 
+    @property
+    def log_file(self) -> Path:
+        """The log of the daemon and its workers."""
+        return self.daemon_folder / "site.log"
+
     def create(self) -> None:
         """Create missing folders and keys; existing ones are kept."""
         folders = (self.path, self.keys, self.kit, self.audit.parent, self.state, self.work, self.daemon_folder)

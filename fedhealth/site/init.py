@@ -34,6 +34,8 @@ limits:
   epsilon: 8.0                 # maximum for one run
   lifetime_epsilon: 20.0       # maximum for all runs on one data set together
   max_delta: 0.0001            # maximum delta of a job
+  delta: 0.000001              # at which lifetime_epsilon is measured
+  max_failures: 20             # maximum number of failed private requests on one data set, of all runs
   min_noise_multiplier: 0.3    # minimum noise, as a multiple of the clipping bound
   secure_aggregation: true     # required: the lead sees only sums over sites
   min_sites: 3                 # minimum number of sites in a sum

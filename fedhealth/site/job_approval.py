@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -26,6 +26,9 @@ from fedhealth.site import decline_reasons
 from fedhealth.site.decline_reasons import format_reason
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import DataSource, Policy
+
+if TYPE_CHECKING:  # the trainers take seconds to import
+    from fedhealth.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[
         "lifetime_epsilon": limits.lifetime_epsilon,
         "min_noise_multiplier": limits.min_noise_multiplier,
         "min_cohort": limits.min_patients,
+        "lifetime_delta": limits.delta,
+        "max_failures": "null" if limits.max_failures is None else limits.max_failures,
     }
     known = compose_config(overrides, policy.conf).privacy
     yield from (f"privacy.{key}={value}" for key, value in own.items() if key in known)
@@ -124,12 +129,11 @@ def _find_violations(config: Config, chosen: dict[str, str], policy: Policy, mem
         yield format_reason(decline_reasons.SITE_NOT_IN_RUN, policy.name)
     if not members.issuperset(config.data.sites):
         yield decline_reasons.UNAPPROVED_SITES
-    unit = instantiate(config.privacy).unit
-    if unit not in limits.units:
-        yield format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, unit, ", ".join(limits.units))
-    delta = _get_value(config.privacy, "delta")
-    if delta is not None and not delta <= limits.max_delta:
-        yield format_reason(decline_reasons.DELTA_ABOVE_LIMIT, delta, limits.max_delta)
+    trainer: Trainer = instantiate(config.privacy)
+    if trainer.unit not in limits.units:
+        yield format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, trainer.unit, ", ".join(limits.units))
+    if not trainer.delta <= limits.max_delta:
+        yield format_reason(decline_reasons.DELTA_ABOVE_LIMIT, trainer.delta, limits.max_delta)
     yield from _find_aggregation_violations(config, policy)
     for group, option in chosen.items():
         allowed = limits.models if group.partition("/")[0] == "model" else None

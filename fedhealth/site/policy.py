@@ -54,6 +54,9 @@ class SiteLimits:
         epsilon: maximum for one run.
         lifetime_epsilon: maximum for all runs on one data set together.
         max_delta: maximum delta of a job.
+        delta: at which the epsilon of all runs on one data set is measured.
+        max_failures: maximum number of private requests on one data set, of all runs, that may fail after they were
+            booked; None for no limit. Which of them fail may depend on the data.
         min_noise_multiplier: minimum noise, as a multiple of the clipping bound.
         secure_aggregation: whether it is required.
         min_sites: minimum number of sites in a sum.
@@ -72,6 +75,8 @@ class SiteLimits:
     epsilon: float = 8.0
     lifetime_epsilon: float = 20.0
     max_delta: float = 1e-4
+    delta: float = 1e-6
+    max_failures: int | None = 20
     min_noise_multiplier: float = 0.3
     secure_aggregation: bool = True
     min_sites: int = 3
@@ -90,6 +95,7 @@ SIMULATION_LIMITS = SiteLimits(
     epsilon=math.inf,
     lifetime_epsilon=math.inf,
     max_delta=1.0,
+    max_failures=None,
     min_noise_multiplier=0.0,
     secure_aggregation=False,
     min_sites=1,
@@ -174,8 +180,13 @@ def _find_range_errors(policy: Policy) -> list[str]:
     faults = [f"{name}: must be positive and finite." for name, value in positive.items() if not 0 < value < math.inf]
     if not SITE_ID.fullmatch(policy.name):
         faults.append(f"name: {policy.name!r} is not a valid site name (lower case letters, digits, . _ and -).")
-    if not 0 < limits.max_delta < 1:
-        faults.append("limits.max_delta: must lie between 0 and 1.")
+    faults += [
+        f"limits.{name}: must lie between 0 and 1."
+        for name in ("max_delta", "delta")
+        if not 0 < getattr(limits, name) < 1
+    ]
+    if limits.max_failures is not None and limits.max_failures < 1:
+        faults.append("limits.max_failures: must be at least 1.")
     if not 0 <= limits.min_noise_multiplier < math.inf:
         faults.append("limits.min_noise_multiplier: must not be negative.")
     if limits.min_sites < 1 or limits.min_patients < 1:

@@ -1,7 +1,8 @@
 """The worker process of a run: forked from a preloaded server process, monitored, and replaced after a failure.
 
 The daemon has the network and no data; the worker has the data and no network. When a worker crashes, misses its
-deadline or exceeds its memory limit, one task fails.
+deadline or exceeds its memory limit, one task fails. The lead cannot tell these three failures from any other failure
+of a task that has touched data.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 
-from fedhealth.errors import FedhealthError
-from fedhealth.flower.client.message_codec import EncodedMessage, encode_message, read_from_pipe, write_to_pipe
+from fedhealth.errors import SiteTaskError
+from fedhealth.flower.client.message_codec import (
+    EncodedMessage,
+    encode_message,
+    hide_reply_time,
+    read_from_pipe,
+    write_to_pipe,
+)
 from fedhealth.flower.compat import set_task_identity
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.site.log_file import configure_worker_log
 from fedhealth.site.policy import Resources
 
@@ -32,8 +40,15 @@ _PRELOADED_MODULES = (
 )
 
 
-class WorkerError(FedhealthError):
+class WorkerError(SiteTaskError):
     """A worker died, missed its deadline or exceeded its memory limit. Its task failed; the next gets a new worker."""
+
+
+class UnrecordedFailureError(Exception):
+    """A failure could not be recorded in the privacy ledger, so no error reply may leave.
+
+    It is no `FedhealthError`, whose kind would be sent to the lead: the daemon goes offline and tries again.
+    """
 
 
 def start_forkserver(application: str) -> None:
@@ -145,12 +160,41 @@ def _run_worker(connection: Connection, home: Path, application: str, node_id: i
         set_task_identity(run_id, node_id)
         context = Context(run_id, node_id, {"home": str(home)}, RecordDict(), {"job": job})
         del encoded
-        reply = encode_message(app(message, context))
+        reply = encode_message(hide_reply_time(app(message, context), message))
         try:
             write_to_pipe(connection, "", reply)
         except daemon_ended:
             return
         del message, reply  # frees their memory before the next message
+
+
+def spend_open_bookings(state: Path, run: str, log_file: Path) -> None:
+    """Record in a process of its own, without network, that a task of the run failed: its open bookings are spent.
+
+    Args:
+        state: the site's private folder, with its ledgers.
+        run: the run's id.
+        log_file: the site's log file.
+
+    Raises:
+        UnrecordedFailureError: the ledger cannot be written.
+
+    """
+    if not find_ledgers(state):
+        return
+    process = multiprocessing.get_context("forkserver").Process(target=_record_failure, args=(state, run, log_file))
+    process.start()
+    process.join()
+    if process.exitcode:
+        problem = "a failed task cannot be recorded in the privacy ledger (see the site's log): no reply leaves"
+        raise UnrecordedFailureError(problem)
+
+
+def _record_failure(state: Path, run: str, log_file: Path) -> None:
+    from fedhealth.privacy.accounting.release import record_failure  # the accountants take seconds to import
+
+    configure_worker_log(log_file)
+    record_failure(state, run)
 
 
 def _do_nothing() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,30 +17,36 @@ import torch
 from fedhealth.config.schema import TrainingConfig
 from fedhealth.data.examples import Examples
 from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting.booking import find_open_booking
 from fedhealth.privacy.accounting.budget import PrivacyBudget
-from fedhealth.privacy.accounting.plan import PrivacyPlan, PrivacyRequest
+from fedhealth.privacy.accounting.ledger_entry import LIFETIME_DELTA
+from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PrivacyPlan, PrivacyRequest
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.client_level import clip_and_noise_update
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.training.trainer import FitReport, PlainTrainer, Statistics, TrainingTask, Workload
+from fedhealth.training.release_records import ReleaseRecords
+from fedhealth.training.trainer import FitReport, Statistics, TrainingTask, Workload, fit_without_noise
 from fedhealth.types import State
 
 log = logging.getLogger("fedhealth.site")
 
 
-class ClientDPTrainer:
+class ClientDPTrainer(ReleaseRecords):
     """Ordinary training with a noised update.
 
     Args:
         dataset: its name, for the ledger.
         epsilon: of the whole run.
-        delta: of the guarantee; well below 1 / number of sites.
+        delta: of the guarantee; the same at all sites.
         max_update_norm: largest L2 norm of an update.
         noise_multiplier: the least noise that the run asks for; null takes what epsilon needs.
         max_epsilon: the site's limit for one run; null for none.
         lifetime_epsilon: the site's limit for all runs on the data set; null for none.
         min_noise_multiplier: the least noise that the site accepts.
+        spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
+        lifetime_delta: the delta at which the site measures all runs together.
+        max_failures: the site's limit on failed private requests on the data set, of all runs; null for none.
 
     """
 
@@ -50,17 +57,21 @@ class ClientDPTrainer:
         self,
         dataset: str,
         epsilon: float,
-        delta: float = 1e-5,
+        delta: float = DEFAULT_DELTA,
         max_update_norm: float = 1.0,
         noise_multiplier: float | None = None,
         max_epsilon: float | None = None,
         lifetime_epsilon: float | None = None,
         min_noise_multiplier: float = 0.0,
+        spare_rounds: int = 1,
+        lifetime_delta: float = LIFETIME_DELTA,
+        max_failures: int | None = None,
     ) -> None:
+        run_epsilon, lifetime = min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf
         self.budget = PrivacyBudget(
-            dataset, min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf, min_noise_multiplier
+            dataset, run_epsilon, lifetime, min_noise_multiplier, 1, lifetime_delta, max_failures
         )
-        self.epsilon, self.delta = epsilon, delta
+        self.epsilon, self.delta, self.spare_rounds = epsilon, delta, spare_rounds
         self.clipping, self.noise_multiplier = Clipping(max_update_norm), noise_multiplier
 
     def check_can_join(self, task: TrainingTask, accounting: AccountingContext) -> list[str]:
@@ -82,7 +93,15 @@ class ClientDPTrainer:
 
     def _make_plan(self, rounds: int) -> PrivacyPlan:
         request = PrivacyRequest(
-            "client", self.epsilon, 1.0, 1, rounds, self.clipping, self.noise_multiplier, self.delta
+            unit="client",
+            epsilon=self.epsilon,
+            sample_rate=1.0,
+            steps=1,
+            rounds=rounds,
+            clipping=self.clipping,
+            noise_multiplier=self.noise_multiplier,
+            delta=self.delta,
+            spare_rounds=self.spare_rounds,
         )
         return self.budget.make_plan(request, 1)
 
@@ -91,25 +110,39 @@ class ClientDPTrainer:
         return {tower: min(count, 1) for tower, count in rows.items()}
 
     def fit(self, task: TrainingTask, accounting: AccountingContext | None = None) -> FitReport:
-        """Train without noise; `protect_update` adds the noise before anything leaves the site."""
-        return PlainTrainer().fit(task, accounting)
+        """Book the round and train without noise; `protect_update` adds the noise before anything leaves the site.
+
+        Also training that diverges ends without an error, and the report has no loss: neither has noise.
+
+        Raises:
+            PrivacyError: the budget is exhausted, or the ledger is damaged or in use.
+
+        """
+        if accounting is None:
+            raise PrivacyError("private training needs a ledger", "Pass an AccountingContext: fit(task, accounting).")
+        plan = self.make_plan(accounting)
+        with self.budget.open_ledger(accounting.folder) as ledger:
+            self.budget.book(ledger, plan, accounting, plan.round_event)
+        return replace(fit_without_noise(task, accounting), loss=math.nan)
 
     def select_scored_rows(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         """Return all rows."""
         return rows
 
     def protect_update(self, update: State, task: TrainingTask, accounting: AccountingContext) -> State:
-        """Book the round, then clip and noise the update.
+        """Clip and noise the update, which the round's open booking pays for.
 
         Raises:
-            PrivacyError: the budget is exhausted, or the update is not finite.
+            PrivacyError: the round is not booked, or its booking is closed.
 
         """
         plan = self.make_plan(accounting)
-        tensors = {name: torch.from_numpy(np.array(value)) for name, value in update.items()}
         with self.budget.open_ledger(accounting.folder) as ledger:
-            self.budget.book(ledger, plan, accounting, accounting.round, plan.round_event)
-            return {name: value.numpy() for name, value in clip_and_noise_update(tensors, plan, NoiseSource()).items()}
+            booking = find_open_booking(ledger.entries, accounting.run, accounting.purpose)
+        if booking is None or (booking.rounds[-1], booking.entry.event) != (accounting.round, plan.round_event):
+            raise PrivacyError(f"round {accounting.round} has no open booking", "Train first; nothing leaves.")
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in update.items()}
+        return {name: value.numpy() for name, value in clip_and_noise_update(tensors, plan, NoiseSource()).items()}
 
     def release_statistics(
         self, statistics: Statistics, task: TrainingTask, accounting: AccountingContext

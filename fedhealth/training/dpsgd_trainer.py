@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import secrets
 from collections.abc import Mapping
 from typing import Literal
 
@@ -21,7 +22,8 @@ from fedhealth.data.examples import Batch, Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.models.modality_keys import METHOD
 from fedhealth.privacy.accounting.budget import PrivacyBudget
-from fedhealth.privacy.accounting.plan import PrivacyPlan, PrivacyRequest, bucket_count
+from fedhealth.privacy.accounting.ledger_entry import LIFETIME_DELTA
+from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PrivacyPlan, PrivacyRequest, bucket_count
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.base import LossFn, get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
@@ -31,17 +33,19 @@ from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.self_check import EngineFactory, run_self_check
 from fedhealth.privacy.engines.step import take_private_step
 from fedhealth.privacy.mechanisms.clipping import Clipping
-from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, select_one_study_per_patient
+from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, select_studies_per_patient
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
 from fedhealth.privacy.statistics_release import release_descriptive_counts, release_score_histograms
+from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.optimizers import build_optimizer, count_steps
 from fedhealth.training.private_batches import (
     build_loss_fn,
     group_rows_by_unit,
     load_physical_batches,
     load_unit_batch,
-    select_check_rows,
+    select_audit_rows,
 )
+from fedhealth.training.release_records import ReleaseRecords
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.training.trainer import (
     FitReport,
@@ -58,27 +62,30 @@ ENGINES: Mapping[str, EngineFactory] = {"bk": BookKeepingEngine, "opacus": Opacu
 log = logging.getLogger("fedhealth.site")
 
 
-class DPSGDTrainer:
+class DPSGDTrainer(ReleaseRecords):
     """DP-SGD over patients or studies.
 
     Args:
         dataset: its name, for the ledger.
         epsilon: of the whole run, including everything that leaves the site.
-        delta: of the guarantee; null takes 1 / (10 x bucketed cohort).
+        delta: of the guarantee; the same at all sites, well below 1 / patients.
         unit: `patient`, or `record` to protect each study on its own.
         clipping: `automatic`, `flat` or `tower` (a share of the bound for each modality).
         max_grad_norm: largest L2 norm of one unit's contribution to a step.
         engine: `bk`, `opacus` or `oracle`.
         sample_rate: probability with which a unit is in a step's batch; null takes training.batch_size / bucketed
             cohort.
-        max_records_per_patient: studies of one patient used in a step.
+        max_records_per_patient: studies of one patient used in a step; for unit `record`, in the whole run.
         max_physical_batch_size: rows computed at a time; changes memory, not the result.
         noise_multiplier: the least noise that the run asks for; null takes what epsilon needs.
         score_release_share: share of the budget for the final model's score histograms; 0 releases none.
+        spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
         max_epsilon: the site's limit for one run; null for none.
         lifetime_epsilon: the site's limit for all runs on the data set; null for none.
         min_noise_multiplier: the least noise that the site accepts.
         min_cohort: the fewest units that the site trains on.
+        lifetime_delta: the delta at which the site measures all runs together.
+        max_failures: the site's limit on failed private requests on the data set, of all runs; null for none.
 
     """
 
@@ -88,7 +95,7 @@ class DPSGDTrainer:
         self,
         dataset: str,
         epsilon: float,
-        delta: float | None = None,
+        delta: float = DEFAULT_DELTA,
         unit: Literal["patient", "record"] = "patient",
         clipping: Literal["automatic", "flat", "tower"] = "automatic",
         max_grad_norm: float = 1.0,
@@ -98,10 +105,13 @@ class DPSGDTrainer:
         max_physical_batch_size: int = 256,
         noise_multiplier: float | None = None,
         score_release_share: float = 0.1,
+        spare_rounds: int = 1,
         max_epsilon: float | None = None,
         lifetime_epsilon: float | None = None,
         min_noise_multiplier: float = 0.0,
         min_cohort: int = 10,
+        lifetime_delta: float = LIFETIME_DELTA,
+        max_failures: int | None = None,
     ) -> None:
         if unit not in ("patient", "record"):
             raise PrivacyError(f"privacy.unit: unknown unit {unit!r}", "Use patient, record or privacy=client.")
@@ -112,13 +122,15 @@ class DPSGDTrainer:
                 f"privacy.sample_rate: {sample_rate} is not in (0, 1]", "Leave it null, or give a probability."
             )
         run_epsilon, lifetime = min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf
-        self.budget = PrivacyBudget(dataset, run_epsilon, lifetime, min_noise_multiplier, max(2, min_cohort))
+        self.budget = PrivacyBudget(
+            dataset, run_epsilon, lifetime, min_noise_multiplier, max(2, min_cohort), lifetime_delta, max_failures
+        )
         self.epsilon, self.delta, self.unit = epsilon, delta, unit
         self.clipping, self.max_grad_norm = clipping, max_grad_norm
         self.sample_rate, self.noise_multiplier = sample_rate, noise_multiplier
         self.max_records_per_patient = max_records_per_patient
         self.max_physical_batch_size = max_physical_batch_size
-        self.score_release_share = score_release_share
+        self.score_release_share, self.spare_rounds = score_release_share, spare_rounds
         self.make_engine, self.step = ENGINES[engine], take_private_step
 
     # --- before training: the plan, and whether the site can join ---
@@ -133,8 +145,9 @@ class DPSGDTrainer:
             log.warning("declined: %s", fault)
             return [fault.problem]
         try:
-            batch, owners, losses = self.build_check_batch(task, plan)
-            run_self_check(self.make_engine, task.model, losses, plan.clipping, batch, owners)
+            # on synthetic rows: the reason leaves the site
+            batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
+            run_self_check(self.make_engine, task.model, build_loss_fn(task.kind), plan.clipping, batch, owners)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
@@ -147,7 +160,8 @@ class DPSGDTrainer:
             PrivacyError: no plan meets the run's target epsilon and the site's policy.
 
         """
-        units = work.patients if self.unit == "patient" else work.studies
+        k = self.max_records_per_patient
+        units = len(work.studies) if self.unit == "patient" else sum(min(count, k) for count in work.studies)
         return self.budget, self._make_plan(units, work.modalities, training, rounds)
 
     def make_plan(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan:
@@ -175,34 +189,54 @@ class DPSGDTrainer:
             delta=self.delta,
             max_records_per_patient=self.max_records_per_patient,
             score_release_share=self.score_release_share,
+            spare_rounds=self.spare_rounds,
         )
         return self.budget.make_plan(request, units)
 
     def _make_descriptive_plan(self, task: TrainingTask) -> PrivacyPlan:
         """Return the plan of a run that releases counts of patients and trains nothing."""
         units = len(np.unique(task.examples.patient))
-        request = PrivacyRequest(self.unit, self.epsilon, 1.0, 1, 1, Clipping(1.0), self.noise_multiplier, self.delta)
+        request = PrivacyRequest(
+            unit=self.unit,
+            epsilon=self.epsilon,
+            sample_rate=1.0,
+            steps=1,
+            rounds=1,
+            clipping=Clipping(1.0),
+            noise_multiplier=self.noise_multiplier,
+            delta=self.delta,
+            max_records_per_patient=self.max_records_per_patient,
+        )
         return self.budget.make_plan(request, units)
 
-    def build_check_batch(self, task: TrainingTask, plan: PrivacyPlan) -> tuple[Batch, list[int], LossFn]:
-        """Return a few units' rows as a batch, the unit of each row, and the loss, for the self-check and audits."""
-        rows, owners = select_check_rows(self._group_units(task), plan.max_records_per_patient)
+    def load_audit_batch(self, task: TrainingTask, plan: PrivacyPlan) -> tuple[Batch, list[int], LossFn]:
+        """Return a few units' rows as a batch, the unit of each row, and the loss; for audits, which stay at the site.
+
+        Nothing that leaves the site may depend on it.
+        """
+        rows, owners = select_audit_rows(self._group_units(task), plan.max_records_per_unit)
         batch = load_unit_batch(task.examples, rows, next(task.model.parameters()).device)
         return batch, owners, build_loss_fn(task.kind)
 
     def _group_units(self, task: TrainingTask) -> list[list[int]]:
         """Return the training rows of each unit."""
         examples = task.examples
-        return group_rows_by_unit(examples.patient if self.unit == "patient" else examples.study, task.rows)
+        if self.unit == "patient":
+            return group_rows_by_unit(examples.patient, task.rows)
+        return group_rows_by_unit(examples.study, self._cap_studies(examples, task.rows))
+
+    def _cap_studies(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+        return select_studies_per_patient(examples.study, examples.patient, rows, self.max_records_per_patient)
 
     # --- one round ---
 
     def fit(self, task: TrainingTask, accounting: AccountingContext | None = None) -> FitReport:
-        """Train for one round, which is booked before the first step.
+        """Train for one round, which is booked before the first step; the report has no loss, because it has no noise.
 
         Raises:
             PrivacyError: the budget is exhausted, or the ledger is damaged or in use.
-            ModelError: the weights are no longer finite.
+            ModelError: the weights are no longer finite. They were noised at every step, so this reveals no more than
+                they do; nothing else that is raised here depends on a patient's values.
 
         """
         if accounting is None:
@@ -210,36 +244,37 @@ class DPSGDTrainer:
         plan, model = self.make_plan(task, accounting), task.model.train()
         parameters = get_trainable_parameters(model)
         plain = build_optimizer(task.training, parameters)
-        folder, key = get_checkpoint_folder(task, accounting), (plan, accounting.run, accounting.round)
-        checkpoint = StepCheckpoint(folder, model, plain, key)
+        folder = get_checkpoint_folder(task, accounting)
         engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
         sampler = self._build_sampler(task, plan)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
-            booked = self.budget.book(ledger, plan, accounting, accounting.round, plan.round_event).event
-            torch.manual_seed(task.seed)  # for dropout only: sampling and noise never depend on it
+            booked = self.budget.book(ledger, plan, accounting, plan.round_event)
+            key = (plan, accounting.run, accounting.round, booked.number)
+            checkpoint = StepCheckpoint(folder, model, plain, key)
+            # For dropout only. A known seed would tell which mask a patient's row gets, and one patient less in a
+            # batch would change the masks of the others.
+            torch.manual_seed(secrets.randbits(63))
             checkpoint.restore()
             hook = task.gradient_hook
             after_noise = _build_after_noise(hook, model, checkpoint.step) if hook else None
             optimizer = NoisyOptimizer(plain, plan, after_noise=after_noise)
-            optimizer.allow_steps(booked)
-            losses = [torch.zeros(1)]
+            optimizer.allow_steps(booked.event)
             for step, physical in itertools.islice(enumerate(sampler, 1), checkpoint.step, None):
-                losses.append(self.step(engine, optimizer, load_physical_batches(task.examples, physical, device)))
+                self.step(engine, optimizer, load_physical_batches(task.examples, physical, device))
                 checkpoint.record_step(step, 0.0)
         checkpoint.delete()
         if not all(bool(p.isfinite().all()) for p in parameters.values()):
             raise ModelError("The private training diverged.", "Lower the learning rate.")
-        total = torch.cat(losses)
-        return FitReport(plan.steps, len(task.rows), float(total.sum()) / max(1, len(total) - 1))
+        return FitReport(plan.steps, len(task.rows), math.nan)
 
     def _build_sampler(self, task: TrainingTask, plan: PrivacyPlan) -> PatientSampler:
         return PatientSampler(
             self._group_units(task),
             sample_rate=plan.sample_rate,
             steps=plan.steps,
-            max_records_per_patient=plan.max_records_per_patient,
+            max_records_per_patient=plan.max_records_per_unit,
             max_physical_batch_size=self.max_physical_batch_size,
         )
 
@@ -250,8 +285,10 @@ class DPSGDTrainer:
         return {tower: bucket_count(count) if count else 0 for tower, count in rows.items()}
 
     def select_scored_rows(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of a held-out split that count: one study of each patient."""
-        return rows if self.unit == "record" else select_one_study_per_patient(examples.study, examples.patient, rows)
+        """Return the rows of a held-out split that count: one study of each patient, or as many as allowed."""
+        if self.unit == "record":
+            return self._cap_studies(examples, rows)
+        return select_studies_per_patient(examples.study, examples.patient, rows, 1)
 
     def protect_update(self, update: State, task: TrainingTask, accounting: AccountingContext) -> State:
         """Return the update; what is not made of noised gradients (running statistics) is zero."""

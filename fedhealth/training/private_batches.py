@@ -15,7 +15,7 @@ from fedhealth.privacy.engines.step import PhysicalBatches
 from fedhealth.privacy.mechanisms.poisson_sampler import PhysicalBatch
 from fedhealth.training.losses import compute_row_losses
 
-_CHECKED_UNITS = 6
+_AUDITED_UNITS = 6
 
 
 def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[int]]:
@@ -32,9 +32,9 @@ def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[i
     return list(groups.values())
 
 
-def select_check_rows(units: Sequence[Sequence[int]], max_rows: int) -> tuple[list[int], list[int]]:
+def select_audit_rows(units: Sequence[Sequence[int]], max_rows: int) -> tuple[list[int], list[int]]:
     """Return the rows of a few units, at most `max_rows` of each, and the number of the unit that owns each row."""
-    chosen = [units[i] for i in np.linspace(0, len(units) - 1, min(_CHECKED_UNITS, len(units))).astype(int)]
+    chosen = [units[i] for i in np.linspace(0, len(units) - 1, min(_AUDITED_UNITS, len(units))).astype(int)]
     rows = [row for unit in chosen for row in unit[:max_rows]]
     owners = [number for number, unit in enumerate(chosen) for _ in unit[:max_rows]]
     return rows, owners

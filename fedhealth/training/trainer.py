@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,7 +38,10 @@ after the noise. It may change `p.grad` by terms that do not depend on patients,
 
 @dataclass(frozen=True)
 class FitReport:
-    """The result of local training: optimizer steps, number of distinct training rows, mean loss per row."""
+    """The result of local training: optimizer steps, number of distinct training rows, mean loss per row.
+
+    The loss is NaN in private training: it is computed without noise, so nothing may be derived from it.
+    """
 
     steps: int
     examples: int
@@ -55,7 +58,7 @@ class TrainingTask:
         rows: indices of the training rows.
         training: the settings.
         kind: of the prediction task.
-        seed: determines batch order and dropout, never privacy noise.
+        seed: determines batch order and dropout of training without noise; DP-SGD draws everything anew.
         gradient_hook: changes the gradients of each step; None for none.
         is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
 
@@ -73,10 +76,15 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class Workload:
-    """The size of a site's training data: patients, studies, and the modalities that the model has a tower for."""
+    """The size of a site's training data.
 
-    patients: int
-    studies: int
+    Attributes:
+        studies: number of studies of each patient.
+        modalities: that the model has a tower for.
+
+    """
+
+    studies: tuple[int, ...]
     modalities: frozenset[str]
 
 
@@ -85,10 +93,12 @@ class Trainer(Protocol):
 
     Attributes:
         is_private: whether training is differentially private; then only privately computed values may leave the site.
+        delta: of the guarantee; 0 without differential privacy.
 
     """
 
     is_private: bool
+    delta: float
 
     @property
     def unit(self) -> str:
@@ -124,11 +134,28 @@ class Trainer(Protocol):
     ) -> Statistics:
         """Return the statistics that may leave the site, with noise in private training."""
 
+    def record_release(self, accounting: AccountingContext, digest: str, late_rounds: Collection[int] = ()) -> None:
+        """Record that the words with this digest leave the site from now on; on return it is on the disk.
+
+        Args:
+            accounting: the run, round, purpose and exchange.
+            digest: keyed digest of the update and the statistics, before masking.
+            late_rounds: earlier rounds whose updates they contain too.
+
+        Raises:
+            PrivacyError: no booking pays for them; nothing may leave.
+
+        """
+
+    def is_recorded_release(self, accounting: AccountingContext, digest: str) -> bool:
+        """Return whether the words with this digest are recorded as released, or need no record."""
+
 
 class PlainTrainer:
     """Minibatch training without differential privacy."""
 
     is_private = False
+    delta = 0.0
     unit = "none"
 
     def check_can_join(self, task: TrainingTask, accounting: AccountingContext) -> list[str]:
@@ -156,6 +183,13 @@ class PlainTrainer:
         """Return the statistics as they are."""
         return statistics
 
+    def record_release(self, accounting: AccountingContext, digest: str, late_rounds: Collection[int] = ()) -> None:
+        """Do nothing: no budget pays for a release."""
+
+    def is_recorded_release(self, accounting: AccountingContext, digest: str) -> bool:
+        """Return True: releases need no record."""
+        return True
+
     def fit(self, task: TrainingTask, accounting: AccountingContext | None = None) -> FitReport:
         """Train for `count_steps(training)` optimizer steps.
 
@@ -164,38 +198,48 @@ class PlainTrainer:
             ModelError: the loss is not finite.
 
         """
-        model, examples, rows, training = task.model, task.examples, task.rows, task.training
-        if not len(rows):
-            raise DataError("There is no row to train on.", "Label some training rows.")
-        model.train()
-        device = next(model.parameters()).device
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimizer = build_optimizer(training, parameters)
-        steps = count_steps(training, len(rows))
-        checkpoint = StepCheckpoint(
-            get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist())
-        )
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(task.seed)
-            checkpoint.restore()
-            order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
-            for step, chosen in islice(enumerate(order), checkpoint.step, steps):
-                batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
-                losses = compute_row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
-                optimizer.zero_grad(set_to_none=True)
-                losses.mean().backward()  # type: ignore[no-untyped-call]
-                if task.gradient_hook:
-                    task.gradient_hook(step, parameters)
-                optimizer.step()
-                checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
-        checkpoint.delete()
-        loss = checkpoint.loss / steps
-        if not math.isfinite(loss):
+        report = fit_without_noise(task, accounting)
+        if not math.isfinite(report.loss):
             raise ModelError(
                 "The training loss is not a finite number.",
                 "Lower the learning rate, or check the inputs for extreme values.",
             )
-        return FitReport(steps, len(rows), loss)
+        return report
+
+
+def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None = None) -> FitReport:
+    """Train for `count_steps(training)` optimizer steps, also where the loss is not finite.
+
+    Raises:
+        DataError: there are no rows.
+
+    """
+    model, examples, rows, training = task.model, task.examples, task.rows, task.training
+    if not len(rows):
+        raise DataError("There is no row to train on.", "Label some training rows.")
+    model.train()
+    device = next(model.parameters()).device
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = build_optimizer(training, parameters)
+    steps = count_steps(training, len(rows))
+    checkpoint = StepCheckpoint(
+        get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist())
+    )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(task.seed)
+        checkpoint.restore()
+        order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
+        for step, chosen in islice(enumerate(order), checkpoint.step, steps):
+            batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
+            losses = compute_row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
+            optimizer.zero_grad(set_to_none=True)
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            if task.gradient_hook:
+                task.gradient_hook(step, parameters)
+            optimizer.step()
+            checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
+    checkpoint.delete()
+    return FitReport(steps, len(rows), checkpoint.loss / steps)
 
 
 def get_checkpoint_folder(task: TrainingTask, accounting: AccountingContext | None) -> Path | None:

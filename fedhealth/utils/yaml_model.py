@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from fedhealth.errors import ConfigError
 

@@ -11,9 +11,9 @@ from tests.fedhealth.site.trust import Consortium
 
 
 class Member:
-    """A member's home with a kit, and the words of a job on its data; it has no policy yet."""
+    """A member's home with a kit, and the overrides of a job on its data; it has no policy yet."""
 
-    def __init__(self, tmp_path, data, words):
+    def __init__(self, tmp_path, data, overrides):
         consortium = Consortium(tmp_path / "consortium")
         self.home = consortium.homes["charite"]
         self.home.kit.mkdir(exist_ok=True)
@@ -21,14 +21,14 @@ class Member:
         save_roster(self.home.state, {m.site: m.identity for m in consortium.membership().members})
         self.root, self.cache = data, tmp_path / "cache"
         own = ("data.site_column", "data.name", "data.sites")
-        self.words = [word for word in select_shared_overrides(words) if word.partition("=")[0] not in own]
-        self.words += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
+        self.overrides = [each for each in select_shared_overrides(overrides) if each.partition("=")[0] not in own]
+        self.overrides += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
 
-    def send(self, order, kind, run, number=0, content=None):
+    def send(self, job, kind, run, number=0, content=None):
         """Send one message as the runner does and return the reply."""
         set_task_identity(1, 1)
-        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": order.dumps()})
-        directive = Directive(run, order.digest, number, max(number, 1), 0, ("charite",)).record()
+        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": job.dumps()})
+        directive = Directive(run, job.digest, number, max(number, 1), 0, ("charite",)).record()
         message = Message(RecordDict({DIRECTIVE: directive, **(content or {})}), 1, kind)
         message.metadata.__dict__["_message_id"] = "1"
         return handle_message(message, context)

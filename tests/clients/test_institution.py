@@ -17,9 +17,9 @@ from strategies.app import build_initial_state
 
 
 @pytest.fixture
-def job(good_hospitals, tiny_words, tmp_path):
-    words = tiny_words(good_hospitals)
-    return Job("run", tuple(words), compute_config_digest(compose_config(words)), str(tmp_path))
+def job(good_hospitals, tiny_overrides, tmp_path):
+    overrides = tiny_overrides(good_hospitals)
+    return Job("run", tuple(overrides), compute_config_digest(compose_config(overrides)), str(tmp_path))
 
 
 @pytest.fixture

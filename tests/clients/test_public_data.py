@@ -24,18 +24,18 @@ def public_(site_writer, tmp_path):
     return f"data.public.root='{tmp_path / 'shared'}'"
 
 
-@pytest.fixture(name="words")
-def words_(good_hospitals, tiny_words):
-    return [*tiny_words(good_hospitals), "training=sgd", "training.threads=1", "strategy.rounds=1"]
+@pytest.fixture(name="overrides")
+def words_(good_hospitals, tiny_overrides):
+    return [*tiny_overrides(good_hospitals), "training=sgd", "training.threads=1", "strategy.rounds=1"]
 
 
-def institution(words, folder):
-    job = Job("run", tuple(words), compute_config_digest(compose_config(words)), str(folder))
+def institution(overrides, folder):
+    job = Job("run", tuple(overrides), compute_config_digest(compose_config(overrides)), str(folder))
     return Institution(SiteContext.virtual("north", folder), compose_job_config(job), job.digest)
 
 
-def test_public_rows_are_trained_on_and_neither_weighed_nor_tested(words, public, tmp_path):
-    without, beside = institution(words, tmp_path / "a"), institution([*words, public], tmp_path / "b")
+def test_public_rows_are_trained_on_and_neither_weighed_nor_tested(overrides, public, tmp_path):
+    without, beside = institution(overrides, tmp_path / "a"), institution([*overrides, public], tmp_path / "b")
     directive = Directive("run", beside.setup.digest, 0, 1, 0, ("north",))
     message = ParsedMessage(HANDSHAKE, directive, RecordDict())
     task, own = beside.setup.build_task(directive), without.setup.build_task(directive)
@@ -50,24 +50,24 @@ def test_public_rows_are_trained_on_and_neither_weighed_nor_tested(words, public
     assert len(beside.setup.examples.labels) == len(without.setup.examples.labels)
 
 
-def test_it_changes_the_model_and_works_privately(words, public, tmp_path):
+def test_it_changes_the_model_and_works_privately(overrides, public, tmp_path):
     models = []
     for name, more in (("without", []), ("beside", [public]), ("private", [public, "privacy=patient", "secagg=on"])):
-        run, all_words = RunDir(tmp_path / name), [*words, *more]
-        launch_run(RunSpec.compose(all_words, run))
+        run, all_overrides = RunDir(tmp_path / name), [*overrides, *more]
+        launch_run(RunSpec.compose(all_overrides, run))
         models.append(load_file(run.path / "model.safetensors"))
     assert any(not np.array_equal(array, models[1][name]) for name, array in models[0].items())
 
 
-def test_where_the_public_data_lie_is_each_sites_own_business(words, public):
+def test_where_the_public_data_lie_is_each_sites_own_business(overrides, public):
     elsewhere = public.replace("shared", "other")
-    assert compute_config_digest(compose_config([*words, public])) == compute_config_digest(
-        compose_config([*words, elsewhere])
+    assert compute_config_digest(compose_config([*overrides, public])) == compute_config_digest(
+        compose_config([*overrides, elsewhere])
     )
-    named = compute_config_digest(compose_config([*words, public, "data.public.manifest=other.csv"]))
-    assert named != compute_config_digest(compose_config([*words, public]))
+    named = compute_config_digest(compose_config([*overrides, public, "data.public.manifest=other.csv"]))
+    assert named != compute_config_digest(compose_config([*overrides, public]))
 
 
-def test_a_site_called_public_would_be_mistaken_for_it(words, public):
+def test_a_site_called_public_would_be_mistaken_for_it(overrides, public):
     with pytest.raises(ConfigError, match="rename it"):
-        validate_config(compose_config([*words, public, "data.sites=[north,public]"]))
+        validate_config(compose_config([*overrides, public, "data.sites=[north,public]"]))

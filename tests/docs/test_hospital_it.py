@@ -110,8 +110,8 @@ def test_the_guide_works_as_written(hospital):
     assert not acts
     everything = "".join(shown)
     assert "FAIL" not in everything
-    for words in ("accepted: experiment=demo", "one step of", "the budget suffices", "520 patients"):
-        assert words in re.sub(r"\s+", " ", everything)
+    for message in ("accepted: experiment=demo", "one step of", "the budget suffices", "520 patients"):
+        assert message in re.sub(r"\s+", " ", everything)
     assert "charite: connected" in everything
     assert hospital.process.wait(30) == 0
     counted = audit_log.count_events(hospital.home.audit)

@@ -97,5 +97,5 @@ def test_the_guide_works_as_written(lead):
     assert all(site in shown["lead sites"] for site in SITES)
     assert "Report: file://" in shown["run runtime=deployment"]
     assert "completed" in shown["lead runs"]
-    assert "ended already" in shown["lead stop"]
+    assert "already ended" in shown["lead stop"]
     assert OmegaConf.load(lead.poc.lead.project).lead == lead.address

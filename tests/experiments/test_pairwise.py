@@ -58,12 +58,12 @@ SECTIONS = ("model", "training", "strategy")
 
 
 def words_of(case):
-    """Return the override words of a (partial) case."""
-    words = [*METHODS.get(case.get("method"), []), *TOWERS.get(case.get("towers"), [])]
-    words += [f"{group}={case[group]}" for group in ("privacy", "secagg") if group in case]
+    """Return the overrides of a (partial) case."""
+    overrides = [*METHODS.get(case.get("method"), []), *TOWERS.get(case.get("towers"), [])]
+    overrides += [f"{group}={case[group]}" for group in ("privacy", "secagg") if group in case]
     if "optimizer" in case:
-        words.append(f"strategy/server_optimizer={case['optimizer']}")
-    return words
+        overrides.append(f"strategy/server_optimizer={case['optimizer']}")
+    return overrides
 
 
 class Allowed:
@@ -143,16 +143,16 @@ def data(tmp_path_factory, good_hospitals, site_writer, table_writer):
 
 
 @pytest.fixture
-def run(tmp_path, data, tiny_words, monkeypatch):
+def run(tmp_path, data, tiny_overrides, monkeypatch):
     """Run a case; return its run directory and the grid that listened."""
     monkeypatch.setattr("fedhealth.runtime.local.InProcessGrid", Tapped)
 
     def go(case, name="run", restart=False):
         monkeypatch.setattr(Tapped, "restart", restart)
-        words = [*tiny_words(data[case["modalities"]]), "training.threads=1", *words_of(case)]
-        words += [] if case["method"] == "scaffold" else ["training.optimizer.weight_decay=0"]
+        overrides = [*tiny_overrides(data[case["modalities"]]), "training.threads=1", *words_of(case)]
+        overrides += [] if case["method"] == "scaffold" else ["training.optimizer.weight_decay=0"]
         folder = RunDir(tmp_path / name)
-        launch_run(RunSpec.compose(words, folder))
+        launch_run(RunSpec.compose(overrides, folder))
         return folder, Tapped.last
 
     return go
@@ -247,8 +247,8 @@ def test_every_pair_is_covered_or_refused():
 
 @pytest.mark.parametrize("pair", INCOMPATIBILITIES, ids=lambda pair: f"{pair.first} x {pair.second}")
 def test_an_impossible_pair_is_a_fault(pair):
-    words = [*COMMON, *IMPOSSIBLE[pair.first, pair.second]]
-    assert pair.message() in [*find_incompatibilities(resolve_config(compose_config(words)))]
+    overrides = [*COMMON, *IMPOSSIBLE[pair.first, pair.second]]
+    assert pair.message() in [*find_incompatibilities(resolve_config(compose_config(overrides)))]
 
 
 def test_an_impossible_pair_stops_a_run_before_it_starts():

@@ -15,8 +15,8 @@ from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
 def run(shared_data, tmp_path):
     weights = shared_data / "image_encoder" / "mobilenet_v2_imagenet_fp16.safetensors"
 
-    def start(experiment, folder, *words):
-        words = [
+    def start(experiment, folder, *overrides):
+        overrides = [
             f"experiment={experiment}",
             f"data.root={quote_value(shared_data / folder)}",
             f"model.image.weights={quote_value(weights)}",
@@ -24,10 +24,10 @@ def run(shared_data, tmp_path):
             "evaluation.bootstrap=20",
             "baselines.local_only=false",
             "baselines.centralised=false",
-            *words,
+            *overrides,
         ]
         directory = RunDir(tmp_path / experiment)
-        launch_run(RunSpec.compose(words, directory))
+        launch_run(RunSpec.compose(overrides, directory))
         return directory
 
     return start

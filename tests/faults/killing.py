@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import clients.merge
-import clients.site_store
-import clients.train
+import clients.release
 import strategies.aggregation.secure
 import strategies.checkpoint
 import strategies.fedavg
@@ -26,8 +25,10 @@ Moment = tuple[object, str, int, bool]
 MOMENTS: dict[str, Moment] = {
     "before train": (strategies.round_driver.RoundDriver, "_collect_replies", 2, False),
     "while training": (trainer, "compute_row_losses", 9, False),
-    "between training and memory": (clients.merge.StateMerger, "save_private", 5, False),
-    "between memory and answer": (clients.train.RoundTrainer, "_build_reply", 5, False),
+    "between training and memory": (clients.merge.StateMerger, "save_round", 5, False),
+    "between memory and answer": (clients.merge.StateMerger, "save_round", 5, True),
+    "between answer and release": (clients.release.ReleaseRecorder, "record", 5, False),
+    "between release and reply": (clients.release.ReleaseRecorder, "record", 5, True),
     "after upload": (strategies.round_driver.RoundDriver, "add_reply", 5, True),
     "between rounds": (strategies.fedavg.FedAvg, "_train_round", 2, False),
     "after the sum, before the checkpoint": (strategies.fedavg.FedAvg, "_complete_round", 2, False),
@@ -42,7 +43,7 @@ SEALED_MOMENTS: dict[str, Moment] = {
 }
 
 
-def killed_at(moment: Moment, words: list[str], run: RunDir) -> None:
+def killed_at(moment: Moment, overrides: list[str], run: RunDir) -> None:
     """Launch a run in a child process and kill it at the moment.
 
     Raises:
@@ -57,7 +58,7 @@ def killed_at(moment: Moment, words: list[str], run: RunDir) -> None:
                 if (run.path / "run.json").exists():
                     resume_run(run)
                 else:
-                    launch_run(RunSpec.compose(words, run))
+                    launch_run(RunSpec.compose(overrides, run))
         finally:
             os._exit(0)  # not reached when the moment came
     _, status = os.waitpid(child, 0)

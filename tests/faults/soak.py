@@ -93,13 +93,14 @@ def soak(folder: Path, rounds: int, sites: int, secagg: str) -> Watch:
     names = [f"site{number:02d}" for number in range(sites)]
     for seed, name in enumerate(names):
         write_site(folder / "hospitals", name, patients=12, seed=seed)
-    watch, words = Watch(seed=7, chance=min(0.1, _CHANCE / sites)), _words(folder / "hospitals", names, rounds, secagg)
+    watch = Watch(seed=7, chance=min(0.1, _CHANCE / sites))
+    overrides = _overrides(folder / "hospitals", names, rounds, secagg)
     with watch.disk():
-        launch_run(RunSpec.compose(words, RunDir(folder / "run")))
+        launch_run(RunSpec.compose(overrides, RunDir(folder / "run")))
     return watch
 
 
-def _words(root: Path, names: list[str], rounds: int, secagg: str) -> list[str]:
+def _overrides(root: Path, names: list[str], rounds: int, secagg: str) -> list[str]:
     return [
         *tiny_model(root, names),
         "training=sgd",

@@ -34,15 +34,15 @@ def no_charts(monkeypatch):
     monkeypatch.setattr("fedhealth.report.render.render_run_report", lambda folder: "")
 
 
-@pytest.fixture(name="words")
-def words_(good_hospitals, tiny_words):
-    return lambda *extra: [*tiny_words(good_hospitals), *PLAIN, *extra]
+@pytest.fixture(name="overrides")
+def words_(good_hospitals, tiny_overrides):
+    return lambda *extra: [*tiny_overrides(good_hospitals), *PLAIN, *extra]
 
 
 @pytest.fixture(name="undisturbed", scope="module")
-def undisturbed_(good_hospitals, tiny_words, tmp_path_factory):
-    run, words = RunDir(tmp_path_factory.mktemp("undisturbed") / "run"), [*tiny_words(good_hospitals), *PLAIN]
-    launch_run(RunSpec.compose(words, run))
+def undisturbed_(good_hospitals, tiny_overrides, tmp_path_factory):
+    run, overrides = RunDir(tmp_path_factory.mktemp("undisturbed") / "run"), [*tiny_overrides(good_hospitals), *PLAIN]
+    launch_run(RunSpec.compose(overrides, run))
     return run
 
 
@@ -89,13 +89,13 @@ def when(monkeypatch, owner, name, nth, act):
 
 
 @pytest.mark.parametrize("secagg", ["off", "on"])
-def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, words, undisturbed, monkeypatch, secagg):
+def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, overrides, undisturbed, monkeypatch, secagg):
     """Whatever could not be written is named; with room again the run goes on to the very same model."""
     run, ballast = RunDir(small_disk / "run"), []
     with monkeypatch.context() as patch:
         when(patch, strategies.checkpoint, "write_atomic", 2, lambda: ballast.append(fill(small_disk)))
         with pytest.raises((OSError, StorageError, FederationError)):
-            launch_run(RunSpec.compose(words(f"secagg={secagg}"), run))
+            launch_run(RunSpec.compose(overrides(f"secagg={secagg}"), run))
     found = get_run_status(run, query_server_status)
     assert found.state in ("failed", "interrupted")  # where even run.json could not say so, nobody holds it
     assert "fedhealth run resume=" in found.advice
@@ -107,7 +107,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, words, undisturb
         same(run, undisturbed)
 
 
-def test_a_checkpoint_without_room_costs_the_checkpoint_only(words, undisturbed, monkeypatch, tmp_path):
+def test_a_checkpoint_without_room_costs_the_checkpoint_only(overrides, undisturbed, monkeypatch, tmp_path):
     run, genuine, calls = RunDir(tmp_path / "run"), strategies.checkpoint.write_atomic, []
 
     def full(path, content):
@@ -117,19 +117,19 @@ def test_a_checkpoint_without_room_costs_the_checkpoint_only(words, undisturbed,
         genuine(path, content)
 
     monkeypatch.setattr(strategies.checkpoint, "write_atomic", full)
-    launch_run(RunSpec.compose(words(), run))
+    launch_run(RunSpec.compose(overrides(), run))
     same(run, undisturbed)
     [lost] = of(run, "checkpoint_failed")
     assert lost["round"] == 2
     assert "No space left" in lost["reason"]
 
 
-def test_a_file_that_may_not_grow_is_a_full_disk(words, tmp_path):
+def test_a_file_that_may_not_grow_is_a_full_disk(overrides, tmp_path):
     """RLIMIT_FSIZE instead of a mount: the system itself refuses, in a process of its own."""
     import resource
     import signal
 
-    run, given = RunDir(tmp_path / "run"), words()
+    run, given = RunDir(tmp_path / "run"), overrides()
     child = os.fork()
     if child == 0:
         code = 1
@@ -147,7 +147,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(words, tmp_path):
 
 
 @pytest.mark.parametrize("secagg", ["off", "on"])
-def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(words, monkeypatch, tmp_path, secagg):
+def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(overrides, monkeypatch, tmp_path, secagg):
     genuine = clients.site_store.write_atomic
 
     def read_only(path, content):
@@ -159,9 +159,9 @@ def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(words, monkeypatch, 
     run, loose = RunDir(tmp_path / "run"), ["strategy.quorum=0.6", "strategy.min_sites=2", f"secagg={secagg}"]
     if secagg == "on":  # a sum of two is never opened
         with pytest.raises(FederationError):
-            launch_run(RunSpec.compose(words(*loose), run))
+            launch_run(RunSpec.compose(overrides(*loose), run))
     else:
-        launch_run(RunSpec.compose(words(*loose), run))
+        launch_run(RunSpec.compose(overrides(*loose), run))
         assert {tuple(event["sites"]) for event in of(run, "round_completed")} == {("north", "south")}
     assert {(event["site"], event["reason"].split()[0]) for event in of(run, "site_failed")} == {
         ("east", "StorageError")
@@ -169,32 +169,32 @@ def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(words, monkeypatch, 
     assert "Read-only file system" in (run.path / "fedhealth.log").read_text()
 
 
-def test_a_run_directory_that_is_read_only_is_refused_before_anything_is_trained(words, small_disk):
+def test_a_run_directory_that_is_read_only_is_refused_before_anything_is_trained(overrides, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OSError, match="Read-only"):
-        launch_run(RunSpec.compose(words(), RunDir(small_disk / "run")))
+        launch_run(RunSpec.compose(overrides(), RunDir(small_disk / "run")))
     assert list(small_disk.iterdir()) == []
 
 
 @pytest.mark.parametrize("jump", [-86400.0, 86400.0])
-def test_a_clock_that_jumps_changes_no_deadline_and_no_result(words, undisturbed, monkeypatch, tmp_path, jump):
+def test_a_clock_that_jumps_changes_no_deadline_and_no_result(overrides, undisturbed, monkeypatch, tmp_path, jump):
     """Deadlines are on the monotonic clock: a day back or forth in the middle of the run is not noticed."""
     run, genuine, shift = RunDir(tmp_path / "run"), time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: genuine() + shift[0])
     when(monkeypatch, strategies.checkpoint, "write_atomic", 1, lambda: shift.__setitem__(0, jump))
-    given = words("strategy.deadline_factor=3")
+    given = overrides("strategy.deadline_factor=3")
     launch_run(RunSpec.compose(given, run))
     same(run, undisturbed)
     assert not of(run, "site_failed")
 
 
-def test_a_ledger_is_not_written_on_by_a_clock_that_went_back(words, monkeypatch, tmp_path):
+def test_a_ledger_is_not_written_on_by_a_clock_that_went_back(overrides, monkeypatch, tmp_path):
     """The bookings stay; the refusal has a kind at the lead and a reason at the site."""
     run, genuine, shift = RunDir(tmp_path / "run"), time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: genuine() + shift[0])
     monkeypatch.setattr(Ledger, "open", partial(Ledger.open, clock=lambda: time.time()))
     when(monkeypatch, strategies.checkpoint, "write_atomic", 1, lambda: shift.__setitem__(0, -3600.0))
-    given = words(*PRIVATE)
+    given = overrides(*PRIVATE)
     with pytest.raises((FederationError, PrivacyError)):
         launch_run(RunSpec.compose(given, run))
     assert "clock is 3" in (run.path / "fedhealth.log").read_text()

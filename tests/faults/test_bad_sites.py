@@ -13,7 +13,7 @@ from fedhealth.protocol.messages import HANDSHAKE, SIGN, TRAIN, UNMASK
 from fedhealth.runs.run_dir import RunDir
 from tests.faults import unreliable
 
-WORDS = ["training=sgd", "training.threads=1", "strategy.round_timeout=3", "strategy.rounds=9"]
+OVERRIDES = ["training=sgd", "training.threads=1", "strategy.round_timeout=3", "strategy.rounds=9"]
 FAULTS = {  # round: whose answer to TRAIN is how
     2: ("north", "garbage"),
     3: ("south", "nan"),
@@ -38,15 +38,15 @@ REASONS = {
 
 
 @pytest.fixture(name="run_with")
-def run_with_(good_hospitals, tiny_words, tmp_path, monkeypatch):
-    def run(name, plan, *words):
-        folder, words = RunDir(tmp_path / name), [*tiny_words(good_hospitals), *WORDS, *words]
+def run_with_(good_hospitals, tiny_overrides, tmp_path, monkeypatch):
+    def run(name, plan, *overrides):
+        folder, overrides = RunDir(tmp_path / name), [*tiny_overrides(good_hospitals), *OVERRIDES, *overrides]
         grid = partial(unreliable.UnreliableGrid, plan=plan)
         monkeypatch.setattr("fedhealth.runtime.local.InProcessGrid", grid)
         monkeypatch.setattr(
             "fedhealth.report.render.render_run_report", lambda folder: ""
         )  # charts take longer than the run
-        launch_run(RunSpec.compose(words, folder))
+        launch_run(RunSpec.compose(overrides, folder))
         return folder
 
     return run
@@ -109,18 +109,18 @@ def test_with_secure_aggregation_the_round_is_asked_again_and_nothing_is_lost(ru
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
 def test_an_answer_that_comes_twice_counts_once(run_with, secagg):
-    words = [f"secagg={secagg}", "strategy.rounds=3"]
-    twice = run_with("twice", lambda directive, site, kind: "twice", *words)
-    once = run_with("once", planned({}), *words)
+    overrides = [f"secagg={secagg}", "strategy.rounds=3"]
+    twice = run_with("twice", lambda directive, site, kind: "twice", *overrides)
+    once = run_with("once", planned({}), *overrides)
     same(twice, once, **({"atol": 1e-6} if secagg == "on" else {}))
     assert not of(twice, "site_failed")
     assert "left aside" in (twice.path / "fedhealth.log").read_text()
 
 
 def test_a_sealed_answer_of_another_round_is_refused(run_with):
-    words = ["secagg=on", "strategy.rounds=3"]
-    bad = run_with("bad", planned({2: ("east", "replay")}), *words)
-    same(bad, run_with("good", planned({}), *words), atol=1e-6)
+    overrides = ["secagg=on", "strategy.rounds=3"]
+    bad = run_with("bad", planned({2: ("east", "replay")}), *overrides)
+    same(bad, run_with("good", planned({}), *overrides), atol=1e-6)
     [failed] = of(bad, "site_failed")
     assert (failed["round"], failed["site"]) == (2, "east")
 
@@ -144,9 +144,9 @@ def test_a_question_about_the_masks_that_is_answered_with_garbage_is_asked_again
         asked.append(1)
         return "garbage" if len(asked) <= times else ""
 
-    words = ["secagg=on", "strategy.rounds=2"]
-    bad = run_with("bad", plan, *words)
-    same(bad, run_with("good", planned({}), *words), atol=1e-6)
+    overrides = ["secagg=on", "strategy.rounds=2"]
+    bad = run_with("bad", plan, *overrides)
+    same(bad, run_with("good", planned({}), *overrides), atol=1e-6)
     assert len(of(bad, "attempt_failed")) == attempts
     assert len(asked) == times + 1
 

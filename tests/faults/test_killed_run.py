@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from fedhealth.errors import ConfigError
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.runs.run_dir import PERSONAL_FILE, RunDir
@@ -24,23 +25,23 @@ REOPENED = {"while unmasking", "after unmask", "after the sum, before the checkp
 PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "data.name=cohort"]
 
 
-@pytest.fixture(name="words")
-def words_(good_hospitals, tiny_words):
+@pytest.fixture(name="overrides")
+def words_(good_hospitals, tiny_overrides):
     def make(*extra):
-        return [*tiny_words(good_hospitals), *PLAIN, *extra]
+        return [*tiny_overrides(good_hospitals), *PLAIN, *extra]
 
     return make
 
 
 @pytest.fixture(name="undisturbed", scope="module")
-def undisturbed_(good_hospitals, tiny_words, tmp_path_factory):
+def undisturbed_(good_hospitals, tiny_overrides, tmp_path_factory):
     made = {}
 
     def run(*extra):
         if extra not in made:
-            words = [*tiny_words(good_hospitals), *PLAIN, *extra]
+            overrides = [*tiny_overrides(good_hospitals), *PLAIN, *extra]
             made[extra] = RunDir(tmp_path_factory.mktemp("undisturbed") / "run")
-            launch_run(RunSpec.compose(words, made[extra]))
+            launch_run(RunSpec.compose(overrides, made[extra]))
         return made[extra]
 
     return run
@@ -51,9 +52,9 @@ def model(run: RunDir) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("moment", killing.MOMENTS)
-def test_a_killed_run_ends_bit_identical(moment, words, undisturbed, tmp_path):
+def test_a_killed_run_ends_bit_identical(moment, overrides, undisturbed, tmp_path):
     run, whole = RunDir(tmp_path / "run"), undisturbed()
-    killing.killed_at(killing.MOMENTS[moment], words(), run)
+    killing.killed_at(killing.MOMENTS[moment], overrides(), run)
     assert run.info["state"] == "running"
     resume_run(run)
     assert run.info["state"] == "completed"
@@ -64,9 +65,9 @@ def test_a_killed_run_ends_bit_identical(moment, words, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("moment", killing.MOMENTS | killing.SEALED_MOMENTS)
-def test_with_secure_aggregation_too(moment, words, undisturbed, tmp_path):
+def test_with_secure_aggregation_too(moment, overrides, undisturbed, tmp_path):
     run, whole = RunDir(tmp_path / "run"), undisturbed("secagg=on")
-    killing.killed_at((killing.MOMENTS | killing.SEALED_MOMENTS)[moment], words("secagg=on"), run)
+    killing.killed_at((killing.MOMENTS | killing.SEALED_MOMENTS)[moment], overrides("secagg=on"), run)
     resume_run(run)
     for name, array in model(run).items():  # stochastic rounding differs from run to run
         np.testing.assert_allclose(array, model(whole)[name], atol=1e-6)
@@ -75,28 +76,31 @@ def test_with_secure_aggregation_too(moment, words, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
-@pytest.mark.parametrize("moment", ["while training", "between memory and answer", "after upload", "while evaluating"])
-def test_what_was_not_released_is_not_spent_twice(moment, secagg, words, tmp_path):
+@pytest.mark.parametrize(
+    "moment", ["while training", "between answer and release", "between release and reply", "while evaluating"]
+)
+def test_what_was_not_released_is_not_spent_twice(moment, secagg, overrides, tmp_path):
     run = RunDir(tmp_path / "run")
-    secret = words(*PRIVATE, f"secagg={secagg}")
+    secret = overrides(*PRIVATE, f"secagg={secagg}")
     killing.killed_at(killing.MOMENTS[moment], secret, run)
     resume_run(run)
     for site in SITES:
         entries = verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))
-        assert [(entry.kind, entry.round) for entry in entries] == [("book", number) for number in (1, 2, 3, 4)], site
+        bookings = find_bookings(entries, entries[0].run)
+        assert [(each.state, each.rounds[-1]) for each in bookings] == [("released", n) for n in (1, 2, 3, 4)], site
 
 
-def test_killed_twice_in_one_round(words, undisturbed, tmp_path):
+def test_killed_twice_in_one_round(overrides, undisturbed, tmp_path):
     run = RunDir(tmp_path / "run")
-    killing.killed_at(killing.MOMENTS["after upload"], words(), run)
-    killing.killed_at((*killing.MOMENTS["after upload"][:2], 2, True), words(), run)
+    killing.killed_at(killing.MOMENTS["after upload"], overrides(), run)
+    killing.killed_at((*killing.MOMENTS["after upload"][:2], 2, True), overrides(), run)
     resume_run(run)
     assert all(np.array_equal(array, model(undisturbed())[name]) for name, array in model(run).items())
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(words, undisturbed, tmp_path):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(overrides, undisturbed, tmp_path):
     run = RunDir(tmp_path / "run")
-    killing.killed_at(killing.MOMENTS["before the evaluation"], words(), run)
+    killing.killed_at(killing.MOMENTS["before the evaluation"], overrides(), run)
     newest = max((run.path / "checkpoints").glob("*.safetensors"))
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
@@ -108,21 +112,21 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(words, undis
     assert all(np.array_equal(array, model(undisturbed())[name]) for name, array in model(run).items())
 
 
-def test_another_configuration_is_refused_and_the_difference_named(words, tmp_path, monkeypatch):
+def test_another_configuration_is_refused_and_the_difference_named(overrides, tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
-    killing.killed_at(killing.MOMENTS["between rounds"], words(), run)
-    changed = [word.replace("strategy.rounds=3", "strategy.rounds=4") for word in run.info["job"]]
+    killing.killed_at(killing.MOMENTS["between rounds"], overrides(), run)
+    changed = [override.replace("strategy.rounds=3", "strategy.rounds=4") for override in run.info["job"]]
     run.update_info(job=changed)
     with pytest.raises(ConfigError, match=r"rounds: 4"):
         resume_run(run)
     assert run.info["state"] == "running"  # nothing was touched
 
 
-def test_a_completed_run_and_a_running_one_are_left_alone(words, undisturbed, tmp_path):
+def test_a_completed_run_and_a_running_one_are_left_alone(overrides, undisturbed, tmp_path):
     with pytest.raises(ConfigError, match="completed"):
         resume_run(undisturbed())
     run = RunDir(tmp_path / "run")
-    killing.killed_at(killing.MOMENTS["between rounds"], words(), run)
+    killing.killed_at(killing.MOMENTS["between rounds"], overrides(), run)
     with run.lock(), pytest.raises(ConfigError, match="is running"):
         resume_run(run)
     with pytest.raises(ConfigError, match="no run"):

@@ -36,8 +36,8 @@ INJECTED = Path(__file__).with_name("injected")
 class Consortium:
     """A running consortium, and what the lead's and the hospitals' people do in it."""
 
-    def __init__(self, poc, words, faults, network):
-        self.poc, self.words, self.control, self.faults, self.network = poc, words, None, faults, network
+    def __init__(self, poc, overrides, faults, network):
+        self.poc, self.overrides, self.control, self.faults, self.network = poc, overrides, None, faults, network
 
     def agree(self, limits):
         """All hospitals write these limits into their site.yaml; nobody restarts anything."""
@@ -45,9 +45,9 @@ class Consortium:
         for site in self.poc.data:
             self.poc.write_policy(site, OmegaConf.load(self.poc.site_home(site).policy).lead)
 
-    def run(self, folder, *words, runtime="deployment"):
+    def run(self, folder, *overrides, runtime="deployment"):
         """Run a job to its end."""
-        chosen = [*self.words, *words, f"runtime={runtime}"]
+        chosen = [*self.overrides, *overrides, f"runtime={runtime}"]
         if runtime == "deployment":
             chosen.append(f"runtime.home='{self.poc.lead.path}'")
         run = RunDir(folder)
@@ -94,23 +94,23 @@ class Consortium:
     def _gone(self):
         return [name for name, process in self.poc.processes.items() if process.poll() is not None]
 
-    def travelling(self, *words):
-        """The words of a job as they reach the hospitals."""
-        return select_shared_overrides([*self.words, *words])
+    def travelling(self, *overrides):
+        """The overrides of a job as they reach the hospitals."""
+        return select_shared_overrides([*self.overrides, *overrides])
 
 
 @contextmanager
-def consortium_of(root, sites, tiny_words):
+def consortium_of(root, sites, tiny_overrides):
     """Run a consortium of some sites below a folder; the last of them is reached through a network that can be cut."""
     for seed, site in enumerate(sites):
         write_site(root / "hospitals", site, seed=seed)
     own = ("data.sites", "secagg", "strategy.rounds")
-    words = [word for word in tiny_words(root / "hospitals") if word.partition("=")[0] not in own]
+    overrides = [override for override in tiny_overrides(root / "hospitals") if override.partition("=")[0] not in own]
     poc = LocalConsortium(root, {site: root / "hospitals" / site for site in sites}, limits=STRICT)
     poc.set_up()
     network = Proxy(int(OmegaConf.load(poc.site_home(sites[-1]).policy).lead.rpartition(":")[2]))
     poc.write_policy(sites[-1], f"127.0.0.1:{network.port}")
-    running = Consortium(poc, [*words, f"data.sites=[{','.join(sites)}]"], root, network)
+    running = Consortium(poc, [*overrides, f"data.sites=[{','.join(sites)}]"], root, network)
     try:
         with poc.run() as running.control:
             yield running
@@ -119,12 +119,12 @@ def consortium_of(root, sites, tiny_words):
 
 
 @pytest.fixture(scope="session")
-def consortium(tmp_path_factory, tiny_words):
+def consortium(tmp_path_factory, tiny_overrides):
     root = tmp_path_factory.mktemp("consortium")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
-        with consortium_of(root, SITES, tiny_words) as running:
+        with consortium_of(root, SITES, tiny_overrides) as running:
             yield running
 
 
@@ -132,11 +132,11 @@ def consortium(tmp_path_factory, tiny_words):
 def undisturbed_(consortium, tmp_path_factory):
     made = {}
 
-    def model(*words):
+    def model(*overrides):
         consortium.agree(LOOSE)
-        if words not in made:
-            run = consortium.run(tmp_path_factory.mktemp("calm") / "run", *words)
-            made[words] = load_file(run.path / "model.safetensors")
-        return made[words]
+        if overrides not in made:
+            run = consortium.run(tmp_path_factory.mktemp("calm") / "run", *overrides)
+            made[overrides] = load_file(run.path / "model.safetensors")
+        return made[overrides]
 
     return model

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.xdist_group("federation")
 def test_three_private_rounds_over_tls(consortium, tmp_path):
     consortium.agree(STRICT)
     before = {site: rounds_done(consortium, site) for site in SITES}
-    words = ("secagg=on", "privacy=patient", "strategy.rounds=3")
-    run = consortium.run(tmp_path / "run", *words)
+    overrides = ("secagg=on", "privacy=patient", "strategy.rounds=3")
+    run = consortium.run(tmp_path / "run", *overrides)
     assert run.info["state"] == "completed"
     completed = [event for event in run.read_events()[0] if event["event"] == "round_completed"]
     assert [sorted(event["sites"]) for event in completed] == [sorted(SITES)] * 3
@@ -41,7 +41,7 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
         assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED}
         ((_, ledger),) = find_ledgers(home.state)
         assert 0 < compute_total_epsilon(ledger, None)[0] <= 8.0
-        assert DaemonState(home).about["state"] == "connected"
+        assert DaemonState(home).status["state"] == "connected"
         numbers = values((home.daemon_folder / METRICS_FILE).read_text())
         assert numbers["fedhealth_site_up", ("site", site)] == 1
         assert rounds_done(consortium, site) == before[site] + 3
@@ -58,13 +58,13 @@ def rounds_done(consortium, site):
 
 def test_the_model_is_that_of_one_machine(consortium, tmp_path):
     consortium.agree(LOOSE)
-    words = (
+    overrides = (
         "secagg=off",
         "seed=3",
         "strategy.rounds=2",
         "training.threads=1",
     )  # masking rounds at random, so it is not bit for bit
-    here, there = (consortium.run(tmp_path / name, *words, runtime=name) for name in ("local", "deployment"))
+    here, there = (consortium.run(tmp_path / name, *overrides, runtime=name) for name in ("local", "deployment"))
     one, other = (load_file(run.path / "model.safetensors") for run in (here, there))
     assert one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one)

@@ -148,16 +148,16 @@ def test_a_hospital_speaks_for_itself_only(consortium):
 
 
 def test_a_run_with_code_of_its_own_is_refused_by_every_hospital(consortium, tmp_path):
-    """Somebody has the lead's token and even a genuine order, and brings another bundle under the right name."""
+    """Somebody has the lead's token and even a genuine signed job, but another bundle under the right name."""
     answers = tmp_path / "answers.json"
     files = {"pyproject.toml": PROJECT.format(answers=answers).encode(), "evil.py": EVIL.encode()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Flower's, of pathspec
         content, _ = build_fab_from_files(files)
     evil = AppBundle(content, hashlib.sha256(content).hexdigest())
-    order = sign_job(consortium.poc.lead, "a1b2c3d4e5f6", ["seed=1"], "0" * 64, build_bundle().digest, 1.0)
+    job = sign_job(consortium.poc.lead, "a1b2c3d4e5f6", ["seed=1"], "0" * 64, build_bundle().digest, 1.0)
     before = [declined(consortium, site) for site in SITES]
-    consortium.control.start_run(evil, *order)
+    consortium.control.start_run(evil, *job)
     consortium.poc.wait_until(answers.is_file, "the hospitals' answers")
     consortium.poc.wait_until(lambda: answers.read_text().endswith("]"), "all of them")
     assert json.loads(answers.read_text()) == ["TrustError"] * len(SITES)

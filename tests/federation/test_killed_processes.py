@@ -53,16 +53,16 @@ def strike(consortium, victim, moment):
 
 @pytest.mark.parametrize(("victim", "moment"), CASES)
 def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, victim, moment):
-    words = SEALED if "unmask" in moment else PLAIN
-    expected = undisturbed(*words)
+    overrides = SEALED if "unmask" in moment else PLAIN
+    expected = undisturbed(*overrides)
     with consortium.supervised():
         strike(consortium, victim, moment)
-        run = consortium.run(tmp_path / "run", *words)
+        run = consortium.run(tmp_path / "run", *overrides)
     assert consortium.fulfilled, "the moment never came"
     assert run.info["state"] == "completed"
     rounds = [event["round"] for event in run.read_events()[0] if event["event"] == "round_completed"]
     assert rounds == [1, 2] or rounds == [1, 2, 2]  # a round whose checkpoint was lost is done again
-    assert equal(run, expected, atol=0.0 if words is PLAIN else 1e-6)  # secure aggregation rounds at random
+    assert equal(run, expected, atol=0.0 if overrides is PLAIN else 1e-6)  # secure aggregation rounds at random
 
 
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")
@@ -84,8 +84,8 @@ def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")
 def test_a_run_whose_starter_and_everything_else_died_is_taken_up_by_the_lead(consortium, undisturbed, tmp_path):
     expected, run = undisturbed(*PLAIN), RunDir(tmp_path / "run")
-    words = [*consortium.words, *PLAIN, "runtime=deployment", f"runtime.home='{consortium.poc.lead.path}'"]
-    command = [sys.executable, "-m", "fedhealth.cli.main", "run", *words, f"hydra.run.dir='{run.path}'"]
+    overrides = [*consortium.overrides, *PLAIN, "runtime=deployment", f"runtime.home='{consortium.poc.lead.path}'"]
+    command = [sys.executable, "-m", "fedhealth.cli.main", "run", *overrides, f"hydra.run.dir='{run.path}'"]
     starter = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(lambda: happened(run, "round_completed"), 120)
     starter.kill()

@@ -18,7 +18,7 @@ pytestmark = [
 ]
 EIGHT = tuple(f"site-{number}" for number in range(8))
 PATIENT = [
-    *(word for word in PLAIN if not word.startswith("strategy.rounds")),
+    *(override for override in PLAIN if not override.startswith("strategy.rounds")),
     "strategy.rounds=6",
     "strategy.round_timeout=15",
     "strategy.min_sites=6",
@@ -27,8 +27,8 @@ PATIENT = [
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory, tiny_words):
-    with consortium_of(tmp_path_factory.mktemp("eight"), EIGHT, tiny_words) as running:
+def eight(tmp_path_factory, tiny_overrides):
+    with consortium_of(tmp_path_factory.mktemp("eight"), EIGHT, tiny_overrides) as running:
         running.agree(LOOSE)
         yield running
 

@@ -18,8 +18,8 @@ def statistics(run):
 
 def test_they_are_those_of_one_machine(consortium, tmp_path):
     consortium.agree({"min_patients": 10, "units": ["none"]})  # nothing leaves but masked sums
-    words = ("purpose=describe", "secagg=on")
-    here, there = (consortium.run(tmp_path / name, *words, runtime=name) for name in ("local", "deployment"))
+    overrides = ("purpose=describe", "secagg=on")
+    here, there = (consortium.run(tmp_path / name, *overrides, runtime=name) for name in ("local", "deployment"))
     assert statistics(here) == statistics(there)
     assert {each["name"] for each in statistics(there)} >= {"label.label", "variable.crp"}
     assert (there.path / "report.html").stat().st_size > 1000
@@ -28,8 +28,8 @@ def test_they_are_those_of_one_machine(consortium, tmp_path):
 
 def test_with_privacy_they_are_noised_and_booked(consortium, tmp_path):
     consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})
-    words = ("purpose=describe", "secagg=on", "privacy=patient", "privacy.epsilon=2")
-    run = consortium.run(tmp_path / "run", *words)
+    overrides = ("purpose=describe", "secagg=on", "privacy=patient", "privacy.epsilon=2")
+    run = consortium.run(tmp_path / "run", *overrides)
     assert statistics(run)
     for site in SITES:
         home = consortium.poc.site_home(site)

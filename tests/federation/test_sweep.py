@@ -24,12 +24,12 @@ DELTA = 1e-5
 @pytest.fixture(name="runs")
 def runs_(consortium):
     """Return a maker of a sweep's runs, which differ in their seeds."""
-    words = ["secagg=on", "privacy=patient", "privacy.epsilon=2", f"privacy.delta={DELTA}", "strategy.rounds=1"]
-    words = [*consortium.words, *words, "strategy.join_timeout=5", "runtime=deployment"]
-    words.append(f"runtime.home='{consortium.poc.lead.path}'")
+    overrides = ["secagg=on", "privacy=patient", "privacy.epsilon=2", f"privacy.delta={DELTA}", "strategy.rounds=1"]
+    overrides = [*consortium.overrides, *overrides, "strategy.join_timeout=5", "runtime=deployment"]
+    overrides.append(f"runtime.home='{consortium.poc.lead.path}'")
 
     def make(folder, count):
-        chosen = [[*words, f"seed={seed}"] for seed in range(count)]
+        chosen = [[*overrides, f"seed={seed}"] for seed in range(count)]
         return [RunSpec.compose(each, RunDir(folder / str(i))) for i, each in enumerate(chosen)]
 
     return make

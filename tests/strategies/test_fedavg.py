@@ -120,14 +120,14 @@ def test_bytes_are_counted_for_each_site_and_direction():
         assert event["received"] >= 16
 
 
-@pytest.mark.parametrize(("fault", "words"), [(refuse, "DataError"), (garble, "nan")])
-def test_a_failed_site_costs_its_own_contribution_only(fault, words):
+@pytest.mark.parametrize(("fault", "message"), [(refuse, "DataError"), (garble, "nan")])
+def test_a_failed_site_costs_its_own_contribution_only(fault, message):
     federation = Federation(faults={"c": fault})
     _, model = federation.run(quorum=0.6, min_sites=2)
     assert model.tolist() == [3.0] * 4  # the mean of 1 and 2, twice
     failed = federation.of("site_failed")
     assert {event["site"] for event in failed} == {"c"}
-    assert words in failed[0]["reason"]
+    assert message in failed[0]["reason"]
 
 
 def test_below_the_quorum_the_round_fails_and_says_so():

@@ -11,15 +11,15 @@ from fedhealth.runs.run_dir import RunDir
 
 @pytest.mark.parametrize("optimizer", ["avg", "adam"])
 @pytest.mark.parametrize("secagg", ["off", "on"])
-def test_the_text_tower_is_the_owners_alone(secagg, optimizer, site_writer, table_writer, tiny_words, tmp_path):
+def test_the_text_tower_is_the_owners_alone(secagg, optimizer, site_writer, table_writer, tiny_overrides, tmp_path):
     sites = ("north", "south", "east", "west")
     root = tmp_path / "hospitals"
     for seed, site in enumerate(sites):
         rows = site_writer(root, site, seed=seed)
         if site == "west":
             table_writer(root / site / "manifest.csv", [row | {"text": ""} for row in rows])
-    words = [
-        *tiny_words(root),
+    overrides = [
+        *tiny_overrides(root),
         f"secagg={secagg}",
         f"strategy/server_optimizer={optimizer}",
         "training=sgd",
@@ -30,7 +30,7 @@ def test_the_text_tower_is_the_owners_alone(secagg, optimizer, site_writer, tabl
     models = {}
     for members in (sites, sites[:3]):
         run = RunDir(tmp_path / str(len(members)))
-        some = [*words, f"data.sites=[{','.join(members)}]"]
+        some = [*overrides, f"data.sites=[{','.join(members)}]"]
         launch_run(RunSpec.compose(some, run))
         models[len(members)] = load_file(run.path / "model.safetensors")
         names = [n for n in models[len(members)] if n.startswith("towers.text.") and ".missing." not in n]

@@ -69,9 +69,16 @@ def encode_message(message: Message) -> EncodedMessage:
     return EncodedMessage(header.SerializeToString(), tree.SerializeToString(), objects)
 
 
+def hide_reply_time(reply: Message, request: Message) -> Message:
+    """Give a reply the times of its request: its own would show how long the work took, see `site.reply_grid`."""
+    reply.metadata.created_at, reply.metadata.ttl = request.metadata.created_at, request.metadata.ttl
+    return reply
+
+
 def encode_error_reply(request_header: bytes, error: Error) -> EncodedMessage:
     """Return an error reply to a message, of which only the header is read."""
-    return encode_message(Message(error, reply_to=message_from_proto(MessageProto.FromString(request_header))))
+    request = message_from_proto(MessageProto.FromString(request_header))
+    return encode_message(hide_reply_time(Message(error, reply_to=request), request))
 
 
 def encode_empty_reply(request_header: bytes) -> EncodedMessage:

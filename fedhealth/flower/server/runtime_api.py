@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
@@ -27,7 +27,7 @@ _REQUEST_TYPES = {
     "push-messages": PushAppMessagesRequest,
     "push-object": PushObjectRequest,
 }
-_HANDLERS = {
+_HANDLERS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "pull-object": runtime_handlers.pull_object,
     "confirm-message-received": runtime_handlers.confirm_message_received,
     "push-messages": runtime_handlers.push_messages,

@@ -66,7 +66,7 @@ class TextEncoder(nn.Module):
             self.network = _build_small_bert(hidden, layers, heads, buckets, max_length, dropout)
         self.width = int(self.network.config.hidden_size)
         self.pad = int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
-        self._start = _get_first_position(self.network)
+        self._start, self._entries = _get_first_position(self.network), _count_entries(self.network)
         places = getattr(self.network.config, "max_position_embeddings", None)
         if places is not None and max_length + self._start > places:
             raise ModelError(
@@ -81,7 +81,9 @@ class TextEncoder(nn.Module):
         if self.tokenizer is None:
             return hash_words(texts, self.buckets, self.max_length)
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="np")
-        return np.asarray(encoded["input_ids"], np.int64)
+        ids = np.asarray(encoded["input_ids"], np.int64)
+        # a word that the encoder has no embedding for would be an error that depends on the site's texts
+        return np.where(ids < self._entries, ids, self.pad)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Encode a batch of token ids."""
@@ -138,6 +140,11 @@ def _get_first_position(network: nn.Module) -> int:
     tables = [module for name, module in network.named_modules() if name.endswith("position_embeddings")]
     padding = getattr(tables[0], "padding_idx", None) if tables else None
     return 0 if padding is None else int(padding) + 1
+
+
+def _count_entries(network: Any) -> int:
+    """Return the number of token embeddings."""
+    return int(network.get_input_embeddings().num_embeddings)
 
 
 def _load_pretrained(name: str) -> tuple[nn.Module, Any]:

@@ -157,7 +157,7 @@ def _normal_cdf(x: float) -> float:
 
 def _check_delta(delta: float) -> float:
     if not 0 < delta < 1:
-        raise PrivacyError(f"delta {delta} is not between 0 and 1", "Use about 1 / (10 x number of patients).")
+        raise PrivacyError(f"delta {delta} is not between 0 and 1", "Use about 1e-6.")
     return delta
 
 

@@ -12,16 +12,27 @@ from pathlib import Path
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon, compute_epsilon_rdp
-from fedhealth.privacy.accounting.ledger import BudgetExceededError, EpsilonLimits, Ledger
-from fedhealth.privacy.accounting.ledger_entry import LedgerEntry, get_booked_events
+from fedhealth.privacy.accounting.booking import find_open_booking
+from fedhealth.privacy.accounting.ledger import Ledger
+from fedhealth.privacy.accounting.ledger_entry import (
+    LIFETIME_DELTA,
+    LedgerEntry,
+    get_booked_events,
+    get_patient_events,
+)
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers, get_ledger_path, get_spending_summary_path
-from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyPlan, PrivacyRequest, make_plan
+from fedhealth.privacy.accounting.limits import (
+    BudgetExceededError,
+    EpsilonLimits,
+    find_failure_excess,
+    find_lifetime_excess,
+)
+from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PlanConstraints, PrivacyPlan, PrivacyRequest, make_plan
 from fedhealth.privacy.accounting.privacy_target import PrivacyTarget, save_target
-from fedhealth.privacy.accounting.reservations import RunCost, get_reserved_events
+from fedhealth.privacy.accounting.reservations import RunCost, compute_remaining_cost, get_reserved_patient_events
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.utils.atomic_io import write_json
 
-_UNUSED_DELTA = 1e-5  # where nothing is measured
 _CLOCK_TOLERANCE = 60.0  # seconds
 
 
@@ -32,9 +43,11 @@ class PrivacyBudget:
     Attributes:
         dataset: its name; every data set has its own ledger.
         epsilon: the most that one run may spend: the smaller of the run's and the site policy's limit.
-        lifetime_epsilon: the most that all runs on the data set may spend together.
+        lifetime_epsilon: the most that all runs on the data set may spend together, for one patient.
         min_noise_multiplier: the least noise, as a multiple of the clipping bound.
         min_cohort: the fewest units to train on.
+        lifetime_delta: at which the epsilon of all runs is measured.
+        max_failures: the most bookings that may end in an error reply, of all runs together; None for no limit.
 
     """
 
@@ -43,6 +56,8 @@ class PrivacyBudget:
     lifetime_epsilon: float = math.inf
     min_noise_multiplier: float = 0.0
     min_cohort: int = 1
+    lifetime_delta: float = LIFETIME_DELTA
+    max_failures: int | None = None
 
     def __post_init__(self) -> None:
         if not self.dataset or Path(self.dataset).name != self.dataset or self.dataset.startswith("."):
@@ -71,21 +86,24 @@ class PrivacyBudget:
         If a sweep reserved something else for the run than it now costs, the reservation is updated.
 
         Raises:
-            PrivacyError: the ledger is damaged or in use, its last entry is ahead of the clock, or all rounds together
-                exceed the lifetime budget.
+            PrivacyError: the ledger is damaged or in use, its last entry is ahead of the clock, all rounds together
+                exceed the lifetime budget, or too many bookings of the data set have failed.
 
         """
         with self.open_ledger(accounting.folder) as ledger:
             _check_clock(ledger)
+            if excess := find_failure_excess(ledger.entries, self._get_limits(plan.delta)):
+                raise BudgetExceededError(excess, "Find the cause in the site's log before you raise that limit.")
             self._check_lifetime(ledger, plan, accounting.run)
-            ledger.update_reservation(accounting.run, RunCost(plan.unit, plan.run_events))
+            ledger.update_reservation(accounting.run, _get_cost(plan))
 
     def book(
-        self, ledger: Ledger, plan: PrivacyPlan, accounting: AccountingContext, round_: int, event: PrivacyEvent
+        self, ledger: Ledger, plan: PrivacyPlan, accounting: AccountingContext, event: PrivacyEvent
     ) -> LedgerEntry:
-        """Book an event before it happens.
+        """Book an event before it happens, or try again under the open booking of the run and purpose.
 
-        A round of which nothing was released (the process was killed) is repeated under its earlier booking.
+        A booking is open if nothing of it has left the site, for example because the process was killed. It is used
+        again for an equal event, whatever its round, but only a few times: afterwards it counts as failed.
 
         Raises:
             PrivacyError: the budget does not allow it, or the clock was set back; nothing is spent.
@@ -94,14 +112,23 @@ class PrivacyBudget:
         noise_multiplier, rounds = plan.noise_multiplier, plan.rounds
         target = PrivacyTarget(accounting.run, plan.unit, self.epsilon, plan.delta, noise_multiplier, rounds)
         save_target(accounting.folder, target)
-        if (
-            not accounting.may_be_released
-            and (earlier := _find_booking(ledger, accounting.run, round_, event)) is not None
-        ):
-            return earlier
-        limits = EpsilonLimits(plan.delta, self.epsilon, self.lifetime_epsilon)
-        entry = ledger.book(accounting.run, round_, plan.unit, event, limits)
-        _write_spending_summary(ledger, get_ledger_path(accounting.folder, self.dataset), plan.delta)
+        earlier = find_open_booking(ledger.entries, accounting.run, accounting.purpose)
+        if earlier is not None and earlier.can_retry(event):
+            ledger.update_booking("retry", earlier, accounting.round, exchange=accounting.exchange)
+            return earlier.entry
+        if earlier is not None:
+            ledger.update_booking("fail", earlier, earlier.rounds[-1])
+        entry = ledger.book(
+            accounting.run,
+            accounting.round,
+            plan.unit,
+            event,
+            self._get_limits(plan.delta),
+            max_records_per_patient=plan.max_records_per_patient,
+            purpose=accounting.purpose,
+            exchange=accounting.exchange,
+        )
+        _write_spending_summary(ledger, get_ledger_path(accounting.folder, self.dataset), self.lifetime_delta)
         return entry
 
     def reserve_runs(self, folder: Path, sweep: str, plans: Mapping[str, PrivacyPlan], expires_at: float) -> float:
@@ -114,18 +141,17 @@ class PrivacyBudget:
             expires_at: when the reservations expire, seconds since 1970.
 
         Returns:
-            Epsilon of all these runs together, at the smallest of their deltas.
+            Epsilon of all these runs together, in their own unit, at the smallest of their deltas.
 
         Raises:
             PrivacyError: the budget does not allow it, or the ledger is damaged or in use; nothing is reserved.
 
         """
-        costs = {run: RunCost(plan.unit, plan.run_events) for run, plan in plans.items()}
-        delta = min((plan.delta for plan in plans.values()), default=_UNUSED_DELTA)
+        costs = {run: _get_cost(plan) for run, plan in plans.items()}
+        delta = min((plan.delta for plan in plans.values()), default=DEFAULT_DELTA)
         with self.open_ledger(folder) as ledger:
             try:
-                limits = EpsilonLimits(delta, lifetime_epsilon=self.lifetime_epsilon)
-                ledger.reserve(sweep, costs, expires_at, limits)
+                ledger.reserve(sweep, costs, expires_at, self._get_limits(delta))
             except BudgetExceededError as fault:
                 raise PrivacyError(
                     f"the runs of the sweep together would exceed the privacy budget of {self.dataset}", fault.advice
@@ -134,19 +160,20 @@ class PrivacyBudget:
 
     def _check_lifetime(self, ledger: Ledger, plan: PrivacyPlan, run: str) -> None:
         """Raise if the run would exceed the lifetime budget, by what is booked or by what is reserved for others."""
-        if self.lifetime_epsilon == math.inf:
+        limits = self._get_limits(plan.delta)
+        remaining = compute_remaining_cost(_get_cost(plan), get_booked_events(ledger.entries, run))
+        reserved = get_reserved_patient_events([each for each in ledger.get_reservations() if each.run != run])
+        events = [*get_patient_events(ledger.entries), *remaining.patient_events]
+        if not find_lifetime_excess([*events, *reserved], limits):
             return
-        earlier = [entry.event for entry in ledger.entries if entry.kind == "book" and entry.run != run]
-        reserved = get_reserved_events([each for each in ledger.get_reservations() if each.run != run])
-        events = [*earlier, *plan.run_events]
-        if compute_epsilon([*events, *reserved], plan.delta) <= self.lifetime_epsilon:
-            return
-        fits = compute_epsilon(events, plan.delta) <= self.lifetime_epsilon
-        detail = ", part of which is reserved for a sweep" if fits else ""
+        detail = "" if find_lifetime_excess(events, limits) else ", part of which is reserved for a sweep"
         raise PrivacyError(
             f"the run would exceed the privacy budget of {self.dataset}{detail}",
             "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
         )
+
+    def _get_limits(self, delta: float) -> EpsilonLimits:
+        return EpsilonLimits(delta, self.epsilon, self.lifetime_epsilon, self.lifetime_delta, self.max_failures)
 
 
 def cancel_reservations(folder: Path, sweep: str, except_datasets: Collection[str] = ()) -> None:
@@ -159,7 +186,7 @@ def cancel_reservations(folder: Path, sweep: str, except_datasets: Collection[st
     for _, path in find_ledgers(folder):
         if path.stem not in except_datasets:
             with Ledger.open(path) as ledger:
-                ledger.reserve(sweep, {}, 0.0, EpsilonLimits(_UNUSED_DELTA))
+                ledger.reserve(sweep, {}, 0.0, EpsilonLimits(DEFAULT_DELTA))
 
 
 def _check_clock(ledger: Ledger) -> None:
@@ -168,16 +195,14 @@ def _check_clock(ledger: Ledger) -> None:
 
 
 def _write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:
-    """Write the total epsilon for monitors."""
-    epsilon = compute_epsilon_rdp(get_booked_events(ledger.entries), delta)
+    """Write the total epsilon for one patient, for monitors."""
+    epsilon = compute_epsilon_rdp(get_patient_events(ledger.entries), delta)
     content = {"epsilon": epsilon, "delta": delta, "entries": len(ledger.entries)}
     write_json(get_spending_summary_path(path), content)
 
 
-def _find_booking(ledger: Ledger, run: str, round_: int, event: PrivacyEvent) -> LedgerEntry | None:
-    """Return the last booking of a round, if it is the same event."""
-    booked = [entry for entry in ledger.entries if (entry.kind, entry.run, entry.round) == ("book", run, round_)]
-    return booked[-1] if booked and booked[-1].event == event else None
+def _get_cost(plan: PrivacyPlan) -> RunCost:
+    return RunCost(plan.unit, plan.run_events, plan.max_records_per_patient)
 
 
 @lru_cache(maxsize=32)

@@ -1,63 +1,54 @@
 """The privacy ledger: an append-only file of what every run spent on one data set of one site.
 
-An event is booked, and on the disk, before the first training step that it pays for. The ledger stores events, not
-epsilons, so a better accountant can recompute the past. Lines are chained by hash (`fedhealth.utils.hash_chain`). A
-line that was only partly written when the process crashed counts as not booked: no step followed it, and it is removed
-when the ledger is next opened. `Ledger.head` is the digest to keep in another place (the site's audit log).
+An event is booked, and on the disk, before the first training step that it pays for. What became of the booking (a
+retry, a release, a failure) is on the disk before the first byte leaves the site (see `booking`). The ledger stores
+events, not epsilons, so a better accountant can recompute the past. Lines are chained by hash
+(`fedhealth.utils.hash_chain`). A line that was only partly written when the process crashed counts as not written:
+nothing followed it, and it is removed when the ledger is next opened. `Ledger.head` is the digest to keep in another
+place (the site's audit log).
 
 The expected spending of the runs of a sweep can be reserved before the first of them starts (see `reservations`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon, compute_epsilon_rdp
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.booking import Booking
 from fedhealth.privacy.accounting.ledger_entry import (
     EntryKind,
     LedgerEntry,
     compute_spent_epsilon,
     get_booked_events,
+    get_patient_events,
     parse_entry,
+)
+from fedhealth.privacy.accounting.ledger_lock import hold_lock
+from fedhealth.privacy.accounting.limits import (
+    BudgetExceededError,
+    EpsilonLimits,
+    find_exceeded_limit,
+    find_lifetime_excess,
 )
 from fedhealth.privacy.accounting.reservations import (
     Reservation,
     RunCost,
-    compute_remaining_events,
+    compute_remaining_cost,
     find_active_reservations,
-    get_reserved_events,
+    get_reserved_patient_events,
 )
 from fedhealth.utils import hash_chain
 
 # How far the clock may be set back between two entries, seconds.
 _CLOCK_TOLERANCE = 60.0
-
-
-@dataclass(frozen=True)
-class EpsilonLimits:
-    """The most that may be spent, measured at `delta`.
-
-    Attributes:
-        delta: at which epsilon is measured.
-        run_epsilon: epsilon of any one run.
-        lifetime_epsilon: epsilon of all runs on this data set together.
-
-    """
-
-    delta: float
-    run_epsilon: float = float("inf")
-    lifetime_epsilon: float = float("inf")
-
-
-class BudgetExceededError(PrivacyError):
-    """The booked and reserved events together would exceed the budget of the data set."""
 
 
 class Ledger:
@@ -70,21 +61,15 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, clock: Callable[[], float] = time.time) -> Iterator[Ledger]:
-        """Open the ledger at `path`, or create it, and hold its lock.
+    def open(cls, path: Path, clock: Callable[[], float] = time.time, wait: float = 0.0) -> Iterator[Ledger]:
+        """Open the ledger at `path`, or create it, and hold its lock; wait for it at most `wait` seconds.
 
         Raises:
             PrivacyError: another process holds the lock, or the chain is broken, edited or cut.
 
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise PrivacyError(
-                    f"another run is using the data set of {path.name}", "Wait for it to end; nothing was spent."
-                ) from error
+        with hold_lock(path, wait):
             with _explain_broken_chain(path):
                 hash_chain.create_chain(path)
             yield cls(path, clock)
@@ -100,43 +85,59 @@ class Ledger:
         return self._tail.digest
 
     def compute_spent_epsilon(self, delta: float, run: str | None = None) -> float:
-        """Return epsilon at `delta` of one run, or of all runs together."""
+        """Return epsilon at `delta` of one run in its own unit, or of all runs together for one patient."""
         return compute_spent_epsilon(self._entries, delta, run)
 
     def get_reservations(self) -> list[Reservation]:
         """Return the reservations that are active at this moment."""
         return find_active_reservations(self._entries, self._clock())
 
-    def find_exceeded_limit(self, event: PrivacyEvent, limits: EpsilonLimits, run: str) -> str:
-        """Return which limit the event would exceed and by how much; empty if it exceeds none."""
-        for limit, scope, name in (
-            (limits.run_epsilon, run, f"run {run}"),
-            (limits.lifetime_epsilon, None, "all runs on this data set"),
-        ):
-            if limit == float("inf"):
-                continue
-            others = [] if scope else [each for each in self.get_reservations() if each.run != run]
-            events = [*get_booked_events(self._entries, scope), *get_reserved_events(others), event]
-            if compute_epsilon_rdp(events, limits.delta) <= limit:  # never below the exact value, and faster
-                continue
-            total = compute_epsilon(events, limits.delta)
-            if total > limit:
-                return f"epsilon {total:.3f} of {name} would exceed {limit:g} at delta {limits.delta:g}"
-        return ""
+    def find_exceeded_limit(self, cost: RunCost, limits: EpsilonLimits, run: str) -> str:
+        """Return which limit more events of a run would exceed and by how much; empty if they exceed none."""
+        reservations = self.get_reservations() if limits.lifetime_epsilon < inf else []
+        return find_exceeded_limit(self._entries, reservations, cost, limits, run)
 
-    def book(self, run: str, round_: int, unit: str, event: PrivacyEvent, limits: EpsilonLimits) -> LedgerEntry:
+    def book(
+        self, run: str, round_: int, unit: str, event: PrivacyEvent, limits: EpsilonLimits, **details: Any
+    ) -> LedgerEntry:
         """Book an event before it happens; on return the entry is on the disk.
 
+        Args:
+            run: the run's id.
+            round_: its round.
+            unit: whom the event protects.
+            event: the mechanism.
+            limits: of the site.
+            **details: further fields of the entry: max_records_per_patient, purpose, exchange.
+
         Raises:
-            PrivacyError: a limit would be exceeded (the refusal is recorded, nothing is spent), or the clock was set
-                back.
+            BudgetExceededError: a limit would be exceeded; the refusal is recorded, nothing is spent.
+            PrivacyError: the clock was set back.
 
         """
-        reason = self.find_exceeded_limit(event, limits, run)
-        if reason:
-            self._append("decline", run, round_, unit, event, reason=reason)
-            raise PrivacyError(reason, "This round is declined; nothing was spent. Ask for fewer rounds or more noise.")
-        return self._append("book", run, round_, unit, event)
+        cost = RunCost(unit, (event,), details.get("max_records_per_patient", 1))
+        if reason := self.find_exceeded_limit(cost, limits, run):
+            self._append("decline", run, round_, unit, event, reason=reason, **details)
+            raise BudgetExceededError(reason, "Declined; nothing was spent. Ask for fewer rounds or more noise.")
+        return self._append("book", run, round_, unit, event, **details)
+
+    def update_booking(self, kind: EntryKind, booking: Booking, round_: int, **details: Any) -> None:
+        """Record what became of a booking; on return it is on the disk.
+
+        Args:
+            kind: `retry`, `release` or `fail`.
+            booking: open, or released if the same words leave once more.
+            round_: of the attempt or the release.
+            **details: further fields of the entry: exchange, digest, cites.
+
+        Raises:
+            PrivacyError: the booking is closed, or the clock was set back.
+
+        """
+        is_repeated = kind == "release" and booking.digest == details.get("digest") != ""
+        if booking.state != "open" and not is_repeated:
+            raise PrivacyError(f"booking {booking.number} is {booking.state} and cannot be used again", "Book anew.")
+        self._append_entry(replace(booking.entry, kind=kind, round=round_, booking=booking.number, **details))
 
     def reserve(self, sweep: str, costs: Mapping[str, RunCost], expires_at: float, limits: EpsilonLimits) -> None:
         """Replace a sweep's reservations: reserve for each run what it has not booked yet. On return it is on the disk.
@@ -154,11 +155,10 @@ class Ledger:
         """
         active = self.get_reservations()
         before = [each for each in active if each.sweep == sweep]
-        after = [
-            Reservation(run, sweep, cost.unit, events, expires_at)
-            for run, cost in costs.items()
-            if (events := compute_remaining_events(cost, get_booked_events(self._entries, run)))
-        ]
+        remaining = {
+            run: compute_remaining_cost(cost, get_booked_events(self._entries, run)) for run, cost in costs.items()
+        }
+        after = [Reservation(run, sweep, cost, expires_at) for run, cost in remaining.items() if cost.events]
         if set(before) == set(after):
             return
         if after:
@@ -170,38 +170,41 @@ class Ledger:
 
     def update_reservation(self, run: str, cost: RunCost) -> None:
         """Replace a run's reservation, if it has one, by what the run now costs."""
-        events = compute_remaining_events(cost, get_booked_events(self._entries, run))
+        remaining = compute_remaining_cost(cost, get_booked_events(self._entries, run))
         for each in self.get_reservations():
-            if each.run == run and each.events != events:
+            if each.run == run and each.cost != remaining:
                 self._append_reservation("cancel", each)
-                self._append_reservation("reserve", replace(each, unit=cost.unit, events=events))
+                self._append_reservation("reserve", replace(each, cost=remaining))
 
     def _check_reservable(self, reservations: list[Reservation], limits: EpsilonLimits) -> None:
         """Raise if the booked events and these reservations together exceed the lifetime budget."""
-        if limits.lifetime_epsilon == float("inf"):
-            return
-        total = compute_epsilon([*get_booked_events(self._entries), *get_reserved_events(reservations)], limits.delta)
-        if total > limits.lifetime_epsilon:
+        events = [*get_patient_events(self._entries), *get_reserved_patient_events(reservations)]
+        if excess := find_lifetime_excess(events, limits):
             raise BudgetExceededError(
-                f"epsilon {total:.3f} of all runs, reserved ones too, would exceed {limits.lifetime_epsilon:g}",
+                excess.replace("all runs", "all runs, reserved ones too,", 1),
                 "Nothing was reserved. Ask for fewer runs, or for more noise.",
             )
 
     def _append_reservation(self, kind: EntryKind, reservation: Reservation) -> None:
-        sweep, expires_at = reservation.sweep, reservation.expires_at
-        for event in reservation.events:
-            self._append(kind, reservation.run, 0, reservation.unit, event, sweep=sweep, expires_at=expires_at)
+        cost, sweep, expires_at = reservation.cost, reservation.sweep, reservation.expires_at
+        details = {"max_records_per_patient": cost.max_records_per_patient, "sweep": sweep, "expires_at": expires_at}
+        for event in cost.events:
+            self._append(kind, reservation.run, 0, cost.unit, event, **details)
 
     def _append(
         self, kind: EntryKind, run: str, round_: int, unit: str, event: PrivacyEvent, **details: Any
     ) -> LedgerEntry:
+        return self._append_entry(LedgerEntry(0, 0.0, kind, run, round_, unit, event, **details))
+
+    def _append_entry(self, draft: LedgerEntry) -> LedgerEntry:
+        """Append an entry under the next number and the present time."""
         now, last = self._clock(), self._entries[-1].time if self._entries else 0.0
         if now < last - _CLOCK_TOLERANCE:
             raise PrivacyError(
                 f"the clock is {last - now:.0f} s behind the last entry of {self._path.name}",
                 "Set the machine's clock; nothing was spent.",
             )
-        entry = LedgerEntry(len(self._entries) + 1, max(now, last), kind, run, round_, unit, event, **details)
+        entry = replace(draft, number=len(self._entries) + 1, time=max(now, last))
         self._tail = hash_chain.append_entry(self._path, self._tail, asdict(entry))
         self._entries.append(entry)
         return entry

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon
+from fedhealth.privacy.accounting.units import convert_to_patient
 from fedhealth.utils import hash_chain
 
-EntryKind = Literal["book", "decline", "reserve", "cancel"]
+EntryKind = Literal["book", "retry", "release", "fail", "decline", "reserve", "cancel"]
+LIFETIME_DELTA = 1e-6
+"""Delta at which all runs on a data set are measured together, unless the site's policy says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,19 @@ class LedgerEntry:
     Attributes:
         number: 1, 2, ...
         time: seconds since 1970, never decreasing.
-        kind: `book` for an event that counts as spent, `decline` for an event that was refused, `reserve` for an event
-            that is reserved for a run, `cancel` for a reserved event that is no longer reserved.
+        kind: `book` for an event that counts as spent; `retry`, `release` and `fail` for what became of a booking (see
+            `booking`); `decline` for an event that was refused; `reserve` for an event that is reserved for a run,
+            `cancel` for a reserved event that is no longer reserved.
         run: the run that the event belongs to.
         round: its round; 0 for reservations.
         unit: whom the event protects.
-        event: the mechanism.
+        event: the mechanism, in the run's own unit.
+        max_records_per_patient: the most studies of one patient that the event uses, for unit `record`.
+        purpose: of the request: `train`, `evaluate` or `describe`.
+        exchange: number of the exchange of the request.
+        booking: number of the booking that a `retry`, `release` or `fail` refers to.
+        digest: of a `release`: the keyed digest of the words that left.
+        cites: of a `release`: numbers of earlier bookings whose results the words contain too.
         reason: why the event was declined.
         sweep: the sweep that a reservation belongs to.
         expires_at: when a reservation expires, seconds since 1970.
@@ -39,9 +49,20 @@ class LedgerEntry:
     round: int
     unit: str
     event: PrivacyEvent
+    max_records_per_patient: int = 1
+    purpose: str = "train"
+    exchange: int = 0
+    booking: int = 0
+    digest: str = ""
+    cites: tuple[int, ...] = ()
     reason: str = ""
     sweep: str = ""
     expires_at: float = 0.0
+
+    @property
+    def patient_event(self) -> PrivacyEvent:
+        """What the event costs one patient."""
+        return convert_to_patient(self.event, self.unit, self.max_records_per_patient)
 
 
 def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
@@ -52,16 +73,25 @@ def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
 
     """
     try:
-        return LedgerEntry(**{**fields, "event": PrivacyEvent(**fields["event"])})
-    except (TypeError, KeyError, PrivacyError) as error:
+        cites = tuple(map(int, fields["cites"]))
+        entry = LedgerEntry(**{**fields, "event": PrivacyEvent(**fields["event"]), "cites": cites})
+    except (TypeError, ValueError, KeyError, PrivacyError) as error:
         raise hash_chain.BrokenChainError("a line cannot be read") from error
+    if entry.kind not in get_args(EntryKind):
+        raise hash_chain.BrokenChainError(f"a line has the unknown kind {entry.kind!r}")
+    return entry
 
 
 def get_booked_events(entries: Sequence[LedgerEntry], run: str | None = None) -> list[PrivacyEvent]:
-    """Return the booked events of one run, or of all runs."""
+    """Return the booked events of one run, or of all runs, each in its run's own unit."""
     return [entry.event for entry in entries if entry.kind == "book" and run in (None, entry.run)]
 
 
+def get_patient_events(entries: Sequence[LedgerEntry]) -> list[PrivacyEvent]:
+    """Return what the booked events of all runs cost one patient."""
+    return [entry.patient_event for entry in entries if entry.kind == "book"]
+
+
 def compute_spent_epsilon(entries: Sequence[LedgerEntry], delta: float, run: str | None = None) -> float:
-    """Return epsilon at `delta` of the booked entries of one run, or of all runs together."""
-    return compute_epsilon(get_booked_events(entries, run), delta)
+    """Return epsilon at `delta` of the booked entries: of one run in its own unit, or of all runs for one patient."""
+    return compute_epsilon(get_patient_events(entries) if run is None else get_booked_events(entries, run), delta)

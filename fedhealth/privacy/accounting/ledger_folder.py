@@ -24,6 +24,11 @@ def get_score_release_path(folder: Path, run: str) -> Path:
     return folder / LEDGER_DIR / f"{_build_file_stem(run)}.scores.npz"
 
 
+def get_release_key_path(folder: Path) -> Path:
+    """Return the path of the key of a site's release digests in its folder."""
+    return folder / "release.key"
+
+
 def get_spending_summary_path(ledger: Path) -> Path:
     """Return the path of the summary for monitors: the total epsilon of a ledger, an upper bound that is quick."""
     return ledger.with_suffix(".spent.json")

@@ -5,13 +5,14 @@ Training takes every number from the plan, so the ledger books exactly what is d
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, calibrate_noise_multiplier, compute_epsilon
+from fedhealth.privacy.accounting.units import PrivacyUnit
 from fedhealth.privacy.mechanisms.clipping import Clipping
 
-PrivacyUnit = Literal["patient", "record", "client"]
+DEFAULT_DELTA = 1e-6
+_MAX_EXPECTED_FAILURES = 0.01  # delta x patients: how many patients' protection may be expected to fail
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class PrivacyRequest:
         rounds: of the whole run.
         clipping: the bound on one unit's contribution.
         noise_multiplier: the least noise that the lead asks for; None for what the epsilon needs.
-        delta: None for the site's own, 1 / (10 x bucketed cohort).
-        max_records_per_patient: studies of one patient used in a step.
+        delta: of the guarantee; the same at all sites.
+        max_records_per_patient: studies of one patient used in a step, or, for unit `record`, in the whole run.
         score_release_share: share of the budget for a single Gaussian release of the final model's scores.
+        spare_rounds: rounds that the noise is calibrated for in addition, so that a failed one can be repeated.
 
     """
 
@@ -39,9 +41,10 @@ class PrivacyRequest:
     rounds: int
     clipping: Clipping
     noise_multiplier: float | None = None
-    delta: float | None = None
+    delta: float = DEFAULT_DELTA
     max_records_per_patient: int = 4
     score_release_share: float = 0.0
+    spare_rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ class PrivacyPlan:
         noise_multiplier: standard deviation of the noise divided by C.
         expected_batch_size: fixed and public divisor of every noised sum: sample rate x bucketed cohort.
         delta: of the guarantee.
-        max_records_per_patient: studies of one patient used in a step.
+        max_records_per_patient: studies of one patient used in a step, or, for unit `record`, in the whole run.
         score_release_event: the release of the final model's scores, part of the run's cost; None without one.
+        spare_rounds: rounds that the run may book in addition, where one of its rounds failed.
 
     """
 
@@ -88,6 +92,12 @@ class PrivacyPlan:
     delta: float
     max_records_per_patient: int
     score_release_event: PrivacyEvent | None = None
+    spare_rounds: int = 0
+
+    @property
+    def max_records_per_unit(self) -> int:
+        """Studies of one unit used in a step."""
+        return self.max_records_per_patient if self.unit == "patient" else 1
 
     @property
     def noise_std(self) -> float:
@@ -101,17 +111,17 @@ class PrivacyPlan:
 
     @property
     def run_event(self) -> PrivacyEvent:
-        """What the training of the whole run costs."""
-        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps * self.rounds)
+        """What the training of the whole run costs at most, spare rounds included."""
+        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps * (self.rounds + self.spare_rounds))
 
     @property
     def run_events(self) -> tuple[PrivacyEvent, ...]:
-        """Everything that the whole run costs."""
+        """Everything that the whole run costs at most."""
         return (self.run_event, self.score_release_event) if self.score_release_event else (self.run_event,)
 
     @property
     def epsilon(self) -> float:
-        """Epsilon of the whole run at the plan's delta."""
+        """Epsilon of the whole run at the plan's delta, in the run's own unit; its spare rounds are included."""
         return compute_epsilon(self.run_events, self.delta)
 
 
@@ -134,6 +144,32 @@ def make_plan(request: PrivacyRequest, constraints: PlanConstraints, cohort: int
         PrivacyError: the cohort is too small, the target unreachable, or the run asks for less noise than the policy.
 
     """
+    _check_request(request, constraints, cohort)
+    client = request.unit == "client"
+    sample_rate, steps = (1.0, 1) if client else (request.sample_rate, request.steps)
+    delta, target = request.delta, min(request.epsilon, constraints.epsilon)
+    score_release = _build_score_release_event(target, delta, request.score_release_share)
+    most_steps = steps * (request.rounds + request.spare_rounds)
+    needed = calibrate_noise_multiplier(
+        target, delta, sample_rate, most_steps, (score_release,) if score_release else ()
+    )
+    return PrivacyPlan(
+        unit=request.unit,
+        sample_rate=sample_rate,
+        steps=steps,
+        rounds=request.rounds,
+        clipping=request.clipping,
+        noise_multiplier=max(needed, request.noise_multiplier or 0.0, constraints.min_noise_multiplier),
+        expected_batch_size=1.0 if client else max(1.0, sample_rate * bucket_count(cohort)),
+        delta=delta,
+        max_records_per_patient=1 if client else request.max_records_per_patient,
+        score_release_event=score_release,
+        spare_rounds=request.spare_rounds,
+    )
+
+
+def _check_request(request: PrivacyRequest, constraints: PlanConstraints, cohort: int) -> None:
+    """Raise if the request breaks a rule of this project or of the site's policy."""
     if request.unit not in ("patient", "record", "client"):
         raise PrivacyError(f"unknown privacy unit {request.unit!r}", "Choose patient, record or client.")
     if cohort < constraints.min_cohort:
@@ -147,26 +183,15 @@ def make_plan(request: PrivacyRequest, constraints: PlanConstraints, cohort: int
             f"{constraints.min_noise_multiplier}",
             "Ask for more noise, or leave privacy.noise_multiplier null.",
         )
-    client = request.unit == "client"
-    sample_rate, steps = (1.0, 1) if client else (request.sample_rate, request.steps)
-    delta = request.delta if request.delta is not None else 1 / (10 * bucket_count(cohort))
-    target = min(request.epsilon, constraints.epsilon)
-    score_release = _build_score_release_event(target, delta, request.score_release_share)
-    needed = calibrate_noise_multiplier(
-        target, delta, sample_rate, steps * request.rounds, (score_release,) if score_release else ()
-    )
-    return PrivacyPlan(
-        unit=request.unit,
-        sample_rate=sample_rate,
-        steps=steps,
-        rounds=request.rounds,
-        clipping=request.clipping,
-        noise_multiplier=max(needed, request.noise_multiplier or 0.0, constraints.min_noise_multiplier),
-        expected_batch_size=1.0 if client else max(1.0, sample_rate * bucket_count(cohort)),
-        delta=delta,
-        max_records_per_patient=request.max_records_per_patient if request.unit == "patient" else 1,
-        score_release_event=score_release,
-    )
+    if request.max_records_per_patient < 1 or request.spare_rounds < 0:
+        raise PrivacyError(
+            "privacy.max_records_per_patient must be at least 1 and privacy.spare_rounds at least 0", "Correct them."
+        )
+    if request.delta * bucket_count(cohort) > _MAX_EXPECTED_FAILURES:
+        raise PrivacyError(
+            f"delta {request.delta} times the number of patients is above {_MAX_EXPECTED_FAILURES}",
+            "Ask for a smaller privacy.delta.",
+        )
 
 
 def _build_score_release_event(target: float, delta: float, share: float) -> PrivacyEvent | None:

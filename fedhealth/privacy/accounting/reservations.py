@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_entry import LedgerEntry
+from fedhealth.privacy.accounting.units import convert_to_patient
 
 StepCounts = Counter[tuple[float, float]]
 """Number of releases, by noise multiplier and sample rate."""
@@ -19,10 +20,23 @@ StepCounts = Counter[tuple[float, float]]
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a whole run spends: whom it protects, and all events that it will book."""
+    """What a run spends.
+
+    Attributes:
+        unit: whom the run protects.
+        events: all events that it will book, in its own unit.
+        max_records_per_patient: the most studies of one patient that they use, for unit `record`.
+
+    """
 
     unit: str
     events: tuple[PrivacyEvent, ...]
+    max_records_per_patient: int = 1
+
+    @property
+    def patient_events(self) -> list[PrivacyEvent]:
+        """What the events cost one patient."""
+        return [convert_to_patient(event, self.unit, self.max_records_per_patient) for event in self.events]
 
 
 @dataclass(frozen=True)
@@ -32,16 +46,14 @@ class Reservation:
     Attributes:
         run: the run's id.
         sweep: the sweep that the run belongs to.
-        unit: whom the run protects.
-        events: the reserved events that the run has not booked yet.
+        cost: the reserved events that the run has not booked yet.
         expires_at: when the reservation expires, seconds since 1970.
 
     """
 
     run: str
     sweep: str
-    unit: str
-    events: tuple[PrivacyEvent, ...]
+    cost: RunCost
     expires_at: float
 
 
@@ -59,20 +71,25 @@ def find_active_reservations(entries: Iterable[LedgerEntry], now: float) -> list
         elif entry.kind in ("book", "cancel") and last is not None:
             reserved[entry.run][key] -= min(reserved[entry.run][key], entry.event.steps)
     found = [
-        Reservation(run, last.sweep, last.unit, _events_from_steps(reserved[run]), last.expires_at)
+        Reservation(
+            run,
+            last.sweep,
+            RunCost(last.unit, _events_from_steps(reserved[run]), last.max_records_per_patient),
+            last.expires_at,
+        )
         for run, last in newest.items()
     ]
-    return [each for each in found if each.events and now <= each.expires_at]
+    return [each for each in found if each.cost.events and now <= each.expires_at]
 
 
-def compute_remaining_events(cost: RunCost, booked: Iterable[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
+def compute_remaining_cost(cost: RunCost, booked: Iterable[PrivacyEvent]) -> RunCost:
     """Return the part of a run's cost that is not booked yet."""
-    return _events_from_steps(_count_steps(cost.events) - _count_steps(booked))
+    return replace(cost, events=_events_from_steps(_count_steps(cost.events) - _count_steps(booked)))
 
 
-def get_reserved_events(reservations: Sequence[Reservation]) -> list[PrivacyEvent]:
-    """Return the events of all reservations."""
-    return [event for each in reservations for event in each.events]
+def get_reserved_patient_events(reservations: Sequence[Reservation]) -> list[PrivacyEvent]:
+    """Return what the events of all reservations cost one patient."""
+    return [event for each in reservations for event in each.cost.patient_events]
 
 
 def _count_steps(events: Iterable[PrivacyEvent]) -> StepCounts:

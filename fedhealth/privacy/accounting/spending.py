@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,15 +10,20 @@ from pathlib import Path
 
 from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.ledger import verify_ledger
-from fedhealth.privacy.accounting.ledger_entry import LedgerEntry, compute_spent_epsilon, get_booked_events
+from fedhealth.privacy.accounting.ledger_entry import (
+    LIFETIME_DELTA,
+    LedgerEntry,
+    compute_spent_epsilon,
+    get_patient_events,
+)
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.privacy_target import PrivacyTarget, load_target
-from fedhealth.privacy.accounting.reservations import find_active_reservations, get_reserved_events
+from fedhealth.privacy.accounting.reservations import find_active_reservations, get_reserved_patient_events
 
 HIGH_SPENDING_SHARE = 0.8
 """Share of a budget from which on its owner is warned that little is left."""
 _CURVE_POINTS = 3  # the exact accountant takes a moment for each
-_DEFAULT_DELTA = 1e-5
+_RUN_KINDS = ("book", "decline", "fail", "retry")
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class RunSpending:
         noise_multiplier: of the training.
         booked_count: number of events that were booked.
         declined_count: number of events that were declined.
+        failed_count: number of bookings that ended in a failure; each is spent.
+        retried_count: number of attempts to train again under an open booking.
         curve: (round, epsilon so far), for a few rounds and the last.
 
     """
@@ -50,16 +58,30 @@ class RunSpending:
     booked_count: int
     declined_count: int
     curve: tuple[tuple[int, float], ...]
+    failed_count: int = 0
+    retried_count: int = 0
 
 
 @dataclass(frozen=True)
 class DatasetSpending:
-    """What all runs together spent on one data set of one site, measured at `delta`."""
+    """What all runs together spent on one data set of one site, for each patient.
+
+    Attributes:
+        site: its name.
+        dataset: its name.
+        epsilon: spent by all runs together.
+        delta: at which epsilon is measured.
+        noise_multiplier: the smallest of any booked event, as converted to the unit; NaN before the first.
+        unit: whom the epsilon protects: a ledger composes one unit, the patient.
+
+    """
 
     site: str
     dataset: str
     epsilon: float
     delta: float
+    noise_multiplier: float = math.nan
+    unit: str = "patient"
 
 
 def iter_run_spending(folder: Path, delta: float | None = None) -> Iterator[RunSpending]:
@@ -74,28 +96,38 @@ def iter_run_spending(folder: Path, delta: float | None = None) -> Iterator[RunS
 
     """
     for site, path in find_ledgers(folder):
-        entries = [entry for entry in verify_ledger(path) if entry.kind in ("book", "decline")]
+        entries = [entry for entry in verify_ledger(path) if entry.kind in _RUN_KINDS]
         for run in dict.fromkeys(entry.run for entry in entries):
             own = [entry for entry in entries if entry.run == run]
             yield _build_run_spending(site, path, own, _load_target(path, run), delta)
 
 
-def iter_dataset_spending(folder: Path) -> Iterator[DatasetSpending]:
+def iter_dataset_spending(folder: Path, delta: float | None = None) -> Iterator[DatasetSpending]:
     """Yield what all runs spent together, by site and data set; see `iter_run_spending`."""
     for site, path in find_ledgers(folder):
-        yield DatasetSpending(site, path.stem, *compute_total_epsilon(path))
+        yield compute_dataset_spending(site, path, delta)
+
+
+def compute_dataset_spending(site: str, path: Path, delta: float | None = None) -> DatasetSpending:
+    """Return what all runs of a ledger spent together, measured at `delta`."""
+    noise = [event.noise_multiplier for event in get_patient_events(verify_ledger(path))]
+    return DatasetSpending(site, path.stem, *compute_total_epsilon(path, delta), min(noise, default=math.nan))
 
 
 def compute_total_epsilon(path: Path, delta: float | None = None) -> tuple[float, float]:
-    """Return epsilon of all runs of a ledger together, and the delta at which it is measured."""
-    entries = verify_ledger(path)
-    targets = [_load_target(path, run) for run in {entry.run for entry in entries}]
-    at = delta or min((target.delta for target in targets if target), default=_DEFAULT_DELTA)
-    return compute_spent_epsilon(entries, at), at
+    """Return epsilon for one patient of all runs of a ledger together, and the delta at which it is measured.
+
+    Args:
+        path: of the ledger.
+        delta: at which to measure: `limits.delta` of the site's policy; None takes its default.
+
+    """
+    at = delta or LIFETIME_DELTA
+    return compute_spent_epsilon(verify_ledger(path), at), at
 
 
 def compute_reserved_epsilon(path: Path, delta: float, now: float | None = None) -> tuple[float, float]:
-    """Return epsilon of all booked and reserved events of a ledger, and when the last reservation expires.
+    """Return epsilon for one patient of all booked and reserved events, and when the last reservation expires.
 
     Returns:
         (0, 0) if nothing is reserved.
@@ -105,14 +137,14 @@ def compute_reserved_epsilon(path: Path, delta: float, now: float | None = None)
     reservations = find_active_reservations(entries, time.time() if now is None else now)
     if not reservations:
         return 0.0, 0.0
-    events = [*get_booked_events(entries), *get_reserved_events(reservations)]
+    events = [*get_patient_events(entries), *get_reserved_patient_events(reservations)]
     return compute_epsilon(events, delta), max(each.expires_at for each in reservations)
 
 
 def _build_run_spending(
     site: str, path: Path, entries: Sequence[LedgerEntry], target: PrivacyTarget | None, delta: float | None
 ) -> RunSpending:
-    at = delta or (target.delta if target else _DEFAULT_DELTA)
+    at = delta or (target.delta if target else LIFETIME_DELTA)
     booked = [entry for entry in entries if entry.kind == "book"]
     events = [entry.event for entry in booked]
     counts = sorted({round(len(booked) * k / _CURVE_POINTS) for k in range(1, _CURVE_POINTS + 1)} - {0})
@@ -126,8 +158,10 @@ def _build_run_spending(
         target=target.epsilon if target else None,
         noise_multiplier=entries[0].event.noise_multiplier,
         booked_count=len(booked),
-        declined_count=len(entries) - len(booked),
+        declined_count=sum(entry.kind == "decline" for entry in entries),
         curve=tuple((booked[k - 1].round, compute_epsilon(events[:k], at)) for k in counts),
+        failed_count=sum(entry.kind == "fail" for entry in entries),
+        retried_count=sum(entry.kind == "retry" for entry in entries),
     )
 
 

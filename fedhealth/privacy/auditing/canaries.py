@@ -26,6 +26,7 @@ from fedhealth.privacy.engines.self_check import EngineFactory
 from fedhealth.privacy.engines.step import TrainStep, take_private_step
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
+from fedhealth.utils.privacy_text import format_epsilon
 
 # Shares of the canaries that are guessed; the confidence is divided among them.
 _GUESSED = (0.5, 0.2, 0.06)
@@ -38,12 +39,14 @@ class EpsilonLowerBound:
     Attributes:
         claimed: epsilon of the plan.
         found: epsilon is at least this, with the confidence.
+        delta: at which both are measured.
         confidence: of `found`.
 
     """
 
     claimed: float
     found: float
+    delta: float
     confidence: float
 
     @property
@@ -53,7 +56,7 @@ class EpsilonLowerBound:
 
     def __str__(self) -> str:
         found = f"empirical lower bound {self.found:.2g} ({100 * self.confidence:.0f} %)"
-        return f"claimed epsilon {self.claimed:.3g}, {found}"
+        return f"claimed {format_epsilon(self.claimed, self.delta)}, {found}"
 
 
 def _compute_canary_losses(table: nn.Module, batch: Tensor) -> Tensor:
@@ -88,11 +91,10 @@ def run_canary_audit(
     engine = make_engine(table, _compute_canary_losses, plan.clipping)
     optimizer = NoisyOptimizer(torch.optim.SGD(table.parameters(), lr=1.0), plan, NoiseSource())
     members = [i for i, member in enumerate(included) if member]
-    total = plan.steps * plan.rounds
     sampler = PatientSampler(
         [[i] for i in members],
         sample_rate=plan.sample_rate,
-        steps=total,
+        steps=plan.run_event.steps,
         max_records_per_patient=1,
         max_physical_batch_size=4096,
     )
@@ -100,7 +102,8 @@ def run_canary_audit(
     for physical in sampler:
         step(engine, optimizer, [(torch.tensor(b.rows), b.patients) for b in physical])
     scores = table.weight.detach().flatten().numpy()
-    return EpsilonLowerBound(plan.epsilon, bound_from_scores(scores, included, plan.delta, confidence), confidence)
+    found = bound_from_scores(scores, included, plan.delta, confidence)
+    return EpsilonLowerBound(plan.epsilon, found, plan.delta, confidence)
 
 
 def bound_from_scores(
@@ -180,7 +183,7 @@ def run_membership_test(
         _compute_rate_upper_limit(int(outside.sum()), len(outside), level),
     )
     found = math.log((hits - delta) / alarms) if hits > delta + alarms else 0.0
-    return EpsilonLowerBound(claimed, found, confidence)
+    return EpsilonLowerBound(claimed, found, delta, confidence)
 
 
 def _compute_rate_lower_limit(right: int, n: int, level: float) -> float:

@@ -2,6 +2,10 @@
 
 For one physical batch, an engine adds the sum over patients of their clipped gradients to `p.summed_grad` of every
 trainable parameter. Opacus uses the same field, so its optimizer can continue from there.
+
+The sum is total: a patient whose loss, norm or gradient is not finite adds exactly zero and changes no other patient's
+part. There is no exception, no second pass and no branch that depends on a patient's values: a crafted model must not
+be able to learn from an error or from the time of a step whether a patient has a property.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
+from fedhealth.privacy.mechanisms.clipping import Clipping
 
 Batch = Any
 """Nested dicts, lists and tuples; every tensor's first dimension is the row."""
@@ -26,14 +31,13 @@ class ClippedBatch:
 
     Attributes:
         losses: [B] per-row losses, detached.
-        norms: [G] L2 norms of the patients' whole gradients before clipping, in order of first appearance.
-        dropped: number of patients left out because their gradient was not finite.
+        norms: [G] L2 norms of the patients' whole gradients before clipping, in order of first appearance; 0 for a
+            patient who contributes nothing because a value is not finite.
 
     """
 
     losses: Tensor
     norms: Tensor
-    dropped: int = 0
 
 
 class GradientEngine(Protocol):
@@ -117,6 +121,30 @@ def reduce_row_losses(losses: Tensor, rows: int) -> Tensor:
             "Compute it with reduction='none', one value per row; the engine sums and clips.",
         )
     return losses.reshape(rows, -1).mean(1)
+
+
+def compute_clip_factors(clipping: Clipping, squared_norms: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the clip factors [G, K] and the norms [G]; both are zero for a patient with a value that is not finite.
+
+    Args:
+        clipping: the rule.
+        squared_norms: [G, K], see `Clipping.compute_factors`.
+        losses: [G], the sum of each patient's losses.
+
+    """
+    finite = squared_norms.isfinite().all(1) & losses.isfinite()
+    factors = clipping.compute_factors(squared_norms)
+    norms = squared_norms.sum(1).sqrt()
+    return factors.where(finite[:, None], torch.zeros_like(factors)), norms.where(finite, torch.zeros_like(norms))
+
+
+def zero_non_finite(values: Tensor) -> Tensor:
+    """Return a copy in which NaN and infinity are zero: zero times infinity is not zero, so a factor is not enough.
+
+    Only a patient whose factor is zero has such values, so nobody else's gradient changes. It takes the same time for
+    all values.
+    """
+    return torch.nan_to_num(values, 0.0, 0.0, 0.0)
 
 
 def select_rows(batch: Batch, rows: Sequence[int], total: int) -> Batch:

@@ -24,9 +24,9 @@ from fedhealth.privacy.engines.base import (
     PatientIndex,
     add_to_summed_grad,
     check_row_independence,
+    compute_clip_factors,
     get_trainable_parameters,
     reduce_row_losses,
-    select_rows,
 )
 from fedhealth.privacy.engines.ghost_norms import UnclippedGradient, compute_squared_norms
 from fedhealth.privacy.engines.layer_gradients import GradientPart
@@ -71,12 +71,10 @@ class BookKeepingEngine:
                 losses.sum().backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             record.finish_parameters()
-            squared = self._compute_norms(record)
-            finite = squared.isfinite().all(1) & record.patients.sum_over_rows(losses).isfinite()
-            if bool(finite.all()):
-                self._add_clipped_sums(record, self._clipping.compute_factors(squared))
-                return ClippedBatch(losses.detach(), squared.sum(1).sqrt())
-        return self._accumulate_without(batch, patients, finite[record.patients.patient_of_row].tolist())
+            squared, losses = self._compute_norms(record), losses.detach()
+            factors, norms = compute_clip_factors(self._clipping, squared, record.patients.sum_over_rows(losses))
+            self._add_clipped_sums(record, factors)
+        return ClippedBatch(losses, norms)
 
     def _check_model_unchanged(self) -> None:
         if get_trainable_parameters(self._model).keys() != self._parameters.keys():
@@ -118,13 +116,6 @@ class BookKeepingEngine:
             column = factors[:, self._group_of[parameter]]
             for form in forms:
                 add_to_summed_grad(parameter, form.weighted_sum(column))
-
-    def _accumulate_without(self, batch: Batch, patients: Sequence[int], keep: list[bool]) -> ClippedBatch:
-        """Repeat without the patients whose gradient is not finite: zero times infinity is not zero."""
-        rows = [row for row, is_finite in enumerate(keep) if is_finite]
-        lost = len({p for p, is_finite in zip(patients, keep, strict=True) if not is_finite})
-        rest = self.accumulate(select_rows(batch, rows, len(patients)), [patients[row] for row in rows])
-        return ClippedBatch(rest.losses, rest.norms, rest.dropped + lost)
 
 
 class _PassRecord:

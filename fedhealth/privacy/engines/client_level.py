@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.privacy.engines.base import zero_non_finite
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 
 
@@ -18,19 +19,22 @@ def clip_and_noise_update(update: Mapping[str, Tensor], plan: PrivacyPlan, noise
     """Return the update scaled to norm at most C, plus N(0, (noise multiplier x C)^2) on every value.
 
     Args:
-        update: new minus old weights, by name; floating point, not modified.
+        update: new minus old weights, by name; floating point, not modified. If a value or the norm is not finite, the
+            whole update counts as zero and only noise is returned: an error would tell that the training diverged.
         plan: with unit `client`; one call is one release, booked as `plan.round_event` beforehand.
         noise: the cryptographic source.
 
     Raises:
-        PrivacyError: the plan protects another unit, or the update is not finite.
+        PrivacyError: the plan protects another unit.
 
     """
     if plan.unit != "client":
         raise PrivacyError(f"the plan protects each {plan.unit}, not the client", "Make a plan with unit=client.")
     squared = [value.detach().double().square().sum().cpu() for value in update.values()]
     norm = torch.stack(squared).sum().sqrt()
-    if not bool(norm.isfinite()):
-        raise PrivacyError("the site's update is not finite", "Lower the learning rate; nothing was released.")
-    factor = float((plan.clipping.max_grad_norm * (1 - 1e-6) / norm.clamp(min=1e-30)).clamp(max=1))
-    return {name: noise.add_((value.detach() * factor).contiguous(), plan.noise_std) for name, value in update.items()}
+    factor = (plan.clipping.max_grad_norm * (1 - 1e-6) / norm.clamp(min=1e-30)).clamp(max=1)
+    factor = factor.where(norm.isfinite(), torch.zeros_like(factor))
+    clipped = {
+        name: zero_non_finite(value.detach() * factor.to(value.device, value.dtype)) for name, value in update.items()
+    }
+    return {name: noise.add_(value.contiguous(), plan.noise_std) for name, value in clipped.items()}

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedhealth.privacy.engines.base import PatientIndex
+from fedhealth.privacy.engines.base import PatientIndex, zero_non_finite
 from fedhealth.privacy.engines.layer_gradients import (
     ConvOuterProduct,
     EmbeddingGradient,
@@ -34,7 +34,10 @@ class UnclippedGradient(Protocol):
     """The patients' gradients of one parameter, before clipping."""
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """Return sum_i factors[i] * gradient_i, for factors [G], flat or in the parameter's shape."""
+        """Return sum_i factors[i] * gradient_i, for factors [G], flat or in the parameter's shape.
+
+        A gradient that is not finite has the factor zero, and adds zero.
+        """
         ...
 
 
@@ -44,7 +47,7 @@ class _InstantiatedGradient:
     to_parameter_layout: Callable[[Tensor], Tensor]
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        return self.to_parameter_layout(factors @ self.grads)
+        return self.to_parameter_layout(factors @ zero_non_finite(self.grads))
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class _SparseEmbeddingGradient:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         table = self.values.new_zeros((self.entries, self.values.shape[-1]))
-        return table.index_add_(0, self.entry, self.values * factors[self.owner][:, None])
+        return table.index_add_(0, self.entry, zero_non_finite(self.values * factors[self.owner][:, None]))
 
 
 def compute_squared_norms(parts: list[GradientPart], patients: PatientIndex) -> tuple[Tensor, list[UnclippedGradient]]:

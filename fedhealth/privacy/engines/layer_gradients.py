@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedhealth.privacy.engines.base import PatientIndex
+from fedhealth.privacy.engines.base import PatientIndex, zero_non_finite
 
 # Values of image patches that are extracted at a time: 1 MB in float32, to stay in the cache.
 _CACHED_VALUES = 1 << 18
@@ -59,9 +59,9 @@ class OuterProduct:
         return total
 
     def weighted_sum(self, row_factors: Tensor) -> Tensor:
-        """Return sum_b row_factors[b] * gradient_b, for factors [B]."""
-        g = (self.g * row_factors[:, None, None, None]).flatten(0, 2)
-        return g.T @ self.a.flatten(0, 2)
+        """Return sum_b row_factors[b] * gradient_b, for factors [B]; a gradient that is not finite adds zero."""
+        g = zero_non_finite(self.g * row_factors[:, None, None, None]).flatten(0, 2)
+        return g.T @ zero_non_finite(self.a).flatten(0, 2)
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,15 @@ class ConvOuterProduct:
         return total.view(outputs, *kernel, inputs).permute(0, 3, 1, 2)
 
     def weighted_sum(self, row_factors: Tensor) -> Tensor:
-        """Return sum_b row_factors[b] * gradient_b, for factors [B]."""
+        """Return sum_b row_factors[b] * gradient_b, for factors [B]; a gradient that is not finite adds zero."""
         module, (places, p, _) = self.module, self.size
         # With patches smaller than the weight, one product is two to three times faster than the library's backward,
         # which rearranges the weight (measured on a CPU).
         if len(self.image) * places <= p:
             return self._product(row_factors)
         _, weight, _ = torch.ops.aten.convolution_backward(
-            self.gradient * row_factors[:, None, None, None],
-            self.image,
+            zero_non_finite(self.gradient * row_factors[:, None, None, None]),
+            zero_non_finite(self.image),
             module.weight,
             None,
             module.stride,
@@ -126,8 +126,9 @@ class ConvOuterProduct:
     def _product(self, row_factors: Tensor) -> Tensor:
         """Return the weighted sum as one matrix product over all rows' places, in each block."""
         blocks, (_, p, d) = self.module.groups, self.size
-        g = (self.gradient * row_factors[:, None, None, None]).reshape(len(self.gradient), blocks, p, -1)
-        a = _extract_patches(self.module, self.image)
+        weighted = zero_non_finite(self.gradient * row_factors[:, None, None, None])
+        g = weighted.reshape(len(self.gradient), blocks, p, -1)
+        a = _extract_patches(self.module, zero_non_finite(self.image))
         summed = g.permute(1, 2, 0, 3).flatten(2) @ a.transpose(0, 1).flatten(1, 2)
         return self.to_parameter_layout(summed.reshape(blocks * p * d))
 

@@ -22,9 +22,10 @@ from fedhealth.privacy.engines.base import (
     PatientIndex,
     add_to_summed_grad,
     check_row_independence,
+    compute_clip_factors,
     get_trainable_parameters,
     reduce_row_losses,
-    select_rows,
+    zero_non_finite,
 )
 from fedhealth.privacy.engines.book_keeping import expand_shared_ids
 from fedhealth.privacy.mechanisms.clipping import Clipping
@@ -98,17 +99,12 @@ class OpacusEngine:
         squared = losses.new_zeros((index.count, self._clipping.group_count))
         for name, gradient in gradients.items():
             squared[:, groups[name]] += gradient.square().sum(1)
-        finite = squared.isfinite().all(1) & index.sum_over_rows(losses).isfinite()
-        if not bool(finite.all()):
-            rows = [i for i, is_finite in enumerate(finite[index.patient_of_row].tolist()) if is_finite]
-            rest = self.accumulate(select_rows(batch, rows, len(patients)), [patients[i] for i in rows])
-            return ClippedBatch(rest.losses, rest.norms, rest.dropped + int((~finite).sum()))
-        factors = self._clipping.compute_factors(squared)
+        factors, norms = compute_clip_factors(self._clipping, squared, index.sum_over_rows(losses))
         for name, gradient in gradients.items():
-            add_to_summed_grad(named[name], factors[:, groups[name]] @ gradient)
+            add_to_summed_grad(named[name], factors[:, groups[name]] @ zero_non_finite(gradient))
         for p in named.values():
             p.grad_sample = None  # type: ignore[attr-defined]
-        return ClippedBatch(losses, squared.sum(1).sqrt())
+        return ClippedBatch(losses, norms)
 
     def _per_sample_gradients(self, batch: Batch, rows: int) -> Tensor:
         """Fill `p.grad_sample` [B, ...] and return the losses [B]; ordinary gradients are discarded."""

@@ -12,9 +12,11 @@ from fedhealth.privacy.engines.base import (
     PatientIndex,
     add_to_summed_grad,
     check_row_independence,
+    compute_clip_factors,
     get_trainable_parameters,
     reduce_row_losses,
     select_rows,
+    zero_non_finite,
 )
 from fedhealth.privacy.mechanisms.clipping import Clipping
 
@@ -36,19 +38,15 @@ class OracleEngine:
     def accumulate(self, batch: Batch, patients: Sequence[int]) -> ClippedBatch:
         """Add the batch's clipped sum to `p.summed_grad`."""
         check_row_independence(self._model)
-        losses, norms, dropped = [], [], 0
+        losses, norms = [torch.zeros(0)], [torch.zeros(0)]
         for rows in PatientIndex(patients, torch.device("cpu")).rows:
             loss, squared, gradients = self._compute_gradients(select_rows(batch, rows, len(patients)), len(rows))
-            if not bool(squared.isfinite().all() & loss.isfinite().all()):
-                dropped += 1
-                continue
-            factors = self._clipping.compute_factors(squared[None])[0]
+            factors, norm = compute_clip_factors(self._clipping, squared[None], loss.sum()[None])
             for parameter, group, gradient in gradients:
-                add_to_summed_grad(parameter, gradient * factors[group])
+                add_to_summed_grad(parameter, zero_non_finite(gradient * factors[0, group]))
             losses.append(loss)
-            norms.append(squared.sum().sqrt())
-        empty = torch.zeros(0)
-        return ClippedBatch(torch.cat(losses) if losses else empty, torch.stack(norms) if norms else empty, dropped)
+            norms.append(norm)
+        return ClippedBatch(*(torch.cat(parts[1:] or parts) for parts in (losses, norms)))
 
     def _compute_gradients(
         self, batch: Batch, rows: int

@@ -11,6 +11,8 @@ from fedhealth.errors import PrivacyError
 
 # Clip slightly below the bound, so that rounding in the norm (about 1e-7) never exceeds it.
 _ROUNDING_MARGIN = 1 - 1e-6
+# No sum of clipped gradients reaches the end of float32 (3e38): an overflow would depend on the patients.
+_LARGEST_BOUND = 1e18
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Clipping:
         towers: for `tower`, the parameter-name prefixes; parameters under none of them form one more group.
 
     Raises:
-        PrivacyError: the bound is not a positive number, or towers and mode contradict each other.
+        PrivacyError: the bound is not a positive number or too large, or towers and mode contradict each other.
 
     """
 
@@ -34,8 +36,11 @@ class Clipping:
     towers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_grad_norm < float("inf"):
-            raise PrivacyError(f"max_grad_norm {self.max_grad_norm} is not a positive number", "Set it above 0.")
+        if not 0 < self.max_grad_norm <= _LARGEST_BOUND:
+            raise PrivacyError(
+                f"max_grad_norm {self.max_grad_norm} is not a number above 0 and up to {_LARGEST_BOUND:g}",
+                "Set it to about the norm of a patient's gradient.",
+            )
         if self.mode not in ("flat", "tower", "automatic"):
             raise PrivacyError(f"unknown clipping mode {self.mode!r}", "Choose flat, tower or automatic.")
         if bool(self.towers) != (self.mode == "tower"):

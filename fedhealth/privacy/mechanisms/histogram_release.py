@@ -19,12 +19,24 @@ NOISED_BINS = 48
 """Number of bins that noise is added to; fewer than the bins that are sent, so that the total noise is less."""
 
 
-def select_one_study_per_patient(study: np.ndarray, patient: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the rows of every patient's first study; int64 arrays, `rows` indexes the others."""
-    first: dict[int, int] = {}
+def select_studies_per_patient(
+    study: np.ndarray, patient: np.ndarray, rows: np.ndarray, max_studies: int
+) -> np.ndarray:
+    """Return the rows of every patient's first studies, the same on every call.
+
+    Args:
+        study: number of the study of every row of the data set.
+        patient: number of its patient.
+        rows: the rows to select from.
+        max_studies: the most studies of one patient.
+
+    """
+    first: dict[int, list[int]] = {}
     for row in rows:
-        first.setdefault(int(patient[row]), int(study[row]))
-    return rows[[first[int(patient[row])] == study[row] for row in rows]] if len(rows) else rows
+        chosen = first.setdefault(int(patient[row]), [])
+        if len(chosen) < max_studies and int(study[row]) not in chosen:
+            chosen.append(int(study[row]))
+    return rows[[int(study[row]) in first[int(patient[row])] for row in rows]] if len(rows) else rows
 
 
 def noise_histograms(

@@ -11,6 +11,7 @@ from fedhealth.site import audit_log
 from fedhealth.site.check.base import CheckResult, report_failure, report_pass, report_warning
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, SiteLimits
+from fedhealth.utils.privacy_text import format_delta, format_epsilon, format_guarantee
 
 
 def check_policy(policy: Policy) -> Iterator[CheckResult]:
@@ -21,7 +22,9 @@ def check_policy(policy: Policy) -> Iterator[CheckResult]:
             "policy", f"looser than the default: {', '.join(loose)}", "Make sure that this is intended."
         )
     else:
-        finding = f"{policy.name}, epsilon {limits.epsilon:g} per run, lifetime epsilon {limits.lifetime_epsilon:g}"
+        run = f"epsilon {limits.epsilon:g} per run (delta at most {format_delta(limits.max_delta)})"
+        life = format_epsilon(limits.lifetime_epsilon, limits.delta)
+        finding = f"{policy.name}, {run}, {life} for each patient for life"
         yield report_pass("policy", finding)
     if not policy.data:
         yield report_warning(
@@ -37,9 +40,11 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
         yield "secure aggregation not required"
     if limits.exact_weights:
         yield "exact numbers of rows may leave"
-    for name in ("epsilon", "lifetime_epsilon", "max_delta"):
+    for name in ("epsilon", "lifetime_epsilon", "max_delta", "delta"):
         if getattr(limits, name) > getattr(strict, name):
             yield f"{name} {getattr(limits, name):g}"
+    if limits.max_failures is None or limits.max_failures > (strict.max_failures or 0):
+        yield f"max_failures {limits.max_failures}"
     for name in ("min_noise_multiplier", "min_sites", "min_patients"):
         if getattr(limits, name) < getattr(strict, name):
             yield f"{name} {getattr(limits, name):g}"
@@ -69,20 +74,21 @@ def _open_to_others(folder: Path) -> tuple[str, str] | None:
 def check_budget(home: SiteHome, policy: Policy) -> Iterator[CheckResult]:
     """Check every data set's ledger and how much of its lifetime budget is left."""
     from fedhealth.privacy.accounting.ledger_folder import find_ledgers
-    from fedhealth.privacy.accounting.spending import HIGH_SPENDING_SHARE, compute_total_epsilon
+    from fedhealth.privacy.accounting.spending import HIGH_SPENDING_SHARE, compute_dataset_spending
 
     life, found = policy.limits.lifetime_epsilon, find_ledgers(home.state)
-    for _, path in found:
-        spent, delta = compute_total_epsilon(path)
-        finding = f"{path.stem}: epsilon {spent:.2f} of {life:g} spent at delta {delta:.1g}"
-        if spent >= HIGH_SPENDING_SHARE * life:
+    for site, path in found:
+        spent = compute_dataset_spending(site, path, policy.limits.delta)
+        used = format_guarantee(spent.epsilon, spent.delta, spent.noise_multiplier, spent.unit)
+        finding = f"{path.stem}: {used} or more; the limit is {life:g}"
+        if spent.epsilon >= HIGH_SPENDING_SHARE * life:
             yield report_warning(
                 "budget", finding, "Runs that would exceed it are declined; `fedhealth site budget` shows them."
             )
         else:
             yield report_pass("budget", finding)
     if not found:
-        yield report_pass("budget", f"nothing spent of epsilon {life:g}")
+        yield report_pass("budget", f"nothing spent of {format_epsilon(life, policy.limits.delta)}")
 
 
 def check_log(home: SiteHome) -> Iterator[CheckResult]:

@@ -27,10 +27,10 @@ def blocks_(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_example_trains_and_keeps_what_it_says(blocks, tmp_path, good_hospitals, tiny_words):
-    words = [*tiny_words(good_hospitals), "personalization=local_bias"]
+def test_the_example_trains_and_keeps_what_it_says(blocks, tmp_path, good_hospitals, tiny_overrides):
+    overrides = [*tiny_overrides(good_hospitals), "personalization=local_bias"]
     folder = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, folder, blocks / "conf"))
+    launch_run(RunSpec.compose(overrides, folder, blocks / "conf"))
     shared = load_file(folder.path / "model.safetensors")
     kept = load_file(folder.site_dir("north") / PRIVATE_FILE)
     assert shared

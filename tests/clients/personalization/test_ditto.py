@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from clients.personalization.ditto import Ditto
+from fedhealth.errors import ModelError
+from fedhealth.training.trainer import PlainTrainer
 from tests.clients.personalization.line import RATE, X, Y, gradient, local, pair, state
 
 
@@ -33,3 +35,16 @@ def test_the_first_copy_starts_at_the_model_that_came():
     task = local(state(*w))
     Ditto(weight=0.7).train(task)
     assert pair(task.client_state) == pytest.approx(w - RATE * gradient(w), abs=1e-6)
+
+
+def test_a_copy_that_diverges_stays_as_it_was_in_a_private_run():
+    """An error would leave the site, and the copy has no noise."""
+    diverged = state(np.nan, 1.0)
+    trainer = PlainTrainer()
+    trainer.is_private = True
+    task = local(state(0.4, 0.8), trainer=trainer, client_state=diverged)
+    Ditto().train(task)
+    assert np.isnan(task.client_state["body.weight"]).all()
+    assert pair(task.get_current_arrays()) == pytest.approx(np.array([0.4, 0.8]) - RATE * gradient([0.4, 0.8]))
+    with pytest.raises(ModelError, match="not a finite number"):
+        Ditto().train(local(state(0.4, 0.8), client_state=diverged))

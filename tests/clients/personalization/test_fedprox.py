@@ -32,6 +32,7 @@ def test_the_leads_mu_is_used_where_there_is_none_of_its_own():
 def test_the_term_is_added_after_the_noise_and_is_not_noised_or_clipped():
     """A proximal term far beyond the clipping bound arrives whole: gradient - term is exactly the noised gradient."""
     from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
+    from fedhealth.privacy.engines.base import add_to_summed_grad
     from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
     from fedhealth.privacy.mechanisms.clipping import Clipping
 
@@ -51,7 +52,7 @@ def test_the_term_is_added_after_the_noise_and_is_not_noised_or_clipped():
     optimizer = NoisyOptimizer(torch.optim.SGD(parameters.values(), lr=0.1), plan, NoiseSource(), after)
     optimizer.allow_steps(plan.round_event)
     for parameter in parameters.values():
-        parameter.summed_grad = torch.zeros_like(parameter)
+        add_to_summed_grad(parameter, torch.zeros_like(parameter))
     optimizer.step()
     for name, value in (("body.weight", 100.0), ("fusion.head.weight", 160.0)):
         assert seen["noised"][name].abs().item() < value / 2  # noise alone; on its grid it may be 0

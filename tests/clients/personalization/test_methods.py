@@ -18,11 +18,11 @@ METHODS = {
 
 
 @pytest.fixture(name="run")
-def run_(tmp_path, good_hospitals, tiny_words):
-    def go(name, *words) -> RunDir:
-        words = [*tiny_words(good_hospitals), "strategy.rounds=2", *words]
+def run_(tmp_path, good_hospitals, tiny_overrides):
+    def go(name, *overrides) -> RunDir:
+        overrides = [*tiny_overrides(good_hospitals), "strategy.rounds=2", *overrides]
         folder = RunDir(tmp_path / name)
-        launch_run(RunSpec.compose(words, folder))
+        launch_run(RunSpec.compose(overrides, folder))
         return folder
 
     return go

@@ -32,14 +32,14 @@ class Outcome:
 
 
 @pytest.fixture
-def command(hospitals, tiny_words, tmp_path, monkeypatch, capfd):
-    """`command(*words)`: run `fedhealth run` on the tiny hospitals with further words."""
+def command(hospitals, tiny_overrides, tmp_path, monkeypatch, capfd):
+    """`command(*overrides)`: run `fedhealth run` on the tiny hospitals with further overrides."""
     from fedhealth.cli.main import main
 
-    def call(*words, base=None):
+    def call(*overrides, base=None):
         folder = tmp_path / "run"
-        words = [*(tiny_words(hospitals) if base is None else base), f"hydra.run.dir='{folder}'", *words]
-        monkeypatch.setattr(sys, "argv", ["fedhealth", "run", *words])
+        overrides = [*(tiny_overrides(hospitals) if base is None else base), f"hydra.run.dir='{folder}'", *overrides]
+        monkeypatch.setattr(sys, "argv", ["fedhealth", "run", *overrides])
         monkeypatch.setenv("COLUMNS", "200")
         GlobalHydra.instance().clear()
         with pytest.raises(SystemExit) as caught:
@@ -65,13 +65,13 @@ def edit(hospitals):
     return change
 
 
-def refused(outcome, code, *told):
-    """Check what holds for every fault, and that the message says `told`."""
+def refused(outcome, code, *messages):
+    """Check what holds for every fault, and that each of `messages` is printed."""
     assert outcome.code == code, outcome.err
     assert outcome.err.startswith("error:")
     assert "Traceback" not in outcome.out + outcome.err
-    for words in told:
-        assert words in outcome.err
+    for message in messages:
+        assert message in outcome.err
     assert not (outcome.run / "report.html").exists()
     assert not (outcome.run / "model.safetensors").exists()
     if outcome.about is not None:
@@ -88,7 +88,7 @@ def test_a_good_run_completes(command):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("override", "messages"),
     [
         ("training.bach_size=4", ["There is no configuration key", "Did you mean training.batch_size?"]),
         ("training=sdg", ["There is no option 'sdg' in group 'training'", "Did you mean training=sgd?"]),
@@ -100,9 +100,9 @@ def test_a_good_run_completes(command):
         ("+model.image.wieghts=x", ["model.image.wieghts", "no such parameter"]),
     ],
 )
-def test_a_fault_of_the_configuration(command, word, told):
-    outcome = command(word)
-    refused(outcome, CONFIG, *told)
+def test_a_fault_of_the_configuration(command, override, messages):
+    outcome = command(override)
+    refused(outcome, CONFIG, *messages)
     # Words that do not compose have no run directory yet; what composes and is refused says so in its own.
     assert outcome.about is None or outcome.about["state"] == "failed"
 
@@ -196,7 +196,7 @@ def test_a_failed_run_says_so_in_its_folder(command, edit):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "messages"),
     [
         (["model.image.weights=gone.safetensors"], ["model.image.weights", "gone.safetensors"]),
         (["model.image.architecture=resnet81"], ["torchvision has no 'resnet81'"]),
@@ -204,8 +204,8 @@ def test_a_failed_run_says_so_in_its_folder(command, edit):
         (["model.text.heads=3"], ["hidden=16 is not a multiple of heads=3"]),
     ],
 )
-def test_a_model_that_cannot_be_built(command, words, told):
-    refused(command(*words), MODEL, *told)
+def test_a_model_that_cannot_be_built(command, overrides, messages):
+    refused(command(*overrides), MODEL, *messages)
 
 
 def test_training_that_diverges_at_every_site(command):

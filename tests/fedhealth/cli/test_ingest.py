@@ -7,12 +7,12 @@ import pytest
 
 from benchmarks.dicom_export import read_rows, write_dicom_files, write_tables
 from fedhealth.cli.main import main
-from tests.fedhealth.ingest.hospital import WORDS, Hospital
+from tests.fedhealth.ingest.hospital import OVERRIDES, Hospital
 
 
-def typed(monkeypatch, capfd, *words):
+def typed(monkeypatch, capfd, *arguments):
     """Type a command; return exit code, output and errors."""
-    monkeypatch.setattr(sys, "argv", ["fedhealth", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["fedhealth", *map(str, arguments)])
     code = 0
     try:
         main()
@@ -30,7 +30,7 @@ def hospital_(tmp_path):
 def test_a_cohort_with_its_reports(hospital, tmp_path, monkeypatch, capfd):
     (hospital.images / "<b>broken").write_text("x")
     out = tmp_path / "cohort"
-    code, said, _ = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *WORDS, "--out", out)
+    code, said, _ = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *OVERRIDES, "--out", out)
     assert code == 0
     assert "80 patients" in said
     assert "rejected 1: not a DICOM file" in said
@@ -52,7 +52,7 @@ def test_a_cohort_with_its_reports(hospital, tmp_path, monkeypatch, capfd):
 def test_what_is_wrong_is_said_without_a_traceback(hospital, tmp_path, monkeypatch, capfd):
     for number in range(9):
         (hospital.images / f"broken-{number}").write_text("x")
-    code, _, err = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *WORDS, "--out", tmp_path / "cohort")
+    code, _, err = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *OVERRIDES, "--out", tmp_path / "cohort")
     assert code == 3
     assert "9 of 89 images were rejected" in err
     assert "Traceback" not in err
@@ -62,12 +62,12 @@ def test_what_is_wrong_is_said_without_a_traceback(hospital, tmp_path, monkeypat
 
 def test_the_json_is_the_report(hospital, tmp_path, monkeypatch, capfd):
     arguments = ("--out", tmp_path / "cohort", "--workers", 1, "--json")
-    code, said, _ = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *WORDS, *arguments)
+    code, said, _ = typed(monkeypatch, capfd, "site", "ingest", hospital.file, *OVERRIDES, *arguments)
     assert code == 0
     assert json.loads(said) == json.loads((tmp_path / "cohort" / "report.json").read_text())
 
 
-def test_the_x_ray_set_from_dicom_files_to_a_trained_model(tmp_path, shared_data, tiny_words, monkeypatch, capfd):
+def test_the_x_ray_set_from_dicom_files_to_a_trained_model(tmp_path, shared_data, tiny_overrides, monkeypatch, capfd):
     """Two hospitals with files and tables of their own, one of values, one of reports; one federation."""
     xrays = shared_data / "fed_cxr"
     for site in ("hannover", "eurorad"):
@@ -85,14 +85,14 @@ source: {{_target_: fedhealth.ingest.source.Folder, root: {folder}/images}}
 tables: [{labels}{", " + reports if site == "eurorad" else ""}]
 """
         )
-        words = ("data.image.size=32", "--out", out)
-        code, said, err = typed(monkeypatch, capfd, "site", "ingest", folder / "ingest.yaml", *words)
+        arguments = ("data.image.size=32", "--out", out)
+        code, said, err = typed(monkeypatch, capfd, "site", "ingest", folder / "ingest.yaml", *arguments)
         assert code == 0, err
         assert f"{len(rows)} image" in said
     run = tmp_path / "run"
-    words = [word for word in tiny_words(tmp_path / "cohorts") if not word.startswith(("~", "data."))]
+    arguments = [each for each in tiny_overrides(tmp_path / "cohorts") if not each.startswith(("~", "data."))]
     data = ["data=cxr", "data/source=ingested", f"data.root='{tmp_path}/cohorts'", "data.sites=[hannover,eurorad]"]
     data += ["data.manifest='{site}/manifest.csv'", "data.image.size=32", f"hydra.run.dir='{run}'"]
-    code, _, err = typed(monkeypatch, capfd, "run", *words, *data)
+    code, _, err = typed(monkeypatch, capfd, "run", *arguments, *data)
     assert code == 0, err
     assert json.loads((run / "run.json").read_text())["state"] == "completed"

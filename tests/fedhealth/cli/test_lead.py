@@ -21,9 +21,9 @@ def said_(monkeypatch, capfd, tmp_path):
     )
     save_job(home, Job("bcd", (), "", str(tmp_path / "gone")))
 
-    def call(*words):
+    def call(*arguments):
         monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr("sys.argv", ["fedhealth", "lead", *words, "--home", str(home.path)])
+        monkeypatch.setattr("sys.argv", ["fedhealth", "lead", *arguments, "--home", str(home.path)])
         with pytest.raises(SystemExit) as stopped:
             main()
         return stopped.value.code, capfd.readouterr()
@@ -41,7 +41,7 @@ def test_runs_are_listed_and_told_from_reservations(said):
 
 def test_the_beginning_of_an_id_names_a_run_where_it_is_the_only_one(said):
     assert said("logs", "abc")[1].out == "round 1\n"
-    for words, count in (("ab", 2), ("x", 0)):
-        code, shown = said("logs", words)
+    for prefix, count in (("ab", 2), ("x", 0)):
+        code, shown = said("logs", prefix)
         assert code == 2
-        assert f"'{words}' matches {count} runs" in shown.err
+        assert f"'{prefix}' matches {count} runs" in shown.err

@@ -10,9 +10,10 @@ from fedhealth.runs.run_dir import MODEL_DIR, RunDir
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_words, good_hospitals):
-    words, run = [*tiny_words(good_hospitals), "strategy.rounds=1"], RunDir(tmp_path_factory.mktemp("predict") / "run")
-    launch_run(RunSpec.compose(words, run))
+def model(tmp_path_factory, tiny_overrides, good_hospitals):
+    run = RunDir(tmp_path_factory.mktemp("predict") / "run")
+    overrides = [*tiny_overrides(good_hospitals), "strategy.rounds=1"]
+    launch_run(RunSpec.compose(overrides, run))
     return run.path / MODEL_DIR
 
 

@@ -8,7 +8,7 @@ from fedhealth.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("words", "ordered"),
+    ("arguments", "ordered"),
     [
         ("a=1 --multirun seed=0,1", "--multirun a=1 seed=0,1"),
         ("a=1 --cfg job b=2", "--cfg job a=1 b=2"),
@@ -17,8 +17,8 @@ from fedhealth.errors import ConfigError
         ("--help", "--help"),
     ],
 )
-def test_flags_may_stand_anywhere(words, ordered):
-    assert put_flags_first(words.split()) == ordered.split()
+def test_flags_may_stand_anywhere(arguments, ordered):
+    assert put_flags_first(arguments.split()) == ordered.split()
 
 
 @pytest.fixture(name="demo")
@@ -28,8 +28,8 @@ def demo_(tmp_path, monkeypatch):
     monkeypatch.setattr("fedhealth.data.synthetic.write_hospitals", lambda folder, **_: folder.mkdir(parents=True))
     monkeypatch.setattr("fedhealth.cli.run._launch_with_progress", lambda spec: seen.append(spec.config))
 
-    def run(*words):
-        run_demo(tmp_path, 7, words)
+    def run(*arguments):
+        run_demo(tmp_path, 7, arguments)
         validate_config(seen[-1])
         return seen[-1]
 

@@ -1,16 +1,22 @@
 """`fedhealth site budget`: what was spent, and what happens when a ledger was touched."""
 
+import json
 import time
 
 import pytest
 
 from fedhealth.cli.main import main
+from fedhealth.cli.site_run import run_status
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon
-from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger, read_ledger_digest, verify_ledger
+from fedhealth.privacy.accounting.booking import Booking
+from fedhealth.privacy.accounting.ledger import Ledger, read_ledger_digest, verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import LIFETIME_DELTA
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.privacy.accounting.reservations import RunCost
 from fedhealth.privacy.accounting.spending import iter_run_spending
+from fedhealth.utils.privacy_text import format_guarantee
 
 EVENT = PrivacyEvent(2.0, 0.1, 10)
 DELTA = 1e-4
@@ -31,11 +37,11 @@ def site(tmp_path):
 
 @pytest.fixture
 def budget(monkeypatch, capfd):
-    """`budget(*words)`: exit code and output of `fedhealth site budget`."""
+    """`budget(*arguments)`: exit code and output of `fedhealth site budget`."""
 
-    def call(*words):
+    def call(*arguments):
         monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "budget", *map(str, words)])
+        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "budget", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
         shown = capfd.readouterr()
@@ -50,7 +56,8 @@ def test_every_run_and_the_sum_are_shown(site, budget):
     with Ledger.open(get_ledger_path(site, "chest")) as ledger:
         assert f"{ledger.compute_spent_epsilon(DELTA, 'first'):.3f}" in shown
         assert f"{ledger.compute_spent_epsilon(DELTA, 'second'):.3f}" in shown
-        assert f"north, chest: epsilon {ledger.compute_spent_epsilon(DELTA):.3f} in total at delta 0.0001" in shown
+        together = f"epsilon {ledger.compute_spent_epsilon(DELTA):.4g} at delta 1e-4 for each patient"
+    assert f"north, chest: all runs together spent {together}, noise multiplier 2 or more" in shown
     assert "digest" not in shown
 
 
@@ -96,6 +103,30 @@ def test_spending_counts_what_was_declined(site):
     assert first.curve[-1] == (2, first.epsilon)
 
 
+def test_failed_and_retried_bookings_are_counted(site, budget):
+    with Ledger.open(get_ledger_path(site, "chest")) as ledger:
+        booking = Booking(ledger.entries[0], (1,))
+        ledger.update_booking("retry", booking, 1)
+        ledger.update_booking("fail", booking, 1)
+    first, second = iter_run_spending(site, DELTA)
+    assert (first.booked_count, first.failed_count, first.retried_count) == (2, 1, 1)
+    assert (second.failed_count, second.retried_count) == (0, 0)
+    [row] = [line for line in budget(site)[1].splitlines() if "first" in line]
+    assert row.split()[-4:] == ["2", "1", "1", "0"]
+
+
+def test_the_status_has_the_whole_guarantee(site, monkeypatch, capfd, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    site.rename(home / "state")
+    run_status(home, as_json=True)
+    spent = json.loads(capfd.readouterr().out)["budgets"]["chest"]
+    assert (spent["unit"], spent["delta"], spent["smallest_noise_multiplier"]) == ("patient", LIFETIME_DELTA, 2.0)
+    run_status(home, as_json=False)
+    text = format_guarantee(spent["epsilon"], LIFETIME_DELTA, 2.0, "patient", digits=4)
+    assert f"chest: all runs together spent {text} or more" in capfd.readouterr().out
+
+
 def test_a_hospital_sees_its_own_without_naming_a_folder(site, budget, monkeypatch, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
@@ -115,6 +146,6 @@ def test_what_sweeps_have_reserved_is_told_apart(site, budget):
     with_kept = compute_epsilon([EVENT] * 4, DELTA)
     code, shown = budget(site, "--delta", DELTA)
     assert code == 0
-    spent_text = f"epsilon {spent:.3f} in total at delta 0.0001"
-    assert f"{spent_text}; {with_kept:.3f} including reservations of sweeps until" in shown
+    spent_text = f"epsilon {spent:.4g} at delta 1e-4 for each patient, noise multiplier 2 or more"
+    assert f"{spent_text}; {with_kept:.4g} at the same delta including reservations of sweeps until" in shown
     assert "third" not in shown  # it spent nothing yet

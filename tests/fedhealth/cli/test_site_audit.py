@@ -23,12 +23,12 @@ def home_(tmp_path):
 
 @pytest.fixture(name="audit")
 def audit_(home, monkeypatch, capfd):
-    """`audit(*words)`: exit code and output of `fedhealth site audit`."""
+    """`audit(*arguments)`: exit code and output of `fedhealth site audit`."""
 
-    def call(*words):
+    def call(*arguments):
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setenv("FEDHEALTH_HOME", str(home.path))
-        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "audit", *map(str, words)])
+        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "audit", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
         out, err = capfd.readouterr()
@@ -78,8 +78,8 @@ def test_a_file_that_cannot_be_written_is_said(audit, tmp_path):
 
 def test_a_touched_log_is_refused(home, audit, tmp_path):
     home.audit.write_bytes(home.audit.read_bytes().replace(b'"bytes":3,', b'"bytes":4,'))
-    for words in (("verify",), ("show",), ("export", tmp_path / "a.json"), ("export", tmp_path / "a.csv")):
-        code, shown = audit(*words)
+    for arguments in (("verify",), ("show",), ("export", tmp_path / "a.json"), ("export", tmp_path / "a.csv")):
+        code, shown = audit(*arguments)
         assert code == TrustError.exit_code
         assert "edited, cut or damaged" in shown
     assert not list(tmp_path.glob("a.*"))

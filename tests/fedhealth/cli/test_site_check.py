@@ -12,11 +12,11 @@ from tests.fedhealth.site.consortium import World
 
 @pytest.fixture(name="call")
 def call_(monkeypatch, capfd):
-    """`call(*words)`: exit code, output and errors of a command."""
+    """`call(*arguments)`: exit code, output and errors of a command."""
 
-    def call(*words):
+    def call(*arguments):
         monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr("sys.argv", ["fedhealth", *map(str, words)])
+        monkeypatch.setattr("sys.argv", ["fedhealth", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
         out, err = capfd.readouterr()

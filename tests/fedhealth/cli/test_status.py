@@ -21,10 +21,10 @@ def run_(tmp_path):
 
 @pytest.fixture(name="status")
 def status_(monkeypatch, capfd, tmp_path):
-    def call(*words):
+    def call(*arguments):
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setenv("FEDHEALTH_LEAD", str(tmp_path / "lead"))
-        monkeypatch.setattr("sys.argv", ["fedhealth", "status", *map(str, words)])
+        monkeypatch.setattr("sys.argv", ["fedhealth", "status", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
         shown = capfd.readouterr()
@@ -62,10 +62,10 @@ def test_every_hospital_is_a_line(run, status):
 
 
 def test_programs_get_the_same_as_json(run, status):
-    told = json.loads(status(run.path, "--json")[1])
-    assert (told["state"], told["round"], told["rounds"], told["waiting_for"]) == ("interrupted", 1, 3, [])
-    assert told["sites"]["south"]["errors"] == {"DataError": 1}
-    assert told["error"] == "south was left out of round 1: DataError (see the site's own log)"
+    printed = json.loads(status(run.path, "--json")[1])
+    assert (printed["state"], printed["round"], printed["rounds"], printed["waiting_for"]) == ("interrupted", 1, 3, [])
+    assert printed["sites"]["south"]["errors"] == {"DataError": 1}
+    assert printed["error"] == "south was left out of round 1: DataError (see the site's own log)"
 
 
 def test_a_run_in_the_hospitals_has_a_name(run, status, tmp_path):

@@ -24,12 +24,12 @@ class People:
         self.project = root / "project.yaml"
         self.project.write_text(f"project: chest\nlead: {LEAD}\n")
 
-    def __call__(self, *words, answer=""):
+    def __call__(self, *arguments, answer=""):
         """Return exit code and output of a command."""
         self.monkeypatch.setenv("FEDHEALTH_LEAD", str(self.lead.path))
         self.monkeypatch.setenv("FEDHEALTH_HOME", str(self.home.path))
         self.monkeypatch.setenv("COLUMNS", "120")
-        self.monkeypatch.setattr("sys.argv", ["fedhealth", *map(str, words)])
+        self.monkeypatch.setattr("sys.argv", ["fedhealth", *map(str, arguments)])
         self.monkeypatch.setattr("sys.stdin", io.StringIO(answer))
         with pytest.raises(SystemExit) as stopped:
             main()
@@ -127,8 +127,8 @@ def test_without_members_there_is_nothing_to_show(people):
 
 def test_a_file_that_is_not_there_is_said(people, tmp_path):
     people.begin()
-    for words in (("lead", "admit"), ("site", "install")):
-        code, shown = people(*words, tmp_path / "gone")
+    for arguments in (("lead", "admit"), ("site", "install")):
+        code, shown = people(*arguments, tmp_path / "gone")
         assert code == ConfigError.exit_code
         assert "there is no such file" in shown
 

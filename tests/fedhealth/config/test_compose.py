@@ -13,9 +13,9 @@ from fedhealth.errors import ConfigError
 ROOT = "data.root=/data"
 
 
-def refused(*words):
+def refused(*overrides):
     with pytest.raises(ConfigError) as caught:
-        resolve_config(compose_config([*words]))
+        resolve_config(compose_config([*overrides]))
     return caught.value
 
 
@@ -27,7 +27,7 @@ def test_the_defaults_compose_to_the_schema():
 
 
 @pytest.mark.parametrize(
-    ("word", "key", "meant"),
+    ("override", "key", "meant"),
     [
         ("training.bach_size=4", "training.bach_size", "training.batch_size"),
         ("data.image.sise=4", "data.image.sise", "data.image.size"),
@@ -38,8 +38,8 @@ def test_the_defaults_compose_to_the_schema():
         ("data.task.knd=binary", "data.task.knd", "data.task.kind"),
     ],
 )
-def test_a_misspelt_key_is_named_with_what_was_meant(word, key, meant):
-    fault = refused(ROOT, word)
+def test_a_misspelt_key_is_named_with_what_was_meant(override, key, meant):
+    fault = refused(ROOT, override)
     assert fault.problem == f"There is no configuration key {key!r}."
     assert fault.advice == f"Did you mean {meant}?"
 
@@ -48,24 +48,24 @@ def test_a_key_like_nothing_else_points_to_the_list_of_keys():
     assert refused(ROOT, "zzzzzz=1").advice == "`fedhealth run --cfg job` prints every key."
 
 
-@pytest.mark.parametrize("word", ["method=null", "model/image=3", "data=[null]", "privacy={a:1}"])
-def test_a_group_without_a_named_option_is_refused_with_its_options(word):
-    fault = refused(ROOT, word)
-    assert fault.problem == f"{word}: the group {word.split('=')[0]!r} needs an option."
+@pytest.mark.parametrize("override", ["method=null", "model/image=3", "data=[null]", "privacy={a:1}"])
+def test_a_group_without_a_named_option_is_refused_with_its_options(override):
+    fault = refused(ROOT, override)
+    assert fault.problem == f"{override}: the group {override.split('=')[0]!r} needs an option."
     assert fault.advice.startswith("Options: ")
 
 
-@pytest.mark.parametrize("word", ["training=sdg", "model/image=resnet81", "experiment=drem", "data=dermm"])
-def test_a_misspelt_option_is_named_with_its_group_and_the_nearest(word):
-    group, option = word.split("=")
-    fault = refused(ROOT, word)
+@pytest.mark.parametrize("override", ["training=sdg", "model/image=resnet81", "experiment=drem", "data=dermm"])
+def test_a_misspelt_option_is_named_with_its_group_and_the_nearest(override):
+    group, option = override.split("=")
+    fault = refused(ROOT, override)
     assert fault.problem == f"There is no option {option!r} in group {group!r}."
     assert f"Did you mean {group}=" in fault.advice
     assert "Options: " in fault.advice
 
 
 @pytest.mark.parametrize(
-    ("word", "where"),
+    ("override", "where"),
     [
         ("seed=many", "seed"),
         ("training.batch_size=1.5", "training.batch_size"),
@@ -74,8 +74,8 @@ def test_a_misspelt_option_is_named_with_its_group_and_the_nearest(word):
         ("baselines.local_only=perhaps", "baselines.local_only"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_its_key(word, where):
-    fault = refused(ROOT, word)
+def test_a_value_of_the_wrong_type_is_refused_with_its_key(override, where):
+    fault = refused(ROOT, override)
     assert where in fault.problem
     assert "\n" not in fault.problem
 
@@ -129,15 +129,21 @@ def test_composing_leaves_hydra_as_it_was_found():
 
 def test_a_digest_is_of_what_decides_the_training_only():
     one = compute_config_digest(compose_config([ROOT]))
-    for word in ("data.root=/elsewhere", "data.cache=/c", "runtime=simulation", "name=x", "baselines.local_only=false"):
-        assert compute_config_digest(compose_config([ROOT, word])) == one, word
-    for word in ("seed=1", "training=sgd", "model.dim=9", "data.sites=[a]", "data.max_rejected=0.5"):
-        assert compute_config_digest(compose_config([ROOT, word])) != one, word
+    for override in (
+        "data.root=/elsewhere",
+        "data.cache=/c",
+        "runtime=simulation",
+        "name=x",
+        "baselines.local_only=false",
+    ):
+        assert compute_config_digest(compose_config([ROOT, override])) == one, override
+    for override in ("seed=1", "training=sgd", "model.dim=9", "data.sites=[a]", "data.max_rejected=0.5"):
+        assert compute_config_digest(compose_config([ROOT, override])) != one, override
 
 
 def test_the_digest_does_not_depend_on_the_order_of_words():
-    words = [ROOT, "seed=3", "training=sgd"]
-    assert compute_config_digest(compose_config(words)) == compute_config_digest(compose_config(words[::-1]))
+    overrides = [ROOT, "seed=3", "training=sgd"]
+    assert compute_config_digest(compose_config(overrides)) == compute_config_digest(compose_config(overrides[::-1]))
 
 
 @settings(max_examples=25, deadline=None)

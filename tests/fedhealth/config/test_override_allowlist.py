@@ -1,4 +1,4 @@
-"""What a site composes of a job: plain words and nothing else."""
+"""The overrides that a site accepts in a job: plain values and nothing else."""
 
 import pytest
 from hypothesis import given
@@ -59,9 +59,9 @@ def test_plain_words_pass():
     assert find_override_errors(PLAIN) == []
 
 
-@pytest.mark.parametrize("word", HOSTILE)
-def test_everything_else_is_refused(word):
-    assert find_override_errors([word])
+@pytest.mark.parametrize("override", HOSTILE)
+def test_everything_else_is_refused(override):
+    assert find_override_errors([override])
 
 
 def test_all_faults_are_named_and_a_key_is_set_once():

@@ -7,9 +7,9 @@ from fedhealth.errors import ConfigError
 ROOT = "data.root=/data"
 
 
-def faults(*words):
+def faults(*overrides):
     with pytest.raises(ConfigError) as caught:
-        validate_config(compose_config([ROOT, *words]))
+        validate_config(compose_config([ROOT, *overrides]))
     return caught.value.problem.splitlines()
 
 
@@ -18,7 +18,7 @@ def test_the_defaults_are_valid():
 
 
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("overrides", "fault"),
     [
         (["training.batch_size=0"], "training.batch_size: must be at least 1, is 0."),
         (["training.local_steps=-2"], "training.local_steps: must be at least 1, is -2."),
@@ -61,8 +61,8 @@ def test_the_defaults_are_valid():
         ),
     ],
 )
-def test_a_value_that_cannot_work_is_refused(words, fault):
-    assert fault in faults(*words)
+def test_a_value_that_cannot_work_is_refused(overrides, fault):
+    assert fault in faults(*overrides)
 
 
 def test_all_faults_are_reported_at_once():
@@ -71,7 +71,7 @@ def test_all_faults_are_reported_at_once():
 
 
 @pytest.mark.parametrize(
-    ("word", "fault"),
+    ("override", "fault"),
     [
         (
             "+model.image.wieghts=w",
@@ -81,8 +81,8 @@ def test_all_faults_are_reported_at_once():
         ("+strategy.server_optimizer.rate=1", "strategy.server_optimizer.rate: "),
     ],
 )
-def test_a_parameter_its_target_does_not_take_is_refused(word, fault):
-    [found] = faults(word)
+def test_a_parameter_its_target_does_not_take_is_refused(override, fault):
+    [found] = faults(override)
     assert found.startswith(fault)
 
 
@@ -99,7 +99,7 @@ def test_a_target_that_does_not_exist_is_refused(target):
 
 
 @pytest.mark.parametrize(
-    ("word", "key"),
+    ("override", "key"),
     [
         ("+bogus=1", "bogus"),
         ("+data.bogus=1", "data.bogus"),
@@ -108,8 +108,8 @@ def test_a_target_that_does_not_exist_is_refused(target):
         ("+training.bogus=1", "training.bogus"),
     ],
 )
-def test_a_key_beside_the_schema_is_refused(word, key):
-    assert faults(word) == [f"{key}: there is no such configuration key."]
+def test_a_key_beside_the_schema_is_refused(override, key):
+    assert faults(override) == [f"{key}: there is no such configuration key."]
 
 
 def test_a_missing_value_comes_before_all_checks():

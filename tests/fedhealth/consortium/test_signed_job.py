@@ -26,9 +26,9 @@ def job_(consortium):
     return sign_job(consortium.lead, "0123456789ab", ["experiment=demo"], DIGEST, BUNDLE)
 
 
-def test_a_genuine_job_is_believed(consortium, job):
-    order = verify_job(*job, consortium.membership(), BUNDLE)
-    assert (order.overrides, order.digest) == (("experiment=demo",), DIGEST)
+def test_a_genuine_job_is_believed(consortium, job: tuple[str, str]):
+    signed = verify_job(*job, consortium.membership(), BUNDLE)
+    assert (signed.overrides, signed.digest) == (("experiment=demo",), DIGEST)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_changed_job_is_not(consortium, job, key, value):
         verify_job(changed, signature, consortium.membership(), BUNDLE)
 
 
-def test_a_job_of_somebody_else_is_not(consortium, job, tmp_path):
+def test_a_job_of_somebody_else_is_not(consortium, job: tuple[str, str], tmp_path):
     other = Consortium(tmp_path / "other")
     with pytest.raises(TrustError, match="not signed"):
         verify_job(*job, other.membership(), BUNDLE)
@@ -62,40 +62,40 @@ def test_a_signature_serves_one_purpose(consortium, job):
         verify_job(job[0], elsewhere, consortium.membership(), BUNDLE)
 
 
-def test_bundle_members_and_time_must_be_the_sites(consortium, job):
+def test_bundle_members_and_time_must_be_the_sites(consortium, job: tuple[str, str]):
     membership = consortium.membership()
     with pytest.raises(TrustError, match="another bundle"):
         verify_job(*job, membership, "99" * 32)
     with pytest.raises(TrustError, match="another roster"):
         verify_job(*job, replace(membership, members=membership.members[:2]), BUNDLE)
-    order = SignedJob.parse(job[0])
+    signed = SignedJob.parse(job[0])
     with pytest.raises(TrustError, match="expired"):
-        verify_job(*job, membership, BUNDLE, now=order.expires + 1)
+        verify_job(*job, membership, BUNDLE, now=signed.expires + 1)
     with pytest.raises(TrustError, match="in the future"):
-        verify_job(*job, membership, BUNDLE, now=order.issued - 301)
+        verify_job(*job, membership, BUNDLE, now=signed.issued - 301)
 
 
 def test_a_job_that_ended_is_not_taken_up_again(consortium, job):
     now = [1000.0]
     home = consortium.homes["charite"]
-    orders, order = JobHistory(home, lambda: now[0]), SignedJob.parse(job[0])
-    orders.start_or_resume(order, hours=1)
-    orders.start_or_resume(order, hours=1)  # a restart in between
-    assert JobHistory(home).find_expired(-1) == [order.run]
+    signeds, signed = JobHistory(home, lambda: now[0]), SignedJob.parse(job[0])
+    signeds.start_or_resume(signed, hours=1)
+    signeds.start_or_resume(signed, hours=1)  # a restart in between
+    assert JobHistory(home).find_expired(-1) == [signed.run]
     with pytest.raises(TrustError, match="another job"):
-        orders.start_or_resume(replace(order, overrides=("seed=1",)), hours=1)
+        signeds.start_or_resume(replace(signed, overrides=("seed=1",)), hours=1)
     now[0] += 3601
     with pytest.raises(TrustError, match="the limit of this site"):
-        orders.start_or_resume(order, hours=1)
-    orders.mark_ended(order.run)
+        signeds.start_or_resume(signed, hours=1)
+    signeds.mark_ended(signed.run)
     assert JobHistory(home).find_expired(-1) == []
     with pytest.raises(TrustError, match="has ended"):
-        orders.start_or_resume(order, hours=10)
+        signeds.start_or_resume(signed, hours=10)
 
 
-@pytest.mark.parametrize("words", ["text", [1], ["a" * 2000], ["line\nbreak"], [["nested"]], ["x"] * 500])
-def test_malformed_words_are_refused_even_when_signed(consortium, job, words):
-    content = json.dumps({**json.loads(job[0]), "overrides": words}, sort_keys=True, separators=(",", ":"))
+@pytest.mark.parametrize("overrides", ["text", [1], ["a" * 2000], ["line\nbreak"], [["nested"]], ["x"] * 500])
+def test_malformed_overrides_are_refused_even_when_signed(consortium, job, overrides):
+    content = json.dumps({**json.loads(job[0]), "overrides": overrides}, sort_keys=True, separators=(",", ":"))
     proof = sign_body(load_signing_key(consortium.lead.consortium_key), PURPOSE, content.encode()).hex()
     with pytest.raises(TrustError, match="overrides"):
         verify_job(content, proof, consortium.membership(), BUNDLE)

@@ -12,7 +12,7 @@ from fedhealth.config.override_allowlist import find_override_errors, select_sha
 from fedhealth.data.dataset import prepare_dataset
 from fedhealth.errors import DataError
 from fedhealth.models.encoders.image import ImageEncoder
-from tests.fedhealth.ingest.hospital import WORDS, Hospital
+from tests.fedhealth.ingest.hospital import OVERRIDES, Hospital
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -22,13 +22,13 @@ def folder_(tmp_path_factory):
     return place / "cohort"
 
 
-def words(folder, *further):
+def overrides(folder, *further):
     place = [f"data.root={folder}", "data.manifest=manifest.csv", "data.sites=[charite]"]
-    return ["data=demo", "data/source=ingested", *place, *WORDS, *further]
+    return ["data=demo", "data/source=ingested", *place, *OVERRIDES, *further]
 
 
 def data(folder, *further):
-    return OmegaConf.to_object(compose_config(words(folder, *further))).data
+    return OmegaConf.to_object(compose_config(overrides(folder, *further))).data
 
 
 def test_it_is_read_without_decoding_or_copying(folder):
@@ -61,8 +61,8 @@ def test_what_was_changed_by_hand_is_refused(folder, tmp_path):
 
 
 def test_where_data_come_from_is_the_sites_own_and_changes_nothing_that_is_trained(folder):
-    plain = [word for word in words(folder) if not word.startswith("data/source")]
-    assert compute_config_digest(compose_config(plain)) == compute_config_digest(compose_config(words(folder)))
+    plain = [override for override in overrides(folder) if not override.startswith("data/source")]
+    assert compute_config_digest(compose_config(plain)) == compute_config_digest(compose_config(overrides(folder)))
     assert select_shared_overrides(["data/source=ingested", "training.batch_size=4"]) == ["training.batch_size=4"]
     assert find_override_errors(["data/source=ingested"]) == ["'data/source=ingested': is for the site to decide"]
     assert find_override_errors(["data.source._target_=os.system"])

@@ -162,3 +162,7 @@ def test_an_undefined_value_has_no_interval_and_is_null():
 def test_chunks_change_nothing(resamples):
     weights = np.arange(resamples * 2.0).reshape(resamples, 2)
     np.testing.assert_array_equal(apply_in_chunks(lambda part: part.sum(axis=1), weights), weights.sum(axis=1))
+
+
+def test_a_score_that_is_no_number_is_in_the_bin_of_one_half():
+    assert bin_scores(np.array([np.nan, 0.5, 0.0, 1.0]), 8).tolist() == [4, 4, 0, 7]

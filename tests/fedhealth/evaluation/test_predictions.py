@@ -143,3 +143,15 @@ def test_a_column_without_labels_is_left_out():
 def test_one_class_counts_have_no_auroc():
     counts = ScoreHistograms(np.array([[3, 0]]), np.array([[0, 0]]))
     assert compute_histogram_metrics(counts, 5)["auroc"].as_dict() == {"value": None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("kind", [TaskKind.binary, TaskKind.multiclass])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_falls_into_a_fixed_bin(kind, value):
+    """Without a warning, which the tests would make an error: under privacy neither may depend on a patient."""
+    columns = 1 if kind is TaskKind.binary else 3
+    logits = np.zeros((4, columns))
+    logits[2], logits[3, 0] = value, -value
+    found = predict_studies(Echo(columns), examples(logits, np.ones((4, 1)), [0, 1, 2, 2]), np.arange(4), kind)
+    np.testing.assert_array_equal(found.scores[2], found.scores[0])
+    assert (count_scores(found, 16).positives + count_scores(found, 16).negatives).sum() == 3 * columns

@@ -1,4 +1,5 @@
 import json
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,11 +24,11 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import GROUPS_FILE, RunDir
 
 
-def config_of(words):
-    return OmegaConf.to_object(compose_config(["data.root=x", *words]))
+def config_of(overrides):
+    return OmegaConf.to_object(compose_config(["data.root=x", *overrides]))
 
 
-WORDS = [
+OVERRIDES = [
     "+evaluation.subgroups.sex=[]",
     "+evaluation.subgroups.age=[40,60]",
     "evaluation.min_group=3",
@@ -37,7 +38,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def config():
-    return config_of(WORDS)
+    return config_of(OVERRIDES)
 
 
 def test_groups_are_levels_and_bands(config):
@@ -91,9 +92,9 @@ def test_scores_of_groups_are_scikit_learns_and_small_groups_have_none(config):
     scored = Predictions(1 / (1 + np.exp(-logits[:, None])), labels[:, None], np.arange(400))
     sex = (np.arange(400) >= 200).astype(int)
     age = np.where(np.arange(400) < 396, 0, 2)
-    wide = config_of([*WORDS[:3], "evaluation.bins=2048"])
+    wide = config_of([*OVERRIDES[:3], "evaluation.bins=2048"])
     tables = count_scores_by_subgroup(scored, {"sex": sex, "age": age}, wide)
-    by_sex, by_age = evaluate_subgroups(tables, wide)
+    by_sex, by_age = cast(list[dict[str, Any]], evaluate_subgroups(tables, wide))
     for row, chosen in zip(by_sex["groups"], (sex == 0, sex == 1), strict=True):
         assert row["auroc"]["value"] == pytest.approx(roc_auc_score(labels[chosen], logits[chosen]), abs=0.002)
     assert by_sex["gap"]["low"] > 0
@@ -117,21 +118,21 @@ def test_impossible_groups_are_refused(subgroups, said):
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
-def test_a_federation_sums_its_sites_groups(secagg, tiny_words, good_hospitals, tmp_path):
-    words = [*tiny_words(good_hospitals), f"secagg={secagg}", "strategy.rounds=1", "evaluation.min_group=1"]
-    words += ["+evaluation.subgroups.crp=[60]"]
-    launch_run(RunSpec.compose(words, RunDir(tmp_path / "run")))
-    config = OmegaConf.to_object(compose_config(words))
+def test_a_federation_sums_its_sites_groups(secagg, tiny_overrides, good_hospitals, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), f"secagg={secagg}", "strategy.rounds=1", "evaluation.min_group=1"]
+    overrides += ["+evaluation.subgroups.crp=[60]"]
+    launch_run(RunSpec.compose(overrides, RunDir(tmp_path / "run")))
+    config = OmegaConf.to_object(compose_config(overrides))
     rows = json.loads((tmp_path / "run" / GROUPS_FILE).read_text())[0]["groups"]
     bench = BaselineData.prepare(config)
     places = [assign_subgroups(cohort, config)["crp"][cohort.rows("test")] for cohort in bench.cohorts.values()]
     assert [row["studies"] for row in rows] == [int(sum((each == group).sum() for each in places)) for group in (0, 1)]
 
 
-def test_private_training_says_nothing_of_groups(tiny_words, good_hospitals, tmp_path):
-    words = [*tiny_words(good_hospitals), "strategy.rounds=1", "evaluation.min_group=1", "privacy=patient"]
-    words += ["+evaluation.subgroups.crp=[60]", "privacy.min_cohort=1", "training=sgd"]
-    launch_run(RunSpec.compose(words, RunDir(tmp_path / "run")))
+def test_private_training_says_nothing_of_groups(tiny_overrides, good_hospitals, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), "strategy.rounds=1", "evaluation.min_group=1", "privacy=patient"]
+    overrides += ["+evaluation.subgroups.crp=[60]", "privacy.min_cohort=1", "training=sgd"]
+    launch_run(RunSpec.compose(overrides, RunDir(tmp_path / "run")))
     told = (
         json.loads((tmp_path / "run" / GROUPS_FILE).read_text()) if (tmp_path / "run" / GROUPS_FILE).is_file() else []
     )

@@ -14,9 +14,9 @@ PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "train
 
 
 @pytest.fixture(name="job")
-def job_(tmp_path, good_hospitals, tiny_words):
-    def make(*words):
-        every = (*tiny_words(good_hospitals), "strategy.rounds=3", "training.local_steps=2", *words)
+def job_(tmp_path, good_hospitals, tiny_overrides):
+    def make(*overrides):
+        every = (*tiny_overrides(good_hospitals), "strategy.rounds=3", "training.local_steps=2", *overrides)
         return Job("bench", every, compute_config_digest(composed(every)), str(tmp_path))
 
     return make

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")
-def words(tiny_words, good_hospitals):
-    return tiny_words(good_hospitals)
+def overrides(tiny_overrides, good_hospitals):
+    return tiny_overrides(good_hospitals)
 
 
 @pytest.fixture(scope="module")
@@ -71,30 +71,30 @@ def seen(uri, experiment="fedhealth"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["folder", "server"])
-def test_a_store_receives_the_run(store, words, tmp_path, request):
+def test_a_store_receives_the_run(store, overrides, tmp_path, request):
     uri = (tmp_path / "mlruns").as_uri() if store == "folder" else request.getfixturevalue("server")
-    words = [*words, "tracking=mlflow", f"tracking.uri={uri}", "tracking.weights=true"]
+    overrides = [*overrides, "tracking=mlflow", f"tracking.uri={uri}", "tracking.weights=true"]
     run = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, run))
-    told, client = seen(uri)
+    launch_run(RunSpec.compose(overrides, run))
+    tracked, client = seen(uri)
     record = load_run_record(run.path)
-    assert told.info.status == "FINISHED"
-    assert told.info.run_name == "run"
-    assert told.data.tags["fedhealth.run"] == run.info["run"]
-    assert told.data.params["strategy.rounds"] == "2"
-    assert told.data.params["data.sites"] == "['north', 'south', 'east']"
-    assert told.data.metrics["test.auroc"] == pytest.approx(record.test_result.metrics["auroc"].value)
-    losses = client.get_metric_history(told.info.run_id, "round.loss")
+    assert tracked.info.status == "FINISHED"
+    assert tracked.info.run_name == "run"
+    assert tracked.data.tags["fedhealth.run"] == run.info["run"]
+    assert tracked.data.params["strategy.rounds"] == "2"
+    assert tracked.data.params["data.sites"] == "['north', 'south', 'east']"
+    assert tracked.data.metrics["test.auroc"] == pytest.approx(record.test_result.metrics["auroc"].value)
+    losses = client.get_metric_history(tracked.info.run_id, "round.loss")
     assert [(point.step, point.value) for point in losses] == [(e.number, e.pooled["loss"]) for e in record.rounds]
-    held = {file.path for file in client.list_artifacts(told.info.run_id)}
+    held = {file.path for file in client.list_artifacts(tracked.info.run_id)}
     assert {"report.html", "config.yaml", "README.md", "model"} <= held
     assert "sites" not in held
     assert [event["event"] for event in run.read_events()[0]][-1] == "tracked"
 
 
-def test_a_run_is_told_once_also_when_it_is_resumed(words, tmp_path):
+def test_a_run_is_told_once_also_when_it_is_resumed(overrides, tmp_path):
     run = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, run))
+    launch_run(RunSpec.compose(overrides, run))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tracking = MlflowTracking(str(tmp_path / "mlruns"), "mine")
@@ -103,16 +103,18 @@ def test_a_run_is_told_once_also_when_it_is_resumed(words, tmp_path):
         assert seen((tmp_path / "mlruns").as_uri(), "mine")[0].info.status == "KILLED"
         run.update_info(state="completed")
         tracking.track(run.path)
-    told, client = seen((tmp_path / "mlruns").as_uri(), "mine")
-    assert told.info.status == "FINISHED"
-    assert "model" not in {file.path for file in client.list_artifacts(told.info.run_id)}  # weights were not asked for
+    tracked, client = seen((tmp_path / "mlruns").as_uri(), "mine")
+    assert tracked.info.status == "FINISHED"
+    assert "model" not in {
+        file.path for file in client.list_artifacts(tracked.info.run_id)
+    }  # weights were not asked for
 
 
-def test_a_tracker_that_fails_costs_the_run_nothing(words, tmp_path, monkeypatch):
+def test_a_tracker_that_fails_costs_the_run_nothing(overrides, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    words = [*words, "strategy.rounds=1", "tracking=mlflow", "tracking.uri=http://127.0.0.1:9"]
+    overrides = [*overrides, "strategy.rounds=1", "tracking=mlflow", "tracking.uri=http://127.0.0.1:9"]
     run = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, run))
+    launch_run(RunSpec.compose(overrides, run))
     assert run.info["state"] == "completed"
     assert run.read_events()[0][-1]["event"] == "tracking_failed"
 

@@ -16,8 +16,8 @@ class Scripted:
     """Stands in for a trial's process: plays a run whose validation score after each round is known."""
 
     def __init__(self, target, args):
-        words, folder, *_ = args
-        self.run, self.words, self.pid, self.exitcode = RunDir(module.Path(folder)), words, None, 0
+        overrides, folder, *_ = args
+        self.run, self.overrides, self.pid, self.exitcode = RunDir(module.Path(folder)), overrides, None, 0
         self.number, self.alive = 0, True
 
     def start(self):
@@ -28,7 +28,7 @@ class Scripted:
         """Do another round; the last one completes the run."""
         if self.alive:
             self.number += 1
-            rate = float(self.words[-1].split("=")[1])
+            rate = float(self.overrides[-1].split("=")[1])
             if rate > 0.9:
                 self.run.mark_failed(ConfigError("too fast"))
                 self.alive = False
@@ -94,17 +94,17 @@ def test_impossible_settings_are_refused():
 
 
 @pytest.mark.slow
-def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_words, good_hospitals, tmp_path, monkeypatch):
+def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_overrides, good_hospitals, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    words = [*tiny_words(good_hospitals), "sweep=search", "sweep.trials=2", "hydra.run.dir=found"]
-    words += ["~sweep.space.training.local_steps", "strategy.rounds=1", "sweep.workers=1"]
-    words += ["privacy=patient_small", "privacy.delta=1e-4", "privacy.epsilon=3"]
-    code, said = fedhealth("run", *words)
+    overrides = [*tiny_overrides(good_hospitals), "sweep=search", "sweep.trials=2", "hydra.run.dir=found"]
+    overrides += ["~sweep.space.training.local_steps", "strategy.rounds=1", "sweep.workers=1"]
+    overrides += ["privacy=patient_small", "privacy.delta=1e-4", "privacy.epsilon=3"]
+    code, said = fedhealth("run", *overrides)
     assert code == 0, said
     assert said.count("completed") >= 2
-    assert "2 of them with differential privacy: together at most epsilon 6" in said
-    assert "reserved, the runs taken together: epsilon east" in said
+    assert "2 of them with differential privacy: together at most epsilon 6 at delta 2e-4 for each patient" in said
+    assert "reserved, the runs taken together: epsilon at delta 1e-4: east" in said
     about = json.loads((tmp_path / "found" / "sweep.json").read_text())
     assert [RunDir(tmp_path / "found" / f"trial-{n}").info["run"] for n in (0, 1)] == about["runs"]
     assert about["request"] is None  # released

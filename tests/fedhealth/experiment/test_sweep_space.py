@@ -1,5 +1,6 @@
 import pytest
 from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fedhealth.errors import ConfigError
 from fedhealth.experiment.sweep_space import parse_space
@@ -19,9 +20,9 @@ def test_nested_keys_become_dotted_ones():
     )
     assert set(space) == {"training.optimizer.lr", "training.local_steps", "personalization"}
     lr, steps = space["training.optimizer.lr"], space["training.local_steps"]
-    assert (lr.low, lr.high, lr.log) == (1e-4, 0.1, True)
-    assert isinstance(steps.low, int)
-    assert space["personalization"].choices == ("none", "fedbn")
+    assert lr == FloatDistribution(1e-4, 0.1, log=True)
+    assert steps == IntDistribution(1, 9)
+    assert space["personalization"] == CategoricalDistribution(("none", "fedbn"))
 
 
 @pytest.mark.parametrize("entry", ["fedbn", ["one"], 3, {"low": 1}, {"low": 2, "high": 1}, {"low": "a", "high": "b"}])

@@ -10,9 +10,9 @@ from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.fixture(scope="package")
-def finished(tmp_path_factory, tiny_words, good_hospitals):
+def finished(tmp_path_factory, tiny_overrides, good_hospitals):
     """(run directory, typed configuration)."""
-    words = tiny_words(good_hospitals)
+    overrides = tiny_overrides(good_hospitals)
     run = RunDir(tmp_path_factory.mktemp("exported") / "run")
-    launch_run(RunSpec.compose(words, run))
-    return run, OmegaConf.to_object(compose_config(words))
+    launch_run(RunSpec.compose(overrides, run))
+    return run, OmegaConf.to_object(compose_config(overrides))

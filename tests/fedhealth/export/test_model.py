@@ -90,13 +90,13 @@ def test_a_spoilt_folder_says_what_is_wrong(folder, spoil):
 
 
 def test_a_pretrained_text_encoder_travels_with_its_tokenizer(encoder_saver, tmp_path):
-    words = [
+    overrides = [
         "data.root=x",
         "model/text=lora",
         f"model.text.pretrained={encoder_saver(tmp_path / 'bert')}",
         "model.image=null",
     ]
-    config = compose_config(words)
+    config = compose_config(overrides)
     typed = OmegaConf.to_object(config)
     model = build_model(typed.model, typed.data, typed.seed)
     generator = np.random.default_rng(0)
@@ -116,10 +116,10 @@ def test_a_pretrained_text_encoder_travels_with_its_tokenizer(encoder_saver, tmp
         assert text(torch.tensor([[2, 4]])).shape == (1, 8)
 
 
-def test_a_model_that_lives_at_the_hospitals_needs_their_part(tiny_words, good_hospitals, tmp_path):
-    words = [*tiny_words(good_hospitals), "personalization=fedper", "strategy.rounds=1"]
+def test_a_model_that_lives_at_the_hospitals_needs_their_part(tiny_overrides, good_hospitals, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), "personalization=fedper", "strategy.rounds=1"]
     run = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, run))
+    launch_run(RunSpec.compose(overrides, run))
     with pytest.raises(ModelError, match="stored at each hospital"):
         load_model(run.path / MODEL_DIR)
     own = run.site_dir("north") / PERSONAL_FILE

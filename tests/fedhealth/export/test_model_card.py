@@ -22,7 +22,7 @@ def test_the_hub_reads_its_head(shown, finished):
 
 
 def test_it_says_what_a_reader_must_know(shown):
-    for words in (
+    for message in (
         "## Intended use",
         "Not a medical device",
         "| north | 24 |",
@@ -32,7 +32,7 @@ def test_it_says_what_a_reader_must_know(shown):
         "fedhealth predict THIS_FOLDER",
         "Configuration digest:",
     ):
-        assert words in shown.content, words
+        assert message in shown.content, message
 
 
 def test_free_text_stays_text(tmp_path):

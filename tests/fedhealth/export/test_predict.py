@@ -79,7 +79,8 @@ def test_probabilities_are_named_by_their_class(exported):
 def test_a_new_dicom_file_is_scored_as_the_picture_that_it_shows(exported, image, tmp_path):
     grey, new = np.asarray(Image.open(image)), []
     for inverted in (False, True):
-        scanner = Scanner(*grey.shape, 8, inverted, "rle", True, gain=0.8, noise=0.0, blur=0.0, maker="Maker")
+        rows, columns = grey.shape
+        scanner = Scanner(rows, columns, 8, inverted, "rle", True, gain=0.8, noise=0.0, blur=0.0, maker="Maker")
         path = tmp_path / f"{inverted}.dcm"
         write_dicom(path, SyntheticHeader("north", "new", "1", 1, 67, "F"), scanner, 255 - grey if inverted else grey)
         new.append(path)

@@ -13,7 +13,7 @@ from fedhealth.ingest.settings import load_ingest_settings
 
 NAMES = ("Mueller", "Schmidt", "Okafor", "Larsen")
 SYNTAXES = ("implicit", "explicit", "rle")
-WORDS = ("data.image.size=16", "data.split.validation=0.2", "data.split.test=0.2")
+OVERRIDES = ("data.image.size=16", "data.split.validation=0.2", "data.split.test=0.2")
 
 
 def write_image(path, patient, number=0, label=0, seed=0, size=24):
@@ -69,8 +69,8 @@ class Hospital:
 """
         self.file.write_text(content + further)
 
-    def ingest(self, out, *words, workers=2, progress=lambda *told: None):
+    def ingest(self, out, *overrides, workers=2, progress=lambda *told: None):
         """Ingest into `out`."""
         settings = load_ingest_settings(self.file)
-        data = compose_data_config(settings, out, (*WORDS, *words))
+        data = compose_data_config(settings, out, (*OVERRIDES, *overrides))
         return ingest_files(settings, data, out, workers, progress)

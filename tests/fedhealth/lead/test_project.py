@@ -30,7 +30,7 @@ def test_a_project_comes_back_as_it_was(path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("", "project: is missing"),
         ("- 1\n", "expected a mapping"),
@@ -49,11 +49,11 @@ def test_a_project_comes_back_as_it_was(path):
         (GOOD + "certificate_days: 1.5\n", "is not a whole number"),
     ],
 )
-def test_faults_are_named(path, content, words):
+def test_faults_are_named(path, content, message):
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
         load_project(path)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_all_faults_are_named_at_once(path):

@@ -28,8 +28,8 @@ SITES = ("north", "south", "east")
 SMALL = {"pretrained": None, "hidden": 8, "buckets": 32, "max_length": 8}
 
 
-def config_from(words):
-    return compose_job_config(Job("run", tuple(words), compute_config_digest(compose_config(words)), ""))
+def config_from(overrides):
+    return compose_job_config(Job("run", tuple(overrides), compute_config_digest(compose_config(overrides)), ""))
 
 
 def trained(module):
@@ -69,14 +69,14 @@ def test_faults_say_what_to_do():
     assert "query" in caught.value.advice
 
 
-@pytest.fixture(name="words")
-def words_(good_hospitals, tiny_words, encoder_saver, tmp_path):
+@pytest.fixture(name="overrides")
+def words_(good_hospitals, tiny_overrides, encoder_saver, tmp_path):
     folder = encoder_saver(tmp_path / "bert")
     return [
         *(
-            word
-            for word in tiny_words(good_hospitals)
-            if not word.startswith("model.text") and word != "model/text=words"
+            override
+            for override in tiny_overrides(good_hospitals)
+            if not override.startswith("model.text") and override != "model/text=words"
         ),
         "model/text=lora",
         f"model.text.pretrained='{folder}'",
@@ -88,8 +88,8 @@ def words_(good_hospitals, tiny_words, encoder_saver, tmp_path):
     ]
 
 
-def test_bk_equals_the_oracle_with_and_without_a_missing_modality(words):
-    config = config_from(words)
+def test_bk_equals_the_oracle_with_and_without_a_missing_modality(overrides):
+    config = config_from(overrides)
     cohort = prepare_dataset(config.data, "north")
     torch.manual_seed(1)
     model = build_model(config.model, config.data, 0).train()
@@ -118,13 +118,13 @@ def _loss(config):
 
 
 @pytest.mark.parametrize("personalization", ["none", "adapters", "ffa_lora"])
-def test_a_private_federation_trains_and_only_what_is_trained_travels(words, personalization, tmp_path):
+def test_a_private_federation_trains_and_only_what_is_trained_travels(overrides, personalization, tmp_path):
     run = RunDir(tmp_path / "run")
     private = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "secagg=on"]
-    all_words = [*words, *private, f"personalization={personalization}", "training.local_steps=1"]
-    launch_run(RunSpec.compose(all_words, run))
+    all_overrides = [*overrides, *private, f"personalization={personalization}", "training.local_steps=1"]
+    launch_run(RunSpec.compose(all_overrides, run))
     shared = load_file(run.path / "model.safetensors")
-    base = build_model(config_from(all_words).model, config_from(all_words).data, 0)
+    base = build_model(config_from(all_overrides).model, config_from(all_overrides).data, 0)
     lora = {name for name in list_trained_arrays(base) if ".lora_" in name}
     expected = {"none": lora, "adapters": set(), "ffa_lora": {name for name in lora if ".lora_B." in name}}
     assert {name for name in shared if ".lora_" in name} == expected[personalization]

@@ -10,8 +10,9 @@ import pytest
 from fedhealth.monitor import exposition
 from fedhealth.monitor.site_metrics import AuditCounter, SiteMetrics, SiteMetricsFile
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path, get_spending_summary_path
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.runs.run_dir import METRICS_FILE
 from fedhealth.site import daemon_state as module
 from fedhealth.site.audit_log import AuditLog
@@ -67,9 +68,19 @@ def test_a_site_in_numbers(home, ledger):
     for kind in ("DataError", "TrustError", "refused"):
         assert found["fedhealth_site_errors_total", ("kind", kind), SITE] == 1
     assert found["fedhealth_site_epsilon_spent", WARD, SITE] == 3.5
+    assert found["fedhealth_site_epsilon_delta", WARD, SITE] == 1e-5
+    assert found["fedhealth_site_noise_multiplier", WARD, SITE] == 2.0
+    assert found["fedhealth_site_failed_bookings_total", WARD, SITE] == 0
     assert found["fedhealth_site_epsilon_limit", WARD, SITE] == 12
     assert found["fedhealth_site_budget_declined_total", WARD, SITE] == 0
     assert found["fedhealth_site_ledger_broken", WARD, SITE] == 0
+
+
+def test_every_epsilon_is_explained_with_its_delta(home, ledger):
+    text = exposition.render_metrics(SiteMetrics(home)).decode()
+    found = [line for line in text.splitlines() if line.startswith("# HELP") and "epsilon" in line.lower()]
+    assert len(found) == 3
+    assert all("fedhealth_site_epsilon_delta" in line and "for each patient" in line for line in found)
 
 
 def test_a_runner_that_is_gone_is_down(home):

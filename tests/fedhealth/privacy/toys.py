@@ -14,6 +14,7 @@ from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.privacy.mechanisms.clipping import Clipping
 
 VOCAB, LENGTH, WIDTH = 50, 6, 16
+SUMMED_GRAD = "summed_grad"  # the attribute of a parameter in which an engine collects its clipped sum
 
 
 class ConvTower(nn.Module):
@@ -137,17 +138,26 @@ def flat_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def sums(engine_class: type, model: nn.Module, loss_fn, batch, patients, clipping: Clipping) -> dict[str, Tensor]:
     """Return the engine's clipped sums by parameter name."""
-    for p in model.parameters():
-        p.summed_grad = None
+    clear_summed_grads(model)
     engine = engine_class(model, loss_fn, clipping)
     groups = patients if isinstance(patients[0], list) else [patients]
     batches = batch if isinstance(patients[0], list) else [batch]
     for some, who in zip(batches, groups, strict=True):
         engine.accumulate(some, who)
-    found = {n: p.summed_grad for n, p in model.named_parameters() if p.summed_grad is not None}
-    for p in model.parameters():
-        p.summed_grad = None
+    found = get_summed_grads(model)
+    clear_summed_grads(model)
     return found
+
+
+def get_summed_grads(model: nn.Module) -> dict[str, Tensor]:
+    """Return the clipped sums by parameter name, without the parameters that have none."""
+    sums = {name: getattr(p, SUMMED_GRAD, None) for name, p in model.named_parameters()}
+    return {name: value for name, value in sums.items() if value is not None}
+
+
+def clear_summed_grads(model: nn.Module) -> None:
+    for p in model.parameters():
+        setattr(p, SUMMED_GRAD, None)
 
 
 def relative_error(found: dict[str, Tensor], truth: dict[str, Tensor]) -> float:

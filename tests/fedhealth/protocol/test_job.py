@@ -9,12 +9,12 @@ from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.job import Job, compose_job_config
 
-WORDS = ("data.root=/data", "training=sgd", "seed=4")
+OVERRIDES = ("data.root=/data", "training=sgd", "seed=4")
 
 
 @given(st.lists(st.text()), st.text(), st.text())
-def test_a_job_goes_round(words, run, folder):
-    job = Job(run, tuple(words), "d", folder)
+def test_a_job_goes_round(overrides, run, folder):
+    job = Job(run, tuple(overrides), "d", folder)
     assert Job.loads(job.dumps()) == job
     assert hash(Job.loads(job.dumps())) == hash(job)
 
@@ -28,21 +28,21 @@ def test_what_is_no_job_is_refused(text):
 
 
 def test_a_site_composes_what_the_lead_composed():
-    config = compose_job_config(Job("r", WORDS, compute_config_digest(compose_config(WORDS)), "/run"))
+    config = compose_job_config(Job("r", OVERRIDES, compute_config_digest(compose_config(OVERRIDES)), "/run"))
     assert isinstance(config, Config)
     assert config.seed == 4
     assert config.training.optimizer["_target_"] == "torch.optim.SGD"
 
 
 def test_another_configuration_than_the_leads_is_refused():
-    job = Job("r", WORDS, compute_config_digest(compose_config(WORDS)), "/run")
+    job = Job("r", OVERRIDES, compute_config_digest(compose_config(OVERRIDES)), "/run")
     with pytest.raises(ConfigError, match="digest"):
-        compose_job_config(dataclasses.replace(job, overrides=(*WORDS, "model.dim=3")))
+        compose_job_config(dataclasses.replace(job, overrides=(*OVERRIDES, "model.dim=3")))
 
 
 def test_a_folder_of_ones_own_travels_with_the_job(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ours.yaml").write_text("name: ours\nroot: /ours\nsites: [a]\n", "utf-8")
-    words = ("data=ours",)
-    job = Job("r", words, compute_config_digest(compose_config(words, tmp_path)), "/run", str(tmp_path))
+    overrides = ("data=ours",)
+    job = Job("r", overrides, compute_config_digest(compose_config(overrides, tmp_path)), "/run", str(tmp_path))
     assert compose_job_config(job).data.sites == ["a"]

@@ -29,7 +29,7 @@ def test_a_spread_names_the_ends_of_the_occupied_bins():
 
 
 @pytest.mark.parametrize(
-    ("profile", "words"),
+    ("profile", "message"),
     [
         ({"prevalence": bins((0, 1, 0, 0, 2))}, "at least 50-fold between hospitals: try personalization=fedbn"),
         ({"coverage": bins((1, 0, 0, 0, 2), rows=("text",))}, "has no text data"),
@@ -37,8 +37,8 @@ def test_a_spread_names_the_ends_of_the_occupied_bins():
         ({"image": bins((1, 0, 1), rows=("mean",), edges=(50.0, 100.0))}, "twice as bright"),
     ],
 )
-def test_each_difference_has_its_advice(run, profile, words):
-    assert words in advice(run, profile)
+def test_each_difference_has_its_advice(run, profile, message):
+    assert message in advice(run, profile)
 
 
 @pytest.mark.parametrize(

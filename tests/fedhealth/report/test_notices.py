@@ -99,7 +99,7 @@ def test_a_failed_run_says_so(run, notices_of):
 
 def test_a_weak_promise_is_said(run, notices_of):
     run.make_private(epsilon=12)
-    assert "Epsilon 12 gives little protection" in notices_of()
+    assert "Epsilon 12 at delta chosen by each hospital gives little protection" in notices_of()
 
 
 def test_hospitals_without_any_protection_are_said_first(run, notices_of):

@@ -9,7 +9,7 @@ from fedhealth.report.sweep_page import build_sweep_page, summarize_sweep
 from fedhealth.runs.table import find_pareto_front, format_csv, load_run_entries
 
 
-def write(folder, number, auroc, epsilon, sent, state="completed"):
+def write(folder, number, auroc, epsilon, sent, state="completed", delta=1e-6, unit="patient"):
     """Leave a run with a validation score, a privacy target and some traffic."""
     run = folder / str(number)
     run.mkdir(parents=True)
@@ -19,7 +19,7 @@ def write(folder, number, auroc, epsilon, sent, state="completed"):
     if state == "failed":
         about["error"] = {"problem": "No site answered."}
     (run / "run.json").write_text(json.dumps(about))
-    privacy = {"epsilon": epsilon} if epsilon else {}
+    privacy = {"epsilon": epsilon, "delta": delta, "unit": unit} if epsilon else {}
     (run / "config.yaml").write_text(json.dumps({"privacy": privacy, "data": {"sites": ["A"]}}))
     answered = {"event": "site_answered", "round": 1, "site": "A", "seconds": 1.0, "sent": 0, "received": sent}
     pooled = {"validation": {"auroc": auroc}}
@@ -53,10 +53,22 @@ def test_the_front_holds_what_nothing_beats(sweep):
     assert [entry.label for entry in find_pareto_front(load_run_entries([sweep]))] == ["seed=0", "seed=1", "seed=2"]
 
 
+def test_epsilons_of_other_deltas_or_units_are_not_compared(tmp_path):
+    for number, (delta, unit) in enumerate([(1e-6, "patient"), (1e-4, "patient"), (1e-6, "record")]):
+        write(tmp_path, number, 0.9 - number / 10, 8 + number, 100, delta=delta, unit=unit)
+    write(tmp_path, 3, 0.6, 9, 100)
+    found = load_run_entries([tmp_path])
+    assert [entry.label for entry in find_pareto_front(found)] == ["seed=0", "seed=1", "seed=2"]
+    page = render_page(lambda: build_sweep_page(found))
+    assert "at delta 1e-4 for each patient, noise multiplier computed by each hospital" in page
+    assert "at delta 1e-6 for each study" in page
+    assert "epsilon, not all at one delta and for one unit: see the table" in page
+
+
 def test_the_table_says_everything(sweep):
     lines = format_csv(load_run_entries([sweep])).splitlines()
-    assert lines[1].endswith("seed=0,completed,0.9,0.8,0.9,,,,8,100,yes")
-    assert "seed=4,completed,0.9,0.8,0.9,,,,inf,100,no" in lines[5]
+    assert lines[1].endswith("seed=0,completed,0.9,0.8,0.9,,,,8,1e-06,,patient,100,yes")
+    assert "seed=4,completed,0.9,0.8,0.9,,,,inf,,,,100,no" in lines[5]
     assert "failed" in lines[-1]
 
 

@@ -14,11 +14,11 @@ from fedhealth.runs.run_dir import RunDir
 
 
 @pytest.fixture
-def run(good_hospitals, tiny_words, tmp_path):
-    def start(name, *words):
-        words = [*tiny_words(good_hospitals), *words]
+def run(good_hospitals, tiny_overrides, tmp_path):
+    def start(name, *overrides):
+        overrides = [*tiny_overrides(good_hospitals), *overrides]
         folder = RunDir(tmp_path / name)
-        launch_run(RunSpec.compose(words, folder))
+        launch_run(RunSpec.compose(overrides, folder))
         return folder
 
     return start
@@ -42,9 +42,9 @@ def test_a_run_leaves_everything_about_it(run):
 
 
 def test_alternatives_trained_side_by_side_are_the_same(run):
-    words = ("baselines.local_only=true", "baselines.modalities=true")
+    overrides = ("baselines.local_only=true", "baselines.modalities=true")
     one, two = (
-        json.loads((run(f"workers-{n}", *words, f"baselines.workers={n}").path / "comparison.json").read_text())
+        json.loads((run(f"workers-{n}", *overrides, f"baselines.workers={n}").path / "comparison.json").read_text())
         for n in (1, 2)
     )
     assert one == two
@@ -58,13 +58,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(run):
 
 @pytest.mark.filterwarnings("ignore")  # Ray and Flower's engine warn about themselves
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("words", [["secagg=off"], ["secagg=on", "secagg.weights=exact", "training=sgd"]])
-def test_simulation_gives_the_model_of_local(run, words):
+@pytest.mark.parametrize("overrides", [["secagg=off"], ["secagg=on", "secagg.weights=exact", "training=sgd"]])
+def test_simulation_gives_the_model_of_local(run, overrides):
     pytest.importorskip("ray", reason="needs the extra fedhealth[simulation]")
-    local = run("local", *[word for word in words if not word.startswith("secagg")])
+    local = run("local", *[override for override in overrides if not override.startswith("secagg")])
     level = logging.getLogger("flwr").level
     try:
-        simulated = run("simulated", "runtime=simulation", *words)
+        simulated = run("simulated", "runtime=simulation", *overrides)
     finally:
         logging.getLogger("flwr").setLevel(level)
     assert distance(local, simulated) <= 1e-5

@@ -13,6 +13,7 @@ from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client.client_protocol import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
+from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
@@ -35,7 +36,7 @@ class Federation:
     """n sites with real sessions, and a lead."""
 
     n: int
-    towers: Mapping[str, Mapping[str, int]] | None = None
+    towers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
     bits: int = 32
     length: int = 5
@@ -102,7 +103,7 @@ class Federation:
     def accept(self, site: str, descriptor: bytes, plan: AttemptPlan):
         return self.sites[site].accept(descriptor, plan.model_digest, plan.training_digest)
 
-    def protect(self, site: str, descriptor: bytes, plan: AttemptPlan):
+    def protect(self, site: str, descriptor: bytes, plan: AttemptPlan) -> tuple[bytes, dict[str, PackedWords]]:
         """Accept, quantize and mask; returns what `fold` takes."""
         context = self.accept(site, descriptor, plan)
         session = self.sites[site]
@@ -137,4 +138,6 @@ class Federation:
         weights = {s: self.towers[s][segment.tower] if segment.kind == "model" else 1 for s in owners}
         total = sum(weights.values()) if segment.kind == "model" else 1
         values = {s: self.values(s, segment) for s in owners}
-        return {e.name: sum(weights[s] * values[s][e.name] for s in owners) / total for e in segment.entries}
+        return {
+            e.name: np.asarray(sum(weights[s] * values[s][e.name] for s in owners) / total) for e in segment.entries
+        }

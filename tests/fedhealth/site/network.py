@@ -25,7 +25,7 @@ class Network:
     def __init__(self, lead):
         self.lead, self.runs, self.waiting = lead, {}, deque()
         self.names, self.parcels, self.answers, self.confirmed, self.faults = {}, {}, {}, [], deque()
-        self.connections, self.over = 0, set()
+        self.connections, self.over, self.seconds = 0, set(), {}
         self.news = threading.Condition()
 
     @contextmanager
@@ -33,8 +33,8 @@ class Network:
         self.connections += 1
         yield self
 
-    def order(self, run, number, signer=None, fab=None, hours=1.0):
-        """Start one of Flower's runs with an order of ours."""
+    def start_job(self, run, number, signer=None, fab=None, hours=1.0):
+        """Start one of Flower's runs with a job signed by the lead."""
         job, signature = sign_job(signer or self.lead, run, ["seed=1"], "0" * 64, fab or build_bundle().digest, hours)
         self.start(number, job, signature, fab)
 
@@ -55,6 +55,10 @@ class Network:
         )
         self.parcels[task.message_id], self.names[task.message_id] = parcel, name
         self.waiting.append(task)
+
+    def request(self, name):
+        """Return the message of that name."""
+        return next(self.parcels[each].decode() for each, known in self.names.items() if known == name)
 
     def pull_message(self):
         return self.waiting.popleft() if self.waiting else None
@@ -78,7 +82,8 @@ class Network:
             raise self.faults.popleft()
         with self.news:
             message = parcel.decode()
-            self.answers[self.names[message.metadata.reply_to_message_id]] = message
+            name = self.names[message.metadata.reply_to_message_id]
+            self.answers[name], self.seconds[name] = message, seconds
             self.news.notify_all()
 
     def answer(self, name, seconds=60.0):

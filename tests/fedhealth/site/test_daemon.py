@@ -9,18 +9,21 @@ import time
 import pytest
 
 from fedhealth.consortium.identity import get_secrets_folder
-from fedhealth.consortium.signed_job import verify_job
+from fedhealth.consortium.signed_job import SignedJob, verify_job
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.lead.sign_job import sign_job
-from fedhealth.protocol.messages import END
+from fedhealth.protocol.messages import DATA_KINDS, END
+from fedhealth.site import active_run
 from fedhealth.site import daemon as module
+from fedhealth.site.active_run import is_private_job
 from fedhealth.site.audit_log import verify_log
 from fedhealth.site.daemon import SiteDaemon
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
+from fedhealth.site.reply_grid import compute_reply_slot
 from tests.fedhealth.site.network import Network
 from tests.fedhealth.site.trust import Consortium
 
@@ -73,7 +76,7 @@ def hospital_(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_POLL_SECONDS", (0.02, 0.02))
     monkeypatch.setattr(module, "_RECONNECT_BACKOFF_SECONDS", (0.05, 0.1))
     monkeypatch.setattr(module, "_RUN_CHECK_SECONDS", 0.0)
-    site.network.order("run00001", 7)
+    site.network.start_job("run00001", 7)
     site.thread.start()
     yield site
     site.runner.stopping.set()
@@ -86,7 +89,7 @@ def test_one_warm_worker_answers_all_messages_of_a_run(hospital):
     assert first["pid"] == second["pid"] != os.getpid()
     assert first["home"] == str(hospital.home.path)
     assert json.loads(str(first["job"]))["run"] == "run00001"
-    hospital.network.order("run00002", 8)
+    hospital.network.start_job("run00002", 8)
     assert hospital.said("c", number=8)["pid"] != first["pid"]
     assert [entry["run"] for entry in hospital.logged("accepted")] == ["run00001", "run00002"]
 
@@ -98,9 +101,54 @@ def test_one_warm_worker_answers_all_messages_of_a_run(hospital):
 def test_a_lost_worker_costs_one_task_and_is_answered_at_once(hospital, kind, limits):
     before = hospital.said("before")["pid"]
     hospital.policy(**limits)
-    assert hospital.ask("lost", kind).error.reason == "InternalError"
+    assert hospital.ask("lost", kind).error.reason == "SiteTaskError"
     hospital.policy()
     assert hospital.said("after")["pid"] != before
+
+
+@pytest.fixture(name="crash_touches_data")
+def crash_touches_data_(monkeypatch):
+    for place in (module, active_run):
+        monkeypatch.setattr(place, "DATA_KINDS", DATA_KINDS | {"train.crash"})
+
+
+@pytest.mark.usefixtures("crash_touches_data")
+def test_without_a_record_of_a_lost_worker_no_reply_leaves(hospital):
+    """The worker may have died of a patient's data: the run's bookings are spent first, or the site stays offline."""
+    hospital.said("before")
+    ledger = hospital.home.state / "privacy" / "tiny.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text('{"run": "run00001"}\n' * 3)  # it names the run, and is damaged
+    hospital.network.ask(7, "train.crash", "lost")
+    hospital.until(lambda: hospital.network.connections >= 2)  # it went offline and came back
+    assert "lost" not in hospital.network.answers
+    ledger.unlink()
+    assert hospital.network.answer("lost").error.reason == "SiteTaskError"
+
+
+@pytest.mark.usefixtures("crash_touches_data")
+def test_replies_of_a_private_run_leave_on_the_time_grid(hospital, monkeypatch):
+    monkeypatch.setattr(module, "is_private_job", lambda job, conf: True)
+    hospital.network.start_job("run00002", 8)
+    for name, kind in (("trained", "train.fit"), ("lost", "train.crash")):
+        hospital.ask(name, kind, number=8)
+        slots = [compute_reply_slot(0.0) * 1.25**k for k in range(60)]
+        assert any(hospital.network.seconds[name] == pytest.approx(slot) for slot in slots)
+    hospital.ask("other", "query.handshake", number=8)
+    assert not any(hospital.network.seconds["other"] == pytest.approx(slot) for slot in slots)
+
+
+def test_a_reply_does_not_show_when_it_was_made(hospital):
+    for name, kind in (("a", "train.fit"), ("lost", "train.crash")):
+        reply = hospital.ask(name, kind)
+        request = hospital.network.request(name)
+        assert (reply.metadata.created_at, reply.metadata.ttl) == (request.metadata.created_at, request.metadata.ttl)
+
+
+@pytest.mark.parametrize(("overrides", "private"), [(["privacy=patient"], True), (["seed=1"], False), (["x=["], True)])
+def test_a_job_that_is_not_known_to_be_public_is_private(overrides, private):
+    job = SignedJob("chest", "run00001", tuple(overrides), "0" * 64, "0" * 64, "0" * 64, 0, 1, "0" * 32)
+    assert is_private_job(job, None) == private
 
 
 def test_a_full_disk_answers_nothing_and_loses_nothing(hospital, monkeypatch):
@@ -110,7 +158,7 @@ def test_a_full_disk_answers_nothing_and_loses_nothing(hospital, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     hospital.said("before")
-    hospital.network.order("run00002", 8)
+    hospital.network.start_job("run00002", 8)
     with monkeypatch.context() as patch:
         patch.setattr(hospital.runner._audit, "write", full)
         hospital.network.ask(8, "query.handshake", "kept")
@@ -130,8 +178,8 @@ def test_a_message_that_is_too_large_is_refused(hospital):
 def test_a_run_of_somebody_else_is_refused_and_the_site_stays_up(hospital, tmp_path):
     network, other = hospital.network, Consortium(tmp_path / "other")
     genuine = network.runs[7].config
-    network.order("run00011", 11, signer=other.lead)  # not the lead
-    network.order("run00012", 12, fab="ab" * 32)  # another bundle, named by the signature too
+    network.start_job("run00011", 11, signer=other.lead)  # not the lead
+    network.start_job("run00012", 12, fab="ab" * 32)  # another bundle, named by the signature too
     network.start(13, genuine["job"], genuine["signature"], fab="cd" * 32)  # the right name, another hash
     network.start(14, genuine["job"].replace("seed=1", "seed=2"), genuine["signature"])
     network.start(15, "", "")
@@ -161,16 +209,16 @@ def test_a_stopped_run_may_go_on_later(hospital):
     hospital.said("a")
     network.over.add(7)
     hospital.until(lambda: not hospital.runner._runs)
-    network.order("run00001", 8)
+    network.start_job("run00001", 8)
     assert hospital.said("b", number=8)
 
 
 def test_a_run_that_took_too_long_is_forgotten_at_the_next_start(tmp_path):
     site = Hospital(tmp_path)
-    orders = JobHistory(site.home, clock=lambda: time.time() - 100 * 3600)
-    words, signature = sign_job(site.consortium.lead, "run00001", ["seed=1"], "0" * 64, build_bundle().digest, 1.0)
+    history = JobHistory(site.home, clock=lambda: time.time() - 100 * 3600)
+    content, signature = sign_job(site.consortium.lead, "run00001", ["seed=1"], "0" * 64, build_bundle().digest, 1.0)
     membership = site.consortium.membership()
-    orders.start_or_resume(verify_job(words, signature, membership, build_bundle().digest), 72.0)
+    history.start_or_resume(verify_job(content, signature, membership, build_bundle().digest), 72.0)
     site.runner.stopping.set()
     site.runner.serve()
     assert [entry["run"] for entry in site.logged("ended")] == ["run00001"]

@@ -25,6 +25,7 @@ from fedhealth.site.egress_gate import (
     ArrayRecordSchema,
     ConfigRecordSchema,
     EgressGate,
+    ReleaseReceipt,
     check_error,
     compute_record_digest,
     make_acceptance_schema,
@@ -202,3 +203,17 @@ def test_an_error_names_its_kind_and_nothing_else(entries):
             check_error(TRAIN, code, reason, log)
     assert [entry["event"] for entry in entries] == ["failed", "refused", "refused", "refused"]
     assert "Example" not in json.dumps(entries)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_private_words_leave_only_with_a_recorded_release(recorded):
+    entries = []
+    gate = EgressGate(LIMITS, lambda event, **fields: entries.append({"event": event, **fields}))
+    receipt = ReleaseReceipt("ab" * 32, lambda: recorded)
+    if recorded:
+        gate.check(TRAIN, directive(), good(), FORMS, receipt)
+        assert entries[0]["release"] == "ab" * 32
+    else:
+        with pytest.raises(PrivacyError, match="no release of these words"):
+            gate.check(TRAIN, directive(), good(), FORMS, receipt)
+        assert entries[0]["event"] == "refused"

@@ -38,10 +38,10 @@ def events(home):
     return [(entry["event"], entry.get("reason", "")) for entry in audit_log.verify_log(home.audit)]
 
 
-def refused(home, kit, words, fault=TrustError, fingerprint=None):
+def refused(home, kit, message, fault=TrustError, fingerprint=None):
     """Check that a kit is refused, that nothing changed, and that the log says why."""
     before = {path: path.read_bytes() for folder in (home.kit, home.state) for path in folder.rglob("*")}
-    with pytest.raises(fault, match=words):
+    with pytest.raises(fault, match=message):
         install_kit(home, kit, fingerprint)
     assert {path: path.read_bytes() for folder in (home.kit, home.state) for path in folder.rglob("*")} == before
     if fault is TrustError:

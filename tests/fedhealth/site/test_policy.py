@@ -32,7 +32,7 @@ def test_what_is_not_said_is_strict(home):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("", "name: is missing"),
         ("[1, 2]", "expected a mapping"),
@@ -47,9 +47,9 @@ def test_what_is_not_said_is_strict(home):
         (GOOD.replace("limits", "  again: {dataset: other, root: /srv/chest}\nlimits"), "already has the ledger"),
     ],
 )
-def test_faults_are_named(home, content, words):
+def test_faults_are_named(home, content, message):
     home.policy.write_text(content)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         load_policy(home)
 
 

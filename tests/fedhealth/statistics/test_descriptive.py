@@ -97,16 +97,16 @@ def test_noise_is_scaled_to_all_tables_together():
     assert twice[f"{DESCRIPTIVE_PREFIX}0"].std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
 
 
-def described(words, folder):
+def described(overrides, folder):
     run = RunDir(folder)
-    launch_run(RunSpec.compose(words, run))
+    launch_run(RunSpec.compose(overrides, run))
     return run, {each["name"]: each for each in json.loads((run.path / STATISTICS_FILE).read_text())}
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
-def test_a_federation_describes_its_patients(secagg, tiny_words, good_hospitals, tmp_path):
-    words = [*tiny_words(good_hospitals), "purpose=describe", f"secagg={secagg}", "evaluation.min_group=1"]
-    run, found = described(words, tmp_path / "run")
+def test_a_federation_describes_its_patients(secagg, tiny_overrides, good_hospitals, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), "purpose=describe", f"secagg={secagg}", "evaluation.min_group=1"]
+    run, found = described(overrides, tmp_path / "run")
     rows = pd.concat(pd.read_csv(path) for path in sorted(good_hospitals.glob("*/manifest.csv")))
     assert found["label.label"]["counts"] == {"stable": 36, "severe": 36, "unknown": 0}
     assert found["variable.ldh"]["missing"] == int(rows["ldh"].isna().sum())
@@ -116,9 +116,9 @@ def test_a_federation_describes_its_patients(secagg, tiny_words, good_hospitals,
     assert "72\N{NO-BREAK SPACE}patients at 3\N{NO-BREAK SPACE}hospitals" in (run.path / "report.html").read_text()
 
 
-def test_noise_is_booked_and_drawn_once(tiny_words, good_hospitals, tmp_path):
-    words = [*tiny_words(good_hospitals), "purpose=describe", "privacy=patient", "privacy.min_cohort=1"]
-    run, found = described([*words, "privacy.epsilon=2", "secagg=on"], tmp_path / "run")
+def test_noise_is_booked_and_drawn_once(tiny_overrides, good_hospitals, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), "purpose=describe", "privacy=patient", "privacy.min_cohort=1"]
+    run, found = described([*overrides, "privacy.epsilon=2", "secagg=on"], tmp_path / "run")
     spent = list(iter_run_spending(run.path))
     assert len(spent) == 3
     assert all(1.9 < each.epsilon <= 2 and each.booked_count == 1 for each in spent)
@@ -132,10 +132,10 @@ def test_whole_hospitals_cannot_be_protected_in_statistics():
 
 
 def test_a_job_of_one_purpose_answers_no_question_of_the_other():
-    words = ["data.root=x", "purpose=describe"]
-    assert list(get_statistic_shapes(OmegaConf.to_object(compose_config(words)))) == [DESCRIBE]
-    assert DESCRIBE not in get_statistic_shapes(OmegaConf.to_object(compose_config(words[:1])))
-    assert find_override_errors(words[1:]) == []  # a lead may ask for it, the policy decides
+    overrides = ["data.root=x", "purpose=describe"]
+    assert list(get_statistic_shapes(OmegaConf.to_object(compose_config(overrides)))) == [DESCRIBE]
+    assert DESCRIBE not in get_statistic_shapes(OmegaConf.to_object(compose_config(overrides[:1])))
+    assert find_override_errors(overrides[1:]) == []  # a lead may ask for it, the policy decides
 
 
 def test_quantities_have_names_of_their_own(config):

@@ -32,9 +32,9 @@ def bin_of(table, counts, row=0):
 
 
 @pytest.fixture(name="config")
-def config_(good_hospitals, tiny_words):
-    words = tuple(tiny_words(good_hospitals))
-    return compose_job_config(Job("run", words, compute_config_digest(compose_config(words)), ""))
+def config_(good_hospitals, tiny_overrides):
+    overrides = tuple(tiny_overrides(good_hospitals))
+    return compose_job_config(Job("run", overrides, compute_config_digest(compose_config(overrides)), ""))
 
 
 def test_a_site_puts_one_into_the_right_bin_of_every_row(config):
@@ -84,12 +84,12 @@ def test_updates_that_agree_and_updates_at_right_angles():
 @pytest.mark.parametrize("secagg", ["on", "off"])
 @pytest.mark.parametrize("privacy", ["none", "patient", "client"])
 def test_facts_about_patients_stay_under_privacy_and_drift_may_leave(
-    privacy, secagg, good_hospitals, tiny_words, tmp_path
+    privacy, secagg, good_hospitals, tiny_overrides, tmp_path
 ):
-    words = [*tiny_words(good_hospitals), f"privacy={privacy}", f"secagg={secagg}", "training.threads=1"]
-    words += ["privacy.min_cohort=5", "privacy.max_records_per_patient=2"] if privacy == "patient" else []
+    overrides = [*tiny_overrides(good_hospitals), f"privacy={privacy}", f"secagg={secagg}", "training.threads=1"]
+    overrides += ["privacy.min_cohort=5", "privacy.max_records_per_patient=2"] if privacy == "patient" else []
     run = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, run))
+    launch_run(RunSpec.compose(overrides, run))
     events = run.read_events()[0]
     told = [event["tables"] for event in events if event["event"] == "heterogeneity"]
     rounds = [event["divergence"] for event in events if event["event"] == "round_completed"]

@@ -26,13 +26,14 @@ from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.plan import bucket_count
+from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.privacy.accounting.spending import compute_total_epsilon, iter_run_spending
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
-from fedhealth.training.trainer import TrainingTask
+from fedhealth.training.trainer import TrainingTask, Workload
 
 PRIVATE = ("privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "training.threads=1")
 ROUNDS = 2
@@ -41,9 +42,9 @@ ROUNDS = 2
 class Hospital:
     """One site of the tiny federation, outside any federation."""
 
-    def __init__(self, words: list[str], folder: Path, site: str = "north") -> None:
+    def __init__(self, overrides: list[str], folder: Path, site: str = "north") -> None:
         self.config = compose_job_config(
-            Job("run", tuple(words), compute_config_digest(compose_config(words)), str(folder))
+            Job("run", tuple(overrides), compute_config_digest(compose_config(overrides)), str(folder))
         )
         cohort = prepare_dataset(self.config.data, site)
         self.model = build_model(self.config.model, self.config.data, 0)
@@ -70,18 +71,19 @@ class Hospital:
 
 
 @pytest.fixture
-def hospital(good_hospitals, tiny_words, tmp_path) -> Callable[..., Hospital]:
-    def make(*words: str, site: str = "north") -> Hospital:
-        return Hospital([*tiny_words(good_hospitals), *PRIVATE, *words], tmp_path, site)
+def hospital(good_hospitals, tiny_overrides, tmp_path) -> Callable[..., Hospital]:
+    def make(*overrides: str, site: str = "north") -> Hospital:
+        return Hospital([*tiny_overrides(good_hospitals), *PRIVATE, *overrides], tmp_path, site)
 
     return make
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])
-def test_a_federation_spends_what_the_plan_says(good_hospitals, tiny_words, tmp_path, secagg):
-    words = [*tiny_words(good_hospitals), *PRIVATE, "privacy.epsilon=4", f"secagg={secagg}"]
+def test_a_federation_spends_what_the_plan_says(good_hospitals, tiny_overrides, tmp_path, secagg):
+    exact = ["privacy.epsilon=4", "privacy.spare_rounds=0", f"secagg={secagg}"]
+    overrides = [*tiny_overrides(good_hospitals), *PRIVATE, *exact]
     run = RunDir(tmp_path / "run")
-    launch_run(RunSpec.compose(words, run))
+    launch_run(RunSpec.compose(overrides, run))
     found = list(iter_run_spending(run.path))
     assert {each.site for each in found} == {"north", "south", "east"}
     for each in found:
@@ -120,16 +122,79 @@ def test_every_round_is_booked_before_its_first_step(hospital, monkeypatch):
 
 
 def test_a_round_trained_again_is_booked_again_and_the_run_ends_at_its_budget(hospital):
-    one = hospital("privacy.score_release_share=0")
+    one = hospital("privacy.score_release_share=0", "privacy.spare_rounds=0")
     trainer = one.trainer()
-    for number in (1, 1):  # the lead crashed and asks for the first round again
-        trainer.fit(one.task(), one.place(number))
+    for digest in ("first", "second"):  # the lead crashed and asks for the first round again
+        trainer.fit(one.task(), one.place(1))
+        trainer.record_release(one.place(1), digest)
+        assert trainer.is_recorded_release(one.place(1), digest)
     before = one.state()
     with pytest.raises(PrivacyError, match="would exceed"):
         trainer.fit(one.task(), one.place(2))
     assert all(np.array_equal(before[name], value) for name, value in one.state().items())
-    assert [entry.kind for entry in verify_ledger(one.ledger)] == ["book", "book", "decline"]
+    kinds = [entry.kind for entry in verify_ledger(one.ledger)]
+    assert kinds == ["book", "release", "book", "release", "decline"]
     assert compute_total_epsilon(one.ledger)[0] <= 8
+
+
+def test_a_spare_round_pays_for_one_repetition(hospital):
+    one = hospital("privacy.score_release_share=0")
+    trainer = one.trainer()
+    for number, digest in enumerate(("first", "again", "second")):
+        trainer.fit(one.task(), one.place(max(1, number)))
+        trainer.record_release(one.place(max(1, number)), digest)
+    assert 7.7 < compute_total_epsilon(one.ledger)[0] <= 8
+    with pytest.raises(PrivacyError, match="would exceed"):
+        trainer.fit(one.task(), one.place(2))
+
+
+def test_a_killed_round_is_trained_again_under_its_booking(hospital):
+    one = hospital()
+    for _ in range(2):
+        one.trainer().fit(one.task(), one.place(1))
+    one.trainer().record_release(one.place(1), "words")
+    assert [entry.kind for entry in verify_ledger(one.ledger)] == ["book", "retry", "release"]
+    with pytest.raises(PrivacyError, match="no open booking pays"):
+        one.trainer().record_release(one.place(1), "other words")
+
+
+def test_small_hospitals_share_one_delta(hospital):
+    one = hospital()
+    assert one.trainer().make_plan(one.task(), one.place()).delta == one.trainer().delta == 1e-6
+    [reason] = one.trainer(delta=1e-3).check_can_join(one.task(), one.place(0))
+    assert "times the number of patients is above 0.01" in reason
+
+
+def test_a_patient_with_many_studies_trains_on_as_many_as_allowed(hospital):
+    one = hospital()
+    task = one.task()
+    examples = replace(task.examples, patient=np.zeros_like(task.examples.patient))
+    trainer = one.trainer(unit="record", max_records_per_patient=5, min_cohort=2)
+    plan = trainer.make_plan(replace(task, examples=examples), one.place())
+    assert plan.max_records_per_patient == 5
+    assert plan.sample_rate == 1  # of five studies, a batch of eight takes all
+    trainer.fit(replace(task, examples=examples), one.place())
+    [entry] = verify_ledger(one.ledger)
+    assert (entry.unit, entry.max_records_per_patient) == ("record", 5)
+    work = Workload((len(task.rows),), task.model.modalities)
+    assert trainer.plan_run(work, task.training, ROUNDS)[1] == plan
+
+
+def test_scores_of_a_failed_request_are_drawn_anew(hospital):
+    one = hospital()
+    trainer, task = one.trainer(), one.task()
+    place = replace(one.place(ROUNDS), purpose="evaluate")
+    scored = {f"test.{side}": np.full((1, 64), 3, np.int64) for side in ("positives", "negatives")}
+    first = trainer.release_statistics(scored, task, place)
+    assert record_failure(one.folder, "run") == 1
+    with pytest.raises(PrivacyError, match="no open booking pays"):
+        trainer.record_release(place, "the stored scores")
+    second = trainer.release_statistics(scored, task, place)
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+    trainer.record_release(place, "the new scores")
+    again = trainer.release_statistics(scored, task, place)
+    assert all(np.array_equal(second[name], again[name]) for name in second)
+    assert [entry.kind for entry in verify_ledger(one.ledger)] == ["book", "fail", "book", "release"]
 
 
 def test_a_second_run_beyond_the_life_budget_is_declined_before_a_step(hospital):
@@ -138,6 +203,7 @@ def test_a_second_run_beyond_the_life_budget_is_declined_before_a_step(hospital)
     assert trainer.check_can_join(one.task(), one.place(0)) == []
     for number in range(1, ROUNDS + 1):
         trainer.fit(one.task(), one.place(number))
+        trainer.record_release(one.place(number), f"words {number}")
     assert trainer.check_can_join(one.task(), one.place(ROUNDS)) == []  # the same run, resumed
     before, booked = one.state(), verify_ledger(one.ledger)
     reasons = trainer.check_can_join(one.task(), one.place(0, run="second"))
@@ -146,17 +212,17 @@ def test_a_second_run_beyond_the_life_budget_is_declined_before_a_step(hospital)
     assert all(np.array_equal(before[name], value) for name, value in one.state().items())
 
 
-def test_a_declining_site_is_named_with_its_reason(good_hospitals, tiny_words, tmp_path):
-    words = [*tiny_words(good_hospitals), *PRIVATE, "privacy.min_cohort=1000", "strategy.min_sites=3"]
+def test_a_declining_site_is_named_with_its_reason(good_hospitals, tiny_overrides, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), *PRIVATE, "privacy.min_cohort=1000", "strategy.min_sites=3"]
     run = RunDir(tmp_path / "run")
     with pytest.raises(FederationError, match="sites"):
-        launch_run(RunSpec.compose(words, run))
+        launch_run(RunSpec.compose(overrides, run))
     assert "smaller than the policy's minimum of 1000" in (run.path / "events.jsonl").read_text()
     assert list(iter_run_spending(run.path)) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("overrides", "reason"),
     [
         (["privacy.min_cohort=18"], "the cohort is smaller than the policy's minimum of 18"),
         (["privacy.epsilon=1e-6", "privacy.delta=1e-9"], "unreachable"),
@@ -164,8 +230,8 @@ def test_a_declining_site_is_named_with_its_reason(good_hospitals, tiny_words, t
         (["privacy.max_epsilon=1e-6", "privacy.delta=1e-9"], "unreachable"),
     ],
 )
-def test_what_the_policy_forbids_is_declined_and_nothing_is_spent(hospital, words, reason):
-    one = hospital(*words)
+def test_what_the_policy_forbids_is_declined_and_nothing_is_spent(hospital, overrides, reason):
+    one = hospital(*overrides)
     [said] = one.trainer().check_can_join(one.task(), one.place(0))
     assert reason in said
     with pytest.raises(PrivacyError):
@@ -248,9 +314,9 @@ def test_no_weight_stays_without_noise_and_nothing_else_leaves(hospital):
 
 @pytest.mark.parametrize("kept", ["fedper", "fedbn", "fedtower personalization.tower=tabular"])
 def test_what_stays_at_a_site_and_feeds_shared_gradients_is_noised_too(
-    good_hospitals, tiny_words, tmp_path, monkeypatch, kept
+    good_hospitals, tiny_overrides, tmp_path, monkeypatch, kept
 ):
-    words = [*tiny_words(good_hospitals), *PRIVATE, *f"personalization={kept}".split(), "strategy.rounds=1"]
+    overrides = [*tiny_overrides(good_hospitals), *PRIVATE, *f"personalization={kept}".split(), "strategy.rounds=1"]
     noised = []
     add_noise = NoisyOptimizer.add_noise
 
@@ -259,8 +325,10 @@ def test_what_stays_at_a_site_and_feeds_shared_gradients_is_noised_too(
         noised.append(sum(p.numel() for p in optimizer.params if p.grad is not None))
 
     monkeypatch.setattr(NoisyOptimizer, "add_noise", seen)
-    launch_run(RunSpec.compose(words, RunDir(tmp_path / "run")))
-    config = compose_job_config(Job("run", tuple(words), compute_config_digest(compose_config(words)), str(tmp_path)))
+    launch_run(RunSpec.compose(overrides, RunDir(tmp_path / "run")))
+    config = compose_job_config(
+        Job("run", tuple(overrides), compute_config_digest(compose_config(overrides)), str(tmp_path))
+    )
     model = build_model(config.model, config.data, 0)
     assert set(noised) == {sum(p.numel() for p in model.parameters() if p.requires_grad)}
 
@@ -331,7 +399,7 @@ def test_every_engine_and_clipping_trains(hospital, engine, clipping):
     assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     report = one.trainer().fit(one.task(), one.place())
     assert report.steps == 2
-    assert np.isfinite(report.loss)
+    assert np.isnan(report.loss)  # a loss has no noise
 
 
 @pytest.mark.parametrize("kept", ["image", "text", "tabular"])
@@ -342,7 +410,7 @@ def test_a_single_modality_trains(hospital, kept):
     one.trainer().fit(one.task(), one.place())
 
 
-def test_modalities_that_no_patient_has_train(hospitals, tiny_words, tmp_path, site_writer):
+def test_modalities_that_no_patient_has_train(hospitals, tiny_overrides, tmp_path, site_writer):
     for column in ("image", "text"):
         path = hospitals / "north" / "manifest.csv"
         rows = path.read_text().splitlines()
@@ -352,7 +420,7 @@ def test_modalities_that_no_patient_has_train(hospitals, tiny_words, tmp_path, s
             row[place] = ""
         with path.open("w", newline="") as file:
             csv.writer(file).writerows(table)
-    one = Hospital([*tiny_words(hospitals), *PRIVATE], tmp_path)
+    one = Hospital([*tiny_overrides(hospitals), *PRIVATE], tmp_path)
     assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     one.trainer().fit(one.task(), one.place())
 
@@ -435,9 +503,9 @@ def test_two_processes_cannot_spend_at_once(hospital):
 
 
 def test_batch_normalisation_is_declined_until_it_is_replaced(hospital):
-    words = ("model/image=resnet18", "model.text=null", "model.tabular=null")
-    [reason] = hospital(*words).trainer().check_can_join(hospital(*words).task(), hospital(*words).place(0))
+    overrides = ("model/image=resnet18", "model.text=null", "model.tabular=null")
+    [reason] = hospital(*overrides).trainer().check_can_join(hospital(*overrides).task(), hospital(*overrides).place(0))
     assert "computes statistics over the batch" in reason
-    one = hospital(*words, "model.image.norm=group", "training.local_steps=1")
+    one = hospital(*overrides, "model.image.norm=group", "training.local_steps=1")
     assert one.trainer().check_can_join(one.task(), one.place(0)) == []
     assert one.trainer().fit(one.task(), one.place()).steps == 1

@@ -9,6 +9,7 @@ from fedhealth.data.examples import Examples, ModalitySource
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training import step_checkpoint
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
@@ -62,7 +63,7 @@ def task(gradient_hook, optimizer="adam", is_resumable=True, seed=0):
 
 
 def place(folder, number=1):
-    return AccountingContext("run", "a", folder, number, 2, may_be_released=False)
+    return AccountingContext("run", "a", folder, number, 2)
 
 
 def weights(model):
@@ -113,4 +114,14 @@ def test_private_training_goes_on_and_is_booked_once(tmp_path):
     counted = Steps()
     trainer.fit(task(counted), place(tmp_path))
     assert counted.seen == list(range(6, STEPS))
-    assert [(entry.kind, entry.round) for entry in verify_ledger(get_ledger_path(tmp_path, "cohort"))] == [("book", 1)]
+    entries = verify_ledger(get_ledger_path(tmp_path, "cohort"))
+    assert [(entry.kind, entry.round) for entry in entries] == [("book", 1), ("retry", 1)]
+
+
+def test_private_training_under_a_new_booking_begins_at_its_beginning(tmp_path):
+    trainer = DPSGDTrainer("cohort", epsilon=8.0, min_cohort=5)
+    interrupted(trainer, tmp_path, 6)
+    assert record_failure(tmp_path, "run") == 1
+    counted = Steps()
+    trainer.fit(task(counted), place(tmp_path))
+    assert counted.seen == list(range(STEPS))

@@ -71,7 +71,7 @@ GARBAGE = RecordDict({UPDATE: ConfigRecord({PACKED: b"no header"})})
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (RecordDict({UPDATE: pack_arrays({"v": np.zeros(2, np.float32)})}), "other arrays"),
         (RecordDict({UPDATE: pack_arrays({"w": np.zeros(3, np.float32)})}), r"float32\(3,\)"),
@@ -82,9 +82,9 @@ GARBAGE = RecordDict({UPDATE: ConfigRecord({PACKED: b"no header"})})
         (GARBAGE, "cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_refused_whole(content, words):
+def test_what_does_not_fit_is_refused_whole(content, message):
     aggregation = opened({"w": np.zeros(2, np.float32)}, {"a": 1.0, "b": 1.0})
-    with pytest.raises(FederationError, match=words):
+    with pytest.raises(FederationError, match=message):
         aggregation.add("a", content)
     aggregation.add("b", answer([1, 2]))
     assert aggregation.close(lambda kind, questions: iter(())).update["w"].tolist() == [1.0, 2.0]

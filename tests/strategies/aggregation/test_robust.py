@@ -73,11 +73,17 @@ def test_what_is_no_number_or_beyond_the_bound_is_refused(value):
 
 
 @pytest.fixture(name="run")
-def run_(tmp_path, good_hospitals, tiny_words):
-    def go(name, *words) -> RunDir:
-        words = [*tiny_words(good_hospitals), "training=sgd", "strategy.rounds=1", "training.threads=1", *words]
+def run_(tmp_path, good_hospitals, tiny_overrides):
+    def go(name, *overrides) -> RunDir:
+        overrides = [
+            *tiny_overrides(good_hospitals),
+            "training=sgd",
+            "strategy.rounds=1",
+            "training.threads=1",
+            *overrides,
+        ]
         folder = RunDir(tmp_path / name)
-        launch_run(RunSpec.compose(words, folder))
+        launch_run(RunSpec.compose(overrides, folder))
         return folder
 
     return go
@@ -114,9 +120,9 @@ def test_a_poisoning_site_moves_the_mean_far_and_the_rule_hardly(rule, run, pois
 
 @pytest.mark.parametrize("rule", ["median", "trimmed_mean", "krum", "multi_krum"])
 def test_with_secure_aggregation_it_is_refused_before_anything_starts(rule, tmp_path):
-    words = [f"data.root={tmp_path}", "secagg=on", f"strategy/aggregation={rule}"]
+    overrides = [f"data.root={tmp_path}", "secagg=on", f"strategy/aggregation={rule}"]
     with pytest.raises(ConfigError, match="sees sums only"):
-        validate_config(compose_config(words))
+        validate_config(compose_config(overrides))
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])

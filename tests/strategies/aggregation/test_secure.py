@@ -30,11 +30,11 @@ def six_hospitals(tmp_path_factory, site_writer):
 
 
 @pytest.fixture
-def run(good_hospitals, tiny_words, tmp_path):
-    def start(name, *words, root=good_hospitals):
-        words = [*tiny_words(root), *words]
+def run(good_hospitals, tiny_overrides, tmp_path):
+    def start(name, *overrides, root=good_hospitals):
+        overrides = [*tiny_overrides(root), *overrides]
         folder = RunDir(tmp_path / name)
-        launch_run(RunSpec.compose(words, folder))
+        launch_run(RunSpec.compose(overrides, folder))
         return folder
 
     return start
@@ -71,10 +71,10 @@ def distance(first, second):
 @pytest.mark.parametrize(("bits", "bound", "error"), [(32, 8.0, 1e-6), (16, 0.5, 2e-3)])
 def test_it_gives_the_model_of_the_open_run(run, bits, bound, error):
     # SGD, since Adam turns a rounding of 1e-9 in a gradient near zero into a whole step.
-    words = ["training=sgd", "training.optimizer.lr=0.05"]
-    plain = run("plain", *words)
-    words += ["secagg=on", "secagg.weights=exact", f"secagg.bits={bits}", f"secagg.clipping_range={bound}"]
-    sealed = run(f"sealed-{bits}", *words)
+    overrides = ["training=sgd", "training.optimizer.lr=0.05"]
+    plain = run("plain", *overrides)
+    overrides += ["secagg=on", "secagg.weights=exact", f"secagg.bits={bits}", f"secagg.clipping_range={bound}"]
+    sealed = run(f"sealed-{bits}", *overrides)
     assert 0.0 < distance(plain, sealed) <= error
     one, other = (json.loads((folder.path / "evaluation.json").read_text()) for folder in (plain, sealed))
     assert one["test"]["studies"] == other["test"]["studies"]

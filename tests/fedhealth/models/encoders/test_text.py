@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import compute_fingerprint
@@ -114,3 +114,16 @@ def test_the_identity_changes_with_weights_and_settings():
     assert (
         len({compute_fingerprint(small()), compute_fingerprint(changed), compute_fingerprint(small(max_length=4))}) == 3
     )
+
+
+def test_a_word_without_an_embedding_counts_as_padding(tmp_path, encoder_saver):
+    """It would be an index error that tells whether the site has a text with this word."""
+    folder = encoder_saver(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["tumour"])
+    tokenizer.save_pretrained(folder)
+    encoder = TextEncoder(str(folder), max_length=16).eval()
+    ids = encoder.tokenize(["better tumour", "better"])
+    assert ids[0, 1] == encoder.pad
+    with torch.inference_mode():
+        assert encoder(torch.from_numpy(ids)).isfinite().all()

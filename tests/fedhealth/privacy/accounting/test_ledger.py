@@ -2,15 +2,21 @@
 
 import json
 import multiprocessing
+import threading
+from dataclasses import asdict
 
 import pytest
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger, verify_ledger
-from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
+from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import LedgerEntry, compute_spent_epsilon, parse_entry
+from fedhealth.privacy.accounting.limits import EpsilonLimits
+from fedhealth.privacy.accounting.reservations import RunCost
+from fedhealth.utils.hash_chain import BrokenChainError
 
 EVENT, FREE = PrivacyEvent(1.0, 0.1, 10), EpsilonLimits(1e-5)
+COST = RunCost("patient", (EVENT,))
 
 
 def fill(path, count=3, run="a"):
@@ -122,11 +128,41 @@ def test_two_runs_at_once_on_one_data_set_are_refused(path):
     fill(path)
 
 
+def test_a_failure_waits_for_the_lock_of_another_run(path):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(path, ready, done))
+    other.start()
+    try:
+        assert ready.wait(20)
+        threading.Timer(0.3, done.set).start()
+        with Ledger.open(path, wait=20.0) as ledger:
+            assert done.is_set()
+            assert ledger.entries == ()
+    finally:
+        done.set()
+        other.join()
+
+
+def test_a_run_keeps_its_unit(path):
+    fill(path, 1)
+    with Ledger.open(path) as ledger, pytest.raises(PrivacyError, match="run a was booked for unit patient before"):
+        ledger.book("a", 1, "record", EVENT, FREE)
+
+
+def test_a_line_of_an_unknown_kind_is_refused():
+    fields = asdict(LedgerEntry(1, 0.0, "book", "a", 1, "patient", EVENT))
+    assert parse_entry(fields) == LedgerEntry(1, 0.0, "book", "a", 1, "patient", EVENT)
+    for changed in ({"kind": "forget"}, {"cites": ["x"]}, {"unknown": 1}):
+        with pytest.raises(BrokenChainError):
+            parse_entry(fields | changed)
+
+
 def test_a_round_over_the_budget_is_declined_and_nothing_is_spent(path):
     one = compute_spent_epsilon(verify_ledger(fill(path, 1)), 1e-5)
-    budget = EpsilonLimits(1e-5, run_epsilon=1.4 * one, lifetime_epsilon=1.8 * one)
+    budget = EpsilonLimits(1e-5, run_epsilon=1.4 * one, lifetime_epsilon=2.2 * one, lifetime_delta=1e-5)
     with Ledger.open(path) as ledger:
-        while not ledger.find_exceeded_limit(EVENT, budget, "a"):
+        while not ledger.find_exceeded_limit(COST, budget, "a"):
             ledger.book("a", 1, "patient", EVENT, budget)
         total = ledger.compute_spent_epsilon(1e-5)
         assert ledger.compute_spent_epsilon(1e-5, "a") <= budget.run_epsilon
@@ -134,10 +170,12 @@ def test_a_round_over_the_budget_is_declined_and_nothing_is_spent(path):
             ledger.book("a", 2, "patient", EVENT, budget)
         assert ledger.entries[-1].kind == "decline"
         assert ledger.compute_spent_epsilon(1e-5) == total
-        while not ledger.find_exceeded_limit(EVENT, budget, "b"):
+        while not ledger.find_exceeded_limit(COST, budget, "b"):
             ledger.book("b", 1, "patient", EVENT, budget)
         assert "all runs on this data set" in ledger.find_exceeded_limit(
-            PrivacyEvent(0.5, 1.0, 1), EpsilonLimits(1e-5, lifetime_epsilon=budget.lifetime_epsilon), "c"
+            RunCost("patient", (PrivacyEvent(0.5, 1.0, 1),)),
+            EpsilonLimits(1e-5, lifetime_epsilon=budget.lifetime_epsilon),
+            "c",
         )
 
 

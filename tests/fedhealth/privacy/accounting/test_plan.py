@@ -1,14 +1,18 @@
 """The plan binds everything, and the site's policy wins."""
 
 import dataclasses
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, bucket_count, make_plan
 from fedhealth.privacy.mechanisms.clipping import Clipping
+from fedhealth.site.decline_reasons import redact_reason
 
 REQUEST = PrivacyRequest("patient", epsilon=8.0, sample_rate=0.1, steps=10, rounds=5, clipping=Clipping(0.5))
 
@@ -22,13 +26,14 @@ def test_the_whole_run_meets_the_target():
     assert plan.run_event.steps == 50
     assert 7.7 < plan.epsilon <= 8
     assert plan.noise_std == plan.noise_multiplier * 0.5
-    assert plan.delta == 1 / (10 * bucket_count(1000))
+    assert plan.delta == 1e-6
     assert plan.expected_batch_size == 0.1 * bucket_count(1000)
 
 
 def test_the_plan_is_frozen():
+    plan: Any = make_plan(REQUEST, PlanConstraints(), 1000)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        make_plan(REQUEST, PlanConstraints(), 1000).noise_multiplier = 0.1
+        plan.noise_multiplier = 0.1
 
 
 def test_the_sites_budget_wins_over_the_runs():
@@ -67,7 +72,39 @@ def test_unknown_unit_is_refused():
 
 
 def test_record_level_takes_one_row_a_unit():
-    assert make_plan(changed(unit="record"), PlanConstraints(), 100).max_records_per_patient == 1
+    plan = make_plan(changed(unit="record"), PlanConstraints(), 100)
+    assert (plan.max_records_per_patient, plan.max_records_per_unit) == (4, 1)
+    assert make_plan(REQUEST, PlanConstraints(), 100).max_records_per_unit == 4
+
+
+def test_a_spare_round_is_part_of_the_calibration():
+    spare = make_plan(changed(spare_rounds=1), PlanConstraints(), 1000)
+    assert spare.run_event.steps == 60
+    assert 7.7 < spare.epsilon <= 8
+    honest = compute_epsilon([spare.round_event] * spare.rounds, spare.delta)
+    assert 0.9 * spare.epsilon < honest < spare.epsilon
+    full = changed(sample_rate=1.0, rounds=15, steps=1)
+    without, with_spare = (make_plan(replace(full, spare_rounds=k), PlanConstraints(), 1000) for k in (0, 1))
+    assert 1.01 < with_spare.noise_multiplier / without.noise_multiplier < 1.045  # about sqrt(16 / 15)
+
+
+def test_delta_is_the_runs_and_never_follows_the_cohort():
+    assert {make_plan(REQUEST, PlanConstraints(), size).delta for size in (30, 300, 3000)} == {1e-6}
+    assert make_plan(changed(delta=1e-4), PlanConstraints(), 30).delta == 1e-4
+
+
+def test_a_delta_too_large_for_the_cohort_is_refused_without_saying_its_size():
+    assert make_plan(changed(delta=1e-4), PlanConstraints(), 100).delta == 1e-4
+    with pytest.raises(PrivacyError, match="times the number of patients is above") as caught:
+        make_plan(changed(delta=1e-4), PlanConstraints(), 137)
+    assert redact_reason(caught.value.problem) == caught.value.problem
+    assert "137" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fields", [{"max_records_per_patient": 0}, {"spare_rounds": -1}])
+def test_counts_below_their_least_are_refused(fields):
+    with pytest.raises(PrivacyError, match="at least"):
+        make_plan(changed(**fields), PlanConstraints(), 100)
 
 
 @given(st.integers(1, 10**6))

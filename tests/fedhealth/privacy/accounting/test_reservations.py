@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon
-from fedhealth.privacy.accounting.ledger import BudgetExceededError, EpsilonLimits, Ledger, verify_ledger
+from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import LedgerEntry
+from fedhealth.privacy.accounting.limits import BudgetExceededError, EpsilonLimits
+from fedhealth.privacy.accounting.rdp_filter import make_rdp_filter
 from fedhealth.privacy.accounting.reservations import (
     RunCost,
-    compute_remaining_events,
+    compute_remaining_cost,
     find_active_reservations,
-    get_reserved_events,
+    get_reserved_patient_events,
 )
 
 ROUND, SCORES = PrivacyEvent(1.0, 0.1, 10), PrivacyEvent(4.0, 1.0, 1)
@@ -45,8 +47,16 @@ class Clock:
         return self.now
 
 
+def filtered(runs):
+    """Return the smallest budget, within about 1 %, whose filter admits so many runs."""
+    budget = 0.5
+    while not make_rdp_filter(budget, DELTA).is_within_budget(COST.events * runs):
+        budget *= 1.005
+    return budget
+
+
 def kept(ledger):
-    return {held.run: held.events for held in ledger.get_reservations()}
+    return {held.run: held.cost.events for held in ledger.get_reservations()}
 
 
 def test_the_runs_of_a_sweep_use_up_what_was_reserved_for_them(path, clock):
@@ -72,11 +82,11 @@ def test_nothing_reserved_counts_as_spent(path, clock):
 
 def test_others_cannot_have_what_is_reserved_and_its_own_run_can(path, clock):
     whole = compute_epsilon([TRAINING, SCORES], DELTA)
-    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.05 * whole)
+    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.05 * filtered(1), lifetime_delta=DELTA)
     with Ledger.open(path, clock) as ledger:
         ledger.reserve("sweep0", {"one": COST}, LATER, budget)
         with pytest.raises(PrivacyError, match="all runs on this data set would exceed"):
-            ledger.book("other", 1, "patient", ROUND, budget)
+            ledger.book("other", 1, "patient", TRAINING, budget)
         for number in (1, 2, 3):
             ledger.book("one", number, "patient", ROUND, budget)
         ledger.book("one", 4, "patient", SCORES, budget)
@@ -84,7 +94,7 @@ def test_others_cannot_have_what_is_reserved_and_its_own_run_can(path, clock):
 
 
 def test_a_reservation_lapses_by_itself(path, clock):
-    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.05 * compute_epsilon(COST.events, DELTA))
+    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.05 * filtered(1), lifetime_delta=DELTA)
     with Ledger.open(path, clock) as ledger:
         ledger.reserve("sweep0", {"one": COST}, LATER, budget)
         clock.now = LATER + 1
@@ -117,11 +127,10 @@ def test_asked_again_nothing_is_written(path, clock):
 
 
 def test_beyond_the_budget_nothing_is_reserved_and_what_was_stays(path, clock):
-    two = compute_epsilon([*COST.events, *COST.events], DELTA)
-    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.01 * two)
+    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.01 * filtered(2), lifetime_delta=DELTA)
     with Ledger.open(path, clock) as ledger:
         ledger.reserve("sweep0", {"one": COST}, LATER, budget)
-        with pytest.raises(BudgetExceededError, match="reserved ones too, would exceed"):
+        with pytest.raises(BudgetExceededError, match="reserved ones too, on this data set would exceed"):
             ledger.reserve("sweep0", dict.fromkeys(["one", "two", "three"], COST), LATER, budget)
         with pytest.raises(BudgetExceededError):
             ledger.reserve("another0", dict.fromkeys(["four", "five"], COST), LATER, budget)
@@ -140,6 +149,16 @@ def test_a_run_that_costs_something_else_after_all_has_that_kept_instead(path, c
         assert kept(ledger)["one"] == (PrivacyEvent(0.9, 0.2, 20),)
 
 
+def test_a_reservation_counts_in_the_unit_of_a_patient(path, clock):
+    budget = EpsilonLimits(DELTA, lifetime_epsilon=1.05 * filtered(1), lifetime_delta=DELTA)
+    with Ledger.open(path, clock) as ledger:
+        with pytest.raises(BudgetExceededError):
+            ledger.reserve("sweep0", {"one": RunCost("record", COST.events, 2)}, LATER, budget)
+        ledger.reserve("sweep0", {"one": RunCost("record", COST.events, 1)}, LATER, budget)
+        ledger.reserve("sweep0", {"one": RunCost("record", COST.events, 2)}, LATER, FREE)
+        assert [each.cost.max_records_per_patient for each in ledger.get_reservations()] == [2]
+
+
 EVENTS = st.builds(PrivacyEvent, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([0.1, 1.0]), st.integers(1, 5))
 
 
@@ -151,8 +170,8 @@ def test_booked_and_kept_together_are_never_less_than_what_was_reserved(costs, b
         for event in costs
     ]
     lines += [LedgerEntry(next(numbers), 0.0, "book", "one", 1, "patient", event) for event in booked]
-    left = get_reserved_events(find_active_reservations(lines, 1.0))
-    assert tuple(left) == compute_remaining_events(RunCost("patient", tuple(costs)), booked)
+    left = get_reserved_patient_events(find_active_reservations(lines, 1.0))
+    assert tuple(left) == compute_remaining_cost(RunCost("patient", tuple(costs)), booked).events
     asked, covered = steps(costs), steps(left) + steps(booked)
     assert all(covered[key] >= asked[key] for key in asked)
     assert all(steps(left)[key] <= asked[key] for key in steps(left))

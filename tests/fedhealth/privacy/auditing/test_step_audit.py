@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.ledger import Ledger
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
 from fedhealth.privacy.auditing.canaries import (
     bound_from_scores,

@@ -43,5 +43,13 @@ def test_noise_is_on_every_value_and_the_update_is_left_as_it_was():
 def test_refusals():
     with pytest.raises(PrivacyError, match="protects each patient"):
         clip_and_noise_update({"a": torch.zeros(2)}, plan("patient"), NoiseSource())
-    with pytest.raises(PrivacyError, match="not finite"):
-        clip_and_noise_update({"a": torch.tensor([torch.nan])}, plan(), NoiseSource())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e200])
+def test_an_update_that_is_not_finite_counts_as_zero(value):
+    """An error would tell that the training of this site diverged, which has no noise."""
+    update = {"a": torch.ones(3), "b": torch.tensor([0.5, value], dtype=torch.float64)}
+    found = clip_and_noise_update(update, plan(), Silent())
+    assert all(not value.any() for value in found.values())
+    noised = clip_and_noise_update(update, plan(), NoiseSource())
+    assert all(bool(value.isfinite().all()) for value in noised.values())

@@ -14,6 +14,7 @@ from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from tests.fedhealth.privacy.toys import (
+    SUMMED_GRAD,
     VOCAB,
     TextTower,
     flat_loss,
@@ -223,7 +224,8 @@ def test_opacus_own_optimizer_takes_over_from_the_clipped_sum(engine):
     optimizer = DPOptimizer(plain, noise_multiplier=0.0, **options)
     engine(model, fusion_loss, FLAT).accumulate(batch, SEVERAL)
     for p in model.parameters():  # the tower's pooler never reaches the loss
-        p.summed_grad = torch.zeros_like(p) if p.summed_grad is None else p.summed_grad
+        if getattr(p, SUMMED_GRAD) is None:
+            setattr(p, SUMMED_GRAD, torch.zeros_like(p))
     optimizer.add_noise()
     optimizer.scale_grad()
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

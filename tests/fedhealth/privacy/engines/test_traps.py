@@ -11,7 +11,8 @@ from torchvision.models import DenseNet
 from fedhealth.errors import PrivacyError
 from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.ledger import Ledger
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
 from fedhealth.privacy.engines.base import select_rows
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
@@ -22,10 +23,12 @@ from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from tests.fedhealth.privacy.toys import (
     TextTower,
+    clear_summed_grads,
     flat_loss,
     fusion,
     fusion_batch,
     fusion_loss,
+    get_summed_grads,
     relative_error,
     sums,
 )
@@ -124,10 +127,9 @@ def test_tower_unused_in_a_step_has_no_stale_norms(engine):
     truth = sums(OracleEngine, model, fusion_loss, without, range(6), C)
     made = engine(model, fusion_loss, C)
     made.accumulate(with_image, range(6))
-    for p in model.parameters():
-        p.summed_grad = None
+    clear_summed_grads(model)
     made.accumulate(without, range(6))
-    found = {n: p.summed_grad for n, p in model.named_parameters() if p.summed_grad is not None}
+    found = get_summed_grads(model)
     assert not any(name.startswith("towers.image") for name in found)
     assert relative_error(found, truth) < 1e-5
 
@@ -289,13 +291,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
-def test_layer_without_a_rule_is_refused_by_name(words):
+@pytest.mark.parametrize("message", REFUSED)
+def test_layer_without_a_rule_is_refused_by_name(message):
     with pytest.raises(PrivacyError, match="layer inner") as caught:
-        BookKeepingEngine(nn.ModuleDict({"inner": REFUSED[words]}), flat_loss, C)
-    assert words in str(caught.value)
+        BookKeepingEngine(nn.ModuleDict({"inner": REFUSED[message]}), flat_loss, C)
+    assert message in str(caught.value)
     BookKeepingEngine(
-        nn.ModuleDict({"inner": REFUSED[words].requires_grad_(False), "head": nn.Linear(2, 2)}), flat_loss, C
+        nn.ModuleDict({"inner": REFUSED[message].requires_grad_(False), "head": nn.Linear(2, 2)}), flat_loss, C
     )
 
 

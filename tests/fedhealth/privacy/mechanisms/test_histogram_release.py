@@ -9,7 +9,7 @@ from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.histogram_release import (
     _project_to_counts,
     noise_histograms,
-    select_one_study_per_patient,
+    select_studies_per_patient,
 )
 
 
@@ -43,6 +43,18 @@ def test_the_noise_grows_with_the_columns_one_study_moves():
 def test_every_patient_has_one_study(patients):
     patient = np.array(patients)
     study = np.arange(len(patients)) // 2 * 10 + patient  # rows of one study belong to one patient
-    kept = select_one_study_per_patient(study, patient, np.arange(len(patients)))
+    kept = select_studies_per_patient(study, patient, np.arange(len(patients)), 1)
     assert set(patient[kept]) == set(patients)
     assert all(len(set(study[kept][patient[kept] == one])) == 1 for one in set(patients))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 4))
+def test_no_patient_has_more_studies_than_allowed_and_the_choice_is_the_same(patients, most):
+    patient = np.array(patients)
+    study = np.arange(len(patients)) // 3 * 10 + patient
+    rows = np.arange(len(patients))
+    kept = select_studies_per_patient(study, patient, rows, most)
+    for one in set(patients):
+        all_studies = list(dict.fromkeys(study[patient == one].tolist()))
+        assert set(study[kept][patient[kept] == one]) == set(all_studies[:most])
+    assert np.array_equal(kept, select_studies_per_patient(study, patient, rows, most))

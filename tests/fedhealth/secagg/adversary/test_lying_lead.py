@@ -10,6 +10,7 @@ from fedhealth.secagg.client.journal import load_secrets
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
+from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, MaskedUpload, SignRequest, UnmaskReply, UnmaskRequest
 from tests.fedhealth.secagg.federation import TRAINING, Federation, model_digest, name
@@ -31,7 +32,7 @@ def show(federation: Federation, site: str, descriptor: AttemptDescriptor, **own
     return federation.sites[site].accept(descriptor.to_bytes(), model, training)
 
 
-def masked(federation: Federation, site: str, context: AttemptContext):
+def masked(federation: Federation, site: str, context: AttemptContext) -> tuple[bytes, dict[str, PackedWords]]:
     session = federation.sites[site]
     return session.mask_upload(context, session.quantize(context, federation.vectors(site, context.layout)))
 

@@ -1,4 +1,5 @@
 import os
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ LAYOUT = (
     make_model_segment("m", "image", {"a": 3, "b": 1}, bound=0.5, bits=20, sites=4, normaliser=9, clamp_share=0.01),
     make_statistics_segment("s", "image", (VectorSpec("roc", 4, 1e6, 1),), sites=4),
 )
-MESSAGES = [
+MESSAGES: list[Any] = [
     KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), S),
     AttemptDescriptor("run", D, D, 7, 2, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT),
     MaskedUpload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),

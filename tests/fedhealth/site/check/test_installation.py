@@ -53,7 +53,7 @@ def test_an_untouched_installation_passes(place):
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "words"),
+    ("path", "content", "message"),
     [
         ("fedhealth/site/egress_gate.py", b"def check(*words): pass\n", "fedhealth/site/egress_gate.py: changed"),
         ("fedhealth/conf/config.yaml", b"", "fedhealth/conf/config.yaml: changed"),
@@ -62,13 +62,13 @@ def test_an_untouched_installation_passes(place):
         ("fedhealth/conf/model/evil.yaml", b"", "fedhealth/conf/model/evil.yaml: not part of the wheel"),
     ],
 )
-def test_whatever_was_touched_is_named(place, path, content, words):
+def test_whatever_was_touched_is_named(place, path, content, message):
     (place / path).unlink(missing_ok=True)
     if content is not None:
         (place / path).write_bytes(content)
     found = files(place)
     assert found.status == CheckStatus.FAIL
-    assert words in found.finding
+    assert message in found.finding
 
 
 def test_many_faults_are_counted(place):

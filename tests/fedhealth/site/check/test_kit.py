@@ -59,16 +59,16 @@ def test_another_authority_is_a_fault(world, home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "message"),
     [
         ("name: charite", "name: klinikum", "lists other keys for klinikum"),
         ("name: charite", "name: nobody", "nobody is not a member"),
         ("127.0.0.1:9092", "other.example:1", "site.yaml names other.example:1"),
     ],
 )
-def test_a_policy_that_does_not_fit_the_kit_is_a_fault(home, old, new, words):
+def test_a_policy_that_does_not_fit_the_kit_is_a_fault(home, old, new, message):
     home.policy.write_text(home.policy.read_text().replace(old, new))
-    assert words in looked_at(home)["kit"].finding
+    assert message in looked_at(home)["kit"].finding
 
 
 def test_new_keys_after_the_kit_are_a_fault(home):

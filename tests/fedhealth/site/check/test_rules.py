@@ -6,8 +6,9 @@ import pytest
 
 from fedhealth.errors import TrustError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger import EpsilonLimits, Ledger
+from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.check.base import CheckStatus, catch_errors
 from fedhealth.site.check.rules import check_budget, check_keys, check_log, check_policy
@@ -38,7 +39,7 @@ def test_a_policy_without_data_is_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"units": ("patient", "none")}, "privacy for none allowed"),
         ({"secure_aggregation": False}, "secure aggregation not required"),
@@ -52,10 +53,10 @@ def test_a_policy_without_data_is_a_warning():
         ({"min_patients": 1}, "min_patients 1"),
     ],
 )
-def test_what_is_looser_than_the_default_is_told(change, words):
+def test_what_is_looser_than_the_default_is_told(change, message):
     found = next(check_policy(replace(POLICY, limits=SiteLimits(**change))))
     assert found.status == CheckStatus.WARN
-    assert words in found.finding
+    assert message in found.finding
 
 
 def test_private_keys_pass(home):
@@ -91,7 +92,7 @@ def test_a_budget_that_is_nearly_spent_is_a_warning(home):
     tight = replace(POLICY, limits=SiteLimits(lifetime_epsilon=0.5))
     found = only(check_budget(home, tight))
     assert found.status == CheckStatus.WARN
-    assert "of 0.5 spent" in found.finding
+    assert "at delta 1e-6 for each patient, noise multiplier 2 or more; the limit is 0.5" in found.finding
 
 
 def test_a_touched_ledger_is_a_fault(home):

@@ -66,10 +66,10 @@ def only(checks):
     return check
 
 
-def run(rules, *words, **settings):
+def run(rules, *overrides, **settings):
     home, policy = rules(**settings)
     return home, {
-        check.name: check for check in catch_errors("run", check_run(home, policy, (*MODEL, *DROPPED, *words)))
+        check.name: check for check in catch_errors("run", check_run(home, policy, (*MODEL, *DROPPED, *overrides)))
     }
 
 
@@ -136,7 +136,7 @@ def test_an_unreadable_image_is_noticed(rules, hospitals):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         (("data.name=other",), "no data called 'other'"),
         (("training.batch_size=few",), "training.batch_size"),
@@ -145,11 +145,11 @@ def test_an_unreadable_image_is_noticed(rules, hospitals):
         (("data.root=/etc",), "is for the site to decide"),
     ],
 )
-def test_words_that_cannot_be_a_run(rules, words, told):
-    _, found = run(rules, *words)
+def test_words_that_cannot_be_a_run(rules, overrides, message):
+    _, found = run(rules, *overrides)
     assert list(found) == ["run"]  # nothing was composed, read or built
     assert found["run"].status == CheckStatus.FAIL
-    assert told in found["run"].finding
+    assert message in found["run"].finding
 
 
 def test_without_a_kit_no_run_can_be_judged(world, rules):

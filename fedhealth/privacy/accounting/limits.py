@@ -1,0 +1,111 @@
+"""The limits of a ledger, and which of them an event would exceed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon, compute_epsilon_rdp
+from fedhealth.privacy.accounting.ledger_entry import (
+    LIFETIME_DELTA,
+    LedgerEntry,
+    get_booked_events,
+    get_patient_events,
+)
+from fedhealth.privacy.accounting.rdp_filter import make_rdp_filter
+from fedhealth.privacy.accounting.reservations import Reservation, RunCost, get_reserved_patient_events
+
+
+@dataclass(frozen=True)
+class EpsilonLimits:
+    """The most that may be spent.
+
+    Attributes:
+        delta: at which epsilon of one run is measured.
+        run_epsilon: epsilon of any one run, in the run's own unit.
+        lifetime_epsilon: epsilon of all runs on this data set together, for one patient.
+        lifetime_delta: at which the epsilon of all runs is measured.
+        max_failures: the most bookings that may end in an error reply, of all runs together; None for no limit.
+
+    """
+
+    delta: float
+    run_epsilon: float = inf
+    lifetime_epsilon: float = inf
+    lifetime_delta: float = LIFETIME_DELTA
+    max_failures: int | None = None
+
+
+class BudgetExceededError(PrivacyError):
+    """The booked and reserved events together would exceed the budget of the data set."""
+
+
+def count_failures(entries: Sequence[LedgerEntry]) -> int:
+    """Return how many bookings ended in an error reply."""
+    return sum(entry.kind == "fail" for entry in entries)
+
+
+def find_exceeded_limit(
+    entries: Sequence[LedgerEntry],
+    reservations: Sequence[Reservation],
+    cost: RunCost,
+    limits: EpsilonLimits,
+    run: str,
+) -> str:
+    """Return which limit more events of a run would exceed and by how much; empty if they exceed none.
+
+    Args:
+        entries: of the ledger.
+        reservations: the active ones; those of the run itself do not count.
+        cost: the events to add.
+        limits: of the site.
+        run: the run's id.
+
+    """
+    others = [each for each in reservations if each.run != run]
+    return (
+        find_failure_excess(entries, limits)
+        or _find_mixed_units(entries, cost, run)
+        or _find_run_excess(entries, cost, limits, run)
+        or find_lifetime_excess(
+            [*get_patient_events(entries), *get_reserved_patient_events(others), *cost.patient_events], limits
+        )
+    )
+
+
+def find_failure_excess(entries: Sequence[LedgerEntry], limits: EpsilonLimits) -> str:
+    """Return why no more events are accepted if too many have failed; empty if not."""
+    if limits.max_failures is None or count_failures(entries) < limits.max_failures:
+        return ""
+    return f"the data set has reached limits.max_failures: {limits.max_failures} private requests failed"
+
+
+def find_lifetime_excess(patient_events: Sequence[PrivacyEvent], limits: EpsilonLimits) -> str:
+    """Return by how much the events exceed the lifetime limit; empty if they do not."""
+    limit, delta = limits.lifetime_epsilon, limits.lifetime_delta
+    if limit == inf or not patient_events:
+        return ""
+    rdp_filter = make_rdp_filter(limit, delta)
+    if rdp_filter.is_within_budget(patient_events):
+        return ""
+    total = rdp_filter.compute_epsilon(patient_events)
+    return f"epsilon {total:.3f} of all runs on this data set would exceed {limit:g} at delta {delta:g}"
+
+
+def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: EpsilonLimits, run: str) -> str:
+    limit = limits.run_epsilon
+    if limit == inf:
+        return ""
+    events = [*get_booked_events(entries, run), *cost.events]
+    if compute_epsilon_rdp(events, limits.delta) <= limit:  # never below the exact value, and faster
+        return ""
+    total = compute_epsilon(events, limits.delta)
+    return f"epsilon {total:.3f} of run {run} would exceed {limit:g} at delta {limits.delta:g}" if total > limit else ""
+
+
+def _find_mixed_units(entries: Sequence[LedgerEntry], cost: RunCost, run: str) -> str:
+    """Return why events of two units cannot be added up in one run; empty if they are of one unit."""
+    units = {entry.unit for entry in entries if entry.kind == "book" and entry.run == run} - {cost.unit}
+    return f"run {run} was booked for unit {units.pop()} before and cannot go on with {cost.unit}" if units else ""
