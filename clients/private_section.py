@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedhealth.errors import SiteTaskError
-from fedhealth.privacy.accounting.limits import BudgetExceededError
+from fedhealth.privacy.accounting.limits import BudgetExceededError, ClockBehindLedgerError
 
 
 @contextmanager
 def private_section(is_private: bool) -> Iterator[None]:
     """Raise every failure inside as `SiteTaskError` if the run is private; the site's own log shows the cause.
 
-    A refusal of the budget keeps its kind: it depends on earlier bookings, not on patients.
+    A refusal of the budget or of the clock keeps its kind: it depends on earlier bookings, not on patients.
 
     Raises:
         SiteTaskError: whatever went wrong.
@@ -21,7 +21,7 @@ def private_section(is_private: bool) -> Iterator[None]:
     """
     try:
         yield
-    except BudgetExceededError:
+    except (BudgetExceededError, ClockBehindLedgerError):
         raise
     except Exception as fault:
         if not is_private:

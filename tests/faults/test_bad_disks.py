@@ -188,6 +188,11 @@ def test_a_clock_that_jumps_changes_no_deadline_and_no_result(overrides, undistu
     assert not of(run, "site_failed")
 
 
+def booked_rounds(run, site):
+    entries = verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))
+    return [entry.round for entry in entries if entry.kind == "book"]
+
+
 def test_a_ledger_is_not_written_on_by_a_clock_that_went_back(overrides, monkeypatch, tmp_path):
     """The bookings stay; the refusal has a kind at the lead and a reason at the site."""
     run, genuine, shift = RunDir(tmp_path / "run"), time.time, [0.0]
@@ -200,16 +205,11 @@ def test_a_ledger_is_not_written_on_by_a_clock_that_went_back(overrides, monkeyp
     assert "clock is 3" in (run.path / "fedhealth.log").read_text()
     assert {event["reason"].split()[0] for event in of(run, "site_failed")} == {"PrivacyError"}
     for site in SITES:
-        assert [entry.round for entry in verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))] == [1], site
+        assert booked_rounds(run, site) == [1], site
     shift[0] = 0.0
     resume_run(run)
     for site in SITES:
-        rounds = [
-            entry.round
-            for entry in verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))
-            if entry.kind == "book"
-        ]
-        assert rounds == [1, 2, 3, 4], site
+        assert booked_rounds(run, site) == [1, 2, 3, 4], site
 
 
 def test_the_commands_say_it_in_one_line(monkeypatch, capfd, tmp_path):

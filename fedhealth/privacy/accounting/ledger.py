@@ -34,6 +34,7 @@ from fedhealth.privacy.accounting.ledger_entry import (
 from fedhealth.privacy.accounting.ledger_lock import hold_lock
 from fedhealth.privacy.accounting.limits import (
     BudgetExceededError,
+    ClockBehindLedgerError,
     EpsilonLimits,
     find_exceeded_limit,
     find_lifetime_excess,
@@ -200,7 +201,7 @@ class Ledger:
         """Append an entry under the next number and the present time."""
         now, last = self._clock(), self._entries[-1].time if self._entries else 0.0
         if now < last - _CLOCK_TOLERANCE:
-            raise PrivacyError(
+            raise ClockBehindLedgerError(
                 f"the clock is {last - now:.0f} s behind the last entry of {self._path.name}",
                 "Set the machine's clock; nothing was spent.",
             )

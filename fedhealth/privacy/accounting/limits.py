@@ -42,6 +42,10 @@ class BudgetExceededError(PrivacyError):
     """The booked and reserved events together would exceed the budget of the data set."""
 
 
+class ClockBehindLedgerError(PrivacyError):
+    """The machine's clock is behind the last entry of the ledger."""
+
+
 def count_failures(entries: Sequence[LedgerEntry]) -> int:
     """Return how many bookings ended in an error reply."""
     return sum(entry.kind == "fail" for entry in entries)

@@ -320,6 +320,7 @@ class Simulation:
     words: dict = field(default_factory=dict)  # (purpose): (round, vectors), durable
     late: tuple = ()  # (round, vector, digest of the words that hold it), durable
     left: set = field(default_factory=set)  # (vector, event)
+    backups: list = field(default_factory=list)  # of words of training rounds
 
     def train(self, round_, exchange, stop, with_late):
         """Train a round; `stop` cuts the power after booking (0), before storing (1), before recording (2)."""
@@ -337,6 +338,7 @@ class Simulation:
         if stop == 1:
             return
         self.words["train"] = (round_, frozenset(included), rounds)
+        self.backups.append(self.words["train"])
         if stop > 2:
             self.send("train", exchange)
 
@@ -370,6 +372,11 @@ class Simulation:
         """An error reply leaves."""
         self.site.fail()
 
+    def restore(self, place):
+        """The words of any earlier training come back from a backup; the ledger does not."""
+        if self.backups:
+            self.words["train"] = self.backups[place % len(self.backups)]
+
     def lose_words(self, purpose):
         """The stored words are damaged."""
         self.words.pop(purpose, None)
@@ -383,11 +390,12 @@ ACTIONS = st.one_of(
     st.tuples(st.just("evaluate"), EXCHANGES, STOPS),
     st.tuples(st.just("send"), PURPOSES, EXCHANGES),
     st.tuples(st.just("fail")),
+    st.tuples(st.just("restore"), st.integers(0, 9)),
     st.tuples(st.just("lose_words"), PURPOSES),
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(actions=st.lists(ACTIONS, min_size=1, max_size=20))
 def test_whatever_happens_the_ledger_never_shows_less_than_what_left(tmp_path_factory, actions):
     simulation = Simulation(Site(tmp_path_factory.mktemp("site")))
