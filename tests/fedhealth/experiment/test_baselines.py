@@ -28,9 +28,9 @@ def booked_(monkeypatch):
     events = []
     book = Ledger.book
 
-    def noted(self, run, number, unit, event, budget):
+    def noted(self, run, number, unit, event, budget, **details):
         events.append((unit, event, budget))
-        return book(self, run, number, unit, event, budget)
+        return book(self, run, number, unit, event, budget, **details)
 
     monkeypatch.setattr(Ledger, "book", noted)
     return events
