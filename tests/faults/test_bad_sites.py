@@ -114,7 +114,7 @@ def test_an_answer_that_comes_twice_counts_once(run_with, secagg):
     once = run_with("once", planned({}), *overrides)
     same(twice, once, **({"atol": 1e-6} if secagg == "on" else {}))
     assert not of(twice, "site_failed")
-    assert "left aside" in (twice.path / "fedhealth.log").read_text()
+    assert "discarded a reply of node" in (twice.path / "fedhealth.log").read_text()
 
 
 def test_a_sealed_answer_of_another_round_is_refused(run_with):
