@@ -158,9 +158,16 @@ def compute_config_digest(config: DictConfig) -> str:
     return digest_parts(b"fedhealth configuration 2", json.dumps(shared, sort_keys=True).encode()).hex()
 
 
+def _find_omegaconf_fault(fault: Exception) -> Exception:
+    # Under a debugger or coverage, OmegaConf's own faults have a cause as well, in which names are not filled in yet.
+    if not isinstance(fault, OmegaConfBaseException) and isinstance(fault.__cause__, OmegaConfBaseException):
+        return fault.__cause__
+    return fault
+
+
 def explain_hydra_error(fault: Exception) -> ConfigError:
     """Convert an exception of Hydra or OmegaConf into an error that names the key and suggests a correction."""
-    cause = fault.__cause__ if isinstance(fault.__cause__, OmegaConfBaseException) else fault
+    cause = _find_omegaconf_fault(fault)
     if isinstance(fault, MissingConfigException):
         return _explain_unknown_option(str(fault))
     if isinstance(fault, YAMLError):

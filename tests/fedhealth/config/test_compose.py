@@ -80,7 +80,9 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_key(override, where):
     assert "\n" not in fault.problem
 
 
-def test_a_missing_value_is_asked_for():
+@pytest.mark.parametrize("debugger", [False, True])
+def test_a_missing_value_is_asked_for(monkeypatch, debugger):
+    monkeypatch.setattr(sys, "gettrace", lambda: object() if debugger else None)  # what OmegaConf looks at
     fault = refused()
     assert fault.problem == "The configuration needs a value for data.root."
     assert fault.advice == "Add data.root=... to the command."
