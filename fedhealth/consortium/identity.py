@@ -11,19 +11,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import SecureAggregationError
-from fedhealth.utils.atomic_io import write_atomic
-from fedhealth.utils.private_files import write_private_file
+from fedhealth.utils.atomic_io import create_once, write_atomic
 
 _KEY, _ROSTER = "identity.key", "roster.json"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs: below it a folder of our own, 0700
 
 
 def make_identity(folder: Path) -> bytes:
-    """Create an Ed25519 key below `folder` (file 0600) unless there is one; return the public key."""
+    """Create an Ed25519 key below `folder` (file 0600) unless there is one; return the public key.
+
+    An existing key is never replaced, also if several processes try to create it at once.
+    """
     path = folder / _KEY
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private_file(path, Ed25519PrivateKey.generate().private_bytes_raw())
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create_once(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw(), 0o600)
     return load_identity(folder).public_key().public_bytes_raw()
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from fedhealth.consortium.membership import Member
 from fedhealth.consortium.signatures import parse_json
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.atomic_io import create_once, write_atomic
 from fedhealth.utils.digest import encode_canonical
-from fedhealth.utils.private_files import make_private_folder, read_private_file, write_private_file
+from fedhealth.utils.private_files import make_private_folder, read_private_file
 
 LEAD_HOME_VARIABLE = "FEDHEALTH_LEAD"
 
@@ -118,8 +118,7 @@ class LeadHome:
         for folder in (self.path, self.keys, self.kits, self.members_folder, self.runs):
             make_private_folder(folder)
         for path in (self.token_file, self.superexec_secret):
-            if not path.exists():
-                write_private_file(path, secrets.token_hex(32).encode())
+            create_once(path, lambda: secrets.token_hex(32).encode(), 0o600)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

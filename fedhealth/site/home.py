@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.identity import make_identity
 from fedhealth.errors import TrustError
-from fedhealth.utils.private_files import load_signing_key, make_private_folder, read_private_file, write_private_file
+from fedhealth.utils.atomic_io import create_once
+from fedhealth.utils.private_files import load_signing_key, make_private_folder, read_private_file
 
 HOME_VARIABLE = "FEDHEALTH_HOME"
 _KEY_ADVICE = (
@@ -105,8 +106,7 @@ class SiteHome:
         for folder in folders:
             make_private_folder(folder)
         make_identity(self.keys)
-        if not self.node_key.exists():
-            write_private_file(self.node_key, _generate_node_key())
+        create_once(self.node_key, _generate_node_key, 0o600)
 
     def load_identity_key(self) -> Ed25519PrivateKey:
         """Read the identity key.

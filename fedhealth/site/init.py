@@ -7,7 +7,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
 from fedhealth.site.make_join_request import make_join_request
 from fedhealth.site.policy import load_policy
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.atomic_io import create_once
 
 _POLICY_TEMPLATE = """\
 # The policy of this hospital. What it does not allow is declined; without this file no data leaves.
@@ -73,6 +73,5 @@ def init_site(home: SiteHome, name: str, lead: str) -> JoinRequest:
                 "Correct that file or the options of this command, or choose another folder with --home.",
             )
     request = make_join_request(home, name, lead)
-    if not home.policy.exists():
-        write_atomic(home.policy, _POLICY_TEMPLATE.format(name=name, lead=lead).encode())
+    create_once(home.policy, lambda: _POLICY_TEMPLATE.format(name=name, lead=lead).encode())
     return request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,12 @@ def install_kit(home: SiteHome, content: bytes, fingerprint: str | None = None) 
         ConfigError: as in `review_kit`.
 
     """
+    with _lock_kit(home):
+        return _install_reviewed_kit(home, content, fingerprint)
+
+
+def _install_reviewed_kit(home: SiteHome, content: bytes, fingerprint: str | None) -> KitReview:
+    """Review and install a kit; the caller holds the lock, so no newer kit is installed in between."""
     review = review_kit(home, content)
     with _log_refusals(home, content):
         check_fingerprint(review.fingerprint, fingerprint, "kit")
@@ -156,6 +163,15 @@ def _describe_changes(old: Membership | None, new: Membership) -> Iterator[str]:
         yield "the consortium has a new key, endorsed by the former one"
     if new.ca != old.ca:
         yield "the lead's server has a new certificate authority"
+
+
+@contextmanager
+def _lock_kit(home: SiteHome) -> Iterator[None]:
+    """Hold a lock: no other process installs a kit meanwhile."""
+    make_private_folder(home.daemon_folder)
+    with (home.daemon_folder / "kit.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +13,12 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def atomic_writer(
-    path: Path, mode: int | None = None, *, durable: bool = True, single_writer: bool = False
+    path: Path,
+    mode: int | None = None,
+    *,
+    durable: bool = True,
+    single_writer: bool = False,
+    replace: bool = True,
 ) -> Iterator[BinaryIO]:
     """Open a draft beside `path` that replaces it when the block ends; a fault removes the draft and keeps `path`.
 
@@ -23,8 +28,10 @@ def atomic_writer(
         durable: sync the file and its folder before returning; else it survives a crash of the process only.
         single_writer: the caller excludes other writers of `path`. The draft then has a fixed name, so that one left
             by a crash is overwritten.
+        replace: whether an existing file may be replaced.
 
     Raises:
+        FileExistsError: `path` exists and may not be replaced; it is as it was.
         OSError: naming `path`.
 
     """
@@ -36,7 +43,11 @@ def atomic_writer(
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        draft.replace(path)
+        if replace:
+            draft.replace(path)
+        else:
+            os.link(draft, path)  # fails if `path` exists, also if another process has just created it
+            draft.unlink()
         if durable:
             fsync_folder(path.parent)
     except BaseException as fault:
@@ -62,6 +73,20 @@ def write_atomic(
 
     """
     with atomic_writer(path, mode, durable=durable, single_writer=single_writer) as file:
+        file.write(content)
+
+
+def create_once(path: Path, make_content: Callable[[], bytes], mode: int | None = None) -> None:
+    """Create a file unless it exists; of several processes that try at once the first one wins, and the others keep it.
+
+    Raises:
+        OSError: naming `path`.
+
+    """
+    if path.exists():
+        return
+    content = make_content()
+    with suppress(FileExistsError), atomic_writer(path, mode, replace=False) as file:
         file.write(content)
 
 

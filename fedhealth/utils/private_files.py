@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.errors import TrustError
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.atomic_io import create_once, write_atomic
 
 
 def make_private_folder(path: Path) -> Path:
@@ -45,9 +45,11 @@ def read_private_file(path: Path) -> bytes:
 
 
 def make_signing_key(path: Path) -> bytes:
-    """Create an Ed25519 key at `path` unless there is one; return the public key, 32 bytes."""
-    if not path.exists():
-        write_private_file(path, Ed25519PrivateKey.generate().private_bytes_raw())
+    """Create an Ed25519 key at `path` unless there is one; return the public key, 32 bytes.
+
+    Of several processes that try at once, the first one creates it and all return its key.
+    """
+    create_once(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw(), 0o600)
     return load_signing_key(path).public_key().public_bytes_raw()
 
 

@@ -23,7 +23,7 @@ from fedhealth.privacy.accounting.ledger_folder import find_ledgers, get_ledger_
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.atomic_io import create_once
 from fedhealth.utils.digest import encode_parts
 
 LOCK_WAIT = 30.0
@@ -34,9 +34,8 @@ _KEY_BYTES = 32
 def load_release_key(folder: Path) -> bytes:
     """Return the secret key of a site's release digests, from its private folder; create it if there is none."""
     path = get_release_key_path(folder)
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, secrets.token_bytes(_KEY_BYTES), mode=0o600)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create_once(path, lambda: secrets.token_bytes(_KEY_BYTES), 0o600)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise PrivacyError(f"{path.name} is damaged", "Delete it: words that were not sent yet are computed anew.")

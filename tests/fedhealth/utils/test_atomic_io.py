@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from fedhealth.utils.atomic_io import atomic_writer, write_atomic
+from fedhealth.utils.atomic_io import atomic_writer, create_once, write_atomic
 
 
 def names(folder):
@@ -74,4 +74,26 @@ def test_a_failed_sync_names_the_file_and_leaves_the_old_content(tmp_path, monke
 def test_a_single_writer_overwrites_a_draft_left_by_a_crash(tmp_path):
     (tmp_path / ".a.draft").write_bytes(b"left")
     write_atomic(tmp_path / "a", b"new", single_writer=True)
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_that_must_be_created_once_is_never_replaced(tmp_path):
+    path = tmp_path / "a"
+    with atomic_writer(path, replace=False) as file:
+        file.write(b"first")
+    with pytest.raises(FileExistsError, match="a"), atomic_writer(path, replace=False) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert names(tmp_path) == ["a"]
+
+
+def test_of_two_that_create_a_file_at_once_the_first_wins(tmp_path):
+    path = tmp_path / "a"
+
+    def lose_the_race():
+        create_once(path, lambda: b"winner")
+        return b"loser"
+
+    create_once(path, lose_the_race)
+    assert path.read_bytes() == b"winner"
     assert names(tmp_path) == ["a"]
