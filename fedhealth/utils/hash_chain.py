@@ -9,6 +9,7 @@ whole history: stored in another place, it detects forgery too.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -114,6 +115,47 @@ def truncate_torn_entry(path: Path, end: ChainTail) -> None:
         file.truncate(end.size)
         os.fsync(file.fileno())
     _write_head(path, end.number, end.digest)
+
+
+def read_hashes(path: Path) -> list[str]:
+    """Return the hash of every line, in order, without verifying the chain; none if there is no file."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [line[-2 - len(START) : -2].decode("ascii", "replace") for line in lines]
+
+
+def salvage_chain(path: Path) -> Path | None:
+    """Repair a broken chain: keep the lines from the start that are sound, and a copy of the file as it was found.
+
+    Returns:
+        the copy; None if the chain was intact or there is none.
+
+    """
+    if not path.exists() and not get_head_path(path).exists():
+        return None
+    try:
+        load_chain(path)
+    except BrokenChainError:
+        return _keep_sound_lines(path)
+    return None
+
+
+def _keep_sound_lines(path: Path) -> Path:
+    content = path.read_bytes() if path.exists() else b""
+    copies = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    copy = next(each for each in copies if not each.exists())
+    write_atomic(copy, content, 0o600)
+    digest, size, count = START, 0, 0
+    for line in content.splitlines(keepends=True):
+        try:
+            entry, digest_of_line = _parse_entry(line, digest)
+        except BrokenChainError:
+            break
+        if entry.get("number") != count + 1:
+            break
+        digest, size, count = digest_of_line, size + len(line), count + 1
+    write_atomic(path, content[:size], 0o600)
+    _write_head(path, count, digest)
+    return copy
 
 
 def get_head_path(path: Path) -> Path:

@@ -128,7 +128,7 @@ class PrivacyBudget:
             purpose=accounting.purpose,
             exchange=accounting.exchange,
         )
-        _write_spending_summary(ledger, get_ledger_path(accounting.folder, self.dataset), self.lifetime_delta)
+        write_spending_summary(ledger, get_ledger_path(accounting.folder, self.dataset), self.lifetime_delta)
         return entry
 
     def reserve_runs(self, folder: Path, sweep: str, plans: Mapping[str, PrivacyPlan], expires_at: float) -> float:
@@ -194,7 +194,7 @@ def _check_clock(ledger: Ledger) -> None:
         raise PrivacyError("the clock is behind the privacy ledger's last entry", "Set the machine's clock.")
 
 
-def _write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:
+def write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:
     """Write the total epsilon for one patient, for monitors."""
     epsilon = compute_epsilon_rdp(get_patient_events(ledger.entries), delta)
     content = {"epsilon": epsilon, "delta": delta, "entries": len(ledger.entries)}

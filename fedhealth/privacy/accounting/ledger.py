@@ -122,6 +122,17 @@ class Ledger:
             raise BudgetExceededError(reason, "Declined; nothing was spent. Ask for fewer rounds or more noise.")
         return self._append("book", run, round_, unit, event, **details)
 
+    def record_lost_event(self, run: str, cost: RunCost, reason: str) -> None:
+        """Count events as spent that were booked in lines that are lost, whatever the limits; on return on the disk.
+
+        Raises:
+            PrivacyError: the clock was set back.
+
+        """
+        for event in cost.events:
+            details = {"max_records_per_patient": cost.max_records_per_patient, "reason": reason}
+            self._append("lost", run, 0, cost.unit, event, **details)
+
     def update_booking(self, kind: EntryKind, booking: Booking, round_: int, **details: Any) -> None:
         """Record what became of a booking; on return it is on the disk.
 

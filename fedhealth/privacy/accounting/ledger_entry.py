@@ -11,7 +11,9 @@ from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilo
 from fedhealth.privacy.accounting.units import convert_to_patient
 from fedhealth.utils import hash_chain
 
-EntryKind = Literal["book", "retry", "release", "fail", "decline", "reserve", "cancel"]
+EntryKind = Literal["book", "retry", "release", "fail", "decline", "reserve", "cancel", "lost"]
+SPENT_KINDS = ("book", "lost")
+"""The lines whose events count as spent."""
 LIFETIME_DELTA = 1e-6
 """Delta at which all runs on a data set are measured together, unless the site's policy says otherwise."""
 
@@ -25,7 +27,8 @@ class LedgerEntry:
         time: seconds since 1970, never decreasing.
         kind: `book` for an event that counts as spent; `retry`, `release` and `fail` for what became of a booking (see
             `booking`); `decline` for an event that was refused; `reserve` for an event that is reserved for a run,
-            `cancel` for a reserved event that is no longer reserved.
+            `cancel` for a reserved event that is no longer reserved; `lost` for an event that counts as spent because
+            it was, or may have been, booked in lines that a restored machine has lost.
         run: the run that the event belongs to.
         round: its round; 0 for reservations.
         unit: whom the event protects.
@@ -36,7 +39,7 @@ class LedgerEntry:
         booking: number of the booking that a `retry`, `release` or `fail` refers to.
         digest: of a `release`: the keyed digest of the words that left.
         cites: of a `release`: numbers of earlier bookings whose results the words contain too.
-        reason: why the event was declined.
+        reason: why the event was declined, or how it was lost.
         sweep: the sweep that a reservation belongs to.
         expires_at: when a reservation expires, seconds since 1970.
 
@@ -84,12 +87,12 @@ def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
 
 def get_booked_events(entries: Sequence[LedgerEntry], run: str | None = None) -> list[PrivacyEvent]:
     """Return the booked events of one run, or of all runs, each in its run's own unit."""
-    return [entry.event for entry in entries if entry.kind == "book" and run in (None, entry.run)]
+    return [entry.event for entry in entries if entry.kind in SPENT_KINDS and run in (None, entry.run)]
 
 
 def get_patient_events(entries: Sequence[LedgerEntry]) -> list[PrivacyEvent]:
     """Return what the booked events of all runs cost one patient."""
-    return [entry.patient_event for entry in entries if entry.kind == "book"]
+    return [entry.patient_event for entry in entries if entry.kind in SPENT_KINDS]
 
 
 def compute_spent_epsilon(entries: Sequence[LedgerEntry], delta: float, run: str | None = None) -> float:

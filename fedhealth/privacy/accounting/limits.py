@@ -10,6 +10,7 @@ from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon, compute_epsilon_rdp
 from fedhealth.privacy.accounting.ledger_entry import (
     LIFETIME_DELTA,
+    SPENT_KINDS,
     LedgerEntry,
     get_booked_events,
     get_patient_events,
@@ -111,5 +112,5 @@ def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: Epsi
 
 def _find_mixed_units(entries: Sequence[LedgerEntry], cost: RunCost, run: str) -> str:
     """Return why events of two units cannot be added up in one run; empty if they are of one unit."""
-    units = {entry.unit for entry in entries if entry.kind == "book" and entry.run == run} - {cost.unit}
+    units = {entry.unit for entry in entries if entry.kind in SPENT_KINDS and entry.run == run} - {cost.unit}
     return f"run {run} was booked for unit {units.pop()} before and cannot go on with {cost.unit}" if units else ""

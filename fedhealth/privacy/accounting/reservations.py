@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger_entry import LedgerEntry
+from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.units import convert_to_patient
 
 StepCounts = Counter[tuple[float, float]]
@@ -68,7 +68,7 @@ def find_active_reservations(entries: Iterable[LedgerEntry], now: float) -> list
                 reserved[entry.run] = Counter()
             reserved[entry.run][key] += entry.event.steps
             newest[entry.run] = entry
-        elif entry.kind in ("book", "cancel") and last is not None:
+        elif entry.kind in (*SPENT_KINDS, "cancel") and last is not None:
             reserved[entry.run][key] -= min(reserved[entry.run][key], entry.event.steps)
     found = [
         Reservation(

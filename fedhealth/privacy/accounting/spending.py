@@ -12,6 +12,7 @@ from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import (
     LIFETIME_DELTA,
+    SPENT_KINDS,
     LedgerEntry,
     compute_spent_epsilon,
     get_patient_events,
@@ -23,7 +24,7 @@ from fedhealth.privacy.accounting.reservations import find_active_reservations, 
 HIGH_SPENDING_SHARE = 0.8
 """Share of a budget from which on its owner is warned that little is left."""
 _CURVE_POINTS = 3  # the exact accountant takes a moment for each
-_RUN_KINDS = ("book", "decline", "fail", "retry")
+_RUN_KINDS = (*SPENT_KINDS, "decline", "fail", "retry")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _build_run_spending(
     site: str, path: Path, entries: Sequence[LedgerEntry], target: PrivacyTarget | None, delta: float | None
 ) -> RunSpending:
     at = delta or (target.delta if target else LIFETIME_DELTA)
-    booked = [entry for entry in entries if entry.kind == "book"]
+    booked = [entry for entry in entries if entry.kind in SPENT_KINDS]
     events = [entry.event for entry in booked]
     counts = sorted({round(len(booked) * k / _CURVE_POINTS) for k in range(1, _CURVE_POINTS + 1)} - {0})
     return RunSpending(

@@ -1,0 +1,141 @@
+"""What a site must know about its ledger after a restore: the record that it seals to itself in its statements.
+
+A record lists, for the last runs, everything that they had booked, and marks: the numbers and hashes of some lines.
+The newest mark that a restored file still holds shows up to where the file and the lost one are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
+from fedhealth.privacy.accounting.reservations import RunCost
+from fedhealth.utils.hash_chain import read_hashes
+
+MAX_RUNS = 8
+"""The runs that booked last; a ledger that has lost lines of an earlier one counts as used up."""
+_DENSE_MARKS = 32
+_MARK = 12  # hexadecimal digits of a line's hash
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one run had booked on a data set.
+
+    Attributes:
+        run: its id.
+        cost: everything that it had booked.
+        next_event: what its next round books; None before the first.
+        last_line: number of the line that booked last.
+
+    """
+
+    run: str
+    cost: RunCost
+    next_event: PrivacyEvent | None
+    last_line: int
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """What a ledger held when a statement was signed.
+
+    Attributes:
+        dataset: its name.
+        lines: how many it had.
+        marks: (number, first digits of the hash) of some lines.
+        runs: that booked last, the latest last; at most MAX_RUNS.
+
+    """
+
+    dataset: str
+    lines: int
+    marks: tuple[tuple[int, str], ...]
+    runs: tuple[RunRecord, ...]
+
+    def dump_fields(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "dataset": self.dataset,
+            "lines": self.lines,
+            "marks": self.marks,
+            "runs": [
+                [
+                    each.run,
+                    each.cost.unit,
+                    each.cost.max_records_per_patient,
+                    list(map(_dump_event, each.cost.events)),
+                    each.next_event and _dump_event(each.next_event),
+                    each.last_line,
+                ]
+                for each in self.runs
+            ],
+        }
+
+    @staticmethod
+    def parse(fields: Mapping[str, Any]) -> LedgerRecord:
+        """Parse what `dump_fields` returned."""
+        runs = tuple(
+            RunRecord(
+                str(run),
+                RunCost(str(unit), tuple(PrivacyEvent(*event) for event in events), int(most)),
+                PrivacyEvent(*following) if following else None,
+                int(last),
+            )
+            for run, unit, most, events, following, last in fields["runs"]
+        )
+        marks = tuple((int(number), str(mark)) for number, mark in fields["marks"])
+        return LedgerRecord(str(fields["dataset"]), int(fields["lines"]), marks, runs)
+
+
+def build_ledger_record(path: Path) -> LedgerRecord:
+    """Return the record of a ledger.
+
+    Raises:
+        PrivacyError: it was edited, cut or damaged.
+
+    """
+    entries, hashes = verify_ledger(path), read_hashes(path)
+    spent = [entry for entry in entries if entry.kind in SPENT_KINDS]
+    last = {entry.run: entry.number for entry in spent}
+    latest = sorted(last, key=lambda run: last[run])[-MAX_RUNS:]
+    runs = tuple(_build_run_record(run, [entry for entry in spent if entry.run == run]) for run in latest)
+    numbers = _choose_marked_lines(len(entries)) | {last[run] for run in latest}
+    marks = tuple((number, hashes[number - 1][:_MARK]) for number in sorted(numbers))
+    return LedgerRecord(path.stem, len(entries), marks, runs)
+
+
+def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
+    """Return the number of the newest marked line that a file with these line hashes still holds; 0 for none."""
+    known = [number for number, mark in record.marks if number <= len(hashes)]
+    marks = dict(record.marks)
+    return max((number for number in known if hashes[number - 1].startswith(marks[number])), default=0)
+
+
+def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> RunRecord:
+    steps: dict[tuple[float, float], int] = {}
+    for entry in spent:
+        key = entry.event.noise_multiplier, entry.event.sample_rate
+        steps[key] = steps.get(key, 0) + entry.event.steps
+    events = tuple(PrivacyEvent(noise, rate, count) for (noise, rate), count in steps.items())
+    rounds = [entry.event for entry in spent if entry.kind == "book" and entry.purpose == "train"]
+    cost = RunCost(spent[-1].unit, events, max(entry.max_records_per_patient for entry in spent))
+    return RunRecord(run, cost, rounds[-1] if rounds else None, spent[-1].number)
+
+
+def _choose_marked_lines(count: int) -> set[int]:
+    """Return the last lines, and ever fewer of those before."""
+    chosen, distance = set(range(max(1, count - _DENSE_MARKS + 1), count + 1)), float(_DENSE_MARKS)
+    while distance < count:
+        chosen.add(count - int(distance))
+        distance *= 1.4
+    return chosen
+
+
+def _dump_event(event: PrivacyEvent) -> list[float]:
+    return [event.noise_multiplier, event.sample_rate, event.steps]

@@ -1,0 +1,224 @@
+"""A site's own statements and the latest ones of the others: this is how a restored machine notices that it is one.
+
+Guarantee (docs/secure-aggregation.md, "A restored machine"): two sets of t sites share an honest one, so whoever has
+opened a sum with a vector of this site has let an honest member learn the statement that came with it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedhealth.consortium.roster import Roster
+from fedhealth.errors import PrivacyError
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.protocol.statement import StateHeads, StateStatement, seal_record, verify_statement
+from fedhealth.secagg.protocol.store import StateStore
+
+RESTORED = "this machine was restored from an older copy"
+ADVICE = "Run `fedhealth site recover`. Until then this site declines everything."
+_BOOK, _PEERS = "book", "peers"
+_MAX_RECENT = 256  # own statements that are remembered one by one
+
+
+class RestoredSiteError(PrivacyError):
+    """This site's own state is older than a statement that it has signed; nothing may be booked or sent."""
+
+    def __init__(self) -> None:
+        super().__init__(RESTORED, ADVICE)
+
+
+class SiteHistory(Protocol):
+    """What a site's disk holds: ledgers and audit log."""
+
+    def read_heads(self) -> StateHeads:
+        """Return the ends of the chains."""
+
+    def holds_heads(self, heads: StateHeads) -> bool:
+        """Return whether the chains contain all of these lines."""
+
+    def find_last_counter(self) -> int:
+        """Return the counter of the last own statement in the audit log; 0 without one."""
+
+    def build_record(self) -> bytes:
+        """Return what the site must know about itself after a restore."""
+
+    def log_statement(self, statement: StateStatement) -> None:
+        """Write a new statement to the audit log."""
+
+
+@dataclass(frozen=True)
+class BookState:
+    """The site's memory of its own statements.
+
+    Args:
+        own: the latest, encoded in hexadecimal; empty before the first.
+        counter: of the latest.
+        recent: digests of the latest ones, by counter.
+        floor: statements up to this counter are accounted for by a recovery.
+        evidence: the newest own statement that this disk does not know, in hexadecimal; empty if there is none.
+
+    """
+
+    own: str = ""
+    counter: int = 0
+    recent: dict[str, str] = field(default_factory=dict)
+    floor: int = 0
+    evidence: str = ""
+
+
+class StatementBook:
+    """One site's book, shared by all its runs.
+
+    Args:
+        store: durable.
+        site: own id.
+        identity: own Ed25519 key.
+        roster: the approved members.
+        history: the site's chains.
+
+    """
+
+    def __init__(
+        self, store: StateStore, site: str, identity: Ed25519PrivateKey, roster: Roster, history: SiteHistory
+    ) -> None:
+        self._store, self._site, self._identity = store, site, identity
+        self._roster, self._history = roster, history
+
+    def issue_statement(self, run: str, exchange: int) -> bytes:
+        """Sign a new statement; it is on the disk when this returns.
+
+        Raises:
+            RestoredSiteError: this machine was restored from an older copy.
+
+        """
+        with self._store.lock():
+            state = self._require_current()
+            counter = state.counter + 1
+            record = seal_record(self._identity, self._site, counter, self._history.build_record())
+            heads = self._history.read_heads()
+            statement = StateStatement(self._site, counter, run, exchange, heads, record).sign(self._identity)
+            data = statement.to_bytes()
+            recent = dict(list(state.recent.items())[1 - _MAX_RECENT :]) | {str(counter): _digest_statement(data)}
+            self._save(replace(state, own=data.hex(), counter=counter, recent=recent))
+        self._history.log_statement(statement)
+        return data
+
+    def require_current(self) -> None:
+        """Check that this machine was not restored from an older copy, as far as it knows.
+
+        Raises:
+            RestoredSiteError: it was.
+
+        """
+        with self._store.lock():
+            self._require_current()
+
+    def learn_statement(self, data: bytes, sender: str) -> None:
+        """Take note of a statement that somebody shows.
+
+        Raises:
+            RestoredSiteError: it is a newer one of this very site.
+            ProtocolViolationError: its owner did not sign it.
+
+        """
+        found = verify_statement(data, self._roster, sender)
+        with self._store.lock():
+            if found.site != self._site:
+                self._keep_peer(found, data)
+            elif self._is_unknown(found, data):
+                state = self.load_state()
+                evidence = _decode_own(state.evidence)
+                if evidence is None or evidence.counter < found.counter:
+                    self._save(replace(state, evidence=data.hex()))
+                raise RestoredSiteError
+
+    def learn_statements(self, shown: Iterable[bytes], sender: str) -> None:
+        """Take note of all statements; the newest own one is kept before this raises, see `learn_statement`."""
+        fault = None
+        for data in shown:
+            try:
+                self.learn_statement(data, sender)
+            except RestoredSiteError as restored:
+                fault = restored
+        if fault is not None:
+            raise fault
+
+    def get_known_statement(self, site: str) -> bytes:
+        """Return the latest statement of another site; empty if none is known, or if that site has a new key."""
+        data = bytes.fromhex(self._load_peers().get(site, ""))
+        return data if data and _is_genuine(data, self._roster) else b""
+
+    def list_known_statements(self) -> tuple[bytes, ...]:
+        """Return the latest statement of every other approved site, sorted by site."""
+        known = {site: bytes.fromhex(data) for site, data in sorted(self._load_peers().items())}
+        return tuple(data for data in known.values() if _is_genuine(data, self._roster))
+
+    def load_state(self) -> BookState:
+        """Return what is on the disk."""
+        data = self._store.get(_BOOK)
+        return BookState(**json.loads(data)) if data else BookState()
+
+    def find_newest_own(self) -> StateStatement | None:
+        """Return the newest own statement that this site has seen, its disk's or one that others showed."""
+        state = self.load_state()
+        found = [each for each in map(_decode_own, (state.own, state.evidence)) if each is not None]
+        return max(found, key=lambda each: each.counter, default=None)
+
+    def finish_recovery(self, counter: int) -> None:
+        """Continue above all statements up to `counter`, whose bookings are now in the ledgers."""
+        with self._store.lock():
+            state = self.load_state()
+            highest = max(state.counter, counter)
+            self._save(BookState(own="", counter=highest, floor=highest))
+
+    def _require_current(self) -> BookState:
+        state = self.load_state()
+        own = _decode_own(state.own)
+        is_current = not state.evidence and self._history.find_last_counter() <= state.counter
+        if not is_current or (own is not None and not self._history.holds_heads(own.heads)):
+            raise RestoredSiteError
+        return state
+
+    def _is_unknown(self, found: StateStatement, data: bytes) -> bool:
+        """Return whether this disk does not know an own statement. Very old ones are not remembered one by one."""
+        state = self.load_state()
+        if found.counter <= state.floor:
+            return False
+        known = state.recent.get(str(found.counter))
+        if known is None:
+            return found.counter > state.counter or found.counter > min(map(int, state.recent), default=0)
+        return known != _digest_statement(data)
+
+    def _keep_peer(self, found: StateStatement, data: bytes) -> None:
+        known = self._load_peers()
+        before = _decode_own(known.get(found.site, ""))
+        if before is None or before.counter < found.counter:
+            self._store.put(_PEERS, json.dumps({**known, found.site: data.hex()}).encode())
+
+    def _load_peers(self) -> dict[str, str]:
+        data = self._store.get(_PEERS)
+        return dict(json.loads(data)) if data else {}
+
+    def _save(self, state: BookState) -> None:
+        self._store.put(_BOOK, json.dumps(asdict(state)).encode())
+
+
+def _decode_own(encoded: str) -> StateStatement | None:
+    return StateStatement.from_bytes(bytes.fromhex(encoded), "this site's own disk") if encoded else None
+
+
+def _is_genuine(data: bytes, roster: Roster) -> bool:
+    """Return whether a stored statement is valid with the members approved today; a member may have a new key."""
+    try:
+        verify_statement(data, roster, "this site's own disk")
+    except ProtocolViolationError:
+        return False
+    return True
+
+
+def _digest_statement(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

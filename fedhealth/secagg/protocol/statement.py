@@ -1,0 +1,142 @@
+"""A site's signed statement of its own state: what a machine that was restored from an older copy has forgotten.
+
+Each site numbers its statements. The others keep the latest one of every site and show it again, with the owner's
+signature: a site that sees a statement of its own that is newer than what its disk knows has been restored. Nobody can
+invent a statement of another site.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fedhealth.consortium.roster import Roster
+from fedhealth.secagg.errors import refuse_unless
+from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
+from fedhealth.secagg.primitives.keys import SIGNATURE_BYTES, derive_key, is_signed_by, sign_parts
+from fedhealth.utils.digest import encode_parts
+
+STATEMENT_KIND = 32
+MAX_STATEMENT_BYTES = 16384
+DIGEST_BYTES = 32
+_NONCE_BYTES = 12
+_PURPOSE = b"state statement"
+
+
+@dataclass(frozen=True)
+class StateHeads:
+    """The ends of a site's hash chains.
+
+    Args:
+        ledgers: digest of the last line of every privacy ledger, in order of the data sets' names.
+        audit: digest of the last line of the audit log; zeros without one.
+
+    """
+
+    ledgers: tuple[bytes, ...] = ()
+    audit: bytes = bytes(DIGEST_BYTES)
+
+
+@dataclass(frozen=True)
+class StateStatement:
+    """What a site signs about its own state.
+
+    Args:
+        site: the owner.
+        counter: 1, 2, ... over all runs of the site.
+        run: the run in which it was signed.
+        exchange: the latest exchange of that run that the site has accepted.
+        heads: of its ledgers and its audit log.
+        record: for the owner alone, sealed: what its ledgers hold.
+        signature: by the owner's identity over all of the above.
+
+    """
+
+    site: str
+    counter: int
+    run: str
+    exchange: int
+    heads: StateHeads
+    record: bytes
+    signature: bytes = bytes(SIGNATURE_BYTES)
+
+    def body(self) -> bytes:
+        """Return the signed bytes."""
+        out = MessageWriter(STATEMENT_KIND).text(self.site).number(self.counter).text(self.run).number(self.exchange)
+        out.number(len(self.heads.ledgers), 4)
+        for head in self.heads.ledgers:
+            out.fixed_bytes(head, DIGEST_BYTES)
+        return out.fixed_bytes(self.heads.audit, DIGEST_BYTES).blob(self.record).bytes()
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        return self.body() + self.signature
+
+    def sign(self, identity: Ed25519PrivateKey) -> Self:
+        """Return the statement with its owner's signature."""
+        return replace(self, signature=sign_parts(identity, _PURPOSE, self.body()))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, sender: str) -> Self:
+        """Decode."""
+        r = MessageReader(data, STATEMENT_KIND, "state statement", sender)
+        if len(data) > MAX_STATEMENT_BYTES:
+            raise r.fault("oversized")
+        site, counter, run, exchange = r.site(), r.number(), r.text(), r.number()
+        heads = StateHeads(r.sequence(lambda: r.fixed_bytes(DIGEST_BYTES)), r.fixed_bytes(DIGEST_BYTES))
+        found = cls(site, counter, run, exchange, heads, r.blob(), r.fixed_bytes(SIGNATURE_BYTES))
+        r.end()
+        return found
+
+
+def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement:
+    """Decode a statement and verify its owner's signature; `ProtocolViolationError` blames the sender who shows it."""
+    found = StateStatement.from_bytes(data, sender)
+    refuse_unless(found.site in roster.keys, f"{found.site} is not an approved member", rule="R8", blame=(sender,))
+    genuine = _is_genuine(data, roster.keys[found.site])
+    refuse_unless(genuine, f"{sender} shows a statement that {found.site} never signed", rule="R10", blame=(sender,))
+    return found
+
+
+def verify_shown_statements(shown: Iterable[bytes], roster: Roster, sender: str) -> list[StateStatement]:
+    """Verify the statements of other sites that a member shows: at most one for each site."""
+    found = [verify_statement(data, roster, sender) for data in shown]
+    sites = [statement.site for statement in found]
+    proper = sites == sorted(set(sites)) and sender not in sites
+    refuse_unless(proper, "shown statements must be sorted, one a site", rule="R10", blame=(sender,))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _is_genuine(data: bytes, public: bytes) -> bool:
+    """Return whether the owner signed; cached, because every member shows the same statements in every exchange."""
+    return is_signed_by(public, data[-SIGNATURE_BYTES:], _PURPOSE, data[:-SIGNATURE_BYTES])
+
+
+def seal_record(identity: Ed25519PrivateKey, site: str, counter: int, record: bytes) -> bytes:
+    """Encrypt a record so that its owner alone can read it, also on a machine that has lost everything but its key."""
+    nonce, label = os.urandom(_NONCE_BYTES), _label_record(site, counter)
+    return nonce + AESGCM(_derive_record_key(identity)).encrypt(nonce, record, label)
+
+
+def unseal_record(identity: Ed25519PrivateKey, statement: StateStatement) -> bytes | None:
+    """Decrypt the record of an own statement; None if another key sealed it."""
+    nonce, sealed = statement.record[:_NONCE_BYTES], statement.record[_NONCE_BYTES:]
+    try:
+        label = _label_record(statement.site, statement.counter)
+        return AESGCM(_derive_record_key(identity)).decrypt(nonce, sealed, label)
+    except (InvalidTag, ValueError):
+        return None
+
+
+def _derive_record_key(identity: Ed25519PrivateKey) -> bytes:
+    return derive_key(identity.private_bytes_raw(), b"state record")
+
+
+def _label_record(site: str, counter: int) -> bytes:
+    return encode_parts(_PURPOSE, site.encode(), counter.to_bytes(8, "little"))

@@ -1,0 +1,86 @@
+"""A site's chains as its statements name them: the ends of its ledgers and of its audit log, and what they hold."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+from fedhealth.privacy.accounting.ledger_record import LedgerRecord, build_ledger_record
+from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
+from fedhealth.site.audit_log import AuditLog
+from fedhealth.utils.digest import digest_parts
+from fedhealth.utils.hash_chain import START, read_hashes
+
+STATEMENT_EVENT = "statement"
+
+
+@dataclass(frozen=True)
+class StateHistory:
+    """The chains of one site; see `fedhealth.secagg.client.statement_book.SiteHistory`.
+
+    Attributes:
+        folder: the site's private folder, with its ledgers.
+        audit: path of its audit log; None for a virtual site.
+
+    """
+
+    folder: Path
+    audit: Path | None
+
+    def read_heads(self) -> StateHeads:
+        """Return the ends of the chains."""
+        heads = self._read_ledger_heads()
+        return StateHeads(tuple(map(bytes.fromhex, heads.values())), bytes.fromhex(_read_end(self.audit)))
+
+    def holds_heads(self, heads: StateHeads) -> bool:
+        """Return whether the chains contain all of these lines."""
+        lines = {digest for _, path in find_ledgers(self.folder) for digest in (START, *read_hashes(path))}
+        has_ledgers = all(head.hex() in lines for head in heads.ledgers)
+        return has_ledgers and (self.audit is None or heads.audit.hex() in {START, *read_hashes(self.audit)})
+
+    def find_last_counter(self) -> int:
+        """Return the counter of the last own statement in the audit log; 0 without one."""
+        if self.audit is None or not self.audit.exists():
+            return 0
+        mark = f'"event":"{STATEMENT_EVENT}"'.encode()
+        lines = [line for line in self.audit.read_bytes().splitlines() if mark in line]
+        return int(json.loads(lines[-1])["entry"]["counter"]) if lines else 0
+
+    def build_record(self) -> bytes:
+        """Return what the site must know about its ledgers after a restore, compressed.
+
+        Raises:
+            PrivacyError: a ledger was edited, cut or damaged.
+
+        """
+        records = [build_ledger_record(path).dump_fields() for _, path in find_ledgers(self.folder)]
+        return zlib.compress(json.dumps(records, separators=(",", ":")).encode())
+
+    def log_statement(self, statement: StateStatement) -> None:
+        """Write a new statement to the audit log, with the head of every ledger."""
+        if self.audit is None:
+            return
+        names = self._read_ledger_heads()
+        ledgers = dict(zip(names, (head.hex() for head in statement.heads.ledgers), strict=False))
+        about = {"counter": statement.counter, "run": statement.run, "exchange": statement.exchange}
+        digest = digest_parts(b"state statement", statement.to_bytes()).hex()
+        AuditLog(self.audit).write(STATEMENT_EVENT, **about, ledgers=ledgers, sha256=digest)
+
+    def _read_ledger_heads(self) -> dict[str, str]:
+        return {path.stem: _read_end(path) for _, path in find_ledgers(self.folder)}
+
+
+def parse_record(content: bytes) -> list[LedgerRecord]:
+    """Return the records that `build_record` made."""
+    fields: list[Mapping[str, Any]] = json.loads(zlib.decompress(content))
+    return [LedgerRecord.parse(each) for each in fields]
+
+
+def _read_end(path: Path | None) -> str:
+    """Return the hash of a chain's last line; `START` if there is none."""
+    return (read_hashes(path) or [START])[-1] if path is not None else START
