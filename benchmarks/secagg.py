@@ -24,10 +24,12 @@ from benchmarks.timing import measure_seconds
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client import client_protocol
 from fedhealth.secagg.client.session import SiteSession
+from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives import masks, packing
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, make_model_segment
 from fedhealth.secagg.primitives.quantize import quantize
 from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.server import server_protocol, unmasking
 from fedhealth.secagg.server.session import ServerSession
@@ -50,6 +52,29 @@ def make_update(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.01, VALUES).astype(np.float32)
 
 
+class EmptyHistory:
+    """The chains of a site that has booked and logged nothing."""
+
+    def read_heads(self) -> StateHeads:
+        """Return the heads of empty chains."""
+        return StateHeads()
+
+    def holds_heads(self, heads: StateHeads) -> bool:
+        """Return True."""
+        return True
+
+    def find_last_counter(self) -> int:
+        """Return 0."""
+        return 0
+
+    def build_record(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def log_statement(self, statement: StateStatement) -> None:
+        """Write nothing."""
+
+
 class Fleet:
     """n sites and a lead of ours, in memory."""
 
@@ -62,7 +87,10 @@ class Fleet:
         self.server = ServerSession(self.lead, MemoryStore())
         self.sites = {
             name: SiteSession(
-                client_protocol.SiteCredentials("bench", name, keys[name], roster, config), MemoryStore(), MemoryStore()
+                client_protocol.SiteCredentials("bench", name, keys[name], roster, config),
+                MemoryStore(),
+                MemoryStore(),
+                StatementBook(MemoryStore(), name, keys[name], roster, EmptyHistory()),
             )
             for name in self.ids
         }

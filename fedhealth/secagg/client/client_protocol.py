@@ -58,16 +58,21 @@ class SiteCredentials:
 
 
 def announce_key(
-    me: SiteCredentials, journal: Journal, secrets: Secrets, towers: Mapping[str, int], clock: int
+    me: SiteCredentials,
+    journal: Journal,
+    secrets: Secrets,
+    towers: Mapping[str, int],
+    clock: int,
+    statements: tuple[bytes, ...],
 ) -> tuple[Journal, Secrets, KeyAnnouncement]:
     """Generate a new key and announce it. `towers` maps the towers that this site trains to its announced weight.
 
-    The epoch is the clock (seconds), or one more than the last: it increases even if the journal was lost.
+    `statements` holds the site's own state statement, and after it the others' latest ones. The epoch is the clock (seconds), or one more than the last: it increases even if the journal was lost.
     """
     epoch = max(journal.epoch + 1, clock)
     private = keys.generate_private_key()
     key, listed = keys.derive_public_key(private), tuple(sorted(towers.items()))
-    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed)
+    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, statements[0], statements[1:])
     signed = replace(draft, signature=keys.sign_parts(me.identity, b"announce", draft.body()))
     secrets = replace(secrets, pending=signed.to_bytes(), private=private)
     return replace(journal, epoch=epoch), secrets, signed
@@ -123,11 +128,19 @@ def quantize_update(me: SiteCredentials, context: AttemptContext, vectors: Mappi
 
 
 def mask_upload(
-    me: SiteCredentials, secrets: Secrets, context: AttemptContext, quantized: QuantizedUpdate, workers: int = 1
+    me: SiteCredentials,
+    secrets: Secrets,
+    context: AttemptContext,
+    quantized: QuantizedUpdate,
+    notices: Mapping[str, bytes],
+    workers: int = 1,
 ) -> tuple[MaskedUpload, dict[str, NDArray[np.uint8]]]:
-    """Mask the words with fresh keys; return UPLOAD and the packed vectors by segment name."""
+    """Mask the words with fresh keys; return UPLOAD and the packed vectors by segment name.
+
+    `notices` holds what each site of the cohort is told in its envelope, see `StateNotice`.
+    """
     pairs = dict(secrets.chains)
-    dealt = deal_shares(context, me.site, pairs)
+    dealt = deal_shares(context, me.site, pairs, notices)
     vectors = {}
     for segment in context.owned_segments(me.site):
         digest, weight, words = quantized.segments.get(segment.name, (b"", 0, np.zeros(0, np.uint16)))
@@ -162,12 +175,15 @@ def sign_survivors(me: SiteCredentials, journal: Journal, request: SignRequest) 
 
 def reply_unmask(
     me: SiteCredentials, journal: Journal, secrets: Secrets, request: UnmaskRequest
-) -> tuple[Journal, Secrets, bytes]:
-    """Return the reply to UNMASK (the stored one for a repeated request) and ratchet the keys to the next exchange."""
+) -> tuple[Journal, Secrets, bytes, dict[str, bytes]]:
+    """Return the reply to UNMASK (the stored one for a repeated request) and ratchet the keys to the next exchange.
+
+    The last value holds the notices from the envelopes, by dealer; nothing may be sent before they are checked.
+    """
     context = _get_current_attempt(journal, request.ctx)
     earlier = journal_rules.r3_one_answer(journal, request.survivors)
     if earlier:
-        return journal, secrets, earlier
+        return journal, secrets, earlier, {}
     thresholds = compute_thresholds(len(context.descriptor.base), me.policy)
     segments = rules.r1_survivors(context, me.site, request.survivors, thresholds)
     rules.r1_signatures(context, request, me.roster)
@@ -176,13 +192,16 @@ def reply_unmask(
         raise ProtocolViolationError(
             "the keys of this exchange are lost", "Announce a new epoch for the next exchange."
         )
-    shares = rules.r2_envelopes(context, me.site, pairs, request)
-    picked = [shares[dealer][index] for dealer, index, _ in list_unmask_slots(context, request.survivors, segments)]
+    opened = rules.r2_envelopes(context, me.site, pairs, request)
+    picked = [
+        opened[dealer].shares[index] for dealer, index, _ in list_unmask_slots(context, request.survivors, segments)
+    ]
     draft = UnmaskReply(context.ctx, me.site, segments, b"".join(picked))
     signed = replace(draft, signature=keys.sign_parts(me.identity, b"unmask reply", draft.body()))
     reply = signed.to_bytes()
     journal = replace(journal, unmasked_survivors=request.survivors, unmask_reply=reply)
-    return journal, key_ratchet.ratchet_to_exchange(secrets, context.descriptor.exchange + 1), reply
+    notices = {dealer: envelope.notice for dealer, envelope in opened.items()}
+    return journal, key_ratchet.ratchet_to_exchange(secrets, context.descriptor.exchange + 1), reply, notices
 
 
 def _check_own_digests(

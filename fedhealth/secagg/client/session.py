@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from fedhealth.secagg.client import client_protocol, quantized_store
 from fedhealth.secagg.client import journal as site_journal
+from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.quantize import Vectors
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, SignRequest, UnmaskRequest
+from fedhealth.secagg.protocol.statement import StateNotice
 from fedhealth.secagg.protocol.store import StateStore
 
 
@@ -25,6 +27,7 @@ class SiteSession:
         me: the site's own identity, roster and policy.
         journal: a durable store of this run (`FileStore` on disk).
         secrets: a store for keys (`FileStore` on tmpfs, or `MemoryStore` in a long-lived process).
+        statements: the site's own statements and the others' latest, of all runs.
         clock: seconds since the epoch.
 
     """
@@ -34,9 +37,11 @@ class SiteSession:
         me: client_protocol.SiteCredentials,
         journal: StateStore,
         secrets: StateStore,
+        statements: StatementBook,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.me, self._journal, self._secrets, self._clock = me, journal, secrets, clock
+        self._statements = statements
         self._accepted = b""
 
     @property
@@ -52,22 +57,30 @@ class SiteSession:
 
     def announce(self, towers: Mapping[str, int]) -> bytes:
         """Return ANNOUNCE for a new epoch. `towers`: {tower: announced weight} that this site trains."""
+        own = self._statements.issue_statement(self.me.run, self.exchange)
+        statements = (own, *self._statements.list_known_statements())
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, message = client_protocol.announce_key(
-                self.me, journal, secrets, towers, int(self._clock())
+                self.me, journal, secrets, towers, int(self._clock()), statements
             )
             self._save(journal, secrets)
         return message.to_bytes()
 
     def accept(self, descriptor: bytes, model_digest: bytes, training_digest: bytes) -> AttemptContext:
-        """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`."""
+        """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`.
+
+        Raises `RestoredSiteError` if a member shows that this machine was restored from an older copy.
+        """
+        self._statements.require_current()
         found = AttemptDescriptor.from_bytes(descriptor)
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, context = client_protocol.accept_attempt(
                 self.me, journal, secrets, found, model_digest, training_digest
             )
+            for member in context.members:
+                self._statements.learn_statements((member.statement, *member.shown), member.site)
             self._save(journal, secrets)
         self._accepted = context.ctx
         return context
@@ -99,7 +112,11 @@ class SiteSession:
             raise ProtocolViolationError("this attempt was not accepted here, or is already masked", rule="R4")
         self._accepted = b""
         secrets = site_journal.load_secrets(self._secrets)
-        head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, workers)
+        own = self._statements.issue_statement(self.me.run, context.descriptor.exchange)
+        notices = {
+            site: StateNotice(own, self._statements.get_known_statement(site)).to_bytes() for site in context.cohort
+        }
+        head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, notices, workers)
         return head.to_bytes(), vectors
 
     def sign_survivors(self, request: bytes) -> bytes:
@@ -117,9 +134,12 @@ class SiteSession:
         two sums could reveal them.
         """
         found = UnmaskRequest.from_bytes(request)
+        self._statements.require_current()
         with self._journal.lock():
             journal, secrets = self._load()
-            journal, secrets, reply = client_protocol.reply_unmask(self.me, journal, secrets, found)
+            journal, secrets, reply, notices = client_protocol.reply_unmask(self.me, journal, secrets, found)
+            for dealer, notice in notices.items():
+                self._statements.learn_notice(notice, dealer)
             self._save(journal, secrets)
             quantized_store.delete_quantized(self._secrets)
         return reply

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import PrivacyError
-from fedhealth.secagg.errors import ProtocolViolationError
-from fedhealth.secagg.protocol.statement import StateHeads, StateStatement, seal_record, verify_statement
+from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
+from fedhealth.secagg.protocol.statement import StateHeads, StateNotice, StateStatement, seal_record, verify_statement
 from fedhealth.secagg.protocol.store import StateStore
 
 RESTORED = "this machine was restored from an older copy"
@@ -146,6 +146,13 @@ class StatementBook:
                 fault = restored
         if fault is not None:
             raise fault
+
+    def learn_notice(self, data: bytes, dealer: str) -> None:
+        """Take note of what a dealer tells this site in its envelope; see `learn_statement`."""
+        notice = StateNotice.from_bytes(data, dealer)
+        own = StateStatement.from_bytes(notice.own, dealer)
+        refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R10", blame=(dealer,))
+        self.learn_statements((notice.own, notice.shown) if notice.shown else (notice.own,), dealer)
 
     def get_known_statement(self, site: str) -> bytes:
         """Return the latest statement of another site; empty if none is known, or if that site has a new key."""

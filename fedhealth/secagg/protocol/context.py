@@ -11,6 +11,7 @@ from fedhealth.secagg.primitives.codec import PROTOCOL, MessageWriter
 from fedhealth.secagg.primitives.keys import is_low_order, is_signed_by
 from fedhealth.secagg.primitives.layout import NAME, Layout, Segment
 from fedhealth.secagg.protocol.messages import LEAD, AttemptDescriptor, KeyAnnouncement
+from fedhealth.secagg.protocol.statement import verify_shown_statements, verify_statement
 from fedhealth.utils.digest import digest_parts, encode_parts
 
 
@@ -26,6 +27,9 @@ def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> K
     refuse_unless(
         found.roster_digest == roster.digest, f"{site} approved another list of members", rule="R8", blame=who
     )
+    own = verify_statement(found.statement, roster, site)
+    refuse_unless(own.site == site, f"{site} announced a statement of {own.site}", rule="R10", blame=who)
+    verify_shown_statements(found.shown, roster, site)
     refuse_unless(not is_low_order(found.key), f"the key of {site} is of low order", blame=who)
     towers = [tower for tower, _ in found.towers]
     sound = towers == sorted(set(towers)) and all(NAME.fullmatch(tower) for tower in towers)

@@ -42,6 +42,14 @@ class DealtShares:
     envelopes: tuple[bytes, ...]
 
 
+@dataclass(frozen=True)
+class OpenedEnvelope:
+    """What a reader finds in an envelope: its shares of the dealer's secrets, and the dealer's notice to it."""
+
+    shares: tuple[bytes, ...]
+    notice: bytes
+
+
 def list_slots(context: AttemptContext, dealer: str) -> tuple[SecretSlot, ...]:
     """Return the slots of a dealer's secrets in their fixed order."""
     found = []
@@ -89,10 +97,17 @@ def compute_pair_tag(chain: bytes, ctx: bytes, one: str, other: str) -> bytes:
     return derive_key(chain, *build_pair_label(b"tag", ctx, one, other))[:TAG_BYTES]
 
 
-def deal_shares(context: AttemptContext, dealer: str, chains: Mapping[str, bytes]) -> DealtShares:
+def deal_shares(
+    context: AttemptContext, dealer: str, chains: Mapping[str, bytes], notices: Mapping[str, bytes]
+) -> DealtShares:
     """Create the mask keys of this attempt and share them among the cohort.
 
-    `chains` maps every site of the cohort, the dealer included, to the chain key of this exchange.
+    Args:
+        context: of the attempt.
+        dealer: the site that shares its keys.
+        chains: of every site of the cohort, the dealer included: the chain key of this exchange.
+        notices: for every site of the cohort: what its envelope holds after the shares.
+
     """
     keys: dict[tuple[str, SecretSlot], bytes] = {}
     for slot in list_slots(context, dealer):
@@ -107,25 +122,26 @@ def deal_shares(context: AttemptContext, dealer: str, chains: Mapping[str, bytes
     for position, site in enumerate(context.cohort):
         shares = [field.encode_element(column[position]) for column in columns]
         share_commits.append(commit_shares(context.ctx, dealer, site, shares))
-        envelopes.append(_seal_shares(chains[site], context.ctx, dealer, site, b"".join(shares)))
+        envelopes.append(_seal_shares(chains[site], context.ctx, dealer, site, b"".join(shares) + notices[site]))
     commits = b"".join(commit_secret(context.ctx, dealer, i, key) for i, key in enumerate(keys.values()))
     return DealtShares(keys, commits, tuple(share_commits), tuple(envelopes))
 
 
 def unseal_shares(
     context: AttemptContext, chain: bytes, dealer: str, reader: str, sealed: bytes, commits: bytes
-) -> list[bytes] | None:
+) -> OpenedEnvelope | None:
     """Open one envelope; None unless it is authentic, of the right size, and matches the dealer's commitments."""
     label = encode_parts(b"seal", context.ctx, dealer.encode(), reader.encode())
     try:
         plain = AESGCM(derive_key(chain, label)).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], label)
     except (InvalidTag, ValueError):
         return None
-    size = field.ELEMENT_BYTES
-    shares = [plain[at : at + size] for at in range(0, len(plain), size)]
-    if len(plain) != size * len(list_slots(context, dealer)):
+    size, end = field.ELEMENT_BYTES, field.ELEMENT_BYTES * len(list_slots(context, dealer))
+    if len(plain) < end:
         return None
-    return shares if commit_shares(context.ctx, dealer, reader, shares) == commits else None
+    shares = tuple(plain[at : at + size] for at in range(0, end, size))
+    is_sound = commit_shares(context.ctx, dealer, reader, shares) == commits
+    return OpenedEnvelope(shares, plain[end:]) if is_sound else None
 
 
 def commit_shares(ctx: bytes, dealer: str, reader: str, shares: Sequence[bytes], first: int = 0) -> bytes:

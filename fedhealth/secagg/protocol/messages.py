@@ -26,7 +26,10 @@ class MessageKind(IntEnum):
 
 @dataclass(frozen=True)
 class KeyAnnouncement:
-    """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights."""
+    """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights.
+
+    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows.
+    """
 
     run: str
     roster_digest: bytes
@@ -34,6 +37,8 @@ class KeyAnnouncement:
     epoch: int
     key: bytes
     towers: tuple[tuple[str, int], ...]
+    statement: bytes
+    shown: tuple[bytes, ...]
     signature: bytes = bytes(SIGNATURE_BYTES)
 
     def body(self) -> bytes:
@@ -47,7 +52,7 @@ class KeyAnnouncement:
         out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
-        return out.bytes()
+        return out.blob(self.statement).blobs(self.shown).bytes()
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -60,7 +65,8 @@ class KeyAnnouncement:
         run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
         epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
         towers = r.sequence(lambda: (r.text(), r.number()))
-        found = cls(run, roster, site, epoch, key, towers, r.fixed_bytes(SIGNATURE_BYTES))
+        statement, shown = r.blob(), r.sequence(r.blob)
+        found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES))
         r.end()
         return found
 

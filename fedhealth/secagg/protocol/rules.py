@@ -13,7 +13,7 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.keys import is_signed_by
 from fedhealth.secagg.primitives.layout import Segment, Words
 from fedhealth.secagg.protocol.context import AttemptContext
-from fedhealth.secagg.protocol.envelope import unseal_shares
+from fedhealth.secagg.protocol.envelope import OpenedEnvelope, unseal_shares
 from fedhealth.secagg.protocol.messages import LEAD, AttemptDescriptor, KeyAnnouncement, UnmaskRequest
 from fedhealth.secagg.protocol.threshold import Thresholds, needs_signatures
 from fedhealth.utils.digest import digest_parts, encode_parts
@@ -70,18 +70,18 @@ def is_survivor_list_signed(roster: Roster, site: str, signature: bytes, ctx: by
 
 def r2_envelopes(
     context: AttemptContext, site: str, chains: Mapping[str, bytes], request: UnmaskRequest
-) -> dict[str, list[bytes]]:
-    """Open every envelope to exactly the shares its dealer committed to; return {dealer: shares}."""
+) -> dict[str, OpenedEnvelope]:
+    """Open every envelope to exactly the shares its dealer committed to; return them by dealer."""
     proper = len(request.sealed) == len(request.commits) == len(request.survivors)
     lead_must(proper, "R2", "one envelope and one commitment per survivor are needed")
     found = {}
     for dealer, sealed, commits in zip(request.survivors, request.sealed, request.commits, strict=True):
-        shares = unseal_shares(context, chains[dealer], dealer, site, sealed, commits)
-        if shares is None:
+        opened = unseal_shares(context, chains[dealer], dealer, site, sealed, commits)
+        if opened is None:
             raise ProtocolViolationError(
                 f"the envelope from {dealer} to {site} is not sound", rule="R2", blame=(dealer,)
             )
-        found[dealer] = shares
+        found[dealer] = opened
     return found
 
 

@@ -21,8 +21,9 @@ from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import SIGNATURE_BYTES, derive_key, is_signed_by, sign_parts
 from fedhealth.utils.digest import encode_parts
 
-STATEMENT_KIND = 32
+STATEMENT_KIND, NOTICE_KIND = 32, 33
 MAX_STATEMENT_BYTES = 16384
+MAX_NOTICE_BYTES = 2 * MAX_STATEMENT_BYTES + 64
 DIGEST_BYTES = 32
 _NONCE_BYTES = 12
 _PURPOSE = b"state statement"
@@ -90,6 +91,32 @@ class StateStatement:
         site, counter, run, exchange = r.site(), r.number(), r.text(), r.number()
         heads = StateHeads(r.sequence(lambda: r.fixed_bytes(DIGEST_BYTES)), r.fixed_bytes(DIGEST_BYTES))
         found = cls(site, counter, run, exchange, heads, r.blob(), r.fixed_bytes(SIGNATURE_BYTES))
+        r.end()
+        return found
+
+
+@dataclass(frozen=True)
+class StateNotice:
+    """What a dealer tells one reader inside its envelope: the lead can neither read it nor leave it out.
+
+    Args:
+        own: the dealer's own latest statement.
+        shown: the latest statement of the reader that the dealer knows; empty if it knows none.
+
+    """
+
+    own: bytes
+    shown: bytes
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        return MessageWriter(NOTICE_KIND).blob(self.own).blob(self.shown).bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, sender: str) -> Self:
+        """Decode."""
+        r = MessageReader(data, NOTICE_KIND, "state notice", sender)
+        found = cls(r.blob(), r.blob())
         r.end()
         return found
 

@@ -17,6 +17,7 @@ from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcement, verify_announcements
 from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BYTES, list_slots
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
+from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
 
 AEAD_TAG_BYTES = 16
@@ -205,13 +206,16 @@ def _check_upload(lead: ServerParameters, attempt: AttemptState, found: MaskedUp
     shape = {
         "tags": (n - 1, TAG_BYTES),
         "share_commits": (n, COMMIT_BYTES * secrets),
-        "envelopes": (n, sealed),
         "vectors": (len(context.owned_segments(sender)), 32),
     }
     for name, (count, size) in shape.items():
         parts = getattr(found, name)
         right = len(parts) == count and all(len(part) == size for part in parts)
         refuse_unless(right, f"the {name} in the upload of {sender} have a wrong size", blame=who)
+    right = len(found.envelopes) == n and all(
+        sealed <= len(part) <= sealed + MAX_NOTICE_BYTES for part in found.envelopes
+    )
+    refuse_unless(right, f"the envelopes in the upload of {sender} have a wrong size", blame=who)
     right = len(found.secret_commits) == COMMIT_BYTES * secrets
     refuse_unless(right, f"the secret_commits in the upload of {sender} have a wrong size", blame=who)
 

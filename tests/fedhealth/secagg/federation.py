@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client.client_protocol import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
+from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
 from fedhealth.secagg.primitives.packing import PackedWords
+from fedhealth.secagg.protocol.statement import StateHeads
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
@@ -32,6 +34,31 @@ def name(i: int) -> str:
 
 
 @dataclass
+class MemoryHistory:
+    """A site's chains: one ledger, to which `book` appends."""
+
+    lines: list[bytes] = field(default_factory=lambda: [bytes(32)])
+
+    def book(self, what: bytes) -> None:
+        self.lines.append(hashlib.sha256(self.lines[-1] + what).digest())
+
+    def read_heads(self) -> StateHeads:
+        return StateHeads((self.lines[-1],))
+
+    def holds_heads(self, heads: StateHeads) -> bool:
+        return set(heads.ledgers) <= set(self.lines)
+
+    def find_last_counter(self) -> int:
+        return 0
+
+    def build_record(self) -> bytes:
+        return b"%d" % len(self.lines)
+
+    def log_statement(self, statement) -> None:
+        pass
+
+
+@dataclass
 class Federation:
     """n sites with real sessions, and a lead."""
 
@@ -47,6 +74,8 @@ class Federation:
         self.towers = self.towers or {s: {"shared": WEIGHT_ONE} for s in self.identities}
         self.journals = {s: MemoryStore() for s in self.identities}
         self.secrets = {s: MemoryStore() for s in self.identities}
+        self.books = {s: MemoryStore() for s in self.identities}
+        self.histories = {s: MemoryHistory() for s in self.identities}
         self.sites = {s: self.session(s) for s in self.identities}
         self.store = MemoryStore()
         self.lead = ServerParameters(RUN, self.roster, CONFIG, self.policy)
@@ -59,7 +88,10 @@ class Federation:
 
     def session(self, site: str, run: str = RUN) -> SiteSession:
         me = SiteCredentials(run, site, self.identities[site], self.roster, CONFIG, self.policy)
-        return SiteSession(me, self.journals[site], self.secrets[site], clock=lambda: 1000)
+        return SiteSession(me, self.journals[site], self.secrets[site], self.book(site), clock=lambda: 1000)
+
+    def book(self, site: str) -> StatementBook:
+        return StatementBook(self.books[site], site, self.identities[site], self.roster, self.histories[site])
 
     def restart(self, site: str) -> SiteSession:
         self.sites[site] = self.session(site)

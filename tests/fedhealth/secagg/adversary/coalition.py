@@ -53,7 +53,8 @@ class Coalition:
             found = unseal_shares(
                 self.context, chains[dealer], dealer, colluder, upload.envelopes[at], upload.share_commits[at]
             )
-            for index, share in enumerate(found):
+            assert found is not None
+            for index, share in enumerate(found.shares):
                 self.shares.setdefault((dealer, index), {})[at + 1] = field.decode_element(share)
 
     def tell(self, stories: Mapping[str, Sequence[str]]) -> list[str]:

@@ -163,8 +163,8 @@ def test_one_false_tag_names_the_pair():
 def redealt(monkeypatch, change):
     """Let the bad site deal otherwise than it should; everything else is its real code."""
 
-    def lying(context, dealer, chains) -> DealtShares:
-        dealt = deal_shares(context, dealer, chains)
+    def lying(context, dealer, chains, notices) -> DealtShares:
+        dealt = deal_shares(context, dealer, chains, notices)
         return change(context, dealt) if dealer == BAD else dealt
 
     monkeypatch.setattr(client_protocol, "deal_shares", lying)

@@ -22,7 +22,7 @@ LAYOUT = (
     make_statistics_segment("s", "image", (VectorSpec("roc", 4, 1e6, 1),), sites=4),
 )
 MESSAGES: list[Any] = [
-    KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), S),
+    KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), b"own", (b"one", b""), S),
     AttemptDescriptor("run", D, D, 7, 2, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT),
     MaskedUpload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),
     SignRequest(D, ("a", "b.c-d_0")),
