@@ -17,7 +17,9 @@ from clients.context import SiteContext
 from clients.institution import Institution, build_refusal
 from clients.message import ParsedMessage
 from clients.private_section import private_section
+from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
+from clients.statements import add_statement, check_own_state, make_statement_schema
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError, PrivacyError, TrustError
@@ -32,12 +34,15 @@ from fedhealth.protocol.messages import (
     EVALUATE,
     HANDSHAKE,
     SIGN,
+    STATEMENT,
     TRAIN,
     UNMASK,
+    Acceptance,
     Directive,
     build_error_reply,
 )
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.secagg.client.statement_book import RestoredSiteError
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_schema
 from fedhealth.site.home import SiteHome
@@ -152,10 +157,11 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
     parsed = ParsedMessage.parse(message)
     if parsed.directive.run != run:
         raise TrustError("The message belongs to another run than its job.", "Restart the run.")
-    if terms.decision.reasons:
-        return _decline_run(parsed, terms, gate)
+    gate.log("asked", **describe_request(parsed))
+    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients, home.audit)
+    if reasons := terms.decision.reasons or _find_restore_reasons(site, parsed):
+        return _decline_run(parsed, site.name, reasons, gate)
     set_weights_folder(terms.policy.resources.weights)
-    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients)
     if terms.job.budget_request is not None:
         until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)
         return _handle_budget_request(parsed, gate, site, terms.decision.jobs, terms.job.budget_request, until)
@@ -179,9 +185,21 @@ def _handle_budget_request(
     return content
 
 
-def _decline_run(message: ParsedMessage, terms: ParticipationTerms, gate: EgressGate) -> RecordDict:
+def _find_restore_reasons(site: SiteContext, message: ParsedMessage) -> tuple[str, ...]:
+    """Return why a hospital whose machine was restored from an older copy declines; empty if it was not.
+
+    The lead gets a neutral sentence instead: the reason is not in the list of `decline_reasons`.
+    """
+    try:
+        check_own_state(site, message)
+    except RestoredSiteError as fault:
+        return (f"{fault.problem}; run `fedhealth site recover`",)
+    return ()
+
+
+def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate: EgressGate) -> RecordDict:
     """Reply to the handshake with the reasons why this hospital declines; fail on any other message."""
-    site, reasons = terms.policy.name, terms.decision.reasons
+    gate.log("declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
     log.warning("declined: %s", "; ".join(reasons))
     if message.kind != HANDSHAKE:
         raise PrivacyError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
@@ -192,11 +210,19 @@ def _decline_run(message: ParsedMessage, terms: ParticipationTerms, gate: Egress
 
 def _handle_and_check(institution: Institution, message: ParsedMessage, gate: EgressGate) -> RecordDict:
     """Return the reply after the gate has checked it."""
-    content, kind = HANDLERS[message.kind](institution, message), message.kind
-    with private_section(kind in DATA_KINDS and institution.setup.trainer.is_private):
+    content, kind, setup = HANDLERS[message.kind](institution, message), message.kind, institution.setup
+    with private_section(kind in DATA_KINDS and setup.trainer.is_private):
         schema, receipt = institution.get_reply_schema(message), institution.get_receipt(message, content)
+        if setup.site.audit is not None and (kind in DATA_KINDS or _is_accepted(content)):
+            add_statement(setup.site, message, content, is_plaintext=setup.transport.is_plaintext)
+            schema = {**schema, STATEMENT: make_statement_schema(setup.site.name)}
         gate.check(kind, message.directive, content, schema, receipt)
     return content
+
+
+def _is_accepted(content: RecordDict) -> bool:
+    """Return whether a reply accepts a handshake."""
+    return ACCEPTANCE in content and not Acceptance.parse(content).reasons
 
 
 @lru_cache(maxsize=4)

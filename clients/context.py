@@ -16,6 +16,7 @@ class SiteContext:
         keys: the folder of its identity key.
         arrays: the folder of the files it keeps for one run.
         min_patients: a cohort smaller than this reports nothing on its own.
+        audit: path of the audit log; None for a virtual site.
 
     """
 
@@ -24,6 +25,7 @@ class SiteContext:
     keys: Path
     arrays: Path
     min_patients: int = 1
+    audit: Path | None = None
 
     @classmethod
     def virtual(cls, name: str, folder: Path) -> SiteContext:

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose
+from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
 from fedhealth.evaluation.histogram_error import bound_errors
@@ -27,6 +28,7 @@ from fedhealth.protocol.array_codec import to_array_record, unpack_arrays
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import END
 from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, SERVER_LOCK, RunDir, log_to_file
+from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.statistics import heterogeneity
 from fedhealth.statistics.shapes import SIDES, get_modalities, get_statistic_shapes
 from fedhealth.types import State
@@ -39,6 +41,7 @@ from strategies.messaging import exchange_messages
 from strategies.participants import Participation
 from strategies.reservation import request_reservations
 from strategies.round_driver import RunIdentity
+from strategies.statement_carrier import StatementCarrier
 from strategies.statistics import read_score_counts
 
 log = logging.getLogger("fedhealth.lead")
@@ -68,11 +71,18 @@ def run_signed_job(grid: Grid, signed_job: str) -> None:
     log_path = folder.path / "fedhealth.log"
     with log_to_file(log_path), folder.lock(SERVER_LOCK, _LOCK_SECONDS), monitor_run(folder, at_server=True):
         try:
-            run_job(grid, job)
+            run_job(_carry_statements(grid), job)
             _notify_sites_of_end(grid)
         except FedhealthError as fault:
             folder.append_event("failed", problem=fault.problem, advice=fault.advice)
             raise
+
+
+def _carry_statements(grid: Grid) -> Grid:
+    """Return a grid that carries the members' state statements between all runs of this lead."""
+    home = LeadHome.find()
+    membership = SignedMembership.loads(home.membership.read_bytes()).membership
+    return StatementCarrier(grid, FileStore(home.path / "statements"), membership.roster)
 
 
 def _notify_sites_of_end(grid: Grid) -> None:

@@ -16,6 +16,7 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.statements import open_statement_book
 from clients.transport.base import compute_request_digest
 from fedhealth.consortium.identity import get_secrets_folder, load_identity, load_roster
 from fedhealth.errors import SecureAggregationError
@@ -42,6 +43,7 @@ from fedhealth.secagg.primitives.layout import WEIGHT_ONE, VectorSpec, make_mode
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
+from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
 from fedhealth.secagg.protocol.store import FileStore, StateStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
@@ -179,7 +181,7 @@ class SecureTransport:
         sizes = compute_segment_sizes(update if kind == TRAIN else {}, statistics, self.bits)
         members, segments = len(load_roster(run.site.folder).members), len({get_tower(name) for name in update}) + 1
         key, decode = _REPLIES[kind]
-        max_bytes = 4096 + members * (512 + 64 * members * segments)
+        max_bytes = 4096 + members * (512 + 64 * members * segments + 2 * MAX_NOTICE_BYTES)
 
         def is_genuine(value: object) -> bool:
             if not isinstance(value, bytes) or len(value) > max_bytes:
@@ -197,7 +199,8 @@ class SecureTransport:
     def _session(self, run: RunContext) -> SiteSession:
         roster, digest = load_roster(run.site.folder), bytes.fromhex(run.digest)
         me = SiteCredentials(run.run, run.site.name, load_identity(run.site.keys), roster, digest, self.policy)
-        return SiteSession(me, FileStore(run.site.folder / "secagg" / run.run), self._secrets(run))
+        journal = FileStore(run.site.folder / "secagg" / run.run)
+        return SiteSession(me, journal, self._secrets(run), open_statement_book(run.site))
 
     def _secrets(self, run: RunContext) -> FileStore:
         return FileStore(get_secrets_folder(run.run, run.site.name, run.site.folder))

@@ -130,6 +130,17 @@ def resume(home: SiteFolder = None) -> None:
 
 
 @app.command()
+def recover(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    home: SiteFolder = None,
+) -> None:
+    """Put this site in order after its folder was restored from a backup, or its ledger or audit log was damaged."""
+    from fedhealth.cli.site_recover import run_recover
+
+    run_recover(home, yes)
+
+
+@app.command()
 def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     home: SiteFolder = None,

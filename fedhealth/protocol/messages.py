@@ -37,6 +37,7 @@ ACCEPTANCE = "acceptance"  # to the lead: an Acceptance
 UPDATE = "update"  # to the lead: shared arrays after training minus before, float32
 STATISTICS = "statistics"  # to the lead: int64 vectors that may be summed
 SECAGG = "secagg"  # both ways: secure aggregation's own messages, bytes
+STATEMENT = "statement"  # both ways: signed statements of sites about their own state, bytes
 SEALED = "sealed"  # to the lead: masked segments, uint8
 
 WAIT_HEADER = (

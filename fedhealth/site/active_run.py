@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedhealth.config.compose import get_group_choices
 from fedhealth.config.override_allowlist import find_override_errors
@@ -82,6 +84,12 @@ def verify_run(connection: FleetClient, run_id: int, home: SiteHome, known: Acti
     content, signature = (known.content, known.signature) if known else _read_signed_job(connection.get_run(run_id))
     job = verify_job(content, signature, membership, build_bundle().digest)
     return known or ActiveRun(job, content, signature)
+
+
+def describe_order(run: ActiveRun) -> dict[str, Any]:
+    """Return the words of an order for the audit log, with the lead's signature: what was asked, and by whom."""
+    order = json.loads(run.content)
+    return {"run": run.job.run, "digest": run.job.digest, "order": order, "signature": run.signature}
 
 
 def is_private_job(job: SignedJob, conf: Path | None) -> bool:

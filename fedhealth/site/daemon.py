@@ -28,7 +28,7 @@ from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefu
 from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_reply, encode_error_reply
 from fedhealth.flower.client.pending_message import PendingMessage
 from fedhealth.protocol.messages import DATA_KINDS, END, build_error
-from fedhealth.site.active_run import ActiveRun, is_private_job, verify_run
+from fedhealth.site.active_run import ActiveRun, describe_order, is_private_job, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
@@ -197,7 +197,7 @@ class SiteDaemon:
             self._stop_workers()
             self._runs[run_id] = run
             run.is_private = is_private_job(run.job, policy.conf)
-            self._audit.write("accepted", run=run.job.run, digest=run.job.digest)
+            self._audit.write("accepted", **describe_order(run))
         return run
 
     def _deliver_reply(self, connection: FleetClient) -> None:

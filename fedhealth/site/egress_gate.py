@@ -21,7 +21,7 @@ from flwr.app import Array, ConfigRecord, RecordDict
 
 from fedhealth.errors import PrivacyError
 from fedhealth.protocol.array_codec import build_packed_header, get_packed_bytes, list_packed_names
-from fedhealth.protocol.messages import Directive, compute_record_size, get_versions, is_error_kind
+from fedhealth.protocol.messages import STATEMENT, Directive, compute_record_size, get_versions, is_error_kind
 from fedhealth.site.decline_reasons import redact_reason
 from fedhealth.site.policy import SiteLimits
 from fedhealth.site.traffic_quota import TrafficQuota
@@ -158,7 +158,7 @@ class EgressGate:
             form = schema.get(name)
             if form is None:
                 yield f"the record {hash_name(name)} is not part of this reply"
-            elif name not in self.limits.records:
+            elif name not in (*self.limits.records, STATEMENT):  # hashes only; without it no restore would be noticed
                 yield f"the record {name} is not allowed by the policy (limits.records)"
             else:
                 yield from (f"{name}: {fault}" for fault in form.find_violations(record, self.limits))

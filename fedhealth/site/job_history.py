@@ -14,6 +14,8 @@ from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.private_files import make_private_folder
 
+_RECOVERY = "recovery"  # beside the runs, whose ids have other forms: when this site was recovered, which run goes on
+
 
 class JobHistory:
     """The jobs that this site has seen, stored in a file.
@@ -40,6 +42,11 @@ class JobHistory:
         """
         known, digest = self._load(), job.work_digest
         new = job.run not in known
+        recovery = known.pop(_RECOVERY, {"time": 0.0, "run": ""})
+        if new and job.run != recovery["run"] and job.issued <= recovery["time"]:
+            raise TrustError(
+                f"Run {job.run} was signed before this site was recovered; it may have ended here.", JOB_ADVICE
+            )
         seen = known.setdefault(job.run, {"digest": digest, "seen": self._clock(), "ended": None})
         if seen["digest"] != digest:
             raise TrustError(f"Run {job.run} was used for another job before.", JOB_ADVICE)
@@ -51,7 +58,7 @@ class JobHistory:
                 "Raise limits.hours in site.yaml if the run may continue.",
             )
         if new:
-            self._save(known)
+            self._save({**known, _RECOVERY: recovery})
 
     def mark_ended(self, run: str) -> None:
         """Record that a run has ended; unknown runs are ignored."""
@@ -60,10 +67,21 @@ class JobHistory:
             known[run]["ended"] = self._clock()
             self._save(known)
 
+    def refuse_unknown_jobs(self, going_on: str) -> None:
+        """Refuse from now on every job that was signed before and is not known, except that of one run.
+
+        After a restore the site cannot know which of them have ended.
+        """
+        self._save({**self._load(), _RECOVERY: {"time": self._clock(), "run": going_on}})
+
     def find_expired(self, hours: float) -> list[str]:
         """Return the runs that have not ended but have exceeded the maximum duration."""
         oldest = self._clock() - hours * 3600
-        return [run for run, entry in self._load().items() if entry["ended"] is None and entry["seen"] < oldest]
+        return [
+            run
+            for run, entry in self._load().items()
+            if run != _RECOVERY and entry["ended"] is None and entry["seen"] < oldest
+        ]
 
     def _load(self) -> dict[str, Any]:
         if not self._path.exists():

@@ -67,7 +67,8 @@ def announce_key(
 ) -> tuple[Journal, Secrets, KeyAnnouncement]:
     """Generate a new key and announce it. `towers` maps the towers that this site trains to its announced weight.
 
-    `statements` holds the site's own state statement, and after it the others' latest ones. The epoch is the clock (seconds), or one more than the last: it increases even if the journal was lost.
+    `statements` holds the site's own state statement, and after it the others' latest ones. The epoch is the clock
+    (seconds), or one more than the last: it increases even if the journal was lost.
     """
     epoch = max(journal.epoch + 1, clock)
     private = keys.generate_private_key()

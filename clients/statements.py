@@ -1,0 +1,81 @@
+"""A site's state statements: they leave with its replies, and the lead and the members show them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from flwr.app import ConfigRecord, RecordDict
+
+from clients.context import SiteContext
+from clients.message import ParsedMessage
+from fedhealth.consortium.identity import load_identity, load_roster
+from fedhealth.protocol.messages import STATEMENT, get_config_record
+from fedhealth.secagg.client.statement_book import StatementBook
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.protocol.messages import LEAD
+from fedhealth.secagg.protocol.statement import StateStatement
+from fedhealth.secagg.protocol.store import FileStore
+from fedhealth.site.egress_gate import ConfigRecordSchema
+from fedhealth.site.state_history import StateHistory
+
+_FOLDER = "statements"
+
+
+def open_statement_book(site: SiteContext) -> StatementBook:
+    """Return a site's book, shared by all its runs.
+
+    Raises:
+        SecureAggregationError: the site has no identity, or no approved members.
+
+    """
+    history = StateHistory(site.folder, site.audit)
+    store = FileStore(site.folder / _FOLDER)
+    return StatementBook(store, site.name, load_identity(site.keys), load_roster(site.folder), history)
+
+
+def check_own_state(site: SiteContext, message: ParsedMessage) -> None:
+    """Check that this machine was not restored from an older copy, also by what the lead carries.
+
+    The lead may show any statements; those that their owner never signed are ignored.
+
+    Raises:
+        RestoredSiteError: it was.
+
+    """
+    book = open_statement_book(site)
+    for data in _read_carried(message.content):
+        with suppress(ProtocolViolationError):
+            book.learn_statement(data, LEAD)
+    book.require_current()
+
+
+def add_statement(site: SiteContext, message: ParsedMessage, content: RecordDict, *, is_plaintext: bool) -> None:
+    """Add the site's latest statement to a reply, for the lead to carry; without secure aggregation a new one."""
+    book, directive = open_statement_book(site), message.directive
+    if is_plaintext:
+        data = book.issue_statement(directive.run, directive.exchange)
+    else:
+        data = bytes.fromhex(book.load_state().own)  # the one that the protocol's own message holds too
+    content[STATEMENT] = ConfigRecord({"statement": data})
+
+
+def make_statement_schema(site: str) -> ConfigRecordSchema:
+    """Return the schema of the record: a well-formed statement of this site."""
+
+    def is_own(value: object) -> bool:
+        if not isinstance(value, bytes):
+            return False
+        with suppress(ProtocolViolationError):
+            return StateStatement.from_bytes(value, site).site == site
+        return False
+
+    return ConfigRecordSchema({"statement": is_own})
+
+
+def _read_carried(content: RecordDict) -> Sequence[bytes]:
+    """Return the statements that the lead shows with a request."""
+    if STATEMENT not in content:
+        return ()
+    carried = get_config_record(content, STATEMENT).get("statements", [])
+    return [each for each in carried if isinstance(each, bytes)] if isinstance(carried, list) else ()

@@ -1,0 +1,54 @@
+"""Implementation of `fedhealth site recover`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from fedhealth.cli.prompts import print_lines, require_confirmation
+from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery
+from fedhealth.site.home import SiteHome
+from fedhealth.site.policy import load_policy
+from fedhealth.site.recovery import RecoveryOutcome, open_home_book, recover_site
+
+
+def run_recover(folder: Path | None, yes: bool) -> None:
+    """Show what is known, ask for confirmation, recover, and print what was done.
+
+    Raises:
+        ConfigError: the site is running.
+        TrustError: the user does not confirm.
+
+    """
+    home, console = SiteHome.find(folder), Console()
+    newest = open_home_book(home, load_policy(home)).find_newest_own()
+    if newest is None:
+        print_lines(console, "No statement of this site is known, neither its own nor one that others showed.")
+    else:
+        shown = f"number {newest.counter}, run {newest.run}, exchange {newest.exchange}"
+        print_lines(console, f"The newest statement of this site that is known: {shown}.")
+    print_lines(
+        console,
+        "What it has booked since the copy, and one round that may have been on its way, will count as spent.",
+        "Damaged files are kept beside the repaired ones. Runs that were going on here end, except that one.",
+    )
+    if not yes:
+        require_confirmation("Recover this site?")
+    _print_outcome(console, recover_site(home))
+
+
+def _print_outcome(console: Console, outcome: RecoveryOutcome) -> None:
+    if outcome.audit_copy is not None:
+        print_lines(console, f"The audit log was damaged; as it was found: {outcome.audit_copy}")
+    for each in outcome.ledgers:
+        print_lines(console, f"{each.dataset}: {_describe_ledger(each)}")
+    print_lines(console, "Recovered. Tell the lead, then start the site. See `fedhealth site budget`.")
+
+
+def _describe_ledger(recovery: LedgerRecovery) -> str:
+    copy = f"; as it was found: {recovery.damaged_copy}" if recovery.damaged_copy is not None else ""
+    if recovery.is_used_up:
+        return f"what is lost is not known, so the whole life budget counts as spent{copy}"
+    runs = ", ".join(recovery.booked)
+    return f"lost events of {runs} are booked as spent{copy}" if runs else f"nothing is lost{copy}"
