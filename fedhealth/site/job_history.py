@@ -14,7 +14,7 @@ from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.private_files import make_private_folder
 
-_RECOVERY = "recovery"  # beside the runs, whose ids have other forms: when this site was recovered, which run goes on
+_RECOVERY = "_recovery"  # beside the runs, whose ids have other forms: when this site was recovered, which run goes on
 
 
 class JobHistory:

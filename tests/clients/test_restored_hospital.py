@@ -1,0 +1,229 @@
+"""A hospital whose folder is restored from an older copy declines, and goes on after `fedhealth site recover`."""
+
+import shutil
+import time
+
+import pytest
+from flwr.app import ConfigRecord
+from omegaconf import OmegaConf
+from typer.testing import CliRunner
+
+from clients.app import get_institution_cache
+from fedhealth.cli.main import app
+from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.privacy.accounting.accountant import compute_epsilon
+from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, TRAIN, Acceptance
+from fedhealth.secagg.client.statement_book import RESTORED
+from fedhealth.site.audit_log import verify_log
+from fedhealth.site.decline_reasons import UNLISTED_REASON
+from fedhealth.utils.hash_chain import get_head_path
+from strategies.app import build_initial_state
+from tests.clients.member import Member
+
+DELTA = 1e-6
+PRIVATE = ["privacy=patient", "privacy.epsilon=8", "privacy.min_cohort=2", "strategy.rounds=4", "secagg=off"]
+POLICY = """\
+name: charite
+lead: lead.example:9092
+data:
+  tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
+limits:
+  units: [patient]
+  secure_aggregation: false
+  records: [acceptance, update, statistics]
+  min_patients: 3
+"""
+
+
+class Hospital(Member):
+    """One hospital in a private run without secure aggregation; an honest lead carries its statements."""
+
+    def __init__(self, folder, data, overrides):
+        super().__init__(folder, data, [*overrides, *PRIVATE])
+        self.config = compose_config([*self.overrides, f"data.root={data}"])
+        self.arrays = build_initial_state(OmegaConf.to_object(self.config))
+        self.home.policy.write_text(POLICY.format(root=self.root / "north", cache=self.cache))
+        self.carried, self.left = [], []
+        now = int(time.time())
+        words = (tuple(self.overrides), compute_config_digest(self.config), "0" * 64, "0" * 64)
+        self.job = SignedJob("chest", "run12345", *words, now, now + 600, "0" * 32)
+
+    def ask(self, kind, number=0, content=None, carry=True):
+        get_institution_cache.cache_clear()
+        shown = {STATEMENT: ConfigRecord({"statements": self.carried[-1:]})} if carry and self.carried else {}
+        reply = self.send(self.job, kind, "run12345", number, {**(content or {}), **shown})
+        if reply.has_content() and STATEMENT in reply.content:
+            self.carried.append(bytes(reply.content[STATEMENT]["statement"]))
+        return reply
+
+    def train(self, number, **about):
+        reply = self.ask(TRAIN, number, {GLOBAL: pack_arrays(self.arrays)}, **about)
+        if reply.has_content():
+            self.left.append(number)
+        return reply
+
+    def join(self, **about):
+        return Acceptance.parse(self.ask(HANDSHAKE, **about).content)
+
+    def recover(self):
+        result = CliRunner().invoke(app, ["site", "recover", "--yes", "--home", str(self.home.path)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    @property
+    def ledger(self):
+        return get_ledger_path(self.home.state, "tiny-2026")
+
+    @property
+    def parts(self):
+        """What a backup may hold, by name."""
+        home, head = self.home, get_head_path
+        return {
+            "whole home": [home.path],
+            "ledger only": [self.ledger, head(self.ledger)],
+            "audit log only": [home.audit, head(home.audit)],
+            "state only": [home.state],
+        }
+
+    def spent(self):
+        """Return the ledger's epsilon, and the least that the words which left have cost."""
+        entries = verify_ledger(self.ledger)
+        event = next(entry.event for entry in entries if entry.kind in ("book", "lost"))
+        one_round = type(event)(event.noise_multiplier, event.sample_rate, self.steps)
+        return compute_spent_epsilon(entries, DELTA), compute_epsilon([one_round] * len(self.left), DELTA)
+
+
+def copy_parts(paths, to, back=False):
+    for number, path in enumerate(paths):
+        source, target = (to / str(number), path) if back else (path, to / str(number))
+        if source.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+@pytest.fixture(name="hospital")
+def hospital_(tmp_path, good_hospitals, tiny_overrides):
+    made = Hospital(tmp_path, good_hospitals, tiny_overrides(good_hospitals))
+    assert made.join().reasons == ()
+    assert made.train(1).has_content()
+    made.steps = next(entry.event.steps for entry in verify_ledger(made.ledger))
+    return made
+
+
+@pytest.mark.parametrize("part", ["whole home", "ledger only", "audit log only", "state only"])
+def test_an_older_copy_is_noticed_declined_and_recovered(hospital, tmp_path, part):
+    (tmp_path / "backup").mkdir()
+    copy_parts(hospital.parts[part], tmp_path / "backup")
+    for number in (2, 3):
+        assert hospital.train(number).has_content()
+    copy_parts(hospital.parts[part], tmp_path / "backup", back=True)
+
+    booked = len(verify_ledger(hospital.ledger))
+    assert hospital.train(4).error.reason == "PrivacyError"
+    assert hospital.join().reasons == (UNLISTED_REASON,)  # neutral to the lead
+    assert hospital.train(4, carry=False).error.reason == "PrivacyError"  # and it does not forget
+    assert len(verify_ledger(hospital.ledger)) == booked
+    declined = [entry for entry in verify_log(hospital.home.audit) if entry["event"] == "declined"]
+    assert declined[-1]["reasons"] == [f"{RESTORED}; run `fedhealth site recover`"]  # one clear sentence to its own
+
+    hospital.recover()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert hospital.join().reasons == ()
+    assert hospital.train(4).has_content()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert "recovered" in [entry["event"] for entry in verify_log(hospital.home.audit)]
+
+
+def test_between_runs_too(hospital, tmp_path):
+    """The backup is of the time before the next run; the lead asks for that run again."""
+    (tmp_path / "backup").mkdir()
+    for number in (2, 3, 4):
+        hospital.train(number)
+    copy_parts([hospital.home.path], tmp_path / "backup")
+    first, hospital.job = hospital.job, SignedJob(**{**vars(hospital.job), "run": "run67890"})
+    assert hospital.send(hospital.job, HANDSHAKE, "run67890").has_content()
+    reply = hospital.send(hospital.job, TRAIN, "run67890", 1, {GLOBAL: pack_arrays(hospital.arrays)})
+    hospital.carried.append(bytes(reply.content[STATEMENT]["statement"]))
+    hospital.left.append(1)
+    copy_parts([hospital.home.path], tmp_path / "backup", back=True)
+    hospital.job = first
+    assert hospital.join().reasons == (UNLISTED_REASON,)
+    assert "run67890" in hospital.recover()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert {entry.run for entry in verify_ledger(hospital.ledger) if entry.kind == "lost"} == {"run67890"}
+
+
+@pytest.mark.parametrize("damage", ["ledger cut", "ledger edited", "ledger head older", "audit log cut", "ledger gone"])
+def test_damaged_books_are_recovered(hospital, damage):
+    heads = {path: get_head_path(path).read_bytes() for path in (hospital.ledger, hospital.home.audit)}
+    hospital.train(2)
+    path = hospital.home.audit if damage.startswith("audit") else hospital.ledger
+    content = path.read_bytes()
+    if damage.endswith("cut"):
+        path.write_bytes(b"".join(content.splitlines(keepends=True)[:-2]))
+    elif damage.endswith("gone"):
+        path.unlink()
+    elif damage.endswith("edited"):
+        path.write_bytes(content.replace(b'"round":2', b'"round":3'))
+    else:
+        get_head_path(path).write_bytes(heads[path])
+    reply = hospital.train(3)
+    assert not reply.has_content()
+    hospital.left = hospital.left[:2]
+    hospital.recover()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert hospital.join().reasons == ()
+    assert hospital.train(3).has_content()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+
+
+def test_a_ledger_that_nobody_can_vouch_for_counts_as_used_up(hospital):
+    """Neither the book nor anybody else knows what was lost."""
+    shutil.rmtree(hospital.home.state / "statements")
+    hospital.ledger.write_bytes(hospital.ledger.read_bytes()[10:])
+    assert "whole life budget" in hospital.recover()
+    assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
+    assert hospital.join().reasons
+
+
+def test_recovering_twice_books_nothing_twice(hospital, tmp_path):
+    (tmp_path / "backup").mkdir()
+    copy_parts([hospital.home.path], tmp_path / "backup")
+    hospital.train(2)
+    copy_parts([hospital.home.path], tmp_path / "backup", back=True)
+    hospital.join()
+    hospital.recover()
+    entries = verify_ledger(hospital.ledger)
+    hospital.recover()
+    assert verify_ledger(hospital.ledger) == entries
+
+
+def test_recover_asks_first(hospital):
+    before = hospital.ledger.read_bytes()
+    result = CliRunner().invoke(app, ["site", "recover", "--home", str(hospital.home.path)], input="n\n")
+    assert result.exit_code
+    assert hospital.ledger.read_bytes() == before
+
+
+def test_the_audit_log_shows_afterwards_what_was_asked(hospital):
+    entries = verify_log(hospital.home.audit)
+    asked = [entry for entry in entries if entry["event"] == "asked"]
+    assert [(entry["kind"], entry["round"]) for entry in asked] == [(HANDSHAKE, 0), (TRAIN, 1)]
+    assert asked[1]["cohort"] == ["charite"]
+    assert len(asked[1]["model"]) == 64
+    heads = [entry["ledgers"] for entry in entries if entry["event"] == "statement"]
+    assert heads[-1] == {"tiny-2026": read_ledger_digest(hospital.ledger)}
+    assert "patient" not in hospital.home.audit.read_text().replace("patient_", "")
