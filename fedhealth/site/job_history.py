@@ -77,11 +77,8 @@ class JobHistory:
     def find_expired(self, hours: float) -> list[str]:
         """Return the runs that have not ended but have exceeded the maximum duration."""
         oldest = self._clock() - hours * 3600
-        return [
-            run
-            for run, entry in self._load().items()
-            if run != _RECOVERY and entry["ended"] is None and entry["seen"] < oldest
-        ]
+        runs = {run: entry for run, entry in self._load().items() if run != _RECOVERY}
+        return [run for run, entry in runs.items() if entry["ended"] is None and entry["seen"] < oldest]
 
     def _load(self) -> dict[str, Any]:
         if not self._path.exists():

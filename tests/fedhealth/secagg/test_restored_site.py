@@ -1,4 +1,4 @@
-"""A site whose disk is older than what it has signed notices it, whatever the lead does, and no other site is harmed."""
+"""A site whose disk is older than what it has signed notices it, whatever the lead does; no other site is harmed."""
 
 from dataclasses import replace
 
