@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.flower.app_bundle import CLIENT_APP
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
@@ -60,6 +60,8 @@ def run_status(home: Path | None, as_json: bool) -> None:
     console.print(
         f"{about.get('site', place.path.name)}: [bold]{about.get('state', 'stopped')}[/] (last update {since})"
     )
+    if reason := _find_restore_reason(place):
+        console.print(reason, markup=False, soft_wrap=True)
     if DaemonState(place).is_paused:
         console.print("paused: no new work is accepted until `fedhealth site resume`")
     for label, key in (("lead", "lead"), ("run", "run"), ("task", "task"), ("last error", "error")):
@@ -105,6 +107,20 @@ def _load_spent_budgets(place: SiteHome) -> list[DatasetSpending]:
     from fedhealth.privacy.accounting.spending import iter_dataset_spending
 
     return list(iter_dataset_spending(place.state, load_lifetime_delta(place)))
+
+
+def _find_restore_reason(place: SiteHome) -> str:
+    """Return what to do if this machine was restored from an older copy; empty if it was not."""
+    from fedhealth.secagg.client.statement_book import RestoredSiteError
+    from fedhealth.site.recovery import open_home_book
+
+    try:
+        open_home_book(place, load_policy(place)).require_current()
+    except RestoredSiteError as fault:
+        return str(fault)
+    except FedhealthError:  # no kit yet, or no valid policy: `fedhealth site check` shows it
+        return ""
+    return ""
 
 
 def load_lifetime_delta(place: SiteHome) -> float | None:

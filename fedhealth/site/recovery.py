@@ -18,7 +18,7 @@ from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.secagg.client.journal import Journal, load_journal, save_journal
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.protocol.statement import StateStatement, unseal_record
-from fedhealth.secagg.protocol.store import FileStore
+from fedhealth.secagg.protocol.store import FileStore, MemoryStore
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
@@ -46,16 +46,16 @@ class RecoveryOutcome:
     audit_copy: Path | None
 
 
-def open_home_book(home: SiteHome, policy: Policy) -> StatementBook:
-    """Return the book of a hospital's own statements.
+def open_home_book(home: SiteHome, policy: Policy, *, create: bool = False) -> StatementBook:
+    """Return the book of a hospital's own statements; without `create` nothing is written where there is none.
 
     Raises:
         TrustError: its identity key is missing.
         SecureAggregationError: no members are approved.
 
     """
-    history = StateHistory(home.state, home.audit)
-    store = FileStore(home.state / "statements")
+    history, folder = StateHistory(home.state, home.audit), home.state / "statements"
+    store = FileStore(folder) if folder.is_dir() or create else MemoryStore()
     return StatementBook(store, policy.name, home.load_identity_key(), load_roster(home.state), history)
 
 
@@ -69,7 +69,7 @@ def recover_site(home: SiteHome) -> RecoveryOutcome:
     """
     with DaemonState(home).lock():
         policy = load_policy(home)
-        book = open_home_book(home, policy)
+        book = open_home_book(home, policy, create=True)
         newest, audit_copy = book.find_newest_own(), salvage_chain(home.audit)
         audit = AuditLog(home.audit)
         records = _read_records(home, newest)

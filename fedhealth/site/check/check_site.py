@@ -10,7 +10,7 @@ from fedhealth.site.check.installation import check_installation
 from fedhealth.site.check.kit import check_kit
 from fedhealth.site.check.machine import check_machine
 from fedhealth.site.check.network import check_network
-from fedhealth.site.check.rules import check_budget, check_keys, check_log, check_policy
+from fedhealth.site.check.rules import check_budget, check_keys, check_log, check_own_state, check_policy
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, load_policy
 
@@ -37,6 +37,8 @@ def check_site(home: SiteHome, overrides: tuple[str, ...] = ()) -> Iterator[Chec
         yield from catch_errors("lead", check_network(policy.lead, home.ca))
     yield from catch_errors("budget", check_budget(home, policy))
     yield from catch_errors("audit log", check_log(home))
+    if home.membership.is_file():
+        yield from catch_errors("own state", check_own_state(home, policy))
     yield from _check_data(home, policy, overrides)
 
 

@@ -91,6 +91,19 @@ def check_budget(home: SiteHome, policy: Policy) -> Iterator[CheckResult]:
         yield report_pass("budget", f"nothing spent of {format_epsilon(life, policy.limits.delta)}")
 
 
+def check_own_state(home: SiteHome, policy: Policy) -> Iterator[CheckResult]:
+    """Check that the site's books are not older than what it has signed."""
+    from fedhealth.secagg.client.statement_book import RestoredSiteError
+    from fedhealth.site.recovery import open_home_book
+
+    try:
+        open_home_book(home, policy).require_current()
+    except RestoredSiteError as fault:
+        yield report_failure("own state", fault.problem, fault.advice)
+    else:
+        yield report_pass("own state", "the books know everything that this site has signed")
+
+
 def check_log(home: SiteHome) -> Iterator[CheckResult]:
     """Verify the audit log's hash chain."""
     entries = audit_log.verify_log(home.audit)
