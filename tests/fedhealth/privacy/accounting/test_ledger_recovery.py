@@ -1,0 +1,138 @@
+"""A restored ledger counts at least what both branches booked: the one that was lost, and the one since the restore."""
+
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
+from fedhealth.privacy.accounting.ledger_recovery import IN_FLIGHT, LOST, USED_UP, recover_ledger
+from fedhealth.privacy.accounting.limits import EpsilonLimits
+from fedhealth.utils.hash_chain import get_head_path, salvage_chain
+
+LIMITS = EpsilonLimits(1e-6, lifetime_epsilon=20.0)
+EVENT = PrivacyEvent(2.0, 0.1, 3)
+
+
+def book(path, runs):
+    """Book one round of each run, in order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Ledger.open(path) as ledger:
+        for run in runs:
+            ledger.book(run, 1, "patient", EVENT, EpsilonLimits(1e-6))
+
+
+def count_rounds(path):
+    return Counter(
+        entry.run for entry in verify_ledger(path) if entry.kind in SPENT_KINDS for _ in range(entry.event.steps // 3)
+    )
+
+
+def copy_ledger(path, target):
+    target.mkdir(exist_ok=True)
+    for each in (path, get_head_path(path)):
+        shutil.copy2(each, target / each.name)
+
+
+def restore_ledger(path, source):
+    for each in (path, get_head_path(path)):
+        shutil.copy2(source / each.name, each)
+
+
+@settings(max_examples=30, deadline=None)
+@given(*[st.lists(st.sampled_from(["a1", "b2", "c3"]), max_size=5)] * 3, st.booleans())
+def test_nothing_is_counted_too_little(before, lost, since, twice):
+    with tempfile.TemporaryDirectory() as folder:
+        path = get_ledger_path(Path(folder), "ward")
+        book(path, before)
+        copy_ledger(path, Path(folder) / "backup")
+        book(path, lost)
+        record = LedgerRecord.parse(build_ledger_record(path).dump_fields())
+        restore_ledger(path, Path(folder) / "backup")
+        book(path, since)
+        truth = Counter(before) + Counter(lost) + Counter(since)
+        for _ in range(1 + twice):
+            recover_ledger(Path(folder), "ward", record, LIMITS, ("a1", 7))
+        found = count_rounds(path)
+        in_flight = Counter({"a1": 1} if "a1" in [*before, *lost] else {})
+        assert found == truth + in_flight  # as marks are dense here, nothing is counted twice either
+
+
+def test_a_second_recovery_with_a_newer_statement_books_the_difference(tmp_path):
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, ["a1"])
+    copy_ledger(path, tmp_path / "backup")
+    book(path, ["a1"])
+    early = build_ledger_record(path)
+    book(path, ["a1", "b2", "b2"])
+    late = build_ledger_record(path)
+    restore_ledger(path, tmp_path / "backup")
+    recover_ledger(tmp_path, "ward", early, LIMITS, ("a1", 4))
+    assert count_rounds(path) == {"a1": 3}  # two, and one in flight
+    recover_ledger(tmp_path, "ward", late, LIMITS, ("b2", 9))
+    assert count_rounds(path) == {"a1": 3, "b2": 3}
+
+
+def test_a_backup_that_is_older_than_the_record_uses_up_the_life_budget(tmp_path):
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, ["first"])
+    copy_ledger(path, tmp_path / "backup")
+    book(path, [f"run{number}" for number in range(MAX_RUNS + 1)])
+    record = build_ledger_record(path)
+    restore_ledger(path, tmp_path / "backup")
+    for _ in range(2):
+        assert recover_ledger(tmp_path, "ward", record, LIMITS, ("run8", 9)).is_used_up
+    assert [entry.reason for entry in verify_ledger(path) if entry.kind == "lost"] == [USED_UP]
+    with Ledger.open(path) as ledger:
+        assert ledger.compute_spent_epsilon(1e-6) >= 20.0
+
+
+def test_an_old_backup_of_many_runs_is_recognised_by_its_marks(tmp_path):
+    """A hundred lines are lost, all of the last runs; what the two files share is not booked again."""
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, [f"old{number}" for number in range(20)])
+    copy_ledger(path, tmp_path / "backup")
+    book(path, ["new1"] * 50 + ["new2"] * 50)
+    record = build_ledger_record(path)
+    restore_ledger(path, tmp_path / "backup")
+    assert not recover_ledger(tmp_path, "ward", record, LIMITS, ("new2", 9)).is_used_up
+    found = count_rounds(path)
+    assert (found["new1"], found["new2"]) == (50, 51)
+    assert all(found[f"old{number}"] == 1 for number in range(20))
+
+
+@pytest.mark.parametrize("keep", range(4))
+def test_a_cut_chain_keeps_its_sound_lines_and_a_copy(tmp_path, keep):
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, ["a1", "b2", "a1"])
+    record, whole = build_ledger_record(path), path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:keep]) + (b"junk\n" if keep == 3 else b""))
+    found = recover_ledger(tmp_path, "ward", record, LIMITS, ("a1", 3))
+    reasons = [entry.reason.partition(" (")[0] for entry in verify_ledger(path) if entry.kind == "lost"]
+    assert reasons == [LOST] * len({0: "ab", 1: "ab", 2: "a", 3: ""}[keep]) + [IN_FLIGHT]
+    assert count_rounds(path) == {"a1": 3, "b2": 1}
+    assert found.damaged_copy is not None
+
+
+def test_an_intact_chain_is_left_alone(tmp_path):
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, ["a1"])
+    before = {each: each.read_bytes() for each in path.parent.iterdir()}
+    assert salvage_chain(path) is None
+    assert salvage_chain(tmp_path / "none.jsonl") is None
+    assert {each: each.read_bytes() for each in path.parent.iterdir()} == before
+    for number in (1, 2):  # no copy replaces an earlier one
+        book(path, ["a1"])
+        path.write_bytes(b"")
+        copy = salvage_chain(path)
+        assert copy is not None
+        assert copy.name == f"ward.jsonl.damaged-{number}"
