@@ -76,7 +76,7 @@ def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
     assert Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons == ()
     reply = hospital.train()
     assert set(reply.content) == {UPDATE, STATISTICS}
-    assert hospital.events == ["left", "left"]
+    assert hospital.events == ["asked", "statement", "left"] * 2
     assert "patient" not in hospital.home.audit.read_text()
 
 
@@ -93,7 +93,7 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
     reasons = Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons
     assert reasons == ("the privacy unit none is not allowed here, only: patient",)
     assert hospital.train().error.reason == "PrivacyError"
-    assert hospital.events == ["left", "left", "failed"]
+    assert hospital.events == ["asked", "statement", "left", "asked", "declined", "left", "asked", "declined", "failed"]
 
 
 def test_a_message_of_another_run_than_the_signed_one_is_refused(hospital):
@@ -127,4 +127,4 @@ def test_a_site_says_nothing_that_was_not_predicted(hospital, monkeypatch):
 
     monkeypatch.setattr("clients.institution.Institution.train", chatty)
     assert hospital.train().error.reason == "PrivacyError"
-    assert hospital.events == ["refused", "failed"]
+    assert hospital.events == ["asked", "statement", "refused", "failed"]

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.spending import compute_total_epsilon
-from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG
+from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATEMENT
 from fedhealth.runs.run_dir import METRICS_FILE
 from fedhealth.runs.run_status import get_run_status
 from fedhealth.site.audit_log import verify_log
@@ -38,7 +38,7 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
         audit = [entry for entry in verify_log(home.audit) if entry.get("run") == run.info["run"]]
         left = [entry for entry in audit if entry["event"] == "left"]
         assert len(left) >= 7  # handshake, three times train and unmask
-        assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED}
+        assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED, STATEMENT}
         ((_, ledger),) = find_ledgers(home.state)
         assert 0 < compute_total_epsilon(ledger, None)[0] <= 8.0
         assert DaemonState(home).status["state"] == "connected"
