@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder
 
 _ADVICE = "Nothing was installed. Telephone the lead and ask for the right kit."
@@ -169,8 +169,7 @@ def _describe_changes(old: Membership | None, new: Membership) -> Iterator[str]:
 def _lock_kit(home: SiteHome) -> Iterator[None]:
     """Hold a lock: no other process installs a kit meanwhile."""
     make_private_folder(home.daemon_folder)
-    with (home.daemon_folder / "kit.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(home.daemon_folder / "kit.lock"):
         yield
 
 
