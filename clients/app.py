@@ -19,7 +19,7 @@ from clients.message import ParsedMessage
 from clients.private_section import private_section
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
-from clients.statements import add_statement, check_own_state, make_statement_schema
+from clients.statements import add_statement, find_restore_reasons, make_statement_schema
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError, PrivacyError, TrustError
@@ -42,7 +42,6 @@ from fedhealth.protocol.messages import (
     build_error_reply,
 )
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.secagg.client.statement_book import RestoredSiteError
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_schema
 from fedhealth.site.home import SiteHome
@@ -159,7 +158,7 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
         raise TrustError("The message belongs to another run than its job.", "Restart the run.")
     gate.log("asked", **describe_request(parsed))
     site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients, home.audit)
-    if reasons := terms.decision.reasons or _find_restore_reasons(site, parsed):
+    if reasons := terms.decision.reasons or find_restore_reasons(site, parsed):
         return _decline_run(parsed, site.name, reasons, gate)
     set_weights_folder(terms.policy.resources.weights)
     if terms.job.budget_request is not None:
@@ -183,18 +182,6 @@ def _handle_budget_request(
     content = reserve_sweep_budget(site, jobs, request, until)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site.name)})
     return content
-
-
-def _find_restore_reasons(site: SiteContext, message: ParsedMessage) -> tuple[str, ...]:
-    """Return why a hospital whose machine was restored from an older copy declines; empty if it was not.
-
-    The lead gets a neutral sentence instead: the reason is not in the list of `decline_reasons`.
-    """
-    try:
-        check_own_state(site, message)
-    except RestoredSiteError as fault:
-        return (f"{fault.problem}; run `fedhealth site recover`",)
-    return ()
 
 
 def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate: EgressGate) -> RecordDict:

@@ -9,17 +9,14 @@ from flwr.app import ConfigRecord, RecordDict
 
 from clients.context import SiteContext
 from clients.message import ParsedMessage
-from fedhealth.consortium.identity import load_identity, load_roster
+from fedhealth.consortium.identity import load_identity
 from fedhealth.protocol.messages import STATEMENT, get_config_record
-from fedhealth.secagg.client.statement_book import StatementBook
+from fedhealth.secagg.client.statement_book import RestoredSiteError, StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.messages import LEAD
 from fedhealth.secagg.protocol.statement import StateStatement
-from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.site.egress_gate import ConfigRecordSchema
-from fedhealth.site.state_history import StateHistory
-
-_FOLDER = "statements"
+from fedhealth.site.state_history import load_statement_book
 
 
 def open_statement_book(site: SiteContext) -> StatementBook:
@@ -29,12 +26,22 @@ def open_statement_book(site: SiteContext) -> StatementBook:
         SecureAggregationError: the site has no identity, or no approved members.
 
     """
-    history = StateHistory(site.folder, site.audit)
-    store = FileStore(site.folder / _FOLDER)
-    return StatementBook(store, site.name, load_identity(site.keys), load_roster(site.folder), history)
+    return load_statement_book(site.name, site.folder, site.audit, load_identity(site.keys), create=True)
 
 
-def check_own_state(site: SiteContext, message: ParsedMessage) -> None:
+def find_restore_reasons(site: SiteContext, message: ParsedMessage) -> tuple[str, ...]:
+    """Return why a hospital whose machine was restored from an older copy declines; empty if it was not.
+
+    The lead gets a neutral sentence instead: the reason is not in the list of `decline_reasons`.
+    """
+    try:
+        _check_own_state(site, message)
+    except RestoredSiteError as fault:
+        return (f"{fault.problem}; run `fedhealth site recover`",)
+    return ()
+
+
+def _check_own_state(site: SiteContext, message: ParsedMessage) -> None:
     """Check that this machine was not restored from an older copy, also by what the lead carries.
 
     The lead may show any statements; those that their owner never signed are ignored.

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedhealth.consortium.identity import get_secrets_folder, load_roster
+from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.errors import SecureAggregationError
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.ledger_record import LedgerRecord
@@ -18,13 +18,13 @@ from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.secagg.client.journal import Journal, load_journal, save_journal
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.protocol.statement import StateStatement, unseal_record
-from fedhealth.secagg.protocol.store import FileStore, MemoryStore
+from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
 from fedhealth.site.policy import Policy, load_policy
-from fedhealth.site.state_history import StateHistory, parse_record
+from fedhealth.site.state_history import StateHistory, load_statement_book, parse_record
 from fedhealth.utils.hash_chain import salvage_chain
 
 _BURNED = 2**62  # an attempt number above every real one
@@ -54,9 +54,7 @@ def open_home_book(home: SiteHome, policy: Policy, *, create: bool = False) -> S
         SecureAggregationError: no members are approved.
 
     """
-    history, folder = StateHistory(home.state, home.audit), home.state / "statements"
-    store = FileStore(folder) if folder.is_dir() or create else MemoryStore()
-    return StatementBook(store, policy.name, home.load_identity_key(), load_roster(home.state), history)
+    return load_statement_book(policy.name, home.state, home.audit, home.load_identity_key(), create=create)
 
 
 def recover_site(home: SiteHome) -> RecoveryOutcome:

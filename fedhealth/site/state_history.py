@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedhealth.consortium.identity import load_roster
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.ledger_record import LedgerRecord, build_ledger_record
+from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
+from fedhealth.secagg.protocol.store import FileStore, MemoryStore
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.utils.digest import digest_parts
 from fedhealth.utils.hash_chain import START, read_hashes
 
 STATEMENT_EVENT = "statement"
+_STATEMENTS = "statements"  # folder below the site's private one
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,20 @@ class StateHistory:
 
     def _read_ledger_heads(self) -> dict[str, str]:
         return {path.stem: _read_end(path) for _, path in find_ledgers(self.folder)}
+
+
+def load_statement_book(
+    site: str, folder: Path, audit: Path | None, identity: Ed25519PrivateKey, *, create: bool
+) -> StatementBook:
+    """Return the book of a site's own statements; without `create` nothing is written where there is none.
+
+    Raises:
+        SecureAggregationError: no members are approved.
+
+    """
+    path = folder / _STATEMENTS
+    store = FileStore(path) if create or path.is_dir() else MemoryStore()
+    return StatementBook(store, site, identity, load_roster(folder), StateHistory(folder, audit))
 
 
 def parse_record(content: bytes) -> list[LedgerRecord]:

@@ -48,7 +48,7 @@ class Hospital(Member):
         self.config = compose_config([*self.overrides, f"data.root={data}"])
         self.arrays = build_initial_state(OmegaConf.to_object(self.config))
         self.home.policy.write_text(POLICY.format(root=self.root / "north", cache=self.cache))
-        self.carried, self.left = [], []
+        self.carried, self.left, self.steps = [], [], 0
         now = int(time.time())
         words = (tuple(self.overrides), compute_config_digest(self.config), "0" * 64, "0" * 64)
         self.job = SignedJob("chest", "run12345", *words, now, now + 600, "0" * 32)
