@@ -22,9 +22,13 @@ def run_recover(folder: Path | None, yes: bool) -> None:
 
     """
     home, console = SiteHome.find(folder), Console()
-    newest = open_home_book(home, load_policy(home)).find_newest_own()
+    newest = open_home_book(home, load_policy(home)).find_lost_statement()
     if newest is None:
-        print_lines(console, "No statement of this site is known, neither its own nor one that others showed.")
+        print_lines(
+            console,
+            "No statement of this site is known: what is lost cannot be seen. Start the site once before you recover,",
+        )
+        print_lines(console, "so that the lead and the other hospitals can show what they know.")
     else:
         shown = f"number {newest.counter}, run {newest.run}, exchange {newest.exchange}"
         print_lines(console, f"The newest statement of this site that is known: {shown}.")

@@ -35,7 +35,7 @@ class RecoveryOutcome:
     """What a recovery did.
 
     Attributes:
-        newest: the newest own statement that the site has seen; None if there is none.
+        newest: the own statement that shows what was lost; None if none is known.
         ledgers: what was done to each.
         audit_copy: the damaged audit log as it was found; None if its chain was intact.
 
@@ -68,7 +68,7 @@ def recover_site(home: SiteHome) -> RecoveryOutcome:
     with DaemonState(home).lock():
         policy = load_policy(home)
         book = open_home_book(home, policy, create=True)
-        newest, audit_copy = book.find_newest_own(), salvage_chain(home.audit)
+        newest, audit_copy = book.find_lost_statement(), salvage_chain(home.audit)
         audit = AuditLog(home.audit)
         records = _read_records(home, newest)
         limits = EpsilonLimits(policy.limits.delta, lifetime_epsilon=policy.limits.lifetime_epsilon)
@@ -77,9 +77,9 @@ def recover_site(home: SiteHome) -> RecoveryOutcome:
         names = sorted({*records, *(path.stem for _, path in find_ledgers(home.state))})
         ledgers = tuple(recover_ledger(home.state, name, records.get(name), limits, latest) for name in names)
         _end_runs(home, policy, newest)
-        counter = max(newest.counter if newest else 0, StateHistory(home.state, home.audit).find_last_counter())
-        audit.write("recovered", **_describe_recovery(newest, counter, ledgers, audit_copy))
-        book.finish_recovery(counter)
+        highest = StateHistory(home.state, home.audit).find_last_counter()
+        audit.write("recovered", **_describe_recovery(newest, ledgers, audit_copy))
+        book.finish_recovery(latest[1], highest)
     return RecoveryOutcome(newest, ledgers, audit_copy)
 
 
@@ -114,11 +114,11 @@ def _burn_exchanges(store: FileStore, exchange: int) -> None:
 
 
 def _describe_recovery(
-    newest: StateStatement | None, counter: int, ledgers: tuple[LedgerRecovery, ...], audit_copy: Path | None
+    newest: StateStatement | None, ledgers: tuple[LedgerRecovery, ...], audit_copy: Path | None
 ) -> dict[str, object]:
     lost = newest.heads.audit.hex() if newest is not None else ""
     return {
-        "statement": counter,
+        "statement": newest.counter if newest is not None else 0,
         "run": newest.run if newest is not None else "",
         "exchange": newest.exchange if newest is not None else 0,
         "lost_audit_head": lost,

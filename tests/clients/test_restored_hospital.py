@@ -12,6 +12,7 @@ from clients.app import get_institution_cache
 from fedhealth.cli.main import app
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.errors import FedhealthError
 from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events
@@ -66,6 +67,13 @@ class Hospital(Member):
         if reply.has_content():
             self.left.append(number)
         return reply
+
+    def sends_nothing(self):
+        """Ask for a round; without its books a hospital sends at most the kind of its error."""
+        try:
+            return not self.train(3).has_content()
+        except FedhealthError:  # not even that
+            return True
 
     def join(self, **about):
         return Acceptance.parse(self.ask(HANDSHAKE, **about).content)
@@ -178,9 +186,7 @@ def test_damaged_books_are_recovered(hospital, damage):
         path.write_bytes(content.replace(b'"round":2', b'"round":3'))
     else:
         get_head_path(path).write_bytes(heads[path])
-    reply = hospital.train(3)
-    assert not reply.has_content()
-    hospital.left = hospital.left[:2]
+    assert hospital.sends_nothing()
     hospital.recover()
     said, truth = hospital.spent()
     assert said >= truth * 0.999

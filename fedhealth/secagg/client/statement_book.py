@@ -169,18 +169,27 @@ class StatementBook:
         data = self._store.get(_BOOK)
         return BookState(**json.loads(data)) if data else BookState()
 
-    def find_newest_own(self) -> StateStatement | None:
-        """Return the newest own statement that this site has seen, its disk's or one that others showed."""
-        state = self.load_state()
-        found = [each for each in map(_decode_own, (state.own, state.evidence)) if each is not None]
-        return max(found, key=lambda each: each.counter, default=None)
+    def find_lost_statement(self) -> StateStatement | None:
+        """Return the newest own statement that others showed and this disk does not know; else the latest of the disk.
 
-    def finish_recovery(self, counter: int) -> None:
-        """Continue above all statements up to `counter`, whose bookings are now in the ledgers."""
+        A restored site may have gone on: its own latest then has the higher number and says nothing about what is lost.
+        """
+        state = self.load_state()
+        return _decode_own(state.evidence) or _decode_own(state.own)
+
+    def finish_recovery(self, accounted: int, highest: int) -> None:
+        """Go on above all known numbers.
+
+        Args:
+            accounted: what statements up to this number have booked is now in the ledgers. Others that this disk does
+                not know stop the site again.
+            highest: number that is known to be used.
+
+        """
         with self._store.lock():
             state = self.load_state()
-            highest = max(state.counter, counter)
-            self._save(BookState(own="", counter=highest, floor=highest))
+            counter = max(state.counter, accounted, highest)
+            self._save(BookState(counter=counter, recent=state.recent, floor=max(state.floor, accounted)))
 
     def _require_current(self) -> BookState:
         state = self.load_state()

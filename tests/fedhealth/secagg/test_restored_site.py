@@ -1,5 +1,6 @@
 """A site whose disk is older than what it has signed notices it, whatever the lead does; no other site is harmed."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from fedhealth.secagg.protocol.statement import StateStatement, unseal_record, v
 from tests.fedhealth.secagg.federation import RUN, Federation, name
 
 VICTIM = name(1)
+CLOCK = itertools.count(2000)
 
 
 class Backup:
@@ -33,7 +35,7 @@ class Backup:
         self.federation.histories[self.site].lines = list(self.lines)
         if not with_keys:
             self.federation.secrets[self.site]._values = {}
-        self.federation.restart(self.site)
+        self.federation.restart(self.site)._clock = lambda: next(CLOCK)
 
 
 def run_rounds(federation: Federation, first: int, last: int) -> None:
@@ -66,7 +68,7 @@ def test_after_a_reboot_the_members_announcements_tell_before_anything_is_masked
             federation.accept(site, descriptor, plan)
     with pytest.raises(RestoredSiteError):  # and from now on it declines at once
         federation.sites[VICTIM].announce(federation.towers[VICTIM])
-    newest = federation.book(VICTIM).find_newest_own()
+    newest = federation.book(VICTIM).find_lost_statement()
     assert (newest.run, newest.exchange) == (RUN, 3)
     assert unseal_record(federation.identities[VICTIM], newest) == b"4"
 
@@ -152,7 +154,9 @@ def test_false_heads_of_another_site_are_refused_and_blamed():
 def test_a_false_statement_in_an_envelope_blames_its_dealer_and_burns_nothing(monkeypatch):
     federation = Federation(4)
     other = federation.book(VICTIM).issue_statement(RUN, 0)
-    monkeypatch.setattr(federation.sites[name(0)]._statements, "get_known_statement", lambda site: other[:-1] + b"x")
+    monkeypatch.setattr(
+        federation.sites[name(0)]._statements, "get_known_statement", lambda site: other[:-1] + bytes([other[-1] ^ 1])
+    )
     federation.collect(federation.plan(), federation.ids)
     federation.server.fix_survivors()
     requests = federation.server.unmask_requests()
@@ -166,19 +170,19 @@ def test_after_a_recovery_the_site_goes_on_and_a_withheld_statement_is_noticed_a
     federation = Federation(3)
     backup = Backup(federation)
     run_rounds(federation, 1, 1)
-    early = federation.book(VICTIM).find_newest_own()
+    early = federation.book(VICTIM).find_lost_statement()
     run_rounds(federation, 2, 2)
     backup.restore(with_keys=False)
     book = federation.book(VICTIM)
     with pytest.raises(RestoredSiteError):
         book.learn_statement(early.to_bytes(), "the lead")  # the lead shows an old one, and people recover up to it
-    book.finish_recovery(early.counter)
+    book.finish_recovery(early.counter, 0)
     book.require_current()
     announce_again(federation)
     plan = federation.plan(3)
     with pytest.raises(RestoredSiteError):  # the members know better
         federation.accept(VICTIM, federation.server.open_attempt(plan), plan)
-    book.finish_recovery(book.find_newest_own().counter)
+    book.finish_recovery(book.find_lost_statement().counter, 0)
     announce_again(federation)
     federation.round(federation.plan(4), federation.ids, federation.ids)
 
