@@ -27,7 +27,7 @@ from strategies.app import build_initial_state
 from tests.clients.member import Member
 
 DELTA = 1e-6
-PRIVATE = ["privacy=patient", "privacy.epsilon=8", "privacy.min_cohort=2", "strategy.rounds=4", "secagg=off"]
+PRIVATE = ["privacy=patient", "privacy.epsilon=8", "privacy.min_cohort=2", "strategy.rounds=4"]
 POLICY = """\
 name: charite
 lead: lead.example:9092
@@ -45,7 +45,7 @@ class Hospital(Member):
     """One hospital in a private run without secure aggregation; an honest lead carries its statements."""
 
     def __init__(self, folder, data, overrides):
-        super().__init__(folder, data, [*overrides, *PRIVATE])
+        super().__init__(folder, data, [each for each in overrides if "strategy.rounds" not in each] + PRIVATE)
         self.config = compose_config([*self.overrides, f"data.root={data}"])
         self.arrays = build_initial_state(OmegaConf.to_object(self.config))
         self.home.policy.write_text(POLICY.format(root=self.root / "north", cache=self.cache))
