@@ -53,7 +53,7 @@ def _check_own_state(site: SiteContext, message: ParsedMessage) -> None:
     book = open_statement_book(site)
     for data in _read_carried(message.content):
         with suppress(ProtocolViolationError):
-            book.learn_statement(data, LEAD)
+            book.learn_statements([(LEAD, data)])
     book.require_current()
 
 

@@ -79,8 +79,8 @@ class SiteSession:
             journal, secrets, context = client_protocol.accept_attempt(
                 self.me, journal, secrets, found, model_digest, training_digest
             )
-            for member in context.members:
-                self._statements.learn_statements((member.statement, *member.shown), member.site)
+            members = context.members
+            self._statements.learn_statements((m.site, data) for m in members for data in (m.statement, *m.shown))
             self._save(journal, secrets)
         self._accepted = context.ctx
         return context
@@ -138,8 +138,7 @@ class SiteSession:
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, reply, notices = client_protocol.reply_unmask(self.me, journal, secrets, found)
-            for dealer, notice in notices.items():
-                self._statements.learn_notice(notice, dealer)
+            self._statements.learn_notices(notices)
             self._save(journal, secrets)
             quantized_store.delete_quantized(self._secrets)
         return reply

@@ -6,7 +6,7 @@ opened a sum with a vector of this site has let an honest member learn the state
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
@@ -117,42 +117,28 @@ class StatementBook:
         with self._store.lock():
             self._require_current()
 
-    def learn_statement(self, data: bytes, sender: str) -> None:
-        """Take note of a statement that somebody shows.
+    def learn_statements(self, shown: Iterable[tuple[str, bytes]]) -> None:
+        """Take note of statements, each with the party that shows it; on return they are on the disk.
 
         Raises:
-            RestoredSiteError: it is a newer one of this very site.
-            ProtocolViolationError: its owner did not sign it.
+            RestoredSiteError: one is a newer one of this very site; the newest is kept as evidence.
+            ProtocolViolationError: its owner did not sign it; nothing was noted.
 
         """
-        found = verify_statement(data, self._roster, sender)
+        found = {data: verify_statement(data, self._roster, sender) for sender, data in shown}
         with self._store.lock():
-            if found.site != self._site:
-                self._keep_peer(found, data)
-            elif self._is_unknown(found, data):
-                state = self.load_state()
-                evidence = _decode_own(state.evidence)
-                if evidence is None or evidence.counter < found.counter:
-                    self._save(replace(state, evidence=data.hex()))
-                raise RestoredSiteError
+            self._keep_peers({data: each for data, each in found.items() if each.site != self._site})
+            self._check_own({data: each for data, each in found.items() if each.site == self._site})
 
-    def learn_statements(self, shown: Iterable[bytes], sender: str) -> None:
-        """Take note of all statements; the newest own one is kept before this raises, see `learn_statement`."""
-        fault = None
-        for data in shown:
-            try:
-                self.learn_statement(data, sender)
-            except RestoredSiteError as restored:
-                fault = restored
-        if fault is not None:
-            raise fault
-
-    def learn_notice(self, data: bytes, dealer: str) -> None:
-        """Take note of what a dealer tells this site in its envelope; see `learn_statement`."""
-        notice = StateNotice.from_bytes(data, dealer)
-        own = StateStatement.from_bytes(notice.own, dealer)
-        refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R10", blame=(dealer,))
-        self.learn_statements((notice.own, notice.shown) if notice.shown else (notice.own,), dealer)
+    def learn_notices(self, notices: Mapping[str, bytes]) -> None:
+        """Take note of what the dealers tell this site in their envelopes; see `learn_statements`."""
+        shown = []
+        for dealer, data in notices.items():
+            notice = StateNotice.from_bytes(data, dealer)
+            own = StateStatement.from_bytes(notice.own, dealer)
+            refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R10", blame=(dealer,))
+            shown += [(dealer, each) for each in (notice.own, notice.shown) if each]
+        self.learn_statements(shown)
 
     def get_known_statement(self, site: str) -> bytes:
         """Return the latest statement of another site; empty if none is known, or if that site has a new key."""
@@ -199,21 +185,25 @@ class StatementBook:
             raise RestoredSiteError
         return state
 
-    def _is_unknown(self, found: StateStatement, data: bytes) -> bool:
-        """Return whether this disk does not know an own statement. Very old ones are not remembered one by one."""
+    def _check_own(self, shown: Mapping[bytes, StateStatement]) -> None:
+        """Keep the newest statement that this disk does not know as evidence, and raise `RestoredSiteError`."""
         state = self.load_state()
-        if found.counter <= state.floor:
-            return False
-        known = state.recent.get(str(found.counter))
-        if known is None:
-            return found.counter > state.counter or found.counter > min(map(int, state.recent), default=0)
-        return known != _digest_statement(data)
+        unknown = {data: each for data, each in shown.items() if _is_unknown(state, each, data)}
+        if not unknown:
+            return
+        newest, before = max(unknown, key=lambda data: unknown[data].counter), _decode_own(state.evidence)
+        if before is None or before.counter < unknown[newest].counter:
+            self._save(replace(state, evidence=newest.hex()))
+        raise RestoredSiteError
 
-    def _keep_peer(self, found: StateStatement, data: bytes) -> None:
+    def _keep_peers(self, shown: Mapping[bytes, StateStatement]) -> None:
+        """Keep the latest statement of every other site, in one write."""
         known = self._load_peers()
-        before = _decode_own(known.get(found.site, ""))
-        if before is None or before.counter < found.counter:
-            self._store.put(_PEERS, json.dumps({**known, found.site: data.hex()}).encode())
+        counters = {site: each.counter for site, data in known.items() if (each := _decode_own(data)) is not None}
+        newer = {each.site: data for data, each in shown.items() if each.counter > counters.get(each.site, 0)}
+        if newer:
+            merged = known | {site: data.hex() for site, data in newer.items()}
+            self._store.put(_PEERS, json.dumps(merged).encode())
 
     def _load_peers(self) -> dict[str, str]:
         data = self._store.get(_PEERS)
@@ -234,6 +224,16 @@ def _is_genuine(data: bytes, roster: Roster) -> bool:
     except ProtocolViolationError:
         return False
     return True
+
+
+def _is_unknown(state: BookState, found: StateStatement, data: bytes) -> bool:
+    """Return whether a disk does not know an own statement. Very old ones are not remembered one by one."""
+    if found.counter <= state.floor:
+        return False
+    known = state.recent.get(str(found.counter))
+    if known is None:
+        return found.counter > state.counter or found.counter > min(map(int, state.recent), default=0)
+    return known != _digest_statement(data)
 
 
 def _digest_statement(data: bytes) -> str:

@@ -130,7 +130,7 @@ def test_a_copy_that_went_on_is_noticed_by_a_number_used_twice():
     for _ in range(3):
         book.issue_statement(RUN, 1)
     with pytest.raises(RestoredSiteError):
-        book.learn_statement(lost, name(0))
+        book.learn_statements([(name(0), lost)])
 
 
 def test_false_heads_of_another_site_are_refused_and_blamed():
@@ -147,7 +147,7 @@ def test_false_heads_of_another_site_are_refused_and_blamed():
         federation.server.register(lie.to_bytes(), name(0))
     assert name(0) in caught.value.blame
     with pytest.raises(ProtocolViolationError, match="never signed"):
-        federation.book(VICTIM).learn_statement(forged, name(0))
+        federation.book(VICTIM).learn_statements([(name(0), forged)])
     federation.book(VICTIM).require_current()  # no denial of service
 
 
@@ -175,7 +175,9 @@ def test_after_a_recovery_the_site_goes_on_and_a_withheld_statement_is_noticed_a
     backup.restore(with_keys=False)
     book = federation.book(VICTIM)
     with pytest.raises(RestoredSiteError):
-        book.learn_statement(early.to_bytes(), "the lead")  # the lead shows an old one, and people recover up to it
+        book.learn_statements(
+            [("the lead", early.to_bytes())]
+        )  # the lead shows an old one, and people recover up to it
     book.finish_recovery(early.counter, 0)
     book.require_current()
     announce_again(federation)
