@@ -161,7 +161,7 @@ class StatementBook:
         A restored site may have gone on: its own latest then has the higher number and says nothing about what is lost.
         """
         state = self.load_state()
-        return _decode_own(state.evidence) or _decode_own(state.own)
+        return _decode_stored(state.evidence) or _decode_stored(state.own)
 
     def finish_recovery(self, accounted: int, highest: int) -> None:
         """Go on above all known numbers.
@@ -179,7 +179,7 @@ class StatementBook:
 
     def _require_current(self) -> BookState:
         state = self.load_state()
-        own = _decode_own(state.own)
+        own = _decode_stored(state.own)
         is_current = not state.evidence and self._history.find_last_counter() <= state.counter
         if not is_current or (own is not None and not self._history.holds_heads(own.heads)):
             raise RestoredSiteError
@@ -191,7 +191,7 @@ class StatementBook:
         unknown = {data: each for data, each in shown.items() if _is_unknown(state, each, data)}
         if not unknown:
             return
-        newest, before = max(unknown, key=lambda data: unknown[data].counter), _decode_own(state.evidence)
+        newest, before = max(unknown, key=lambda data: unknown[data].counter), _decode_stored(state.evidence)
         if before is None or before.counter < unknown[newest].counter:
             self._save(replace(state, evidence=newest.hex()))
         raise RestoredSiteError
@@ -199,8 +199,9 @@ class StatementBook:
     def _keep_peers(self, shown: Mapping[bytes, StateStatement]) -> None:
         """Keep the latest statement of every other site, in one write."""
         known = self._load_peers()
-        counters = {site: each.counter for site, data in known.items() if (each := _decode_own(data)) is not None}
-        newer = {each.site: data for data, each in shown.items() if each.counter > counters.get(each.site, 0)}
+        counters = {site: each.counter for site, data in known.items() if (each := _decode_stored(data)) is not None}
+        ordered = sorted(shown.items(), key=lambda item: item[1].counter)  # of several of one site the last counts
+        newer = {each.site: data for data, each in ordered if each.counter > counters.get(each.site, 0)}
         if newer:
             merged = known | {site: data.hex() for site, data in newer.items()}
             self._store.put(_PEERS, json.dumps(merged).encode())
@@ -213,7 +214,7 @@ class StatementBook:
         self._store.put(_BOOK, json.dumps(asdict(state)).encode())
 
 
-def _decode_own(encoded: str) -> StateStatement | None:
+def _decode_stored(encoded: str) -> StateStatement | None:
     return StateStatement.from_bytes(bytes.fromhex(encoded), "this site's own disk") if encoded else None
 
 
