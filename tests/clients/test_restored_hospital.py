@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from clients.app import get_institution_cache
 from fedhealth.cli.main import app
 from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.consortium.identity import save_roster
+from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError
 from fedhealth.privacy.accounting.accountant import compute_epsilon
@@ -150,6 +152,29 @@ def test_an_older_copy_is_noticed_declined_and_recovered(hospital, tmp_path, par
     said, truth = hospital.spent()
     assert said >= truth * 0.999
     assert "recovered" in [entry["event"] for entry in verify_log(hospital.home.audit)]
+
+
+def test_the_backup_of_the_guide_is_enough(hospital, tmp_path):
+    """Policy, keys, kit, audit log and ledgers: the books of statements are not in it, the audit log knows better."""
+    home = hospital.home
+    saved = [home.policy, home.keys, home.kit, home.audit.parent, home.state / "privacy"]
+    (tmp_path / "backup").mkdir()
+    copy_parts(saved, tmp_path / "backup")
+    for number in (2, 3):
+        hospital.train(number)
+    shutil.rmtree(home.path)
+    copy_parts(saved, tmp_path / "backup", back=True)
+    roster = SignedMembership.loads(home.membership.read_bytes()).membership.roster
+    save_roster(home.state, roster.keys)  # as `site install` does
+    assert hospital.join(carry=False).reasons == (UNLISTED_REASON,)  # noticed without a word from others
+    assert hospital.join().reasons == (UNLISTED_REASON,)
+    status = CliRunner().invoke(app, ["site", "status", "--home", str(home.path)]).output
+    assert RESTORED in status.replace("\n", " ")
+    hospital.recover()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert hospital.join().reasons == ()
+    assert hospital.train(4).has_content()
 
 
 def test_between_runs_too(hospital, tmp_path):
