@@ -186,7 +186,7 @@ def _handle_budget_request(
 
 def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate: EgressGate) -> RecordDict:
     """Reply to the handshake with the reasons why this hospital declines; fail on any other message."""
-    gate.log("declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
+    gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
     log.warning("declined: %s", "; ".join(reasons))
     if message.kind != HANDSHAKE:
         raise PrivacyError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")

@@ -93,7 +93,17 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
     reasons = Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons
     assert reasons == ("the privacy unit none is not allowed here, only: patient",)
     assert hospital.train().error.reason == "PrivacyError"
-    assert hospital.events == ["asked", "statement", "left", "asked", "declined", "left", "asked", "declined", "failed"]
+    assert hospital.events == [
+        "asked",
+        "statement",
+        "left",
+        "asked",
+        "run declined",
+        "left",
+        "asked",
+        "run declined",
+        "failed",
+    ]
 
 
 def test_a_message_of_another_run_than_the_signed_one_is_refused(hospital):

@@ -141,7 +141,7 @@ def test_an_older_copy_is_noticed_declined_and_recovered(hospital, tmp_path, par
     assert hospital.join().reasons == (UNLISTED_REASON,)  # neutral to the lead
     assert hospital.train(4, carry=False).error.reason == "PrivacyError"  # and it does not forget
     assert len(verify_ledger(hospital.ledger)) == booked
-    declined = [entry for entry in verify_log(hospital.home.audit) if entry["event"] == "declined"]
+    declined = [entry for entry in verify_log(hospital.home.audit) if entry["event"] == "run declined"]
     assert declined[-1]["reasons"] == [f"{RESTORED}; run `fedhealth site recover`"]  # one clear sentence to its own
 
     hospital.recover()

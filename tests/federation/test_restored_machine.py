@@ -56,7 +56,7 @@ def test_a_restored_machine_takes_part_again(consortium, tmp_path):
     assert without.info["state"] == "completed"
     rounds = [event["sites"] for event in without.read_events()[0] if event["event"] == "round_completed"]
     assert all(sorted(sites) == sorted(set(SITES) - {VICTIM}) for sites in rounds)
-    declined = [entry for entry in verify_log(home.audit) if entry["event"] == "declined"]
+    declined = [entry for entry in verify_log(home.audit) if entry["event"] == "run declined"]
     assert RESTORED in declined[-1]["reasons"][0]
     assert RESTORED not in (without.path / "events.jsonl").read_text()
 
