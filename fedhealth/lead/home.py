@@ -16,12 +16,8 @@ from fedhealth.errors import ConfigError, StartRefusedError, TrustError
 from fedhealth.utils.atomic_io import create_once, write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.file_lock import lock_file
-<<<<<<< HEAD
 from fedhealth.utils.private_files import make_private_folder, read_private_file
-=======
-from fedhealth.utils.private_files import make_private_folder, read_private_file, write_private_file
 from fedhealth.utils.user_path import expand_user
->>>>>>> main
 
 LEAD_HOME_VARIABLE = "FEDHEALTH_LEAD"
 

@@ -15,13 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.identity import make_identity
 from fedhealth.errors import TrustError
-<<<<<<< HEAD
 from fedhealth.utils.atomic_io import create_once
 from fedhealth.utils.private_files import load_signing_key, make_private_folder, read_private_file
-=======
-from fedhealth.utils.private_files import load_signing_key, make_private_folder, read_private_file, write_private_file
 from fedhealth.utils.user_path import expand_user
->>>>>>> main
 
 HOME_VARIABLE = "FEDHEALTH_HOME"
 _KEY_ADVICE = (

@@ -136,7 +136,7 @@ class StatementBook:
         for dealer, data in notices.items():
             notice = StateNotice.from_bytes(data, dealer)
             own = StateStatement.from_bytes(notice.own, dealer)
-            refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R10", blame=(dealer,))
+            refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R13", blame=(dealer,))
             shown += [(dealer, each) for each in (notice.own, notice.shown) if each]
         self.learn_statements(shown)
 

@@ -28,7 +28,7 @@ def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> K
         found.roster_digest == roster.digest, f"{site} approved another list of members", rule="R8", blame=who
     )
     own = verify_statement(found.statement, roster, site)
-    refuse_unless(own.site == site, f"{site} announced a statement of {own.site}", rule="R10", blame=who)
+    refuse_unless(own.site == site, f"{site} announced a statement of {own.site}", rule="R13", blame=who)
     verify_shown_statements(found.shown, roster, site)
     refuse_unless(not is_low_order(found.key), f"the key of {site} is of low order", blame=who)
     towers = [tower for tower, _ in found.towers]

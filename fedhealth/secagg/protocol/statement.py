@@ -126,7 +126,7 @@ def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement
     found = StateStatement.from_bytes(data, sender)
     refuse_unless(found.site in roster.keys, f"{found.site} is not an approved member", rule="R8", blame=(sender,))
     genuine = _is_genuine(data, roster.keys[found.site])
-    refuse_unless(genuine, f"{sender} shows a statement that {found.site} never signed", rule="R10", blame=(sender,))
+    refuse_unless(genuine, f"{sender} shows a statement that {found.site} never signed", rule="R13", blame=(sender,))
     return found
 
 
@@ -135,7 +135,7 @@ def verify_shown_statements(shown: Iterable[bytes], roster: Roster, sender: str)
     found = [verify_statement(data, roster, sender) for data in shown]
     sites = [statement.site for statement in found]
     proper = sites == sorted(set(sites)) and sender not in sites
-    refuse_unless(proper, "shown statements must be sorted, one a site", rule="R10", blame=(sender,))
+    refuse_unless(proper, "shown statements must be sorted, one a site", rule="R13", blame=(sender,))
     return found
 
 
