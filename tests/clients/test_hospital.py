@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
-from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
+from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, STATISTICS, TRAIN, UPDATE, Acceptance
 from fedhealth.site.audit_log import verify_log
 from strategies.app import build_initial_state
 from tests.clients.member import Member
@@ -75,7 +75,7 @@ class Hospital(Member):
 def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
     assert Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons == ()
     reply = hospital.train()
-    assert set(reply.content) == {UPDATE, STATISTICS}
+    assert set(reply.content) == {UPDATE, STATISTICS, STATEMENT}
     assert hospital.events == ["asked", "statement", "left"] * 2
     assert "patient" not in hospital.home.audit.read_text()
 
