@@ -24,7 +24,14 @@ EXACT_WEIGHTS_NOT_ALLOWED = "exact weights are not allowed here"
 SITE_NOT_IN_RUN = "{name} is not one of the run's sites"
 UNAPPROVED_SITES = "the run names sites that are not approved members"
 
-SWEEP_EPSILON_MISMATCH = "the sweep requests epsilon {number}, its runs would spend {number}"
+NO_BODY_STEPS = "personalization.head_steps {number} leaves no step of a round for the body"
+RECORD_NOT_ALLOWED = "replies that hold the record {name} are not allowed here"
+REPLY_TOO_LARGE = "a reply of {number} bytes is above this site's limit of {number} for one round"
+
+SWEEP_EPSILON_MISMATCH = (
+    "the sweep requests epsilon {number} at delta {number}, its runs would spend epsilon {number} at delta {number} "
+    "for each {name}, noise multiplier {number} or more"
+)
 
 _TRAINER_REASONS = (  # from the privacy and training code
     "the run asks for noise multiplier {number}, below this site's minimum {number}",
@@ -61,7 +68,15 @@ _TEMPLATES = (
         TOO_FEW_SITES_IN_SUM,
         EXACT_WEIGHTS_NOT_ALLOWED,
     ),
-    *(SITE_NOT_IN_RUN, UNAPPROVED_SITES, SWEEP_EPSILON_MISMATCH, UNLISTED_REASON),
+    *(
+        SITE_NOT_IN_RUN,
+        UNAPPROVED_SITES,
+        NO_BODY_STEPS,
+        RECORD_NOT_ALLOWED,
+        REPLY_TOO_LARGE,
+        SWEEP_EPSILON_MISMATCH,
+        UNLISTED_REASON,
+    ),
     *_TRAINER_REASONS,
 )
 _PLACEHOLDERS = {

@@ -14,19 +14,23 @@ from fedhealth.errors import PrivacyError
 _POLL = 0.05  # seconds
 
 
+class LedgerInUseError(PrivacyError):
+    """Another process holds the ledger's lock."""
+
+
 @contextmanager
 def hold_lock(ledger: Path, wait: float) -> Iterator[None]:
     """Hold a ledger's lock; wait for it at most `wait` seconds.
 
     Raises:
-        PrivacyError: another process holds the lock.
+        LedgerInUseError: another process holds the lock.
 
     """
     with ledger.with_suffix(".lock").open("w") as lock:
         deadline = time.monotonic() + wait
         while not _try_lock(lock):
             if time.monotonic() >= deadline:
-                raise PrivacyError(
+                raise LedgerInUseError(
                     f"another run is using the data set of {ledger.name}", "Wait for it to end; nothing was spent."
                 )
             time.sleep(_POLL)

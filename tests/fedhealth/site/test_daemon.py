@@ -14,7 +14,7 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.lead.sign_job import sign_job
-from fedhealth.protocol.messages import DATA_KINDS, END
+from fedhealth.protocol.messages import TIMED_KINDS, END
 from fedhealth.site import active_run
 from fedhealth.site import daemon as module
 from fedhealth.site.active_run import is_private_job
@@ -109,7 +109,7 @@ def test_a_lost_worker_costs_one_task_and_is_answered_at_once(hospital, kind, li
 @pytest.fixture(name="crash_touches_data")
 def crash_touches_data_(monkeypatch):
     for place in (module, active_run):
-        monkeypatch.setattr(place, "DATA_KINDS", DATA_KINDS | {"train.crash"})
+        monkeypatch.setattr(place, "TIMED_KINDS", TIMED_KINDS | {"train.crash"})
 
 
 @pytest.mark.usefixtures("crash_touches_data")
@@ -130,11 +130,11 @@ def test_without_a_record_of_a_lost_worker_no_reply_leaves(hospital):
 def test_replies_of_a_private_run_leave_on_the_time_grid(hospital, monkeypatch):
     monkeypatch.setattr(module, "is_private_job", lambda job, conf: True)
     hospital.network.start_job("run00002", 8)
-    for name, kind in (("trained", "train.fit"), ("lost", "train.crash")):
+    for name, kind in (("joined", "query.handshake"), ("trained", "train.fit"), ("lost", "train.crash")):
         hospital.ask(name, kind, number=8)
         slots = [compute_reply_slot(0.0) * 1.25**k for k in range(60)]
         assert any(hospital.network.seconds[name] == pytest.approx(slot) for slot in slots)
-    hospital.ask("other", "query.handshake", number=8)
+    hospital.ask("other", "query.sign", number=8)
     assert not any(hospital.network.seconds["other"] == pytest.approx(slot) for slot in slots)
 
 
