@@ -14,7 +14,7 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.lead.sign_job import sign_job
-from fedhealth.protocol.messages import TIMED_KINDS, END
+from fedhealth.protocol.messages import END, TIMED_KINDS
 from fedhealth.site import active_run
 from fedhealth.site import daemon as module
 from fedhealth.site.active_run import is_private_job

@@ -1,0 +1,106 @@
+"""The books of a whole site: whatever happens, the ledger never shows less than what the replies that left cost.
+
+Random sequences of requests, power cuts, failures, lost workers, damaged files, restored files and reservations go
+through the site's own code. What the replies cost is computed by an independent accountant from the distinct draws of
+noise that they were made of.
+"""
+
+from collections import Counter
+from contextlib import ExitStack
+from functools import lru_cache
+
+import pytest
+from dp_accounting import dp_event, pld
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedhealth.privacy.accounting.booking import find_bookings
+from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
+from tests.clients.books import CUTS, build_template, open_books
+
+DELTA = 1e-6
+KINDS = ("plaintext", "masked")
+PATIENT = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of damaged files that numpy reads
+
+
+@pytest.fixture(scope="module", name="templates")
+def templates_(good_hospitals, tiny_overrides, tmp_path_factory):
+    overrides = tiny_overrides(good_hospitals)
+    masked = ["secagg=on", "secagg.min_sites=1"]
+    return {
+        "plaintext": build_template(tmp_path_factory.mktemp("plaintext"), overrides),
+        "masked": build_template(tmp_path_factory.mktemp("masked"), overrides, *masked),
+    }
+
+
+@pytest.fixture(scope="module", name="play")
+def play_(templates, tmp_path_factory):
+    """Return a function that plays a sequence of actions at a new site, and returns its books."""
+
+    def play(kind, actions):
+        books = open_books(templates[kind], tmp_path_factory.mktemp("site"))
+        with ExitStack() as stack:
+            books.watch(stack)
+            for name, *arguments in actions:
+                getattr(books, name)(*arguments)
+        return books
+
+    return play
+
+
+@lru_cache
+def compute_pld_epsilon(events):
+    accountant = pld.PLDAccountant(value_discretization_interval=1e-3)
+    for event, count in events:
+        step = dp_event.PoissonSampledDpEvent(event.sample_rate, dp_event.GaussianDpEvent(event.noise_multiplier))
+        accountant.compose(dp_event.SelfComposedDpEvent(step, event.steps * count))
+    return accountant.get_epsilon(DELTA)
+
+
+def compute_truth(books, run=None):
+    """Return what the distinct draws in the replies that left cost, by dp-accounting."""
+    left = {draw for departure in books.left for draw in departure.draws if run in (None, draw.run)}
+    counts = Counter(draw.event for draw in left)
+    ordered = sorted(counts.items(), key=lambda pair: (pair[0].noise_multiplier, pair[1]))
+    return compute_pld_epsilon(tuple(ordered)) if counts else 0.0
+
+
+def check_books(books):
+    """Check that the ledger shows at least what left, and that each release cites the bookings of its draws."""
+    entries = books.entries
+    assert compute_spent_epsilon(entries, DELTA) >= compute_truth(books) * 0.999
+    for run in {entry.run for entry in entries}:
+        assert compute_spent_epsilon(entries, DELTA, run) >= compute_truth(books, run) * 0.999
+        assert compute_spent_epsilon(entries, DELTA, run) <= 8.0  # the limit of a run
+    for departure in books.left:
+        bookings = [each for each in find_bookings(entries, departure.run) if departure.digest == each.digest != ""]
+        assert bookings, "a reply left that no release names"
+        cited = {number for each in bookings for number in (each.number, *each.cites)}
+        assert {draw.booking for draw in departure.draws} <= cited, "a reply does not cite what paid for its noise"
+
+
+RUNS, ROUNDS, CHANGES = st.sampled_from(["run", "other"]), st.integers(1, 4), st.sampled_from([0.0, 0.5])
+CUT, NUMBER = st.sampled_from([None, None, *CUTS]), st.integers(0, 5)
+ACTIONS = st.one_of(
+    st.tuples(st.just("train"), RUNS, ROUNDS, CHANGES, st.booleans(), CUT),
+    st.tuples(st.just("train"), st.just("run"), ROUNDS, CHANGES, st.booleans(), CUT),
+    st.tuples(st.just("evaluate"), RUNS, st.sampled_from([None, "book", "words", "release", "reply"])),
+    st.tuples(st.just("fail"), RUNS, ROUNDS),
+    st.tuples(st.just("lose_worker"), RUNS, ROUNDS, st.sampled_from(list(CUTS))),
+    st.tuples(st.just("back_up")),
+    st.tuples(st.just("restore"), NUMBER),
+    st.tuples(st.just("damage"), NUMBER),
+    st.tuples(st.just("reserve"), st.sampled_from([(), ("run",), ("run", "other")])),
+)
+SEQUENCES = st.lists(ACTIONS, min_size=2, max_size=14)
+QUICK = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_happens_the_ledger_shows_at_least_what_left(play, kind):
+    @settings(QUICK, max_examples=60)
+    @given(SEQUENCES)
+    def check(actions):
+        check_books(play(kind, actions))
+
+    check()
