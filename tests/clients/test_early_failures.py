@@ -1,4 +1,4 @@
-"""Failures before anything is booked count for life, like the others, and look like them; then the data stay untouched."""
+"""Failures before anything is booked count for life like the others, and look like them."""
 
 import time
 

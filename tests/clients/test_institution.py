@@ -69,7 +69,7 @@ def test_a_tower_is_announced_for_enough_patients_and_not_for_their_many_studies
         else:
             row["image"] = ""
     table_writer(path, rows)
-    overrides = [*tiny_overrides(hospitals), "data.split.train=1", "data.split.validation=0", "data.split.test=0"]
+    overrides = [*tiny_overrides(hospitals), "data.split.validation=0", "data.split.test=0"]
     config = compose_config(overrides)
     weights = {}
     for least in (1, 3):
