@@ -49,7 +49,7 @@ _TRAINER_REASONS = (  # from the privacy and training code
     "the clock is behind the privacy ledger's last entry",
     "epsilon {number} at delta {number} is unreachable with sample rate {number} and {number} steps",
     "a score release share of {number} is not in [0, 1)",
-    "target epsilon {number} is not positive",
+    "privacy.epsilon must be positive, not {number}",
     "the gradient engine fails its self-check on this model (the site's log says where)",
     "layer {name} ({name}) computes statistics over the batch",
     "layer {name} ({name}) has no per-sample gradient rule in Opacus",
