@@ -7,15 +7,22 @@ noise that they were made of.
 
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
 from dp_accounting import dp_event, pld
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from clients import app
+from clients.merge import StateMerger
+from clients.release import ReleaseRecorder
 from fedhealth.privacy.accounting.booking import find_bookings
+from fedhealth.privacy.accounting.budget import PrivacyBudget
+from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
+from fedhealth.site.egress_gate import ReleaseReceipt
 from tests.clients.books import CUTS, build_template, open_books
 
 DELTA = 1e-6
@@ -104,3 +111,92 @@ def test_whatever_happens_the_ledger_shows_at_least_what_left(play, kind):
         check_books(play(kind, actions))
 
     check()
+
+
+HONEST = [("train", "run", number, 0.0) for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cut", [None, *CUTS])
+def test_an_honest_run_spends_exactly_what_was_planned_also_with_a_power_cut_in_each_round(play, kind, cut):
+    cuts = [] if cut is None else [(*request, False, cut) for request in HONEST]
+    again = [action for pair in zip(cuts, HONEST, strict=True) for action in pair] if cuts else HONEST
+    books = play(kind, [*again, ("evaluate", "run")])
+    check_books(books)
+    booked = [entry for entry in books.entries if entry.kind == "book"]
+    assert [entry.purpose for entry in booked] == ["train"] * 4 + ["evaluate"]
+    assert {each.state for each in find_bookings(books.entries, "run")} == {"released"}
+    truth = compute_truth(books)
+    assert truth * 0.999 <= compute_spent_epsilon(books.entries, DELTA) <= truth * 1.02
+    assert 7.0 < truth < 8.0  # the spare round is not spent
+
+
+# --- planted faults: the check above must find each of them ---
+
+
+def accept_closed_bookings(patch):
+    """A booking pays for other words although its own have left, or although it failed."""
+    patch.setattr("fedhealth.privacy.accounting.release._find_payer", lambda bookings, accounting: bookings[-1])
+    patch.setattr(Ledger, "update_booking", update_without_check)
+
+
+def reuse_a_booking_for_an_earlier_round(patch):
+    """A round that was trained before is trained again under its old booking, as the site once did."""
+    genuine = PrivacyBudget.book
+
+    def book(budget, ledger, plan, accounting, event):
+        bookings = find_bookings(ledger.entries, accounting.run, accounting.purpose)
+        earlier = [each for each in bookings if each.rounds[-1] >= accounting.round and each.state != "open"]
+        return earlier[-1].entry if earlier else genuine(budget, ledger, plan, accounting, event)
+
+    patch.setattr(PrivacyBudget, "book", book)
+    accept_closed_bookings(patch)
+
+
+def record_the_release_after_the_reply(patch):
+    """The first byte leaves before the ledger knows."""
+    waiting, genuine_record, genuine_reply = [], ReleaseRecorder.record, app._handle_and_check
+
+    def reply(institution, message, gate):
+        waiting.clear()
+        content = genuine_reply(institution, message, gate)
+        for recorder, release in waiting:
+            genuine_record(recorder, release)
+        return content
+
+    patch.setattr(ReleaseRecorder, "record", lambda recorder, release: waiting.append((recorder, release)))
+    patch.setattr(ReleaseRecorder, "make_receipt", lambda self, release: ReleaseReceipt(release.digest, lambda: True))
+    patch.setattr(app, "_handle_and_check", reply)
+
+
+def cite_nothing(patch):
+    """A late reply names only its own booking."""
+    genuine = StateMerger.compute_update
+    patch.setattr(StateMerger, "compute_update", lambda *args: replace(genuine(*args), late_rounds=()))
+
+
+def update_without_check(ledger, kind, booking, round_, **details):
+    draft = replace(booking.entry, kind=kind, round=round_, booking=booking.number, **details)
+    ledger._append_entry(draft)
+
+
+MUTANTS = [
+    accept_closed_bookings,
+    reuse_a_booking_for_an_earlier_round,
+    record_the_release_after_the_reply,
+    cite_nothing,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_planted_fault_is_found(play, kind, mutant):
+    @settings(QUICK, max_examples=400, phases=[Phase.generate])
+    @given(SEQUENCES)
+    def check(actions):
+        check_books(play(kind, actions))
+
+    with pytest.MonkeyPatch.context() as patch:
+        mutant(patch)
+        with pytest.raises(AssertionError):
+            check()

@@ -112,7 +112,9 @@ def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: Epsi
     if total <= limit:
         return ""
     spent = format_guarantee(total, limits.delta, min(event.noise_multiplier for event in events), cost.unit, digits=4)
-    return f"{spent}, of run {run} would exceed the limit of {limit:g} at this delta"
+    failed = sum(entry.kind == "fail" and entry.run == run and entry.booking > 0 for entry in entries)
+    lost = f"; {failed} of its bookings failed and are spent, more than privacy.spare_rounds pays for" if failed else ""
+    return f"{spent}, of run {run} would exceed the limit of {limit:g} at this delta{lost}"
 
 
 def _find_mixed_units(entries: Sequence[LedgerEntry], cost: RunCost, run: str) -> str:
