@@ -189,7 +189,7 @@ class Books:
         patch.setattr(DPSGDTrainer, "fit", fit)
         patch.setattr(EgressGate, "check", check)
         patch.setattr(statistics_release, "noise_histograms", self._draw_histograms)
-        patch.setattr(SecureTransport, "_secrets", lambda transport, run: FileStore(run.site.folder / "secrets"))
+        patch.setattr(SecureTransport, "_secrets", lambda transport, run: _open_secrets(run))
         patch.setattr(SecureTransport, "accept_attempt", self._accept_masked_attempt)
         patch.setattr(SecureTransport, "get_reply_schema", self._describe_masked_reply)
 
@@ -270,12 +270,12 @@ class Books:
 
     # --- secure aggregation with pads that the observer knows ---
 
-    def _accept_masked_attempt(self, transport, run, message, incoming, recorder):
+    def _accept_masked_attempt(self, run, message, incoming, recorder):
         context = SimpleNamespace(layout=self._make_layout(message.kind), descriptor=message.directive)
         context.owned_segments = lambda site: context.layout
         digest = compute_request_digest(run, message, incoming)
         session = MaskingSession(run.site.folder / "quantized.npz", self.pads)
-        return SecureAttempt(session, transport._secrets(run), context, run.site.name, digest, recorder)
+        return SecureAttempt(session, _open_secrets(run), context, run.site.name, digest, recorder)
 
     def _make_layout(self, kind):
         layers, config = {}, self.shared["config"]
@@ -289,7 +289,7 @@ class Books:
         entries = tuple(VectorSpec(name, int(np.prod(shape)), 1.0, 1.0) for name, shape in shapes.items())
         return [*segments, make_statistics_segment(STATISTICS, SHARED, entries, sites=3)]
 
-    def _describe_masked_reply(self, transport, run, kind, update, statistics):
+    def _describe_masked_reply(self, run, kind, update, statistics):
         sizes = {
             segment.name: (sum(entry.length for entry in segment.entries) * (4 if segment.kind == "model" else 8),)
             for segment in self._make_layout(kind)
@@ -367,3 +367,7 @@ def open_books(template, folder):
     fresh = copy.copy(site)
     fresh.job, fresh.folder, fresh.exchange = replace(site.job, folder=str(folder)), folder / "sites" / "north", 0
     return Books(fresh, shared)
+
+
+def _open_secrets(run):
+    return FileStore(run.site.folder / "secrets")

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import pytest
 from dp_accounting import dp_event, pld
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients import app
@@ -105,12 +105,18 @@ QUICK = settings(deadline=None, derandomize=True, suppress_health_check=list(Hea
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_happens_the_ledger_shows_at_least_what_left(play, kind):
-    @settings(QUICK, max_examples=60)
+    left = []
+
+    @settings(QUICK, max_examples=50)
     @given(SEQUENCES)
     def check(actions):
-        check_books(play(kind, actions))
+        books = play(kind, actions)
+        check_books(books)
+        left.append(len({draw for departure in books.left for draw in departure.draws}))
 
     check()
+    assert max(left) > 4, left
+    assert sum(count > 1 for count in left) > len(left) / 4, left  # many sequences test something
 
 
 HONEST = [("train", "run", number, 0.0) for number in (1, 2, 3, 4)]
@@ -180,23 +186,26 @@ def update_without_check(ledger, kind, booking, round_, **details):
     ledger._append_entry(draft)
 
 
-MUTANTS = [
-    accept_closed_bookings,
-    reuse_a_booking_for_an_earlier_round,
-    record_the_release_after_the_reply,
-    cite_nothing,
-]
+FOUND_BY = {
+    accept_closed_bookings: [  # the words of an interrupted training come back after others have left
+        ("train", "run", 1, 0.0, False, "words"),
+        ("back_up",),
+        ("train", "run", 1, 0.5),
+        ("restore",),
+        ("train", "run", 1, 0.0),
+    ],
+    reuse_a_booking_for_an_earlier_round: [("train",), ("train", "run", 2), ("train", "run", 1, 0.5)],
+    record_the_release_after_the_reply: [("train", "run", 1, 0.0, False, "reply"), ("train", "run", 1, 0.5)],
+    cite_nothing: [("train",), ("train", "run", 2, 0.0, True)],
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+@pytest.mark.parametrize("mutant", FOUND_BY, ids=lambda mutant: mutant.__name__)
 def test_a_planted_fault_is_found(play, kind, mutant):
-    @settings(QUICK, max_examples=400, phases=[Phase.generate])
-    @given(SEQUENCES)
-    def check(actions):
-        check_books(play(kind, actions))
-
+    check_books(play(kind, FOUND_BY[mutant]))
     with pytest.MonkeyPatch.context() as patch:
         mutant(patch)
+        books = play(kind, FOUND_BY[mutant])
         with pytest.raises(AssertionError):
-            check()
+            check_books(books)
