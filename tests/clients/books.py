@@ -9,6 +9,7 @@ import copy
 import io
 import logging
 import os
+import zipfile
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -16,13 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from clients import app
+from clients import app, site_setup
 from clients.institution import Institution
 from clients.merge import StateMerger
 from clients.release import ReleaseRecorder
 from clients.reservation import reserve_sweep_budget
 from clients.transport.base import compute_request_digest
 from clients.transport.secure import SecureAttempt, SecureTransport
+from fedhealth.config.instantiate import instantiate
 from fedhealth.models.modality_keys import SHARED, get_tower
 from fedhealth.privacy import statistics_release
 from fedhealth.privacy.accounting.budget import PrivacyBudget
@@ -35,7 +37,7 @@ from fedhealth.secagg.primitives.layout import VectorSpec, make_model_segment, m
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.site.egress_gate import ArrayRecordSchema, ConfigRecordSchema, EgressGate
 from fedhealth.statistics.shapes import get_statistic_shapes
-from fedhealth.training import dpsgd_trainer
+from fedhealth.training import dpsgd_trainer, optimizers
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from tests.clients.private_site import PrivateSite
 
@@ -163,6 +165,15 @@ class Books:
         config = self.shared["config"]
         patch.setattr(os, "fsync", lambda handle: None)  # slow
         patch.setattr(app, "compose_job_config", lambda job: config)
+        made = {}  # by node of the configuration, which is the same for all sites of a template
+
+        def instantiate_once(node):
+            if id(node) not in made:
+                made[id(node)] = instantiate(node)
+            return made[id(node)]
+
+        patch.setattr(site_setup, "instantiate", instantiate_once)
+        patch.setattr(optimizers, "instantiate", instantiate_once)
         patch.setattr(app, "Institution", self._build_institution)
         patch.setattr(DPSGDTrainer, "_build_sampler", lambda trainer, task, plan: [()] * plan.steps)
         patch.setattr(dpsgd_trainer, "take_private_step", self._draw_step)
@@ -335,8 +346,11 @@ class MaskingSession:
     def load_quantized(self):
         if not self._path.is_file():
             return None
-        with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        try:
+            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except zipfile.BadZipFile:
+            return None
         names = [name for name in arrays if not name.startswith("digest ")]
         return SimpleNamespace(segments={name: (arrays[f"digest {name}"].tobytes(), arrays[name], 0) for name in names})
 

@@ -99,7 +99,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("damage"), NUMBER),
     st.tuples(st.just("reserve"), st.sampled_from([(), ("run",), ("run", "other")])),
 )
-SEQUENCES = st.lists(ACTIONS, min_size=2, max_size=14)
+SEQUENCES = st.lists(ACTIONS, min_size=8, max_size=18)
 QUICK = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 
 
@@ -107,7 +107,7 @@ QUICK = settings(deadline=None, derandomize=True, suppress_health_check=list(Hea
 def test_whatever_happens_the_ledger_shows_at_least_what_left(play, kind):
     left = []
 
-    @settings(QUICK, max_examples=50)
+    @settings(QUICK, max_examples=25)
     @given(SEQUENCES)
     def check(actions):
         books = play(kind, actions)
@@ -115,7 +115,7 @@ def test_whatever_happens_the_ledger_shows_at_least_what_left(play, kind):
         left.append(len({draw for departure in books.left for draw in departure.draws}))
 
     check()
-    assert max(left) > 4, left
+    assert max(left) > 2, left
     assert sum(count > 1 for count in left) > len(left) / 4, left  # many sequences test something
 
 

@@ -94,6 +94,14 @@ def test_only_the_words_that_the_ledger_names_are_sent_again(site):
     assert site.states() == ["released"] * 2  # the words were lost: trained anew, under a booking of its own
 
 
+def test_a_stored_reply_that_cannot_be_read_is_lost_and_not_an_endless_failure(site):
+    site.train()
+    path = site.folder / "answer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not site.train().has_error()
+    assert site.states() == ["released"] * 2
+
+
 def test_words_that_no_booking_pays_for_are_deleted(site, monkeypatch):
     cut_power(site, "words", monkeypatch)
     with monkeypatch.context() as patch:
