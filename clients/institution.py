@@ -135,7 +135,8 @@ class Institution:
     def get_reply_schema(self, message: ParsedMessage) -> ReplySchema:
         """Return which records the reply to a message may hold; the egress gate checks the reply against it."""
         setup, kind = self.setup, message.kind
-        statistics = setup.drop_small_splits(get_statistic_shapes(setup.config).get(kind, {}))
+        shapes = get_statistic_shapes(setup.config).get(kind)
+        statistics = setup.drop_small_splits(shapes) if shapes else {}  # a refusal must not read the data
         run = setup.get_run_context(message.directive)
         schema = setup.transport.get_reply_schema(run, kind, setup.shared_shapes, statistics)
         return {**schema, ACCEPTANCE: make_acceptance_schema(setup.site.name)} if kind == HANDSHAKE else schema
