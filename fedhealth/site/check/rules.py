@@ -43,7 +43,7 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
     if limits.epsilon > strict.epsilon:
         yield f"epsilon {limits.epsilon:g} per run (delta at most {format_delta(limits.max_delta)})"
     if limits.lifetime_epsilon > strict.lifetime_epsilon:
-        yield f"{format_epsilon(limits.lifetime_epsilon, limits.delta)} for each patient for life"
+        yield f"lifetime_{format_epsilon(limits.lifetime_epsilon, limits.delta)} for each patient"
     for name in ("max_delta", "delta"):
         if getattr(limits, name) > getattr(strict, name):
             yield f"{name} {getattr(limits, name):g}"
