@@ -81,8 +81,8 @@ def reserve_budget(folder: Path, specs: Sequence[RunSpec]) -> None:
         unit = " or ".join(sorted({format_unit(each.unit) for each in asked}))
         text = ", ".join(f"{site} {epsilon:.2f}" for site, epsilon in sorted(reserved.items()))
         line = (
-            f"  reserved, the runs taken together: epsilon at delta {format_delta(delta)}: {escape(text)}; for each {unit}, "
-            f"noise multiplier {format_noise_multiplier(noise)}"
+            f"  reserved, the runs taken together: epsilon at delta {format_delta(delta)}: {escape(text)}; for each "
+            f"{unit}, noise multiplier {format_noise_multiplier(noise)}"
         )
         console.print(line, soft_wrap=True, highlight=False)
 
