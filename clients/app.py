@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 from clients.context import SiteContext
 from clients.institution import Institution, build_refusal
 from clients.message import ParsedMessage
-from clients.private_section import private_section
+from clients.private_section import PrivateTaskError, private_section
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
@@ -105,8 +105,9 @@ def handle_message(message: Message, context: Context, job: Job | None = None) -
         return Message(content, reply_to=message)
     except Exception as fault:
         log.exception("%s failed", kind)
-        if kind in DATA_KINDS and (booked := _find_run(message, context, job)) is not None:
-            record_failure(*booked)  # spends what is booked, before the error reply leaves
+        datasets = [fault.dataset] if isinstance(fault, PrivateTaskError) else []
+        if (kind in DATA_KINDS or datasets) and (booked := _find_run(message, context, job)) is not None:
+            record_failure(*booked, datasets)  # spends what is booked, before the error reply leaves
         reply = build_error_reply(fault, message)
         check_error(kind, reply.error.code, str(reply.error.reason), write)
         return reply
@@ -198,7 +199,12 @@ def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate
 def _handle_and_check(institution: Institution, message: ParsedMessage, gate: EgressGate) -> RecordDict:
     """Return the reply after the gate has checked it."""
     content, kind, setup = HANDLERS[message.kind](institution, message), message.kind, institution.setup
-    with private_section(kind in DATA_KINDS and setup.trainer.is_private):
+    if kind == HANDSHAKE and not Acceptance.parse(content).reasons:
+        with private_section(setup.trainer):
+            schemas = institution.get_data_schemas(message.directive)
+        if reasons := gate.find_unsendable(schemas):
+            content = build_refusal(setup.site.name, reasons)
+    with private_section(setup.trainer) if kind in DATA_KINDS else nullcontext():
         schema, receipt = institution.get_reply_schema(message), institution.get_receipt(message, content)
         if setup.site.audit is not None and (kind in DATA_KINDS or _is_accepted(content)):
             add_statement(setup.site, message, content, is_plaintext=setup.transport.is_plaintext)

@@ -40,12 +40,13 @@ class ModelEvaluator:
         setup, directive = self.setup, message.directive
         incoming = setup.get_incoming_arrays(message)
         attempt = setup.accept_attempt(message, incoming)
-        with private_section(setup.trainer.is_private):
+        with private_section(setup.trainer):
             reply = attempt.load_cached_reply()
             return self._evaluate_and_reply(directive, incoming, attempt) if reply is None else reply
 
     def _evaluate_and_reply(self, directive: Directive, incoming: State, attempt: UploadAttempt) -> RecordDict:
         setup = self.setup
+        setup.trainer.check_failures(setup.site.folder)
         local = self.merger.merge(directive, incoming, {}, is_final=True, purpose="evaluate")
         personal = self._build_personal_model(directive, local, incoming)
         statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()

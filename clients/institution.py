@@ -5,6 +5,7 @@ No state survives in the process between two messages except caches: private arr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import chain
 
@@ -20,15 +21,18 @@ from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
 from fedhealth.config.schema import Config
 from fedhealth.data.dataset import prepare_public_dataset
-from fedhealth.models.modality_keys import SHARED, count_training_rows
+from fedhealth.errors import PrivacyError
+from fedhealth.models.modality_keys import SHARED, find_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN, Acceptance, get_versions
+from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN, Acceptance, Directive, get_versions
 from fedhealth.site.decline_reasons import COHORT_TOO_SMALL, CONFIG_MISMATCH, redact_reason
 from fedhealth.site.egress_gate import ReleaseReceipt, ReplySchema, make_acceptance_schema
 from fedhealth.statistics.descriptive import count_patients, suppress_small_counts
 from fedhealth.statistics.shapes import get_modalities, get_statistic_shapes
 from fedhealth.training.trainer import Workload
+
+log = logging.getLogger("fedhealth.site")
 
 
 class Institution:
@@ -50,34 +54,57 @@ class Institution:
     def join(self, message: ParsedMessage) -> RecordDict:
         """Reply to the handshake: accept with the site's aggregation weights, or decline with reasons."""
         setup, directive = self.setup, message.directive
-        reasons = [] if directive.digest == setup.digest else [CONFIG_MISMATCH]
-        if not reasons:
-            with private_section(setup.trainer.is_private):
-                reasons = setup.trainer.check_can_join(setup.build_task(directive), setup.get_accounting(directive))
-        if setup.transport.is_plaintext and setup.is_small("train"):
-            reasons.append(COHORT_TOO_SMALL)
-        if reasons:
-            return build_refusal(setup.site.name, reasons)
+        if directive.digest != setup.digest:
+            return build_refusal(setup.site.name, [CONFIG_MISMATCH])
+        try:
+            setup.trainer.check_failures(setup.site.folder)
+        except PrivacyError as fault:
+            log.warning("declined: %s", fault)
+            return build_refusal(setup.site.name, [fault.problem])
+        with private_section(setup.trainer):
+            if reasons := self._find_decline_reasons(directive):
+                return build_refusal(setup.site.name, reasons)
+            rows = setup.trainer.compute_aggregation_weights(self._count_announced_rows())
         run = setup.get_run_context(directive)
-        rows = setup.trainer.compute_aggregation_weights(self._count_announced_rows())
         weights, reply = setup.transport.announce(run, rows)
         last = setup.transport.get_last_exchange(run)
         reply[ACCEPTANCE] = Acceptance(setup.site.name, (), weights, get_versions(), last).record()
         return reply
 
+    def _find_decline_reasons(self, directive: Directive) -> list[str]:
+        """Return why this site cannot take part: whatever would otherwise fail after a round was booked, too."""
+        setup = self.setup
+        task, accounting = setup.build_task(directive), setup.get_accounting(directive)
+        reasons = setup.trainer.check_can_join(task, accounting)
+        if not reasons:
+            steps = setup.trainer.count_round_steps(task, accounting)
+            reasons = setup.personalization.find_decline_reasons(steps)
+        if setup.transport.is_plaintext and setup.is_small("train"):
+            reasons = [*reasons, COHORT_TOO_SMALL]
+        return reasons
+
     def plan_run(self) -> tuple[PrivacyBudget, PrivacyPlan] | None:
         """Return the site's privacy budget and the plan of the whole run; None without differential privacy.
 
         Raises:
-            PrivacyError: the privacy target cannot be met within the site's policy.
+            PrivacyError: the privacy target cannot be met within the site's policy, or too many tasks have failed.
+            PrivateTaskError: the data cannot be read.
 
         """
+        config, trainer = self.setup.config, self.setup.trainer
+        if not trainer.is_private:
+            return None
+        trainer.check_failures(self.setup.site.folder)
+        with private_section(trainer):
+            work = self._measure_workload()
+        return trainer.plan_run(work, config.training, config.strategy.rounds)
+
+    def _measure_workload(self) -> Workload:
         config = self.setup.config
         cohorts = [each for each in (self.setup.cohort, prepare_public_dataset(config.data)) if each is not None]
         rows = [(cohort, cohort.rows("train")) for cohort in cohorts]
         studies = [_count_studies(cohort.patient[chosen], cohort.study[chosen]) for cohort, chosen in rows]
-        work = Workload(tuple(chain.from_iterable(studies)), get_modalities(config))
-        return self.setup.trainer.plan_run(work, config.training, config.strategy.rounds)
+        return Workload(tuple(chain.from_iterable(studies)), get_modalities(config))
 
     def train(self, message: ParsedMessage) -> RecordDict:
         """Train one round and reply with the update and the statistics."""
@@ -92,9 +119,10 @@ class Institution:
         setup, directive = self.setup, message.directive
         setup.check_message(message)
         attempt = setup.accept_attempt(message, {})
-        with private_section(setup.trainer.is_private):
+        with private_section(setup.trainer):
             if (reply := attempt.load_cached_reply()) is not None:
                 return reply
+            setup.trainer.check_failures(setup.site.folder)
             counts = suppress_small_counts(count_patients(setup.cohort, setup.config), self._min_count)
             task, accounting = setup.build_task(directive), setup.get_accounting(directive, "describe")
             released = setup.trainer.release_statistics(counts, task, accounting)
@@ -107,10 +135,16 @@ class Institution:
     def get_reply_schema(self, message: ParsedMessage) -> ReplySchema:
         """Return which records the reply to a message may hold; the egress gate checks the reply against it."""
         setup, kind = self.setup, message.kind
-        statistics = setup.drop_small_splits(get_statistic_shapes(setup.config).get(kind, {}))
+        shapes = get_statistic_shapes(setup.config).get(kind)
+        statistics = setup.drop_small_splits(shapes) if shapes else {}  # a refusal must not read the data
         run = setup.get_run_context(message.directive)
         schema = setup.transport.get_reply_schema(run, kind, setup.shared_shapes, statistics)
         return {**schema, ACCEPTANCE: make_acceptance_schema(setup.site.name)} if kind == HANDSHAKE else schema
+
+    def get_data_schemas(self, directive: Directive) -> list[ReplySchema]:
+        """Return the schemas of all replies of this run that are computed from patients' data."""
+        kinds = get_statistic_shapes(self.setup.config)
+        return [self.get_reply_schema(ParsedMessage(kind, directive, RecordDict())) for kind in kinds]
 
     def get_receipt(self, message: ParsedMessage, content: RecordDict) -> ReleaseReceipt | None:
         """Return what shows the egress gate that a private reply's words are recorded; None if it holds none."""
@@ -129,9 +163,14 @@ class Institution:
         return self.setup.config.evaluation.min_group if is_seen else 0
 
     def _count_announced_rows(self) -> dict[str, int]:
-        """Return the number of training rows by tower, without towers that have too few rows to report."""
-        rows, least = count_training_rows(self.setup.cohort, self.setup.model.modalities), self.setup.site.min_patients
-        return {tower: count for tower, count in rows.items() if tower == SHARED or count >= least}
+        """Return the number of training rows by tower, without towers that too few patients have."""
+        cohort, least = self.setup.cohort, self.setup.site.min_patients
+        rows = find_training_rows(cohort, self.setup.model.modalities)
+        return {
+            tower: len(chosen)
+            for tower, chosen in rows.items()
+            if tower == SHARED or len(np.unique(cohort.patient[chosen])) >= least
+        }
 
 
 def _count_studies(patient: np.ndarray, study: np.ndarray) -> list[int]:

@@ -6,26 +6,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedhealth.errors import SiteTaskError
+from fedhealth.privacy.accounting.ledger_lock import LedgerInUseError
 from fedhealth.privacy.accounting.limits import BudgetExceededError, ClockBehindLedgerError
+from fedhealth.training.trainer import Trainer
+
+_KNOWN_WITHOUT_DATA = (BudgetExceededError, ClockBehindLedgerError, LedgerInUseError)
+
+
+class PrivateTaskError(SiteTaskError):
+    """A private task failed after it had touched the data.
+
+    Args:
+        dataset: name of their ledger, in which the failure counts.
+
+    """
+
+    def __init__(self, dataset: str) -> None:
+        super().__init__("A task that uses patients' data failed.", "See the cause above in the site's own log.")
+        self.dataset = dataset
 
 
 @contextmanager
-def private_section(is_private: bool) -> Iterator[None]:
-    """Raise every failure inside as `SiteTaskError` if the run is private; the site's own log shows the cause.
+def private_section(trainer: Trainer) -> Iterator[None]:
+    """Raise every failure inside as `PrivateTaskError` if the run is private; the site's own log shows the cause.
 
-    A refusal of the budget or of the clock keeps its kind: it depends on earlier bookings, not on patients.
+    A refusal of the budget, of the clock or of the ledger's lock keeps its kind: it depends on other bookings, not on
+    patients.
+
+    Args:
+        trainer: of the run.
 
     Raises:
-        SiteTaskError: whatever went wrong.
+        PrivateTaskError: whatever went wrong.
 
     """
     try:
         yield
-    except (BudgetExceededError, ClockBehindLedgerError):
+    except _KNOWN_WITHOUT_DATA:
         raise
     except Exception as fault:
-        if not is_private:
+        if not trainer.is_private:
             raise
-        raise SiteTaskError(
-            "A task that uses patients' data failed.", "See the cause above in the site's own log."
-        ) from fault
+        raise PrivateTaskError(trainer.dataset) from fault

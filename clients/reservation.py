@@ -13,13 +13,15 @@ from flwr.app import RecordDict
 
 from clients.context import SiteContext
 from clients.institution import Institution, build_refusal
-from fedhealth.errors import DataError, PrivacyError
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.budget import PrivacyBudget, cancel_reservations
 from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.privacy.accounting.reservations import ReservedGuarantee
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, get_versions
 from fedhealth.site.decline_reasons import SWEEP_EPSILON_MISMATCH, format_reason
+from fedhealth.utils.privacy_text import format_unit
 
 log = logging.getLogger("fedhealth.site")
 _EPSILON_TOLERANCE = 1.001  # accountants agree up to this factor
@@ -50,6 +52,7 @@ def _reserve_in_ledgers(site: SiteContext, jobs: Sequence[Job], request: BudgetR
 
     Raises:
         PrivacyError: a budget is exhausted, or the runs would spend more than the sweep requests.
+        PrivateTaskError: the data cannot be read.
 
     """
     budgets: dict[str, PrivacyBudget] = {}
@@ -61,12 +64,18 @@ def _reserve_in_ledgers(site: SiteContext, jobs: Sequence[Job], request: BudgetR
             plans.setdefault(budget.dataset, {})[job.run] = plan
     cancel_reservations(site.folder, request.sweep, except_datasets=plans)
     reserved = [budgets[name].reserve_runs(site.folder, request.sweep, runs, until) for name, runs in plans.items()]
-    epsilon = max(reserved, default=0.0)
-    if epsilon > request.epsilon * _EPSILON_TOLERANCE:
-        raise PrivacyError(
-            format_reason(SWEEP_EPSILON_MISMATCH, f"{request.epsilon:.4g}", f"{epsilon:.4g}"), "State all of it."
-        )
-    return epsilon
+    largest = max(reserved, key=lambda each: each.epsilon, default=None)
+    if largest is None:
+        return 0.0
+    if largest.epsilon > request.epsilon * _EPSILON_TOLERANCE:
+        raise PrivacyError(_describe_mismatch(request.epsilon, largest), "State all of it.")
+    return largest.epsilon
+
+
+def _describe_mismatch(requested: float, reserved: ReservedGuarantee) -> str:
+    numbers = (f"{requested:.4g}", f"{reserved.stated_delta:.3g}", f"{reserved.epsilon:.4g}", f"{reserved.delta:.3g}")
+    unit = "_or_".join(map(format_unit, reserved.units))
+    return format_reason(SWEEP_EPSILON_MISMATCH, *numbers, unit, f"{reserved.noise_multiplier:.3g}")
 
 
 def _plan_run(site: SiteContext, job: Job) -> tuple[PrivacyBudget, PrivacyPlan] | None:
@@ -74,8 +83,4 @@ def _plan_run(site: SiteContext, job: Job) -> tuple[PrivacyBudget, PrivacyPlan] 
     config = compose_job_config(job)
     if site.name not in config.data.sites:
         return None
-    try:
-        return Institution(site, config, job.digest).plan_run()
-    except DataError:
-        log.exception("run %s cannot read its data and will fail without spending budget", job.run)
-        return None
+    return Institution(site, config, job.digest).plan_run()

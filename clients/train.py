@@ -47,13 +47,14 @@ class RoundTrainer:
         setup, directive = self.setup, message.directive
         incoming = setup.get_incoming_arrays(message)
         attempt = setup.accept_attempt(message, incoming)
-        with private_section(setup.trainer.is_private):
+        with private_section(setup.trainer):
             reply = attempt.load_cached_reply()
             return self._train_and_reply(directive, incoming, attempt) if reply is None else reply
 
     def _train_and_reply(self, directive: Directive, incoming: State, attempt: UploadAttempt) -> RecordDict:
         """Train one round and reply; what the round leaves behind is stored before its words are released."""
         setup = self.setup
+        setup.trainer.check_failures(setup.site.folder)
         aggregated = {name: array for name, array in incoming.items() if attempt.is_aggregated(get_tower(name))}
         local = self.merger.merge(directive, incoming, aggregated)
         scores = self._count_scores(local)

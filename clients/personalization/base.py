@@ -124,6 +124,14 @@ class Personalization(Protocol):
     def train(self, local: LocalRound) -> TrainingResult:
         """Train for one round; afterwards the model's shared arrays are the site's contribution."""
 
+    def find_decline_reasons(self, steps: int) -> list[str]:
+        """Return why a site cannot train with this method, before anything is booked; empty if it can.
+
+        Args:
+            steps: optimizer steps of one round at this site.
+
+        """
+
     def get_personal_arrays(self, local: LocalRound) -> State:
         """Return the arrays in which the site's personal model differs from `local.merged`."""
 
@@ -151,6 +159,10 @@ class BasePersonalization:
     def train(self, local: LocalRound) -> TrainingResult:
         """Train the merged model."""
         return TrainingResult(local.fit())
+
+    def find_decline_reasons(self, steps: int) -> list[str]:
+        """Return no reasons: any number of steps will do."""
+        return []
 
     def get_personal_arrays(self, local: LocalRound) -> State:
         """Return no arrays: the merged model is the site's personal model."""

@@ -16,8 +16,8 @@ from torch import nn
 from clients.personalization.base import BasePersonalization, LocalRound, TrainingResult
 from clients.personalization.head import exclude_head, is_in_head
 from fedhealth.config.capabilities import BODY_STEPS
-from fedhealth.errors import ConfigError
 from fedhealth.models.multimodal import MultimodalModel
+from fedhealth.site.decline_reasons import NO_BODY_STEPS, format_reason
 from fedhealth.training.trainer import GradientHook
 
 
@@ -39,19 +39,12 @@ class FedRep(BasePersonalization):
         return exclude_head(trained)
 
     def train(self, local: LocalRound) -> TrainingResult:
-        """Train the head, then the body.
+        """Train the head, then the body."""
+        return TrainingResult(local.fit(make_alternating_hook(self.head_steps)))
 
-        Raises:
-            ConfigError: this site's round has no steps left for the body.
-
-        """
-        report = local.fit(make_alternating_hook(self.head_steps))
-        if report.steps <= self.head_steps:
-            raise ConfigError(
-                f"personalization.head_steps: {self.head_steps} of a round's {report.steps} steps leave the body none.",
-                "Lower it, or train longer each round.",
-            )
-        return TrainingResult(report)
+    def find_decline_reasons(self, steps: int) -> list[str]:
+        """Return a reason if a round at this site has no step left for the body."""
+        return [format_reason(NO_BODY_STEPS, self.head_steps)] if steps <= self.head_steps else []
 
 
 def make_alternating_hook(head_steps: int) -> GradientHook:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from clients.context import RunContext
@@ -43,13 +43,13 @@ class PlaintextAttempt:
 
     def load_cached_reply(self) -> RecordDict | None:
         """Return the last reply if it was to the same request and its release is recorded."""
-        if not self._path.is_file():
+        try:
+            about, arrays = _read_file(self._path)
+        except SafetensorError:  # damaged: the words are lost
+            self._path.unlink()
             return None
-        with safe_open(self._path, framework="numpy") as file:
-            about = file.metadata() or {}
-            if about.get("request") != self._request_digest:
-                return None
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if about.get("request") != self._request_digest:
+            return None
         update, statistics = _select_part(UPDATE, arrays), _select_part(STATISTICS, arrays)
         release = Release.loads(about["release"])
         if self.recorder.identify(update, statistics).digest != release.digest or not self.recorder.confirm(release):
@@ -65,6 +65,14 @@ class PlaintextAttempt:
         write_atomic(self._path, save(arrays, {"request": self._request_digest, "release": release.dumps()}))
         self.recorder.record(release)
         return _build_records(update, dict(statistics))
+
+
+def _read_file(path: Path) -> tuple[dict[str, str], State]:
+    """Return what a stored reply is about, and its arrays; both empty if there is none."""
+    if not path.is_file():
+        return {}, {}
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _build_records(update: State, statistics: State) -> RecordDict:

@@ -23,7 +23,7 @@ from fedhealth.experiment.sweep_reserve import get_run_id, release_reservation, 
 from fedhealth.runs.guarantee import sum_guarantees
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.utils.atomic_io import read_json, write_json
-from fedhealth.utils.privacy_text import format_delta, format_guarantee
+from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
 
 PLAN = "multirun.yaml"  # written by Hydra into a sweep's folder
 SEARCH = "search.json"  # how a search was started
@@ -77,9 +77,13 @@ def reserve_budget(folder: Path, specs: Sequence[RunSpec]) -> None:
     with console.status("Asking the hospitals to reserve it"):
         reserved = reserve_sweep_budget(folder, specs)
     if reserved:
-        delta = format_delta(min(each.delta for each in asked))
+        delta, noise = min(each.delta for each in asked), min(each.noise_multiplier for each in asked)
+        unit = " or ".join(sorted({format_unit(each.unit) for each in asked}))
         text = ", ".join(f"{site} {epsilon:.2f}" for site, epsilon in sorted(reserved.items()))
-        line = f"  reserved, the runs taken together: epsilon at delta {delta}: {escape(text)}"
+        line = (
+            f"  reserved, the runs taken together: epsilon at delta {format_delta(delta)}: {escape(text)}; for each "
+            f"{unit}, noise multiplier {format_noise_multiplier(noise)}"
+        )
         console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -127,7 +127,7 @@ def _audit_site(
         if final is not None and min(len(task.rows), len(others)) >= 4:
             set_model_arrays(task.model, final)
             members, strangers = _compute_patient_losses(task, task.rows), _compute_patient_losses(task, others)
-            bounds["membership"] = run_membership_test(members, strangers, plan.epsilon, plan.delta)
+            bounds["membership"] = run_membership_test(members, strangers, plan)
     return SiteAudit(place.site, tuple(findings), bounds)
 
 

@@ -1,6 +1,8 @@
-"""Map array names to the parts of the model (modalities and the shared part), and count training rows by part."""
+"""Map array names to the parts of the model (modalities and the shared part); find the training rows of each."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from fedhealth.data.dataset import SiteDataset
 
@@ -18,13 +20,20 @@ def get_tower(name: str) -> str:
     return parts[1] if parts[:1] == ["towers"] and parts[2] != "missing" else SHARED
 
 
+def find_training_rows(cohort: SiteDataset, modalities: frozenset[str]) -> dict[str, np.ndarray]:
+    """Return the labelled training rows of each tower and of the shared part; without empty parts."""
+    rows = cohort.rows("train")
+    found = {
+        SHARED: rows,
+        "image": rows[cohort.image_index[rows] >= 0],
+        "text": rows[[bool(cohort.texts[row]) for row in rows]] if len(rows) else rows,
+        "tabular": rows[cohort.tabular_present[rows].astype(bool)],
+    }
+    return {
+        tower: chosen for tower, chosen in found.items() if len(chosen) and (tower == SHARED or tower in modalities)
+    }
+
+
 def count_training_rows(cohort: SiteDataset, modalities: frozenset[str]) -> dict[str, int]:
     """Return the number of labelled training rows for each tower and the shared part; without empty parts."""
-    rows = cohort.rows("train")
-    counts = {
-        SHARED: len(rows),
-        "image": int((cohort.image_index[rows] >= 0).sum()),
-        "text": sum(bool(cohort.texts[row]) for row in rows),
-        "tabular": int(cohort.tabular_present[rows].sum()),
-    }
-    return {tower: count for tower, count in counts.items() if count and (tower == SHARED or tower in modalities)}
+    return {tower: len(chosen) for tower, chosen in find_training_rows(cohort, modalities).items()}

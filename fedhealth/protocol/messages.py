@@ -29,6 +29,7 @@ SIGN = "query.sign"  # secure aggregation: sign the list of survivors
 END = "query.end"  # the job is done
 UNMASK = "query.unmask"  # secure aggregation: open the shares of the survivors' masks
 DATA_KINDS = frozenset({TRAIN, EVALUATE, DESCRIBE})  # a reply to one of these is computed from patients' data
+TIMED_KINDS = DATA_KINDS | {HANDSHAKE}  # how long one of these takes, and whether it fails, may depend on the data
 
 # Record names.
 DIRECTIVE = "directive"  # to the site: a Directive

@@ -79,7 +79,7 @@ def _describe_failures(run: RunRecord, failures: Mapping[str, int]) -> tuple[str
     site, count = max(failures.items(), key=lambda pair: pair[1], default=("", 0))
     if not count:
         return ()
-    booked = max((each.booked_count for each in run.spending), default=0)
+    booked = max((each.booked_count + each.failed_count for each in run.spending), default=0)
     bits = math.ceil(10 * compute_failure_bits(max(count_planned_bookings(run), booked), count)) / 10
     return (
         f"Not covered by epsilon: which rounds fail may depend on the data. The {format_count(count, 'failure')} of "

@@ -15,10 +15,10 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.fleet_client import FleetClient, RunInfo
 from fedhealth.flower.client.message_codec import EncodedMessage
-from fedhealth.protocol.messages import DATA_KINDS
+from fedhealth.protocol.messages import TIMED_KINDS
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Resources
-from fedhealth.site.worker import Worker, WorkerError, spend_open_bookings
+from fedhealth.site.worker import Worker, WorkerError, record_task_failure
 
 
 @dataclass
@@ -43,13 +43,13 @@ class ActiveRun:
     def start_worker(self, home: SiteHome, application: str, node_id: int) -> None:
         """Start the run's worker if it has none or the last one has ended."""
         if self.worker is None or not self.worker.is_alive:
-            self.worker = Worker(home.path, application, node_id, home.log_file)
+            self.worker = Worker(home.path, application, node_id, home.log_file, self.is_private)
 
     def process(self, home: SiteHome, message: EncodedMessage, kind: str, limits: Resources) -> EncodedMessage:
         """Return the worker's reply to a message.
 
         Raises:
-            WorkerError: it died or exceeded a limit; what the run has booked is spent.
+            WorkerError: it died or exceeded a limit; that is recorded, and what the run has booked is spent.
             UnrecordedFailureError: it failed, and the privacy ledger cannot be written: nothing may leave.
 
         """
@@ -57,8 +57,8 @@ class ActiveRun:
         try:
             return self.worker.process(self.content, message, limits)
         except WorkerError:
-            if kind in DATA_KINDS:
-                spend_open_bookings(home.state, self.job.run, home.log_file)
+            if kind in TIMED_KINDS:
+                record_task_failure(home, self.content)
             raise
 
     def stop_worker(self) -> None:

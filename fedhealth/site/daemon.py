@@ -27,7 +27,7 @@ from fedhealth.flower.client.fleet_client import FleetClient, PulledMessage, con
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_reply, encode_error_reply
 from fedhealth.flower.client.pending_message import PendingMessage
-from fedhealth.protocol.messages import DATA_KINDS, END, build_error
+from fedhealth.protocol.messages import END, TIMED_KINDS, build_error
 from fedhealth.site.active_run import ActiveRun, describe_order, is_private_job, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
@@ -157,7 +157,7 @@ class SiteDaemon:
             self._pending_message.clear()
             return
         seconds: float | None = time.monotonic() - received
-        if kind in DATA_KINDS and (run := self._runs.get(message.run_id)) and run.is_private:
+        if kind in TIMED_KINDS and (run := self._runs.get(message.run_id)) and run.is_private:
             seconds = wait_for_reply_slot(received, self.stopping)
         if seconds is not None:  # else the daemon stops between two slots: it replies after its next start
             self._pending_reply = _PendingReply(message, reply, seconds)

@@ -24,7 +24,14 @@ EXACT_WEIGHTS_NOT_ALLOWED = "exact weights are not allowed here"
 SITE_NOT_IN_RUN = "{name} is not one of the run's sites"
 UNAPPROVED_SITES = "the run names sites that are not approved members"
 
-SWEEP_EPSILON_MISMATCH = "the sweep requests epsilon {number}, its runs would spend {number}"
+NO_BODY_STEPS = "personalization.head_steps {number} leaves no step of a round for the body"
+RECORD_NOT_ALLOWED = "replies that hold the record {name} are not allowed here"
+REPLY_TOO_LARGE = "a reply of {number} bytes is above this site's limit of {number} for one round"
+
+SWEEP_EPSILON_MISMATCH = (
+    "the sweep requests epsilon {number} at delta {number}, its runs would spend epsilon {number} at delta {number} "
+    "for each {name}, noise multiplier {number} or more"
+)
 
 _TRAINER_REASONS = (  # from the privacy and training code
     "the run asks for noise multiplier {number}, below this site's minimum {number}",
@@ -42,7 +49,7 @@ _TRAINER_REASONS = (  # from the privacy and training code
     "the clock is behind the privacy ledger's last entry",
     "epsilon {number} at delta {number} is unreachable with sample rate {number} and {number} steps",
     "a score release share of {number} is not in [0, 1)",
-    "target epsilon {number} is not positive",
+    "privacy.epsilon must be positive, not {number}",
     "the gradient engine fails its self-check on this model (the site's log says where)",
     "layer {name} ({name}) computes statistics over the batch",
     "layer {name} ({name}) has no per-sample gradient rule in Opacus",
@@ -61,7 +68,15 @@ _TEMPLATES = (
         TOO_FEW_SITES_IN_SUM,
         EXACT_WEIGHTS_NOT_ALLOWED,
     ),
-    *(SITE_NOT_IN_RUN, UNAPPROVED_SITES, SWEEP_EPSILON_MISMATCH, UNLISTED_REASON),
+    *(
+        SITE_NOT_IN_RUN,
+        UNAPPROVED_SITES,
+        NO_BODY_STEPS,
+        RECORD_NOT_ALLOWED,
+        REPLY_TOO_LARGE,
+        SWEEP_EPSILON_MISMATCH,
+        UNLISTED_REASON,
+    ),
     *_TRAINER_REASONS,
 )
 _PLACEHOLDERS = {

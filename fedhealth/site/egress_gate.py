@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from flwr.app import Array, ConfigRecord, RecordDict
 from fedhealth.errors import PrivacyError
 from fedhealth.protocol.array_codec import build_packed_header, get_packed_bytes, list_packed_names
 from fedhealth.protocol.messages import STATEMENT, Directive, compute_record_size, get_versions, is_error_kind
-from fedhealth.site.decline_reasons import redact_reason
+from fedhealth.site.decline_reasons import RECORD_NOT_ALLOWED, REPLY_TOO_LARGE, format_reason, redact_reason
 from fedhealth.site.policy import SiteLimits
 from fedhealth.site.traffic_quota import TrafficQuota
 from fedhealth.utils.digest import TranscriptDigest
@@ -153,6 +153,15 @@ class EgressGate:
         fields |= {"release": receipt.digest} if receipt is not None else {}
         self.log("left", kind=kind, run=directive.run, round=directive.round, **fields)
 
+    def find_unsendable(self, schemas: Sequence[ReplySchema]) -> list[str]:
+        """Return why replies of these schemas could never leave, so that the site can decline before it books one."""
+        names = sorted({name for schema in schemas for name in schema} - set(self.limits.records))
+        reasons = [format_reason(RECORD_NOT_ALLOWED, name) for name in names]
+        largest = max(map(_count_array_bytes, schemas), default=0)
+        if self.quota is not None and largest > self.quota.max_bytes:
+            reasons.append(format_reason(REPLY_TOO_LARGE, largest, self.quota.max_bytes))
+        return reasons
+
     def _find_violations(self, content: RecordDict, schema: ReplySchema) -> Iterator[str]:
         for name, record in content.items():
             form = schema.get(name)
@@ -162,6 +171,13 @@ class EgressGate:
                 yield f"the record {name} is not allowed by the policy (limits.records)"
             else:
                 yield from (f"{name}: {fault}" for fault in form.find_violations(record, self.limits))
+
+
+def _count_array_bytes(schema: ReplySchema) -> int:
+    records = [record for record in schema.values() if isinstance(record, ArrayRecordSchema)]
+    return sum(
+        math.prod(shape) * np.dtype(record.dtype).itemsize for record in records for shape in record.shapes.values()
+    )
 
 
 def check_error(kind: str, code: int, reason: str, log: WriteEvent) -> None:

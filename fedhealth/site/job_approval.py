@@ -7,6 +7,7 @@ the limit. The site's own overrides (files, ledger, device, budget) cannot chang
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -83,6 +84,18 @@ def review_sweep(signed: SignedJob, policy: Policy, membership: Membership, home
     decisions = [review_job(each, policy, membership, home) for each in planned_jobs]
     reasons = tuple(dict.fromkeys(reason for each in decisions for reason in each.reasons))
     return ApprovalDecision(() if reasons else tuple(job for each in decisions for job in each.jobs), reasons)
+
+
+def find_private_datasets(job: SignedJob, policy: Policy) -> set[str]:
+    """Return the names of the ledgers of all data sets that the private runs of a verified job may touch."""
+    asked = [job.overrides, *(planned.overrides for planned in (job.budget_request.runs if job.budget_request else ()))]
+    found = set()
+    for overrides in asked:
+        with suppress(ConfigError):  # such a run is declined before it touches data
+            name, chosen = _compose_choices(overrides, policy.conf)
+            if chosen.get("privacy") != "none" and name in policy.data:
+                found.add(policy.data[name].dataset)
+    return found
 
 
 @lru_cache(maxsize=16)

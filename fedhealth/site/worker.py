@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 
+from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import SiteTaskError
 from fedhealth.flower.client.message_codec import (
     EncodedMessage,
@@ -25,9 +26,9 @@ from fedhealth.flower.client.message_codec import (
     write_to_pipe,
 )
 from fedhealth.flower.compat import set_task_identity
-from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+from fedhealth.site.home import SiteHome
 from fedhealth.site.log_file import configure_worker_log
-from fedhealth.site.policy import Resources
+from fedhealth.site.policy import Resources, load_policy
 
 _POLL_SECONDS = 0.5  # interval of the health check of a worker: deadline and memory
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -76,13 +77,15 @@ class Worker:
         application: import path of its Flower application.
         node_id: Flower's.
         log_file: the site's log file.
+        is_private: whether the run has differential privacy. Denormal numbers then count as zero: they take a processor
+            up to 100 times as long, so a crafted model could tell by the time of a reply what some patient has.
 
     """
 
-    def __init__(self, home: Path, application: str, node_id: int, log_file: Path) -> None:
+    def __init__(self, home: Path, application: str, node_id: int, log_file: Path, is_private: bool = False) -> None:
         context = multiprocessing.get_context("forkserver")
         self._connection, child_end = context.Pipe()
-        arguments = (child_end, home, application, node_id, log_file)
+        arguments = (child_end, home, application, node_id, log_file, is_private)
         self._process = context.Process(target=_run_worker, args=arguments, daemon=True)
         self._process.start()
         child_end.close()
@@ -141,9 +144,14 @@ def _read_resident_memory(pid: int | None) -> int:
         return 0
 
 
-def _run_worker(connection: Connection, home: Path, application: str, node_id: int, log_file: Path) -> None:
+def _run_worker(
+    connection: Connection, home: Path, application: str, node_id: int, log_file: Path, is_private: bool
+) -> None:
     """Process messages until the daemon ends."""
+    import torch  # the daemon, which imports this module, does without
     from hydra.utils import get_object
+
+    torch.set_flush_denormal(is_private)  # threads that start later inherit it
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -168,21 +176,20 @@ def _run_worker(connection: Connection, home: Path, application: str, node_id: i
         del message, reply  # frees their memory before the next message
 
 
-def spend_open_bookings(state: Path, run: str, log_file: Path) -> None:
-    """Record in a process of its own, without network, that a task of the run failed: its open bookings are spent.
+def record_task_failure(home: SiteHome, job: str) -> None:
+    """Record in a process of its own, without network, that a task of a job failed: its open bookings are spent.
+
+    If it has none, the failure counts all the same: that a task fails may depend on the data before anything is booked.
 
     Args:
-        state: the site's private folder, with its ledgers.
-        run: the run's id.
-        log_file: the site's log file.
+        home: the hospital's folder.
+        job: the job as it was signed.
 
     Raises:
         UnrecordedFailureError: the ledger cannot be written.
 
     """
-    if not find_ledgers(state):
-        return
-    process = multiprocessing.get_context("forkserver").Process(target=_record_failure, args=(state, run, log_file))
+    process = multiprocessing.get_context("forkserver").Process(target=_record_failure, args=(home, job))
     process.start()
     process.join()
     if process.exitcode:
@@ -190,11 +197,13 @@ def spend_open_bookings(state: Path, run: str, log_file: Path) -> None:
         raise UnrecordedFailureError(problem)
 
 
-def _record_failure(state: Path, run: str, log_file: Path) -> None:
+def _record_failure(home: SiteHome, content: str) -> None:
     from fedhealth.privacy.accounting.release import record_failure  # the accountants take seconds to import
+    from fedhealth.site.job_approval import find_private_datasets
 
-    configure_worker_log(log_file)
-    record_failure(state, run)
+    configure_worker_log(home.log_file)
+    job = SignedJob.parse(content)
+    record_failure(home.state, job.run, find_private_datasets(job, load_policy(home)))
 
 
 def _do_nothing() -> None:

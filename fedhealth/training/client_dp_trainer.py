@@ -25,6 +25,7 @@ from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.client_level import clip_and_noise_update
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.training.optimizers import count_steps
 from fedhealth.training.release_records import ReleaseRecords
 from fedhealth.training.trainer import FitReport, Statistics, TrainingTask, Workload, fit_without_noise
 from fedhealth.types import State
@@ -82,6 +83,10 @@ class ClientDPTrainer(ReleaseRecords):
             log.warning("declined: %s", fault)
             return [fault.problem]
         return []
+
+    def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
+        """Return the number of optimizer steps of one round."""
+        return count_steps(task.training, len(task.rows))
 
     def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[PrivacyBudget, PrivacyPlan]:
         """Return what the whole run would spend."""

@@ -83,7 +83,7 @@ class DPSGDTrainer(ReleaseRecords):
         max_epsilon: the site's limit for one run; null for none.
         lifetime_epsilon: the site's limit for all runs on the data set; null for none.
         min_noise_multiplier: the least noise that the site accepts.
-        min_cohort: the fewest units that the site trains on.
+        min_cohort: the fewest patients that the site trains on.
         lifetime_delta: the delta at which the site measures all runs together.
         max_failures: the site's limit on failed private requests on the data set, of all runs; null for none.
 
@@ -153,6 +153,10 @@ class DPSGDTrainer(ReleaseRecords):
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
         return []
 
+    def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
+        """Return the number of optimizer steps of one round, which the plan fixes."""
+        return self.make_plan(task, accounting).steps
+
     def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[PrivacyBudget, PrivacyPlan]:
         """Return what the whole run would spend.
 
@@ -161,8 +165,9 @@ class DPSGDTrainer(ReleaseRecords):
 
         """
         k = self.max_records_per_patient
-        units = len(work.studies) if self.unit == "patient" else sum(min(count, k) for count in work.studies)
-        return self.budget, self._make_plan(units, work.modalities, training, rounds)
+        patients = len(work.studies)
+        units = patients if self.unit == "patient" else sum(min(count, k) for count in work.studies)
+        return self.budget, self._make_plan(units, patients, work.modalities, training, rounds)
 
     def make_plan(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan:
         """Return the whole run's plan at this site.
@@ -171,11 +176,14 @@ class DPSGDTrainer(ReleaseRecords):
             PrivacyError: no plan meets the run's target epsilon and the site's policy.
 
         """
-        return self._make_plan(len(self._group_units(task)), task.model.modalities, task.training, accounting.rounds)
+        units, patients = len(self._group_units(task)), len(np.unique(task.examples.patient[task.rows]))
+        return self._make_plan(units, patients, task.model.modalities, task.training, accounting.rounds)
 
-    def _make_plan(self, units: int, modalities: frozenset[str], training: TrainingConfig, rounds: int) -> PrivacyPlan:
+    def _make_plan(
+        self, units: int, patients: int, modalities: frozenset[str], training: TrainingConfig, rounds: int
+    ) -> PrivacyPlan:
         towers = tuple(f"towers.{name}" for name in sorted(modalities)) if self.clipping == "tower" else ()
-        if units < self.budget.min_cohort:
+        if patients < self.budget.min_cohort:
             units = 1  # below the minimum, the exact number stays secret
         size = bucket_count(units)
         request = PrivacyRequest(
@@ -260,7 +268,7 @@ class DPSGDTrainer(ReleaseRecords):
             hook = task.gradient_hook
             after_noise = _build_after_noise(hook, model, checkpoint.step) if hook else None
             optimizer = NoisyOptimizer(plain, plan, after_noise=after_noise)
-            optimizer.allow_steps(booked.event)
+            optimizer.allow_steps(booked.mechanism)
             for step, physical in itertools.islice(enumerate(sampler, 1), checkpoint.step, None):
                 self.step(engine, optimizer, load_physical_batches(task.examples, physical, device))
                 checkpoint.record_step(step, 0.0)

@@ -101,11 +101,29 @@ class Trainer(Protocol):
     delta: float
 
     @property
+    def dataset(self) -> str:
+        """Name of the data set's privacy ledger; empty without differential privacy."""
+
+    @property
     def unit(self) -> str:
         """The privacy unit: `patient`, `record`, `client` or `none`."""
 
+    def check_failures(self, folder: Path) -> None:
+        """Check, before any data are touched, that not too many private tasks on the data set have failed.
+
+        Args:
+            folder: the site's private folder.
+
+        Raises:
+            PrivacyError: too many have failed, or the ledger is damaged.
+
+        """
+
     def check_can_join(self, task: TrainingTask, accounting: AccountingContext) -> list[str]:
         """Return the reasons why this site cannot join the run; empty if it can. Spends no budget."""
+
+    def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
+        """Return the number of optimizer steps of one round; in private training it follows public numbers."""
 
     def plan_run(
         self, work: Workload, training: TrainingConfig, rounds: int
@@ -156,11 +174,19 @@ class PlainTrainer:
 
     is_private = False
     delta = 0.0
+    dataset = ""
     unit = "none"
+
+    def check_failures(self, folder: Path) -> None:
+        """Do nothing: failures are limited where they could tell what privacy hides."""
 
     def check_can_join(self, task: TrainingTask, accounting: AccountingContext) -> list[str]:
         """Return no reasons: there is no privacy budget to check."""
         return []
+
+    def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
+        """Return the number of optimizer steps of one round."""
+        return count_steps(task.training, len(task.rows))
 
     def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> None:
         """Return None: the run has no privacy plan."""

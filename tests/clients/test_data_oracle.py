@@ -4,12 +4,20 @@ A loss that overflows an int64 exactly if some patient has a property told the l
 request. `FEDHEALTH_ORACLE_MODELS=1000` runs the full number of models.
 """
 
+import math
 import os
+import time
 
 import numpy as np
 import pytest
+import torch
 
+from clients.app import get_institution, get_virtual_site
+from fedhealth.models.model_state import set_model_arrays
 from fedhealth.privacy.accounting.limits import count_failures
+from fedhealth.protocol.messages import LOSS_UNIT
+from fedhealth.site.reply_grid import compute_reply_slot
+from fedhealth.training.losses import compute_row_losses
 from tests.clients.private_site import PrivateSite, describe_reply
 
 MODELS = int(os.environ.get("FEDHEALTH_ORACLE_MODELS", "24"))
@@ -33,40 +41,96 @@ def pair_(tmp_path, site_writer, table_writer, tiny_overrides):
     return build
 
 
+HEAD = "fusion.head."
+CRAFTED = ("scaled", "overflow", "huge logits", "denormal", "infinite", "not a number", "infinity minus infinity")
+
+
 def craft(state, number):
     """Return a model whose loss, activations or weights leave the range of an int64, a float32 or both."""
-    generator = np.random.default_rng(number)
-    scale = np.float32(10.0) ** np.float32(generator.uniform(2, 30))
+    generator, kind = np.random.default_rng(number), CRAFTED[number % len(CRAFTED)]
     chosen = set(generator.choice(sorted(state), size=max(1, len(state) // 3), replace=False))
-    crafted = {}
-    for name, array in state.items():
-        signs = generator.choice(np.array([-1, 1], np.float32), size=array.shape)
-        crafted[name] = (array * scale * signs).astype(np.float32) if name in chosen else array
-    if number % 8 == 7:
-        crafted[min(crafted)] = np.full_like(crafted[min(crafted)], np.inf)
+    head = {name for name in state if name.startswith(HEAD)}
+    signs = {name: generator.choice(np.array([-1, 1], np.float32), size=array.shape) for name, array in state.items()}
+    if kind == "scaled":
+        factor = np.float32(10.0) ** np.float32(generator.uniform(2, 30))
+        return {name: array * factor * signs[name] if name in chosen else array for name, array in state.items()}
+    if kind in ("overflow", "huge logits"):  # two layers; a loss of 2^43 is 2^63 in fixed point
+        value = np.float32(10.0 ** generator.uniform(*((7, 9) if kind == "overflow" else (16, 17))))
+        return {name: value * signs[name] if name in head else array for name, array in state.items()}
+    if kind == "denormal":
+        tiny = np.float32(10.0 ** generator.uniform(-44, -39))
+        return {name: array if name in head else np.sign(array) * tiny for name, array in state.items()}
+    crafted = {name: np.array(array) for name, array in state.items()}
+    if kind == "infinite":
+        crafted[max(name for name in head if name.endswith(".bias"))].fill(np.inf)
+        return crafted
+    for name in sorted(chosen | head):
+        crafted[name][...] = np.nan if kind == "not a number" else np.inf * signs[name]
     return crafted
 
 
 def ask_all(site):
+    """Return what a lead reads of each reply, and its slot on the time grid by the processor time that it took."""
     replies = []
+    site.train(run="before")  # the first request also loads the data
     for number in range(MODELS):
-        state = craft(site.state, number)
-        replies.append(describe_reply(site.train(state=state, run=f"run{number}")))
+        state, began = craft(site.state, number), time.process_time()
+        reply = describe_reply(site.train(state=state, run=f"run{number}"))
+        replies.append((reply, compute_reply_slot(time.process_time() - began)))
     return replies
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_replies_to_crafted_models_are_the_same_whatever_the_data(pair):
+def test_replies_to_crafted_models_and_their_slots_are_the_same_whatever_the_data(pair):
     low, high = pair("privacy.max_failures=1000000")
     replies = [ask_all(site) for site in (low, high)]
     assert replies[0] == replies[1]
-    kinds = {reply for reply in replies[0] if isinstance(reply[0], int)}
+    kinds = {reply for reply, _ in replies[0] if isinstance(reply[0], int)}
     assert kinds <= {(1016, "SiteTaskError")}
     assert len(kinds) < MODELS  # most crafted models are answered
 
 
+def compute_losses(site, state):
+    """Return the un-noised logits and losses of a site's rows, and every activation's smallest magnitude above 0."""
+    setup, seen = get_institution(get_virtual_site(site._context, site.job), site.job).setup, []
+    set_model_arrays(setup.model, setup.initial_arrays | state)
+
+    def note(layer, inputs, output):
+        sizes = output.detach().abs() if torch.is_tensor(output) else torch.zeros(0)
+        seen.append(float(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else math.inf)
+
+    hooks = [layer.register_forward_hook(note) for layer in setup.model.modules()]
+    rows = setup.cohort.rows("train")
+    with torch.no_grad():
+        logits = setup.model.eval()(setup.examples.batch(rows))
+        losses = compute_row_losses(logits, setup.examples.targets(rows), setup.task_kind)
+    for hook in hooks:
+        hook.remove()
+    return logits.numpy(), losses.double().numpy(), min(seen)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_failures_are_counted_and_limited_for_life(pair):
+def test_the_crafted_models_reach_what_they_are_made_for(pair):
+    found = {}
+    for site in pair():
+        for number, kind in enumerate(CRAFTED * 4):
+            logits, losses, smallest = compute_losses(site, craft(site.state, number))
+            seen = found.setdefault(kind, set())
+            seen |= {"overflow"} if (np.abs(losses) * LOSS_UNIT > 2.0**63).any() else set()
+            seen |= {"huge"} if (np.abs(logits) > 1e30).any() else set()
+            seen |= {"denormal"} if smallest < np.finfo(np.float32).tiny else set()
+            seen |= {"infinite"} if np.isinf(logits).any() or np.isinf(losses).any() else set()
+            seen |= {"nan"} if np.isnan(losses).any() else set()
+    assert "overflow" in found["overflow"]
+    assert "huge" in found["huge logits"]
+    assert "denormal" in found["denormal"]
+    assert "infinite" in found["infinite"]
+    assert "nan" in found["not a number"]
+    assert "nan" in found["infinity minus infinity"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_failures_are_counted_and_limited_for_life(pair, caplog):
     low, high = pair("privacy.max_failures=3")
     broken = {name: np.full_like(array, np.inf) for name, array in low.state.items()}
     for site in (low, high):
@@ -74,4 +138,6 @@ def test_failures_are_counted_and_limited_for_life(pair):
         assert replies == [(1016, "SiteTaskError")] * 3 + [(1006, "PrivacyError")] * 2
         assert count_failures(site.entries) == 3
         assert describe_reply(site.train(run="another")) == (1006, "PrivacyError")
-        assert "max_failures" in site.entries[-1].reason
+        assert count_failures(site.entries) == 3
+        assert "the data set has reached limits.max_failures: 3" in caplog.text
+        caplog.clear()

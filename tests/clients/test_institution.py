@@ -1,12 +1,16 @@
 """A site's answers: what is in them, what is not, and what it refuses."""
 
+import csv
 import logging
 
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
+from omegaconf import OmegaConf
 
 from clients.app import get_institution, get_virtual_site, handle_message
+from clients.context import SiteContext
+from clients.institution import Institution
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.flower.in_process_grid import InProcessGrid
@@ -50,6 +54,29 @@ def test_the_handshake_tells_name_and_weight(ask, job):
     assert acceptance.reasons == ()
     site = get_virtual_site(InProcessGrid(None, ["north"], {})._contexts[1], job)
     assert acceptance.weights["shared"] == len(get_institution(site, job).setup.cohort.rows("train"))
+
+
+def test_a_tower_is_announced_for_enough_patients_and_not_for_their_many_studies(
+    hospitals, tiny_overrides, table_writer, tmp_path
+):
+    """Thresholds count patients: one patient with many images does not make a tower that may be announced."""
+    path = hospitals / "north" / "manifest.csv"
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        if number < 8:
+            row |= {"patient_id": "north-0", "study_id": str(number)}
+        else:
+            row["image"] = ""
+    table_writer(path, rows)
+    overrides = [*tiny_overrides(hospitals), "data.split.validation=0", "data.split.test=0"]
+    config = compose_config(overrides)
+    weights = {}
+    for least in (1, 3):
+        site = SiteContext("north", tmp_path, tmp_path, tmp_path, least)
+        weights[least] = Institution(site, OmegaConf.to_object(config), "0" * 64)._count_announced_rows()
+    assert weights[1]["image"] == 8
+    assert set(weights[1]) - set(weights[3]) == {"image"}
 
 
 def test_another_configuration_is_declined(ask, job):

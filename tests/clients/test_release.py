@@ -1,5 +1,7 @@
 """Every private reply cites one booked event: replays, crashes at every step, failures, and a gate that checks it."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,14 @@ def test_only_the_words_that_the_ledger_names_are_sent_again(site):
     path.write_bytes(content)
     assert read_words(site.train()) != first
     assert site.states() == ["released"] * 2  # the words were lost: trained anew, under a booking of its own
+
+
+def test_a_stored_reply_that_cannot_be_read_is_lost_and_not_an_endless_failure(site):
+    site.train()
+    path = site.folder / "answer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not site.train().has_error()
+    assert site.states() == ["released"] * 2
 
 
 def test_words_that_no_booking_pays_for_are_deleted(site, monkeypatch):
@@ -188,6 +198,37 @@ def test_faults_found_before_the_data_keep_their_kind(site):
         assert not site.train(change=change).has_error()  # as many as the rounds, and the spare one
     assert site.train(change=0.6).error.reason == "PrivacyError"  # the budget
     assert site.entries[-1].kind == "decline"
+
+
+def test_a_site_that_loses_more_rounds_than_are_spare_declines_the_last_one(site, monkeypatch, caplog):
+    """Four rounds and a spare one: after two lost rounds the site has what three more cost."""
+    with monkeypatch.context() as patch:
+        patch.setattr(StateMerger, "compute_update", lambda *_: 1 / 0)
+        for _ in range(2):
+            assert site.train(number=1).error.reason == "SiteTaskError"
+    for number in (1, 2, 3):
+        assert not site.train(number=number).has_error()
+    assert site.states() == ["failed"] * 2 + ["released"] * 3
+    reply = site.train(number=4)
+    assert (reply.error.code, reply.error.reason) == (1006, "PrivacyError")
+    assert site.states() == ["failed"] * 2 + ["released"] * 3
+    declined = site.entries[-1]
+    assert declined.kind == "decline"
+    sentence = (
+        r"epsilon 8\.\d+ at delta 1e-6 for each patient, noise multiplier \d+\.\d+, of run run would exceed the limit "
+        r"of 8 at this delta; 2 of its bookings failed and are spent, more than privacy\.spare_rounds pays for"
+    )
+    assert re.fullmatch(sentence, declined.reason)
+    assert "Declined; nothing was spent. Ask for fewer rounds or more noise." in caplog.text
+
+
+def test_one_lost_round_is_what_the_spare_round_pays_for(site, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(StateMerger, "compute_update", lambda *_: 1 / 0)
+        site.train(number=4)
+    assert not any(site.train(number=number).has_error() for number in (1, 2, 3, 4))
+    assert not site.evaluate().has_error()
+    assert site.states() == ["failed"] + ["released"] * 4
 
 
 def test_without_a_record_of_the_failure_no_reply_leaves(site, monkeypatch):

@@ -1,5 +1,6 @@
 """A hospital asked to reserve a sweep's budget: before its first run, for a limited time, or with a reason."""
 
+import re
 import time
 
 import pytest
@@ -121,7 +122,11 @@ def test_a_sweep_beyond_the_budget_is_declined_and_nothing_stays_reserved(hospit
 
 def test_a_sweep_that_spends_more_than_it_states_is_declined(hospital):
     (reason,) = hospital.reserve(*RUNS[:2], epsilon=1.5).reasons
-    assert reason.startswith("the sweep requests epsilon 1.5, its runs would spend ")
+    assert re.fullmatch(
+        r"the sweep requests epsilon 1\.5 at delta 0\.0002, its runs would spend epsilon 2\.\d+ at delta 0\.0001 "
+        r"for each patient, noise multiplier 3\.\d+ or more",
+        reason,
+    )
     assert hospital.kept == {}
 
 

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
+from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.runs.run_dir import RunDir
 from tests.federation.conftest import SITES, STRICT
-from tests.federation.looking import PLAIN, equal, happened, wait_for
+from tests.federation.looking import PLAIN, equal, happened, rounds_of, wait_for
 
 pytestmark = pytest.mark.xdist_group("federation")
 
@@ -29,8 +30,9 @@ CALLS = {  # which call: in the second round where there is a choice
     "between rounds": 2,
 }
 HANDING_OVER = ("while a question is handed over", "while an answer is handed over")  # the next after the wish
-SPENDING = [("worker", "while training"), ("site", "while unmasking"), ("lead", "after upload")]
-INSIDE = ("while training", "while unmasking")  # calls of the worker's own
+IN_PRIVATE = "while training privately"
+SPENDING = [("worker", IN_PRIVATE), ("site", "while unmasking"), ("lead", "after upload")]
+INSIDE = ("while training", IN_PRIVATE, "while unmasking")  # calls of the worker's own
 VICTIMS = ("server application", "lead", "site", "worker", "all of them")
 IN_TURN = [("server application", "after upload"), ("site", "while training")]
 MATRIX = [(victim, moment) for victim in VICTIMS for moment in CALLS]
@@ -41,7 +43,7 @@ CASES = MATRIX if FULL else IN_TURN
 
 def strike(consortium, victim, moment):
     """Kill the victim at the moment."""
-    call = CALLS.get(moment, 1)
+    call = {**CALLS, IN_PRIVATE: 3}.get(moment, 1)
     if victim == "worker":
         consortium.wish(moment, call, *(("itself",) if moment in INSIDE else ("workers", SITES[0])))
     elif victim == "server application":
@@ -79,6 +81,24 @@ def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
             entry.round for entry in verify_ledger(ledger) if (entry.kind, entry.run) == ("book", run.info["run"])
         ]
         assert booked == [1, 2, 3], site  # two rounds, and the scores of the final model
+
+
+@pytest.mark.skipif(not FULL, reason="a part of `make faults`")
+@pytest.mark.parametrize(("moment", "call"), [(IN_PRIVATE, 3), ("between release and reply", 2)])
+def test_a_power_cut_in_the_last_round_costs_the_hospital_nothing(consortium, tmp_path, moment, call):
+    """Daemon and worker of one hospital are gone in round 2 of 2: it trains again, or sends its stored words."""
+    consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})  # of all tests together
+    with consortium.supervised():
+        consortium.wish(moment, call, "power cut", SITES[0])
+        run = consortium.run(tmp_path / "run", *PRIVATE)
+    assert consortium.fulfilled
+    for site in SITES:
+        assert rounds_of(run, site) == [True, True], site
+        ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
+        entries = [entry for entry in verify_ledger(ledger) if entry.run == run.info["run"]]
+        bookings = find_bookings(entries, run.info["run"])
+        assert [(each.state, each.rounds[-1]) for each in bookings] == [("released", n) for n in (1, 2, 3)], site
+        assert {entry.kind for entry in entries} <= {"book", "retry", "release"}, site
 
 
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")

@@ -178,7 +178,7 @@ def calibrate_noise_multiplier(
 
     """
     if not target > 0:
-        raise PrivacyError(f"target epsilon {target} is not positive", "Set privacy.epsilon above 0.")
+        raise PrivacyError(f"privacy.epsilon must be positive, not {target}", "Set privacy.epsilon above 0.")
 
     def excess(noise_multiplier: float) -> float:
         return math.log(

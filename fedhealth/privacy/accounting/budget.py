@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ from pathlib import Path
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon, compute_epsilon_rdp
 from fedhealth.privacy.accounting.booking import find_open_booking
-from fedhealth.privacy.accounting.ledger import Ledger
+from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import (
     LIFETIME_DELTA,
     LedgerEntry,
@@ -29,7 +29,12 @@ from fedhealth.privacy.accounting.limits import (
 )
 from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PlanConstraints, PrivacyPlan, PrivacyRequest, make_plan
 from fedhealth.privacy.accounting.privacy_target import PrivacyTarget, save_target
-from fedhealth.privacy.accounting.reservations import RunCost, compute_remaining_cost, get_reserved_patient_events
+from fedhealth.privacy.accounting.reservations import (
+    ReservedGuarantee,
+    RunCost,
+    compute_remaining_cost,
+    get_reserved_patient_events,
+)
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.utils.atomic_io import write_json
 
@@ -47,7 +52,7 @@ class PrivacyBudget:
         min_noise_multiplier: the least noise, as a multiple of the clipping bound.
         min_cohort: the fewest units to train on.
         lifetime_delta: at which the epsilon of all runs is measured.
-        max_failures: the most bookings that may end in an error reply, of all runs together; None for no limit.
+        max_failures: the most tasks that may end in an error reply, of all runs together; None for no limit.
 
     """
 
@@ -80,6 +85,20 @@ class PrivacyBudget:
         with Ledger.open(get_ledger_path(folder, self.dataset)) as ledger:
             yield ledger
 
+    def check_failures(self, folder: Path) -> None:
+        """Check, before any data are touched, that not too many tasks on the data set have failed.
+
+        Args:
+            folder: the site's private folder.
+
+        Raises:
+            BudgetExceededError: too many have failed.
+            PrivacyError: the ledger is damaged.
+
+        """
+        path = get_ledger_path(folder, self.dataset)
+        _check_failures(verify_ledger(path) if path.exists() else (), self._get_limits(DEFAULT_DELTA))
+
     def check_run(self, plan: PrivacyPlan, accounting: AccountingContext) -> None:
         """Check, before anything is spent, that the budget allows the whole run.
 
@@ -87,13 +106,12 @@ class PrivacyBudget:
 
         Raises:
             PrivacyError: the ledger is damaged or in use, its last entry is ahead of the clock, all rounds together
-                exceed the lifetime budget, or too many bookings of the data set have failed.
+                exceed the lifetime budget, or too many tasks on the data set have failed.
 
         """
         with self.open_ledger(accounting.folder) as ledger:
             _check_clock(ledger)
-            if excess := find_failure_excess(ledger.entries, self._get_limits(plan.delta)):
-                raise BudgetExceededError(excess, "Find the cause in the site's log before you raise that limit.")
+            _check_failures(ledger.entries, self._get_limits(plan.delta))
             self._check_lifetime(ledger, plan, accounting.run)
             ledger.update_reservation(accounting.run, _get_cost(plan))
 
@@ -131,24 +149,26 @@ class PrivacyBudget:
         write_spending_summary(ledger, get_ledger_path(accounting.folder, self.dataset), self.lifetime_delta)
         return entry
 
-    def reserve_runs(self, folder: Path, sweep: str, plans: Mapping[str, PrivacyPlan], expires_at: float) -> float:
+    def reserve_runs(
+        self, folder: Path, sweep: str, plans: Mapping[str, PrivacyPlan], expires_at: float
+    ) -> ReservedGuarantee:
         """Reserve what the runs of a sweep will spend; this replaces the sweep's earlier reservations.
 
         Args:
             folder: the site's private folder.
             sweep: the sweep's id.
-            plans: of its runs, by run id; empty cancels the reservations.
+            plans: of its runs, by run id; at least one.
             expires_at: when the reservations expire, seconds since 1970.
 
         Returns:
-            Epsilon of all these runs together, in their own unit, at the smallest of their deltas.
+            What all these runs may spend together.
 
         Raises:
             PrivacyError: the budget does not allow it, or the ledger is damaged or in use; nothing is reserved.
 
         """
         costs = {run: _get_cost(plan) for run, plan in plans.items()}
-        delta = min((plan.delta for plan in plans.values()), default=DEFAULT_DELTA)
+        delta = min(plan.delta for plan in plans.values())
         with self.open_ledger(folder) as ledger:
             try:
                 ledger.reserve(sweep, costs, expires_at, self._get_limits(delta))
@@ -156,7 +176,13 @@ class PrivacyBudget:
                 raise PrivacyError(
                     f"the runs of the sweep together would exceed the privacy budget of {self.dataset}", fault.advice
                 ) from fault
-        return compute_epsilon([event for cost in costs.values() for event in cost.events], delta)
+        return ReservedGuarantee(
+            epsilon=compute_epsilon([event for cost in costs.values() for event in cost.events], delta),
+            delta=delta,
+            stated_delta=sum(plan.delta for plan in plans.values()),
+            units=tuple(sorted({plan.unit for plan in plans.values()})),
+            noise_multiplier=min(plan.noise_multiplier for plan in plans.values()),
+        )
 
     def _check_lifetime(self, ledger: Ledger, plan: PrivacyPlan, run: str) -> None:
         """Raise if the run would exceed the lifetime budget, by what is booked or by what is reserved for others."""
@@ -192,6 +218,11 @@ def cancel_reservations(folder: Path, sweep: str, except_datasets: Collection[st
 def _check_clock(ledger: Ledger) -> None:
     if ledger.entries and time.time() < ledger.entries[-1].time - _CLOCK_TOLERANCE:
         raise PrivacyError("the clock is behind the privacy ledger's last entry", "Set the machine's clock.")
+
+
+def _check_failures(entries: Sequence[LedgerEntry], limits: EpsilonLimits) -> None:
+    if excess := find_failure_excess(entries, limits):
+        raise BudgetExceededError(excess, "Find the cause in the site's log before you raise that limit.")
 
 
 def write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:

@@ -151,6 +151,15 @@ class Ledger:
             raise PrivacyError(f"booking {booking.number} is {booking.state} and cannot be used again", "Book anew.")
         self._append_entry(replace(booking.entry, kind=kind, round=round_, booking=booking.number, **details))
 
+    def record_unbooked_failure(self, run: str) -> None:
+        """Record that a task of the run failed before it had booked anything; on return it is on the disk.
+
+        Raises:
+            PrivacyError: the clock was set back.
+
+        """
+        self._append_entry(LedgerEntry(0, 0.0, "fail", run, 0, "patient", None))
+
     def reserve(self, sweep: str, costs: Mapping[str, RunCost], expires_at: float, limits: EpsilonLimits) -> None:
         """Replace a sweep's reservations: reserve for each run what it has not booked yet. On return it is on the disk.
 

@@ -26,17 +26,18 @@ class LedgerEntry:
         number: 1, 2, ...
         time: seconds since 1970, never decreasing.
         kind: `book` for an event that counts as spent; `retry`, `release` and `fail` for what became of a booking (see
-            `booking`); `decline` for an event that was refused; `reserve` for an event that is reserved for a run,
-            `cancel` for a reserved event that is no longer reserved; `lost` for an event that counts as spent because
-            it was, or may have been, booked in lines that a restored machine has lost.
+            `booking`); `fail` also for a task that failed before it had booked anything; `decline` for an event that
+            was refused; `reserve` for an event that is reserved for a run, `cancel` for a reserved event that is no
+            longer reserved; `lost` for an event that counts as spent because it was, or may have been, booked in lines
+            that a restored machine has lost.
         run: the run that the event belongs to.
         round: its round; 0 for reservations.
         unit: whom the event protects.
-        event: the mechanism, in the run's own unit.
+        event: the mechanism, in the run's own unit; None only of a failure without a booking.
         max_records_per_patient: the most studies of one patient that the event uses, for unit `record`.
         purpose: of the request: `train`, `evaluate` or `describe`.
         exchange: number of the exchange of the request.
-        booking: number of the booking that a `retry`, `release` or `fail` refers to.
+        booking: number of the booking that a `retry`, `release` or `fail` refers to; 0 for a failure without one.
         digest: of a `release`: the keyed digest of the words that left.
         cites: of a `release`: numbers of earlier bookings whose results the words contain too.
         reason: why the event was declined, or how it was lost.
@@ -51,7 +52,7 @@ class LedgerEntry:
     run: str
     round: int
     unit: str
-    event: PrivacyEvent
+    event: PrivacyEvent | None
     max_records_per_patient: int = 1
     purpose: str = "train"
     exchange: int = 0
@@ -63,9 +64,21 @@ class LedgerEntry:
     expires_at: float = 0.0
 
     @property
+    def mechanism(self) -> PrivacyEvent:
+        """The event.
+
+        Raises:
+            PrivacyError: the entry is a failure without a booking, which has none.
+
+        """
+        if self.event is None:
+            raise PrivacyError(f"line {self.number} of the ledger has no event", "Only bookings spend.")
+        return self.event
+
+    @property
     def patient_event(self) -> PrivacyEvent:
         """What the event costs one patient."""
-        return convert_to_patient(self.event, self.unit, self.max_records_per_patient)
+        return convert_to_patient(self.mechanism, self.unit, self.max_records_per_patient)
 
 
 def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
@@ -77,7 +90,8 @@ def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
     """
     try:
         cites = tuple(map(int, fields["cites"]))
-        entry = LedgerEntry(**{**fields, "event": PrivacyEvent(**fields["event"]), "cites": cites})
+        event = None if _has_no_event(fields) else PrivacyEvent(**fields["event"])
+        entry = LedgerEntry(**{**fields, "event": event, "cites": cites})
     except (TypeError, ValueError, KeyError, PrivacyError) as error:
         raise hash_chain.BrokenChainError("a line cannot be read") from error
     if entry.kind not in get_args(EntryKind):
@@ -85,9 +99,13 @@ def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
     return entry
 
 
+def _has_no_event(fields: Mapping[str, Any]) -> bool:
+    return fields["event"] is None and fields["kind"] == "fail" and fields["booking"] == 0
+
+
 def get_booked_events(entries: Sequence[LedgerEntry], run: str | None = None) -> list[PrivacyEvent]:
     """Return the booked events of one run, or of all runs, each in its run's own unit."""
-    return [entry.event for entry in entries if entry.kind in SPENT_KINDS and run in (None, entry.run)]
+    return [entry.mechanism for entry in entries if entry.kind in SPENT_KINDS and run in (None, entry.run)]
 
 
 def get_patient_events(entries: Sequence[LedgerEntry]) -> list[PrivacyEvent]:

@@ -10,14 +10,19 @@ from fedhealth.errors import PrivacyError
 from fedhealth.utils.file_lock import lock_file
 
 
+class LedgerInUseError(PrivacyError):
+    """Another process holds the ledger's lock."""
+
+
 @contextmanager
 def hold_lock(ledger: Path, wait: float) -> Iterator[None]:
     """Hold a ledger's lock; wait for it at most `wait` seconds.
 
     Raises:
-        PrivacyError: another process holds the lock.
+        LedgerInUseError: another process holds the lock.
 
     """
-    busy = PrivacyError(f"another run is using the data set of {ledger.name}", "Wait for it to end; nothing was spent.")
+    problem = f"another run is using the data set of {ledger.name}"
+    busy = LedgerInUseError(problem, "Wait for it to end; nothing was spent.")
     with lock_file(ledger.with_suffix(".lock"), wait, busy):
         yield

@@ -120,10 +120,10 @@ def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
 def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> RunRecord:
     steps: dict[tuple[float, float], int] = {}
     for entry in spent:
-        key = entry.event.noise_multiplier, entry.event.sample_rate
-        steps[key] = steps.get(key, 0) + entry.event.steps
+        key = entry.mechanism.noise_multiplier, entry.mechanism.sample_rate
+        steps[key] = steps.get(key, 0) + entry.mechanism.steps
     events = tuple(PrivacyEvent(noise, rate, count) for (noise, rate), count in steps.items())
-    rounds = [entry.event for entry in spent if entry.kind == "book" and entry.purpose == "train"]
+    rounds = [entry.mechanism for entry in spent if entry.kind == "book" and entry.purpose == "train"]
     cost = RunCost(spent[-1].unit, events, max(entry.max_records_per_patient for entry in spent))
     return RunRecord(run, cost, rounds[-1] if rounds else None, spent[-1].number)
 

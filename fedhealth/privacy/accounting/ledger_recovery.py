@@ -89,7 +89,7 @@ def _book_lost_run(ledger: Ledger, lost: RunRecord, common: int) -> bool:
     Lines after the common one were booked after the restore: they are spent too and replace none of the lost ones.
     Only lines of an earlier recovery stand for lost ones.
     """
-    held = [entry.event for entry in ledger.entries if _stands_for(entry, lost.run, common)]
+    held = [entry.mechanism for entry in ledger.entries if _stands_for(entry, lost.run, common)]
     missing = compute_remaining_cost(lost.cost, held)
     ledger.record_lost_event(lost.run, missing, LOST)
     return bool(missing.events)

@@ -17,6 +17,7 @@ from fedhealth.privacy.accounting.ledger_entry import (
 )
 from fedhealth.privacy.accounting.rdp_filter import make_rdp_filter
 from fedhealth.privacy.accounting.reservations import Reservation, RunCost, get_reserved_patient_events
+from fedhealth.utils.privacy_text import format_guarantee
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class EpsilonLimits:
         run_epsilon: epsilon of any one run, in the run's own unit.
         lifetime_epsilon: epsilon of all runs on this data set together, for one patient.
         lifetime_delta: at which the epsilon of all runs is measured.
-        max_failures: the most bookings that may end in an error reply, of all runs together; None for no limit.
+        max_failures: the most tasks that may end in an error reply, of all runs together; None for no limit.
 
     """
 
@@ -48,7 +49,7 @@ class ClockBehindLedgerError(PrivacyError):
 
 
 def count_failures(entries: Sequence[LedgerEntry]) -> int:
-    """Return how many bookings ended in an error reply."""
+    """Return how many tasks ended in an error reply, before or after they had booked an event."""
     return sum(entry.kind == "fail" for entry in entries)
 
 
@@ -96,7 +97,9 @@ def find_lifetime_excess(patient_events: Sequence[PrivacyEvent], limits: Epsilon
     if rdp_filter.is_within_budget(patient_events):
         return ""
     total = rdp_filter.compute_epsilon(patient_events)
-    return f"epsilon {total:.3f} of all runs on this data set would exceed {limit:g} at delta {delta:g}"
+    least = min(event.noise_multiplier for event in patient_events)
+    spent = format_guarantee(total, delta, least, "patient", digits=4)
+    return f"{spent}, of all runs on this data set would exceed the limit of {limit:g} at this delta"
 
 
 def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: EpsilonLimits, run: str) -> str:
@@ -107,7 +110,12 @@ def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: Epsi
     if compute_epsilon_rdp(events, limits.delta) <= limit:  # never below the exact value, and faster
         return ""
     total = compute_epsilon(events, limits.delta)
-    return f"epsilon {total:.3f} of run {run} would exceed {limit:g} at delta {limits.delta:g}" if total > limit else ""
+    if total <= limit:
+        return ""
+    spent = format_guarantee(total, limits.delta, min(event.noise_multiplier for event in events), cost.unit, digits=4)
+    failed = sum(entry.kind == "fail" and entry.run == run and entry.booking > 0 for entry in entries)
+    lost = f"; {failed} of its bookings failed and are spent, more than privacy.spare_rounds pays for" if failed else ""
+    return f"{spent}, of run {run} would exceed the limit of {limit:g} at this delta{lost}"
 
 
 def _find_mixed_units(entries: Sequence[LedgerEntry], cost: RunCost, run: str) -> str:

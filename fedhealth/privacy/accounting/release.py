@@ -100,16 +100,29 @@ def is_recorded_release(folder: Path, dataset: str, run: str, purpose: str, dige
     return any(booking.digest == digest for booking in find_bookings(verify_ledger(path), run, purpose))
 
 
-def record_failure(folder: Path, run: str) -> int:
-    """Record every open booking of a run as failed, in all ledgers of a site's folder; return how many there were.
+def record_failure(folder: Path, run: str, datasets: Collection[str] = ()) -> int:
+    """Record a failed task: every open booking of its run becomes failed, in all ledgers of a site's folder.
 
     To be called before an error reply leaves. It waits for the lock of a ledger.
+
+    Args:
+        folder: the site's private folder.
+        run: the run's id.
+        datasets: that the task may have touched. If the run has no open booking, the failure is counted in the ledgers
+            of these: that a task fails may depend on the data also before anything is booked.
+
+    Returns:
+        The number of bookings that have failed now.
 
     Raises:
         PrivacyError: a ledger is in use for too long, or damaged.
 
     """
-    return sum(_fail_bookings(path, run) for _, path in find_ledgers(folder) if _may_name_run(path, run))
+    failed = sum(_fail_bookings(path, run) for _, path in find_ledgers(folder) if _may_name_run(path, run))
+    for name in sorted(set(datasets)) if not failed else ():
+        with Ledger.open(get_ledger_path(folder, name), wait=LOCK_WAIT) as ledger:
+            ledger.record_unbooked_failure(run)
+    return failed
 
 
 def _find_payer(bookings: Sequence[Booking], accounting: AccountingContext) -> Booking:

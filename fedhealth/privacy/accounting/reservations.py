@@ -40,6 +40,26 @@ class RunCost:
 
 
 @dataclass(frozen=True)
+class ReservedGuarantee:
+    """What the reserved runs of a sweep may spend together.
+
+    Attributes:
+        epsilon: of all runs, in their own units.
+        delta: at which it is measured: the smallest of the runs.
+        stated_delta: the deltas of all runs added up, at which a sum of their epsilons holds.
+        units: whom the runs protect.
+        noise_multiplier: the smallest of the runs.
+
+    """
+
+    epsilon: float
+    delta: float
+    stated_delta: float
+    units: tuple[str, ...]
+    noise_multiplier: float
+
+
+@dataclass(frozen=True)
 class Reservation:
     """What is still reserved for a run.
 
@@ -62,14 +82,17 @@ def find_active_reservations(entries: Iterable[LedgerEntry], now: float) -> list
     reserved: dict[str, StepCounts] = {}
     newest: dict[str, LedgerEntry] = {}
     for entry in entries:
-        last, key = newest.get(entry.run), (entry.event.noise_multiplier, entry.event.sample_rate)
+        last = newest.get(entry.run)
+        if entry.kind not in ("reserve", "cancel", *SPENT_KINDS):
+            continue
+        key, steps = (entry.mechanism.noise_multiplier, entry.mechanism.sample_rate), entry.mechanism.steps
         if entry.kind == "reserve":
             if last is None or last.expires_at < entry.time:  # the earlier reservation had expired
                 reserved[entry.run] = Counter()
-            reserved[entry.run][key] += entry.event.steps
+            reserved[entry.run][key] += steps
             newest[entry.run] = entry
-        elif entry.kind in (*SPENT_KINDS, "cancel") and last is not None:
-            reserved[entry.run][key] -= min(reserved[entry.run][key], entry.event.steps)
+        elif last is not None:
+            reserved[entry.run][key] -= min(reserved[entry.run][key], steps)
     found = [
         Reservation(
             run,

@@ -39,10 +39,10 @@ class RunSpending:
         delta: at which epsilon is measured.
         epsilon: spent so far.
         target: the most that the run may spend; None where that is not on record.
-        noise_multiplier: of the training.
+        noise_multiplier: of the training; NaN if every task failed before it had booked anything.
         booked_count: number of events that were booked.
         declined_count: number of events that were declined.
-        failed_count: number of bookings that ended in a failure; each is spent.
+        failed_count: number of failed tasks; what they had booked is spent.
         retried_count: number of attempts to train again under an open booking.
         curve: (round, epsilon so far), for a few rounds and the last.
 
@@ -147,17 +147,18 @@ def _build_run_spending(
 ) -> RunSpending:
     at = delta or (target.delta if target else LIFETIME_DELTA)
     booked = [entry for entry in entries if entry.kind in SPENT_KINDS]
-    events = [entry.event for entry in booked]
+    events = [entry.mechanism for entry in booked]
+    first = next((entry for entry in entries if entry.event is not None), None)
     counts = sorted({round(len(booked) * k / _CURVE_POINTS) for k in range(1, _CURVE_POINTS + 1)} - {0})
     return RunSpending(
         site=site,
         dataset=path.stem,
         run=entries[0].run,
-        unit=entries[0].unit,
+        unit=(first or entries[0]).unit,
         delta=at,
         epsilon=compute_epsilon(events, at),
         target=target.epsilon if target else None,
-        noise_multiplier=entries[0].event.noise_multiplier,
+        noise_multiplier=first.mechanism.noise_multiplier if first else math.nan,
         booked_count=len(booked),
         declined_count=sum(entry.kind == "decline" for entry in entries),
         curve=tuple((booked[k - 1].round, compute_epsilon(events[:k], at)) for k in counts),

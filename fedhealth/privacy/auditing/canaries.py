@@ -26,7 +26,7 @@ from fedhealth.privacy.engines.self_check import EngineFactory
 from fedhealth.privacy.engines.step import TrainStep, take_private_step
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
-from fedhealth.utils.privacy_text import format_epsilon
+from fedhealth.utils.privacy_text import format_guarantee
 
 # Shares of the canaries that are guessed; the confidence is divided among them.
 _GUESSED = (0.5, 0.2, 0.06)
@@ -37,26 +37,25 @@ class EpsilonLowerBound:
     """The result of a statistical audit.
 
     Attributes:
-        claimed: epsilon of the plan.
-        found: epsilon is at least this, with the confidence.
-        delta: at which both are measured.
+        plan: that claims its epsilon at its delta.
+        found: epsilon is at least this at the same delta, with the confidence.
         confidence: of `found`.
 
     """
 
-    claimed: float
+    plan: PrivacyPlan
     found: float
-    delta: float
     confidence: float
 
     @property
     def is_consistent(self) -> bool:
         """Whether the bound is compatible with the claim."""
-        return self.found <= self.claimed
+        return self.found <= self.plan.epsilon
 
     def __str__(self) -> str:
         found = f"empirical lower bound {self.found:.2g} ({100 * self.confidence:.0f} %)"
-        return f"claimed {format_epsilon(self.claimed, self.delta)}, {found}"
+        claimed = format_guarantee(self.plan.epsilon, self.plan.delta, self.plan.noise_multiplier, self.plan.unit)
+        return f"claimed {claimed}; {found}"
 
 
 def _compute_canary_losses(table: nn.Module, batch: Tensor) -> Tensor:
@@ -103,7 +102,7 @@ def run_canary_audit(
         step(engine, optimizer, [(torch.tensor(b.rows), b.patients) for b in physical])
     scores = table.weight.detach().flatten().numpy()
     found = bound_from_scores(scores, included, plan.delta, confidence)
-    return EpsilonLowerBound(plan.epsilon, found, plan.delta, confidence)
+    return EpsilonLowerBound(plan, found, confidence)
 
 
 def bound_from_scores(
@@ -158,7 +157,7 @@ def compute_binomial_pmf(n: int, p: float) -> NDArray[np.float64]:
 
 
 def run_membership_test(
-    members: NDArray[np.floating], others: NDArray[np.floating], claimed: float, delta: float, confidence: float = 0.95
+    members: NDArray[np.floating], others: NDArray[np.floating], plan: PrivacyPlan, confidence: float = 0.95
 ) -> EpsilonLowerBound:
     """Bound epsilon by how well one loss threshold tells members from non-members.
 
@@ -167,8 +166,7 @@ def run_membership_test(
     Args:
         members: losses of patients in the training set.
         others: losses of patients that were not.
-        claimed: epsilon of the plan.
-        delta: its delta.
+        plan: of the training.
         confidence: of the bound.
 
     """
@@ -182,8 +180,8 @@ def run_membership_test(
         _compute_rate_lower_limit(int(inside.sum()), len(inside), level),
         _compute_rate_upper_limit(int(outside.sum()), len(outside), level),
     )
-    found = math.log((hits - delta) / alarms) if hits > delta + alarms else 0.0
-    return EpsilonLowerBound(claimed, found, delta, confidence)
+    found = math.log((hits - plan.delta) / alarms) if hits > plan.delta + alarms else 0.0
+    return EpsilonLowerBound(plan, found, confidence)
 
 
 def _compute_rate_lower_limit(right: int, n: int, level: float) -> float:

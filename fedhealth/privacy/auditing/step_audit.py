@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.ledger import verify_ledger
-from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
+from fedhealth.privacy.accounting.ledger_entry import (
+    LedgerEntry,
+    compute_spent_epsilon,
+    get_booked_events,
+    get_patient_events,
+)
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.engines.base import Batch, LossFn, get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
@@ -23,6 +28,7 @@ from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 from fedhealth.privacy.engines.self_check import EngineFactory, run_self_check
 from fedhealth.privacy.engines.step import TrainStep, take_private_step
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.utils.privacy_text import format_guarantee
 
 
 @dataclass(frozen=True)
@@ -163,8 +169,17 @@ def _check_ledger(ledger: Path, delta: float) -> AuditFinding:
         entries = verify_ledger(ledger)
     except PrivacyError as error:
         return AuditFinding(name, False, error.problem)
-    runs = sorted({e.run for e in entries})
-    each = ", ".join(f"{run}: {compute_spent_epsilon(entries, delta, run):.2f}" for run in runs)
-    return AuditFinding(
-        name, True, f"epsilon {compute_spent_epsilon(entries, delta):.2f} in all ({each}) at delta {delta:g}"
-    )
+    booked: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        if entry.kind == "book":
+            booked.setdefault(entry.run, []).append(entry)
+    each = "".join(f"; run {run}: {_describe_spending(own, delta, run)}" for run, own in sorted(booked.items()))
+    return AuditFinding(name, True, f"all runs: {_describe_spending(entries, delta)}{each}")
+
+
+def _describe_spending(entries: Sequence[LedgerEntry], delta: float, run: str | None = None) -> str:
+    """Return what one run, in its own unit, or all runs together spent."""
+    events = get_patient_events(entries) if run is None else get_booked_events(entries)
+    noise_multiplier = min((event.noise_multiplier for event in events), default=math.nan)
+    unit = "patient" if run is None else entries[0].unit
+    return format_guarantee(compute_spent_epsilon(entries, delta, run), delta, noise_multiplier, unit)

@@ -40,7 +40,11 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
         yield "secure aggregation not required"
     if limits.exact_weights:
         yield "exact numbers of rows may leave"
-    for name in ("epsilon", "lifetime_epsilon", "max_delta", "delta"):
+    if limits.epsilon > strict.epsilon:
+        yield f"epsilon {limits.epsilon:g} per run (delta at most {format_delta(limits.max_delta)})"
+    if limits.lifetime_epsilon > strict.lifetime_epsilon:
+        yield f"lifetime_{format_epsilon(limits.lifetime_epsilon, limits.delta)} for each patient"
+    for name in ("max_delta", "delta"):
         if getattr(limits, name) > getattr(strict, name):
             yield f"{name} {getattr(limits, name):g}"
     if limits.max_failures is None or limits.max_failures > (strict.max_failures or 0):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clients.personalization.fedrep import FedRep, make_alternating_hook
-from fedhealth.errors import ConfigError
+from fedhealth.site.decline_reasons import redact_reason
 from tests.clients.personalization.line import RATE, Line, gradient, local, pair, state
 
 
@@ -30,9 +30,11 @@ def test_what_rests_has_no_gradient_so_that_momentum_and_decay_rest_too():
     assert model.body.weight.item() == before
 
 
-def test_a_round_without_a_turn_for_the_body_is_refused():
-    with pytest.raises(ConfigError, match="2 of a round's 2 steps"):
-        FedRep(head_steps=2).train(local(state(0.4, 0.8), steps=2))
+def test_a_site_whose_round_has_no_step_for_the_body_declines():
+    (reason,) = FedRep(head_steps=2).find_decline_reasons(2)
+    assert reason == "personalization.head_steps 2 leaves no step of a round for the body"
+    assert redact_reason(reason) == reason
+    assert FedRep(head_steps=2).find_decline_reasons(3) == []
 
 
 def test_the_head_stays():

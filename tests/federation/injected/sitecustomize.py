@@ -25,6 +25,8 @@ CALLS = {
     "strategies.checkpoint": [("while checkpointing", "write_atomic", False)],
     "strategies.fedavg": [("between rounds", "FedAvg._train_round", False)],
     "fedhealth.training.trainer": [("while training", "compute_row_losses", False)],
+    "fedhealth.training.dpsgd_trainer": [("while training privately", "load_physical_batches", False)],
+    "clients.release": [("between release and reply", "ReleaseRecorder.record", True)],
     "fedhealth.flower.server.message_redelivery": [
         ("while a question is handed over", "MessageRedelivery.record", False)
     ],
@@ -86,6 +88,7 @@ def applications(pids):
 VICTIMS = {
     "itself": lambda pids: [os.getpid()],
     "processes": lambda pids: pids,
+    "power cut": lambda pids: [*pids, os.getpid()],  # of a hospital: its daemon, and the worker that got there
     "workers": lambda pids: grandchildren(*pids),
     "server application": applications,
 }

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 
@@ -18,5 +19,11 @@ def app(message, context):
         held = b"x" * 10**9
         time.sleep(600)
         del held
-    words = {"pid": os.getpid(), "home": str(context.node_config["home"]), "job": str(context.run_config["job"])}
+    flushed = float(torch.tensor(1e-40) * 1) == 0
+    words = {
+        "flushed": flushed,
+        "pid": os.getpid(),
+        "home": str(context.node_config["home"]),
+        "job": str(context.run_config["job"]),
+    }
     return Message(RecordDict({"said": ConfigRecord(words)}), reply_to=message)

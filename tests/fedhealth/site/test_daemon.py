@@ -14,7 +14,8 @@ from fedhealth.errors import StartRefusedError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.lead.sign_job import sign_job
-from fedhealth.protocol.messages import DATA_KINDS, END
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.protocol.messages import END, TIMED_KINDS
 from fedhealth.site import active_run
 from fedhealth.site import daemon as module
 from fedhealth.site.active_run import is_private_job
@@ -51,6 +52,10 @@ class Hospital:
 
     def policy(self, minutes=1.0, memory_gb=4.0, megabytes=10.0):
         self.home.policy.write_text(POLICY.format(minutes=minutes, memory_gb=memory_gb, megabytes=megabytes))
+
+    def offer_data(self, name, dataset):
+        with self.home.policy.open("a") as file:
+            file.write(f"data: {{{name}: {{dataset: {dataset}, root: {self.home.path}}}}}\n")
 
     def ask(self, name, kind="query.handshake", number=7):
         self.network.ask(number, kind, name)
@@ -109,7 +114,7 @@ def test_a_lost_worker_costs_one_task_and_is_answered_at_once(hospital, kind, li
 @pytest.fixture(name="crash_touches_data")
 def crash_touches_data_(monkeypatch):
     for place in (module, active_run):
-        monkeypatch.setattr(place, "DATA_KINDS", DATA_KINDS | {"train.crash"})
+        monkeypatch.setattr(place, "TIMED_KINDS", TIMED_KINDS | {"train.crash"})
 
 
 @pytest.mark.usefixtures("crash_touches_data")
@@ -130,12 +135,30 @@ def test_without_a_record_of_a_lost_worker_no_reply_leaves(hospital):
 def test_replies_of_a_private_run_leave_on_the_time_grid(hospital, monkeypatch):
     monkeypatch.setattr(module, "is_private_job", lambda job, conf: True)
     hospital.network.start_job("run00002", 8)
-    for name, kind in (("trained", "train.fit"), ("lost", "train.crash")):
+    for name, kind in (("joined", "query.handshake"), ("trained", "train.fit"), ("lost", "train.crash")):
         hospital.ask(name, kind, number=8)
         slots = [compute_reply_slot(0.0) * 1.25**k for k in range(60)]
         assert any(hospital.network.seconds[name] == pytest.approx(slot) for slot in slots)
-    hospital.ask("other", "query.handshake", number=8)
+    hospital.ask("other", "query.sign", number=8)
     assert not any(hospital.network.seconds["other"] == pytest.approx(slot) for slot in slots)
+
+
+def test_denormal_numbers_take_no_time_in_a_private_run(hospital, monkeypatch):
+    assert hospital.said("public")["flushed"] is False
+    monkeypatch.setattr(module, "is_private_job", lambda job, conf: True)
+    hospital.network.start_job("run00002", 8)
+    assert hospital.said("private", number=8)["flushed"] is True
+
+
+@pytest.mark.usefixtures("crash_touches_data")
+def test_a_lost_worker_of_a_private_run_counts_before_anything_is_booked(hospital):
+    hospital.offer_data("chest", "chest-2026")
+    overrides, bundle = ["privacy=patient", "data.name=chest"], build_bundle().digest
+    job, signature = sign_job(hospital.consortium.lead, "run00002", overrides, "0" * 64, bundle, 1.0)
+    hospital.network.start(8, job, signature)
+    assert hospital.ask("lost", "train.crash", number=8).error.reason == "SiteTaskError"
+    (line,) = verify_ledger(hospital.home.state / "privacy" / "chest-2026.jsonl")
+    assert (line.kind, line.run, line.booking, line.event) == ("fail", "run00002", 0, None)
 
 
 def test_a_reply_does_not_show_when_it_was_made(hospital):

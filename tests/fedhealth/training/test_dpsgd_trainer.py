@@ -168,16 +168,30 @@ def test_small_hospitals_share_one_delta(hospital):
 def test_a_patient_with_many_studies_trains_on_as_many_as_allowed(hospital):
     one = hospital()
     task = one.task()
-    examples = replace(task.examples, patient=np.zeros_like(task.examples.patient))
-    trainer = one.trainer(unit="record", max_records_per_patient=5, min_cohort=2)
+    examples = replace(task.examples, patient=task.examples.patient % 2)
+    trainer = one.trainer(unit="record", max_records_per_patient=4, min_cohort=2)
     plan = trainer.make_plan(replace(task, examples=examples), one.place())
-    assert plan.max_records_per_patient == 5
-    assert plan.sample_rate == 1  # of five studies, a batch of eight takes all
+    assert plan.max_records_per_patient == 4
+    assert plan.sample_rate == 1  # of eight studies, a batch of eight takes all
     trainer.fit(replace(task, examples=examples), one.place())
     [entry] = verify_ledger(one.ledger)
-    assert (entry.unit, entry.max_records_per_patient) == ("record", 5)
-    work = Workload((len(task.rows),), task.model.modalities)
+    assert (entry.unit, entry.max_records_per_patient) == ("record", 4)
+    counts = np.unique(examples.patient[task.rows], return_counts=True)[1]
+    assert min(counts) > 4
+    work = Workload(tuple(counts.tolist()), task.model.modalities)
     assert trainer.plan_run(work, task.training, ROUNDS)[1] == plan
+
+
+def test_the_smallest_cohort_counts_patients_and_not_their_studies(hospital):
+    one = hospital()
+    task = one.task()
+    few = replace(task, examples=replace(task.examples, patient=task.examples.patient % 4))
+    trainer = one.trainer(unit="record", min_cohort=5)
+    assert len(task.rows) > 5
+    assert trainer.check_can_join(few, one.place()) == ["the cohort is smaller than the policy's minimum of 5"]
+    work = Workload((9, 9, 9, 9), task.model.modalities)
+    with pytest.raises(PrivacyError, match="minimum of 5"):
+        trainer.plan_run(work, task.training, ROUNDS)
 
 
 def test_scores_of_a_failed_request_are_drawn_anew(hospital):

@@ -187,6 +187,7 @@ def test_one_run_audit_is_compatible_with_a_true_claim():
     result = run_canary_audit(PLAN, canaries=500)
     assert result.is_consistent
     assert str(result).startswith("claimed epsilon 0.99")
+    assert "at delta 1e-5 for each patient, noise multiplier" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -225,12 +226,12 @@ def test_binomial_probabilities():
 def test_membership_test_tells_memorised_losses():
     rng = np.random.default_rng(0)
     others = rng.normal(1.0, 0.3, 400)
-    assert run_membership_test(rng.normal(1.0, 0.3, 400), others, 8.0, 1e-5).found < 0.6
-    leaked = run_membership_test(rng.normal(0.1, 0.3, 400), others, 1.0, 1e-5)
+    assert run_membership_test(rng.normal(1.0, 0.3, 400), others, PLAN).found < 0.6
+    leaked = run_membership_test(rng.normal(0.1, 0.3, 400), others, PLAN)
     assert leaked.found > 1.5
     assert not leaked.is_consistent
 
 
 def test_membership_test_needs_patients():
     with pytest.raises(PrivacyError, match="at least four"):
-        run_membership_test(np.zeros(3), np.zeros(9), 1.0, 1e-5)
+        run_membership_test(np.zeros(3), np.zeros(9), PLAN)
