@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fedhealth.config.compose import compose_config, quote_value
 from fedhealth.config.schema import Config, DataConfig
+from fedhealth.data.findings import parse_findings
 from fedhealth.errors import ConfigError
 from fedhealth.ingest.ingest_files import ingest_files
 from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE, build_ingest_report
@@ -67,8 +68,9 @@ def _print_summary(report: dict[str, Any], folder: Path) -> None:
         console.print(f"  rejected {each['count']}: {reason}", style="yellow", markup=False)
     for reason, count in report["files"]["left_out"].items():
         console.print(f"  left out {count}: {reason}", markup=False)
-    for warning in (*report["warnings"], *report["privacy"]):
-        console.print(f"  {warning}", style="yellow", markup=False, soft_wrap=True)
+    for finding in parse_findings(report["findings"]):
+        style = "bold red" if finding.serious else "yellow"
+        console.print(f"  {finding.text}", style=style, markup=False, soft_wrap=True)
     console.print(f"Cohort: {folder}", f"Report: {folder / PAGE_FILE}", sep="\n", markup=False, soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
+from fedhealth.data.findings import dump_findings
 from fedhealth.errors import ConfigError
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
@@ -189,5 +190,5 @@ def _prepare_sites(config: Config, run: RunDir) -> None:
         cohort = prepare_dataset(config.data, site, progress)
         reasons = [entry.reason for entry in cohort.rejected]
         run.append_event(
-            "prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons
+            "prepared", site=site, counts=cohort.counts(), findings=dump_findings(cohort.findings), rejected=reasons
         )

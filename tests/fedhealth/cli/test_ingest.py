@@ -42,7 +42,7 @@ def test_a_cohort_with_its_reports(hospital, tmp_path, monkeypatch, capfd):
     (told,) = [each for each in report["telling"] if each["by"] == "report"]
     assert told["auroc"] == 1.0
     assert {"besser", "schlechter"} <= set(told["words"])
-    assert any("alone predict label=severe" in warning for warning in report["warnings"])
+    assert any("alone predict label=severe" in each["text"] for each in report["findings"])
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 12
     assert "&lt;b&gt;broken" in page

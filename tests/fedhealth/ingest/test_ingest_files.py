@@ -8,12 +8,12 @@ import numpy as np
 import pydicom.data
 import pytest
 
+from fedhealth.data.identifiers import hash_identifier
 from fedhealth.data.image.load import load_image
 from fedhealth.data.ingested_dataset import MANIFEST_FILE, read_ingest_info
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.ingest.examine import DAMAGED
-from fedhealth.ingest.header import hash_identifier
 from fedhealth.ingest.ingest_files import NO_PATIENT_ID, REJECTED_FILE
 from fedhealth.ingest.pixel_layout import HEADER_BYTES
 from fedhealth.ingest.store import ITEMS
