@@ -69,6 +69,11 @@ class SiteDataset:
     rejected: tuple[RejectedImage, ...]
     findings: tuple[DataFinding, ...]
 
+    @property
+    def digest(self) -> str:
+        """Digest of the manifest, the texts, the images and the settings: the name of the cache folder."""
+        return self.folder.name
+
     def rows(self, split: str, *, labelled: bool = True) -> np.ndarray:
         """Return the indices of the rows of `split`, by default those that have at least one label."""
         chosen = self.split == SPLITS.index(split)

@@ -100,7 +100,7 @@ def _encode_numeric(values: Sequence[str], column: TabularColumnConfig, line: pd
     bad = ~(np.abs(scaled) <= np.finfo(np.float32).max)  # also true for NaN
     if bad.any():
         raise DataError(
-            f"{where}: not a finite number in {format_line_numbers(line[bad])}.",
+            f"{where}, {format_line_numbers(line[bad])}: too large a number.",
             "Correct the cells; leave a cell empty if the value is missing.",
         )
     return scaled

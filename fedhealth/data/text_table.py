@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedhealth.errors import DataError
@@ -31,6 +31,11 @@ class TextTable:
     columns: Mapping[str, list[str]]
     lines: list[int]
     notes: tuple[str, ...] = ()
+
+    def select_rows(self, places: Sequence[int]) -> TextTable:
+        """Return the table with some of its rows."""
+        columns = {name: [cells[place] for place in places] for name, cells in self.columns.items()}
+        return replace(self, columns=columns, lines=[self.lines[place] for place in places])
 
     def require_columns(self, wanted: Iterable[str], advice: str) -> None:
         """Check that columns exist.

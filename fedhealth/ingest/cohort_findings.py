@@ -19,6 +19,7 @@ from fedhealth.data.manifest import SPLITS
 from fedhealth.data.plausibility import find_one_sided
 from fedhealth.errors import DataError
 from fedhealth.ingest import phi_warnings
+from fedhealth.ingest.exclusions import OPTED_OUT
 from fedhealth.ingest.header import HeaderFields
 from fedhealth.ingest.image_content import IMAGE, NAMES
 from fedhealth.ingest.join import get_finest_key
@@ -203,6 +204,10 @@ def _find_content_findings(result: IngestResult) -> Iterator[DataFinding]:
     left_out = Counter(record.left_out for record in result.records)
     if archives := left_out["no image but an archive"]:
         yield DataFinding(FindingKind.files, f"{archives} archive(s) are not unpacked; they may contain images.")
+    rows = sum(table.dropped for table in result.tables)
+    if left_out[OPTED_OUT] or rows:
+        text = f"{left_out[OPTED_OUT]} file(s) and {rows} table row(s) of excluded patients are left out."
+        yield DataFinding(FindingKind.privacy, text)
     stored = [record for record in result.records if record.pictures and record.fields]
     for content, count in Counter(record.fields.content for record in stored if record.fields).items():
         if content != IMAGE:

@@ -17,6 +17,7 @@ from fedhealth.data.image.errors import ImageError
 from fedhealth.data.image.geometry import fit_to_square
 from fedhealth.data.image.grayscale import IntegerImage
 from fedhealth.data.image.load import guard_parsers
+from fedhealth.ingest.exclusions import OPTED_OUT
 from fedhealth.ingest.header import TAGS, HeaderFields, extract_fields
 from fedhealth.ingest.image_content import NAMES, list_frames, name_other_file
 from fedhealth.ingest.pixel_layout import hash_pixels
@@ -39,6 +40,7 @@ class ExamineOptions:
         size: side of a stored image in pixels.
         channels: 1 or 3.
         windows: the consortium's, for images with physical values.
+        excluded: codes of the patients who are left out.
 
     """
 
@@ -48,6 +50,7 @@ class ExamineOptions:
     size: int
     channels: int
     windows: tuple[ValueWindow, ...] = ()
+    excluded: frozenset[str] = frozenset()
 
 
 class DicomSeries(NamedTuple):
@@ -114,6 +117,8 @@ def examine_unit(options: ExamineOptions, unit: SourceFile | DicomSeries) -> Exa
                 return ExamineResult(rule=unit.rule, pictures=tuple(_read_series(options, unit)))
             dataset = _open_dataset(options, unit)
             fields = extract_fields(dataset)
+            if fields.patient in options.excluded:
+                return ExamineResult(left_out=OPTED_OUT, is_final=False)
             return _examine_file(options, dataset, fields)
     except _OtherFileError as fault:
         return ExamineResult(left_out=fault.reason)

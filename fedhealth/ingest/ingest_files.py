@@ -23,6 +23,7 @@ from fedhealth.data.ingested_dataset import INFO_FILE, MANIFEST_FILE, STRUCTURE_
 from fedhealth.errors import ConfigError, DataError, FedhealthError
 from fedhealth.ingest.cohort_findings import check_tables, find_ingest_findings
 from fedhealth.ingest.examine import ExamineOptions
+from fedhealth.ingest.exclusions import drop_excluded, purge_caches, read_exclusions
 from fedhealth.ingest.join import JoinResult, identify_images, join_tables
 from fedhealth.ingest.pipeline import (
     IngestProgress,
@@ -59,12 +60,16 @@ def ingest_files(
         progress: called after each file, series and table.
 
     Raises:
-        ConfigError: another ingest is using the folder.
+        ConfigError: another ingest is using the folder, or the source contains it.
         DataError: there is nothing to read, too many files are rejected, or the tables do not match the settings.
 
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     source: IngestSource = instantiate(settings.source)
+    if source.contains_folder(folder):
+        raise ConfigError(
+            f"The cohort's folder {folder} is in the source, which would read it.", "Choose another --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _lock_folder(folder):
         try:
             return _ingest_source(settings, data, source, folder, workers, progress)
@@ -82,7 +87,10 @@ def _ingest_source(
     progress: IngestProgress,
 ) -> IngestResult:
     windows = parse_windows(data.image.window)
-    options = ExamineOptions(source, settings.select, settings.image, data.image.size, data.image.channels, windows)
+    excluded = read_exclusions(settings.exclude)
+    options = ExamineOptions(
+        source, settings.select, settings.image, data.image.size, data.image.channels, windows, excluded
+    )
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
     shape = (data.image.channels, data.image.size, data.image.size)
     rules, items = settings.identifiers.rules, list_files(source)
@@ -91,8 +99,10 @@ def _ingest_source(
         records = mark_other_orientations(examine_files(store, options, settings, items, workers, progress))
         stacks, headers = examine_series(store, options, settings, records, workers, progress)
         records = sorted([*records, *stacks], key=lambda record: record.name)
-        tables = read_tables(settings, data, progress)
+        tables = read_tables(settings, data, excluded, progress)
         codes = identify_images((record for record in records if record.pictures), tables, headers, rules)
+        records = drop_excluded(records, codes, tables)
+        codes = {record.name: codes[record.name] for record in records if record.pictures}
         lost = {name for name, keys in codes.items() if not keys["patient"]}
         rejected = _list_rejected(records, lost)
         _write_rejected(folder, rejected)
@@ -108,7 +118,9 @@ def _ingest_source(
         write_json(folder / INFO_FILE, info | {"findings": dump_findings(findings)})  # marks the cohort as complete
         store.remove_old_files(images)
     ready = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, source=_INGESTED_SOURCE)
-    return replace(result, dataset=prepare_dataset(ready, settings.site), findings=findings)
+    dataset = prepare_dataset(ready, settings.site)
+    purge_caches(dataset.folder.parent, folder, dataset.folder.name)
+    return replace(result, dataset=dataset, findings=findings)
 
 
 def _load_draft(settings: IngestSettings, data: DataConfig, folder: Path, info: Mapping[str, str]) -> SiteDataset:

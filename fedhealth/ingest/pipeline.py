@@ -12,6 +12,7 @@ from functools import partial
 from fedhealth.config.schema import DataConfig
 from fedhealth.errors import DataError, FedhealthError
 from fedhealth.ingest.examine import DicomSeries, ExamineOptions, ExamineResult
+from fedhealth.ingest.exclusions import drop_record
 from fedhealth.ingest.image_content import find_main_orientation
 from fedhealth.ingest.pixel_writer import PixelTask, examine_and_write
 from fedhealth.ingest.records import IngestRecord
@@ -53,6 +54,9 @@ def examine_files(
 ) -> list[IngestRecord]:
     """Return a record for every file; examine only new and changed files."""
     found = {item.name: store.find_record(*item) for item in items}
+    for name, record in found.items():
+        if record and record.fields and record.fields.patient in options.excluded:
+            found[name] = drop_record(record)
     new = [PixelTask(item, store.slots[item.name]) for item in items if found[item.name] is None]
     done = len(items) - len(new)
     progress("Reading files", done, len(items))
@@ -175,7 +179,9 @@ def _read_stacks(
     return found
 
 
-def read_tables(settings: IngestSettings, data: DataConfig, progress: IngestProgress) -> list[TableRows]:
+def read_tables(
+    settings: IngestSettings, data: DataConfig, excluded: frozenset[str], progress: IngestProgress
+) -> list[TableRows]:
     """Read the tables in a worker with limits of time and memory.
 
     Raises:
@@ -187,7 +193,7 @@ def read_tables(settings: IngestSettings, data: DataConfig, progress: IngestProg
     if not wanted:
         return []
     progress("Reading tables", 0, len(wanted))
-    task = partial(_load_one_table, TableContext(settings.text, settings.identifiers, data))
+    task = partial(_load_one_table, TableContext(settings.text, settings.identifiers, data, excluded))
     with WorkerPool[tuple[int, IngestTable], TableRows | FedhealthError](
         task, 1, _TABLE_TIMEOUT_FACTOR * limits.seconds, limits.megabytes
     ) as pool:

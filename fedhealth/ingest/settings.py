@@ -149,6 +149,7 @@ class IngestSettings:
         source: where the images are; `_target_` names a class of `fedhealth.ingest.source`.
         conf: folder of the consortium's configuration files, if they are not installed with fedhealth.
         tables: of reports, labels and laboratory values.
+        exclude: a table whose first column has the Patient IDs of people who are left out.
         identifiers: how patients and accession numbers are compared.
         select: selection rules, tried in order.
         image: how images are stored.
@@ -162,6 +163,7 @@ class IngestSettings:
     source: Any
     conf: UserPath | None = None
     tables: tuple[IngestTable, ...] = ()
+    exclude: UserPath | None = None
     identifiers: IdentifierSettings = field(default_factory=IdentifierSettings)
     select: tuple[SelectionRule, ...] = (SelectionRule(),)
     image: ImageSettings = field(default_factory=ImageSettings)

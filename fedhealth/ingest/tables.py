@@ -34,6 +34,8 @@ class TableRows:
         cells: by the consortium's column, each row's text; empty = missing.
         lines: each row's line in the file.
         findings: what a person must know of the table.
+        excluded: by the name of the key, the codes in rows of excluded patients, which are left out.
+        dropped: number of these rows.
 
     """
 
@@ -44,6 +46,8 @@ class TableRows:
     cells: Mapping[str, list[str]]
     lines: list[int]
     findings: tuple[DataFinding, ...] = ()
+    excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    dropped: int = 0
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -57,12 +61,14 @@ class TableContext:
         text: how reports are cleaned.
         identifiers: how patients and accession numbers are compared.
         data: the consortium's description; None leaves cells as they are.
+        excluded: codes of the patients who are left out.
 
     """
 
     text: TextSettings = field(default_factory=TextSettings)
     identifiers: IdentifierSettings = field(default_factory=IdentifierSettings)
     data: DataConfig | None = None
+    excluded: frozenset[str] = frozenset()
 
 
 def load_table(table: IngestTable, context: TableContext) -> TableRows | FedhealthError:
@@ -86,10 +92,21 @@ def _parse_table(table: IngestTable, context: TableContext) -> TableRows:
     for key, column in table.keys.items():
         if key in LOOSE_KEYS:
             check_lost_digits(f"{table.path}: column {column!r}", columns[column])
-    found = {key: [make_identifier(key, cell) for cell in columns[column]] for key, column in table.keys.items()}
-    keys = {key: [make_code(each, context.identifiers.rules) for each in column] for key, column in found.items()}
+    everyone = _find_identifiers(table, read)
+    patients = everyone.get("patient", [Identifier("", "")] * len(read.lines))
+    kept = [place for place, each in enumerate(patients) if each.code not in context.excluded]
+    read, found = read.select_rows(kept), {key: [column[place] for place in kept] for key, column in everyone.items()}
+    rules = context.identifiers.rules
+    keys = {key: [make_code(each, rules) for each in column] for key, column in found.items()}
     cells, findings = _parse_cells(table, read, context)
-    return TableRows(str(table.path), read.encoding, keys, found, cells, read.lines, (*_repeat_notes(read), *findings))
+    lost = set(range(len(patients))) - set(kept)
+    excluded = {key: frozenset(make_code(column[place], rules) for place in lost) for key, column in everyone.items()}
+    notes = (*_repeat_notes(read), *findings)
+    return TableRows(str(table.path), read.encoding, keys, found, cells, read.lines, notes, excluded, len(lost))
+
+
+def _find_identifiers(table: IngestTable, read: TextTable) -> dict[str, list[Identifier]]:
+    return {key: [make_identifier(key, cell) for cell in read.columns[column]] for key, column in table.keys.items()}
 
 
 def _repeat_notes(read: TextTable) -> Iterator[DataFinding]:

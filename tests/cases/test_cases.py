@@ -97,8 +97,10 @@ def run_case(case, folder):
         (folder / name).write_bytes(content.encode(case.get("texts_encoding", "latin-1")))
     settings = {"site": "north", "data": "demo", **case.get("settings", {})}
     settings["source"] = {"_target_": "fedhealth.ingest.source.Folder", "root": str(images)}
-    for table in [*settings.get("tables", []), *([settings["exclude"]] if "exclude" in settings else [])]:
+    for table in settings.get("tables", []):
         table["path"] = str(folder / table["path"])
+    if "exclude" in settings:
+        settings["exclude"] = str(folder / settings["exclude"])
     file = folder / "ingest.yaml"
     file.write_text(yaml.safe_dump(settings, allow_unicode=True))
     loaded, overrides = load_ingest_settings(file), [*OVERRIDES, *case.get("contract", [])]
