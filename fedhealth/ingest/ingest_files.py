@@ -119,8 +119,8 @@ def _ingest_source(
         store.remove_old_files(images)
     ready = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, source=_INGESTED_SOURCE)
     dataset = prepare_dataset(ready, settings.site)
-    purge_caches(dataset.folder.parent, folder, dataset.folder.name)
-    return replace(result, dataset=dataset, findings=findings)
+    purged = purge_caches(dataset.folder.parent, folder, dataset.folder.name)
+    return replace(result, dataset=dataset, findings=findings, purged=tuple(each.name for each in purged))
 
 
 def _load_draft(settings: IngestSettings, data: DataConfig, folder: Path, info: Mapping[str, str]) -> SiteDataset:

@@ -26,6 +26,7 @@ class IngestResult:
         tables: the hospital's tables.
         rejected: (name, reason) of rejected files and series.
         findings: of the files, the tables and the join.
+        purged: names of deleted caches of earlier trainings on this cohort.
 
     """
 
@@ -37,3 +38,4 @@ class IngestResult:
     tables: list[TableRows]
     rejected: list[tuple[str, str]]
     findings: tuple[DataFinding, ...]
+    purged: tuple[str, ...] = ()

@@ -21,7 +21,9 @@ from fedhealth.ingest.settings import load_ingest_settings
 
 HERE = Path(__file__).parent
 CASES = sorted(path for path in HERE.rglob("*.yaml"))
+UNUSED = ("age", "sex", "ldh", "lymphocytes", "spo2")
 OVERRIDES = ("data.image.size=8", "data.split.validation=0.2", "data.split.test=0.2")
+OVERRIDES += tuple(f"~data.tabular.{name}" for name in UNUSED)
 
 
 def number_rows(group):

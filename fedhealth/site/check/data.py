@@ -20,6 +20,7 @@ from fedhealth.site.job_approval import make_site_overrides
 from fedhealth.site.policy import DataSource, Policy
 
 _MOST_REASONS = 3
+_CAUSE = "Find the cause before training: the cohort may be wrong."
 _INTENDED = "Make sure that this is intended."
 
 
@@ -64,9 +65,10 @@ def check_cohort(name: str, cohort: SiteDataset, policy: Policy) -> Iterator[Che
         yield report_warning(name, found, "Repair these files, or remove them.")
     else:
         yield report_pass(name, size)
-    for each in cohort.findings:
-        fix = "Find the cause before training: the cohort may be wrong." if each.serious else _INTENDED
-        yield report_warning(f"{name}: {each.kind.value}", each.text, fix)
+    for kind in dict.fromkeys(each.kind for each in cohort.findings):
+        found = [each for each in cohort.findings if each.kind is kind]
+        fix = _CAUSE if any(each.serious for each in found) else _INTENDED
+        yield report_warning(f"{name}: {kind.value}", " ".join(each.text for each in found), fix)
 
 
 def _check_table(name: str, source: DataSource) -> CheckResult:
