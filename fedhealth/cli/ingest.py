@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fedhealth.config.compose import compose_config, quote_value
+from fedhealth.config.data_contract import find_data_errors
 from fedhealth.config.schema import Config, DataConfig
 from fedhealth.data.findings import parse_findings
 from fedhealth.errors import ConfigError
@@ -57,7 +59,10 @@ def compose_data_config(settings: IngestSettings, folder: Path, overrides: Seque
     own = (f"data={settings.data}", f"data.root={quote_value(folder)}", f"data.sites=[{settings.site}]")
     config: Any = OmegaConf.to_object(compose_config([*own, *overrides], settings.conf).data)
     assert isinstance(config, DataConfig | Config)  # noqa: S101 - the schema's node
-    return config if isinstance(config, DataConfig) else config.data
+    data = config if isinstance(config, DataConfig) else config.data
+    if faults := [*find_data_errors(asdict(data))]:
+        raise ConfigError("\n".join(faults), f"Correct the consortium's data/{settings.data}.yaml.")
+    return data
 
 
 def _print_summary(report: dict[str, Any], folder: Path) -> None:

@@ -12,8 +12,15 @@ UNCERTAIN_CHOICES = ("missing", "0", "1", "drop")
 _BOOLEANS = ("True", "False")  # what YAML makes of an unquoted yes, no, on, off, true and false
 
 
-def find_column_errors(name: str, column: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with one clinical variable."""
+def find_data_errors(data: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with how the description reads cells and grey values."""
+    for name, column in data["tabular"].items():
+        yield from _find_column_errors(name, column)
+    yield from _find_word_errors(data)
+    yield from _find_window_errors(data["image"])
+
+
+def _find_column_errors(name: str, column: dict[str, Any]) -> Iterator[str]:
     where, valid = f"data.tabular.{name}", column["valid_range"]
     if valid and not (len(valid) == 2 and valid[0] < valid[1]):
         yield f"{where}.valid_range: give the lowest and the highest value, such as [0, 500]."
@@ -23,8 +30,7 @@ def find_column_errors(name: str, column: dict[str, Any]) -> Iterator[str]:
         yield from _find_unquoted(f"{where}.{key}", column[key])
 
 
-def find_word_errors(data: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the words of labels."""
+def _find_word_errors(data: dict[str, Any]) -> Iterator[str]:
     task = data["task"]
     yield from _find_unquoted("data.task.classes", task["classes"])
     yield from _find_unquoted("data.task.words", task["words"])
@@ -38,8 +44,7 @@ def find_word_errors(data: dict[str, Any]) -> Iterator[str]:
         yield f"data.decimal: must be . or a comma, is {data['decimal']!r}."
 
 
-def find_window_errors(image: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the windows of images."""
+def _find_window_errors(image: dict[str, Any]) -> Iterator[str]:
     try:
         count = len(parse_windows(image["window"]))
     except ConfigError as fault:

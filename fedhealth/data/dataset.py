@@ -205,17 +205,14 @@ def _write_cache(
     _require_training_labels(rows, site, manifest.path)
     np.savez(draft / "rows.npz", allow_pickle=False, **rows)
     (draft / "texts.json").write_text(json.dumps(texts[keep].tolist()), "utf-8")
-    findings = [
-        *manifest.findings,
-        *encoded.findings,
-        *_find_copies(table, images.digests),
-        *find_cohort_findings(rows, texts[keep].tolist(), data),
-        *_find_unused(int((~keep).sum()), len(images.rejected)),
-    ]
-    report = {
-        "rejected": [asdict(entry) for entry in images.rejected],
-        "findings": dump_findings(sort_findings(findings)),
-    }
+    unused = _find_unused(int((~keep).sum()), len(images.rejected))
+    findings = sort_findings(
+        [
+            *(*manifest.findings, *encoded.findings, *_find_copies(table, images.digests)),
+            *(*find_cohort_findings(rows, texts[keep].tolist(), data), *unused),
+        ]
+    )
+    report = {"rejected": [asdict(entry) for entry in images.rejected], "findings": dump_findings(findings)}
     (draft / "report.json").write_text(json.dumps(report), "utf-8")
 
 

@@ -92,7 +92,7 @@ def find_ingest_findings(result: IngestResult, data: DataConfig) -> Iterator[Dat
     yield from _find_modality_findings(dataset, fields, data)
     for what, found in find_duplicates(result).items():
         yield from find_duplicate_findings(what, found)
-    for leak in find_text_leakage(result, get_label_names(result, data), data, fields):
+    for leak in result.leaks:
         yield from _describe_suspicious_leak(leak)
     yield from _find_table_findings(result)
     yield from _find_content_findings(result)
@@ -141,12 +141,11 @@ def find_duplicates(result: IngestResult) -> dict[str, Duplicates]:
     return {"images": images, "reports": count_duplicates(reports)}
 
 
-def find_text_leakage(
-    result: IngestResult, labels: Mapping[str, np.ndarray], data: DataConfig, fields: Sequence[HeaderFields | None]
-) -> Iterator[dict[str, Any]]:
+def find_text_leakage(result: IngestResult, data: DataConfig) -> Iterator[dict[str, Any]]:
     """Yield how well the words of reports, and of headers, predict each class (of two classes, the positive one)."""
-    dataset = result.dataset
+    dataset, labels = result.dataset, get_label_names(result, data)
     first = np.unique(dataset.study, return_index=True)[1]  # one row for each study
+    fields = iterate_row_headers(result)
     headers = ["" if each is None else f"{each.modality} {each.view} {each.body_part}" for each in fields]
     for by, texts in (("report", dataset.texts), ("header", headers)):
         rows = [row for row in first.tolist() if texts[row].strip()]

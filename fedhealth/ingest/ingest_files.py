@@ -21,7 +21,7 @@ from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.data.findings import dump_findings, sort_findings
 from fedhealth.data.ingested_dataset import INFO_FILE, MANIFEST_FILE, STRUCTURE_COLUMNS
 from fedhealth.errors import ConfigError, DataError, FedhealthError
-from fedhealth.ingest.cohort_findings import check_tables, find_ingest_findings
+from fedhealth.ingest.cohort_findings import check_tables, find_ingest_findings, find_text_leakage
 from fedhealth.ingest.examine import ExamineOptions
 from fedhealth.ingest.exclusions import drop_excluded, purge_caches, read_exclusions
 from fedhealth.ingest.join import JoinResult, identify_images, join_tables
@@ -86,14 +86,10 @@ def _ingest_source(
     workers: int,
     progress: IngestProgress,
 ) -> IngestResult:
-    windows = parse_windows(data.image.window)
-    excluded = read_exclusions(settings.exclude)
-    options = ExamineOptions(
-        source, settings.select, settings.image, data.image.size, data.image.channels, windows, excluded
-    )
+    excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source)
+    options = _make_options(settings, data, source, excluded)
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
     shape = (data.image.channels, data.image.size, data.image.size)
-    rules, items = settings.identifiers.rules, list_files(source)
     names = (item.name for item in items)
     with IngestStore(folder, names, shape, kind, _describe_processing(options)) as store:
         records = mark_other_orientations(examine_files(store, options, settings, items, workers, progress))
@@ -110,13 +106,28 @@ def _ingest_source(
         matched = check_tables(settings.identifiers, tables, codes, records, headers)
         images, records = store.finish(records)
         joined = join_tables((record for record in records if record.name not in lost), tables, headers, rules)
-        content = _write_manifest(folder, joined, data)
-        info = {"manifest": hashlib.sha256(content).hexdigest(), "images": images}
+        info = {"manifest": _write_manifest(folder, joined, data), "images": images}
         draft = _load_draft(settings, data, folder, info)
         result = IngestResult(folder, draft, records, headers, joined, tables, rejected, tuple(matched))
-        findings = sort_findings(find_ingest_findings(result, data))
-        write_json(folder / INFO_FILE, info | {"findings": dump_findings(findings)})  # marks the cohort as complete
+        result = _complete_cohort(result, settings, data, info)
         store.remove_old_files(images)
+    return result
+
+
+def _make_options(
+    settings: IngestSettings, data: DataConfig, source: IngestSource, excluded: frozenset[str]
+) -> ExamineOptions:
+    image, windows = data.image, parse_windows(data.image.window)
+    return ExamineOptions(source, settings.select, settings.image, image.size, image.channels, windows, excluded)
+
+
+def _complete_cohort(
+    result: IngestResult, settings: IngestSettings, data: DataConfig, info: Mapping[str, str]
+) -> IngestResult:
+    """Mark the cohort as complete, with its findings; delete what earlier trainings derived from it."""
+    result, folder = replace(result, leaks=tuple(find_text_leakage(result, data))), result.folder
+    findings = sort_findings(find_ingest_findings(result, data))
+    write_json(folder / INFO_FILE, {**info, "findings": dump_findings(findings)})
     ready = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, source=_INGESTED_SOURCE)
     dataset = prepare_dataset(ready, settings.site)
     purged = purge_caches(dataset.folder.parent, folder, dataset.folder.name)
@@ -171,8 +182,8 @@ def _check_rejected_share(rejected: Sequence[tuple[str, str]], accepted: int, li
     )
 
 
-def _write_manifest(folder: Path, joined: JoinResult, data: DataConfig) -> bytes:
-    """Write the manifest and return its content."""
+def _write_manifest(folder: Path, joined: JoinResult, data: DataConfig) -> str:
+    """Write the manifest and return its SHA-256."""
     further = [*data.columns.labels, *(name for name in data.tabular if name not in data.columns.labels)]
     table = {
         "patient": [row.keys["patient"] for row in joined.rows],
@@ -183,4 +194,4 @@ def _write_manifest(folder: Path, joined: JoinResult, data: DataConfig) -> bytes
     frame = pd.DataFrame(table, columns=[*STRUCTURE_COLUMNS, *further])
     content = frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace")
     write_atomic(folder / MANIFEST_FILE, content)
-    return content
+    return hashlib.sha256(content).hexdigest()

@@ -18,7 +18,6 @@ from fedhealth.data.findings import dump_findings
 from fedhealth.data.manifest import SPLITS
 from fedhealth.ingest.cohort_findings import (
     find_duplicates,
-    find_text_leakage,
     get_label_names,
     iterate_row_headers,
 )
@@ -53,7 +52,7 @@ def build_ingest_report(result: IngestResult, data: DataConfig) -> dict[str, Any
         ],
         "contradictions": dict(result.joined.contradictions),
         "duplicates": {name: vars(each) for name, each in find_duplicates(result).items()},
-        "telling": [*find_text_leakage(result, labels, data, fields)],
+        "telling": [dict(each) for each in result.leaks],
         "findings": dump_findings(dataset.findings),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedhealth.data.dataset import SiteDataset
 from fedhealth.data.findings import DataFinding
@@ -26,6 +27,7 @@ class IngestResult:
         tables: the hospital's tables.
         rejected: (name, reason) of rejected files and series.
         findings: of the files, the tables and the join.
+        leaks: how well the words of reports and headers predict each class.
         purged: names of deleted caches of earlier trainings on this cohort.
 
     """
@@ -38,4 +40,5 @@ class IngestResult:
     tables: list[TableRows]
     rejected: list[tuple[str, str]]
     findings: tuple[DataFinding, ...]
+    leaks: tuple[Mapping[str, Any], ...] = ()
     purged: tuple[str, ...] = ()

@@ -66,9 +66,9 @@ def check_cohort(name: str, cohort: SiteDataset, policy: Policy) -> Iterator[Che
     else:
         yield report_pass(name, size)
     for kind in dict.fromkeys(each.kind for each in cohort.findings):
-        found = [each for each in cohort.findings if each.kind is kind]
-        fix = _CAUSE if any(each.serious for each in found) else _INTENDED
-        yield report_warning(f"{name}: {kind.value}", " ".join(each.text for each in found), fix)
+        alike = [each for each in cohort.findings if each.kind is kind]
+        fix = _CAUSE if any(each.serious for each in alike) else _INTENDED
+        yield report_warning(f"{name}: {kind.value}", " ".join(each.text for each in alike), fix)
 
 
 def _check_table(name: str, source: DataSource) -> CheckResult:
