@@ -23,8 +23,9 @@ def purge(
     from fedhealth.cli.ingest import compose_data_config
     from fedhealth.ingest.purge import PROOF_FILE, purge_excluded
     from fedhealth.ingest.settings import load_ingest_settings
+    from fedhealth.utils.user_path import expand_user
 
-    settings, folder = load_ingest_settings(file), out.expanduser().absolute()
+    settings, folder = load_ingest_settings(file), expand_user(out).absolute()
     data = compose_data_config(settings, folder, overrides or [])
     workers = len(os.sched_getaffinity(0))
     proof = purge_excluded(settings, data, folder, workers, lambda stage, done, total: None)

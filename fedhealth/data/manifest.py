@@ -24,6 +24,7 @@ from fedhealth.data.identifiers import check_lost_digits, clean_identifier
 from fedhealth.data.read_table import read_table
 from fedhealth.data.texts import find_text_findings, read_text_file, select_texts
 from fedhealth.errors import DataError
+from fedhealth.utils.user_path import expand_user
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
@@ -52,7 +53,7 @@ class Manifest:
 
 def get_manifest_path(data: DataConfig, site: str) -> Path:
     """Return the path of `site`'s manifest (`{site}` in `data.manifest` is replaced by its name)."""
-    return Path(data.root).expanduser() / data.manifest.replace("{site}", site)
+    return expand_user(data.root) / data.manifest.replace("{site}", site)
 
 
 def read_manifest(data: DataConfig, site: str) -> Manifest:

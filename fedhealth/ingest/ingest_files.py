@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
@@ -39,6 +38,7 @@ from fedhealth.ingest.settings import IngestSettings
 from fedhealth.ingest.source import IngestSource
 from fedhealth.ingest.store import IngestStore
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.file_lock import lock_file
 
 VERSION = 3  # of the processing from file to pixels; after a change everything is read again
 REJECTED_FILE, DRAFT_FILE = "rejected.csv", "work/draft.json"
@@ -144,11 +144,8 @@ def _load_draft(settings: IngestSettings, data: DataConfig, folder: Path, info: 
 
 @contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise ConfigError(f"Another ingest is using {folder}.", "Wait for it, or stop it first.") from fault
+    busy = ConfigError(f"Another ingest is using {folder}.", "Wait for it, or stop it first.")
+    with lock_file(folder / ".lock", wait=0, error=busy):
         yield
 
 
