@@ -5,9 +5,7 @@ import pytest
 from fedhealth.data.find_file import find_file
 
 
-@pytest.mark.parametrize(
-    "name", ["a/Müller.PNG", "a\\Müller.png", "A/mu\u0308ller.png", "./a/Müller.png", "a/../a/Müller.png"]
-)
+@pytest.mark.parametrize("name", ["a/Müller.PNG", "a\\Müller.png", "A/mu\u0308ller.png", "./a/Müller.png"])
 def test_other_spellings_of_a_name(tmp_path, name):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "Müller.png").write_text("x")

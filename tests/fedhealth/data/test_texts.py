@@ -13,13 +13,13 @@ def test_texts_that_are_none_and_damaged_ones():
 
 def test_files_of_texts(tmp_path):
     for name, content in {
-        "a": "Größe".encode("cp1252"),
+        "a": "normal große Lunge".encode("cp1252"),
         "b": "Größe".encode("utf-16"),
         "c": b"%PDF-1.7",
         "d": b"\x81\x8d\x8f\x90" * 9,
     }.items():
         (tmp_path / name).write_bytes(content)
-    assert read_text_file(tmp_path / "a") == ("Größe", "")
+    assert read_text_file(tmp_path / "a") == ("normal große Lunge", "")
     assert read_text_file(tmp_path / "b") == ("Größe", "")
     assert read_text_file(tmp_path / "c") == ("", "a PDF")
     assert select_texts([read_text_file(tmp_path / "d")[0]])[0] == [""]

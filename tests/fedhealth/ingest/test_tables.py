@@ -33,7 +33,8 @@ def test_several_encodings_in_one_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(f'id,Text,y\n7,"{REPORT}",1\n'.encode("cp1252") + f'8,"{REPORT}",0\n'.encode() + b"9,a\x81b,1\n")
     found = read(path)
-    assert found.cells["text"] == [REPORT, REPORT, "a\ufffdb"]
+    assert found.cells["text"] == [REPORT, REPORT, ""]
+    assert "1 text(s) are set aside and count as missing: 1 damaged" in found.findings[0].text
     assert found.encoding == "cp1252 and utf-8"
 
 
