@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -161,8 +163,10 @@ def _list_rejected(records: Sequence[IngestRecord], lost: set[str]) -> list[tupl
 
 
 def _write_rejected(folder: Path, rejected: Sequence[tuple[str, str]]) -> None:
-    listed = pd.DataFrame(rejected, columns=["name", "reason"])
-    write_atomic(folder / REJECTED_FILE, listed.to_csv(index=False).encode("utf-8", "backslashreplace"))
+    listed = StringIO(newline="")
+    csv.writer(listed, lineterminator="\n").writerows([("name", "reason"), *rejected])
+    content = listed.getvalue().encode("utf-8", "backslashreplace")  # names of files may be in another encoding
+    write_atomic(folder / REJECTED_FILE, content)
 
 
 def _check_rejected_share(rejected: Sequence[tuple[str, str]], accepted: int, limit: float) -> None:

@@ -345,9 +345,11 @@ def test_names_of_files_that_are_not_utf_8(hospital, out):
 
 def test_who_withdraws_is_removed_from_cohort_and_caches(hospital, out, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDHEALTH_CACHE", str(tmp_path / "cache"))
-    before = hospital.ingest(out).dataset
+    result = hospital.ingest(out)
+    (picture,) = next(record.pictures for record in result.records if record.name == "KH-1003/1.dcm")
+    before = result.dataset
     (before.folder / "image-features-0.npy").write_bytes(b"features")
-    pixels = before.images[before.image_index[3]].tobytes()
+    pixels = before.images[picture.slot].tobytes()
     code = hash_identifier("patient", "KH-1003")
     assert code in (out / MANIFEST_FILE).read_text()
     (hospital.folder / "opt-out.csv").write_text("Patient\nkh-1003\n")
