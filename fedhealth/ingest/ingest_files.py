@@ -35,6 +35,7 @@ from fedhealth.ingest.pipeline import (
     read_tables,
 )
 from fedhealth.ingest.records import IngestRecord
+from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE
 from fedhealth.ingest.result import IngestResult
 from fedhealth.ingest.settings import IngestSettings
 from fedhealth.ingest.source import IngestSource
@@ -129,6 +130,8 @@ def _complete_cohort(
     """Mark the cohort as complete, with its findings; delete what earlier trainings derived from it."""
     result, folder = replace(result, leaks=tuple(find_text_leakage(result, data))), result.folder
     findings = sort_findings(find_ingest_findings(result, data))
+    for name in (REPORT_FILE, PAGE_FILE):  # the page shows images, perhaps of a patient who is excluded now
+        (folder / name).unlink(missing_ok=True)
     write_json(folder / INFO_FILE, {**info, "findings": dump_findings(findings)})
     ready = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, source=_INGESTED_SOURCE)
     dataset = prepare_dataset(ready, settings.site)

@@ -13,9 +13,11 @@ from fedhealth.errors import ConfigError, DataError
 from fedhealth.ingest.exclusions import OPTED_OUT, read_exclusions
 from fedhealth.ingest.ingest_files import ingest_files
 from fedhealth.ingest.pipeline import IngestProgress
+from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE, build_ingest_report
+from fedhealth.ingest.report_page import render_page
 from fedhealth.ingest.settings import IngestSettings
 from fedhealth.ingest.store import ITEMS
-from fedhealth.utils.atomic_io import write_json
+from fedhealth.utils.atomic_io import write_atomic, write_json
 
 PROOF_FILE = "purge.json"
 
@@ -61,6 +63,9 @@ def purge_excluded(
     before = read_ingest_info(folder) if (folder / INFO_FILE).is_file() else IngestInfo("", "")
     excluded = read_exclusions(settings.exclude)
     result = ingest_files(settings, data, folder, workers, progress)
+    report = build_ingest_report(result, data)
+    write_json(folder / REPORT_FILE, report)
+    write_atomic(folder / PAGE_FILE, render_page(report, result.dataset).encode())
     after = read_ingest_info(folder)
     content = (folder / ITEMS).read_text("ascii")
     if left := sum(code in content for code in excluded):

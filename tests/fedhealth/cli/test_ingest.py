@@ -112,3 +112,4 @@ def test_a_purge_is_written_down(hospital, tmp_path, monkeypatch, capfd):
     proof = json.loads((out / "purge.json").read_text())
     assert (proof["files"], proof["rows"], len(proof["caches"])) == (2, 3, 1)
     assert proof["before"] != proof["after"]
+    assert json.loads((out / "report.json").read_text())["cohort"]["patients"] == 78
