@@ -16,7 +16,8 @@ from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
-from fedhealth.errors import ConfigError
+from fedhealth.data.findings import dump_findings
+from fedhealth.errors import ConfigError, DataError
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -179,7 +180,13 @@ def _write_statistics(config: Config, run: RunDir) -> None:
 
 
 def _prepare_sites(config: Config, run: RunDir) -> None:
-    """Read every site's files once before training, so that the user sees any error in full."""
+    """Read every site's files once before training, so that the user sees any error in full.
+
+    Raises:
+        DataError: as for a site's data, or the data changed since the run was started.
+
+    """
+    before = {each["site"]: each.get("digest") for each in run.read_events()[0] if each["event"] == "prepared"}
     for site in config.data.sites:
 
         def progress(done: int, total: int, site: str = site) -> None:
@@ -187,7 +194,10 @@ def _prepare_sites(config: Config, run: RunDir) -> None:
 
         progress(0, 0)
         cohort = prepare_dataset(config.data, site, progress)
+        if before.get(site) not in (None, cohort.digest):
+            raise DataError(
+                f"The data of {site} changed since this run was started.", "Restore them, or start a new run."
+            )
         reasons = [entry.reason for entry in cohort.rejected]
-        run.append_event(
-            "prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons
-        )
+        told = {"counts": cohort.counts(), "findings": dump_findings(cohort.findings), "rejected": reasons}
+        run.append_event("prepared", site=site, digest=cohort.digest, **told)

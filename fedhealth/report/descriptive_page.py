@@ -9,6 +9,7 @@ import numpy as np
 
 from fedhealth.config.schema import Config
 from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX
+from fedhealth.report.notices import repeat_data_findings
 from fedhealth.report.page import Cell, Page, ReportTable, Section
 from fedhealth.report.privacy import describe_guarantee
 from fedhealth.report.wording import format_count, format_percent
@@ -54,6 +55,7 @@ def build_descriptive_page(statistics: Sequence[Mapping[str, Any]], run: RunReco
         kind="Descriptive statistics of the hospitals' patients",
         title=str(run.info.get("name") or run.folder),
         summary=summarize_patients(statistics, run),
+        notices=tuple(repeat_data_findings(run)),
         sections=tuple(section for section in sections if section.tables),
         facts=(("Run", str(run.info.get("run", ""))), ("Configuration digest", str(run.info.get("digest", "")))),
         config=run.config_text,

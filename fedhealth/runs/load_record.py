@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from fedhealth.data.findings import parse_findings
 from fedhealth.evaluation.metrics import METRICS, Estimate
 from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_run_spending
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SiteBinCounts, SiteRecord, SiteReply
@@ -130,7 +131,7 @@ def _load_sites(
         SiteRecord(
             name,
             prepared.get(name, {}).get("counts", {}),
-            tuple(prepared.get(name, {}).get("warnings", ())),
+            parse_findings(prepared.get(name, {}).get("findings", ())),
             tuple(prepared.get(name, {}).get("rejected", ())),
             tuple(declined.get(name, ())),
         )

@@ -259,7 +259,7 @@ class DPSGDTrainer(ReleaseRecords):
         devices = [device] if device.type == "cuda" else []
         with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
             booked = self.budget.book(ledger, plan, accounting, plan.round_event)
-            key = (plan, accounting.run, accounting.round, booked.number)
+            key = (plan, accounting.run, accounting.round, booked.number, task.examples.digest)
             checkpoint = StepCheckpoint(folder, model, plain, key)
             # For dropout only. A known seed would tell which mask a patient's row gets, and one patient less in a
             # batch would change the masks of the others.

@@ -41,7 +41,7 @@ def cohort(ages, sexes, labels, patients, config):
     size = len(ages)
     cells = {"age": ages, "sex": sexes}
     table = {f"tabular.{name}": cells.get(name, [""] * size) for name in config.data.tabular}
-    features, present = encode_columns(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
+    features, present, _ = encode_columns(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
     parts = {
         "patient": np.array(patients),
         "labels": np.array(labels, np.float32)[:, None],

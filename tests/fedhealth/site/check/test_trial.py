@@ -135,6 +135,14 @@ def test_an_unreadable_image_is_noticed(rules, hospitals):
     assert "1 image(s) discarded" in found["run: data"].finding
 
 
+def test_findings_are_shown_even_of_a_small_cohort(rules, hospitals):
+    (hospitals / "north" / "images" / "4.png").write_bytes((hospitals / "north" / "images" / "5.png").read_bytes())
+    _, found = run(rules, least=100)
+    assert "fewer patients" in found["run: data"].finding
+    assert found["run: data: duplicates"].status == CheckStatus.WARN
+    assert "equal images belong to several patients" in found["run: data: duplicates"].finding
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
