@@ -143,7 +143,7 @@ class _FitAudit:
         fits = []
         for number in (1, 2):
             accounting = replace(self.accounting, run="audit-noise", round=number, rounds=2)
-            fits.append(self.bench.record_fit(trainer, rows, _REPEATS, accounting, 1.0, std))
+            fits.append(self.bench.record_fit(trainer, self.bench.make_task(rows, _REPEATS), accounting, 1.0, std))
             trainer.record_release(accounting, f"words {number}")
         yield from _check_bookings(trainer, accounting, PrivacyEvent(noise_multiplier, 1.0, _REPEATS))
         for name in fits[0].sums:
@@ -159,7 +159,9 @@ class _FitAudit:
         units = self.bench.count_units(rows)
         rate = compute_sample_rate(units, BATCH)
         accounting = replace(self.accounting, run="audit-sampling", round=1, rounds=1)
-        fit = self.bench.record_fit(trainer, rows, self.depth.sampled_steps, accounting, rate, 1.0)
+        fit = self.bench.record_fit(
+            trainer, self.bench.make_task(rows, self.depth.sampled_steps), accounting, rate, 1.0
+        )
         drawn = [{self.bench.get_owner(row) for batch in step for row in batch} for step in fit.loads]
         yield from check_sampling_law([len(each) for each in drawn], units, rate)
         yield from self._check_batches(fit.loads)
@@ -179,9 +181,9 @@ class _FitAudit:
         sides = []
         for number, chosen in enumerate((rows, [row for row in rows if row not in target])):
             accounting = replace(self.accounting, run=f"audit-{number}", round=1, rounds=1)
-            task = self.bench.make_task(chosen, steps)
+            task = self.bench.make_task(chosen, steps, rests=True)
             std = trainer.make_plan(task, accounting).noise_multiplier * trainer.max_grad_norm
-            sides.append((self.bench.record_fit(trainer, chosen, steps, accounting, 1.0, std), std))
+            sides.append((self.bench.record_fit(trainer, task, accounting, 1.0, std), std))
             yield check_noise_size(f"little of it ({number})", [_join_tensors(sides[-1][0].sums)], std)
         (with_it, std), (without, other_std) = sides
         gradient = self.bench.compute_gradient(target)

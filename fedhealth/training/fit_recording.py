@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 8  # units per step of the sampler's audit
 _LITTLE_NOISE = 1e4  # epsilon at which a contribution shows in a few steps
-_LEARNING_RATE = 1e-3  # so small that the gradients stay the same
+_MOVING, _RESTING = 1e-4, 1e-8  # learning rates: weights move measurably, or so little that gradients stay the same
 _PHYSICAL_ROWS = 3  # several physical batches per step, and patients at their edges
 
 
@@ -89,7 +89,7 @@ class AuditBench:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # a patient's gradient must be the same in every step
-        optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _LEARNING_RATE}
+        optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _MOVING}
         training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
         self.trainer, self.accounting = trainer, accounting
         self.task, self.own_task = replace(task, model=model, training=training), task
@@ -114,22 +114,22 @@ class AuditBench:
             setattr(trainer, name, value)
         return trainer
 
-    def make_task(self, rows: Sequence[int], steps: int) -> TrainingTask:
-        """Return a task of the audit over some rows, with a model of its own."""
-        training = replace(self.task.training, local_steps=steps)
+    def make_task(self, rows: Sequence[int], steps: int, rests: bool = False) -> TrainingTask:
+        """Return a task of the audit over some rows, with a model of its own; its weights rest if asked for."""
+        optimizer = self.task.training.optimizer | ({"lr": _RESTING} if rests else {})
+        training = replace(self.task.training, local_steps=steps, optimizer=optimizer)
         model = copy.deepcopy(self.task.model)
         return replace(self.task, model=model, rows=np.asarray(rows, np.int64), training=training)
 
     def record_fit(
         self,
         trainer: DPSGDTrainer,
-        rows: Sequence[int],
-        steps: int,
+        task: TrainingTask,
         accounting: AccountingContext,
         rate: float,
         std: float,
     ) -> FitRecording:
-        """Train and return what was released; `rate` and `std` are those that the audit computed."""
+        """Train a task of `make_task` and return what was released; the audit computed `rate` and `std`."""
         source = self.task.examples
         examples = RecordingExamples(source.sources, source.labels, source.patient, source.study)
         taken: list[dict[str, np.ndarray]] = []
@@ -139,16 +139,21 @@ class AuditBench:
             taken.append({name: _to_vector(p.grad) for name, p in parameters.items()})
             ends.append(len(examples.loads))
 
-        task = replace(self.make_task(rows, steps), examples=examples, gradient_hook=record_step)
+        task = replace(task, examples=examples, gradient_hook=record_step)
         start = {name: _to_vector(p) for name, p in task.model.named_parameters()}
         report = trainer.fit(task, accounting)
-        expected = compute_expected_batch(self.count_units(rows), rate)
-        sums = {name: expected * np.stack([step[name] for step in taken]) for name in taken[0]}
-        unit = _LEARNING_RATE * std / expected
-        moved = {name: start[name] - _to_vector(p) for name, p in task.model.named_parameters() if name in sums}
-        excess = max(
-            float(np.abs(moved[name] - _LEARNING_RATE * sums[name].sum(0) / expected).max()) / unit for name in moved
+        expected, learning_rate = (
+            compute_expected_batch(self.count_units(task.rows), rate),
+            task.training.optimizer["lr"],
         )
+        sums = {name: expected * np.stack([step[name] for step in taken]) for name in taken[0]}
+        unit = learning_rate * std / expected
+        excess = 0.0
+        for name, parameter in task.model.named_parameters():
+            if name in sums:
+                off = start[name] - _to_vector(parameter) - learning_rate * sums[name].sum(0) / expected
+                rounding = len(taken) * np.finfo(np.float32).eps * np.abs(start[name])
+                excess = max(excess, float((np.abs(off) - rounding).max()) / unit)
         loads = [examples.loads[low:high] for low, high in zip([0, *ends], ends, strict=False)]
         return FitRecording(sums, loads, excess, report.loss)
 
@@ -157,7 +162,7 @@ class AuditBench:
         examples = self.task.examples
         return int((examples.patient if self.trainer.unit == "patient" else examples.study)[row])
 
-    def count_units(self, rows: Sequence[int]) -> int:
+    def count_units(self, rows: Iterable[int]) -> int:
         """Return the number of units of some rows."""
         return len({self.get_owner(row) for row in rows})
 
