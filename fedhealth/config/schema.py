@@ -243,6 +243,7 @@ class EvaluationConfig:
         subgroups: columns of `data.tabular` that group the test patients: categorical ones with an empty list, numeric
             ones with the edges of their bands.
         min_group: smallest group that is reported.
+        audit: whether a rehearsal on this machine audits its private training at the end.
 
     """
 
@@ -250,6 +251,7 @@ class EvaluationConfig:
     bootstrap: int = 1000
     subgroups: dict[str, list[Any]] = field(default_factory=dict)
     min_group: int = 10
+    audit: bool = True
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any
 from fedhealth.config.capabilities import Capabilities, parse_capabilities
 from fedhealth.data.findings import DataFinding
 from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
-from fedhealth.runs.results import BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
+from fedhealth.runs.results import AuditResult, BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -115,7 +115,7 @@ class RunRecord:
     comparison: BaselineComparison | None
     spending: tuple[RunSpending, ...] = ()
     totals: tuple[DatasetSpending, ...] = ()
-    audit: tuple[str, ...] = ()
+    audit: tuple[AuditResult, ...] = ()
     profile: Mapping[str, SiteBinCounts] = field(default_factory=dict)
     groupings: tuple[GroupingResult, ...] = ()
 
