@@ -218,10 +218,13 @@ def _build_table(cells: NoisedCells) -> ScoreTable:
 
 
 def _build_estimate(parts: list[_Deviations]) -> Estimate:
-    """Return the mean over classes with its basic bootstrap interval, cut to [0, 1]."""
+    """Return the mean over classes with its basic bootstrap interval, cut to [0, 1] and widened to hold the mean."""
     value = float(np.mean([part.value for part in parts]))
     low, high = (np.mean([getattr(part, side) for part in parts], axis=0) for side in ("low", "high"))
-    ends = value - float(np.quantile(low, _LEVELS[1])), value - float(np.quantile(high, _LEVELS[0]))
+    ends = (
+        min(value, value - float(np.quantile(low, _LEVELS[1]))),
+        max(value, value - float(np.quantile(high, _LEVELS[0]))),
+    )
     return Estimate(*(min(max(number, 0.0), 1.0) for number in (value, *ends)))
 
 

@@ -81,11 +81,11 @@ def find_main_orientation(orientations: Sequence[str]) -> str:
     return max(Counter(orientations).items(), key=lambda each: (each[1], each[0]))[0]
 
 
-def list_frames(dataset: Dataset, count: int) -> list[int]:
+def list_frames(dataset: Dataset, count: int) -> Sequence[int]:
     """Return the frames of a file that have the orientation of most of them."""
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) != count:
-        return list(range(count))
+        return range(count)  # a header may claim billions
     orientations = [_read_frame_orientation(group) for group in groups]
     main = find_main_orientation(orientations)
     return [number for number, orientation in enumerate(orientations) if orientation == main]

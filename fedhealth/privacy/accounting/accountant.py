@@ -123,7 +123,7 @@ def compute_advantage(events: Iterable[PrivacyEvent]) -> float:
     """Return an upper bound on the total variation distance that one unit's presence makes, in [0, 1].
 
     Nobody can guess the presence of a unit, from all these releases, more often than in half of the cases plus half of
-    this, however much else they know: the hockey-stick divergence at epsilon 0.
+    this, however much else they know: the hockey-stick divergence for an epsilon of zero.
     """
     history = _merge_events(events)
     if not history:

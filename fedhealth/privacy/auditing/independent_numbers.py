@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.auditing.release_checks import AuditCheck, check_fact
+from fedhealth.utils.privacy_text import format_epsilon
 
 _PRV_ERROR = 0.004  # of the target
 _TOLERANCE = 1.012  # what PRV's bound may be above the target: twice its error, and the accountants' difference
@@ -68,7 +69,9 @@ def check_plan(plan: PrivacyPlan, target: float, delta: float, sample_rate: floa
     if (event := plan.score_release_event) is not None:
         events.append((event.noise_multiplier, 1.0, 1))
     within = is_within_target(events, target, delta)
-    yield check_fact("the noise keeps the whole run within its epsilon", within, f"epsilon {target:g} by PRV")
+    yield check_fact(
+        "the noise keeps the whole run within its epsilon", within, f"{format_epsilon(target, delta)} by PRV"
+    )
 
 
 def clip_gradient(
