@@ -19,7 +19,6 @@ from fedhealth.data.manifest import SPLITS
 from fedhealth.data.plausibility import find_one_sided
 from fedhealth.errors import DataError
 from fedhealth.ingest import phi_warnings
-from fedhealth.ingest.exclusions import OPTED_OUT
 from fedhealth.ingest.header import HeaderFields
 from fedhealth.ingest.image_content import IMAGE, NAMES
 from fedhealth.ingest.join import get_finest_key
@@ -31,7 +30,7 @@ from fedhealth.ingest.match_tables import (
     index_identifiers,
     match_table,
 )
-from fedhealth.ingest.records import IngestRecord
+from fedhealth.ingest.records import OPTED_OUT, IngestRecord
 from fedhealth.ingest.result import IngestResult
 from fedhealth.ingest.settings import KEYS, IdentifierSettings
 from fedhealth.ingest.tables import TableRows

@@ -17,10 +17,10 @@ from fedhealth.data.image.errors import ImageError
 from fedhealth.data.image.geometry import fit_to_square
 from fedhealth.data.image.grayscale import IntegerImage
 from fedhealth.data.image.load import guard_parsers
-from fedhealth.ingest.exclusions import OPTED_OUT
 from fedhealth.ingest.header import TAGS, HeaderFields, extract_fields
 from fedhealth.ingest.image_content import NAMES, list_frames, name_other_file
 from fedhealth.ingest.pixel_layout import hash_pixels
+from fedhealth.ingest.records import OPTED_OUT
 from fedhealth.ingest.selection_rules import find_rule, select_slices
 from fedhealth.ingest.settings import ImageSettings, SelectionRule
 from fedhealth.ingest.source import IngestSource, SourceFile

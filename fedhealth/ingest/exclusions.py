@@ -12,10 +12,8 @@ from pathlib import Path
 
 from fedhealth.data.identifiers import check_lost_digits, make_identifier
 from fedhealth.data.read_table import read_table
-from fedhealth.ingest.records import IngestRecord
+from fedhealth.ingest.records import OPTED_OUT, IngestRecord
 from fedhealth.ingest.tables import TableRows
-
-OPTED_OUT = "of a patient who is excluded"
 
 
 def read_exclusions(path: Path | None) -> frozenset[str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from fedhealth.config.schema import DataConfig
 from fedhealth.data.ingested_dataset import INFO_FILE, IngestInfo, read_ingest_info
 from fedhealth.errors import ConfigError, DataError
-from fedhealth.ingest.exclusions import OPTED_OUT, read_exclusions
+from fedhealth.ingest.exclusions import read_exclusions
 from fedhealth.ingest.ingest_files import ingest_files
 from fedhealth.ingest.pipeline import IngestProgress
+from fedhealth.ingest.records import OPTED_OUT
 from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE, build_ingest_report
 from fedhealth.ingest.report_page import render_page
 from fedhealth.ingest.settings import IngestSettings

@@ -21,7 +21,7 @@ TABLES = int(os.environ.get("FEDHEALTH_FUZZ_TABLES", "30"))
 SEED = int(os.environ.get("FEDHEALTH_FUZZ_SEED", "0"))
 LIMITS = {"workers": 2, "seconds": 20.0, "megabytes": 1024}
 HARM = ("longer", "crash", "memory")
-MOST_HARM = 0.05  # of files: limits are for the few that slip through every check
+MOST_HARM = 0.01  # of files: limits are for the few that slip through every check
 
 
 def count_reasons(answers):

@@ -5,6 +5,7 @@ Only the elements that describe pixels are read, so error messages cannot contai
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -96,7 +97,7 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     if DeflatedExplicitVRLittleEndian.encode() in head:
         _check_inflated_size(file, head)
     file.seek(0)
-    dataset = dcmread(file, force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
+    dataset = dcmread(_BoundedFile(file), force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
         if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             raise ImageError("a DICOM directory, not an image", "Remove it.")
@@ -106,6 +107,20 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
         plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
     return dataset
+
+
+class _BoundedFile:
+    """A file of which no more is read than it has: a header may claim gigabytes, and they would be allocated first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes, all that are left if it is negative."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left))
 
 
 def count_frames(dataset: Dataset) -> int:
