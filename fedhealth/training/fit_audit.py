@@ -139,7 +139,7 @@ class _FitAudit:
     def _check_noise(self, noise_multiplier: float) -> Iterator[AuditCheck]:
         """Check the run's own noise in two rounds, and their bookings."""
         trainer = self.bench.make_trainer(noise_multiplier=noise_multiplier, sample_rate=1.0)
-        rows, std = self.bench.select_rows(_COHORT), noise_multiplier * trainer.max_grad_norm
+        rows, std = self.bench.select_cohort(_COHORT), noise_multiplier * trainer.max_grad_norm
         fits = []
         for number in (1, 2):
             accounting = replace(self.accounting, run="audit-noise", round=number, rounds=2)
@@ -155,7 +155,7 @@ class _FitAudit:
 
     def _check_sampling(self) -> Iterator[AuditCheck]:
         """Check what the loader gets."""
-        trainer, rows = self.bench.make_trainer(sample_rate=None), self.bench.select_rows(_CROWD)
+        trainer, rows = self.bench.make_trainer(sample_rate=None), self.bench.select_crowd(_CROWD)
         units = self.bench.count_units(rows)
         rate = compute_sample_rate(units, BATCH)
         accounting = replace(self.accounting, run="audit-sampling", round=1, rounds=1)
@@ -177,7 +177,7 @@ class _FitAudit:
     def _check_contribution(self) -> Iterator[AuditCheck]:
         """Check what one patient adds: the mean difference of training with and without it."""
         steps, trainer = self.depth.compared_steps, self.bench.make_trainer(sample_rate=1.0)
-        rows, target = self.bench.select_rows(_COHORT), self.bench.choose_target()
+        rows, target = self.bench.select_cohort(_COHORT), self.bench.choose_target()
         sides = []
         for number, chosen in enumerate((rows, [row for row in rows if row not in target])):
             accounting = replace(self.accounting, run=f"audit-{number}", round=1, rounds=1)

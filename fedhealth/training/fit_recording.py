@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from fedhealth.data.examples import Batch, Examples
 from fedhealth.privacy.auditing.independent_numbers import compute_expected_batch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BATCH = 8  # units per step of the sampler's audit
 _LITTLE_NOISE = 1e4  # epsilon at which a contribution shows in a few steps
 _MOVING, _RESTING = 1e-4, 1e-8  # learning rates: weights move measurably, or so little that gradients stay the same
+_RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, StochasticDepth)
 _PHYSICAL_ROWS = 3  # several physical batches per step, and patients at their edges
 
 
@@ -75,6 +77,7 @@ class AuditBench:
         own_task: of the run.
         units: training rows of each unit of `task`.
         own_units: number of units of `own_task`.
+        most_rows: of one unit in a step; of a unit with more, each step draws some.
 
     """
 
@@ -87,7 +90,7 @@ class AuditBench:
     ) -> None:
         model = copy.deepcopy(task.model)
         for module in model.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, _RANDOM_LAYERS):
                 module.p = 0.0  # a patient's gradient must be the same in every step
         optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _MOVING}
         training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
@@ -97,6 +100,7 @@ class AuditBench:
             self.task = replace(self.task, examples=patients, rows=np.arange(len(patients.patient)))
         self.units = _group_rows(trainer, self.task)
         self.own_units = len(_group_rows(trainer, task))
+        self.most_rows = trainer.max_records_per_patient if trainer.unit == "patient" else 1
 
     def make_trainer(self, **changes: object) -> DPSGDTrainer:
         """Return the trainer with the little noise of the audit and a scratch budget."""
@@ -168,15 +172,24 @@ class AuditBench:
 
     def choose_target(self) -> list[int]:
         """Return the rows of the patient whose contribution is measured: one with several studies, if there is one."""
-        most = self.trainer.max_records_per_patient if self.trainer.unit == "patient" else 1
-        allowed = [rows for rows in self.units.values() if len(rows) <= most]
-        return max(allowed or list(self.units.values()), key=len)
+        return max(self._list_steady_units(), key=len)
 
-    def select_rows(self, count: int) -> list[int]:
-        """Return the rows of some units, with the target third, where a physical batch ends."""
+    def select_cohort(self, count: int) -> list[int]:
+        """Return rows of some units that are the same in every step, with the target third, where a batch ends.
+
+        A unit has no more rows than a step takes: the sampler would draw others of them in each step, and the sums
+        would differ by more than their noise.
+        """
         target = self.choose_target()
-        others = [rows for rows in self.units.values() if rows != target][: count - 1]
+        others = [rows for rows in self._list_steady_units() if rows != target][: count - 1]
         return [row for rows in (*others[:2], target, *others[2:]) for row in rows]
+
+    def select_crowd(self, count: int) -> list[int]:
+        """Return all rows of some units, those with the most rows first."""
+        return [row for rows in sorted(self.units.values(), key=len, reverse=True)[:count] for row in rows]
+
+    def _list_steady_units(self) -> list[list[int]]:
+        return [rows[: self.most_rows] for rows in self.units.values()]
 
     def compute_gradient(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the gradient of one patient's summed losses by tensor, zero where it does not reach."""

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from torchvision.ops import StochasticDepth
 
 from benchmarks import audit_mutants
 from benchmarks.audit_mutants import MUTANTS, audit_subject, list_failures, make_subject, plant_mutant
+from fedhealth.data.examples import Examples
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training import fit_audit
@@ -41,6 +43,8 @@ def make_place(tmp_path):
         {"unit": "record"},
         {"score_release_share": 0.0},
         {"engine": "opacus"},
+        {"max_records_per_patient": 1},  # most patients have more: each step draws one of their studies
+        {"max_records_per_patient": 2},
     ],
 )
 def test_right_training_passes_and_leaves_no_trace(settings, tmp_path):
@@ -51,6 +55,12 @@ def test_right_training_passes_and_leaves_no_trace(settings, tmp_path):
     assert len(findings) > 20
     assert all(np.array_equal(value, before[name]) for name, value in task.model.state_dict().items())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_with_random_depth_passes(tmp_path):
+    trainer, task = make_subject()
+    task.model.fusion.head[2] = StochasticDepth(0.5, "row")
+    assert list_failures(audit_fit(trainer, task, make_place(tmp_path))) == []
 
 
 @pytest.mark.parametrize("name", SUBSET)
@@ -77,7 +87,11 @@ def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, mon
 def test_the_audit_before_a_run_reads_no_value_of_a_patient(tmp_path, monkeypatch):
     monkeypatch.setattr(fit_audit, "_passed", set())
     trainer, task = make_subject()
-    seen = []
-    monkeypatch.setattr(type(task.examples), "batch", lambda self, rows: seen.append(self) or {})
-    fit_audit.list_audit_failures(trainer, task, make_place(tmp_path))
-    assert task.examples not in seen
+    read = []
+    for name in ("batch", "targets"):
+        gather = getattr(Examples, name)
+        monkeypatch.setattr(Examples, name, lambda self, rows, gather=gather: read.append(self) or gather(self, rows))
+    assert fit_audit.list_audit_failures(trainer, task, make_place(tmp_path)) == []
+    own = task.examples
+    assert read
+    assert all(each.sources is not own.sources and each.labels is not own.labels for each in read)
