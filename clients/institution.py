@@ -16,18 +16,25 @@ from clients.evaluate import ModelEvaluator
 from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.private_section import private_section
+from clients.request_check import refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.data.dataset import prepare_public_dataset
+from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import SHARED, count_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN, Acceptance, get_versions
-from fedhealth.site.decline_reasons import COHORT_TOO_SMALL, CONFIG_MISMATCH, redact_reason
+from fedhealth.site.decline_reasons import (
+    COHORT_TOO_SMALL,
+    CONFIG_MISMATCH,
+    WORD_EMBEDDINGS_NOT_ALLOWED,
+    redact_reason,
+)
 from fedhealth.site.egress_gate import ReleaseReceipt, ReplySchema, make_acceptance_schema
 from fedhealth.statistics.descriptive import count_patients, suppress_small_counts
-from fedhealth.statistics.shapes import get_modalities, get_statistic_shapes
+from fedhealth.statistics.shapes import get_modalities
 from fedhealth.training.trainer import Workload
 
 
@@ -56,6 +63,8 @@ class Institution:
                 reasons = setup.trainer.check_can_join(setup.build_task(directive), setup.get_accounting(directive))
         if setup.transport.is_plaintext and setup.is_small("train"):
             reasons.append(COHORT_TOO_SMALL)
+        if setup.config.purpose is Purpose.train and setup.shares_word_rows:
+            reasons.append(WORD_EMBEDDINGS_NOT_ALLOWED)
         if reasons:
             return build_refusal(setup.site.name, reasons)
         run = setup.get_run_context(directive)
@@ -90,8 +99,9 @@ class Institution:
     def describe(self, message: ParsedMessage) -> RecordDict:
         """Reply with counts of patients in public bins; this needs no model."""
         setup, directive = self.setup, message.directive
-        setup.check_message(message)
-        attempt = setup.accept_attempt(message, {})
+        with refuse_mismatches():
+            setup.check_message(message)
+            attempt = setup.accept_attempt(message, {})
         with private_section(setup.trainer.is_private):
             if (reply := attempt.load_cached_reply()) is not None:
                 return reply
@@ -102,14 +112,17 @@ class Institution:
 
     def handle_transport_message(self, message: ParsedMessage) -> RecordDict:
         """Reply to a message of the transport's own protocol."""
-        return self.setup.transport.handle_message(self.setup.get_run_context(message.directive), message)
+        setup, directive = self.setup, message.directive
+        with refuse_mismatches():
+            if directive.digest != setup.digest or setup.site.name not in directive.cohort:
+                raise FederationError("The request belongs to another run or cohort.", "Restart the run.")
+            return setup.transport.handle_message(setup.get_run_context(directive), message)
 
     def get_reply_schema(self, message: ParsedMessage) -> ReplySchema:
         """Return which records the reply to a message may hold; the egress gate checks the reply against it."""
         setup, kind = self.setup, message.kind
-        statistics = setup.drop_small_splits(get_statistic_shapes(setup.config).get(kind, {}))
         run = setup.get_run_context(message.directive)
-        schema = setup.transport.get_reply_schema(run, kind, setup.shared_shapes, statistics)
+        schema = setup.transport.get_reply_schema(run, kind, setup.get_reply_shapes(kind))
         return {**schema, ACCEPTANCE: make_acceptance_schema(setup.site.name)} if kind == HANDSHAKE else schema
 
     def get_receipt(self, message: ParsedMessage, content: RecordDict) -> ReleaseReceipt | None:
@@ -130,7 +143,10 @@ class Institution:
 
     def _count_announced_rows(self) -> dict[str, int]:
         """Return the number of training rows by tower, without towers that have too few rows to report."""
-        rows, least = count_training_rows(self.setup.cohort, self.setup.model.modalities), self.setup.site.min_patients
+        rows, least = (
+            count_training_rows(self.setup.cohort, self.setup.model.modalities),
+            self.setup.site.limits.min_patients,
+        )
         return {tower: count for tower, count in rows.items() if tower == SHARED or count >= least}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from fedhealth.data.dataset import SiteDataset
 
 SHARED = "shared"
@@ -16,6 +19,14 @@ def get_tower(name: str) -> str:
     """
     parts = name.split(".")[2:] if name.startswith(METHOD) else name.split(".")
     return parts[1] if parts[:1] == ["towers"] and parts[2] != "missing" else SHARED
+
+
+def group_by_tower(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, int]]:
+    """Return {tower: {array: number of values}} of named shapes."""
+    towers: dict[str, dict[str, int]] = {}
+    for name, shape in shapes.items():
+        towers.setdefault(get_tower(name), {})[name] = math.prod(shape)
+    return towers
 
 
 def count_training_rows(cohort: SiteDataset, modalities: frozenset[str]) -> dict[str, int]:

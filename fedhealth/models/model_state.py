@@ -22,6 +22,12 @@ def list_trained_arrays(model: nn.Module) -> list[str]:
     return sorted(names)
 
 
+def list_embedding_tables(model: nn.Module) -> set[str]:
+    """Return the names of the weights that are looked up by row: only the rows of tokens that occur are trained."""
+    tables = (nn.Embedding, nn.EmbeddingBag)
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, tables)}
+
+
 def get_model_arrays(model: nn.Module, names: list[str]) -> State:
     """Return copies of the named tensors as arrays."""
     state = model.state_dict()

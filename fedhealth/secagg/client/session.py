@@ -60,13 +60,19 @@ class SiteSession:
             self._save(journal, secrets)
         return message.to_bytes()
 
-    def accept(self, descriptor: bytes, model_digest: bytes, training_digest: bytes) -> AttemptContext:
+    def accept(
+        self,
+        descriptor: bytes,
+        model_digest: bytes,
+        training_digest: bytes,
+        derive_layout: client_protocol.DeriveLayout,
+    ) -> AttemptContext:
         """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`."""
         found = AttemptDescriptor.from_bytes(descriptor)
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, context = client_protocol.accept_attempt(
-                self.me, journal, secrets, found, model_digest, training_digest
+                self.me, journal, secrets, found, model_digest, training_digest, derive_layout
             )
             self._save(journal, secrets)
         self._accepted = context.ctx
