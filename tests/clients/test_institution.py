@@ -84,7 +84,7 @@ def test_the_same_task_gives_the_same_bits_whatever_came_before(ask, job):
 def test_a_task_of_another_run_or_cohort_is_refused(ask, job, changes):
     reply = ask(TRAIN, training(job, build_initial_state(compose_job_config(job)), **changes))
     assert reply.has_error()
-    assert reply.error.reason == "FederationError"
+    assert reply.error.reason == "RequestMismatchError"
 
 
 def test_other_arrays_than_the_model_shares_are_refused(ask, job):

@@ -18,7 +18,7 @@ def weak(monkeypatch):
     """Sites whose rules on the threshold and on signatures are switched off."""
 
     def switch(threshold: int, colluders: int) -> None:
-        def lax(n: int, policy: ThresholdPolicy) -> Thresholds:
+        def lax(n: int, policy: ThresholdPolicy, approved: int) -> Thresholds:
             return Thresholds(n, colluders, 1, threshold)
 
         monkeypatch.setattr(server_protocol, "compute_thresholds", lax)
