@@ -138,6 +138,13 @@ def test_replies_of_a_private_run_leave_on_the_time_grid(hospital, monkeypatch):
     assert not any(hospital.network.seconds["other"] == pytest.approx(slot) for slot in slots)
 
 
+def test_the_time_of_a_task_is_not_sent(hospital):
+    """It follows the data: the number of rows, their lengths, the size of the images."""
+    for name, kind in (("joined", "query.handshake"), ("trained", "train.fit"), ("lost", "train.crash")):
+        hospital.ask(name, kind)
+        assert hospital.network.seconds[name] == 0.0
+
+
 def test_a_reply_does_not_show_when_it_was_made(hospital):
     for name, kind in (("a", "train.fit"), ("lost", "train.crash")):
         reply = hospital.ask(name, kind)
