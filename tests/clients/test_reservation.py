@@ -134,7 +134,7 @@ def test_one_run_that_the_policy_forbids_declines_the_sweep(hospital):
 
 def test_with_a_statement_nothing_but_a_reservation_can_be_had(hospital):
     job = hospital.sign_job("askedfor1234", BudgetRequest(SWEEP, 4.0, (hospital.plan(RUNS[0]),)))
-    assert hospital.ask(job, TRAIN).error.reason == "TrustError"
+    assert hospital.ask(job, TRAIN).error.reason == "RequestMismatchError"
     assert hospital.kept == {}
 
 
