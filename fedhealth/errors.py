@@ -96,6 +96,12 @@ class StorageError(FedhealthError):
     exit_code = 11
 
 
+class StartRefusedError(FedhealthError):
+    """A server or site that must not start: it is running already, or its address is in use."""
+
+    exit_code = 17
+
+
 class SiteTaskError(FedhealthError):
     """A site's task failed after it had touched the data. It names no cause: the cause may depend on a patient."""
 
@@ -105,7 +111,7 @@ class SiteTaskError(FedhealthError):
 class RequestMismatchError(FedhealthError):
     """A request of the lead contradicts what the site computed or decided itself; it names no field."""
 
-    exit_code = 17
+    exit_code = 18
 
 
 def as_storage_error(fault: BaseException) -> StorageError | None:

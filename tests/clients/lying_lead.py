@@ -53,7 +53,7 @@ data:
   tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
 limits: {{min_patients: 2, {limits}}}
 """
-DECLINED = (1017, "RequestMismatchError")
+DECLINED = (1018, "RequestMismatchError")
 
 
 def name_members(count):
