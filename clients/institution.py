@@ -16,12 +16,11 @@ from clients.evaluate import ModelEvaluator
 from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.private_section import private_section
-from clients.request_check import refuse_mismatches
+from clients.request_check import compare_directive, refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.data.dataset import prepare_public_dataset
-from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import SHARED, count_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan
@@ -114,8 +113,7 @@ class Institution:
         """Reply to a message of the transport's own protocol."""
         setup, directive = self.setup, message.directive
         with refuse_mismatches():
-            if directive.digest != setup.digest or setup.site.name not in directive.cohort:
-                raise FederationError("The request belongs to another run or cohort.", "Restart the run.")
+            compare_directive(message.kind, directive, setup.config, setup.digest, setup.site.name)
             return setup.transport.handle_message(setup.get_run_context(directive), message)
 
     def get_reply_schema(self, message: ParsedMessage) -> ReplySchema:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from fedhealth.config.schema import Config
 from fedhealth.errors import FederationError, RequestMismatchError, SecureAggregationError
-from fedhealth.protocol.messages import EVALUATE, TRAIN, Directive
+from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN, Directive
 
 _ADVICE = "Nothing was computed, booked or sent."
 
@@ -58,6 +58,9 @@ def compare_directive(kind: str, directive: Directive, config: Config, digest: s
 
 
 def _list_rounds(kind: str, rounds: int) -> range:
-    """Return the rounds of a kind of message: training has numbered rounds, the final evaluation follows the last."""
-    first, last = {TRAIN: (1, rounds), EVALUATE: (rounds, rounds)}.get(kind, (0, 0))
+    """Return the rounds of a kind of message: training has numbered rounds, the final evaluation follows the last.
+
+    Requests of secure aggregation's own belong to any of them; they name the attempt by its context.
+    """
+    first, last = {TRAIN: (1, rounds), EVALUATE: (rounds, rounds), DESCRIBE: (0, 0)}.get(kind, (0, rounds))
     return range(first, last + 1)

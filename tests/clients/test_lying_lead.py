@@ -217,7 +217,10 @@ def test_other_arrays_get_the_one_refusal_and_book_nothing(leads, kind, change):
 
 
 @pytest.mark.parametrize("kind", [SIGN, UNMASK])
-@pytest.mark.parametrize("change", [{"run": "run99999"}, {"digest": "0" * 64}, {"cohort": ()}, {"exchange": 2}, {}])
+@pytest.mark.parametrize(
+    "change",
+    [{"run": "run99999"}, {"digest": "0" * 64}, {"cohort": ()}, {"exchange": 2}, {"round": 3}, {"round": -1}, {}],
+)
 def test_a_false_follow_up_gets_the_one_refusal(leads, kind, change):
     """Before any attempt; the attempts of the protocol's own tests follow."""
     lead = leads(TRAIN)
