@@ -15,8 +15,9 @@ from clients.merge import StateMerger
 from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.protocol.messages import DESCRIBE, EVALUATE, SEALED, SIGN, TRAIN, UNMASK
+from fedhealth.protocol.messages import DESCRIBE, EVALUATE, SEALED, SECAGG, SIGN, TRAIN, UNMASK
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
+from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import SignRequest, UnmaskRequest
 from tests.clients.lying_lead import DECLINED, MODEL, PRIVATE, RUN, LyingLead, read_error
 
@@ -216,19 +217,34 @@ def test_other_arrays_get_the_one_refusal_and_book_nothing(leads, kind, change):
     assert_refused(lead, lead.ask(kind, arrays=arrays), before)
 
 
-@pytest.mark.parametrize("kind", [SIGN, UNMASK])
-@pytest.mark.parametrize(
-    "change",
-    [{"run": "run99999"}, {"digest": "0" * 64}, {"cohort": ()}, {"exchange": 2}, {"round": 3}, {"round": -1}, {}],
+FOLLOW_UP_LIES = (
+    {"run": "run99999"},
+    {"digest": "0" * 64},
+    {"cohort": ()},
+    {"cohort": ("charite", "stranger")},
+    {"exchange": 2},
+    {"round": 3},
+    {"round": -1},
+    {"missed": ("stranger",)},
 )
-def test_a_false_follow_up_gets_the_one_refusal(leads, kind, change):
-    """Before any attempt; the attempts of the protocol's own tests follow."""
-    lead = leads(TRAIN)
-    message = SignRequest(bytes(32), lead.cohort) if kind == SIGN else UnmaskRequest(bytes(32), lead.cohort, (), (), ())
-    before, directive = lead.books(), replace(lead.directive(TRAIN), **change)
-    content = {"secagg": ConfigRecord({"message": message.to_bytes()})}
-    assert_refused(lead, lead.send(kind, directive, content), before)
-    assert_refused(lead, lead.send(kind, directive, {}), before)
+
+
+def test_a_false_follow_up_gets_the_one_refusal(meet):
+    lead = meet()
+    assert lead.handshake() == ()
+    directive = lead.directive(TRAIN)
+    descriptor = lead.describe_attempt(TRAIN, directive, lead.state, threshold=3)
+    assert read_error(lead.ask(TRAIN, directive, descriptor)) is None
+    before, ctx = lead.books(), AttemptContext.from_descriptor(descriptor).ctx
+    messages = {SIGN: SignRequest(ctx, lead.cohort), UNMASK: UnmaskRequest(ctx, lead.cohort, (), (), ())}
+    for kind, message in messages.items():
+        content = {SECAGG: ConfigRecord({"message": message.to_bytes()})}
+        for change in FOLLOW_UP_LIES:
+            assert_refused(lead, lead.send(kind, replace(directive, **change), content), before)
+        assert_refused(lead, lead.send(kind, directive, {}), before)
+    assert_refused(lead, lead.send(UNMASK, directive, content), before)  # nobody's envelopes are in it
+    signing = {SECAGG: ConfigRecord({"message": messages[SIGN].to_bytes()})}
+    assert read_error(lead.send(SIGN, directive, signing)) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
