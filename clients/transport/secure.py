@@ -7,7 +7,6 @@ and outlive the process that handles a message, so nothing is kept in memory.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -19,7 +18,8 @@ from clients.release import Release, ReleaseRecorder
 from clients.transport.base import ReplyShapes, compute_request_digest
 from fedhealth.consortium.identity import load_identity, load_roster, make_secrets_folder
 from fedhealth.errors import ModelError, SecureAggregationError
-from fedhealth.models.modality_keys import SHARED, group_by_tower
+from fedhealth.models.modality_keys import SHARED
+from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import (
     DESCRIBE,
@@ -41,7 +41,6 @@ from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
 from fedhealth.secagg.protocol.context import AttemptContext
-from fedhealth.secagg.protocol.layout_plan import LayoutPlan
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
 from fedhealth.secagg.protocol.store import FileStore, StateStore
@@ -150,7 +149,7 @@ class SecureTransport:
         sites: Sequence[str],
     ) -> None:
         self.weights = weights
-        self.bits, self.clipping_range, self.clamp_share = bits, clipping_range, clamp_share
+        self.settings = SumSettings(bits, clipping_range, clamp_share)
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites = tuple(sites)
 
@@ -174,7 +173,8 @@ class SecureTransport:
         descriptor = _read_message(message.content, "train")
         _compare_attempt(directive, AttemptDescriptor.from_bytes(descriptor))
         model, task = digest_arrays(incoming), digest_task(message.kind, directive)
-        context = session.accept(descriptor, model, task, self._plan_layout(shapes).build)
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics)
+        context = session.accept(descriptor, model, task, plan.build)
         request_digest = compute_request_digest(run, message, incoming)
         return SecureAttempt(session, self._secrets(run), context, run.site.name, request_digest, recorder)
 
@@ -197,7 +197,7 @@ class SecureTransport:
 
     def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the protocol's messages, each decoded strictly, and masked segments of exact sizes."""
-        plan = self._plan_layout(shapes)
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics)
         sizes = {segment.name: segment.wire_bytes for segment in plan.build(())}
         members, segments = len(self.sites), len(TOWERS) + 1
         key, decode = _REPLIES[kind]
@@ -215,16 +215,6 @@ class SecureTransport:
         if kind in (TRAIN, EVALUATE, DESCRIBE):
             forms[SEALED] = ArrayRecordSchema({name: (size,) for name, size in sizes.items()}, "|u1")
         return forms
-
-    def _plan_layout(self, shapes: ReplyShapes) -> LayoutPlan:
-        return LayoutPlan(
-            towers=group_by_tower(shapes.update),
-            statistics={name: math.prod(shape) for name, shape in shapes.statistics.items()},
-            statistics_tower=SHARED,
-            bits=self.bits,
-            bound=self.clipping_range,
-            clamp_share=self.clamp_share,
-        )
 
     def _session(self, run: RunContext) -> SiteSession:
         roster, digest, own = load_roster(run.site.folder), bytes.fromhex(run.digest), run.site.limits

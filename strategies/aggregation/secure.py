@@ -5,7 +5,6 @@ See docs/secure-aggregation.md. The lead never sees a single site's update, coun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +13,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.consortium.identity import load_roster
 from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
-from fedhealth.models.modality_keys import SHARED, group_by_tower
+from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
 from fedhealth.protocol.messages import SEALED, SECAGG, SIGN, UNMASK, digest_arrays, digest_task, get_config_record
 from fedhealth.secagg.primitives.layout import Layout
-from fedhealth.secagg.protocol.layout_plan import STATISTICS_SEGMENT, LayoutPlan
+from fedhealth.secagg.protocol.layout_plan import STATISTICS_SEGMENT
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
@@ -57,7 +56,7 @@ class SecureSum:
         *,
         sites: Sequence[str],
     ) -> None:
-        self.bits, self.clipping_range, self.clamp_share = bits, clipping_range, clamp_share
+        self.settings = SumSettings(bits, clipping_range, clamp_share)
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites = tuple(sites)
 
@@ -186,14 +185,8 @@ class SecureSum:
     def _build_layout(self, attempt: RoundAttempt) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""
         members = [announced for _, announced in sorted(self._session.members.items())]
-        return LayoutPlan(
-            towers=group_by_tower({name: array.shape for name, array in attempt.expected.items()}),
-            statistics={name: math.prod(shape) for name, shape in attempt.statistics.items()},
-            statistics_tower=SHARED,
-            bits=self.bits,
-            bound=self.clipping_range,
-            clamp_share=self.clamp_share,
-        ).build(members)
+        update = {name: array.shape for name, array in attempt.expected.items()}
+        return self.settings.plan_layout(update, attempt.statistics).build(members)
 
     def _read_statistics(self, opened: OpenedSums) -> dict[str, np.ndarray]:
         sums = opened.vectors.get(STATISTICS_SEGMENT, {})

@@ -5,7 +5,6 @@ The messages are built by hand, field by field, as a lead with the consortium's 
 
 from dataclasses import replace
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from omegaconf import OmegaConf
@@ -15,9 +14,11 @@ from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.flower.compat import set_task_identity
-from fedhealth.models.modality_keys import SHARED, group_by_tower
+from fedhealth.models.modality_keys import SHARED
+from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import (
+    DESCRIBE,
     DIRECTIVE,
     EVALUATE,
     GLOBAL,
@@ -31,7 +32,6 @@ from fedhealth.protocol.messages import (
 )
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
-from fedhealth.secagg.protocol.layout_plan import LayoutPlan
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
 from fedhealth.statistics.shapes import get_statistic_shapes
 from strategies.app import build_initial_state
@@ -46,6 +46,8 @@ MODEL = (
     *("training.batch_size=8", "training.local_steps=1", "strategy.rounds=2", "evaluation.bins=64"),
 )
 PRIVATE = ("privacy=patient", "privacy.epsilon=8")
+DESCRIPTION = ("purpose=describe", "privacy=patient", "privacy.epsilon=2")
+KINDS = {TRAIN: PRIVATE, EVALUATE: PRIVATE, DESCRIBE: DESCRIPTION}
 POLICY = """\
 name: charite
 lead: lead.example:9092
@@ -90,6 +92,7 @@ class LyingLead:
         self.words = (*model, *own, *words)
         composed = compose_config([*self.words, f"data.root={data}"])
         self.config, self.digest = OmegaConf.to_object(composed), compute_config_digest(composed)
+        self.settings = SumSettings(*(self.config.secagg[key] for key in ("bits", "clipping_range", "clamp_share")))
         self.hours = hours
         self.state = build_initial_state(self.config)
         self.announced = ()
@@ -137,19 +140,11 @@ class LyingLead:
 
     def describe_attempt(self, kind, directive, arrays, threshold, signed=False):
         """Return what an honest lead's secure aggregation says about it."""
-        members = [KeyAnnouncement.from_bytes(blob, "") for blob in self.announced if blob]
-        listed = [(member, blob) for member, blob in zip(members, self.announced, strict=True)]
-        chosen = [(member, blob) for member, blob in listed if member.site in self.cohort]
+        announced = {KeyAnnouncement.from_bytes(blob, ""): blob for blob in self.announced}
+        members = [member for member in announced if member.site in self.cohort]
         statistics = get_statistic_shapes(self.config)[kind]
         shapes = {name: array.shape for name, array in arrays.items()} if kind == TRAIN else {}
-        plan = LayoutPlan(
-            group_by_tower(shapes),
-            {name: int(np.prod(shape)) for name, shape in statistics.items()},
-            SHARED,
-            self.config.secagg["bits"],
-            self.config.secagg["clipping_range"],
-            self.config.secagg["clamp_share"],
-        )
+        plan = self.settings.plan_layout(shapes, statistics)
         return AttemptDescriptor(
             run=RUN,
             config_digest=bytes.fromhex(self.digest),
@@ -158,12 +153,12 @@ class LyingLead:
             attempt=directive.attempt + 1,
             threshold=threshold,
             signed=signed,
-            members=tuple(blob for _, blob in chosen),
+            members=tuple(announced[member] for member in members),
             base=directive.cohort,
             cohort=directive.cohort,
             model_digest=digest_arrays(arrays),
             training_digest=digest_task(kind, directive),
-            layout=plan.build([member for member, _ in chosen]),
+            layout=plan.build(members),
         )
 
     def ask(self, kind, directive=None, descriptor=None, arrays=None, threshold=3, signed=False, **lies):
@@ -186,3 +181,9 @@ class LyingLead:
 def read_error(reply):
     """Return the code and reason of a reply; None if it is an answer."""
     return (reply.error.code, reply.error.reason) if reply.has_error() else None
+
+
+def assert_refused(lead, reply, before):
+    """Check that a reply is the one refusal, and that the hospital wrote nothing."""
+    assert read_error(reply) == DECLINED
+    assert lead.books() == before
