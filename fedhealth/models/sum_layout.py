@@ -1,4 +1,4 @@
-"""Derive the layout of a secure sum from the shapes of an update and its statistics: alike at the lead and at every site."""
+"""Derive the layout of a secure sum from the shapes of an update and its statistics: the lead and every site alike."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class SecureSum:
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""
         lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy, self.sites)
-        _ = lead.thresholds  # refuses a run of too few sites before anything is sent
+        self.required_sites = lead.thresholds.threshold  # refuses a run of too few sites before anything is sent
         self._session = ServerSession(lead, FileStore(folder / "secagg"))
 
     def admit(self, site: str, content: RecordDict) -> None:
