@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from fedhealth.config.schema import Config
 from fedhealth.errors import FederationError, RequestMismatchError, SecureAggregationError
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN, Directive
+from fedhealth.secagg.protocol.messages import AttemptDescriptor
 
 _ADVICE = "Nothing was computed, booked or sent."
 
@@ -55,6 +56,18 @@ def compare_directive(kind: str, directive: Directive, config: Config, digest: s
     }
     if wrong := [name for name, is_right in found.items() if not is_right]:
         raise FederationError(f"The directive's {', '.join(wrong)} differs from this site's own.", "Restart the run.")
+
+
+def compare_attempt(directive: Directive, descriptor: AttemptDescriptor) -> None:
+    """Compare a directive with what secure aggregation's own message says about the same attempt and cohort.
+
+    Raises:
+        FederationError: they differ.
+
+    """
+    named = (directive.exchange, directive.attempt + 1, directive.cohort)
+    if named != (descriptor.exchange, descriptor.attempt, descriptor.cohort):
+        raise FederationError("The lead names two attempts or cohorts at once.", "Restart the run.")
 
 
 def _list_rounds(kind: str, rounds: int) -> range:

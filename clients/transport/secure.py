@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.request_check import compare_attempt
 from clients.transport.base import ReplyShapes, compute_request_digest
 from fedhealth.consortium.identity import load_identity, load_roster, make_secrets_folder
 from fedhealth.errors import ModelError, SecureAggregationError
@@ -30,7 +31,6 @@ from fedhealth.protocol.messages import (
     SIGN,
     TRAIN,
     UNMASK,
-    Directive,
     digest_arrays,
     digest_task,
     get_config_record,
@@ -171,7 +171,7 @@ class SecureTransport:
         """Check the attempt against all rules of the protocol and record it as used."""
         session, directive = self._session(run), message.directive
         descriptor = _read_message(message.content, "train")
-        _compare_attempt(directive, AttemptDescriptor.from_bytes(descriptor))
+        compare_attempt(directive, AttemptDescriptor.from_bytes(descriptor))
         model, task = digest_arrays(incoming), digest_task(message.kind, directive)
         plan = self.settings.plan_layout(shapes.update, shapes.statistics)
         context = session.accept(descriptor, model, task, plan.build)
@@ -226,13 +226,6 @@ class SecureTransport:
 
     def _secrets(self, run: RunContext) -> FileStore:
         return FileStore(make_secrets_folder(run.run, run.site.name, run.site.folder))
-
-
-def _compare_attempt(directive: Directive, descriptor: AttemptDescriptor) -> None:
-    """Check that a directive and the secure aggregation's own message name the same attempt and cohort."""
-    named = (directive.exchange, directive.attempt + 1, directive.cohort)
-    if named != (descriptor.exchange, descriptor.attempt, descriptor.cohort):
-        raise SecureAggregationError("The lead names two attempts or cohorts at once.", "Restart the run.")
 
 
 def _load_release(secrets: StateStore) -> tuple[str, Release]:
