@@ -213,7 +213,7 @@ def test_a_cohort_and_a_model_of_the_leads_choice_are_answered(tmp_path_factory,
     lead = LyingLead(tmp_path_factory.mktemp("choice"), good_hospitals, members=5)
     assert lead.handshake() == ()
     others = data.draw(st.lists(st.sampled_from(lead.cohort[1:]), min_size=3, max_size=4, unique=True))
-    scale = data.draw(st.sampled_from([0.0, 1.0, -3.0, 1e6, 1e20]))
+    scale = data.draw(st.sampled_from([0.0, 1.0, -3.0, 100.0]))
     arrays = {name: (array * np.float32(scale)).astype(np.float32) for name, array in lead.state.items()}
     cohort = tuple(sorted([lead.cohort[0], *others]))
     for kind, exchange in ((TRAIN, data.draw(st.integers(1, 5000))), (EVALUATE, 5001)):
