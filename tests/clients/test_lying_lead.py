@@ -8,10 +8,15 @@ from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
 from tests.clients.lying_lead import KINDS, PRIVATE, assert_refused, read_error
 
+MOMENTS = [
+    *((TRAIN, moment) for moment in ("first", "repeated", "after an answer")),
+    (EVALUATE, "repeated"),
+    (DESCRIBE, "after an answer"),
+]
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("moment", ["first", "repeated", "after an answer"])
-def test_a_bound_comes_from_the_configuration_and_never_from_the_message(leads, meet, kind, moment):
+
+@pytest.mark.parametrize(("kind", "moment"), MOMENTS)
+def test_a_bound_comes_from_the_configuration_and_never_from_the_message(meet, kind, moment):
     """Error or no error at a bound of the lead's told it counts, losses and largest changes bit by bit."""
     lead = meet(words=KINDS[kind])
     assert lead.handshake() == ()
@@ -30,8 +35,7 @@ def test_a_bound_comes_from_the_configuration_and_never_from_the_message(leads, 
     assert read_error(lead.ask(kind, directive, honest)) is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [7, 8, 9])
+@pytest.mark.parametrize(("kind", "size"), [(TRAIN, 7), (TRAIN, 9), (EVALUATE, 8), (DESCRIBE, 7)])
 def test_a_base_of_some_members_does_not_lower_the_threshold(meet, kind, size):
     """Ten members: t is 7 for every base; one of seven would have had t = 5 and two openings of one vector."""
     lead = meet(members=10, words=KINDS[kind])
