@@ -102,7 +102,7 @@ def test_a_false_field_of_secure_aggregation_gets_the_one_refusal_and_books_noth
     arrays = lead.state if kind in (TRAIN, EVALUATE) else {}
     honest = lead.describe_attempt(kind, directive, arrays, threshold=3)
     lies = (LAYOUT_LIES | MEMBER_LIES)[lie](honest, data.draw)
-    assert_refused(lead, lead.ask(kind, directive, honest, **lies), before)
+    assert_refused(lead, lead.ask(kind, directive, replace(honest, **lies)), before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
