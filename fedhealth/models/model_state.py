@@ -23,9 +23,13 @@ def list_trained_arrays(model: nn.Module) -> list[str]:
 
 
 def list_embedding_tables(model: nn.Module) -> set[str]:
-    """Return the names of the weights that are looked up by row: only the rows of tokens that occur are trained."""
+    """Return the names of the weights that are looked up by row: only the rows of tokens that occur are trained.
+
+    A token for a missing modality is a table of one row, and no word.
+    """
     tables = (nn.Embedding, nn.EmbeddingBag)
-    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, tables)}
+    found = {name: module for name, module in model.named_modules() if isinstance(module, tables)}
+    return {f"{name}.weight" for name, module in found.items() if module.num_embeddings > 1}
 
 
 def get_model_arrays(model: nn.Module, names: list[str]) -> State:
