@@ -114,7 +114,9 @@ class Fleet:
     def accept(self, name: str, descriptor: bytes) -> AttemptContext:
         """Let one site accept TRAIN."""
         found = self.server.context.descriptor
-        return self.sites[name].accept(descriptor, found.model_digest, found.training_digest)
+        return self.sites[name].accept(
+            descriptor, found.model_digest, found.training_digest, lambda members: found.layout
+        )
 
 
 def generate_masks(vector: np.ndarray, count: int) -> None:

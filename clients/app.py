@@ -17,12 +17,13 @@ from clients.context import SiteContext
 from clients.institution import Institution, build_refusal
 from clients.message import ParsedMessage
 from clients.private_section import PrivateTaskError, private_section
+from clients.request_check import refuse_mismatches
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
-from fedhealth.errors import FedhealthError, PrivacyError, TrustError
+from fedhealth.errors import FedhealthError, RequestMismatchError
 from fedhealth.models.weights import set_weights_folder
 from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -105,8 +106,10 @@ def handle_message(message: Message, context: Context, job: Job | None = None) -
         return Message(content, reply_to=message)
     except Exception as fault:
         log.exception("%s failed", kind)
+        is_refused = isinstance(fault, RequestMismatchError)  # before the data were touched: no booking is spent
         datasets = [fault.dataset] if isinstance(fault, PrivateTaskError) else []
-        if (kind in DATA_KINDS or datasets) and (booked := _find_run(message, context, job)) is not None:
+        is_counted = not is_refused and (kind in DATA_KINDS or bool(datasets))
+        if is_counted and (booked := _find_run(message, context, job)) is not None:
             record_failure(*booked, datasets)  # spends what is booked, before the error reply leaves
         reply = build_error_reply(fault, message)
         check_error(kind, reply.error.code, str(reply.error.reason), write)
@@ -134,11 +137,17 @@ def _handle_as_virtual_site(message: Message, context: Context, job: Job) -> Rec
     site, gate = get_virtual_site(context, job), EgressGate(SIMULATION_LIMITS, _log_event)
     if job.budget_request is None:
         institution = get_institution(site, job)
-        return _handle_and_check(institution, ParsedMessage.parse(message), gate)
+        return _handle_and_check(institution, _parse_message(message), gate)
     request = job.budget_request
     jobs = [replace(job, run=r.run, overrides=r.overrides, digest=r.digest, budget_request=None) for r in request.runs]
     until = time.time() + _RESERVATION_SECONDS
-    return _handle_budget_request(ParsedMessage.parse(message), gate, site, jobs, request, until)
+    return _handle_budget_request(_parse_message(message), gate, site, jobs, request, until)
+
+
+def _parse_message(message: Message) -> ParsedMessage:
+    """Decode a message; one that is malformed gets the one refusal."""
+    with refuse_mismatches():
+        return ParsedMessage.parse(message)
 
 
 def get_virtual_site(context: Context, job: Job) -> SiteContext:
@@ -154,11 +163,11 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
     terms = _load_terms(text, home, _get_modification_time(home.policy), _get_modification_time(home.membership))
     limits, run, arrays = terms.policy.limits, terms.job.run, home.get_run_folder(terms.job.run)
     gate = EgressGate(limits, AuditLog(home.audit).write, TrafficQuota(arrays, int(limits.megabytes_per_round * 1e6)))
-    parsed = ParsedMessage.parse(message)
+    parsed = _parse_message(message)
     if parsed.directive.run != run:
-        raise TrustError("The message belongs to another run than its job.", "Restart the run.")
+        raise RequestMismatchError("The message belongs to another run than its job.", "Nothing was done.")
     gate.log("asked", **describe_request(parsed))
-    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients, home.audit)
+    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits, home.audit)
     if reasons := terms.decision.reasons or find_restore_reasons(site, parsed):
         return _decline_run(parsed, site.name, reasons, gate)
     set_weights_folder(terms.policy.resources.weights)
@@ -179,7 +188,7 @@ def _handle_budget_request(
 ) -> RecordDict:
     """Reserve the budget of a sweep and reply; a job with a budget request may not ask for anything else."""
     if message.kind != HANDSHAKE:
-        raise TrustError("A sweep's budget request allows a reservation only.", "Nothing was done.")
+        raise RequestMismatchError("A sweep's budget request allows a reservation only.", "Nothing was done.")
     content = reserve_sweep_budget(site, jobs, request, until)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site.name)})
     return content
@@ -190,7 +199,7 @@ def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate
     gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
     log.warning("declined: %s", "; ".join(reasons))
     if message.kind != HANDSHAKE:
-        raise PrivacyError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
+        raise RequestMismatchError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
     content = build_refusal(site, reasons)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site)})
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,20 @@ from fedhealth.protocol.messages import digest_arrays
 from fedhealth.site.egress_gate import ReplySchema, Shapes
 from fedhealth.types import State
 from fedhealth.utils.digest import digest_parts
+
+
+@dataclass(frozen=True)
+class ReplyShapes:
+    """The shapes of a reply, derived from the configuration.
+
+    Attributes:
+        update: of the shared arrays; empty unless the site trains.
+        statistics: of the statistics.
+
+    """
+
+    update: Shapes
+    statistics: Shapes
 
 
 class UploadAttempt(Protocol):
@@ -58,9 +73,14 @@ class Transport(Protocol):
         """Return the latest exchange of the run that this site accepted; 0 if the transport does not record it."""
 
     def accept_attempt(
-        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+        self,
+        run: RunContext,
+        message: ParsedMessage,
+        incoming: State,
+        recorder: ReleaseRecorder,
+        shapes: ReplyShapes,
     ) -> UploadAttempt:
-        """Accept an attempt before any work is done for it.
+        """Accept an attempt before any work is done for it; the reply will have these shapes.
 
         Raises:
             FedhealthError: the lead asks for something that would reveal a single site.
@@ -73,16 +93,8 @@ class Transport(Protocol):
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to a message of the transport's own protocol."""
 
-    def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
-        """Return which records a reply may hold beside the acceptance.
-
-        Args:
-            run: site and run.
-            kind: of the message.
-            update: shapes of the shared arrays.
-            statistics: shapes of the statistics.
-
-        """
+    def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
+        """Return which records the reply to a kind of message may hold beside the acceptance."""
 
 
 def compute_request_digest(run: RunContext, message: ParsedMessage, incoming: State) -> str:

@@ -7,8 +7,7 @@ and outlive the process that handles a message, so nothing is kept in memory.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -16,11 +15,13 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.request_check import compare_attempt
 from clients.statements import open_statement_book
-from clients.transport.base import compute_request_digest
-from fedhealth.consortium.identity import get_secrets_folder, load_identity, load_roster
-from fedhealth.errors import SecureAggregationError
-from fedhealth.models.modality_keys import SHARED, get_tower
+from clients.transport.base import ReplyShapes, compute_request_digest
+from fedhealth.consortium.identity import load_identity, load_roster, make_secrets_folder
+from fedhealth.errors import ModelError, SecureAggregationError
+from fedhealth.models.modality_keys import SHARED
+from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import (
     DESCRIBE,
@@ -29,7 +30,6 @@ from fedhealth.protocol.messages import (
     SEALED,
     SECAGG,
     SIGN,
-    STATISTICS,
     TRAIN,
     UNMASK,
     digest_arrays,
@@ -39,15 +39,16 @@ from fedhealth.protocol.messages import (
 from fedhealth.secagg.client.client_protocol import SiteCredentials
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.client.session import SiteSession
-from fedhealth.secagg.primitives.layout import WEIGHT_ONE, VectorSpec, make_model_segment, make_statistics_segment
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.primitives.layout import WEIGHT_ONE
 from fedhealth.secagg.protocol.context import AttemptContext
-from fedhealth.secagg.protocol.messages import KeyAnnouncement, SurvivorSignature, UnmaskReply
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
 from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
 from fedhealth.secagg.protocol.store import FileStore, StateStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
-from fedhealth.site.egress_gate import ArrayRecordSchema, ConfigRecordSchema, ReplySchema, Shapes
+from fedhealth.site.egress_gate import TOWERS, ArrayRecordSchema, ConfigRecordSchema, ReplySchema
 from fedhealth.types import State
 
 _REPLIES: dict[str, tuple[str, Callable[[bytes, str], KeyAnnouncement | Head | SurvivorSignature | UnmaskReply]]] = {
@@ -104,7 +105,10 @@ class SecureAttempt:
                 entry.name: np.asarray(values.get(entry.name, np.zeros(entry.length, np.int64))).reshape(-1)
                 for entry in segment.entries
             }
-        quantized = self._session.quantize(self._context, vectors)
+        try:
+            quantized = self._session.quantize(self._context, vectors)
+        except ProtocolViolationError as fault:  # about the site's own values, not about the lead's request
+            raise ModelError(fault.problem, fault.advice) from fault
         self._secrets.delete(_REPLY_TO)  # a crash must not leave the new words with the release of the old ones
         self._session.save_quantized(quantized)
         self._secrets.put(_REPLY_TO, json.dumps([self._request_digest, release.dumps()]).encode())
@@ -121,10 +125,14 @@ class SecureTransport:
 
     Args:
         weights: how the site announces its training rows: `bucket` (powers of sqrt 2), `uniform` or `exact`.
-        colluders: number of sites assumed to collude with the lead; null takes (n - 1) // 3.
-        min_honest: minimum number of honest contributions in a sum; null takes 3 (2 up to five sites).
+        colluders: number of sites assumed to collude with the lead; null takes the default. This and the next two come
+            from the job; the site's own limits hold as well, and of two numbers the stricter.
+        min_honest: minimum number of honest contributions in a sum; null takes the default.
         min_sites: the smallest number of sites in a sum that this site takes part in.
         bits: per model value on the wire; the same at the lead.
+        clipping_range: largest magnitude of one value in an update; the same at the lead.
+        clamp_share: share of a layer's values that may exceed it and are clamped; the same at the lead.
+        sites: members of the run.
 
     """
 
@@ -137,10 +145,15 @@ class SecureTransport:
         min_honest: int | None = None,
         min_sites: int = 3,
         bits: int = 32,
+        clipping_range: float = 8.0,
+        clamp_share: float = 0.0,
+        *,
+        sites: Sequence[str],
     ) -> None:
         self.weights = weights
-        self.bits = bits
+        self.settings = SumSettings(bits, clipping_range, clamp_share)
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
+        self.sites = tuple(sites)
 
     def announce(self, run: RunContext, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
         """Announce a new key and coarse weights, signed with the site's identity key."""
@@ -150,14 +163,20 @@ class SecureTransport:
         return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement})})
 
     def accept_attempt(
-        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+        self,
+        run: RunContext,
+        message: ParsedMessage,
+        incoming: State,
+        recorder: ReleaseRecorder,
+        shapes: ReplyShapes,
     ) -> SecureAttempt:
         """Check the attempt against all rules of the protocol and record it as used."""
         session, directive = self._session(run), message.directive
         descriptor = _read_message(message.content, "train")
-        context = session.accept(descriptor, digest_arrays(incoming), digest_task(message.kind, directive))
-        if context.descriptor.exchange != directive.exchange:
-            raise SecureAggregationError("The lead names two exchanges at once.", "Restart the run.")
+        compare_attempt(directive, AttemptDescriptor.from_bytes(descriptor))
+        model, task = digest_arrays(incoming), digest_task(message.kind, directive)
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics)
+        context = session.accept(descriptor, model, task, plan.build)
         request_digest = compute_request_digest(run, message, incoming)
         return SecureAttempt(session, self._secrets(run), context, run.site.name, request_digest, recorder)
 
@@ -172,14 +191,17 @@ class SecureTransport:
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to SIGN or UNMASK."""
         session = self._session(run)
+        if message.directive.exchange != session.exchange:
+            raise SecureAggregationError("The request belongs to another exchange.", "Restart the run.")
         steps = {SIGN: session.sign_survivors, UNMASK: session.reply_unmask}
         reply = steps[message.kind](_read_message(message.content, "message"))
         return RecordDict({SECAGG: ConfigRecord({"answer": reply})})
 
-    def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
+    def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the protocol's messages, each decoded strictly, and masked segments of exact sizes."""
-        sizes = compute_segment_sizes(update if kind == TRAIN else {}, statistics, self.bits)
-        members, segments = len(load_roster(run.site.folder).members), len({get_tower(name) for name in update}) + 1
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics)
+        sizes = {segment.name: segment.wire_bytes for segment in plan.build(())}
+        members, segments = len(self.sites), len(TOWERS) + 1
         key, decode = _REPLIES[kind]
         max_bytes = 4096 + members * (512 + 64 * members * segments + 2 * MAX_NOTICE_BYTES)
 
@@ -197,27 +219,16 @@ class SecureTransport:
         return forms
 
     def _session(self, run: RunContext) -> SiteSession:
-        roster, digest = load_roster(run.site.folder), bytes.fromhex(run.digest)
-        me = SiteCredentials(run.run, run.site.name, load_identity(run.site.keys), roster, digest, self.policy)
+        roster, digest, own = load_roster(run.site.folder), bytes.fromhex(run.digest), run.site.limits
+        site = ThresholdPolicy(own.colluders, own.min_honest, own.min_sites)
+        policy = self.policy.combine(site, len(roster.members))
+        identity = load_identity(run.site.keys)
+        me = SiteCredentials(run.run, run.site.name, identity, roster, digest, policy, self.sites)
         journal = FileStore(run.site.folder / "secagg" / run.run)
         return SiteSession(me, journal, self._secrets(run), open_statement_book(run.site))
 
     def _secrets(self, run: RunContext) -> FileStore:
-        return FileStore(get_secrets_folder(run.run, run.site.name, run.site.folder))
-
-
-def compute_segment_sizes(update: Shapes, statistics: Shapes, bits: int) -> dict[str, int]:
-    """Return the size in bytes of each masked segment on the wire; it depends on the shapes only."""
-    layers: dict[str, dict[str, int]] = {}
-    for name, shape in update.items():
-        layers.setdefault(get_tower(name), {})[name] = math.prod(shape)
-    segments = [
-        make_model_segment(tower, tower, lengths, bound=1.0, bits=bits, sites=1, normaliser=1)
-        for tower, lengths in layers.items()
-    ]
-    if entries := tuple(VectorSpec(name, math.prod(shape), 1.0, 1.0) for name, shape in statistics.items()):
-        segments.append(make_statistics_segment(STATISTICS, SHARED, entries, sites=1))
-    return {segment.name: segment.wire_bytes for segment in segments}
+        return FileStore(make_secrets_folder(run.run, run.site.name, run.site.folder))
 
 
 def _load_release(secrets: StateStore) -> tuple[str, Release]:

@@ -78,6 +78,10 @@ class Aggregation(Protocol):
     sees_single_updates: bool
 
     @property
+    def required_sites(self) -> int:
+        """The fewest sites that it can aggregate in this run; known after `start`."""
+
+    @property
     def last_exchange(self) -> int:
         """The latest exchange begun, also before a restart; 0 if the aggregation does not depend on it."""
 

@@ -39,6 +39,7 @@ class WeightedMean:
 
     last_exchange = 0
     sees_single_updates = True
+    required_sites = 1
 
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Do nothing: there is no state to store."""

@@ -60,6 +60,7 @@ class RobustAggregation:
 
     last_exchange = 0
     sees_single_updates = True
+    required_sites = 1
 
     def __init__(self, rule: Rule, max_norm: float | None = None) -> None:
         self.rule, self.max_norm = rule, max_norm

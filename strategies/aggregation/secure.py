@@ -5,7 +5,7 @@ See docs/secure-aggregation.md. The lead never sees a single site's update, coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.consortium.identity import load_roster
 from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
-from fedhealth.models.modality_keys import SHARED, get_tower
+from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
 from fedhealth.protocol.messages import SEALED, SECAGG, SIGN, UNMASK, digest_arrays, digest_task, get_config_record
-from fedhealth.secagg.primitives.layout import Layout, VectorSpec, make_model_segment, make_statistics_segment
-from fedhealth.secagg.protocol.messages import KeyAnnouncement
+from fedhealth.secagg.primitives.layout import Layout
+from fedhealth.secagg.protocol.layout_plan import STATISTICS_SEGMENT
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
@@ -25,9 +25,7 @@ from fedhealth.secagg.server.session import ServerSession
 from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
-from strategies.aggregation.checks import STATISTICS_BOUND
 
-STATISTICS_SEGMENT = "statistics"
 _ATTEMPTS = 3  # at a signature or unmasking request
 
 
@@ -41,6 +39,7 @@ class SecureSum:
         colluders: number of sites assumed to collude with the lead; null uses (n - 1) // 3.
         min_honest: smallest number of honest contributions in a sum; null uses 3 (2 for up to five sites).
         min_sites: smallest number of sites in a sum that is unmasked.
+        sites: members of the run.
 
     """
 
@@ -54,13 +53,17 @@ class SecureSum:
         colluders: int | None = None,
         min_honest: int | None = None,
         min_sites: int = 3,
+        *,
+        sites: Sequence[str],
     ) -> None:
-        self.bits, self.clipping_range, self.clamp_share = bits, clipping_range, clamp_share
+        self.settings = SumSettings(bits, clipping_range, clamp_share)
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
+        self.sites = tuple(sites)
 
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""
-        lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy)
+        lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy, self.sites)
+        self.required_sites = lead.thresholds.threshold  # refuses a run of too few sites before anything is sent
         self._session = ServerSession(lead, FileStore(folder / "secagg"))
 
     def admit(self, site: str, content: RecordDict) -> None:
@@ -181,24 +184,9 @@ class SecureSum:
 
     def _build_layout(self, attempt: RoundAttempt) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""
-        sites = len(self._session.members)
-        towers = sorted({get_tower(name) for name in attempt.expected})
-        segments = [
-            make_model_segment(
-                tower,
-                tower,
-                {name: array.size for name, array in sorted(attempt.expected.items()) if get_tower(name) == tower},
-                bound=self.clipping_range,
-                bits=self.bits,
-                sites=sites,
-                normaliser=max(1, _sum_announced_weights(self._session.members, tower)),
-                clamp_share=self.clamp_share,
-            )
-            for tower in towers
-        ]
-        lengths = {name: int(np.prod(shape)) for name, shape in sorted(attempt.statistics.items())}
-        entries = tuple(VectorSpec(name, length, STATISTICS_BOUND, 1.0) for name, length in lengths.items())
-        return (*segments, make_statistics_segment(STATISTICS_SEGMENT, SHARED, entries, sites=sites))
+        members = [announced for _, announced in sorted(self._session.members.items())]
+        update = {name: array.shape for name, array in attempt.expected.items()}
+        return self.settings.plan_layout(update, attempt.statistics).build(members)
 
     def _read_statistics(self, opened: OpenedSums) -> dict[str, np.ndarray]:
         sums = opened.vectors.get(STATISTICS_SEGMENT, {})
@@ -207,10 +195,6 @@ class SecureSum:
 
 def _list_entry_names(layout: Layout) -> list[tuple[str, list[str]]]:
     return [(segment.name, [entry.name for entry in segment.entries]) for segment in layout]
-
-
-def _sum_announced_weights(members: Mapping[str, KeyAnnouncement], tower: str) -> int:
-    return sum(weight for member in members.values() for name, weight in member.towers if name == tower)
 
 
 def _build_secagg_record(message: bytes) -> RecordDict:

@@ -137,9 +137,9 @@ def test_an_older_copy_is_noticed_declined_and_recovered(hospital, tmp_path, par
     copy_parts(hospital.parts[part], tmp_path / "backup", back=True)
 
     booked = len(verify_ledger(hospital.ledger))
-    assert hospital.train(4).error.reason == "PrivacyError"
+    assert hospital.train(4).error.reason == "RequestMismatchError"
     assert hospital.join().reasons == (UNLISTED_REASON,)  # neutral to the lead
-    assert hospital.train(4, carry=False).error.reason == "PrivacyError"  # and it does not forget
+    assert hospital.train(4, carry=False).error.reason == "RequestMismatchError"  # and it does not forget
     assert len(verify_ledger(hospital.ledger)) == booked
     declined = [entry for entry in verify_log(hospital.home.audit) if entry["event"] == "run declined"]
     assert declined[-1]["reasons"] == [f"{RESTORED}; run `fedhealth site recover`"]  # one clear sentence to its own

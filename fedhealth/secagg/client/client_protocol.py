@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedhealth.secagg.client.journal import Journal, Secrets
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
 from fedhealth.secagg.primitives import keys, masks, packing
+from fedhealth.secagg.primitives.layout import Layout
 from fedhealth.secagg.primitives.quantize import Vectors, quantize
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcements
@@ -31,8 +32,11 @@ from fedhealth.secagg.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
 from fedhealth.utils.digest import encode_parts
+
+DeriveLayout = Callable[[Sequence[KeyAnnouncement]], Layout]
+"""Called with the verified announcements of an attempt."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class SiteCredentials:
         roster: the members approved by the site's staff.
         config_digest: SHA-256 of the job this site accepted.
         policy: the minimum thresholds of this site.
+        members: sites of the run, from its approved configuration; None if all of the roster are.
 
     """
 
@@ -55,6 +60,17 @@ class SiteCredentials:
     roster: Roster
     config_digest: bytes
     policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
+    members: tuple[str, ...] | None = None
+
+    @property
+    def run_members(self) -> tuple[str, ...]:
+        """Return the sites of the run. The members of a study will take their place."""
+        return tuple(self.roster.keys) if self.members is None else self.members
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return the thresholds of the run, the same for all cohorts; `ProtocolViolationError` for too few members."""
+        return compute_thresholds(len(self.run_members), self.policy, len(self.roster.members))
 
 
 def announce_key(
@@ -86,6 +102,7 @@ def accept_attempt(
     descriptor: AttemptDescriptor,
     model_digest: bytes,
     training_digest: bytes,
+    derive_layout: DeriveLayout,
 ) -> tuple[Journal, Secrets, AttemptContext]:
     """Accept an attempt or raise `ProtocolViolationError`; the new journal marks it as burned.
 
@@ -96,16 +113,18 @@ def accept_attempt(
         descriptor: TRAIN, as received.
         model_digest: SHA-256 of the model that arrived with it, computed here.
         training_digest: SHA-256 of the training directives that arrived with it, computed here.
+        derive_layout: returns the layout for the members' announcements, from what this site approved.
 
     """
     _check_own_digests(me, descriptor, model_digest, training_digest)
     members = verify_announcements(descriptor.members, me.roster, me.run)
     digests = [hashlib.sha256(blob).digest() for blob in descriptor.members]
-    rules.r8_cohort(descriptor, members, me.roster, me.site)
+    rules.r8_cohort(descriptor, members, me.run_members, me.site)
     journal_rules.r8_epochs(journal, members, digests)
     context = AttemptContext.from_descriptor(descriptor)
-    thresholds = compute_thresholds(len(descriptor.base), me.policy)
+    thresholds = me.thresholds
     rules.r8_threshold(context, thresholds)
+    rules.r8_own_layout(context, derive_layout(members), thresholds)
     rules.r8_layout(context, thresholds)
     rules.r8_signed(context, thresholds)
     journal_rules.r7_progress(journal, descriptor, me.policy)
@@ -168,7 +187,7 @@ def sign_survivors(me: SiteCredentials, journal: Journal, request: SignRequest) 
     context = _get_current_attempt(journal, request.ctx)
     survivors = request.survivors
     journal_rules.r3_one_answer(journal, survivors)
-    rules.r1_survivors(context, me.site, survivors, compute_thresholds(len(context.descriptor.base), me.policy))
+    rules.r1_survivors(context, me.site, survivors, me.thresholds)
     names = encode_parts(*(name.encode() for name in survivors))
     signature = keys.sign_parts(me.identity, b"survivors", context.ctx, names)
     return replace(journal, signed_survivors=survivors), SurvivorSignature(context.ctx, me.site, signature)
@@ -185,8 +204,7 @@ def reply_unmask(
     earlier = journal_rules.r3_one_answer(journal, request.survivors)
     if earlier:
         return journal, secrets, earlier, {}
-    thresholds = compute_thresholds(len(context.descriptor.base), me.policy)
-    segments = rules.r1_survivors(context, me.site, request.survivors, thresholds)
+    segments = rules.r1_survivors(context, me.site, request.survivors, me.thresholds)
     rules.r1_signatures(context, request, me.roster)
     pairs = dict(secrets.chains)
     if secrets.exchange != context.descriptor.exchange or not set(request.survivors) <= set(pairs):

@@ -67,7 +67,13 @@ class SiteSession:
             self._save(journal, secrets)
         return message.to_bytes()
 
-    def accept(self, descriptor: bytes, model_digest: bytes, training_digest: bytes) -> AttemptContext:
+    def accept(
+        self,
+        descriptor: bytes,
+        model_digest: bytes,
+        training_digest: bytes,
+        derive_layout: client_protocol.DeriveLayout,
+    ) -> AttemptContext:
         """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`.
 
         Raises `RestoredSiteError` if a member shows that this machine was restored from an older copy.
@@ -77,7 +83,7 @@ class SiteSession:
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, context = client_protocol.accept_attempt(
-                self.me, journal, secrets, found, model_digest, training_digest
+                self.me, journal, secrets, found, model_digest, training_digest, derive_layout
             )
             members = context.members
             self._statements.learn_statements((m.site, data) for m in members for data in (m.statement, *m.shown))

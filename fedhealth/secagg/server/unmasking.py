@@ -21,7 +21,7 @@ from fedhealth.secagg.protocol.envelope import (
     select_mask_keys,
 )
 from fedhealth.secagg.protocol.messages import SignRequest, SurvivorSignature, UnmaskReply, UnmaskRequest
-from fedhealth.secagg.server.server_protocol import AttemptState, ServerParameters, compute_attempt_thresholds
+from fedhealth.secagg.server.server_protocol import AttemptState, ServerParameters
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class OpenedSums:
 
 def fix_survivors(lead: ServerParameters, attempt: AttemptState, survivors: tuple[str, ...]) -> UnmaskingState:
     """Fix the survivors; later uploads are refused."""
-    segments = rules.select_open_segments(attempt.context, survivors, compute_attempt_thresholds(lead, attempt.context))
+    segments = rules.select_open_segments(attempt.context, survivors, lead.thresholds)
     refuse_unless(bool(segments), "no segment has enough owners among the survivors", rule="R1")
     return UnmaskingState(attempt, survivors, segments, {}, {})
 

@@ -133,7 +133,9 @@ class Federation:
         return {"count": rng.integers(-1000, 1000, 3), "loss": rng.integers(-(2**30), 2**30, 2) * 2.0**-20}
 
     def accept(self, site: str, descriptor: bytes, plan: AttemptPlan):
-        return self.sites[site].accept(descriptor, plan.model_digest, plan.training_digest)
+        return self.sites[site].accept(
+            descriptor, plan.model_digest, plan.training_digest, lambda members: tuple(plan.layout)
+        )
 
     def protect(self, site: str, descriptor: bytes, plan: AttemptPlan) -> tuple[bytes, dict[str, PackedWords]]:
         """Accept, quantize and mask; returns what `fold` takes."""

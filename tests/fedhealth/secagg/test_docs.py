@@ -1,5 +1,6 @@
 """What docs/secure-aggregation.md states in numbers is what the code computes."""
 
+import re
 from pathlib import Path
 
 from fedhealth.secagg.client import journal_rules
@@ -11,7 +12,8 @@ from fedhealth.secagg.protocol.threshold import (
     needs_signatures,
 )
 
-PAGE = Path(__file__).parents[3] / "docs" / "secure-aggregation.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "secure-aggregation.md"
 
 
 def test_the_table_of_thresholds():
@@ -23,6 +25,19 @@ def test_the_table_of_thresholds():
         n, t, c = thresholds.n, thresholds.threshold, thresholds.colluders
         numbers = (n, c, thresholds.min_honest, t, n - t, compute_smallest_split(n, t, c), t - c)
         assert cells == [*map(str, numbers), "yes" if needs_signatures(thresholds, n, ()) else "no"]
+
+
+def test_every_row_of_the_threat_model_names_a_test_that_exists():
+    """Tables of parties need none: they say what somebody can do."""
+    parts = (ROOT / "docs" / "threat-model.md").read_text().split("\n\n")
+    tables = [part.splitlines() for part in parts if part.startswith("|") and not part.startswith("| party")]
+    rows = [row for table in tables for row in table[2:]]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(tests/[^`:]+)::(\w+)`", row)
+        assert named, row
+        for path, test in named:
+            assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
 
 
 def test_every_rule_is_listed_and_has_its_function():

@@ -1,4 +1,4 @@
-"""A consortium of three sites on disk: homes, keys, a signed membership."""
+"""A consortium of three sites or others on disk: homes, keys, a signed membership."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ SITES = ("charite", "klinikum", "st-brigid")
 class Consortium:
     """The lead's home and the sites' homes below one folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sites: tuple[str, ...] = SITES) -> None:
         self.lead = LeadHome(root / "lead")
         self.lead.create()
         self.public = make_signing_key(self.lead.consortium_key)
-        self.homes = {site: SiteHome(root / site) for site in SITES}
+        self.homes = {site: SiteHome(root / site) for site in sites}
         for home in self.homes.values():
             home.create()
         self.save(self.membership())

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import clients.app
 from fedhealth.consortium.identity import get_secrets_folder
-from fedhealth.errors import SecureAggregationError
+from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.flower.in_process_grid import InProcessGrid
@@ -158,6 +158,13 @@ def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
     with pytest.raises(SecureAggregationError, match="too few") as caught:
         run("two", "secagg=on", "data.sites=[north,south]")
     assert caught.value.advice
+
+
+def test_a_run_waits_for_as_many_sites_as_a_sum_needs(run, six_hospitals):
+    """Five of six answers open a sum: with four, no round is begun, whatever strategy.min_sites says."""
+    sites = f"data.sites=[{','.join((*SIX[:4], 'absent-1', 'absent-2'))}]"
+    with pytest.raises(FederationError, match="5 are needed"):
+        run("few", "secagg=on", sites, "strategy.min_sites=3", root=six_hospitals)
 
 
 def test_a_value_beyond_the_bound_names_the_layer_in_the_sites_log(run, tmp_path):
