@@ -29,6 +29,7 @@ from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, make_model_s
 from fedhealth.secagg.primitives.quantize import quantize
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.store import MemoryStore
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server import server_protocol, unmasking
 from fedhealth.secagg.server.session import ServerSession
 
@@ -80,7 +81,9 @@ class Fleet:
         """Start a round; returns TRAIN."""
         digest = hashlib.sha256(exchange.to_bytes(8, "big")).digest()
         return self.server.open_attempt(
-            server_protocol.AttemptPlan(exchange, 1, self.ids, self.ids, (segment,), digest, digest)
+            server_protocol.AttemptPlan(
+                exchange, 1, VectorName("train", exchange, exchange), self.ids, self.ids, (segment,), digest, digest
+            )
         )
 
     def accept(self, name: str, descriptor: bytes) -> AttemptContext:

@@ -26,6 +26,7 @@ from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import (
+    ABANDON,
     ACCEPTANCE,
     DATA_KINDS,
     DESCRIBE,
@@ -56,6 +57,7 @@ HANDLERS: dict[str, MessageHandler] = {
     EVALUATE: lambda institution, message: institution.evaluate(message),
     DESCRIBE: lambda institution, message: institution.describe(message),
     SIGN: lambda institution, message: institution.handle_transport_message(message),
+    ABANDON: lambda institution, message: institution.handle_transport_message(message),
     UNMASK: lambda institution, message: institution.handle_transport_message(message),
 }
 
@@ -155,7 +157,15 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
     if terms.decision.reasons:
         return _decline_run(parsed, terms, gate)
     set_weights_folder(terms.policy.resources.weights)
-    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients)
+    site = SiteContext(
+        terms.policy.name,
+        home.state,
+        home.keys,
+        arrays,
+        limits.min_patients,
+        limits.changing_cohorts,
+        limits.fresh_releases,
+    )
     if terms.job.budget_request is not None:
         until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)
         return _handle_budget_request(parsed, gate, site, terms.decision.jobs, terms.job.budget_request, until)

@@ -16,6 +16,8 @@ class SiteContext:
         keys: the folder of its identity key.
         arrays: the folder of the files it keeps for one run.
         min_patients: a cohort smaller than this reports nothing on its own.
+        changing_cohorts: whether sums without privacy may differ in their contributors.
+        fresh_releases: whether a repeated private release is drawn and booked anew, instead of sent again.
 
     """
 
@@ -24,6 +26,8 @@ class SiteContext:
     keys: Path
     arrays: Path
     min_patients: int = 1
+    changing_cohorts: bool = True
+    fresh_releases: bool = False
 
     @classmethod
     def virtual(cls, name: str, folder: Path) -> SiteContext:
@@ -39,9 +43,11 @@ class RunContext:
         run: the run's id.
         digest: of the run's configuration.
         site: the site.
+        data: identifies the site's data, whatever name the run has for them.
 
     """
 
     run: str
     digest: str
     site: SiteContext
+    data: str = ""

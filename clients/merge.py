@@ -89,7 +89,7 @@ class StateMerger:
         arrays = get_model_arrays(self.setup.model, names) | client_state
         store = self.setup.get_store(directive)
         store.save_private(directive.round, arrays, digest)
-        if self.setup.config.strategy.staleness:
+        if self.setup.config.strategy.staleness and self.setup.transport.is_plaintext:
             store.save_late_update(directive.round, update.own, digest)
 
     def save_personal(self, directive: Directive, local: LocalRound, incoming: State, personal: State) -> None:
@@ -104,7 +104,8 @@ class StateMerger:
         after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
         own = {name: array - local.shared[name] for name, array in after.items()}
         own |= {METHOD + name: change for name, change in result.extra.items()}
-        is_late = strategy.staleness and self.setup.site.name in directive.missed
+        # under secure aggregation an update that seems late may be in an opened sum, and must not be in a second one
+        is_late = strategy.staleness and self.setup.transport.is_plaintext and self.setup.site.name in directive.missed
         late = self.setup.get_store(directive).load_late_update(directive.round - 1) if is_late else {}
         added = {n: own[n] + np.float32(strategy.staleness) * a for n, a in late.items() if n in own}
         total = clip_update(own | added, strategy.max_update_norm, self.setup.trainer.is_private)

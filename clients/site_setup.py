@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -29,16 +30,13 @@ from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.protocol.messages import DESCRIBE, EVALUATE, SAME_RELEASE, TRAIN, Directive
+from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
 from fedhealth.types import State
 
 T = TypeVar("T")
-
-PURPOSES = {TRAIN: "train", EVALUATE: "evaluate", DESCRIBE: "describe"}
-"""Of a request, in the privacy ledger, by message type."""
 
 
 class SiteSetup:
@@ -107,7 +105,8 @@ class SiteSetup:
 
     def get_run_context(self, directive: Directive) -> RunContext:
         """Return the site and the run of a directive."""
-        return RunContext(directive.run, self.digest, self.site)
+        data = Path(self.config.data.root).resolve() / self.config.data.manifest
+        return RunContext(directive.run, self.digest, self.site, str(data))
 
     def get_store(self, directive: Directive) -> SiteStore:
         """Return the files that the site keeps for the run."""
@@ -116,8 +115,9 @@ class SiteSetup:
     def get_accounting(self, directive: Directive, purpose: str = "train") -> AccountingContext:
         """Return the run, round and purpose that privacy spending is booked under."""
         folder, rounds = self.site.folder, self.config.strategy.rounds
+        draw = directive.repetition if self.site.fresh_releases else 0
         return AccountingContext(
-            directive.run, self.site.name, folder, directive.round, rounds, purpose, directive.exchange
+            directive.run, self.site.name, folder, directive.round, rounds, purpose, directive.exchange, draw
         )
 
     def get_recorder(self, directive: Directive, kind: str = TRAIN) -> ReleaseRecorder:

@@ -6,7 +6,6 @@ and outlive the process that handles a message, so nothing is kept in memory.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 
@@ -16,15 +15,25 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
-from clients.transport.base import compute_request_digest
+from clients.transport.contributors import (
+    ContributorRule,
+    KeptUpload,
+    delete_upload,
+    load_upload,
+    name_repeated_words,
+    record_upload,
+    save_upload,
+)
 from fedhealth.consortium.identity import get_secrets_folder, load_identity, load_roster
 from fedhealth.errors import SecureAggregationError
 from fedhealth.models.modality_keys import SHARED, get_tower
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import (
+    ABANDON,
     DESCRIBE,
     EVALUATE,
     HANDSHAKE,
+    PURPOSES,
     SEALED,
     SECAGG,
     SIGN,
@@ -39,24 +48,27 @@ from fedhealth.secagg.client.client_protocol import SiteCredentials
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, VectorSpec, make_model_segment, make_statistics_segment
+from fedhealth.secagg.protocol.abandon import Abandonment
 from fedhealth.secagg.protocol.context import AttemptContext
-from fedhealth.secagg.protocol.messages import KeyAnnouncement, SurvivorSignature, UnmaskReply
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
 from fedhealth.secagg.protocol.store import FileStore, StateStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
 from fedhealth.site.egress_gate import ArrayRecordSchema, ConfigRecordSchema, ReplySchema, Shapes
 from fedhealth.types import State
 
-_REPLIES: dict[str, tuple[str, Callable[[bytes, str], KeyAnnouncement | Head | SurvivorSignature | UnmaskReply]]] = {
+_SecretReply = KeyAnnouncement | Head | SurvivorSignature | UnmaskReply | Abandonment
+_REPLIES: dict[str, tuple[str, Callable[[bytes, str], _SecretReply]]] = {
     HANDSHAKE: ("announcement", KeyAnnouncement.from_bytes),
     TRAIN: ("head", Head.from_bytes),
     EVALUATE: ("head", Head.from_bytes),
     DESCRIBE: ("head", Head.from_bytes),
     SIGN: ("answer", SurvivorSignature.from_bytes),
     UNMASK: ("answer", UnmaskReply.from_bytes),
+    ABANDON: ("answer", Abandonment.from_bytes),
 }
-_REPLY_TO = "kept-for"  # the request that the stored quantized update replies to, and its release
 
 
 class SecureAttempt:
@@ -67,30 +79,30 @@ class SecureAttempt:
         session: SiteSession,
         secrets: StateStore,
         context: AttemptContext,
-        site: str,
-        request_digest: str,
+        run: RunContext,
         recorder: ReleaseRecorder,
     ) -> None:
-        self._session, self._secrets, self._context = session, secrets, context
-        self._request_digest, self.recorder = request_digest, recorder
-        self._owned = {segment.name: segment for segment in context.owned_segments(site)}
+        self._session, self._secrets, self._context, self._run = session, secrets, context, run
+        self.recorder = recorder
+        self._vector = context.descriptor.vector.digest(run.run).hex()
+        self._owned = {segment.name: segment for segment in context.owned_segments(run.site.name)}
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether enough sites train the tower for it to be summed, with or without this site."""
         return any(segment.tower == tower and segment.kind == "model" for segment in self._context.layout)
 
     def load_cached_reply(self) -> RecordDict | None:
-        """Mask the stored update again if an earlier attempt at this request failed; unmasked ones are deleted."""
-        quantized = self._session.load_quantized()
-        request_digest, release = _load_release(self._secrets)
-        if quantized is None or request_digest != self._request_digest:
+        """Mask the stored words again if this vector was asked for before; `accept` has checked that it may be."""
+        quantized, upload = self._session.load_quantized(), load_upload(self._secrets)
+        if quantized is None or upload.vector != self._vector:
             return None
         digests = {name: digest for name, (digest, _, _) in quantized.segments.items()}
         if digests != {name: segment.digest for name, segment in self._owned.items()}:
             return None  # another cohort has another layout
-        if not self.recorder.confirm(release):
+        if not self.recorder.confirm(upload.release):
             self._session.delete_quantized()
             return None
+        record_upload(self._run, upload)
         return self._mask(quantized)
 
     def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
@@ -103,9 +115,12 @@ class SecureAttempt:
                 for entry in segment.entries
             }
         quantized = self._session.quantize(self._context, vectors)
-        self._secrets.delete(_REPLY_TO)  # a crash must not leave the new words with the release of the old ones
+        purpose, is_private = self._context.descriptor.vector.purpose, self.recorder.is_private
+        upload = KeptUpload(self._vector, release, name_repeated_words(self._run, purpose, release, is_private))
+        delete_upload(self._secrets)  # a crash must not leave the new words with the release of the old ones
         self._session.save_quantized(quantized)
-        self._secrets.put(_REPLY_TO, json.dumps([self._request_digest, release.dumps()]).encode())
+        save_upload(self._secrets, upload)
+        record_upload(self._run, upload)
         self.recorder.record(release)
         return self._mask(quantized)
 
@@ -153,25 +168,33 @@ class SecureTransport:
         """Check the attempt against all rules of the protocol and record it as used."""
         session, directive = self._session(run), message.directive
         descriptor = _read_message(message.content, "train")
-        context = session.accept(descriptor, digest_arrays(incoming), digest_task(message.kind, directive))
-        if context.descriptor.exchange != directive.exchange:
-            raise SecureAggregationError("The lead names two exchanges at once.", "Restart the run.")
-        request_digest = compute_request_digest(run, message, incoming)
-        return SecureAttempt(session, self._secrets(run), context, run.site.name, request_digest, recorder)
+        asked = AttemptDescriptor.from_bytes(descriptor)
+        vector = VectorName(PURPOSES[message.kind], directive.round, directive.repetition)
+        if (asked.exchange, asked.vector) != (directive.exchange, vector):
+            raise SecureAggregationError("The lead names two exchanges or two vectors at once.", "Restart the run.")
+        certificates = _read_certificates(message.content)
+        task = digest_task(message.kind, directive)
+        context = session.accept(descriptor, digest_arrays(incoming), task, certificates)
+        return SecureAttempt(session, self._secrets(run), context, run, recorder)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
         """Return the release of the stored words: those in the reply are masked."""
-        return _load_release(self._secrets(run))[1]
+        return load_upload(self._secrets(run)).release
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the last exchange in the journal."""
         return self._session(run).exchange
 
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
-        """Reply to SIGN or UNMASK."""
-        session = self._session(run)
-        steps = {SIGN: session.sign_survivors, UNMASK: session.reply_unmask}
-        reply = steps[message.kind](_read_message(message.content, "message"))
+        """Reply to SIGN, UNMASK or ABANDON."""
+        session, request = self._session(run), _read_message(message.content, "message")
+        rule = ContributorRule(run, load_upload(self._secrets(run)), self.policy)
+        if message.kind == SIGN:
+            reply = session.sign_survivors(request, rule.check_sum)
+        elif message.kind == UNMASK:
+            reply = session.reply_unmask(request, rule.record_sum)
+        else:
+            reply = session.abandon_attempt(request)
         return RecordDict({SECAGG: ConfigRecord({"answer": reply})})
 
     def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
@@ -217,13 +240,10 @@ def compute_segment_sizes(update: Shapes, statistics: Shapes, bits: int) -> dict
     return {segment.name: segment.wire_bytes for segment in segments}
 
 
-def _load_release(secrets: StateStore) -> tuple[str, Release]:
-    """Return the request that the stored words reply to, and their release; empty if there are none."""
-    found = secrets.get(_REPLY_TO)
-    if found is None:
-        return "", Release()
-    request_digest, release = json.loads(found)
-    return request_digest, Release.loads(release)
+def _read_certificates(content: RecordDict) -> list[bytes]:
+    """Return the proofs that earlier attempts at the same vector can never open."""
+    found = get_config_record(content, SECAGG).get("abandoned", [])
+    return [each for each in found if isinstance(each, bytes)] if isinstance(found, list) else []
 
 
 def _read_message(content: RecordDict, key: str) -> bytes:

@@ -18,6 +18,7 @@ class AccountingContext:
         rounds: the number of rounds of the run.
         purpose: of the request: `train`, `evaluate` or `describe`.
         exchange: number of the exchange that the request belongs to.
+        draw: of a release that is drawn once and kept; another number asks for another draw.
 
     """
 
@@ -28,3 +29,4 @@ class AccountingContext:
     rounds: int
     purpose: str = "train"
     exchange: int = 0
+    draw: int = 0

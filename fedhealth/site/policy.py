@@ -60,6 +60,10 @@ class SiteLimits:
         min_noise_multiplier: minimum noise, as a multiple of the clipping bound.
         secure_aggregation: whether it is required.
         min_sites: minimum number of sites in a sum.
+        changing_cohorts: whether sums without privacy may differ in their contributors; the difference of two such sums
+            is a sum over fewer hospitals, at worst over one.
+        fresh_releases: whether statistics or final scores that are asked for again are drawn and booked anew; otherwise
+            the same values are sent, and only with contributors among whom they single out no hospital.
         exact_weights: whether the exact number of training rows may leave instead of a power of sqrt 2 near it.
         min_patients: a smaller cohort is never reported on its own.
         models: allowed options of the model groups; null for all that are installed.
@@ -80,6 +84,8 @@ class SiteLimits:
     min_noise_multiplier: float = 0.3
     secure_aggregation: bool = True
     min_sites: int = 3
+    changing_cohorts: bool = False
+    fresh_releases: bool = False
     exact_weights: bool = False
     min_patients: int = 20
     models: tuple[str, ...] | None = None
@@ -99,6 +105,7 @@ SIMULATION_LIMITS = SiteLimits(
     min_noise_multiplier=0.0,
     secure_aggregation=False,
     min_sites=1,
+    changing_cohorts=True,
     exact_weights=True,
     min_patients=1,
     records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),

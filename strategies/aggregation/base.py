@@ -92,6 +92,25 @@ class Aggregation(Protocol):
 
         """
 
+    def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
+        """Return the stored result of this request, so that no site is asked for it again; None if there is none.
+
+        Args:
+            kind: the message type.
+            number: the round.
+            incoming: the shared arrays of the request.
+
+        """
+
+    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
+        """Return the exchange in which this request was first made, if the sites may answer it as they did then.
+
+        Return 0 if it must be answered anew.
+        """
+
+    def give_up(self) -> None:
+        """Never ask for the latest answers again: their sum cannot be opened any more."""
+
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> int | None:
         """Resume the interrupted unmasking of a sum for the same request; return its exchange.
 

@@ -15,17 +15,29 @@ from fedhealth.consortium.identity import load_roster
 from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
 from fedhealth.models.modality_keys import SHARED, get_tower
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
-from fedhealth.protocol.messages import SEALED, SECAGG, SIGN, UNMASK, digest_arrays, digest_task, get_config_record
+from fedhealth.protocol.messages import (
+    ABANDON,
+    PURPOSES,
+    SEALED,
+    SECAGG,
+    SIGN,
+    UNMASK,
+    digest_arrays,
+    digest_task,
+    get_config_record,
+)
 from fedhealth.secagg.primitives.layout import Layout, VectorSpec, make_model_segment, make_statistics_segment
 from fedhealth.secagg.protocol.messages import KeyAnnouncement
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
 from strategies.aggregation.checks import STATISTICS_BOUND
+from strategies.aggregation.sum_store import SumStore
 
 STATISTICS_SEGMENT = "statistics"
 _ATTEMPTS = 3  # at a signature or unmasking request
@@ -62,6 +74,7 @@ class SecureSum:
         """Begin or resume a run."""
         lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy)
         self._session = ServerSession(lead, FileStore(folder / "secagg"))
+        self._sums = SumStore(folder / "sums")
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Register a site's announcement, which must be signed by the identity of that name."""
@@ -73,6 +86,18 @@ class SecureSum:
     def last_exchange(self) -> int:
         """The latest exchange this lead opened, also before a restart."""
         return self._session.last_attempt[0]
+
+    def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
+        """Return the stored sum of this request: the first way to resume, which asks no site."""
+        return self._sums.load(kind, number, digest_arrays(incoming))
+
+    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
+        """Return the repetition under which the sites mask the same words again; 0 for a new draw."""
+        return self._session.find_repetition(PURPOSES[kind], number, digest_arrays(incoming))
+
+    def give_up(self) -> None:
+        """Ask for a new vector next time: the last way to resume."""
+        self._session.close_vector()
 
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> int | None:
         """Resume an interrupted unmasking of the same request: with the same survivors and the same replies."""
@@ -92,13 +117,15 @@ class SecureSum:
         plan = AttemptPlan(
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
+            vector=VectorName(PURPOSES[attempt.kind], directive.round, directive.repetition),
             base=directive.cohort,
             cohort=directive.cohort,
             layout=self._build_layout(attempt),
             model_digest=digest_arrays(attempt.incoming),
             training_digest=digest_task(attempt.kind, directive),
         )
-        return ConfigRecord({"train": self._session.open_attempt(plan)})
+        train = self._session.open_attempt(plan)
+        return ConfigRecord({"train": train, "abandoned": list(self._session.certificates)})
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed
@@ -122,7 +149,11 @@ class SecureSum:
         for segment, arrays in opened.vectors.items():
             if segment != STATISTICS_SEGMENT:
                 update |= {n: a.reshape(self._round.expected[n].shape).astype(np.float32) for n, a in arrays.items()}
-        return Aggregate(update, self._read_statistics(opened), survivors)
+        aggregate = Aggregate(update, self._read_statistics(opened), survivors)
+        kind, incoming = self._round.kind, digest_arrays(self._round.incoming)
+        self._sums.save(kind, self._round.directive.round, incoming, aggregate)
+        self._session.close_vector()
+        return aggregate
 
     def _request_signatures(self, send_follow_up: SendFollowUp) -> None:
         """Request the survivors' signatures of their list; a list resumed from disk is already signed.
@@ -141,13 +172,24 @@ class SecureSum:
             raise AttemptFailedError(f"Too few sites signed the list of survivors{missing}", "See their own logs.")
 
     def _unmask(self, send_follow_up: SendFollowUp) -> None:
-        """Request from the survivors the shares that unmask their sum, always for the same list."""
+        """Request from the survivors the shares that unmask their sum, always for the same list.
+
+        Raises:
+            AttemptFailedError: too few replied, and enough sites promised that the sum can never open.
+            SecureAggregationError: too few replied, and the sum may still open.
+
+        """
         requests = {site: _build_secagg_record(request) for site, request in self._session.unmask_requests().items()}
         missing = self._request_until_enough(send_follow_up, UNMASK, requests)
-        if missing is not None:
-            raise SecureAggregationError(
-                f"Too few sites opened their shares{missing}", "See their own logs; nothing of this round was opened."
-            )
+        if missing is None:
+            return
+        problem = f"Too few sites opened their shares{missing}"
+        request = _build_secagg_record(self._session.abandon_request())
+        asked = dict.fromkeys(self._session.context.cohort, request)
+        if self._request_until_enough(send_follow_up, ABANDON, asked) is not None:
+            raise SecureAggregationError(problem, "See their own logs; nothing of this round was opened.")
+        self._session.close_attempt()
+        raise AttemptFailedError(problem, "The sites mask the same words again.")
 
     def _request_until_enough(
         self, send_follow_up: SendFollowUp, kind: str, requests: Mapping[str, RecordDict]
@@ -156,7 +198,8 @@ class SecureSum:
 
         Return None, or a description of the missing replies.
         """
-        step = {SIGN: self._session.add_signature, UNMASK: self._session.add_unmask_reply}[kind]
+        steps = {SIGN: self._session.add_signature, UNMASK: self._session.add_unmask_reply}
+        step = (steps | {ABANDON: self._session.add_abandonment})[kind]
         missing = dict(requests)
         for _ in range(_ATTEMPTS):
             for site, content in send_follow_up(kind, dict(missing)):

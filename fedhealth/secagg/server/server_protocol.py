@@ -18,6 +18,7 @@ from fedhealth.secagg.protocol.context import AttemptContext, verify_announcemen
 from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BYTES, list_slots
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
+from fedhealth.secagg.protocol.vector_name import VectorName
 
 AEAD_TAG_BYTES = 16
 
@@ -56,6 +57,7 @@ class AttemptPlan:
 
     exchange: int
     attempt: int
+    vector: VectorName
     base: Sequence[str]
     cohort: Sequence[str]
     layout: Layout
@@ -106,6 +108,7 @@ def propose_attempt(
         roster_digest=lead.roster.digest,
         exchange=plan.exchange,
         attempt=plan.attempt,
+        vector=plan.vector,
         threshold=max(thresholds.threshold, plan.threshold),
         signed=plan.signed,
         members=blobs,

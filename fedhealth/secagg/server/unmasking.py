@@ -11,6 +11,7 @@ from fedhealth.secagg.primitives import field, masks, shamir
 from fedhealth.secagg.primitives.keys import is_signed_by
 from fedhealth.secagg.primitives.quantize import dequantize, sum_weights
 from fedhealth.secagg.protocol import rules
+from fedhealth.secagg.protocol.abandon import Abandonment, build_abandon_label
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.envelope import (
     COMMIT_BYTES,
@@ -133,6 +134,16 @@ def add_unmask_reply(lead: ServerParameters, state: UnmaskingState, data: bytes,
         right = commit_shares(found.ctx, dealer, sender, [share], first=index) == committed
         refuse_unless(right, f"{sender} sent a false share of {dealer}", blame=who)
     return replace(state, replies={**state.replies, sender: shares})
+
+
+def verify_abandonment(lead: ServerParameters, context: AttemptContext, data: bytes, sender: str) -> bytes:
+    """Verify a reply to ABANDON and return its signature."""
+    found, who = Abandonment.from_bytes(data, sender), (sender,)
+    right = found.site == sender and sender in context.cohort and found.ctx == context.ctx
+    refuse_unless(right, f"the abandonment from {sender} is not for this attempt", blame=who)
+    right = is_signed_by(lead.roster.keys[sender], found.signature, *build_abandon_label(found.ctx))
+    refuse_unless(right, f"the abandonment from {sender} is not signed by its identity", blame=who)
+    return found.signature
 
 
 def open_sums(state: UnmaskingState, workers: int = 1) -> OpenedSums:

@@ -16,6 +16,7 @@ from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
 from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 
@@ -83,13 +84,14 @@ class Federation:
 
     def plan(self, exchange: int = 1, attempt: int = 1, **changes) -> AttemptPlan:
         values = {
+            "vector": VectorName("train", exchange, exchange),
             "base": self.ids,
             "cohort": changes.get("base", self.ids),
             "layout": (self.segment(), self.segment(kind="statistics")),
             "model_digest": model_digest(exchange),
             "training_digest": TRAINING,
         }
-        return AttemptPlan(exchange, attempt, **(values | changes))
+        return AttemptPlan(exchange=exchange, attempt=attempt, **(values | changes))
 
     def vectors(self, site: str, layout: Sequence[Segment]) -> dict[str, dict[str, np.ndarray]]:
         return {segment.name: self.values(site, segment) for segment in layout}
