@@ -26,7 +26,8 @@ from strategies.checkpoint import CheckpointStore, RoundCheckpoint
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply
 from strategies.participants import Participation
-from strategies.round_driver import RoundDriver, RoundRequest, RunIdentity, build_messages, build_request
+from strategies.round_driver import RoundDriver
+from strategies.round_request import RoundRequest, RunIdentity, build_messages, build_request
 from strategies.server_optimizers.base import ServerOptimizer
 from strategies.server_state.base import ServerMethodState
 from strategies.server_state.mean import MeanAccumulator

@@ -4,54 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.protocol.array_codec import Packed, pack_arrays
-from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, SECAGG, Directive
-from fedhealth.types import State
-from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt, Shapes
+from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.messages import DIRECTIVE, Directive
+from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply, exchange_messages
 from strategies.participants import NODE_POLL_SECONDS, Members, Participation, gather_members
+from strategies.round_request import RoundRequest, RunIdentity, build_request
 from strategies.statistics import summarize_statistics
 
 _REJOIN_SECONDS = 60.0  # for a site that has already joined to answer the handshake again
 _FOLLOW_UP_SECONDS = 300.0  # for a request without training: enough for a site's machine to restart
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """The fields that every directive of a run contains: our run id and the configuration's digest."""
-
-    run: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class RoundRequest:
-    """The request that all sites get in a round.
-
-    Attributes:
-        kind: the message type, such as `train.fit`.
-        round: the training round.
-        arrays: sent to the sites.
-        expected: arrays that an update must have; empty if only statistics are requested.
-        statistics: shape of every vector of statistics in a reply.
-        config: an additional record, or None.
-
-    """
-
-    kind: str
-    round: int
-    arrays: State
-    expected: State
-    statistics: Shapes
-    config: ConfigRecord | None = None
 
 
 class TooFewRepliesError(FederationError):
@@ -262,19 +232,3 @@ class RoundDriver:
         while not wanted & set(grid.get_node_ids()) and time.monotonic() - started < self.participation.join_timeout:
             self.event("waiting", needed=1, missing=sorted(map(self.members.get_site, wanted)))
             time.sleep(NODE_POLL_SECONDS)
-
-
-def build_request(
-    directive: Directive,
-    arrays: Packed | None = None,
-    config: ConfigRecord | None = None,
-    secret: ConfigRecord | None = None,
-) -> RecordDict:
-    """Return the records of a request to a site."""
-    records = {DIRECTIVE: directive.record(), GLOBAL: arrays, "config": config or None, SECAGG: secret}
-    return RecordDict({name: record for name, record in records.items() if record is not None})
-
-
-def build_messages(members: Members, content: RecordDict, kind: str, group: str) -> list[Message]:
-    """Return one message for each member."""
-    return [Message(content, node, kind, group_id=group) for node in members.nodes.values()]

@@ -15,15 +15,8 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
-from clients.transport.contributors import (
-    ContributorRule,
-    KeptUpload,
-    delete_upload,
-    load_upload,
-    name_repeated_words,
-    record_upload,
-    save_upload,
-)
+from clients.transport import contributors
+from clients.transport.contributors import ContributorRule, KeptUpload
 from fedhealth.consortium.identity import get_secrets_folder, load_identity, load_roster
 from fedhealth.errors import SecureAggregationError
 from fedhealth.models.modality_keys import SHARED, get_tower
@@ -93,7 +86,7 @@ class SecureAttempt:
 
     def load_cached_reply(self) -> RecordDict | None:
         """Mask the stored words again if this vector was asked for before; `accept` has checked that it may be."""
-        quantized, upload = self._session.load_quantized(), load_upload(self._secrets)
+        quantized, upload = self._session.load_quantized(), contributors.load_upload(self._secrets)
         if quantized is None or upload.vector != self._vector:
             return None
         digests = {name: digest for name, (digest, _, _) in quantized.segments.items()}
@@ -102,7 +95,7 @@ class SecureAttempt:
         if not self.recorder.confirm(upload.release):
             self._session.delete_quantized()
             return None
-        record_upload(self._run, upload)
+        contributors.record_upload(self._run, upload)
         return self._mask(quantized)
 
     def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
@@ -116,11 +109,15 @@ class SecureAttempt:
             }
         quantized = self._session.quantize(self._context, vectors)
         purpose, is_private = self._context.descriptor.vector.purpose, self.recorder.is_private
-        upload = KeptUpload(self._vector, release, name_repeated_words(self._run, purpose, release, is_private))
-        delete_upload(self._secrets)  # a crash must not leave the new words with the release of the old ones
+        upload = KeptUpload(
+            self._vector, release, contributors.name_repeated_words(self._run, purpose, release, is_private)
+        )
+        contributors.delete_upload(
+            self._secrets
+        )  # a crash must not leave the new words with the release of the old ones
         self._session.save_quantized(quantized)
-        save_upload(self._secrets, upload)
-        record_upload(self._run, upload)
+        contributors.save_upload(self._secrets, upload)
+        contributors.record_upload(self._run, upload)
         self.recorder.record(release)
         return self._mask(quantized)
 
@@ -179,7 +176,7 @@ class SecureTransport:
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
         """Return the release of the stored words: those in the reply are masked."""
-        return load_upload(self._secrets(run)).release
+        return contributors.load_upload(self._secrets(run)).release
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the last exchange in the journal."""
@@ -188,7 +185,7 @@ class SecureTransport:
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to SIGN, UNMASK or ABANDON."""
         session, request = self._session(run), _read_message(message.content, "message")
-        rule = ContributorRule(run, load_upload(self._secrets(run)), self.policy)
+        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)), self.policy)
         if message.kind == SIGN:
             reply = session.sign_survivors(request, rule.check_sum)
         elif message.kind == UNMASK:

@@ -5,26 +5,24 @@ See docs/secure-aggregation.md. The lead never sees a single site's update, coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.consortium.identity import load_roster
-from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
+from fedhealth.errors import SecureAggregationError
 from fedhealth.models.modality_keys import SHARED, get_tower
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
 from fedhealth.protocol.messages import (
     ABANDON,
     PURPOSES,
     SEALED,
-    SECAGG,
     SIGN,
     UNMASK,
     digest_arrays,
     digest_task,
-    get_config_record,
 )
 from fedhealth.secagg.primitives.layout import Layout, VectorSpec, make_model_segment, make_statistics_segment
 from fedhealth.secagg.protocol.messages import KeyAnnouncement
@@ -37,6 +35,7 @@ from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
 from strategies.aggregation.checks import STATISTICS_BOUND
+from strategies.aggregation.secagg_requests import build_secagg_record, read_secagg_bytes, request_until_enough
 from strategies.aggregation.sum_store import SumStore
 
 STATISTICS_SEGMENT = "statistics"
@@ -78,7 +77,7 @@ class SecureSum:
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Register a site's announcement, which must be signed by the identity of that name."""
-        found = self._session.register(_read_secagg_bytes(content, "announcement", site), site)
+        found = self._session.register(read_secagg_bytes(content, "announcement", site), site)
         if found.site != site:
             raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
 
@@ -129,11 +128,10 @@ class SecureSum:
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed
-        self._faults: list[str] = []
 
     def add(self, site: str, content: RecordDict) -> None:
         """Add a masked update to the sum."""
-        head = _read_secagg_bytes(content, "head", site)
+        head = read_secagg_bytes(content, "head", site)
         self._session.add_upload(head, unpack_arrays(get_arrays(content, SEALED)), site)
 
     def close(self, send_follow_up: SendFollowUp) -> Aggregate:
@@ -165,9 +163,8 @@ class SecureSum:
         request = self._session.sign_request()
         if request is None or self._resumed:
             return
-        missing = self._request_until_enough(
-            send_follow_up, SIGN, dict.fromkeys(self._session.survivors, _build_secagg_record(request))
-        )
+        requests = dict.fromkeys(self._session.survivors, build_secagg_record(request))
+        missing = request_until_enough(send_follow_up, SIGN, requests, self._session.add_signature)
         if missing is not None:
             raise AttemptFailedError(f"Too few sites signed the list of survivors{missing}", "See their own logs.")
 
@@ -179,48 +176,17 @@ class SecureSum:
             SecureAggregationError: too few replied, and the sum may still open.
 
         """
-        requests = {site: _build_secagg_record(request) for site, request in self._session.unmask_requests().items()}
-        missing = self._request_until_enough(send_follow_up, UNMASK, requests)
+        requests = {site: build_secagg_record(request) for site, request in self._session.unmask_requests().items()}
+        missing = request_until_enough(send_follow_up, UNMASK, requests, self._session.add_unmask_reply)
         if missing is None:
             return
         problem = f"Too few sites opened their shares{missing}"
-        request = _build_secagg_record(self._session.abandon_request())
-        asked = dict.fromkeys(self._session.context.cohort, request)
-        if self._request_until_enough(send_follow_up, ABANDON, asked) is not None:
+        request = build_secagg_record(self._session.abandon_request())
+        requests = dict.fromkeys(self._session.context.cohort, request)
+        if request_until_enough(send_follow_up, ABANDON, requests, self._session.add_abandonment) is not None:
             raise SecureAggregationError(problem, "See their own logs; nothing of this round was opened.")
         self._session.close_attempt()
-        raise AttemptFailedError(problem, "The sites mask the same words again.")
-
-    def _request_until_enough(
-        self, send_follow_up: SendFollowUp, kind: str, requests: Mapping[str, RecordDict]
-    ) -> str | None:
-        """Send the requests, again after an invalid or missing reply, until enough sites have replied.
-
-        Return None, or a description of the missing replies.
-        """
-        steps = {SIGN: self._session.add_signature, UNMASK: self._session.add_unmask_reply}
-        step = (steps | {ABANDON: self._session.add_abandonment})[kind]
-        missing = dict(requests)
-        for _ in range(_ATTEMPTS):
-            for site, content in send_follow_up(kind, dict(missing)):
-                is_enough = self._accept_reply(step, site, content)
-                if is_enough:  # do not wait for slow sites
-                    return None
-                if is_enough is not None:
-                    del missing[site]
-        faults = "".join(f"\n  {fault}" for fault in self._faults)
-        return f"; missing replies: {', '.join(sorted(missing)) or 'none'}.{faults}"
-
-    def _accept_reply(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool | None:
-        """Process one reply; return whether there are enough replies now.
-
-        Return None for an invalid reply, which is recorded with its sender and does not affect the others.
-        """
-        try:
-            return step(_read_secagg_bytes(content, "answer", site), site)
-        except FedhealthError as fault:
-            self._faults.append(f"{site}: {fault.problem}")
-            return None
+        raise AttemptFailedError(problem, "See their own logs; the sites mask the same words again.")
 
     def _build_layout(self, attempt: RoundAttempt) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""
@@ -254,14 +220,3 @@ def _list_entry_names(layout: Layout) -> list[tuple[str, list[str]]]:
 
 def _sum_announced_weights(members: Mapping[str, KeyAnnouncement], tower: str) -> int:
     return sum(weight for member in members.values() for name, weight in member.towers if name == tower)
-
-
-def _build_secagg_record(message: bytes) -> RecordDict:
-    return RecordDict({SECAGG: ConfigRecord({"message": message})})
-
-
-def _read_secagg_bytes(content: RecordDict, key: str, site: str) -> bytes:
-    value = get_config_record(content, SECAGG).get(key) if SECAGG in content else None
-    if not isinstance(value, bytes):
-        raise FederationError(f"Site {site!r} sent no {key} for secure aggregation.", "Use secagg=on at every site.")
-    return value

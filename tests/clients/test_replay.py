@@ -17,7 +17,8 @@ from fedhealth.protocol.messages import DATA_KINDS, SEALED, TRAIN, UPDATE
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runtime.local_identities import temporary_site_identities
 from strategies.app import build_initial_state, build_strategy
-from strategies.round_driver import RoundDriver, RoundRequest
+from strategies.round_driver import RoundDriver
+from strategies.round_request import RoundRequest
 from tests.clients.private_site import PRIVATE
 from tests.faults.killing import killed_at
 

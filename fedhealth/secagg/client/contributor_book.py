@@ -79,4 +79,8 @@ def find_smallest_group(sums: Sequence[Collection[str]]) -> frozenset[str]:
     groups: dict[tuple[bool, ...], set[str]] = {}
     for site in {site for sites in sums for site in sites}:
         groups.setdefault(tuple(site in sites for sites in sums), set()).add(site)
-    return frozenset(min(groups.values(), key=lambda group: len(group), default=set()))
+    return frozenset(sorted(groups.values(), key=_count_sites)[0]) if groups else frozenset()
+
+
+def _count_sites(group: set[str]) -> int:
+    return len(group)

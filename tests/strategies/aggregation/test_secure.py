@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import clients.app
 from fedhealth.consortium.identity import get_secrets_folder
-from fedhealth.errors import SecureAggregationError
+from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.flower.in_process_grid import InProcessGrid
@@ -150,7 +150,7 @@ def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run,
 
     monkeypatch.setattr(InProcessGrid, "pull_messages", without_shares)
     monkeypatch.setattr("strategies.round_driver._FOLLOW_UP_SECONDS", 0.1)
-    with pytest.raises(SecureAggregationError, match="missing replies: east, north, south"):
+    with pytest.raises(FederationError, match="missing replies: east, north, south"):
         run("silent", "secagg=on", "strategy.round_timeout=3600")
 
 

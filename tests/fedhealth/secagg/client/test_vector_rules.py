@@ -49,7 +49,7 @@ def opened(n: int = 4) -> Federation:
         (2, {"model_digest": bytes(32)}, "computed from another model"),
         (2, {"vector": VectorName("train", 2, 1)}, "a train vector of exchange 1 is past"),
         (2, {"vector": VectorName("evaluate", 1, 1)}, "an? evaluate vector of exchange 1 is past"),
-        (2, {"vector": VectorName("train", 1, 3)}, "named by a later exchange"),
+        (2, {"vector": VectorName("train", 1, 30)}, "named by a later exchange"),
         (2, {"vector": VectorName("train", 1, 0)}, "named by a later exchange"),
     ],
     ids=str,
@@ -324,7 +324,8 @@ def test_kept_releases_are_singled_out_by_no_combination_of_sums(data, n):
             for site in answering:
                 books[site].record_sum("release", number, chosen)
             sums.append(chosen)
-    assert not any(isolates(sums, site, set(names[:c])) for site in books)
+    honest = {site for one in sums for site in one if site in books}
+    assert not any(isolates(sums, site, set(names[:c])) for site in honest)
 
 
 def test_a_release_in_a_sum_whose_contributors_are_unknown_is_not_sent_as_another_vector():
@@ -353,7 +354,7 @@ def test_without_privacy_the_first_sum_fixes_the_contributors():
 
 @pytest.mark.parametrize(
     ("sums", "group"),
-    [([], ""), (["abc"], "abc"), (["abcd", "abc"], "d"), (["abcd", "abef"], "ab"), (["abcde", "abc", "cde"], "c")],
+    [([], ""), (["abc"], "abc"), (["abcd", "abc"], "d"), (["abcde", "abfgh"], "ab"), (["abcde", "abc", "cde"], "c")],
 )
 def test_the_smallest_group(sums, group):
     assert sorted(find_smallest_group(sums)) == sorted(group)

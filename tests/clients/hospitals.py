@@ -1,0 +1,143 @@
+"""Whole hospitals (homes, keys, policies, ledgers, gates) and a lead that may lie to them in any exchange."""
+
+import time
+
+from flwr.app import Context, Message, RecordDict
+
+from clients.app import get_institution_cache, handle_message
+from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.config.override_allowlist import select_shared_overrides
+from fedhealth.consortium.identity import save_roster
+from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.flower.compat import set_task_identity
+from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, SECAGG, TRAIN, Directive
+from fedhealth.statistics.shapes import get_statistic_shapes
+from strategies.aggregation.base import RoundAttempt
+from strategies.aggregation.secure import SecureSum
+from strategies.app import build_initial_state
+from tests.conftest import tiny_model, write_site
+from tests.fedhealth.site.trust import Consortium
+
+FOUR = ("charite", "klinikum", "st-brigid", "ward")
+VICTIM = FOUR[3]
+OWN = ("data.site_column", "data.name", "data.sites", "data.root")
+POLICY = """\
+name: {name}
+lead: lead.example:9092
+data:
+  tiny: {{dataset: tiny-2026, root: {root}, cache: {cache}}}
+limits: {{min_patients: 3{limits}}}
+"""
+
+
+def write_hospitals(root, sites=FOUR):
+    """Write the data of the hospitals below `root` and return it."""
+    for seed, site in enumerate(sites):
+        write_site(root, site, seed=seed)
+    return root
+
+
+class Hospitals:
+    """The members of a consortium; `send` is how the runner brings them a message."""
+
+    def __init__(self, folder, data, limits=""):
+        self.folder, self.data = folder, data
+        self.consortium = Consortium(folder / "consortium", FOUR)
+        self.homes = self.consortium.homes
+        self.members = {m.site: m.identity for m in self.consortium.membership().members}
+        for site, home in self.homes.items():
+            home.kit.mkdir(exist_ok=True)
+            home.membership.write_bytes(self.consortium.lead.membership.read_bytes())
+            save_roster(home.state, self.members)
+            self.set_limits(site, limits)
+
+    def set_limits(self, site, limits):
+        """Write a hospital's policy: the strict default and these limits."""
+        root, cache = self.data / site, self.folder / "cache"
+        content = POLICY.format(name=site, root=root, cache=cache, limits=limits and f", {limits}")
+        self.homes[site].policy.write_text(content)
+
+    def send(self, site, job, kind, records):
+        """Send one message and return the reply."""
+        set_task_identity(1, 1)
+        context = Context(1, 1, {"home": str(self.homes[site].path)}, RecordDict(), {"job": job.dumps()})
+        message = Message(RecordDict(records), 1, kind)
+        message.metadata.__dict__["_message_id"] = "1"
+        return handle_message(message, context)
+
+
+class Lead:
+    """A lead in one run. It opens what it can: `ask`, then `open`.
+
+    Args:
+        hospitals: the members.
+        run: the run's id.
+        overrides: of the job.
+
+    """
+
+    def __init__(self, hospitals, run, *overrides):
+        shared = [*tiny_model(hospitals.data, FOUR), "training.local_steps=1", *overrides]
+        chosen = [each for each in select_shared_overrides(shared) if each.partition("=")[0] not in OWN]
+        chosen += ["data.name=tiny", f"data.sites=[{','.join(FOUR)}]"]
+        self.config = compose_config([*chosen, f"data.root={hospitals.data}"])
+        self.hospitals, self.run, self.digest = hospitals, run, compute_config_digest(self.config)
+        now, none = int(time.time()), "0" * 64
+        self.job = SignedJob("chest", run, tuple(chosen), self.digest, none, none, now, now + 3600, "0" * 32)
+        folder = hospitals.folder / run
+        save_roster(folder, hospitals.members)
+        self.sum = SecureSum()
+        self.sum.start(run, self.digest, folder)
+        self.exchange, self.refusals = 0, []
+
+    def join(self):
+        """Shake hands with all hospitals."""
+        for site in FOUR:
+            reply = self.hospitals.send(site, self.job, HANDSHAKE, {DIRECTIVE: self.direct(0, FOUR).record()})
+            assert not reply.content["acceptance"]["reasons"], reply.content["acceptance"]
+            self.sum.admit(site, reply.content)
+        return self
+
+    def direct(self, number, cohort, **about):
+        self.exchange += 1
+        about = {"repetition": self.exchange} | about
+        return Directive(self.run, self.digest, number, self.exchange, 0, tuple(sorted(cohort)), **about)
+
+    def ask(self, kind, cohort=FOUR, dropped=(), number=1, arrays=None, **about):
+        """Ask the cohort; the answers of the dropped ones count as lost. Return the directive."""
+        directive = self.direct(number if kind == TRAIN else 0, cohort, **about)
+        arrays = {} if kind not in (TRAIN, "evaluate.score") else arrays or build_initial_state(self.config)
+        expected = arrays if kind == TRAIN else {}
+        statistics = get_statistic_shapes(self.config)[kind]
+        secret = self.sum.open(RoundAttempt(kind, directive, arrays, expected, statistics, {}))
+        for site in cohort:
+            records = {DIRECTIVE: directive.record(), SECAGG: secret}
+            reply = self.hospitals.send(
+                site, self.job, kind, records | ({GLOBAL: pack_arrays(arrays)} if arrays else {})
+            )
+            if reply.has_error():
+                self.refusals.append((kind, site, reply.error.reason))
+            elif site not in dropped:
+                self.sum.add(site, reply.content)
+        self.directive = directive
+        return directive
+
+    def open(self, answering=FOUR):
+        """Open the sum with the hospitals that answer, and return it."""
+
+        def send_follow_up(kind, requests):
+            record = self.directive.record()
+            for site, content in requests.items():
+                if site in answering:
+                    reply = self.hospitals.send(site, self.job, kind, {DIRECTIVE: record, **content})
+                    if reply.has_error():
+                        self.refusals.append((kind, site, reply.error.reason))
+                    else:
+                        yield site, reply.content
+
+        return self.sum.close(send_follow_up)
+
+    def restart_hospitals(self):
+        """Forget all that is not on the hospitals' disks."""
+        get_institution_cache.cache_clear()
