@@ -109,12 +109,10 @@ class SecureAttempt:
             }
         quantized = self._session.quantize(self._context, vectors)
         purpose, is_private = self._context.descriptor.vector.purpose, self.recorder.is_private
-        upload = KeptUpload(
-            self._vector, release, contributors.name_repeated_words(self._run, purpose, release, is_private)
-        )
-        contributors.delete_upload(
-            self._secrets
-        )  # a crash must not leave the new words with the release of the old ones
+        repeated = contributors.name_repeated_words(self._run, purpose, release, is_private)
+        upload = KeptUpload(self._vector, release, repeated)
+        # a crash must not leave the new words with the release of the old ones
+        contributors.delete_upload(self._secrets)
         self._session.save_quantized(quantized)
         contributors.save_upload(self._secrets, upload)
         contributors.record_upload(self._run, upload)
