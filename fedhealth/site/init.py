@@ -39,6 +39,8 @@ limits:
   min_noise_multiplier: 0.3    # minimum noise, as a multiple of the clipping bound
   secure_aggregation: true     # required: the lead sees only sums over sites
   min_sites: 3                 # minimum number of sites in a sum
+  changing_cohorts: false      # whether sums without privacy may differ in their contributors
+  fresh_releases: false        # whether repeated private statistics and scores are drawn and booked anew
   exact_weights: false         # whether the exact number of training rows may leave instead of a rounded one
   min_patients: 20             # a smaller cohort is never reported on its own
   models: null                 # allowed options of the model groups; null: all

