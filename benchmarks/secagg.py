@@ -82,7 +82,15 @@ class Fleet:
         digest = hashlib.sha256(exchange.to_bytes(8, "big")).digest()
         return self.server.open_attempt(
             server_protocol.AttemptPlan(
-                exchange, 1, VectorName("train", exchange, exchange), self.ids, self.ids, (segment,), digest, digest
+                exchange,
+                1,
+                VectorName("train", exchange, exchange),
+                digest,
+                self.ids,
+                self.ids,
+                (segment,),
+                digest,
+                digest,
             )
         )
 

@@ -165,6 +165,7 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
         limits.min_patients,
         limits.changing_cohorts,
         limits.fresh_releases,
+        limits.absent_rounds,
     )
     if terms.job.budget_request is not None:
         until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)

@@ -17,6 +17,7 @@ class SiteContext:
         arrays: the folder of the files it keeps for one run.
         min_patients: a cohort smaller than this reports nothing on its own.
         changing_cohorts: whether sums without privacy may differ in their contributors.
+        absent_rounds: without privacy, a site with local layers that missed more rounds in a row declines; None: never.
         fresh_releases: whether a repeated private release is drawn and booked anew, instead of sent again.
 
     """
@@ -28,6 +29,7 @@ class SiteContext:
     min_patients: int = 1
     changing_cohorts: bool = True
     fresh_releases: bool = False
+    absent_rounds: int | None = None
 
     @classmethod
     def virtual(cls, name: str, folder: Path) -> SiteContext:

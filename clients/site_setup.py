@@ -20,7 +20,7 @@ from clients.release import ReleaseRecorder
 from clients.site_store import SiteStore
 from clients.transport.base import Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, TaskKind
+from fedhealth.config.schema import Config, Purpose, TaskKind
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset, prepare_public_dataset
 from fedhealth.data.examples import Examples
@@ -30,7 +30,7 @@ from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive
+from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
@@ -91,6 +91,13 @@ class SiteSetup:
         return get_model_arrays(self.model, list_trained_arrays(self.model))
 
     @cached_property
+    def _initial_digest(self) -> bytes:
+        if self.config.purpose is Purpose.describe:
+            return digest_arrays({})
+        shared = self.personalization.select_shared(self.model, sorted(self.initial_arrays))
+        return digest_arrays({name: self.initial_arrays[name] for name in shared})
+
+    @cached_property
     def shared_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all arrays that travel: the model's shared arrays and the method's own."""
         initial = self.initial_arrays
@@ -127,7 +134,11 @@ class SiteSetup:
     def accept_attempt(self, message: ParsedMessage, incoming: State) -> UploadAttempt:
         """Accept an attempt before any work is done for it; see `Transport.accept_attempt`."""
         run, recorder = self.get_run_context(message.directive), self.get_recorder(message.directive, message.kind)
-        return self.transport.accept_attempt(run, message, incoming, recorder)
+        return self.transport.accept_attempt(run, message, incoming, recorder, self.digest_initial)
+
+    def digest_initial(self) -> bytes:
+        """Return the SHA-256 of the model's shared arrays before training; of no arrays if the run has no model."""
+        return self._initial_digest
 
     def build_task(self, directive: Directive) -> TrainingTask:
         """Return the training task of a round."""

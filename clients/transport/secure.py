@@ -15,11 +15,13 @@ from flwr.app import ConfigRecord, RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.site_store import SiteStore
 from clients.transport import contributors
 from clients.transport.contributors import ContributorRule, KeptUpload
+from clients.transport.history import HistoryBook
 from fedhealth.consortium.identity import get_secrets_folder, load_identity, load_roster
-from fedhealth.errors import SecureAggregationError
-from fedhealth.models.modality_keys import SHARED, get_tower
+from fedhealth.errors import PrivacyError, SecureAggregationError
+from fedhealth.models.modality_keys import METHOD, SHARED, get_tower
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import (
     ABANDON,
@@ -40,13 +42,15 @@ from fedhealth.protocol.messages import (
 from fedhealth.secagg.client.client_protocol import SiteCredentials
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.client.session import SiteSession
+from fedhealth.secagg.client.vector_rules import digest_input
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, VectorSpec, make_model_segment, make_statistics_segment
 from fedhealth.secagg.protocol.abandon import Abandonment
 from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.history import HistoryLink, compute_history_start, verify_link
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
 from fedhealth.secagg.protocol.store import FileStore, StateStore
-from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
 from fedhealth.site.egress_gate import ArrayRecordSchema, ConfigRecordSchema, ReplySchema, Shapes
@@ -74,15 +78,30 @@ class SecureAttempt:
         context: AttemptContext,
         run: RunContext,
         recorder: ReleaseRecorder,
+        history: HistoryBook,
     ) -> None:
         self._session, self._secrets, self._context, self._run = session, secrets, context, run
-        self.recorder = recorder
+        self.recorder, self._history = recorder, history
         self._vector = context.descriptor.vector.digest(run.run).hex()
         self._owned = {segment.name: segment for segment in context.owned_segments(run.site.name)}
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether enough sites train the tower for it to be summed, with or without this site."""
         return any(segment.tower == tower and segment.kind == "model" for segment in self._context.layout)
+
+    def load_private(self, store: SiteStore, number: int) -> State:
+        """Return the private arrays that the history of the request ends with; rounds never opened left none."""
+        missed, arrays = store.load_round(self._history.list_rounds(self._context.descriptor.history))
+        limit = self._run.site.absent_rounds
+        if arrays and not self.recorder.is_private and limit is not None and missed > limit:
+            problem = f"This site missed {missed} rounds in a row; its local layers are of the round before."
+            raise PrivacyError(problem, "See limits.absent_rounds in site.yaml. Nothing was sent.")
+        return arrays
+
+    def save_private(self, store: SiteStore, number: int, arrays: State, digest: str) -> None:
+        """Store what the round leaves at the site; it counts once its sum is known to be opened."""
+        descriptor = self._context.descriptor
+        store.save_round(descriptor.vector.repetition, digest_input(descriptor).hex(), arrays, digest)
 
     def load_cached_reply(self) -> RecordDict | None:
         """Mask the stored words again if this vector was asked for before; `accept` has checked that it may be."""
@@ -158,7 +177,12 @@ class SecureTransport:
         return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement})})
 
     def accept_attempt(
-        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+        self,
+        run: RunContext,
+        message: ParsedMessage,
+        incoming: State,
+        recorder: ReleaseRecorder,
+        digest_initial: Callable[[], bytes],
     ) -> SecureAttempt:
         """Check the attempt against all rules of the protocol and record it as used."""
         session, directive = self._session(run), message.directive
@@ -167,10 +191,25 @@ class SecureTransport:
         vector = VectorName(PURPOSES[message.kind], directive.round, directive.repetition)
         if (asked.exchange, asked.vector) != (directive.exchange, vector):
             raise SecureAggregationError("The lead names two exchanges or two vectors at once.", "Restart the run.")
-        certificates = _read_certificates(message.content)
+        history = self._read_history(run, message, digest_initial())
+        history.check_request(asked, _digest_shown(incoming, history.is_start(asked.history)))
+        certificates = _read_list(message.content, "abandoned")
         task = digest_task(message.kind, directive)
         context = session.accept(descriptor, digest_arrays(incoming), task, certificates)
-        return SecureAttempt(session, self._secrets(run), context, run, recorder)
+        return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
+
+    def _read_history(self, run: RunContext, message: ParsedMessage, initial_digest: bytes) -> HistoryBook:
+        """Return the run's history, with the links of the message; each is verified once."""
+        roster, digest = load_roster(run.site.folder), bytes.fromhex(run.digest)
+        start = compute_history_start(run.run, digest, roster, initial_digest)
+        book = HistoryBook(run.site.arrays, start, initial_digest)
+        links = [HistoryLink.from_bytes(each) for each in _read_list(message.content, "links")]
+        fresh = [link for link in links if not book.is_known(link.head)]
+        for link in fresh:
+            threshold = compute_thresholds(len(link.descriptor.base), self.policy).threshold
+            verify_link(link, run.run, digest, roster, threshold)
+        book.extend(fresh)
+        return book
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
         """Return the release of the stored words: those in the reply are masked."""
@@ -235,9 +274,15 @@ def compute_segment_sizes(update: Shapes, statistics: Shapes, bits: int) -> dict
     return {segment.name: segment.wire_bytes for segment in segments}
 
 
-def _read_certificates(content: RecordDict) -> list[bytes]:
-    """Return the proofs that earlier attempts at the same vector can never open."""
-    found = get_config_record(content, SECAGG).get("abandoned", [])
+def _digest_shown(incoming: State, is_start: bool) -> bytes:
+    """Return the SHA-256 of the incoming arrays; at the start of the model's only, as a method's own are the lead's."""
+    chosen = {name: array for name, array in incoming.items() if not (is_start and name.startswith(METHOD))}
+    return digest_arrays(chosen)
+
+
+def _read_list(content: RecordDict, key: str) -> list[bytes]:
+    """Return a list of messages of the protocol: certificates of abandoned attempts, or links of the history."""
+    found = get_config_record(content, SECAGG).get(key, [])
     return [each for each in found if isinstance(each, bytes)] if isinstance(found, list) else []
 
 

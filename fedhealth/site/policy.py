@@ -64,6 +64,8 @@ class SiteLimits:
             is a sum over fewer hospitals, at worst over one.
         fresh_releases: whether statistics or final scores that are asked for again are drawn and booked anew; otherwise
             the same values are sent, and only with contributors among whom they single out no hospital.
+        absent_rounds: in runs without privacy with local layers, the largest number of rounds in a row that this site
+            may have missed; None for no limit.
         exact_weights: whether the exact number of training rows may leave instead of a power of sqrt 2 near it.
         min_patients: a smaller cohort is never reported on its own.
         models: allowed options of the model groups; null for all that are installed.
@@ -86,6 +88,7 @@ class SiteLimits:
     min_sites: int = 3
     changing_cohorts: bool = False
     fresh_releases: bool = False
+    absent_rounds: int | None = 2
     exact_weights: bool = False
     min_patients: int = 20
     models: tuple[str, ...] | None = None
@@ -106,6 +109,7 @@ SIMULATION_LIMITS = SiteLimits(
     secure_aggregation=False,
     min_sites=1,
     changing_cohorts=True,
+    absent_rounds=None,
     exact_weights=True,
     min_patients=1,
     records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),

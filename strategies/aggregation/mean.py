@@ -46,6 +46,13 @@ class WeightedMean:
     def admit(self, site: str, content: RecordDict) -> None:
         """Do nothing: there is nothing to check."""
 
+    def begin_history(self, initial: State, head: str) -> None:
+        """Do nothing: the sites are shown no history."""
+
+    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
+        """Return no head."""
+        return ""
+
     def load_opened(self, kind: str, number: int, incoming: State) -> None:
         """Return None: nothing is stored."""
 

@@ -25,6 +25,7 @@ from fedhealth.protocol.messages import (
     digest_task,
 )
 from fedhealth.secagg.primitives.layout import Layout, VectorSpec, make_model_segment, make_statistics_segment
+from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.messages import KeyAnnouncement
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
@@ -35,10 +36,12 @@ from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
 from strategies.aggregation.checks import STATISTICS_BOUND
+from strategies.aggregation.run_history import RunHistory
 from strategies.aggregation.secagg_requests import build_secagg_record, read_secagg_bytes, request_until_enough
 from strategies.aggregation.sum_store import SumStore
 
 STATISTICS_SEGMENT = "statistics"
+_RECENT_LINKS = 3  # of the history: all links go to sites that have just joined
 _ATTEMPTS = 3  # at a signature or unmasking request
 
 
@@ -72,11 +75,14 @@ class SecureSum:
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""
         lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy)
-        self._session = ServerSession(lead, FileStore(folder / "secagg"))
+        self._store = FileStore(folder / "secagg")
+        self._session = ServerSession(lead, self._store)
+        self._history, self._fresh_sites = RunHistory(self._store, lead, digest_arrays({})), True
         self._sums = SumStore(folder / "sums")
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Register a site's announcement, which must be signed by the identity of that name."""
+        self._fresh_sites = True
         found = self._session.register(read_secagg_bytes(content, "announcement", site), site)
         if found.site != site:
             raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
@@ -85,6 +91,17 @@ class SecureSum:
     def last_exchange(self) -> int:
         """The latest exchange this lead opened, also before a restart."""
         return self._session.last_attempt[0]
+
+    def begin_history(self, initial: State, head: str) -> None:
+        """Begin the history, or go back to that of a checkpoint."""
+        self._history = RunHistory(self._store, self._session.lead, digest_arrays(initial))
+        if head:
+            self._history.go_back(bytes.fromhex(head))
+
+    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
+        """Store the link of an opened sum and of the arrays that follow; return the new head."""
+        self._history.append(HistoryLink.from_bytes(aggregate.link), digest_arrays(arrays))
+        return self._history.head.hex()
 
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored sum of this request: the first way to resume, which asks no site."""
@@ -117,6 +134,7 @@ class SecureSum:
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
             vector=VectorName(PURPOSES[attempt.kind], directive.round, directive.repetition),
+            history=self._history.head,
             base=directive.cohort,
             cohort=directive.cohort,
             layout=self._build_layout(attempt),
@@ -124,7 +142,8 @@ class SecureSum:
             training_digest=digest_task(attempt.kind, directive),
         )
         train = self._session.open_attempt(plan)
-        return ConfigRecord({"train": train, "abandoned": list(self._session.certificates)})
+        links = self._history.list_links(None if self._fresh_sites else _RECENT_LINKS)
+        return ConfigRecord({"train": train, "abandoned": list(self._session.certificates), "links": links})
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed
@@ -147,7 +166,10 @@ class SecureSum:
         for segment, arrays in opened.vectors.items():
             if segment != STATISTICS_SEGMENT:
                 update |= {n: a.reshape(self._round.expected[n].shape).astype(np.float32) for n, a in arrays.items()}
-        aggregate = Aggregate(update, self._read_statistics(opened), survivors)
+        statistics = self._read_statistics(opened)
+        link = self._session.build_link(digest_arrays(update | {f"statistics.{n}": a for n, a in statistics.items()}))
+        aggregate = Aggregate(update, statistics, survivors, link.to_bytes())
+        self._fresh_sites = False
         kind, incoming = self._round.kind, digest_arrays(self._round.incoming)
         self._sums.save(kind, self._round.directive.round, incoming, aggregate)
         self._session.close_vector()

@@ -55,6 +55,7 @@ class SumStore:
             "incoming": incoming.hex(),
             "sites": json.dumps(aggregate.sites),
             "sha256": digest_arrays(arrays).hex(),
+            "link": aggregate.link.hex(),
         }
         write_atomic(self._path(kind, number), save(arrays, about))
         for path in sorted(self._folder.glob(f"{kind}-*"))[:-_KEPT]:
@@ -74,9 +75,8 @@ class SumStore:
             return None
         if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):
             return None
-        return Aggregate(
-            _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays), tuple(json.loads(about["sites"]))
-        )
+        update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
+        return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]))
 
     def _path(self, kind: str, number: int) -> Path:
         return self._folder / f"{kind}-{number:05d}.safetensors"

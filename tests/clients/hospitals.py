@@ -7,6 +7,7 @@ from flwr.app import Context, Message, RecordDict
 from clients.app import get_institution_cache, handle_message
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.override_allowlist import select_shared_overrides
+from fedhealth.config.schema import Purpose
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.flower.compat import set_task_identity
@@ -90,6 +91,12 @@ class Lead:
         self.sum = SecureSum()
         self.sum.start(run, self.digest, folder)
         self.exchange, self.refusals = 0, []
+        self.initial = {} if self.config.purpose is Purpose.describe else build_initial_state(self.config)
+        self.sum.begin_history(self.initial, "")
+
+    def change(self, site, secret):
+        """Return what the lead shows a hospital; a test may lie here."""
+        return secret
 
     def join(self):
         """Shake hands with all hospitals."""
@@ -107,12 +114,12 @@ class Lead:
     def ask(self, kind, cohort=FOUR, dropped=(), number=1, arrays=None, **about):
         """Ask the cohort; the answers of the dropped ones count as lost. Return the directive."""
         directive = self.direct(number if kind == TRAIN else 0, cohort, **about)
-        arrays = {} if kind not in (TRAIN, "evaluate.score") else arrays or build_initial_state(self.config)
+        arrays = {} if kind not in (TRAIN, "evaluate.score") else arrays or self.initial
         expected = arrays if kind == TRAIN else {}
         statistics = get_statistic_shapes(self.config)[kind]
         secret = self.sum.open(RoundAttempt(kind, directive, arrays, expected, statistics, {}))
         for site in cohort:
-            records = {DIRECTIVE: directive.record(), SECAGG: secret}
+            records = {DIRECTIVE: directive.record(), SECAGG: self.change(site, secret)}
             reply = self.hospitals.send(
                 site, self.job, kind, records | ({GLOBAL: pack_arrays(arrays)} if arrays else {})
             )
@@ -137,6 +144,13 @@ class Lead:
                         yield site, reply.content
 
         return self.sum.close(send_follow_up)
+
+    def advance(self, aggregate, arrays=None):
+        """Add an opened sum to the history; return the next arrays."""
+        if arrays is None:
+            arrays = {name: array + aggregate.update.get(name, 0) for name, array in self.initial.items()}
+        self.sum.advance_history(aggregate, arrays)
+        return arrays
 
     def restart_hospitals(self):
         """Forget all that is not on the hospitals' disks."""

@@ -22,6 +22,7 @@ from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.abandon import Abandonment, AbandonRequest, build_abandon_label
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcements
 from fedhealth.secagg.protocol.envelope import compute_pair_tag, deal_shares, list_unmask_slots, select_mask_keys
+from fedhealth.secagg.protocol.history import build_opening_label, digest_shares
 from fedhealth.secagg.protocol.messages import (
     LEAD,
     AttemptDescriptor,
@@ -185,7 +186,8 @@ def reply_unmask(
     shares = rules.r2_envelopes(context, me.site, pairs, request)
     picked = [shares[dealer][index] for dealer, index, _ in list_unmask_slots(context, request.survivors, segments)]
     draft = UnmaskReply(context.ctx, me.site, segments, b"".join(picked))
-    signed = replace(draft, signature=keys.sign_parts(me.identity, b"unmask reply", draft.body()))
+    label = build_opening_label(context.ctx, request.survivors, segments, digest_shares(draft.shares))
+    signed = replace(draft, signature=keys.sign_parts(me.identity, *label))
     reply = signed.to_bytes()
     journal = replace(journal, unmasked_survivors=request.survivors, unmask_reply=reply)
     return journal, key_ratchet.ratchet_to_exchange(secrets, context.descriptor.exchange + 1), reply
@@ -227,7 +229,7 @@ def _burn_attempt(journal: Journal, descriptor: AttemptDescriptor) -> Journal:
         attempt=descriptor.attempt,
         descriptor=descriptor.to_bytes(),
         vector=vector,
-        model=descriptor.model_digest,
+        model=vector_rules.digest_input(descriptor),
         abandoned=b"",
         signed_survivors=(),
         unmasked_survivors=(),

@@ -27,7 +27,7 @@ class Journal:
         attempt: the latest burned of that exchange.
         descriptor: of that attempt.
         vector: digest of the name of the vector that it uploads (see `protocol.vector_name`).
-        model: digest of the model that the vector was computed from.
+        model: digest of the model and the history that the vector was computed from.
         abandoned: ctx of that attempt, if this site has promised never to answer it.
         signed_survivors: the survivor list signed in that exchange.
         unmasked_survivors: the survivor list of the UNMASK reply in that exchange.

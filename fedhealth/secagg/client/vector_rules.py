@@ -16,6 +16,7 @@ from fedhealth.secagg.protocol.abandon import AbandonCertificate, proves_abandon
 from fedhealth.secagg.protocol.context import digest_attempt
 from fedhealth.secagg.protocol.messages import AttemptDescriptor
 from fedhealth.secagg.protocol.rules import lead_must
+from fedhealth.utils.digest import digest_parts
 
 
 def r10_check_vector(
@@ -37,12 +38,17 @@ def r10_check_vector(
         is_new = vector.repetition > journal.exchange
         lead_must(is_new, "R10", f"a {vector.purpose} vector of exchange {vector.repetition} is past")
         return
-    lead_must(descriptor.model_digest == journal.model, "R10", "the vector was computed from another model")
+    lead_must(digest_input(descriptor) == journal.model, "R10", "the vector was computed from another model")
     if descriptor.exchange == journal.exchange:
         lead_must(not journal.signed_survivors, "R10", "a list of survivors was signed in this exchange")
     if journal.unmask_reply:
         abandoned = _is_answer_void(journal, roster, colluders, certificates)
         lead_must(abandoned, "R10", "this vector was already answered for, and may be in an opened sum")
+
+
+def digest_input(descriptor: AttemptDescriptor) -> bytes:
+    """Return the SHA-256 of what a vector is computed from: the incoming model, and the history behind local arrays."""
+    return digest_parts(b"fedhealth vector input 1", descriptor.model_digest, descriptor.history)
 
 
 def r10_not_abandoned(journal: Journal, ctx: bytes) -> None:

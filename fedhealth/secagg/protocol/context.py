@@ -62,6 +62,7 @@ def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
         descriptor.roster_digest,
         *(number.to_bytes(8, "little") for number in numbers),
         descriptor.vector.digest(descriptor.run),
+        descriptor.history,
         encode_parts(*descriptor.members),
         encode_parts(*(site.encode() for site in descriptor.base)),
         encode_parts(*(site.encode() for site in descriptor.cohort)),

@@ -26,6 +26,7 @@ class MessageKind(IntEnum):
     ABANDON = 11
     ABANDONMENT = 12
     ABANDON_CERTIFICATE = 13
+    HISTORY_LINK = 15
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class AttemptDescriptor:
     exchange: int
     attempt: int
     vector: VectorName
+    history: bytes
     threshold: int
     signed: bool
     members: tuple[bytes, ...]
@@ -94,7 +96,7 @@ class AttemptDescriptor:
         out.fixed_bytes(self.config_digest, DIGEST_BYTES).fixed_bytes(self.roster_digest, DIGEST_BYTES)
         out.number(self.exchange).number(self.attempt)
         self.vector.write_to(out)
-        out.number(self.threshold, 4).number(self.signed, 1)
+        out.fixed_bytes(self.history, DIGEST_BYTES).number(self.threshold, 4).number(self.signed, 1)
         out.blobs(self.members).texts(self.base).texts(self.cohort)
         out.fixed_bytes(self.model_digest, DIGEST_BYTES).fixed_bytes(self.training_digest, DIGEST_BYTES)
         out.number(len(self.layout), 4)
@@ -113,6 +115,7 @@ class AttemptDescriptor:
             exchange=r.number(),
             attempt=r.number(),
             vector=VectorName.read_from(r),
+            history=r.fixed_bytes(DIGEST_BYTES),
             threshold=r.number(4),
             signed=r.flag(),
             members=r.sequence(r.blob),

@@ -58,6 +58,7 @@ class AttemptPlan:
     exchange: int
     attempt: int
     vector: VectorName
+    history: bytes
     base: Sequence[str]
     cohort: Sequence[str]
     layout: Layout
@@ -109,6 +110,7 @@ def propose_attempt(
         exchange=plan.exchange,
         attempt=plan.attempt,
         vector=plan.vector,
+        history=plan.history,
         threshold=max(thresholds.threshold, plan.threshold),
         signed=plan.signed,
         members=blobs,

@@ -12,6 +12,7 @@ from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.abandon import AbandonCertificate, AbandonRequest, compute_abandon_quorum
 from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
 from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 from fedhealth.secagg.server import server_protocol, unmasking
@@ -185,6 +186,10 @@ class ServerSession:
         if self._vector is None or self._vector.name != plan.vector:
             self._vector = VectorRecord(plan.vector, plan.model_digest)
             save_vector(self._store, self._vector)
+
+    def build_link(self, sum_digest: bytes) -> HistoryLink:
+        """Return the history link of the sum that was opened; its next digest is empty."""
+        return unmasking.build_link(self._get_unmasking_state(), sum_digest)
 
     def _get_attempt(self) -> server_protocol.AttemptState:
         if self._attempt is None:

@@ -85,6 +85,7 @@ class Federation:
     def plan(self, exchange: int = 1, attempt: int = 1, **changes) -> AttemptPlan:
         values = {
             "vector": VectorName("train", exchange, exchange),
+            "history": bytes(32),
             "base": self.ids,
             "cohort": changes.get("base", self.ids),
             "layout": (self.segment(), self.segment(kind="statistics")),

@@ -43,6 +43,7 @@ def test_each_field_changes_ctx(federation, descriptor):
         "roster_digest": os.urandom(32),
         "exchange": 2,
         "attempt": 2,
+        "history": os.urandom(32),
         "vector": replace(descriptor.vector, purpose="evaluate"),
         "threshold": 4,
         "signed": True,
@@ -125,7 +126,7 @@ def test_ownership_follows_the_announcements():
     members = tuple(federation.server.members[site] for site in federation.ids)
     context = AttemptContext(
         AttemptDescriptor(
-            "r", b"", b"", 1, 1, VectorName("train", 1, 1), 3, False, (), (), (), b"", b"", (image, labs)
+            "r", b"", b"", 1, 1, VectorName("train", 1, 1), b"", 3, False, (), (), (), b"", b"", (image, labs)
         ),
         members,
         b"",

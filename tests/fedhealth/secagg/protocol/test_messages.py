@@ -26,7 +26,7 @@ LAYOUT = (
 MESSAGES: list[Any] = [
     KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), S),
     AttemptDescriptor(
-        "run", D, D, 7, 2, VectorName("describe", 3, 7), 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT
+        "run", D, D, 7, 2, VectorName("describe", 3, 7), D, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT
     ),
     MaskedUpload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),
     SignRequest(D, ("a", "b.c-d_0")),
