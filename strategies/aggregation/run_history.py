@@ -39,12 +39,13 @@ class RunHistory:
         self._links.append(finished)
 
     def go_back(self, head: bytes) -> None:
-        """Forget the links after a head.
+        """Forget the links after a head; an empty one is the start.
 
         Raises:
             FederationError: no link leads to it.
 
         """
+        head = head or self._start
         heads = [self._start, *(link.head for link in self._links)]
         if head not in heads:
             raise FederationError(

@@ -95,8 +95,7 @@ class SecureSum:
     def begin_history(self, initial: State, head: str) -> None:
         """Begin the history, or go back to that of a checkpoint."""
         self._history = RunHistory(self._store, self._session.lead, digest_arrays(initial))
-        if head:
-            self._history.go_back(bytes.fromhex(head))
+        self._history.go_back(bytes.fromhex(head))
 
     def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
         """Store the link of an opened sum and of the arrays that follow; return the new head."""
@@ -105,7 +104,9 @@ class SecureSum:
 
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored sum of this request: the first way to resume, which asks no site."""
-        return self._sums.load(kind, number, digest_arrays(incoming))
+        found = self._sums.load(kind, number, digest_arrays(incoming))
+        is_next = found and HistoryLink.from_bytes(found.link).descriptor.history == self._history.head
+        return found if is_next else None
 
     def find_repetition(self, kind: str, number: int, incoming: State) -> int:
         """Return the repetition under which the sites mask the same words again; 0 for a new draw."""
@@ -121,6 +122,7 @@ class SecureSum:
             return None
         context = self._session.context
         same = _list_entry_names(context.layout) == _list_entry_names(self._build_layout(attempt))
+        same &= context.descriptor.history == self._history.head
         if not same or context.descriptor.model_digest != digest_arrays(attempt.incoming):
             return None
         self._begin(attempt, resumed=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedhealth.secagg.client import contributor_book, journal_rules, vector_rules
-from fedhealth.secagg.protocol import rules
+from fedhealth.secagg.protocol import history, rules
 from fedhealth.secagg.protocol.threshold import (
     ThresholdPolicy,
     compute_smallest_split,
@@ -33,4 +33,4 @@ def test_every_rule_is_listed_and_has_its_function():
         if name[0] == "r" and name[1].isdigit()
     }
     assert '"R11"' in Path(contributor_book.__file__).read_text()
-    assert listed == functions | {"R11"} == {f"R{i}" for i in range(1, 12)}
+    assert listed == functions | {"R11", history.RULE} == {f"R{i}" for i in range(1, 13)}
