@@ -2,12 +2,14 @@
 
 import time
 
+import pytest
 from flwr.app import Context, Message, RecordDict
 
 from clients.app import get_institution_cache, handle_message
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.override_allowlist import select_shared_overrides
 from fedhealth.config.schema import Purpose
+from fedhealth.consortium import identity
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.flower.compat import set_task_identity
@@ -32,10 +34,18 @@ limits: {{min_patients: 3{limits}}}
 """
 
 
-def write_hospitals(root, sites=FOUR):
-    """Write the data of the hospitals below `root` and return it."""
-    for seed, site in enumerate(sites):
-        write_site(root, site, seed=seed)
+@pytest.fixture(name="shared_memory", autouse=True)
+def shared_memory_(tmp_path, monkeypatch):
+    """Keys of one test only: hospitals of the same name in another process share the machine's memory."""
+    monkeypatch.setattr(identity, "_SHARED_MEMORY", tmp_path)
+
+
+@pytest.fixture(name="four_hospitals", scope="module")
+def four_hospitals_(tmp_path_factory):
+    """The data of the hospitals."""
+    root = tmp_path_factory.mktemp("four")
+    for seed, site in enumerate(FOUR):
+        write_site(root, site, patients=16, seed=seed)
     return root
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
-from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, write_hospitals
+from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_, shared_memory_
+
+__all__ = ["four_hospitals_", "shared_memory_"]
 
 THREE = FOUR[:3]
 PLAIN = ["privacy=none", "secagg=on"]
@@ -27,11 +29,6 @@ ASKED = {  # the first exchange, then the second: cohort, and whose answers are 
 }
 
 
-@pytest.fixture(name="data", scope="module")
-def data_(tmp_path_factory):
-    return write_hospitals(tmp_path_factory.mktemp("four"))
-
-
 def opens(lead, kind, cohort, dropped, **about):
     """Return whether a second sum opens."""
     try:
@@ -42,11 +39,22 @@ def opens(lead, kind, cohort, dropped, **about):
     return True
 
 
-@pytest.mark.parametrize("asked", ASKED)
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_no_second_sum_with_other_contributors(data, tmp_path, question, asked):
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("private statistics", "late, then there"),
+        ("private statistics", "there, then not in the cohort"),
+        ("private final scores", "not in the cohort, then there"),
+        ("private final scores", "there, then late"),
+        ("statistics", "late, then there"),
+        ("statistics", "there, then not in the cohort"),
+        ("an update", "not in the cohort, then there"),
+        ("an update", "there, then late"),
+    ],
+)
+def test_no_second_sum_with_other_contributors(four_hospitals, tmp_path, question, asked):
     kind, overrides, limits = QUESTIONS[question]
-    lead = Lead(Hospitals(tmp_path, data, limits), "run12345", *overrides).join()
+    lead = Lead(Hospitals(tmp_path, four_hospitals, limits), "run12345", *overrides).join()
     (cohort, dropped), second = ASKED[asked]
     lead.ask(kind, cohort, dropped)
     first = lead.open()
@@ -59,9 +67,9 @@ def test_no_second_sum_with_other_contributors(data, tmp_path, question, asked):
 
 
 @pytest.mark.parametrize("question", ["private statistics", "private final scores"])
-def test_the_same_contributors_are_sent_the_same_values(data, tmp_path, question):
+def test_the_same_contributors_are_sent_the_same_values(four_hospitals, tmp_path, question):
     kind, overrides, limits = QUESTIONS[question]
-    lead = Lead(Hospitals(tmp_path, data, limits), "run12345", *overrides).join()
+    lead = Lead(Hospitals(tmp_path, four_hospitals, limits), "run12345", *overrides).join()
     lead.ask(kind, FOUR)
     first = lead.open()
     lead.ask(kind, FOUR)
@@ -71,10 +79,10 @@ def test_the_same_contributors_are_sent_the_same_values(data, tmp_path, question
     }
 
 
-def test_a_hospital_that_allows_it_draws_and_books_anew(data, tmp_path):
+def test_a_hospital_that_allows_it_draws_and_books_anew(four_hospitals, tmp_path):
     kind, overrides, _ = QUESTIONS["private statistics"]
     overrides = [*overrides, "privacy.epsilon=2"]
-    lead = Lead(Hospitals(tmp_path, data, "fresh_releases: true, epsilon: 8"), "run12345", *overrides).join()
+    lead = Lead(Hospitals(tmp_path, four_hospitals, "fresh_releases: true, epsilon: 8"), "run12345", *overrides).join()
     lead.ask(kind, FOUR, (VICTIM,))
     first = lead.open()
     lead.ask(kind, FOUR)
@@ -82,9 +90,9 @@ def test_a_hospital_that_allows_it_draws_and_books_anew(data, tmp_path):
     assert any(not np.array_equal(first.statistics[name], second.statistics[name]) for name in first.statistics)
 
 
-def test_the_contributors_hold_for_all_runs_without_privacy(data, tmp_path):
+def test_the_contributors_hold_for_all_runs_without_privacy(four_hospitals, tmp_path):
     kind, overrides, limits = QUESTIONS["statistics"]
-    hospitals = Hospitals(tmp_path, data, limits)
+    hospitals = Hospitals(tmp_path, four_hospitals, limits)
     lead = Lead(hospitals, "run12345", *overrides).join()
     lead.ask(kind, FOUR, (VICTIM,))
     lead.open()
@@ -98,10 +106,10 @@ def test_the_contributors_hold_for_all_runs_without_privacy(data, tmp_path):
     assert opens(fourth, kind, FOUR, ())
 
 
-def test_one_update_is_in_one_sum_whatever_the_lead_calls_it(data, tmp_path):
+def test_one_update_is_in_one_sum_whatever_the_lead_calls_it(four_hospitals, tmp_path):
     """The last bit of the model, the round's number, the repetition: none of it makes another vector."""
     kind, overrides, limits = QUESTIONS["an update"]
-    lead = Lead(Hospitals(tmp_path, data, f"{limits}, changing_cohorts: true"), "run12345", *overrides).join()
+    lead = Lead(Hospitals(tmp_path, four_hospitals, f"{limits}, changing_cohorts: true"), "run12345", *overrides).join()
     lead.ask(kind, FOUR, (VICTIM,))
     lead.open()
     assert not opens(lead, kind, FOUR, (), repetition=lead.exchange)

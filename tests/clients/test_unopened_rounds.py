@@ -13,20 +13,17 @@ from flwr.app import ConfigRecord
 from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.protocol.messages import EVALUATE, TRAIN
 from fedhealth.secagg.protocol.history import HistoryLink
-from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, write_hospitals
+from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_, shared_memory_
+
+__all__ = ["four_hospitals_", "shared_memory_"]
 
 OTHERS = FOUR[:3]
 PLAIN = ["privacy=none", "secagg=on", "training=sgd", "training.optimizer.lr=0.05", "strategy.rounds=4"]
 UNIT = "units: [none]"
 
 
-@pytest.fixture(name="data", scope="module")
-def data_(tmp_path_factory):
-    return write_hospitals(tmp_path_factory.mktemp("four"))
-
-
-def begin(tmp_path, data, *overrides, limits=UNIT):
-    return Lead(Hospitals(tmp_path, data, limits), "run12345", *PLAIN, *overrides).join()
+def begin(folder, data, *overrides, limits=UNIT):
+    return Lead(Hospitals(folder, data, limits), f"run{folder.name:0>8.8}".replace("_", "0"), *PLAIN, *overrides).join()
 
 
 def train(lead, arrays=None, cohort=FOUR, **about):
@@ -39,11 +36,17 @@ def distance(one, other):
     return max(float(np.abs(one.update[name] - other.update[name]).max()) for name in one.update)
 
 
-@pytest.mark.parametrize("method", ["personalization=fedbn", "personalization=fedper", "method=scaffold"])
-@pytest.mark.parametrize("before", ["the first round", "the second round"])
-def test_a_round_is_the_same_after_rounds_that_were_never_opened(data, tmp_path, method, before):
-    calm = begin(tmp_path / "calm", data, method)
-    shown = begin(tmp_path / "shown", data, method)
+@pytest.mark.parametrize(
+    ("method", "before"),
+    [
+        ("personalization=fedbn", "the first round"),
+        ("personalization=fedper", "the second round"),
+        ("method=scaffold", "the second round"),
+    ],
+)
+def test_a_round_is_the_same_after_rounds_that_were_never_opened(four_hospitals, tmp_path, method, before):
+    calm = begin(tmp_path / "calm", four_hospitals, method)
+    shown = begin(tmp_path / "shown", four_hospitals, method)
     arrays = None
     if before == "the second round":
         arrays = calm.advance(train(calm))
@@ -58,15 +61,15 @@ def test_a_round_is_the_same_after_rounds_that_were_never_opened(data, tmp_path,
     assert max(float(np.abs(array).max()) for array in expected.update.values()) > 1e-4
 
 
-def test_an_opened_round_does_leave_its_layers(data, tmp_path):
+def test_an_opened_round_does_leave_its_layers(four_hospitals, tmp_path):
     """The control: what is opened counts, also for a hospital that was not asked to unmask."""
-    lead = begin(tmp_path / "one", data, "personalization=fedbn")
+    lead = begin(tmp_path / "one", four_hospitals, "personalization=fedbn")
     lead.ask(TRAIN, FOUR)
     arrays = lead.advance(lead.open(answering=OTHERS))
-    kept = begin(tmp_path / "other", data, "personalization=fedbn")
+    kept = begin(tmp_path / "other", four_hospitals, "personalization=fedbn")
     kept.advance(train(kept), arrays)
     for site in FOUR:  # this one forgets its layers
-        for path in kept.hospitals.homes[site].get_run_folder("run12345").glob("private.*"):
+        for path in kept.hospitals.homes[site].get_run_folder(kept.run).glob("private.*"):
             path.unlink()
     assert distance(train(lead, arrays, number=2), train(kept, arrays, number=2)) > 1e-6
 
@@ -86,8 +89,8 @@ def refuses(lead, arrays=None, number=2):
     return False
 
 
-def test_other_arrays_than_the_history_ends_with_are_refused(data, tmp_path):
-    lead = begin(tmp_path, data, "personalization=fedbn")
+def test_other_arrays_than_the_history_ends_with_are_refused(four_hospitals, tmp_path):
+    lead = begin(tmp_path, four_hospitals, "personalization=fedbn")
     assert refuses(lead, crafted(lead), number=1)
     arrays = lead.advance(train(lead))
     assert refuses(lead, crafted(lead, arrays))
@@ -113,8 +116,8 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_history_without_proof_is_refused(data, tmp_path, lie):
-    lead = begin(tmp_path, data)
+def test_a_history_without_proof_is_refused(four_hospitals, tmp_path, lie):
+    lead = begin(tmp_path, four_hospitals)
     arrays = lead.advance(train(lead))
 
     def change(site, secret):
@@ -130,17 +133,17 @@ def test_a_history_without_proof_is_refused(data, tmp_path, lie):
     assert len(lead.refusals) == train_again
 
 
-def test_one_hospital_is_shown_another_history(data, tmp_path):
+def test_one_hospital_is_shown_another_history(four_hospitals, tmp_path):
     """Its ctx then differs from all others', so its masks cancel with nobody's."""
-    lead = begin(tmp_path, data)
+    lead = begin(tmp_path, four_hospitals)
     arrays = lead.advance(train(lead))
     lead.change = lambda site, secret: ConfigRecord({**secret, "links": []}) if site == VICTIM else secret
     lead.ask(TRAIN, FOUR, arrays=arrays, number=2)
     assert [site for _, site, _ in lead.refusals] == [VICTIM]
 
 
-def test_a_hospital_that_missed_rounds_gets_all_links(data, tmp_path):
-    lead = begin(tmp_path, data, limits=f"{UNIT}, changing_cohorts: true")
+def test_a_hospital_that_missed_rounds_gets_all_links(four_hospitals, tmp_path):
+    lead = begin(tmp_path, four_hospitals, limits=f"{UNIT}, changing_cohorts: true")
     arrays = None
     for number in (1, 2):
         arrays = lead.advance(train(lead, arrays, cohort=OTHERS, number=number))
@@ -150,8 +153,10 @@ def test_a_hospital_that_missed_rounds_gets_all_links(data, tmp_path):
     assert lead.open().sites == FOUR
 
 
-def test_local_layers_of_too_long_ago_are_not_used_without_privacy(data, tmp_path):
-    lead = begin(tmp_path, data, "personalization=fedbn", limits=f"{UNIT}, changing_cohorts: true, absent_rounds: 1")
+def test_local_layers_of_too_long_ago_are_not_used_without_privacy(four_hospitals, tmp_path):
+    lead = begin(
+        tmp_path, four_hospitals, "personalization=fedbn", limits=f"{UNIT}, changing_cohorts: true, absent_rounds: 1"
+    )
     arrays = lead.advance(train(lead))
     for number in (2, 3):
         arrays = lead.advance(train(lead, arrays, cohort=OTHERS, number=number))
