@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
-COVERAGE := 70  # per cent of lines and branches, of what runs in the processes of the tests themselves
+COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
 .PHONY: help demo test test-services lint format lock docs bench fuzz soak faults clean dev
 
@@ -29,8 +29,9 @@ dev: $(COMPILED)  ## set up .venv, the git hooks and the programs that tests dri
 demo: $(READY)  ## four synthetic hospitals, end to end, with a report
 	$(BIN)/fedhealth demo
 
-test: lint $(COMPILED)  ## style, types, architecture and the whole test suite, with branch coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" --cov --cov-report= --cov-fail-under=$(COVERAGE)
+test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" \
+		$(if $(strip $(COVERAGE)),--cov --cov-report= --cov-fail-under=$(strip $(COVERAGE)))
 
 test-services: $(COMPILED)  ## tests that drive real services: a browser, a tracking server
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m services

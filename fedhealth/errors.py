@@ -96,6 +96,12 @@ class StorageError(FedhealthError):
     exit_code = 11
 
 
+class StartRefusedError(FedhealthError):
+    """A server or site that must not start: it is running already, or its address is in use."""
+
+    exit_code = 17
+
+
 class SiteTaskError(FedhealthError):
     """A site's task failed after it had touched the data. It names no cause: the cause may depend on a patient."""
 

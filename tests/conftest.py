@@ -7,13 +7,16 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import csv
 import logging
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig
 from PIL import Image
 
+from fedhealth.config import compose
 from fedhealth.runs.run_dir import RunDir
 
 SITES = ("north", "south", "east")
@@ -80,6 +83,24 @@ def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDHEALTH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cached_compositions() -> Iterator[None]:
+    """Hydra takes a quarter of a second for a configuration, and tests compose the same ones thousands of times."""
+    hydra_compose, cache = compose.hydra_compose, {}
+
+    def compose_once(name: str, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> DictConfig:
+        if any("searchpath" in override for override in overrides):  # a folder of the test's own
+            return hydra_compose(name, [*overrides], return_hydra_config)
+        key = (name, compose.get_conf_dir(), tuple(overrides), return_hydra_config)
+        if key not in cache:
+            cache[key] = pickle.dumps(hydra_compose(name, [*overrides], return_hydra_config))
+        return pickle.loads(cache[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "hydra_compose", compose_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

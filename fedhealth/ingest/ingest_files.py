@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
@@ -28,6 +27,7 @@ from fedhealth.ingest.source import IngestSource
 from fedhealth.ingest.store import IngestStore
 from fedhealth.ingest.tables import TableRows
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.file_lock import lock_file
 
 VERSION = 2  # of the processing from file to pixels; after a change everything is read again
 REJECTED_FILE = "rejected.csv"
@@ -103,11 +103,8 @@ def ingest_files(
 
 @contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise ConfigError(f"Another ingest is using {folder}.", "Wait for it, or stop it first.") from fault
+    busy = ConfigError(f"Another ingest is using {folder}.", "Wait for it, or stop it first.")
+    with lock_file(folder / ".lock", wait=0, error=busy):
         yield
 
 

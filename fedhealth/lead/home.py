@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -13,9 +12,10 @@ from pathlib import Path
 
 from fedhealth.consortium.membership import Member
 from fedhealth.consortium.signatures import parse_json
-from fedhealth.errors import ConfigError, TrustError
+from fedhealth.errors import ConfigError, StartRefusedError, TrustError
 from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, read_private_file, write_private_file
 
 LEAD_HOME_VARIABLE = "FEDHEALTH_LEAD"
@@ -124,8 +124,21 @@ class LeadHome:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold a lock: no other command changes keys or members meanwhile."""
-        with (self.path / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock_file(self.path / ".lock"):
+            yield
+
+    @contextmanager
+    def lock_server(self) -> Iterator[None]:
+        """Hold the server's lock: only one server may run in this folder.
+
+        Raises:
+            StartRefusedError: another server holds it.
+
+        """
+        refused = StartRefusedError(
+            f"The server of {self.path} is running already.", "`fedhealth lead sites` lists who is connected to it."
+        )
+        with lock_file(self.path / "server.lock", wait=0, error=refused):
             yield
 
     def load_control_token(self) -> str:

@@ -51,7 +51,7 @@ class Project:
     def listen_address(self) -> tuple[str, int]:
         """Host and port on which the server listens for the sites."""
         host, _, port = self.listen.rpartition(":")
-        return host, int(port)
+        return host.strip("[]"), int(port)
 
     def dumps(self) -> bytes:
         """Return the content of project.yaml."""

@@ -13,15 +13,16 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from fedhealth.consortium.membership import SignedMembership
-from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.errors import ConfigError, StartRefusedError
 from fedhealth.flower.server.fleet_api import FleetApi
 from fedhealth.flower.server.long_polling import LongPolling
 from fedhealth.flower.server.message_redelivery import MessageRedelivery
@@ -31,19 +32,18 @@ from fedhealth.flower.server.superexec import SuperExec
 from fedhealth.flower.server.superlink_app import SuperLinkSettings, create_superlink_app
 from fedhealth.lead.home import LEAD_HOME_VARIABLE, LeadHome
 from fedhealth.lead.project import Project, load_project
-from fedhealth.lead.run_recovery import RunRecovery
+from fedhealth.lead.supervisor import Supervisor
 from fedhealth.utils.private_files import make_private_folder, read_private_file
 
 log = logging.getLogger("fedhealth.lead")
-
-_POLL_SECONDS = 2.0  # interval of the checks of SuperExec, orphaned runs and the list of members
 
 
 def serve_superlink(home: LeadHome) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        ConfigError: the consortium is not set up, or an address is in use.
+        ConfigError: the consortium is not set up.
+        StartRefusedError: the server of this folder is running already, or an address is in use.
 
     """
     project = load_project(home.project)
@@ -52,10 +52,21 @@ def serve_superlink(home: LeadHome) -> None:
             raise ConfigError(f"{path} is missing.", "Run `fedhealth lead provision` first.")
     os.environ.update(build_environment(home))
     superexec = SuperExec(home.path, project.control_port, home.superexec_secret)
+    with home.lock_server(), ExitStack() as stack:
+        addresses = [("127.0.0.1", project.control_port), project.listen_address]
+        listeners = [stack.enter_context(_listen(*address)) for address in addresses]
+        asyncio.run(_serve_listeners(home, project, superexec, listeners))
+        superexec.stop()  # not after a crash: the runs continue, and the next server finds it
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        asyncio.run(_serve_listeners(home, project, superexec))
-    finally:
-        superexec.stop()
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as fault:
+        raise StartRefusedError(
+            f"The server cannot listen on {host}:{port}: {fault.strerror}.",
+            "Stop the program that uses the address, or change listen or control_port in project.yaml.",
+        ) from fault
 
 
 def build_environment(home: LeadHome) -> dict[str, str]:
@@ -76,7 +87,9 @@ def _make_superlink_settings(home: LeadHome, project: Project) -> SuperLinkSetti
     return SuperLinkSettings(project.control_port, home.load_control_token(), secret, str(home.database))
 
 
-async def _serve_listeners(home: LeadHome, project: Project, superexec: SuperExec) -> None:
+async def _serve_listeners(
+    home: LeadHome, project: Project, superexec: SuperExec, listeners: Sequence[socket.socket]
+) -> None:
     app, long_polling = create_superlink_app(_make_superlink_settings(home, project)), LongPolling()
     host, port = project.listen_address
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
@@ -89,15 +102,11 @@ async def _serve_listeners(home: LeadHome, project: Project, superexec: SuperExe
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _shut_down, servers, long_polling)
     log.info("serving hospitals on %s:%d, the lead on 127.0.0.1:%d", host, port, project.control_port)
-    members = asyncio.create_task(_supervise(home, superexec))
+    supervision = asyncio.create_task(Supervisor(home, superexec).run())
     try:
-        await asyncio.gather(*(server.serve() for server in servers))
-    except SystemExit as fault:  # raised by uvicorn if an address is in use
-        problem = f"The address {host}:{port} or 127.0.0.1:{project.control_port} is in use."
-        advice = "Stop the program that uses it, or change listen or control_port in project.yaml."
-        raise ConfigError(problem, advice) from fault
+        await asyncio.gather(*(server.serve([found]) for server, found in zip(servers, listeners, strict=True)))
     finally:
-        members.cancel()
+        supervision.cancel()
 
 
 class _Server(uvicorn.Server):
@@ -113,40 +122,3 @@ def _shut_down(servers: Sequence[Any], long_polling: LongPolling) -> None:
     long_polling.close()
     for server in servers:
         server.should_exit = True
-
-
-async def _supervise(home: LeadHome, superexec: SuperExec) -> None:
-    """Restart SuperExec if it died, resume orphaned runs, and keep the registered nodes equal to the members."""
-    known, recovery = None, RunRecovery(home)
-    while True:
-        await asyncio.sleep(0.2 if known is None else _POLL_SECONDS)
-        superexec.ensure_running()
-        try:
-            recovery.resume_orphaned_runs()
-        except (FedhealthError, OSError) as fault:
-            log.warning("orphaned runs could not be checked; trying again: %s", fault)
-        changed = home.membership.stat().st_mtime_ns if home.membership.is_file() else None
-        if changed is None or changed == known:
-            continue
-        try:
-            await asyncio.to_thread(_sync_members, home)
-            known = changed
-        except FedhealthError as fault:
-            log.warning("members could not be registered at the server; trying again: %s", fault.problem)
-
-
-def _sync_members(home: LeadHome) -> None:
-    from fedhealth.flower.server.control_client import plan_node_changes
-    from fedhealth.lead.connect_control import connect_control
-
-    signed = SignedMembership.loads(home.membership.read_bytes())
-    with connect_control(home) as control:
-        missing, surplus = plan_node_changes(
-            control.list_nodes(), [member.node for member in signed.membership.members]
-        )
-        for public in missing:
-            control.register_node(public)
-        for node in surplus:
-            control.unregister_node(node)
-    if missing or surplus:
-        log.info("members: %d registered, %d unregistered", len(missing), len(surplus))

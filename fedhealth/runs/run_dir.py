@@ -5,7 +5,6 @@ Files are replaced atomically, so that a reader never sees a half-written one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -15,10 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 from fedhealth.utils.atomic_io import _to_builtin, read_json, write_json
+from fedhealth.utils.file_lock import is_locked, lock_file
 
 PRIVATE_FILE = (
     "private.safetensors"  # in a site's folder: arrays that the site trains and does not share, and a method's state
@@ -94,33 +94,19 @@ class RunDir:
             ConfigError: another process holds the lock.
 
         """
-        deadline = time.monotonic() + timeout
-        with (self.path / f"{part}.lock").open("w") as lock:
-            while not _try_lock(lock):
-                if time.monotonic() >= deadline:
-                    raise ConfigError(f"The run in {self.path} is running.", "Wait for it, or stop it first.")
-                time.sleep(_LOCK_RETRY_SECONDS)
+        busy = ConfigError(f"The run in {self.path} is running.", "Wait for it, or stop it first.")
+        with lock_file(self.path / f"{part}.lock", timeout, busy):
             yield
 
     @property
     def is_running(self) -> bool:
         """Whether some process holds the run's lock."""
-        return self._is_locked(".lock")
+        return is_locked(self.path / ".lock")
 
     @property
     def is_served(self) -> bool:
         """Whether a server app process is running the rounds."""
-        return self._is_locked(f"{SERVER_LOCK}.lock")
-
-    def _is_locked(self, name: str) -> bool:
-        if not (self.path / name).is_file():
-            return False
-        with (self.path / name).open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return is_locked(self.path / f"{SERVER_LOCK}.lock")
 
     def update_info(self, **fields: object) -> None:
         """Change fields of run.json."""
@@ -168,15 +154,6 @@ class RunDir:
     def site_dir(self, name: str) -> Path:
         """Return the private folder of a site that runs on this machine."""
         return self.path / "sites" / name
-
-
-def _try_lock(file: IO[str]) -> bool:
-    """Try to lock a file exclusively; return whether it worked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _parse_events(content: bytes) -> Iterator[dict[str, Any]]:

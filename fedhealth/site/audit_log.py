@@ -6,8 +6,6 @@ Several processes of the site may write.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign
 from fedhealth.errors import TrustError
 from fedhealth.utils import hash_chain
 from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, write_private_file
 
 PURPOSE = "audit export"
@@ -41,17 +40,14 @@ class AuditLog:
 
         """
         make_private_folder(self._path.parent)
-        handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            hash_chain.create_chain(self._path)
-            end = hash_chain.read_tail(self._path)
-            body = {"number": end.number + 1, "time": round(self._clock(), 3), "event": event, **fields}
-            hash_chain.append_entry(self._path, end, body)
-        except hash_chain.BrokenChainError as fault:
-            raise _make_tampering_error(self._path, fault) from fault
-        finally:
-            os.close(handle)
+        with lock_file(self._path.with_suffix(".lock")):
+            try:
+                hash_chain.create_chain(self._path)
+                end = hash_chain.read_tail(self._path)
+                body = {"number": end.number + 1, "time": round(self._clock(), 3), "event": event, **fields}
+                hash_chain.append_entry(self._path, end, body)
+            except hash_chain.BrokenChainError as fault:
+                raise _make_tampering_error(self._path, fault) from fault
 
 
 def verify_log(path: Path) -> AuditEntries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -11,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, StartRefusedError
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import read_json, write_json
+from fedhealth.utils.file_lock import is_locked, lock_file
 from fedhealth.utils.periodic import run_periodically
 from fedhealth.utils.private_files import make_private_folder
 
@@ -46,16 +46,15 @@ class DaemonState:
         """Hold the lock of this site: only one daemon may run.
 
         Raises:
-            ConfigError: another daemon holds it.
+            StartRefusedError: another daemon holds it.
 
         """
         make_private_folder(self._lock.parent)
-        with self._lock.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as fault:
-                problem = f"This site is running already (lock {self._lock})."
-                raise ConfigError(problem, "See `fedhealth site status`; `fedhealth site stop` ends it.") from fault
+        refused = StartRefusedError(
+            f"This site is running already (lock {self._lock}).",
+            "See `fedhealth site status`; `fedhealth site stop` ends it.",
+        )
+        with lock_file(self._lock, wait=0, error=refused) as lock:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -65,14 +64,7 @@ class DaemonState:
     @property
     def pid(self) -> int | None:
         """The daemon's process id; None if it does not run."""
-        if not self._lock.is_file():
-            return None
-        with self._lock.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read() or 0) or None
-        return None
+        return int(self._lock.read_text() or 0) or None if is_locked(self._lock) else None
 
     @property
     def status(self) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.protocol.messages import Directive
 from fedhealth.utils.atomic_io import read_json, write_json
+from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder
 
 
@@ -29,13 +28,9 @@ class TrafficQuota:
         """Count a reply of `size` bytes if the round's limit allows it; return whether it does."""
         make_private_folder(self.folder)
         path, key = self.folder / "traffic.json", str(directive.round)
-        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with lock_file(path.with_suffix(".lock")):
             sent = dict(read_json(path) or {})
             total = sent.get(key, 0) + size
             if total <= self.max_bytes:
                 write_json(path, sent | {key: total})
             return bool(total <= self.max_bytes)
-        finally:
-            os.close(handle)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from fedhealth.errors import PrivacyError
-
-_POLL = 0.05  # seconds
+from fedhealth.utils.file_lock import lock_file
 
 
 @contextmanager
@@ -22,20 +18,6 @@ def hold_lock(ledger: Path, wait: float) -> Iterator[None]:
         PrivacyError: another process holds the lock.
 
     """
-    with ledger.with_suffix(".lock").open("w") as lock:
-        deadline = time.monotonic() + wait
-        while not _try_lock(lock):
-            if time.monotonic() >= deadline:
-                raise PrivacyError(
-                    f"another run is using the data set of {ledger.name}", "Wait for it to end; nothing was spent."
-                )
-            time.sleep(_POLL)
+    busy = PrivacyError(f"another run is using the data set of {ledger.name}", "Wait for it to end; nothing was spent.")
+    with lock_file(ledger.with_suffix(".lock"), wait, busy):
         yield
-
-
-def _try_lock(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,9 +1,7 @@
 """Durable key-value stores; every write is atomic."""
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedhealth.utils.atomic_io import fsync_folder, write_atomic
+from fedhealth.utils.file_lock import lock_file
 
 
 def build_hashed_name(prefix: str, name: str) -> str:
@@ -89,9 +88,5 @@ class FileStore:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the store against other processes; a crash releases the lock."""
-        handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with lock_file(self._folder / ".lock"):
             yield
-        finally:
-            os.close(handle)

@@ -10,7 +10,7 @@ import pytest
 
 from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.consortium.signed_job import SignedJob, verify_job
-from fedhealth.errors import ConfigError, TrustError
+from fedhealth.errors import StartRefusedError, TrustError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.lead.sign_job import sign_job
@@ -252,7 +252,7 @@ def test_a_paused_site_takes_nothing(hospital):
 
 def test_two_runners_of_one_site_are_refused(hospital):
     hospital.said("a")
-    with pytest.raises(ConfigError, match="running already"):
+    with pytest.raises(StartRefusedError, match="running already"):
         SiteDaemon(hospital.home, "tests.fedhealth.site.hospital_app.app").serve()
     assert DaemonState(hospital.home).pid == os.getpid()
 

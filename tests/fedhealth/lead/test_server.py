@@ -1,0 +1,50 @@
+"""A start that must not be leaves the running server and its SuperExec alone."""
+
+import socket
+
+import pytest
+
+from fedhealth.errors import StartRefusedError
+from fedhealth.lead.home import LeadHome
+from fedhealth.lead.project import Project
+from fedhealth.lead.provision import provision_consortium
+from fedhealth.lead.server import SuperExec, serve_superlink
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    def touch(superexec):
+        raise AssertionError("the SuperExec of the running server was touched")
+
+    monkeypatch.setattr(SuperExec, "stop", touch)
+    monkeypatch.setattr(SuperExec, "ensure_running", touch)
+    return LeadHome(tmp_path / "lead")
+
+
+def test_a_second_server_of_the_same_lead_is_refused(home):
+    provision_consortium(home, Project("chest", "lead.example:9092"))
+    with home.lock_server(), pytest.raises(StartRefusedError, match="is running already"):
+        serve_superlink(home)
+
+
+@pytest.mark.parametrize("key", ["listen", "control_port"])
+def test_an_address_in_use_is_refused_and_named(home, taken, key):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    ports = {"listen": free, "control_port": free} | {key: taken}
+    changed = {**ports, "listen": f"127.0.0.1:{ports['listen']}"}
+    provision_consortium(home, Project("chest", "lead.example:9092", **changed))
+    with pytest.raises(StartRefusedError, match=rf"cannot listen on 127\.0\.0\.1:{taken}: Address already in use"):
+        serve_superlink(home)
+    with home.lock_server():
+        pass
+
+
+def test_an_address_of_ip_version_6_is_read_without_its_brackets():
+    assert Project("chest", "lead.example:9092", listen="[::1]:443").listen_address == ("::1", 443)
