@@ -144,14 +144,12 @@ class Lead:
         """Open the sum with the hospitals that answer, and return it."""
 
         def send_follow_up(kind, requests):
-            record = self.directive.record()
-            for site, content in requests.items():
-                if site in answering:
-                    reply = self.hospitals.send(site, self.job, kind, {DIRECTIVE: record, **content})
-                    if reply.has_error():
-                        self.refusals.append((kind, site, reply.error.reason))
-                    else:
-                        yield site, reply.content
+            asked, record = [site for site in requests if site in answering], self.directive.record()
+            replies = {  # of all, also after enough have answered: the requests leave at once
+                site: self.hospitals.send(site, self.job, kind, {DIRECTIVE: record, **requests[site]}) for site in asked
+            }
+            self.refusals += [(kind, site, reply.error.reason) for site, reply in replies.items() if reply.has_error()]
+            yield from ((site, reply.content) for site, reply in replies.items() if not reply.has_error())
 
         return self.sum.close(send_follow_up)
 

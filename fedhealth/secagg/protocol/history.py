@@ -110,6 +110,9 @@ def verify_link(link: HistoryLink, run: str, config_digest: bytes, roster: Roste
     descriptor = link.descriptor
     own = (descriptor.run, descriptor.config_digest, descriptor.roster_digest) == (run, config_digest, roster.digest)
     refuse_unless(own, "a history link belongs to another run", rule=RULE, blame=(LEAD,))
+    base, members = set(descriptor.base), {site for site, _ in roster.members}
+    sound = set(link.survivors) <= set(descriptor.cohort) <= base <= members and 3 * len(base) >= 2 * len(members)
+    refuse_unless(sound, "a history link is about a sum that no site would open", rule=RULE, blame=(LEAD,))
     ctx = digest_attempt(descriptor)
     signed = {
         site
