@@ -74,7 +74,7 @@ def test_colluders_alone_make_no_link(federation, link):
         replace(link, descriptor=replace(link.descriptor, config_digest=bytes(32))),
         replace(link, survivors=(*link.survivors, "stranger")),
     ):
-        with pytest.raises(ProtocolViolationError, match="^R12"):
+        with pytest.raises(ProtocolViolationError, match=r"^R12"):
             check(federation, lie)
 
 
