@@ -164,7 +164,6 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
         arrays,
         limits.min_patients,
         limits.changing_cohorts,
-        limits.fresh_releases,
         limits.absent_rounds,
     )
     if terms.job.budget_request is not None:

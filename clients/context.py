@@ -18,7 +18,6 @@ class SiteContext:
         min_patients: a cohort smaller than this reports nothing on its own.
         changing_cohorts: whether sums without privacy may differ in their contributors.
         absent_rounds: without privacy, a site with local layers that missed more rounds in a row declines; None: never.
-        fresh_releases: whether a repeated private release is drawn and booked anew, instead of sent again.
 
     """
 
@@ -28,7 +27,6 @@ class SiteContext:
     arrays: Path
     min_patients: int = 1
     changing_cohorts: bool = True
-    fresh_releases: bool = False
     absent_rounds: int | None = None
 
     @classmethod

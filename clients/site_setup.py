@@ -122,9 +122,8 @@ class SiteSetup:
     def get_accounting(self, directive: Directive, purpose: str = "train") -> AccountingContext:
         """Return the run, round and purpose that privacy spending is booked under."""
         folder, rounds = self.site.folder, self.config.strategy.rounds
-        draw = directive.repetition if self.site.fresh_releases else 0
         return AccountingContext(
-            directive.run, self.site.name, folder, directive.round, rounds, purpose, directive.exchange, draw
+            directive.run, self.site.name, folder, directive.round, rounds, purpose, directive.exchange
         )
 
     def get_recorder(self, directive: Directive, kind: str = TRAIN) -> ReleaseRecorder:

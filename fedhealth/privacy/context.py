@@ -18,7 +18,6 @@ class AccountingContext:
         rounds: the number of rounds of the run.
         purpose: of the request: `train`, `evaluate` or `describe`.
         exchange: number of the exchange that the request belongs to.
-        draw: of a release that is drawn once and kept; another number asks for another draw.
 
     """
 
@@ -29,4 +28,3 @@ class AccountingContext:
     rounds: int
     purpose: str = "train"
     exchange: int = 0
-    draw: int = 0

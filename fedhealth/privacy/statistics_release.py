@@ -20,7 +20,7 @@ from fedhealth.privacy.mechanisms.histogram_release import noise_histograms, noi
 from fedhealth.utils.atomic_io import write_atomic
 
 Arrays = dict[str, np.ndarray]
-_BOOKING, _DRAW = "booking", "draw"
+_BOOKING = "booking"
 
 
 def release_score_histograms(
@@ -86,34 +86,32 @@ def _release_once(
 ) -> Arrays:
     """Book and draw the run's single noisy release and store it.
 
-    A repeated call returns the stored release, so the noise cannot be averaged out; another `accounting.draw` is drawn
-    and booked anew. A release whose booking failed
+    A repeated call returns the stored release, so the noise cannot be averaged out. A release whose booking failed
     before it left is never sent: it is drawn anew under a booking of its own.
     """
     path = get_score_release_path(accounting.folder, accounting.run)
     with budget.open_ledger(accounting.folder) as ledger:
-        number, drawn_as, stored = _load_arrays(path)
+        number, stored = _load_arrays(path)
         bookings = find_bookings(ledger.entries, accounting.run, accounting.purpose)
-        is_kept = any(each.number == number and each.state != "failed" for each in bookings)
-        if is_kept and drawn_as == accounting.draw:
+        if any(each.number == number and each.state != "failed" for each in bookings):
             return stored
         after_training = replace(accounting, round=accounting.rounds + 1)
         booking = budget.book(ledger, plan, after_training, event)
         drawn = draw()
-        _save_arrays(path, booking.number, accounting.draw, drawn)
+        _save_arrays(path, booking.number, drawn)
     return drawn
 
 
-def _load_arrays(path: Path) -> tuple[int, int, Arrays]:
-    """Return the booking that a stored release belongs to, its draw, and its arrays; booking 0 if there is none."""
+def _load_arrays(path: Path) -> tuple[int, Arrays]:
+    """Return the number of the booking that a stored release belongs to, and its arrays; 0 if there is none."""
     if not path.is_file():
-        return 0, 0, {}
+        return 0, {}
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    return int(arrays.pop(_BOOKING)), int(arrays.pop(_DRAW)), arrays
+    return int(arrays.pop(_BOOKING)), arrays
 
 
-def _save_arrays(path: Path, booking: int, draw: int, arrays: Arrays) -> None:
+def _save_arrays(path: Path, booking: int, arrays: Arrays) -> None:
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **{_BOOKING: np.array(booking), _DRAW: np.array(draw), **arrays})
+    np.savez(content, allow_pickle=False, **{_BOOKING: np.array(booking), **arrays})
     write_atomic(path, content.getvalue())

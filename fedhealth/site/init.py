@@ -40,7 +40,6 @@ limits:
   secure_aggregation: true     # required: the lead sees only sums over sites
   min_sites: 3                 # minimum number of sites in a sum
   changing_cohorts: false      # whether sums without privacy may differ in their contributors
-  fresh_releases: false        # whether repeated private statistics and scores are drawn and booked anew
   absent_rounds: 2             # rounds in a row that may be missed without privacy if layers stay local
   exact_weights: false         # whether the exact number of training rows may leave instead of a rounded one
   min_patients: 20             # a smaller cohort is never reported on its own

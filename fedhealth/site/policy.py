@@ -62,8 +62,6 @@ class SiteLimits:
         min_sites: minimum number of sites in a sum.
         changing_cohorts: whether sums without privacy may differ in their contributors; the difference of two such sums
             is a sum over fewer hospitals, at worst over one.
-        fresh_releases: whether statistics or final scores that are asked for again are drawn and booked anew; otherwise
-            the same values are sent, and only with contributors among whom they single out no hospital.
         absent_rounds: in runs without privacy with local layers, the largest number of rounds in a row that this site
             may have missed; None for no limit.
         exact_weights: whether the exact number of training rows may leave instead of a power of sqrt 2 near it.
@@ -87,7 +85,6 @@ class SiteLimits:
     secure_aggregation: bool = True
     min_sites: int = 3
     changing_cohorts: bool = False
-    fresh_releases: bool = False
     absent_rounds: int | None = 2
     exact_weights: bool = False
     min_patients: int = 20
