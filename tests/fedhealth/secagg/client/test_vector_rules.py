@@ -275,7 +275,7 @@ class History:
             self.federation.announce()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data(), n=st.integers(3, 7))
 def test_no_vector_enters_two_opened_sums(data, n):
     """Over random histories of drop-outs, kills, resumes, abandons and repetitions, with up to c colluders.
@@ -303,7 +303,7 @@ def isolates(sums, site, known) -> bool:
     return bool(np.linalg.matrix_rank(np.vstack([rows, unit])) == np.linalg.matrix_rank(rows))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), n=st.integers(3, 12))
 def test_kept_releases_are_singled_out_by_no_combination_of_sums(data, n):
     """Every site keeps its own book and knows only sums that it has answered; colluders agree to everything."""
