@@ -2,17 +2,20 @@
 
 import time
 
+import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
 from clients.app import get_institution_cache, handle_message
 from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import select_shared_overrides
 from fedhealth.config.schema import Purpose
 from fedhealth.consortium import identity
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.flower.compat import set_task_identity
+from fedhealth.models.modality_keys import METHOD
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, SECAGG, TRAIN, Directive
 from fedhealth.statistics.shapes import get_statistic_shapes
@@ -103,6 +106,9 @@ class Lead:
         self.exchange, self.refusals = 0, []
         self.initial = {} if self.config.purpose is Purpose.describe else build_initial_state(self.config)
         self.sum.begin_history(self.initial, "")
+        shapes = {name: array.shape for name, array in self.initial.items()}
+        extra = instantiate(self.config.personalization).get_extra_shapes(shapes)
+        self.initial |= {METHOD + name: np.zeros(shape, np.float32) for name, shape in extra.items()}
 
     def change(self, site, secret):
         """Return what the lead shows a hospital; a test may lie here."""
