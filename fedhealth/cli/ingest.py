@@ -20,6 +20,7 @@ from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE, build_ingest_report
 from fedhealth.ingest.report_page import render_page
 from fedhealth.ingest.settings import IngestSettings, load_ingest_settings
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.user_path import expand_user
 
 _SHOWN = ("patients", "rows", "image", "text", "tabular", "unlabelled")
 
@@ -33,7 +34,7 @@ def run_ingest(file: Path, folder: Path, overrides: Sequence[str], workers: int 
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers} is not positive.", "Omit it to use all processors.")
-    settings, folder = load_ingest_settings(file), folder.expanduser().absolute()
+    settings, folder = load_ingest_settings(file), expand_user(folder).absolute()
     data = compose_data_config(settings, folder, overrides)
     with _Bars(Console(stderr=True)) as bars:
         outcome = ingest_files(settings, data, folder, workers or len(os.sched_getaffinity(0)), bars.show)

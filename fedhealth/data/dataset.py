@@ -23,6 +23,7 @@ from fedhealth.data.manifest import SPLITS, Manifest
 from fedhealth.data.tabular import count_features, encode_columns
 from fedhealth.errors import DataError
 from fedhealth.utils.digest import digest_parts
+from fedhealth.utils.user_path import expand_user
 
 CACHE_VERSION = 1
 PUBLIC = "public"  # site name of the public dataset, which belongs to no hospital
@@ -98,9 +99,7 @@ def prepare_dataset(data: DataConfig, site: str, progress: ImageProgress | None 
     """
     source: ImageSource = instantiate(data.source)
     manifest = source.load_manifest(data, site)
-    folder = (
-        Path(data.cache).expanduser() / site / _compute_cache_key(manifest, data, site, source.fingerprint(manifest))
-    )
+    folder = expand_user(data.cache) / site / _compute_cache_key(manifest, data, site, source.fingerprint(manifest))
     if not _is_complete(folder):
         shutil.rmtree(folder, ignore_errors=True)
         _build_cache(manifest, data, site, folder, source, progress or (lambda done, total: None))

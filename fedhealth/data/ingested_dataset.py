@@ -14,6 +14,7 @@ from fedhealth.config.schema import ColumnsConfig, DataConfig
 from fedhealth.data.image_source import ImageProgress, RejectedImage
 from fedhealth.data.manifest import Manifest, read_manifest
 from fedhealth.errors import DataError
+from fedhealth.utils.user_path import expand_user
 
 INFO_FILE, MANIFEST_FILE = "cohort.json", "manifest.csv"
 STRUCTURE_COLUMNS = ("patient", "study", "image", "text", "split")
@@ -59,7 +60,7 @@ class IngestedDataset:
 
     def load_manifest(self, data: DataConfig, site: str) -> Manifest:
         """Read the folder's rows; labels and variables use the consortium's names."""
-        folder = (Path(data.root).expanduser() / data.manifest.replace("{site}", site)).parent
+        folder = (expand_user(data.root) / data.manifest.replace("{site}", site)).parent
         read_ingest_info(folder)
         patient, study, image, text, split = STRUCTURE_COLUMNS
         columns = ColumnsConfig(patient, study, image, text, None, data.columns.labels, split)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from fedhealth.config.schema import DataConfig, SplitConfig, TaskConfig, TaskKind
 from fedhealth.errors import DataError
+from fedhealth.utils.user_path import expand_user
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
@@ -43,7 +44,7 @@ class Manifest:
 
 def get_manifest_path(data: DataConfig, site: str) -> Path:
     """Return the path of `site`'s manifest (`{site}` in `data.manifest` is replaced by its name)."""
-    return Path(data.root).expanduser() / data.manifest.replace("{site}", site)
+    return expand_user(data.root) / data.manifest.replace("{site}", site)
 
 
 def read_manifest(data: DataConfig, site: str) -> Manifest:

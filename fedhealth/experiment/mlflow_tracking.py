@@ -21,9 +21,13 @@ from fedhealth.runs.guarantee import get_promised_guarantee, get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import RunRecord
 from fedhealth.runs.run_dir import GROUPS_FILE, MODEL_DIR
+from fedhealth.utils.user_path import expand_user
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder suits a single user
+# A server that is down costs a run at most ten seconds; MLflow's own settings would wait for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # seconds of silence
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 _FILES = ("report.html", "config.yaml", "evaluation.json", "comparison.json", GROUPS_FILE, f"{MODEL_DIR}/README.md")
 _STATES = {"completed": "FINISHED", "stopped": "KILLED"}
@@ -49,7 +53,7 @@ class MlflowTracking:
             raise ConfigError(
                 "MLflow is not installed.", "Install fedhealth[tracking], or use tracking=none."
             ) from fault
-        place = uri if "://" in uri else Path(uri).expanduser().resolve().as_uri()
+        place = uri if "://" in uri else expand_user(uri).resolve().as_uri()
         self.uri, self.experiment, self.weights = place, experiment, weights
         self._client = MlflowClient(place)
 

@@ -20,6 +20,7 @@ from fedhealth.config.validate import validate_config
 from fedhealth.protocol.budget_request import PlannedRun
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.user_path import expand_user
 
 
 def make_run_id() -> str:
@@ -117,4 +118,4 @@ class RunSpec:
         paths = {f"data.{key}": data[key] for key in ("root", "cache")}
         if data["public"]["root"]:
             paths["data.public.root"] = data["public"]["root"]
-        return {key: Path(path).expanduser().resolve() for key, path in paths.items()}
+        return {key: expand_user(path).resolve() for key, path in paths.items()}

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from fedhealth.data.image.dicom import MAX_BYTES
 from fedhealth.data.image.errors import ImageError
 from fedhealth.errors import DataError
+from fedhealth.utils.user_path import expand_user
 
 NOT_IMAGES = ("DICOMDIR", ".*", "Thumbs.db", "desktop.ini", "*.csv", "*.parquet", "*.tsv", "*.txt", "*.yaml", "*.md")
 
@@ -66,7 +67,7 @@ class Folder:
 
     def items(self) -> Iterator[SourceFile]:
         """Yield every file, sorted by folder and name; links are followed, but each folder is read once."""
-        root = Path(self.root).expanduser()
+        root = expand_user(self.root)
         if not root.is_dir():
             raise DataError(f"{root}: the folder does not exist.", "Correct source.root.")
         start = (
@@ -83,7 +84,7 @@ class Folder:
 
     def open(self, item: SourceFile) -> BinaryIO:
         """Open a file."""
-        path = Path(self.root).expanduser() / item.name
+        path = expand_user(self.root) / item.name
         try:
             status = path.stat()
             why = _explain_unreadable(status.st_mode, status.st_size)

@@ -17,6 +17,7 @@ from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, read_private_file, write_private_file
+from fedhealth.utils.user_path import expand_user
 
 LEAD_HOME_VARIABLE = "FEDHEALTH_LEAD"
 
@@ -31,7 +32,7 @@ class LeadHome:
     def find(cls, path: Path | None = None) -> LeadHome:
         """Return the home at `path`, else at FEDHEALTH_LEAD, else at ~/.fedhealth-lead."""
         chosen = path or Path(os.environ.get(LEAD_HOME_VARIABLE) or "~/.fedhealth-lead")
-        return cls(chosen.expanduser().absolute())
+        return cls(expand_user(chosen).absolute())
 
     @property
     def project(self) -> Path:

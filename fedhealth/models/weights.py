@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fedhealth.utils.user_path import expand_user
+
 WEIGHTS_ENV = "FEDHEALTH_WEIGHTS"
 
 
 def find_weights(name: str) -> Path:
     """Return the path of a file or folder of weights; it may not exist."""
-    path, folder = Path(name).expanduser(), os.environ.get(WEIGHTS_ENV)
+    path, folder = expand_user(name), os.environ.get(WEIGHTS_ENV)
     return Path(folder) / name if folder and path.name == name else path
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedhealth.consortium.identity import make_identity
 from fedhealth.errors import TrustError
 from fedhealth.utils.private_files import load_signing_key, make_private_folder, read_private_file, write_private_file
+from fedhealth.utils.user_path import expand_user
 
 HOME_VARIABLE = "FEDHEALTH_HOME"
 _KEY_ADVICE = (
@@ -33,7 +34,7 @@ class SiteHome:
     def find(cls, path: Path | None = None) -> SiteHome:
         """Return the home at `path`, else at FEDHEALTH_HOME, else at ~/.fedhealth."""
         chosen = path or Path(os.environ.get(HOME_VARIABLE) or "~/.fedhealth")
-        return cls(chosen.expanduser().absolute())
+        return cls(expand_user(chosen).absolute())
 
     @property
     def policy(self) -> Path:

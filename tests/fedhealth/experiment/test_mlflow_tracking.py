@@ -1,10 +1,12 @@
 """MLflow's own client, a store in a folder, and a real server."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -123,3 +125,30 @@ def test_without_mlflow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ConfigError, match="not installed"):
         MlflowTracking("mlruns")
+
+
+@pytest.mark.parametrize("replies", [True, False])
+def test_a_server_that_is_down_is_tried_twice_and_the_run_is_completed(overrides, tmp_path, monkeypatch, replies):
+    """One server replies that it is unavailable, the other accepts connections and stays silent."""
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) * 2 <= 10
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    run, requests = RunDir(tmp_path / "run"), []
+    with socket.create_server(("127.0.0.1", 0)) as down:
+        threading.Thread(target=accept_all, args=(down, requests, replies), daemon=True).start()
+        uri = f"http://127.0.0.1:{down.getsockname()[1]}"
+        launch_run(RunSpec.compose([*overrides, "strategy.rounds=1", "tracking=mlflow", f"tracking.uri={uri}"], run))
+        down.shutdown(socket.SHUT_RDWR)
+    assert len(requests) == 2
+    assert run.info["state"] == "completed"
+    assert [event["event"] for event in run.read_events()[0]][-1] == "tracking_failed"
+
+
+def accept_all(server, requests, replies):
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            requests.append(connection)
+            if replies:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.close()
