@@ -116,7 +116,7 @@ def _load_checkpoint(path: Path) -> RoundCheckpoint:
         dict(_select_by_prefix(_ARRAYS, arrays)),
         dict(_select_by_prefix(_OPTIMIZER, arrays)),
         scores,
-        str(about["history"]),
+        str(about.get("history", "")),
     )
 
 

@@ -15,7 +15,7 @@ from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.array_codec import unpack_arrays
-from fedhealth.protocol.messages import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
+from fedhealth.protocol.messages import ABANDON, SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
 from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
 
 SIX = tuple(f"site-{number}" for number in range(6))
@@ -132,6 +132,30 @@ def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeyp
     uploads = [reply for kind, site, reply in replies.seen if kind == TRAIN and site == "north"]
     first, second = (np.concatenate(list(unpack_arrays(reply.content[SEALED]).values())) for reply in uploads)
     assert (first == second).mean() < 0.05  # fresh masks
+
+
+def test_an_abandoned_sum_is_masked_again_without_training(run, monkeypatch):
+    """South is silent while the sum is opened, then promises never to open it: the others may upload the same again."""
+    from fedhealth.training.trainer import PlainTrainer
+
+    asked, trained = [], []
+    fit, genuine = PlainTrainer.fit, clients.app.handle_message
+    monkeypatch.setattr(PlainTrainer, "fit", lambda self, task, place=None: trained.append(1) or fit(self, task, place))
+
+    def handle_message(message, context, job):
+        kind, site = message.metadata.message_type, context.node_config["site"]
+        asked.append(kind)
+        if kind == UNMASK and site == "south" and asked.count(ABANDON) == 0:
+            return Message(Error(1, "lost"), reply_to=message)
+        return genuine(message, context, job)
+
+    monkeypatch.setattr(clients.app, "handle_message", handle_message)
+    folder = run("abandoned", "secagg=on", "strategy.rounds=1")
+    events = folder.read_events()[0]
+    assert len([event for event in events if event["event"] == "attempt_failed"]) == 1
+    assert asked.count(ABANDON) >= 1
+    assert len(trained) == 3
+    assert [len(event["sites"]) for event in events if event["event"] == "round_completed"] == [3]
 
 
 def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path):
