@@ -149,7 +149,10 @@ class ServerSession:
         """
         found = self._vector
         same = found and (found.name.purpose, found.name.round, found.model_digest) == (purpose, number, model_digest)
-        return found.name.repetition if found and same and not self._requested_unmask else 0
+        if not found or not same:
+            return 0
+        is_unmasking = self._state is not None and self._state.context.descriptor.vector == found.name
+        return 0 if is_unmasking and self._requested_unmask else found.name.repetition
 
     def close_vector(self) -> None:
         """Never ask for the latest vector again: its sum is stored, or cannot be opened any more."""

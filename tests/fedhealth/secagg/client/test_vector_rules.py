@@ -70,6 +70,17 @@ def test_a_new_repetition_is_another_vector():
     assert_sums(federation, federation.round(plan, federation.ids, federation.ids), plan, federation.ids)
 
 
+def test_a_restarted_lead_asks_for_the_same_vector_after_an_earlier_sum_was_opened():
+    federation = opened()
+    federation.server.close_vector()
+    federation.collect(federation.plan(2), federation.ids[:2])
+    server = federation.restart_server()  # the sum of exchange 1 is still on its disk
+    assert server.find_repetition("train", 2, model_digest(2)) == 2
+    assert (
+        server.find_repetition("train", 2, model_digest(3)) == server.find_repetition("train", 1, model_digest(1)) == 0
+    )
+
+
 def test_a_site_that_was_away_uploads_a_vector_of_an_earlier_exchange():
     federation = Federation(4)
     present = federation.ids[:3]
