@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from PIL import Image
 
 from fedhealth.config import compose
@@ -93,10 +93,14 @@ def cached_compositions() -> Iterator[None]:
     def compose_once(name: str, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> DictConfig:
         if any("searchpath" in override for override in overrides):  # a folder of the test's own
             return hydra_compose(name, [*overrides], return_hydra_config)
-        key = (name, compose.get_conf_dir(), tuple(overrides), return_hydra_config)
+        key = (name, compose.get_conf_dir(), tuple(overrides))
         if key not in cache:
-            cache[key] = pickle.dumps(hydra_compose(name, [*overrides], return_hydra_config))
-        return pickle.loads(cache[key])
+            cache[key] = pickle.dumps(hydra_compose(name, [*overrides], return_hydra_config=True))
+        config = pickle.loads(cache[key])
+        if not return_hydra_config:
+            with open_dict(config):
+                del config["hydra"]
+        return config
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "hydra_compose", compose_once)
