@@ -31,6 +31,7 @@ from fedhealth.secagg.primitives.quantize import quantize
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.store import MemoryStore
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server import server_protocol, unmasking
 from fedhealth.secagg.server.session import ServerSession
 
@@ -108,7 +109,17 @@ class Fleet:
         """Start a round; returns TRAIN."""
         digest = hashlib.sha256(exchange.to_bytes(8, "big")).digest()
         return self.server.open_attempt(
-            server_protocol.AttemptPlan(exchange, 1, self.ids, self.ids, (segment,), digest, digest)
+            server_protocol.AttemptPlan(
+                exchange,
+                1,
+                VectorName("train", exchange, exchange),
+                digest,
+                self.ids,
+                self.ids,
+                (segment,),
+                digest,
+                digest,
+            )
         )
 
     def accept(self, name: str, descriptor: bytes) -> AttemptContext:

@@ -29,6 +29,7 @@ from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import (
+    ABANDON,
     ACCEPTANCE,
     DATA_KINDS,
     DESCRIBE,
@@ -61,6 +62,7 @@ HANDLERS: dict[str, MessageHandler] = {
     EVALUATE: lambda institution, message: institution.evaluate(message),
     DESCRIBE: lambda institution, message: institution.describe(message),
     SIGN: lambda institution, message: institution.handle_transport_message(message),
+    ABANDON: lambda institution, message: institution.handle_transport_message(message),
     UNMASK: lambda institution, message: institution.handle_transport_message(message),
 }
 

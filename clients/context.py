@@ -43,9 +43,11 @@ class RunContext:
         run: the run's id.
         digest: of the run's configuration.
         site: the site.
+        data: identifies the site's data, whatever name the run has for them.
 
     """
 
     run: str
     digest: str
     site: SiteContext
+    data: str = ""

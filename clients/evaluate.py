@@ -49,7 +49,7 @@ class ModelEvaluator:
     def _evaluate_and_reply(self, directive: Directive, incoming: State, attempt: UploadAttempt) -> RecordDict:
         setup = self.setup
         setup.trainer.check_failures(setup.site.folder)
-        local = self.merger.merge(directive, incoming, {}, is_final=True, purpose="evaluate")
+        local = self.merger.merge(directive, incoming, {}, attempt, is_final=True, purpose="evaluate")
         personal = self._build_personal_model(directive, local, incoming)
         statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()
         released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, local.task, local.accounting))

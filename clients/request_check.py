@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 from fedhealth.config.schema import Config
 from fedhealth.errors import FederationError, RequestMismatchError, SecureAggregationError
-from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN, Directive
+from fedhealth.protocol.messages import DESCRIBE, EVALUATE, PURPOSES, TRAIN, Directive
 from fedhealth.secagg.protocol.messages import AttemptDescriptor
+from fedhealth.secagg.protocol.vector_name import VectorName
 
 _ADVICE = "Nothing was computed, booked or sent."
 
@@ -51,6 +52,7 @@ def compare_directive(kind: str, directive: Directive, config: Config, digest: s
         "round": directive.round in _list_rounds(kind, rounds),
         "exchange": directive.exchange >= 1,
         "attempt": directive.attempt >= 0,
+        "repetition": directive.repetition >= 0,
         "cohort": list(cohort) == sorted(set(cohort)) and site in cohort and set(cohort) <= set(config.data.sites),
         "missed": len(set(directive.missed)) == len(directive.missed) and set(directive.missed) <= set(cohort),
     }
@@ -58,16 +60,17 @@ def compare_directive(kind: str, directive: Directive, config: Config, digest: s
         raise FederationError(f"The directive's {', '.join(wrong)} differs from this site's own.", "Restart the run.")
 
 
-def compare_attempt(directive: Directive, descriptor: AttemptDescriptor) -> None:
-    """Compare a directive with what secure aggregation's own message says about the same attempt and cohort.
+def compare_attempt(kind: str, directive: Directive, descriptor: AttemptDescriptor) -> None:
+    """Compare a directive with what secure aggregation's own message says about the same attempt, cohort and vector.
 
     Raises:
         FederationError: they differ.
 
     """
-    named = (directive.exchange, directive.attempt + 1, directive.cohort)
-    if named != (descriptor.exchange, descriptor.attempt, descriptor.cohort):
-        raise FederationError("The lead names two attempts or cohorts at once.", "Restart the run.")
+    vector = VectorName(PURPOSES[kind], directive.round, directive.repetition)
+    named = (directive.exchange, directive.attempt + 1, directive.cohort, vector)
+    if named != (descriptor.exchange, descriptor.attempt, descriptor.cohort, descriptor.vector):
+        raise FederationError("The lead names two attempts, cohorts or vectors at once.", "Restart the run.")
 
 
 def _list_rounds(kind: str, rounds: int) -> range:

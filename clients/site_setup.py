@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from clients.request_check import compare_directive
 from clients.site_store import SiteStore
 from clients.transport.base import ReplyShapes, Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, TaskKind
+from fedhealth.config.schema import Config, Purpose, TaskKind
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset, prepare_public_dataset
 from fedhealth.data.examples import Examples
@@ -30,7 +31,7 @@ from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays, list_embedding_tables, list_trained_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.protocol.messages import DESCRIBE, EVALUATE, SAME_RELEASE, TRAIN, Directive
+from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
@@ -39,8 +40,6 @@ from fedhealth.types import State
 T = TypeVar("T")
 
 WORD_ADVICE = "Use privacy=patient, keep the tower local (personalization=fedtower), or set limits.word_embeddings."
-PURPOSES = {TRAIN: "train", EVALUATE: "evaluate", DESCRIBE: "describe"}
-"""Of a request, in the privacy ledger, by message type."""
 
 
 class SiteSetup:
@@ -95,6 +94,13 @@ class SiteSetup:
         return get_model_arrays(self.model, list_trained_arrays(self.model))
 
     @cached_property
+    def _initial_digest(self) -> bytes:
+        if self.config.purpose is Purpose.describe:
+            return digest_arrays({})
+        shared = self.personalization.select_shared(self.model, sorted(self.initial_arrays))
+        return digest_arrays({name: self.initial_arrays[name] for name in shared})
+
+    @cached_property
     def shared_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all arrays that travel: the model's shared arrays and the method's own."""
         initial = self.initial_arrays
@@ -120,7 +126,8 @@ class SiteSetup:
 
     def get_run_context(self, directive: Directive) -> RunContext:
         """Return the site and the run of a directive."""
-        return RunContext(directive.run, self.digest, self.site)
+        data = Path(self.config.data.root).resolve() / self.config.data.manifest
+        return RunContext(directive.run, self.digest, self.site, str(data))
 
     def get_store(self, directive: Directive) -> SiteStore:
         """Return the files that the site keeps for the run."""
@@ -140,12 +147,17 @@ class SiteSetup:
     def accept_attempt(self, message: ParsedMessage, incoming: State) -> UploadAttempt:
         """Accept an attempt before any work is done for it; see `Transport.accept_attempt`."""
         run, recorder = self.get_run_context(message.directive), self.get_recorder(message.directive, message.kind)
-        return self.transport.accept_attempt(run, message, incoming, recorder, self.get_reply_shapes(message.kind))
+        shapes = self.get_reply_shapes(message.kind)
+        return self.transport.accept_attempt(run, message, incoming, recorder, shapes, self.digest_initial)
 
     def get_reply_shapes(self, kind: str) -> ReplyShapes:
         """Return the shapes of the reply to a kind of message, derived from the configuration; no data are read."""
         statistics = get_statistic_shapes(self.config).get(kind, {})
         return ReplyShapes(self.shared_shapes if kind == TRAIN else {}, statistics)
+
+    def digest_initial(self) -> bytes:
+        """Return the SHA-256 of the model's shared arrays before training; of no arrays if the run has no model."""
+        return self._initial_digest
 
     def build_task(self, directive: Directive) -> TrainingTask:
         """Return the training task of a round."""

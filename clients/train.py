@@ -58,7 +58,7 @@ class RoundTrainer:
         setup = self.setup
         setup.trainer.check_failures(setup.site.folder)
         aggregated = {name: array for name, array in incoming.items() if attempt.is_aggregated(get_tower(name))}
-        local = self.merger.merge(directive, incoming, aggregated)
+        local = self.merger.merge(directive, incoming, aggregated, attempt)
         scores = self._count_scores(local)
         set_model_arrays(setup.model, local.merged)
         result = setup.personalization.train(local)
@@ -68,7 +68,7 @@ class RoundTrainer:
         # the drift is computed from the update as it leaves, so it needs no privacy budget
         statistics = released | compute_drift(protected)
         release = attempt.recorder.identify(protected, statistics, update.late_rounds)
-        self.merger.save_round(directive, local, update, release.digest)
+        self.merger.save_round(directive, local, update, release.digest, attempt)
         return attempt.build_reply(protected, statistics, release)
 
     def _count_scores(self, local: LocalRound) -> Statistics:

@@ -40,7 +40,7 @@ from strategies.fedavg import FedAvg
 from strategies.messaging import exchange_messages
 from strategies.participants import Participation
 from strategies.reservation import request_reservations
-from strategies.round_driver import RunIdentity
+from strategies.round_request import RunIdentity
 from strategies.statement_carrier import StatementCarrier
 from strategies.statistics import read_score_counts
 

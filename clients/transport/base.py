@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.site_store import SiteStore
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.site.egress_gate import ReplySchema, Shapes
 from fedhealth.types import State
@@ -44,6 +45,17 @@ class UploadAttempt(Protocol):
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether the tower is part of the sum; otherwise each site that trains it keeps it local."""
+
+    def load_private(self, store: SiteStore, number: int) -> State:
+        """Return the private arrays from before round `number`.
+
+        Raises:
+            PrivacyError: they are too old for this site's policy.
+
+        """
+
+    def save_private(self, store: SiteStore, number: int, arrays: State, digest: str) -> None:
+        """Store what round `number`, whose words have a digest, leaves at the site."""
 
     def load_cached_reply(self) -> RecordDict | None:
         """Return the stored reply to the same request, for redelivery; None if there is work to do.
@@ -79,8 +91,16 @@ class Transport(Protocol):
         incoming: State,
         recorder: ReleaseRecorder,
         shapes: ReplyShapes,
+        digest_initial: Callable[[], bytes],
     ) -> UploadAttempt:
         """Accept an attempt before any work is done for it; the reply will have these shapes.
+
+        Args:
+            run: site and run.
+            message: of the lead.
+            incoming: its shared arrays.
+            recorder: of the releases of private words.
+            digest_initial: returns the SHA-256 of the model's initial shared arrays.
 
         Raises:
             FedhealthError: the lead asks for something that would reveal a single site.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from safetensors.numpy import save
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.site_store import SiteStore
 from clients.transport.base import ReplyShapes, compute_request_digest
 from fedhealth.errors import SecureAggregationError
 from fedhealth.protocol.array_codec import get_arrays, pack_arrays, unpack_arrays
@@ -40,6 +41,14 @@ class PlaintextAttempt:
     def is_aggregated(self, tower: str) -> bool:
         """Return True."""
         return True
+
+    def load_private(self, store: SiteStore, number: int) -> State:
+        """Return the private arrays from before round `number`, also if the round was started several times."""
+        return store.load_before(number)
+
+    def save_private(self, store: SiteStore, number: int, arrays: State, digest: str) -> None:
+        """Store what the round leaves at the site."""
+        store.save_private(number, arrays, digest)
 
     def load_cached_reply(self) -> RecordDict | None:
         """Return the last reply if it was to the same request and its release is recorded."""
@@ -102,6 +111,7 @@ class PlaintextTransport:
         incoming: State,
         recorder: ReleaseRecorder,
         shapes: ReplyShapes,
+        digest_initial: Callable[[], bytes],
     ) -> PlaintextAttempt:
         """Accept every attempt: the lead sees everything in any case."""
         return PlaintextAttempt(run.site.arrays / _REPLY, compute_request_digest(run, message, incoming), recorder)

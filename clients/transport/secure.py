@@ -6,10 +6,8 @@ and outlive the process that handles a message, so nothing is kept in memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.context import RunContext
@@ -17,13 +15,17 @@ from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
 from clients.request_check import compare_attempt
 from clients.statements import open_statement_book
-from clients.transport.base import ReplyShapes, compute_request_digest
+from clients.transport import contributors
+from clients.transport.base import ReplyShapes
+from clients.transport.contributors import ContributorRule
+from clients.transport.history import HistoryBook
+from clients.transport.secure_attempt import SecureAttempt
 from fedhealth.consortium.identity import load_identity, load_roster, make_secrets_folder
-from fedhealth.errors import ModelError, SecureAggregationError
-from fedhealth.models.modality_keys import SHARED
+from fedhealth.errors import SecureAggregationError
+from fedhealth.models.modality_keys import METHOD, SHARED
 from fedhealth.models.sum_layout import SumSettings
-from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import (
+    ABANDON,
     DESCRIBE,
     EVALUATE,
     HANDSHAKE,
@@ -37,87 +39,29 @@ from fedhealth.protocol.messages import (
     get_config_record,
 )
 from fedhealth.secagg.client.client_protocol import SiteCredentials
-from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.client.session import SiteSession
-from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
-from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.abandon import Abandonment
+from fedhealth.secagg.protocol.history import HistoryLink, compute_history_start, verify_link
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
 from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
-from fedhealth.secagg.protocol.store import FileStore, StateStore
+from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
 from fedhealth.site.egress_gate import TOWERS, ArrayRecordSchema, ConfigRecordSchema, ReplySchema
 from fedhealth.types import State
 
-_REPLIES: dict[str, tuple[str, Callable[[bytes, str], KeyAnnouncement | Head | SurvivorSignature | UnmaskReply]]] = {
+_SecretReply = KeyAnnouncement | Head | SurvivorSignature | UnmaskReply | Abandonment
+_REPLIES: dict[str, tuple[str, Callable[[bytes, str], _SecretReply]]] = {
     HANDSHAKE: ("announcement", KeyAnnouncement.from_bytes),
     TRAIN: ("head", Head.from_bytes),
     EVALUATE: ("head", Head.from_bytes),
     DESCRIBE: ("head", Head.from_bytes),
     SIGN: ("answer", SurvivorSignature.from_bytes),
     UNMASK: ("answer", UnmaskReply.from_bytes),
+    ABANDON: ("answer", Abandonment.from_bytes),
 }
-_REPLY_TO = "kept-for"  # the request that the stored quantized update replies to, and its release
-
-
-class SecureAttempt:
-    """One accepted attempt; its masks can be used once."""
-
-    def __init__(
-        self,
-        session: SiteSession,
-        secrets: StateStore,
-        context: AttemptContext,
-        site: str,
-        request_digest: str,
-        recorder: ReleaseRecorder,
-    ) -> None:
-        self._session, self._secrets, self._context = session, secrets, context
-        self._request_digest, self.recorder = request_digest, recorder
-        self._owned = {segment.name: segment for segment in context.owned_segments(site)}
-
-    def is_aggregated(self, tower: str) -> bool:
-        """Return whether enough sites train the tower for it to be summed, with or without this site."""
-        return any(segment.tower == tower and segment.kind == "model" for segment in self._context.layout)
-
-    def load_cached_reply(self) -> RecordDict | None:
-        """Mask the stored update again if an earlier attempt at this request failed; unmasked ones are deleted."""
-        quantized = self._session.load_quantized()
-        request_digest, release = _load_release(self._secrets)
-        if quantized is None or request_digest != self._request_digest:
-            return None
-        digests = {name: digest for name, (digest, _, _) in quantized.segments.items()}
-        if digests != {name: segment.digest for name, segment in self._owned.items()}:
-            return None  # another cohort has another layout
-        if not self.recorder.confirm(release):
-            self._session.delete_quantized()
-            return None
-        return self._mask(quantized)
-
-    def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
-        """Quantize, store, record the release and mask; statistics that may not leave are sent as zeros."""
-        vectors: dict[str, dict[str, np.ndarray]] = {}
-        for segment in self._owned.values():
-            values = update if segment.kind == "model" else statistics
-            vectors[segment.name] = {
-                entry.name: np.asarray(values.get(entry.name, np.zeros(entry.length, np.int64))).reshape(-1)
-                for entry in segment.entries
-            }
-        try:
-            quantized = self._session.quantize(self._context, vectors)
-        except ProtocolViolationError as fault:  # about the site's own values, not about the lead's request
-            raise ModelError(fault.problem, fault.advice) from fault
-        self._secrets.delete(_REPLY_TO)  # a crash must not leave the new words with the release of the old ones
-        self._session.save_quantized(quantized)
-        self._secrets.put(_REPLY_TO, json.dumps([self._request_digest, release.dumps()]).encode())
-        self.recorder.record(release)
-        return self._mask(quantized)
-
-    def _mask(self, quantized: QuantizedUpdate) -> RecordDict:
-        head, masked = self._session.mask_upload(self._context, quantized)
-        return RecordDict({SECAGG: ConfigRecord({"head": head}), SEALED: pack_arrays(dict(masked))})
 
 
 class SecureTransport:
@@ -169,32 +113,41 @@ class SecureTransport:
         incoming: State,
         recorder: ReleaseRecorder,
         shapes: ReplyShapes,
+        digest_initial: Callable[[], bytes],
     ) -> SecureAttempt:
         """Check the attempt against all rules of the protocol and record it as used."""
         session, directive = self._session(run), message.directive
         descriptor = _read_message(message.content, "train")
-        compare_attempt(directive, AttemptDescriptor.from_bytes(descriptor))
+        asked = AttemptDescriptor.from_bytes(descriptor)
+        compare_attempt(message.kind, directive, asked)
+        history = _read_history(session.me, run, message, digest_initial())
+        history.check_request(asked, _digest_shown(incoming, history.is_start(asked.history)))
         model, task = digest_arrays(incoming), digest_task(message.kind, directive)
         plan = self.settings.plan_layout(shapes.update, shapes.statistics)
-        context = session.accept(descriptor, model, task, plan.build)
-        request_digest = compute_request_digest(run, message, incoming)
-        return SecureAttempt(session, self._secrets(run), context, run.site.name, request_digest, recorder)
+        certificates = _read_list(message.content, "abandoned")
+        context = session.accept(descriptor, model, task, plan.build, certificates)
+        return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
         """Return the release of the stored words: those in the reply are masked."""
-        return _load_release(self._secrets(run))[1]
+        return contributors.load_upload(self._secrets(run)).release
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the last exchange in the journal."""
         return self._session(run).exchange
 
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
-        """Reply to SIGN or UNMASK."""
-        session = self._session(run)
+        """Reply to SIGN, UNMASK or ABANDON."""
+        session, request = self._session(run), _read_message(message.content, "message")
         if message.directive.exchange != session.exchange:
             raise SecureAggregationError("The request belongs to another exchange.", "Restart the run.")
-        steps = {SIGN: session.sign_survivors, UNMASK: session.reply_unmask}
-        reply = steps[message.kind](_read_message(message.content, "message"))
+        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)), session.me.thresholds)
+        if message.kind == SIGN:
+            reply = session.sign_survivors(request, rule.check_sum)
+        elif message.kind == UNMASK:
+            reply = session.reply_unmask(request, rule.record_sum)
+        else:
+            reply = session.abandon_attempt(request)
         return RecordDict({SECAGG: ConfigRecord({"answer": reply})})
 
     def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
@@ -231,13 +184,28 @@ class SecureTransport:
         return FileStore(make_secrets_folder(run.run, run.site.name, run.site.folder))
 
 
-def _load_release(secrets: StateStore) -> tuple[str, Release]:
-    """Return the request that the stored words reply to, and their release; empty if there are none."""
-    found = secrets.get(_REPLY_TO)
-    if found is None:
-        return "", Release()
-    request_digest, release = json.loads(found)
-    return request_digest, Release.loads(release)
+def _read_history(me: SiteCredentials, run: RunContext, message: ParsedMessage, initial_digest: bytes) -> HistoryBook:
+    """Return the run's history, with the links of the message; each is verified once."""
+    start = compute_history_start(me.run, me.config_digest, me.roster, initial_digest)
+    book = HistoryBook(run.site.arrays, start, initial_digest)
+    links = [HistoryLink.from_bytes(each) for each in _read_list(message.content, "links")]
+    fresh = [link for link in links if not book.is_known(link.head)]
+    for link in fresh:
+        verify_link(link, me.run, me.config_digest, me.roster, me.run_members, me.thresholds.threshold)
+    book.extend(fresh)
+    return book
+
+
+def _digest_shown(incoming: State, is_start: bool) -> bytes:
+    """Return the SHA-256 of the incoming arrays; at the start of the model's only, as a method's own are the lead's."""
+    chosen = {name: array for name, array in incoming.items() if not (is_start and name.startswith(METHOD))}
+    return digest_arrays(chosen)
+
+
+def _read_list(content: RecordDict, key: str) -> list[bytes]:
+    """Return a list of messages of the protocol: certificates of abandoned attempts, or links of the history."""
+    found = get_config_record(content, SECAGG).get(key, [])
+    return [each for each in found if isinstance(each, bytes)] if isinstance(found, list) else []
 
 
 def _read_message(content: RecordDict, key: str) -> bytes:

@@ -62,6 +62,10 @@ class SiteLimits:
         min_sites: minimum number of sites in every sum, also in that of one tower.
         colluders: members that are assumed to collude with the lead; None assumes fewer than a third of them.
         min_honest: honest members that every sum must hold; None takes 3, and 2 for up to five members.
+        changing_cohorts: whether sums without privacy may differ in their contributors; the difference of two such sums
+            is a sum over fewer hospitals, at worst over one.
+        absent_rounds: in runs without privacy with local layers, the largest number of rounds in a row that this site
+            may have missed; None for no limit.
         word_embeddings: whether a run without differential privacy may sum the rows of word embeddings; a row of words
             that one site alone uses is that site's own.
         exact_weights: whether the exact number of training rows may leave instead of a power of sqrt 2 near it.
@@ -87,6 +91,8 @@ class SiteLimits:
     colluders: int | None = None
     min_honest: int | None = None
     word_embeddings: bool = False
+    changing_cohorts: bool = False
+    absent_rounds: int | None = 2
     exact_weights: bool = False
     min_patients: int = 20
     models: tuple[str, ...] | None = None
@@ -109,6 +115,8 @@ SIMULATION_LIMITS = SiteLimits(
     colluders=0,
     min_honest=1,
     word_embeddings=True,
+    changing_cohorts=True,
+    absent_rounds=None,
     exact_weights=True,
     min_patients=1,
     records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),

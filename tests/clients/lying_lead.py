@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from clients.app import handle_message
 from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.config.schema import Purpose
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.flower.compat import set_task_identity
@@ -23,6 +24,7 @@ from fedhealth.protocol.messages import (
     EVALUATE,
     GLOBAL,
     HANDSHAKE,
+    PURPOSES,
     SECAGG,
     TRAIN,
     Acceptance,
@@ -32,8 +34,11 @@ from fedhealth.protocol.messages import (
 )
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
+from fedhealth.secagg.protocol.context import digest_attempt
+from fedhealth.secagg.protocol.history import HistoryLink, build_opening_label, compute_history_start, digest_shares
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
 from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.statistics.shapes import get_statistic_shapes
 from strategies.app import build_initial_state
 from tests.fedhealth.site.trust import Consortium
@@ -96,7 +101,9 @@ class LyingLead:
         self.settings = SumSettings(*(self.config.secagg[key] for key in ("bits", "clipping_range", "clamp_share")))
         self.hours = hours
         self.state = build_initial_state(self.config)
-        self.announced = ()
+        self.announced, self.links = (), []
+        initial = {} if self.config.purpose is Purpose.describe else self.state
+        self.history = compute_history_start(RUN, bytes.fromhex(self.digest), self.roster, digest_arrays(initial))
         self.towers = {site: {SHARED: WEIGHT_ONE, "tabular": WEIGHT_ONE} for site in self.sites[1:]}
 
     def set_limits(self, limits):
@@ -138,7 +145,7 @@ class LyingLead:
         """Return what an honest lead asks for."""
         rounds = {TRAIN: 1, EVALUATE: self.config.strategy.rounds}
         number = rounds.get(kind, 0) if number is None else number
-        return Directive(RUN, self.digest, number, exchange, attempt, cohort or self.cohort)
+        return Directive(RUN, self.digest, number, exchange, attempt, cohort or self.cohort, repetition=exchange)
 
     def describe_attempt(self, kind, directive, arrays, threshold, signed=False):
         """Return what an honest lead's secure aggregation says about it."""
@@ -153,6 +160,8 @@ class LyingLead:
             roster_digest=self.roster.digest,
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
+            vector=VectorName(PURPOSES[kind], directive.round, directive.repetition),
+            history=self.history,
             threshold=threshold,
             signed=signed,
             members=tuple(announced[member] for member in members),
@@ -168,10 +177,22 @@ class LyingLead:
         directive = directive or self.directive(kind)
         arrays = (self.state if kind in (TRAIN, EVALUATE) else {}) if arrays is None else arrays
         descriptor = descriptor or self.describe_attempt(kind, directive, arrays, threshold, signed)
-        content = {SECAGG: ConfigRecord({"train": replace(descriptor, **lies).to_bytes()})}
+        content = {SECAGG: ConfigRecord({"train": replace(descriptor, **lies).to_bytes(), "links": self.links})}
         if kind in (TRAIN, EVALUATE):
             content[GLOBAL] = pack_arrays(arrays)
         return self.send(kind, directive, content)
+
+    def open_without_victim(self, arrays):
+        """Add an opened sum to the history, signed by all members but the victim, which leads to these arrays."""
+        opened = self.describe_attempt(TRAIN, self.directive(TRAIN), self.state, threshold=len(self.cohort) - 1)
+        others, segments = self.cohort[1:], tuple(segment.name for segment in opened.layout)
+        label = build_opening_label(digest_attempt(opened), others, segments, digest_shares(b""))
+        signed = [
+            (site, digest_shares(b""), keys.sign_parts(self.consortium.homes[site].load_identity_key(), *label))
+            for site in others
+        ]
+        link = HistoryLink(opened, others, segments, bytes(32), digest_arrays(arrays), tuple(signed))
+        self.history, self.links = link.head, [link.to_bytes()]
 
     def books(self):
         """Return everything that the victim has written about privacy and exchanges."""

@@ -15,7 +15,8 @@ from clients.merge import StateMerger
 from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.protocol.messages import EVALUATE, SEALED, SECAGG, SIGN, TRAIN, UNMASK
+from fedhealth.protocol.messages import ABANDON, EVALUATE, PURPOSES, SEALED, SECAGG, SIGN, TRAIN, UNMASK
+from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import SignRequest, UnmaskRequest
 from tests.clients.lying_lead import DECLINED, KINDS, RUN, LyingLead, assert_refused, read_error
@@ -55,6 +56,13 @@ LAYOUT_LIES = {
     "tower": lie_in_layout(lambda s, draw: replace(s, tower="tabular" if s.tower == "shared" else "shared")),
     "a segment more": lambda d, draw: {"layout": (*d.layout, replace(d.layout[0], name="more"))},
 }
+VECTOR_NUMBERS = st.sampled_from(["round", "repetition"])
+
+
+def list_other_purposes(descriptor):
+    return st.sampled_from([purpose for purpose in PURPOSES.values() if purpose != descriptor.vector.purpose])
+
+
 MEMBER_LIES = {
     "a member less": lambda d, draw: {"members": d.members[:-1]},
     "threshold": lambda d, draw: {"threshold": draw(st.integers(0, d.threshold - 1))},
@@ -67,6 +75,9 @@ MEMBER_LIES = {
     "attempt": lambda d, draw: {"attempt": d.attempt + draw(st.integers(1, 2**40))},
     "cohort": lambda d, draw: {"cohort": d.cohort[:-1]},
     "base": lambda d, draw: {"base": (*d.base[:-1], "stranger")},
+    "history": lambda d, draw: {"history": draw(st.binary(min_size=32, max_size=32))},
+    "vector": lambda d, draw: {"vector": replace(d.vector, **{draw(VECTOR_NUMBERS): draw(st.integers(5, 2**40))})},
+    "purpose": lambda d, draw: {"vector": replace(d.vector, purpose=draw(list_other_purposes(d)))},
 }
 
 
@@ -82,6 +93,7 @@ DIRECTIVE_LIES = {
     "exchange": lambda d, draw: replace(d, exchange=draw(NUMBERS)),
     "attempt": lambda d, draw: replace(d, attempt=draw(NUMBERS) or 1),
     "cohort": lambda d, draw: replace(d, cohort=draw(st.sampled_from(list_bad_cohorts(d.cohort)))),
+    "repetition": lambda d, draw: replace(d, repetition=draw(st.sampled_from([-1, 0, 2, 2**62]))),
     "missed": lambda d, draw: replace(d, missed=draw(st.sampled_from([("stranger",), ("member-01", "member-01")]))),
 }
 LIES = settings(
@@ -113,7 +125,8 @@ def test_a_false_field_of_a_directive_gets_the_one_refusal_and_books_nothing(lea
     before, honest = lead.books(), lead.directive(kind)
     lying = DIRECTIVE_LIES[lie](honest, data.draw)
     arrays = lead.state if kind in (TRAIN, EVALUATE) else {}
-    told = lying if consistent and 0 <= lying.exchange < 2**63 and 0 <= lying.attempt < 2**62 else honest
+    numbers = (lying.round, lying.exchange, lying.attempt, lying.repetition)
+    told = lying if consistent and all(0 <= number <= 2**62 for number in numbers) else honest
     if lie in ("exchange", "attempt") and told is lying and 1 <= lying.exchange <= 10_000:
         told = honest  # a consistent later exchange or attempt is the lead's to choose
     descriptor = lead.describe_attempt(kind, told, arrays, threshold=3)
@@ -154,7 +167,11 @@ def test_a_false_follow_up_gets_the_one_refusal(meet):
     descriptor = lead.describe_attempt(TRAIN, directive, lead.state, threshold=3)
     assert read_error(lead.ask(TRAIN, directive, descriptor)) is None
     before, ctx = lead.books(), AttemptContext.from_descriptor(descriptor).ctx
-    messages = {SIGN: SignRequest(ctx, lead.cohort), UNMASK: UnmaskRequest(ctx, lead.cohort, (), (), ())}
+    messages = {
+        ABANDON: AbandonRequest(ctx),
+        SIGN: SignRequest(ctx, lead.cohort),
+        UNMASK: UnmaskRequest(ctx, lead.cohort, (), (), ()),
+    }
     for kind, message in messages.items():
         content = {SECAGG: ConfigRecord({"message": message.to_bytes()})}
         for change in FOLLOW_UP_LIES:
@@ -216,6 +233,7 @@ def test_a_cohort_and_a_model_of_the_leads_choice_are_answered(tmp_path_factory,
     scale = data.draw(st.sampled_from([0.0, 1.0, -3.0, 100.0]))
     arrays = {name: (array * np.float32(scale)).astype(np.float32) for name, array in lead.state.items()}
     cohort = tuple(sorted([lead.cohort[0], *others]))
+    lead.open_without_victim(arrays)
     for kind, exchange in ((TRAIN, data.draw(st.integers(1, 5000))), (EVALUATE, 5001)):
         directive = lead.directive(kind, exchange=exchange, cohort=cohort)
         reply = lead.ask(kind, directive, arrays=arrays, threshold=4)

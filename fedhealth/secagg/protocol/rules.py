@@ -92,6 +92,7 @@ def r5_compute_pin(descriptor: AttemptDescriptor) -> bytes:
         encode_parts(*(site.encode() for site in descriptor.base)),
         descriptor.threshold.to_bytes(4, "little"),
         descriptor.model_digest,
+        descriptor.history,
         descriptor.training_digest,
     )
     return digest_parts(b"pin", *parts)

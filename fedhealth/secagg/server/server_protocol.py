@@ -19,6 +19,7 @@ from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BY
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
 from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
+from fedhealth.secagg.protocol.vector_name import VectorName
 
 AEAD_TAG_BYTES = 16
 
@@ -67,6 +68,8 @@ class AttemptPlan:
 
     exchange: int
     attempt: int
+    vector: VectorName
+    history: bytes
     base: Sequence[str]
     cohort: Sequence[str]
     layout: Layout
@@ -117,6 +120,8 @@ def propose_attempt(
         roster_digest=lead.roster.digest,
         exchange=plan.exchange,
         attempt=plan.attempt,
+        vector=plan.vector,
+        history=plan.history,
         threshold=max(thresholds.threshold, plan.threshold),
         signed=plan.signed,
         members=blobs,

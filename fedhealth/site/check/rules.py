@@ -38,6 +38,8 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
     yield from (f"records {name} allowed" for name in limits.records if name not in strict.records)
     if not limits.secure_aggregation:
         yield "secure aggregation not required"
+    if limits.changing_cohorts:
+        yield "sums without privacy may change their contributors"
     if limits.exact_weights:
         yield "exact numbers of rows may leave"
     if limits.word_embeddings:

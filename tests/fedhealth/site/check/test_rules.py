@@ -44,6 +44,7 @@ def test_a_policy_without_data_is_a_warning():
         ({"units": ("patient", "none")}, "privacy for none allowed"),
         ({"secure_aggregation": False}, "secure aggregation not required"),
         ({"exact_weights": True}, "exact numbers"),
+        ({"changing_cohorts": True}, "may change their contributors"),
         ({"records": ("acceptance", "update")}, "records update allowed"),
         ({"epsilon": 10.0}, "epsilon 10"),
         ({"lifetime_epsilon": 50.0}, "lifetime_epsilon 50"),
