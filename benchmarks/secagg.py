@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from benchmarks.flower_secagg import CLIP, measure_flower
 from benchmarks.timing import measure_seconds
 from fedhealth.consortium.roster import Roster
-from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives import masks, packing
@@ -88,7 +88,7 @@ class Fleet:
         self.server = ServerSession(self.lead, MemoryStore())
         self.sites = {
             name: SiteSession(
-                client_protocol.SiteCredentials("bench", name, keys[name], roster, config),
+                SiteCredentials("bench", name, keys[name], roster, config),
                 MemoryStore(),
                 MemoryStore(),
                 StatementBook(MemoryStore(), name, keys[name], roster, EmptyHistory()),

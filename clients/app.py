@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from clients.request_check import refuse_mismatches
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
-from fedhealth.consortium.membership import SignedMembership
+from clients.terms import load_terms
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError, RequestMismatchError
 from fedhealth.models.weights import set_weights_folder
@@ -47,8 +47,7 @@ from fedhealth.runs.run_dir import RunDir
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_schema
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_approval import ApprovalDecision, review_job, review_sweep
-from fedhealth.site.policy import SIMULATION_LIMITS, Policy, load_policy
+from fedhealth.site.policy import SIMULATION_LIMITS
 from fedhealth.site.traffic_quota import TrafficQuota
 
 MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
@@ -65,15 +64,6 @@ HANDLERS: dict[str, MessageHandler] = {
     ABANDON: lambda institution, message: institution.handle_transport_message(message),
     UNMASK: lambda institution, message: institution.handle_transport_message(message),
 }
-
-
-@dataclass(frozen=True)
-class ParticipationTerms:
-    """A hospital's current policy, and its decision on a signed job."""
-
-    policy: Policy
-    job: SignedJob
-    decision: ApprovalDecision
 
 
 def build_app(job: Job | None = None) -> ClientApp:
@@ -162,7 +152,7 @@ def get_virtual_site(context: Context, job: Job) -> SiteContext:
 
 def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDict:
     """Reply as a hospital, under its policy."""
-    terms = _load_terms(text, home, _get_modification_time(home.policy), _get_modification_time(home.membership))
+    terms = load_terms(text, home)
     limits, run, arrays = terms.policy.limits, terms.job.run, home.get_run_folder(terms.job.run)
     gate = EgressGate(limits, AuditLog(home.audit).write, TrafficQuota(arrays, int(limits.megabytes_per_round * 1e6)))
     parsed = _parse_message(message)
@@ -227,20 +217,6 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
 def _is_accepted(content: RecordDict) -> bool:
     """Return whether a reply accepts a handshake."""
     return ACCEPTANCE in content and not Acceptance.parse(content).reasons
-
-
-@lru_cache(maxsize=4)
-def _load_terms(text: str, home: SiteHome, *modification_times: int) -> ParticipationTerms:
-    """Return a hospital's terms for a signed job; the modification times of policy and members are cache keys."""
-    policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership
-    job = SignedJob.parse(text)
-    review = review_job if job.budget_request is None else review_sweep
-    return ParticipationTerms(policy, job, review(job, policy, membership, home))
-
-
-def _get_modification_time(path: Path) -> int:
-    """Return a file's modification time; 0 if it is missing, since its loader reports that better."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _log_event(event: str, **fields: object) -> None:

@@ -38,7 +38,7 @@ from fedhealth.protocol.messages import (
     digest_task,
     get_config_record,
 )
-from fedhealth.secagg.client.client_protocol import SiteCredentials
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
 from fedhealth.secagg.protocol.abandon import Abandonment

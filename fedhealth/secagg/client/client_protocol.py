@@ -5,14 +5,13 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client import journal_rules, key_ratchet, vector_rules
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.journal import Journal, Secrets
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
@@ -34,45 +33,10 @@ from fedhealth.secagg.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
 from fedhealth.utils.digest import encode_parts
 
 DeriveLayout = Callable[[Sequence[KeyAnnouncement]], Layout]
 """Called with the verified announcements of an attempt."""
-
-
-@dataclass(frozen=True)
-class SiteCredentials:
-    """The site's own knowledge; nothing here is taken from the lead's messages.
-
-    Args:
-        run: the run's id.
-        site: own id.
-        identity: own Ed25519 key, generated at the site.
-        roster: the members approved by the site's staff.
-        config_digest: SHA-256 of the job this site accepted.
-        policy: the minimum thresholds of this site.
-        members: sites of the run, from its approved configuration; None if all of the roster are.
-
-    """
-
-    run: str
-    site: str
-    identity: Ed25519PrivateKey
-    roster: Roster
-    config_digest: bytes
-    policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
-    members: tuple[str, ...] | None = None
-
-    @property
-    def run_members(self) -> tuple[str, ...]:
-        """Return the sites of the run. The members of a study will take their place."""
-        return tuple(self.roster.keys) if self.members is None else self.members
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """Return the thresholds of the run, the same for all cohorts; `ProtocolViolationError` for too few members."""
-        return compute_thresholds(len(self.run_members), self.policy, len(self.roster.members))
 
 
 def announce_key(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedhealth.secagg.client import client_protocol, quantized_store
 from fedhealth.secagg.client import journal as site_journal
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.quantize import Vectors
@@ -38,7 +39,7 @@ class SiteSession:
 
     def __init__(
         self,
-        me: client_protocol.SiteCredentials,
+        me: SiteCredentials,
         journal: StateStore,
         secrets: StateStore,
         statements: StatementBook,
