@@ -14,6 +14,7 @@ from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, MaskedUpload, SignRequest, UnmaskReply, UnmaskRequest
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from tests.fedhealth.secagg.federation import TRAINING, Federation, model_digest, name
 
 VICTIM = "site-00"
@@ -137,6 +138,8 @@ def test_what_the_site_knows_itself_cannot_be_claimed_otherwise(field):
         {"attempt": 2},
         {"threshold": 5},
         {"signed": True},
+        {"history": b"h" * 32},
+        {"vector": VectorName("evaluate", 1, 1)},
         {"cohort": 5},
         {"base": 5, "cohort": 5},
     ],
