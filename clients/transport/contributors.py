@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from clients.context import RunContext
 from clients.release import Release
 from clients.request_check import refuse_mismatches
-from fedhealth.secagg.client.contributor_book import ContributorBook
+from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER, ContributorBook
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.rules import lead_must
 from fedhealth.secagg.protocol.store import FileStore, StateStore
@@ -79,7 +79,7 @@ def record_upload(run: RunContext, upload: KeptUpload) -> None:
 
 def open_contributor_book(run: RunContext) -> ContributorBook:
     """Return the site's book of contributors; it outlives runs."""
-    return ContributorBook(FileStore(run.site.folder / "secagg-contributors"))
+    return ContributorBook(FileStore(run.site.folder / CONTRIBUTORS_FOLDER))
 
 
 class ContributorRule:

@@ -3,11 +3,15 @@
 No lie is needed for it: a hospital may be late, or not in the cohort.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 
 from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
+from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER
+from fedhealth.site.recovery import recover_site
 from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_, shared_memory_
 
 __all__ = ["four_hospitals_", "shared_memory_"]
@@ -104,6 +108,22 @@ def test_the_contributors_hold_for_all_runs_without_privacy(four_hospitals, tmp_
         hospitals.set_limits(site, f"{limits}, changing_cohorts: true")
     fourth = Lead(hospitals, "run11111", *overrides).join()
     assert opens(fourth, kind, FOUR, ())
+
+
+def test_a_recovered_hospital_needs_a_persons_yes_for_a_sum_without_privacy(four_hospitals, tmp_path):
+    """All are restored from a copy of before the first sum: none of them knows its contributors."""
+    kind, overrides, limits = QUESTIONS["statistics"]
+    hospitals = Hospitals(tmp_path, four_hospitals, limits)
+    lead = Lead(hospitals, "run12345", *overrides).join()
+    lead.ask(kind, FOUR, (VICTIM,))
+    lead.open()
+    for home in hospitals.homes.values():
+        shutil.rmtree(home.state / CONTRIBUTORS_FOLDER)
+        recover_site(home)
+    assert not opens(Lead(hospitals, "run67890", *overrides).join(), kind, FOUR, ())
+    for site in FOUR:
+        hospitals.set_limits(site, f"{limits}, changing_cohorts: true")
+    assert opens(Lead(hospitals, "run00000", *overrides).join(), kind, FOUR, ())
 
 
 def test_one_update_is_in_one_sum_whatever_the_lead_calls_it(four_hospitals, tmp_path):

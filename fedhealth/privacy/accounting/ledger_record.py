@@ -24,7 +24,7 @@ _MARK = 12  # hexadecimal digits of a line's hash
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class LedgerRunRecord:
     """What one run had booked on a data set.
 
     Attributes:
@@ -56,7 +56,7 @@ class LedgerRecord:
     dataset: str
     lines: int
     marks: tuple[tuple[int, str], ...]
-    runs: tuple[RunRecord, ...]
+    runs: tuple[LedgerRunRecord, ...]
 
     def dump_fields(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -81,7 +81,7 @@ class LedgerRecord:
     def parse(fields: Mapping[str, Any]) -> LedgerRecord:
         """Parse what `dump_fields` returned."""
         runs = tuple(
-            RunRecord(
+            LedgerRunRecord(
                 str(run),
                 RunCost(str(unit), tuple(PrivacyEvent(*event) for event in events), int(most)),
                 PrivacyEvent(*following) if following else None,
@@ -117,7 +117,7 @@ def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
     return max((number for number in known if hashes[number - 1].startswith(marks[number])), default=0)
 
 
-def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> RunRecord:
+def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> LedgerRunRecord:
     steps: dict[tuple[float, float], int] = {}
     for entry in spent:
         key = entry.mechanism.noise_multiplier, entry.mechanism.sample_rate
@@ -125,7 +125,7 @@ def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> RunRecord:
     events = tuple(PrivacyEvent(noise, rate, count) for (noise, rate), count in steps.items())
     rounds = [entry.mechanism for entry in spent if entry.kind == "book" and entry.purpose == "train"]
     cost = RunCost(spent[-1].unit, events, max(entry.max_records_per_patient for entry in spent))
-    return RunRecord(run, cost, rounds[-1] if rounds else None, spent[-1].number)
+    return LedgerRunRecord(run, cost, rounds[-1] if rounds else None, spent[-1].number)
 
 
 def _choose_marked_lines(count: int) -> set[int]:

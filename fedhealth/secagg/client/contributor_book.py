@@ -17,6 +17,10 @@ from collections.abc import Collection, Sequence
 from fedhealth.secagg.protocol.rules import lead_must
 from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 
+CONTRIBUTORS_FOLDER = "secagg-contributors"
+"""Below a site's private folder; it outlives runs."""
+_INCOMPLETE = "incomplete"
+
 
 class ContributorBook:
     """The opened sums that hold a site's kept releases, for all runs of the site.
@@ -54,12 +58,21 @@ class ContributorBook:
     def check_same_contributors(self, data: str, survivors: Sequence[str]) -> None:
         """Check that a sum about some data has the contributors of the first one."""
         first = self._load(data)[1].get("")
+        is_known = first is not None or self._store.get(_INCOMPLETE) is None
+        lead_must(is_known, "R11", "sums from before this site's recovery may have had other contributors")
         lead_must(first in (None, list(survivors)), "R11", "sums without privacy must keep their contributors")
 
     def record_contributors(self, data: str, survivors: Sequence[str]) -> None:
         """Record the contributors of the first sum about some data; on return they are on the disk."""
         if not self._load(data)[1]:
             self._save(data, "", {"": list(survivors)})
+
+    def mark_incomplete(self) -> None:
+        """Note that first sums may be missing here: this machine may have been restored from an older copy.
+
+        Data without a first sum in the book are then in no sum until a person allows one (`limits.changing_cohorts`).
+        """
+        self._store.put(_INCOMPLETE, b"1")
 
     def _load(self, key: str) -> tuple[str, dict[str, list[str]]]:
         """Return the vector that was uploaded last, and the contributors of the opened sums by vector."""

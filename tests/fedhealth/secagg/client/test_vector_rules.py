@@ -364,6 +364,17 @@ def test_without_privacy_the_first_sum_fixes_the_contributors():
     book.check_same_contributors("other data", ["a", "b", "c"])
 
 
+def test_a_recovered_site_does_not_guess_the_contributors_of_sums_that_it_may_have_forgotten():
+    book = ContributorBook(MemoryStore())
+    book.record_contributors("data", ["a", "b"])
+    book.mark_incomplete()
+    book.check_same_contributors("data", ["a", "b"])
+    with refused("before this site's recovery", "R11"):
+        book.check_same_contributors("other data", ["a", "b"])
+    book.record_contributors("other data", ["a", "b"])  # a person allowed it
+    book.check_same_contributors("other data", ["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("sums", "group"),
     [([], ""), (["abc"], "abc"), (["abcd", "abc"], "d"), (["abcde", "abfgh"], "ab"), (["abcde", "abc", "cde"], "c")],
