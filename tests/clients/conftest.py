@@ -1,8 +1,15 @@
-"""A hospital that meets a lead of a test's choice."""
+"""A hospital that meets a lead of a test's choice, and keys of its own."""
 
 import pytest
 
+from fedhealth.consortium import identity
 from tests.clients.lying_lead import KINDS, LyingLead
+
+
+@pytest.fixture(name="shared_memory", autouse=True)
+def shared_memory_(tmp_path, monkeypatch):
+    """Keys of one test only: hospitals of the same name in another process share the machine's memory."""
+    monkeypatch.setattr(identity, "_SHARED_MEMORY", tmp_path)
 
 
 @pytest.fixture(name="meet")

@@ -11,7 +11,6 @@ from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import select_shared_overrides
 from fedhealth.config.schema import Purpose
-from fedhealth.consortium import identity
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.flower.compat import set_task_identity
@@ -35,12 +34,6 @@ data:
   tiny: {{dataset: tiny-2026, root: {root}, cache: {cache}}}
 limits: {{min_patients: 3{limits}}}
 """
-
-
-@pytest.fixture(name="shared_memory", autouse=True)
-def shared_memory_(tmp_path, monkeypatch):
-    """Keys of one test only: hospitals of the same name in another process share the machine's memory."""
-    monkeypatch.setattr(identity, "_SHARED_MEMORY", tmp_path)
 
 
 @pytest.fixture(name="four_hospitals", scope="module")

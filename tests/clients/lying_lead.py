@@ -141,11 +141,12 @@ class LyingLead:
         draft = KeyAnnouncement(run, self.roster.digest, site, 1, key, tuple(sorted(towers.items())), statement, ())
         return replace(draft, signature=keys.sign_parts(identity, b"announce", draft.body())).to_bytes()
 
-    def directive(self, kind, number=None, exchange=1, attempt=0, cohort=None):
-        """Return what an honest lead asks for."""
+    def directive(self, kind, number=None, exchange=1, attempt=0, cohort=None, repetition=None):
+        """Return what an honest lead asks for; without a repetition, a new vector."""
         rounds = {TRAIN: 1, EVALUATE: self.config.strategy.rounds}
         number = rounds.get(kind, 0) if number is None else number
-        return Directive(RUN, self.digest, number, exchange, attempt, cohort or self.cohort, repetition=exchange)
+        repetition = exchange if repetition is None else repetition
+        return Directive(RUN, self.digest, number, exchange, attempt, cohort or self.cohort, repetition=repetition)
 
     def describe_attempt(self, kind, directive, arrays, threshold, signed=False):
         """Return what an honest lead's secure aggregation says about it."""

@@ -12,9 +12,9 @@ from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER
 from fedhealth.site.recovery import recover_site
-from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_, shared_memory_
+from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_
 
-__all__ = ["four_hospitals_", "shared_memory_"]
+__all__ = ["four_hospitals_"]
 
 THREE = FOUR[:3]
 PLAIN = ["privacy=none", "secagg=on"]

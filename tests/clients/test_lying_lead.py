@@ -23,7 +23,7 @@ def test_a_bound_comes_from_the_configuration_and_never_from_the_message(meet, k
     exchange, attempt = (1, 0) if moment == "first" else (1, 1) if moment == "repeated" else (2, 0)
     if moment != "first":
         assert read_error(lead.ask(kind)) is None
-    before, directive = lead.books(), lead.directive(kind, exchange=exchange, attempt=attempt)
+    before, directive = lead.books(), lead.directive(kind, exchange=exchange, attempt=attempt, repetition=1)
     arrays = lead.state if kind != DESCRIBE else {}
     honest = lead.describe_attempt(kind, directive, arrays, threshold=3)
     for bound, share in ((1e-6, 0.0), (1.0, 0.5), (1e9, 0.0)):

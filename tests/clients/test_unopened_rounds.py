@@ -13,9 +13,9 @@ from flwr.app import ConfigRecord
 from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.protocol.messages import EVALUATE, TRAIN
 from fedhealth.secagg.protocol.history import HistoryLink
-from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_, shared_memory_
+from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_
 
-__all__ = ["four_hospitals_", "shared_memory_"]
+__all__ = ["four_hospitals_"]
 
 OTHERS = FOUR[:3]
 PLAIN = ["privacy=none", "secagg=on", "training=sgd", "training.optimizer.lr=0.05", "strategy.rounds=4"]
