@@ -161,7 +161,7 @@ class LyingLead:
             roster_digest=self.roster.digest,
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
-            vector=VectorName(PURPOSES[kind], directive.round, directive.repetition),
+            vector=VectorName(PURPOSES[kind], max(directive.round, 0), directive.repetition),  # no sign on the wire
             history=self.history,
             threshold=threshold,
             signed=signed,

@@ -13,9 +13,11 @@ from fedhealth.secagg.primitives import field, keys
 from fedhealth.secagg.protocol import envelope
 from fedhealth.secagg.protocol.envelope import DealtShares, commit_secret, deal_shares
 from fedhealth.secagg.protocol.messages import MaskedUpload, UnmaskReply
+from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES, StateNotice
 from tests.fedhealth.secagg.federation import Federation
 from tests.fedhealth.secagg.test_protocol import assert_sums
 
+LONG = bytes(MAX_NOTICE_BYTES)
 BAD = "site-01"
 
 
@@ -50,7 +52,7 @@ def sums(federation) -> list[bytes]:
         ("secret_commits", lambda u: u.secret_commits[1:], "secret_commits .* have a wrong size"),
         ("share_commits", lambda u: u.share_commits[1:], "share_commits .* have a wrong size"),
         ("envelopes", lambda u: u.envelopes[1:], "envelopes .* have a wrong size"),
-        ("envelopes", lambda u: (u.envelopes[0] + b"\0", *u.envelopes[1:]), "envelopes .* have a wrong size"),
+        ("envelopes", lambda u: (u.envelopes[0] + LONG, *u.envelopes[1:]), "envelopes .* have a wrong size"),
         ("vectors", lambda u: u.vectors[1:], "vectors .* have a wrong size"),
         ("vectors", lambda u: (bytes(32), *u.vectors[1:]), "is not what it signed"),
     ],
@@ -234,7 +236,8 @@ def test_a_share_outside_the_field_names_its_dealer(monkeypatch):
     def spoil(context, dealt):
         chains = dict(load_secrets(federation.secrets[BAD]).chains)
         shares = [bytes([255]) * field.ELEMENT_BYTES] * len(dealt.keys)
-        plain, ctx = b"".join(shares), context.ctx
+        own = next(member.statement for member in context.members if member.site == BAD)
+        plain, ctx = b"".join(shares) + StateNotice(own, b"").to_bytes(), context.ctx
         return replace(
             dealt,
             share_commits=tuple(envelope.commit_shares(ctx, BAD, site, shares) for site in context.cohort),
