@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
-.PHONY: help demo test test-services lint format lock docs bench fuzz soak faults clean dev
+.PHONY: help demo test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -56,6 +56,9 @@ docs: $(READY)  ## the documentation as a site, in build/site
 
 bench: $(COMPILED)  ## every benchmark, quick
 	$(BIN)/python -m benchmarks.core --quick
+
+audit-mutants: $(COMPILED)  ## twenty planted privacy bugs against the audit, and twenty audits of right code
+	$(BIN)/python -m benchmarks.audit_mutants
 
 fuzz: $(COMPILED)  ## thousands of broken DICOM files and tables against the ingest
 	FEDHEALTH_FUZZ_FILES=2000 FEDHEALTH_FUZZ_TABLES=500 $(BIN)/python -m pytest -q -s tests/fuzz

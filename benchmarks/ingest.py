@@ -98,6 +98,7 @@ def _write_export(data: Path, folder: Path, copies: int, step: int, longest: int
         f"""site: bench
 data: cxr
 source: {{_target_: fedhealth.ingest.source.Folder, root: {folder}/images}}
+select: [{{content: [image, capture, segmentation, dose, map, localizer]}}]
 tables: [{{path: {folder}/files.csv, keys: {{file: file, patient: patient}}, columns: {{severe: severe}}}}]
 """,
         "utf-8",

@@ -18,6 +18,7 @@ from fedhealth.evaluation.predictions import count_scores, predict_studies
 from fedhealth.evaluation.subgroups import assign_subgroups, count_scores_by_subgroup
 from fedhealth.models.model_state import set_model_arrays
 from fedhealth.protocol.messages import Directive
+from fedhealth.statistics.shapes import get_score_bins
 from fedhealth.types import State
 
 log = logging.getLogger("fedhealth.site")
@@ -80,7 +81,7 @@ class ModelEvaluator:
         for split in splits:
             rows = setup.trainer.select_scored_rows(setup.examples, setup.cohort.rows(split))
             predictions = predict_studies(setup.model, setup.examples, rows, setup.task_kind)
-            counts = count_scores(predictions, setup.config.evaluation.bins)
+            counts = count_scores(predictions, *get_score_bins(setup.config))
             histograms |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
         return histograms
 

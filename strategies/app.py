@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
 from fedhealth.evaluation.histogram_error import bound_errors
+from fedhealth.evaluation.noised_scores import is_scorable
 from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
 from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.lead.home import LeadHome
@@ -163,20 +165,40 @@ def build_initial_state(config: Config) -> State:
 def _build_evaluation(counts: Mapping[str, ScoreHistograms], config: Config) -> dict[str, object]:
     """Return pooled metrics of the final model with confidence intervals, from the summed histograms."""
     resamples, seed = config.evaluation.bootstrap, config.seed
-    return {
-        split: {
-            "studies": int(summed.positives[0].sum() + summed.negatives[0].sum()),
-            "positives": summed.positives.sum(axis=1).tolist(),
-            **{name: value.as_dict() for name, value in compute_histogram_metrics(summed, resamples, seed).items()},
-            "error": {name: round(error, 7) for name, error in bound_errors(summed).items()},
+    found: dict[str, object] = {}
+    for split, summed in counts.items():
+        positives, negatives = summed.count_studies()
+        scores = compute_histogram_metrics(summed, resamples, seed)
+        found[split] = {
+            "studies": int(positives[0] + negatives[0]),
+            "positives": positives.tolist(),
+            **{name: value.as_dict() for name, value in scores.items()},
+            **_describe_error(summed),
         }
-        for split, summed in counts.items()
+    return found
+
+
+def _describe_error(summed: ScoreHistograms) -> dict[str, object]:
+    """Return the error bounds of exact histograms; with noise, the size of the noise and how many classes count."""
+    if not summed.noise_std:
+        return {"error": {name: round(error, 7) for name, error in bound_errors(summed).items()}}
+    cells = summed.positives.shape[1]
+    return {
+        "noise": {
+            "count_std": round(summed.noise_std, 4),
+            "studies_std": round(summed.noise_std * math.sqrt(2 * cells), 4),
+            "cells": cells,
+            "classes_scored": sum(map(is_scorable, summed.columns)),
+        }
     }
 
 
 def _name_histograms(counts: Mapping[str, ScoreHistograms]) -> dict[str, np.ndarray]:
-    """Return `<split>.positives` and `<split>.negatives`, each int64 [K, bins]."""
-    return {f"{split}.{side}": getattr(summed, side) for split, summed in counts.items() for side in SIDES}
+    """Return `<split>.positives` and `<split>.negatives`, each [K, bins], and `<split>.noise_std` if there is noise."""
+    sides = {f"{split}.{side}": getattr(summed, side) for split, summed in counts.items() for side in SIDES}
+    return sides | {
+        f"{split}.noise_std": np.array(summed.noise_std) for split, summed in counts.items() if summed.noise_std
+    }
 
 
 app = create_server_app()

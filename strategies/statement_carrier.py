@@ -7,10 +7,10 @@ restored machine"). The lead cannot forge statements; a lead that withholds them
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import FedhealthError
@@ -67,12 +67,12 @@ class StatementCarrier(Grid):
         except FedhealthError:
             return None
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: Any) -> None:
         """Set the run."""
         self._grid.set_run(run)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> Any:
         """Run information."""
         return self._grid.run
 

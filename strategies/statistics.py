@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,17 +10,17 @@ import numpy as np
 from flwr.app import MetricRecord
 
 from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
+from fedhealth.privacy.mechanisms.noised_counts import NOISE, decode_counts
 from fedhealth.protocol.messages import LOSS_UNIT
+from fedhealth.statistics.shapes import SIDES
 
 Statistics = Mapping[str, np.ndarray]
 
 
 def read_score_counts(statistics: Statistics) -> dict[str, ScoreHistograms]:
-    """Return the score histograms by split."""
+    """Return the score histograms by split; those of a private run hold raw counts with noise."""
     splits = sorted({name.split(".")[0] for name in statistics if name.endswith(".positives")})
-    return {
-        split: ScoreHistograms(statistics[f"{split}.positives"], statistics[f"{split}.negatives"]) for split in splits
-    }
+    return {split: _read_histograms(statistics, split) for split in splits}
 
 
 def summarize_statistics(statistics: Statistics) -> dict[str, Any]:
@@ -42,3 +43,11 @@ def build_metric_record(statistics: Statistics) -> MetricRecord:
         inner = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
         flat |= {key: part for key, part in inner.items() if part is not None}
     return MetricRecord(flat)
+
+
+def _read_histograms(statistics: Statistics, split: str) -> ScoreHistograms:
+    positives, negatives = (statistics[f"{split}.{side}"] for side in SIDES)
+    if (variance := statistics.get(f"{split}.{NOISE}")) is None:
+        return ScoreHistograms(positives, negatives)
+    noise_std = math.sqrt(max(float(decode_counts(variance)[0]), 0.0))
+    return ScoreHistograms(decode_counts(positives), decode_counts(negatives), noise_std)

@@ -159,9 +159,16 @@ def tiny_model(root: Path, sites: Sequence[str]) -> list[str]:
         "training.batch_size=8",
         "evaluation.bins=64",
         "evaluation.bootstrap=20",
+        "evaluation.audit=false",
         "baselines.local_only=false",
         "baselines.centralised=false",
     ]
+
+
+@pytest.fixture(autouse=True)
+def audit_before_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the audit before every private run, which takes seconds; a module that needs it has its own fixture."""
+    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.list_audit_failures", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fedhealth.config.compose import compose_config, quote_value
+from fedhealth.config.data_contract import find_data_errors
 from fedhealth.config.schema import Config, DataConfig
+from fedhealth.data.findings import parse_findings
 from fedhealth.errors import ConfigError
 from fedhealth.ingest.ingest_files import ingest_files
 from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE, build_ingest_report
@@ -57,7 +60,10 @@ def compose_data_config(settings: IngestSettings, folder: Path, overrides: Seque
     own = (f"data={settings.data}", f"data.root={quote_value(folder)}", f"data.sites=[{settings.site}]")
     config: Any = OmegaConf.to_object(compose_config([*own, *overrides], settings.conf).data)
     assert isinstance(config, DataConfig | Config)  # noqa: S101 - the schema's node
-    return config if isinstance(config, DataConfig) else config.data
+    data = config if isinstance(config, DataConfig) else config.data
+    if faults := [*find_data_errors(asdict(data))]:
+        raise ConfigError("\n".join(faults), f"Correct the consortium's data/{settings.data}.yaml.")
+    return data
 
 
 def _print_summary(report: dict[str, Any], folder: Path) -> None:
@@ -68,8 +74,9 @@ def _print_summary(report: dict[str, Any], folder: Path) -> None:
         console.print(f"  rejected {each['count']}: {reason}", style="yellow", markup=False)
     for reason, count in report["files"]["left_out"].items():
         console.print(f"  left out {count}: {reason}", markup=False)
-    for warning in (*report["warnings"], *report["privacy"]):
-        console.print(f"  {warning}", style="yellow", markup=False, soft_wrap=True)
+    for finding in parse_findings(report["findings"]):
+        style = "bold red" if finding.serious else "yellow"
+        console.print(f"  {finding.text}", style=style, markup=False, soft_wrap=True)
     console.print(f"Cohort: {folder}", f"Report: {folder / PAGE_FILE}", sep="\n", markup=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from fedhealth.data.findings import parse_findings
 from fedhealth.runs.run_dir import RunDir
 
 _POLL_SECONDS = 0.2
@@ -77,8 +78,9 @@ class ProgressDisplay:
         self._console.print(
             f"[bold]{escape(event['site'])}[/]: {counts['rows']} rows, {counts['patients']} patients ({have})"
         )
-        for warning in event["warnings"]:
-            self._console.print(f"  [yellow]{escape(warning)}[/]")
+        for finding in parse_findings(event["findings"]):
+            style = "bold red" if finding.serious else "yellow"
+            self._console.print(f"  [{style}]{escape(finding.text)}[/]")
 
     def _on_started(self, event: dict[str, Any]) -> None:
         self._rounds = event["rounds"]

@@ -11,13 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.cli import site_audit
+from fedhealth.cli import site_audit, site_data
 from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
+app.add_typer(site_data.app, name="data")
 
 
 @app.callback()

@@ -19,14 +19,15 @@ def _root() -> None:
 
 @app.command()
 def verify(home: SiteFolder = None) -> None:
-    """Verify the log's hash chain; if it was modified, the exit code is 8."""
+    """Verify the log's hash chain (exit code 8 if it was modified), and that a booking paid for all that left (6)."""
     from rich.console import Console
 
     from fedhealth.cli.prompts import print_lines
     from fedhealth.site import audit_log
     from fedhealth.site.home import SiteHome
 
-    path, console = SiteHome.find(home).audit, Console()
+    place, console = SiteHome.find(home), Console()
+    path = place.audit
     counts = audit_log.count_events(path)
     print_lines(console, f"{path}: {counts.total()} entries, hash chain intact")
     print_lines(console, *(f"  {event}: {number}" for event, number in sorted(counts.items())))
@@ -35,6 +36,30 @@ def verify(home: SiteFolder = None) -> None:
         f"Digest {audit_log.get_log_digest(path)}",
         "Keep a copy elsewhere: it can prove later that no earlier entry was changed.",
     )
+    print_lines(console, f"{_count_paid_releases(place.path, path)} private releases left, each paid for by a booking")
+
+
+def _count_paid_releases(home: Path, log: Path) -> int:
+    """Return how many private releases left by the log.
+
+    Raises:
+        PrivacyError: no booking in the privacy ledgers paid for one of them, or a ledger is damaged.
+
+    """
+    from fedhealth.errors import PrivacyError
+    from fedhealth.privacy.accounting.ledger import verify_ledger
+    from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+    from fedhealth.privacy.auditing.ledger_audit import find_unbooked_digests
+    from fedhealth.site.audit_log import verify_log
+
+    left = {str(entry["release"]) for entry in verify_log(log) if entry["event"] == "left" and entry.get("release")}
+    entries = [entry for _, path in find_ledgers(home) for entry in verify_ledger(path)]
+    if unbooked := find_unbooked_digests(entries, left):
+        raise PrivacyError(
+            f"{len(unbooked)} of {len(left)} private releases left without a booking, such as {unbooked[0][:16]}.",
+            "Stop the site and find out which software sent them.",
+        )
+    return len(left)
 
 
 @app.command()

@@ -7,6 +7,7 @@ differential privacy, updates that the lead can read, data that are not on this 
 | attribute | of | default |
 |---|---|---|
 | `is_private` | trainer | False |
+| `is_auditable` | trainer | False |
 | `unit` | trainer | "none" |
 | `sees_single_updates` | aggregation | True |
 | `is_plaintext` | transport | True |
@@ -60,7 +61,7 @@ def read_capabilities(plain: Mapping[str, Any]) -> Capabilities:
     secagg, strategy = plain.get("secagg") or {}, plain.get("strategy") or {}
     aggregation = strategy.get("aggregation") or secagg.get("lead")
     return Capabilities(
-        trainer_is_private=get_capability(plain.get("privacy"), "is_private", default=False),
+        trainer_is_private=is_private_trainer(plain.get("privacy")),
         lead_sees_single_updates=get_capability(aggregation, "sees_single_updates", default=True)
         or get_capability(secagg.get("site"), "is_plaintext", default=True),
         data_are_local=get_capability(plain.get("runtime"), "data_are_local", default=False),
@@ -73,6 +74,11 @@ def parse_capabilities(stored: object) -> Capabilities | None:
     if not isinstance(stored, Mapping) or not all(isinstance(stored.get(name), bool) for name in names):
         return None
     return Capabilities(**{name: stored[name] for name in names})
+
+
+def is_private_trainer(privacy: object) -> bool:
+    """Return whether the trainer of the section `privacy` is differentially private."""
+    return get_capability(privacy, "is_private", default=False)
 
 
 def get_capability(node: object, name: str, default: T) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,7 @@ def explain_hydra_error(fault: Exception) -> ConfigError:
     if within := re.search(r"In '(.+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", str(fault)):
         return _explain_file_error(*within.groups())
     if isinstance(fault, OverrideParseException):
-        return ConfigError(
-            f"{fault.override!r} is not of the form key=value.", "Quote values that hold = , ( [ { or spaces."
-        )
+        return ConfigError(f"{fault.override!r} is not of the form key=value.", _suggest_quoting(str(fault.override)))
     if isinstance(cause, MissingMandatoryValue):
         key = getattr(cause, "full_key", None) or _find_first_quoted(str(cause)) or str(cause).split(":")[-1].strip()
         return ConfigError(f"The configuration needs a value for {key}.", f"Add {key}=... to the command.")
@@ -188,6 +187,14 @@ def explain_hydra_error(fault: Exception) -> ConfigError:
     return ConfigError(
         f"{where}: {first_line}" if where else first_line, "See `fedhealth run --help` for keys and options."
     )
+
+
+def _suggest_quoting(override: str) -> str:
+    """Return how to write an override whose value has characters that Hydra or the shell reads otherwise."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return "Write key=value."
+    return f"Quote the value, in a shell like this: {shlex.quote(f'{key}={quote_value(value.strip(chr(39)))}')}"
 
 
 def _explain_file_error(file: str, reason: str, key: str) -> ConfigError:

@@ -41,10 +41,20 @@ class ColumnKind(Enum):
 
 @dataclass
 class TaskConfig:
-    """The label: its kind and the names of its classes, the positive class last for binary."""
+    """The label: its kind and the names of its classes, the positive class last for binary.
+
+    Attributes:
+        kind: what one row's label is.
+        classes: their names.
+        words: further words for classes, such as `ja: severe`.
+        uncertain: what a label of -1 means (CheXpert's "uncertain"): missing, 0, 1, or drop the row; null refuses it.
+
+    """
 
     kind: TaskKind = TaskKind.binary
     classes: list[str] = field(default_factory=lambda: ["0", "1"])
+    words: dict[str, str] = field(default_factory=dict)
+    uncertain: str | None = None
 
 
 @dataclass
@@ -65,6 +75,8 @@ class TabularColumnConfig:
     """One clinical variable.
 
     `center` and `scale` are public reference values (never a site's own statistics): value -> (value - center) / scale.
+    A number may be followed by its unit: `unit`, or one of `conversions`, which give the factor to it. Numbers outside
+    `valid_range` count as missing. `words` are further words for levels or numbers, such as `ja: "1"`.
     """
 
     kind: ColumnKind = ColumnKind.numeric
@@ -73,14 +85,23 @@ class TabularColumnConfig:
     levels: list[str] = field(default_factory=list)
     missing_codes: list[str] = field(default_factory=list)
     required: bool = False
+    unit: str = ""
+    conversions: dict[str, float] = field(default_factory=dict)
+    valid_range: list[float] = field(default_factory=list)
+    words: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class ImageDataConfig:
-    """Geometry of the cached images: `channels` x `size` x `size`, uint8."""
+    """The cached images: `channels` x `size` x `size`, uint8.
+
+    `window` is for images with physical values (CT, PET): [center, width] or a name of `fedhealth.config.windows`, or a
+    list of these, one for each channel; null takes the window of each header.
+    """
 
     size: int = 64
     channels: int = 1
+    window: Any = None
 
 
 @dataclass
@@ -105,7 +126,10 @@ class PublicConfig:
 
 @dataclass
 class DataConfig:
-    """Where the manifest is, what it means, and what the consortium agreed to read from it."""
+    """Where the manifest is, what it means, and what the consortium agreed to read from it.
+
+    `decimal` is how a manifest that no ingest has written writes numbers: with `.` or `,`.
+    """
 
     name: str = MISSING
     root: str = MISSING
@@ -120,6 +144,7 @@ class DataConfig:
     tabular: dict[str, TabularColumnConfig] = field(default_factory=dict)
     split: SplitConfig = field(default_factory=SplitConfig)
     max_rejected: float = 0.025
+    decimal: str = "."
     public: PublicConfig = field(default_factory=PublicConfig)
 
 
@@ -218,6 +243,7 @@ class EvaluationConfig:
         subgroups: columns of `data.tabular` that group the test patients: categorical ones with an empty list, numeric
             ones with the edges of their bands.
         min_group: smallest group that is reported.
+        audit: whether a rehearsal on this machine audits its private training at the end.
 
     """
 
@@ -225,6 +251,7 @@ class EvaluationConfig:
     bootstrap: int = 1000
     subgroups: dict[str, list[Any]] = field(default_factory=dict)
     min_group: int = 10
+    audit: bool = True
 
 
 @dataclass

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from fedhealth.config.capabilities import load_target
 from fedhealth.config.compose import resolve_config
+from fedhealth.config.data_contract import find_data_errors
 from fedhealth.config.incompatibilities import find_incompatibilities
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
@@ -148,6 +149,7 @@ def _find_consistency_errors(plain: dict[str, Any]) -> Iterator[str]:
             yield f"data.tabular.{name}.scale: must be positive, is {column['scale']}."
         if column["kind"] == "categorical" and not column["levels"]:
             yield f"data.tabular.{name}.levels: a categorical column needs its levels."
+    yield from find_data_errors(data)
     yield from _find_task_errors(data)
     yield from _find_subgroup_errors(plain)
 

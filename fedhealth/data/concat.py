@@ -52,6 +52,7 @@ def concat_examples(sites: Sequence[Examples], pad: int = 0) -> Examples:
         np.concatenate([site.labels for site in sites]),
         concat_ids([site.patient for site in sites]),
         concat_ids([site.study for site in sites]),
+        "|".join(site.digest for site in sites),
     )
 
 

@@ -10,22 +10,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import FILES, DataConfig, TaskKind
+from fedhealth.config.schema import FILES, DataConfig
+from fedhealth.data.duplicates import count_duplicates, find_duplicate_findings
+from fedhealth.data.findings import DataFinding, FindingKind, dump_findings, parse_findings, sort_findings
 from fedhealth.data.image_source import ImageProgress, ImageSource, RejectedImage
 from fedhealth.data.manifest import SPLITS, Manifest
-from fedhealth.data.tabular import count_features, encode_columns
+from fedhealth.data.plausibility import find_cohort_findings
+from fedhealth.data.tabular import encode_columns
 from fedhealth.errors import DataError
 from fedhealth.utils.digest import digest_parts
 from fedhealth.utils.user_path import expand_user
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 PUBLIC = "public"  # site name of the public dataset, which belongs to no hospital
 _NOT_IN_CACHE_KEY = ("name", "root", "cache", "sites", "public")  # settings that do not change a dataset
 
@@ -47,7 +52,7 @@ class SiteDataset:
         tabular: float32 [N, F].
         tabular_present: bool [N].
         rejected: image files that cannot be used.
-        warnings: for people, to read before training on it.
+        findings: for people at the hospital, to read before training on it.
 
     """
 
@@ -63,7 +68,12 @@ class SiteDataset:
     tabular: np.ndarray
     tabular_present: np.ndarray
     rejected: tuple[RejectedImage, ...]
-    warnings: tuple[str, ...]
+    findings: tuple[DataFinding, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the manifest, the texts, the images and the settings: the name of the cache folder."""
+        return self.folder.name
 
     def rows(self, split: str, *, labelled: bool = True) -> np.ndarray:
         """Return the indices of the rows of `split`, by default those that have at least one label."""
@@ -130,7 +140,7 @@ def load_dataset(folder: Path, site: str) -> SiteDataset:
         images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
         texts=tuple(json.loads((folder / "texts.json").read_text("utf-8"))),
         rejected=tuple(RejectedImage(**entry) for entry in report["rejected"]),
-        warnings=tuple(report["warnings"]),
+        findings=parse_findings(report["findings"]),
         **arrays,
     )
 
@@ -142,6 +152,7 @@ def _compute_cache_key(manifest: Manifest, data: DataConfig, site: str, images: 
         json.dumps([CACHE_VERSION, site, settings], sort_keys=True, default=str).encode(),
         manifest.path.read_bytes(),
         json.dumps(manifest.table["text"].tolist()).encode(),  # texts may be in separate files
+        json.dumps(dump_findings(manifest.findings)).encode(),
         images.encode(),
     ).hex()[:20]
 
@@ -170,11 +181,11 @@ def _write_cache(
     manifest: Manifest, data: DataConfig, site: str, draft: Path, source: ImageSource, progress: ImageProgress
 ) -> None:
     table = manifest.table
-    tabular, tabular_present = encode_columns(table, data.tabular, manifest.path)
-    slots, rejected = source.write_images(manifest, data, draft / "images.npy", progress)
-    image_index = table["image"].map(lambda name: slots.get(name, -1)).to_numpy(np.int64)
+    encoded = encode_columns(table, data.tabular, manifest.path, data.decimal)
+    images = source.write_images(manifest, data, draft / "images.npy", progress)
+    image_index = table["image"].map(lambda name: images.slots.get(name, -1)).to_numpy(np.int64)
     texts = table["text"].to_numpy(object)
-    keep = (image_index >= 0) | (texts != "") | tabular_present
+    keep = (image_index >= 0) | (texts != "") | encoded.present
     if not keep.any():
         raise DataError(
             f"{manifest.path}: no row of {site!r} has an image, a text or a value.",
@@ -186,16 +197,40 @@ def _write_cache(
         "split": table["split"].map(SPLITS.index).to_numpy(np.int8),
         "labels": manifest.labels,
         "image_index": image_index,
-        "tabular": tabular,
-        "tabular_present": tabular_present,
+        "tabular": encoded.features,
+        "tabular_present": encoded.present,
     }
     rows = {name: array[keep] for name, array in rows.items()}
     _require_training_labels(rows, site, manifest.path)
     np.savez(draft / "rows.npz", allow_pickle=False, **rows)
     (draft / "texts.json").write_text(json.dumps(texts[keep].tolist()), "utf-8")
-    warnings = _collect_warnings(rows, data, site, dropped=int((~keep).sum()), rejected=len(rejected))
-    report = {"rejected": [asdict(entry) for entry in rejected], "warnings": warnings}
+    unused = _find_unused(int((~keep).sum()), len(images.rejected))
+    findings = sort_findings(
+        [
+            *(*manifest.findings, *encoded.findings, *_find_copies(table, images.digests)),
+            *(*find_cohort_findings(rows, texts[keep].tolist(), data), *unused),
+        ]
+    )
+    report = {"rejected": [asdict(entry) for entry in images.rejected], "findings": dump_findings(findings)}
     (draft / "report.json").write_text(json.dumps(report), "utf-8")
+
+
+def _find_copies(table: pd.DataFrame, digests: Mapping[str, str]) -> Iterator[DataFinding]:
+    """Yield findings about equal images; a row's image is named by its file, so one file may be named twice."""
+    named = zip(table["image"], table["patient"], table["split"], strict=True)
+    seen = {(digests[image], patient, split) for image, patient, split in named if image in digests}
+    copies = count_duplicates(seen)
+    files = len(digests) - len(set(digests.values()))
+    yield from find_duplicate_findings("images", replace(copies, images=files))
+
+
+def _find_unused(rows: int, images: int) -> Iterator[DataFinding]:
+    if rows:
+        text = f"{rows} row(s) have no image, text or value and are ignored."
+        yield DataFinding(FindingKind.tables, text)
+    if images:
+        text = f"{images} unreadable image file(s) were rejected and count as missing."
+        yield DataFinding(FindingKind.files, text)
 
 
 def _require_training_labels(rows: dict[str, np.ndarray], site: str, path: Path) -> None:
@@ -205,33 +240,3 @@ def _require_training_labels(rows: dict[str, np.ndarray], site: str, path: Path)
             f"{path}: site {site!r} has no labelled training row.",
             "Label some rows, correct data.columns, or remove the site from data.sites.",
         )
-
-
-def _collect_warnings(
-    rows: dict[str, np.ndarray], data: DataConfig, site: str, dropped: int, rejected: int
-) -> list[str]:
-    found = []
-    train = rows["split"] == 0
-    for column, name in enumerate(data.columns.labels):
-        values = rows["labels"][train, column]
-        classes = np.unique(values[~np.isnan(values)])
-        if len(classes) == 1:
-            label = (
-                f"{name}={int(classes[0])}"
-                if data.task.kind is TaskKind.multilabel
-                else data.task.classes[int(classes[0])]
-            )
-            found.append(f"{site}: every labelled training row is of one class ({label}).")
-    present = rows["tabular"][rows["tabular_present"]]
-    start = 0
-    for name, variable in data.tabular.items():
-        size = count_features({name: variable})
-        block = present[:, start : start + size]
-        if len(present) > 1 and (block == block[0]).all():
-            found.append(f"{site}: column {name!r} has the same value in every row.")
-        start += size
-    if dropped:
-        found.append(f"{site}: {dropped} row(s) have no image, text or value and are ignored.")
-    if rejected:
-        found.append(f"{site}: {rejected} unreadable image file(s) were rejected and count as missing.")
-    return found

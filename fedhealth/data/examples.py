@@ -57,6 +57,7 @@ class Examples:
         labels: float32 [N, K]; NaN = missing.
         patient: int64 [N].
         study: int64 [N].
+        digest: of the dataset; empty if unknown.
 
     """
 
@@ -64,6 +65,7 @@ class Examples:
     labels: np.ndarray
     patient: np.ndarray
     study: np.ndarray
+    digest: str = ""
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Gather the inputs of `rows`: `<name>` [B, ...] and `<modality>_present` bool [B].
@@ -105,7 +107,7 @@ def build_examples(dataset: SiteDataset, modalities: frozenset[str], tokenize: T
     if "tabular" in modalities:
         rows = np.arange(len(dataset.tabular))
         sources["tabular"] = ModalitySource(dataset.tabular, np.where(dataset.tabular_present, rows, -1))
-    return Examples(sources, dataset.labels, dataset.patient, dataset.study)
+    return Examples(sources, dataset.labels, dataset.patient, dataset.study, dataset.digest)
 
 
 def _tokenize_texts(dataset: SiteDataset, tokenize: Tokenize) -> ModalitySource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from fedhealth.config.schema import DataConfig
+from fedhealth.config.windows import parse_windows
+from fedhealth.data.find_file import find_file
 from fedhealth.data.image.load import load_image
-from fedhealth.data.image_source import ImageProgress, RejectedImage
+from fedhealth.data.image_source import ImageProgress, RejectedImage, WrittenImages
 from fedhealth.data.manifest import Manifest, read_manifest
 from fedhealth.errors import DataError
 
@@ -27,14 +30,14 @@ class ImageFiles:
         """Return each file's size and modification time."""
         stamps = []
         for name in _list_files(manifest):
-            file = manifest.path.parent / name
-            stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else "absent"
+            file = find_file(manifest.path.parent, name)
+            stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file else "absent"
             stamps.append(f"{name}|{stamp}\n")
         return "".join(stamps)
 
     def write_images(
         self, manifest: Manifest, data: DataConfig, target: Path, progress: ImageProgress
-    ) -> tuple[dict[str, int], list[RejectedImage]]:
+    ) -> WrittenImages:
         """Decode every image file once, in order."""
         files = _list_files(manifest)
         shape = (len(files), data.image.channels, data.image.size, data.image.size)
@@ -42,11 +45,16 @@ class ImageFiles:
         if not files:
             np.save(target, images, allow_pickle=False)
 
+        windows = parse_windows(data.image.window)
+        digests: dict[str, str] = {}
+
         def decode(slot: int) -> RejectedImage | None:
             try:
-                images[slot] = load_image(manifest.path.parent / files[slot], data.image.size, data.image.channels)
+                file = find_file(manifest.path.parent, files[slot]) or manifest.path.parent / files[slot]
+                images[slot] = load_image(file, data.image.size, data.image.channels, windows)
             except DataError as fault:
                 return RejectedImage(files[slot], fault.problem)
+            digests[files[slot]] = hashlib.sha256(images[slot].tobytes()).hexdigest()
             return None
 
         rejected: list[RejectedImage] = []
@@ -56,7 +64,8 @@ class ImageFiles:
                 progress(done, len(files))
         _check_rejected_share(rejected, len(files), data.max_rejected, manifest.path)
         bad = {entry.path for entry in rejected}
-        return {name: slot for slot, name in enumerate(files) if name not in bad}, rejected
+        slots = {name: slot for slot, name in enumerate(files) if name not in bad}
+        return WrittenImages(slots, tuple(rejected), digests)
 
 
 def _list_files(manifest: Manifest) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,22 @@ class RejectedImage:
     reason: str
 
 
+@dataclass(frozen=True)
+class WrittenImages:
+    """The result of writing the images.
+
+    Attributes:
+        slots: of each image by its name in the manifest.
+        rejected: images that cannot be used.
+        digests: of the pixels by name; empty if the source has already looked for copies.
+
+    """
+
+    slots: Mapping[str, int]
+    rejected: tuple[RejectedImage, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
 class ImageSource(Protocol):
     """A manifest and the images that its column `image` names."""
 
@@ -38,11 +54,8 @@ class ImageSource(Protocol):
 
     def write_images(
         self, manifest: Manifest, data: DataConfig, target: Path, progress: ImageProgress
-    ) -> tuple[dict[str, int], list[RejectedImage]]:
+    ) -> WrittenImages:
         """Write the images to `target`, a .npy file: uint8 or uint16 [M, channels, size, size].
-
-        Returns:
-            the slot of each image by its name in the manifest, and the rejected images.
 
         Raises:
             DataError: too many images are rejected.

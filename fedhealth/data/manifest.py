@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,12 @@ import numpy as np
 import pandas as pd
 
 from fedhealth.config.schema import DataConfig, SplitConfig, TaskConfig, TaskKind
+from fedhealth.data.cells import UNCERTAIN, CellFormat, ParsedCells, parse_labels
+from fedhealth.data.find_file import find_file
+from fedhealth.data.findings import DataFinding
+from fedhealth.data.identifiers import check_lost_digits, clean_identifier
+from fedhealth.data.read_table import read_table
+from fedhealth.data.texts import find_text_findings, read_text_file, select_texts
 from fedhealth.errors import DataError
 from fedhealth.utils.user_path import expand_user
 
@@ -34,12 +41,14 @@ class Manifest:
         table: one row per study and image, columns `line` (in the file), `patient`, `study`, `image`, `text`, `split`
             and the raw tabular columns; empty string = missing.
         labels: float32 [rows, K]; NaN = missing. K is the number of label columns.
+        findings: what a person must know of the rows.
 
     """
 
     path: Path
     table: pd.DataFrame
     labels: np.ndarray
+    findings: tuple[DataFinding, ...] = ()
 
 
 def get_manifest_path(data: DataConfig, site: str) -> Path:
@@ -55,7 +64,7 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
 
     """
     path = get_manifest_path(data, site)
-    table = _index_by_line_number(read_table(path))
+    table = _read_rows(path)
     _require_columns(table, data, path)
     if data.site_column:
         table = table[table[data.site_column].str.strip() == site]
@@ -63,41 +72,24 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
         table = table[table[data.columns.split].str.strip() != ""]
     if table.empty:
         raise DataError(f"{path}: site {site!r} has no rows.", _empty_advice(data))
-    labels = _parse_labels(table, data, path)
-    rows = _normalize_columns(table, data, path)
+    labels, findings = _parse_labels(table, data, path)
+    kept = ~(labels == -1.0).any(axis=1)
+    table, labels = table[kept], labels[kept]
+    rows, of_texts = _normalize_columns(table, data, path)
+    findings += of_texts
     rows["split"] = _assign_splits(rows, data.split, path)
     rows = rows.assign(position=np.arange(len(rows)), image=rows["image"].map(_split_paths)).explode("image")
-    return Manifest(path, rows.drop(columns="position").reset_index(drop=True), labels[rows["position"].to_numpy()])
+    return Manifest(
+        path, rows.drop(columns="position").reset_index(drop=True), labels[rows["position"].to_numpy()], tuple(findings)
+    )
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table with all cells as text; empty string = empty cell.
-
-    Raises:
-        DataError: the file is missing or is not a table.
-
-    """
+def _read_rows(path: Path) -> pd.DataFrame:
+    """Return the table with all cells as text, indexed by the line in the file."""
     if not path.is_file():
         raise DataError(f"{path}: the manifest does not exist.", "Check data.root and data.manifest.")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path).astype(object).where(lambda cell: cell.notna(), "").astype(str)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
-    except (ValueError, OSError) as fault:  # ParserError, ArrowInvalid and UnicodeDecodeError are ValueErrors
-        raise DataError(
-            f"{path}: cannot be read as a table ({str(fault).splitlines()[0]}).",
-            "Export it as UTF-8 CSV or Parquet.",
-        ) from fault
-    if not isinstance(table.index, pd.RangeIndex):  # pandas uses surplus cells as row names and shifts the rest
-        raise DataError(f"{path}: the rows have more cells than the header.", "Name every column in the first line.")
-    return table
-
-
-def _index_by_line_number(table: pd.DataFrame) -> pd.DataFrame:
-    """Index the rows by their first line in the file (a quoted text may span several lines); drop blank lines."""
-    breaks = sum((table[column].str.count("\n") for column in table.columns), np.zeros(len(table), np.int64))
-    numbers = np.arange(2, len(table) + 2) + np.cumsum(breaks) - breaks
-    return table.set_axis(pd.Index(numbers, dtype=np.int64))[(table != "").any(axis=1).to_numpy()]
+    table = read_table(path)
+    return pd.DataFrame(dict(table.columns), index=pd.Index(table.lines, dtype=np.int64), dtype=object)
 
 
 def _require_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> None:
@@ -125,18 +117,19 @@ def _empty_advice(data: DataConfig) -> str:
     )
 
 
-def _normalize_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.DataFrame:
-    """Return the table with standard column names and the texts loaded."""
+def _normalize_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> tuple[pd.DataFrame, Iterator[DataFinding]]:
+    """Return the table with standard column names and the texts loaded, and findings about the texts."""
     named = data.columns
     blank = pd.Series("", index=table.index)
     own = pd.Series([f"line {line}" for line in table.index], index=table.index)
-    patient = table[named.patient].str.strip() if named.patient else own
+    patient = _read_patients(table[named.patient], path) if named.patient else own
     rows = pd.DataFrame({"line": table.index, "patient": patient}, index=table.index)
     rows["study"] = _make_study_ids(table[named.study] if named.study else blank, rows["patient"])
     rows["image"] = table[named.image].str.strip() if named.image else blank
-    rows["text"] = table[named.text].str.strip() if named.text else blank
+    texts, reasons = table[named.text].tolist() if named.text else blank.tolist(), Counter[str]()
     if named.text_path:
-        rows["text"] = _read_texts(table[named.text_path], rows["text"], path)
+        texts, reasons = _read_texts(table[named.text_path], pd.Series(texts, index=table.index), path)
+    rows["text"], damaged = select_texts(texts)
     rows["split"] = table[named.split].str.strip().str.lower() if named.split else blank
     for column in data.tabular:
         rows[f"tabular.{column}"] = table[column].str.strip()
@@ -145,7 +138,12 @@ def _normalize_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> pd.
             f"{path}: no patient id in {format_line_numbers(rows.loc[nameless, 'line'])}.",
             f"Fill the column {named.patient!r}: splits and privacy budgets are per patient.",
         )
-    return rows
+    return rows, find_text_findings("The manifest", reasons + damaged)
+
+
+def _read_patients(cells: pd.Series[str], path: Path) -> pd.Series[str]:
+    check_lost_digits(f"{path}: column {cells.name!r}", cells)
+    return cells.map(clean_identifier)
 
 
 def _make_study_ids(named: pd.Series[str], patient: pd.Series[str]) -> pd.Series[str]:
@@ -158,49 +156,52 @@ def _split_paths(cell: str) -> list[str]:
     return [name for name in map(str.strip, cell.split(";")) if name] or [""]
 
 
-def _read_texts(paths: pd.Series[str], inline: pd.Series[str], manifest: Path) -> list[str]:
-    texts = []
+def _read_texts(paths: pd.Series[str], inline: pd.Series[str], manifest: Path) -> tuple[list[str], Counter[str]]:
+    """Return the texts of files, or else of the table; and why files are set aside."""
+    texts, reasons = [], Counter[str]()
     for line, name, text in zip(paths.index, paths.str.strip(), inline, strict=True):
-        file = manifest.parent / name
-        if name and not file.is_file():
+        file = find_file(manifest.parent, name) if name else None
+        if name and file is None:
             raise DataError(
                 f"{manifest}: text file {name!r} in {format_line_numbers([line])} does not exist.",
                 "Correct the path, or leave the cell empty if there is no text.",
             )
-        texts.append(file.read_text("utf-8", errors="replace").strip() if name else text)
-    return texts
+        found, reason = read_text_file(file) if file else (text, "")
+        reasons.update([reason] * bool(reason))
+        texts.append(found)
+    return texts, reasons
 
 
-def _parse_labels(table: pd.DataFrame, data: DataConfig, path: Path) -> np.ndarray:
-    columns = [_encode_labels(table[name].str.strip(), name, data.task) for name in data.columns.labels]
-    codes = np.stack(columns, axis=1)
-    outside = np.isinf(codes).any(axis=1)
-    if outside.any():
-        seen = sorted(
-            {str(table[name].iloc[i]) for name in data.columns.labels for i in np.flatnonzero(outside)[:_SHOWN]}
-        )
-        raise DataError(
-            f"{path}: invalid label in {format_line_numbers(table.index[outside])}: {', '.join(map(repr, seen))}.",
-            f"Allowed: {_format_allowed_labels(data.task)}; leave the cell empty if the label is unknown.",
-        )
-    return codes
+def _parse_labels(table: pd.DataFrame, data: DataConfig, path: Path) -> tuple[np.ndarray, list[DataFinding]]:
+    """Return class indices, -1 for uncertain labels whose rows are dropped; and findings."""
+    classes = ["0", "1"] if data.task.kind is TaskKind.multilabel else list(data.task.classes)
+    codes = {word: float(index) for index, word in enumerate(classes)} | {"": np.nan, UNCERTAIN: -1.0}
+    columns, findings = [], list[DataFinding]()
+    for name in data.columns.labels:
+        found = parse_labels(table[name].tolist(), data.task, CellFormat())
+        if found.faults:
+            raise _explain_labels(found, table[name], data.task, path)
+        columns.append(np.array([codes[value] for value in found.values], np.float32))
+        findings += found.find_findings(f"Column {name!r}")
+    return np.stack(columns, axis=1), findings
+
+
+def _explain_labels(found: ParsedCells, cells: pd.Series[str], task: TaskConfig, path: Path) -> DataError:
+    places = sorted(found.faults)
+    seen = ", ".join(sorted({repr(cells.iloc[place].strip()) for place in places[:_SHOWN]}))
+    reasons = "; ".join(dict.fromkeys(found.faults[place] for place in places))
+    lines = format_line_numbers(cells.index[places])
+    return DataError(
+        f"{path}: column {cells.name!r}: invalid label in {lines}: {seen}: {reasons}.",
+        f"Allowed: {_format_allowed_labels(task)}; leave the cell empty if the label is unknown.",
+    )
 
 
 def _format_allowed_labels(task: TaskConfig) -> str:
     if task.kind is TaskKind.multilabel:
         return "0, 1"
-    named = ", ".join(task.classes)
+    named = ", ".join([*task.classes, *task.words])
     return named if any(word.isdigit() for word in task.classes) else f"{named}, or 0..{len(task.classes) - 1}"
-
-
-def _encode_labels(cells: pd.Series[str], name: str, task: TaskConfig) -> np.ndarray:
-    """Return class indices; NaN = missing, inf = invalid."""
-    classes = ["0", "1"] if task.kind is TaskKind.multilabel else list(task.classes)
-    codes = {word: float(index) for index, word in enumerate(classes)}
-    if not any(word.isdigit() for word in classes):  # if class names are numbers, indices would be ambiguous
-        codes |= {str(index): float(index) for index in range(len(classes))}
-    codes |= {f"{key}.0": value for key, value in codes.items() if key.isdigit()} | {"": np.nan}
-    return np.array([codes.get(cell, np.inf) for cell in cells], dtype=np.float32)
 
 
 def _assign_splits(rows: pd.DataFrame, shares: SplitConfig, path: Path) -> pd.Series[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from fedhealth.config.schema import ColumnKind, TabularColumnConfig
+from fedhealth.data.cells import CellFormat, ParsedCells, parse_values
+from fedhealth.data.findings import DataFinding
 from fedhealth.data.manifest import format_line_numbers
 from fedhealth.errors import DataError
+
+_SHOWN = 3  # cells and reasons in a message
 
 
 def count_features(columns: dict[str, TabularColumnConfig]) -> int:
@@ -18,72 +23,93 @@ def count_features(columns: dict[str, TabularColumnConfig]) -> int:
     return sum(2 if column.kind is ColumnKind.numeric else len(column.levels) + 1 for column in columns.values())
 
 
-def encode_columns(
-    rows: pd.DataFrame, columns: dict[str, TabularColumnConfig], path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Encode the `tabular.*` columns of a manifest.
+class EncodedColumns(NamedTuple):
+    """Clinical variables as features.
 
-    Returns:
-        features float32 [rows, features], and bool [rows] (True = the row has at least one value).
-
-    Raises:
-        DataError: a cell is not a number, not finite, or missing although the column is required.
+    Attributes:
+        features: float32 [rows, features].
+        present: bool [rows], whether the row has at least one value.
+        findings: what a person must know of the values.
 
     """
-    blocks: list[np.ndarray] = []
-    missing: list[np.ndarray] = []
+
+    features: np.ndarray
+    present: np.ndarray
+    findings: tuple[DataFinding, ...]
+
+
+def encode_columns(
+    rows: pd.DataFrame, columns: dict[str, TabularColumnConfig], path: Path, decimal: str = "."
+) -> EncodedColumns:
+    """Encode the `tabular.*` columns of a manifest.
+
+    Raises:
+        DataError: a cell is not what its column needs, or missing although the column is required.
+
+    """
+    blocks, missing, findings = list[np.ndarray](), list[np.ndarray](), list[DataFinding]()
     for name, column in columns.items():
-        cells = rows[f"tabular.{name}"]
-        absent = ((cells == "") | cells.isin(column.missing_codes)).to_numpy()
+        found = parse_values(rows[f"tabular.{name}"].tolist(), column, CellFormat(decimal))
+        check_cells(found, rows[f"tabular.{name}"].tolist(), rows["line"].tolist(), f"{path}: column {name!r}")
+        absent = np.array([value == "" for value in found.values], bool)
         if column.required and absent.any():
             raise DataError(
                 f"{path}: column {name!r} is required but empty in {format_line_numbers(rows['line'][absent])}.",
                 "Fill it, or set required: false for this column.",
             )
-        encoder = _encode_numeric if column.kind is ColumnKind.numeric else _encode_categorical
-        blocks.append(
-            np.column_stack([encoder(cells, absent, column, rows["line"], f"{path}: column {name!r}"), absent])
-        )
+        if column.kind is ColumnKind.numeric:
+            values = _encode_numeric(found.values, column, rows["line"], f"{path}: column {name!r}")
+        else:
+            values = _encode_categorical(found.values, column)
+        blocks.append(np.column_stack([values, absent]))
         missing.append(absent)
+        findings += found.find_findings(f"Column {name!r}")
     if not blocks:
-        return np.zeros((len(rows), 0), np.float32), np.zeros(len(rows), bool)
-    return np.concatenate(blocks, axis=1).astype(np.float32), ~np.all(np.stack(missing), axis=0, keepdims=True)[0]
+        return EncodedColumns(np.zeros((len(rows), 0), np.float32), np.zeros(len(rows), bool), ())
+    features = np.concatenate(blocks, axis=1).astype(np.float32)
+    return EncodedColumns(features, ~np.all(np.stack(missing), axis=0), tuple(findings))
 
 
-def _encode_numeric(
-    cells: pd.Series[str], absent: np.ndarray, column: TabularColumnConfig, line: pd.Series[int], where: str
-) -> np.ndarray:
-    values = np.array([_parse_float(cell) for cell in cells], np.float64)
-    values[absent] = column.center
-    scaled = (values - column.center) / column.scale
+def check_cells(found: ParsedCells, cells: Sequence[str], lines: Sequence[int], where: str) -> None:
+    """Refuse a column with cells that cannot be read.
+
+    Args:
+        found: the parsed cells.
+        cells: as they are in the file.
+        lines: of the cells.
+        where: file and column.
+
+    Raises:
+        DataError: with lines, examples and reasons.
+
+    """
+    if not found.faults:
+        return
+    places = sorted(found.faults)
+    seen = ", ".join(repr(cell) for cell in dict.fromkeys(cells[place].strip() for place in places[:_SHOWN]))
+    reasons = "; ".join(list(dict.fromkeys(found.faults[place] for place in places))[:_SHOWN])
+    raise DataError(
+        f"{where}, {format_line_numbers(lines[place] for place in places)}: {seen}: {reasons}.",
+        "Correct the cells, or declare the codes or words; leave a cell empty if the value is missing.",
+    )
+
+
+def _encode_numeric(values: Sequence[str], column: TabularColumnConfig, line: pd.Series[int], where: str) -> np.ndarray:
+    numbers = np.array([float(value) if value else column.center for value in values], np.float64)
+    scaled = (numbers - column.center) / column.scale
     bad = ~(np.abs(scaled) <= np.finfo(np.float32).max)  # also true for NaN
     if bad.any():
-        seen = ", ".join(repr(cell) for cell in cells[bad].unique()[:3])
         raise DataError(
-            f"{where}: not a finite number in {format_line_numbers(line[bad])}: {seen}.",
+            f"{where}, {format_line_numbers(line[bad])}: too large a number.",
             "Correct the cells; leave a cell empty if the value is missing.",
         )
     return scaled
 
 
-def _parse_float(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
-
-
-def _encode_categorical(
-    cells: pd.Series[str], absent: np.ndarray, column: TabularColumnConfig, line: pd.Series[int], where: str
-) -> np.ndarray:
+def _encode_categorical(values: Sequence[str], column: TabularColumnConfig) -> np.ndarray:
     codes = {level: index for index, level in enumerate(column.levels)}
-    codes |= {f"{level}.0": index for index, level in enumerate(column.levels) if level.isdigit()}
-    index = np.array([codes.get(cell, -1) for cell in cells])
-    if (unknown := (index < 0) & ~absent).any():
-        raise DataError(
-            f"{where}: unknown level {cells[unknown].iloc[0]!r} in {format_line_numbers(line[unknown])}.",
-            f"Levels: {', '.join(column.levels)}; add it to data.tabular or correct the cells.",
-        )
-    onehot = np.zeros((len(cells), len(column.levels)), np.float32)
-    onehot[np.flatnonzero(~absent), index[~absent]] = 1.0
+    onehot = np.zeros((len(values), len(column.levels)), np.float32)
+    for row, value in enumerate(values):
+        if value:
+            onehot[row, codes[value]] = 1.0
     return onehot

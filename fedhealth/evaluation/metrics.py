@@ -94,19 +94,19 @@ def build_score_table(scores: np.ndarray, positive: np.ndarray, weights: np.ndar
     return ScoreTable(distinct, *sums)
 
 
-def bin_scores(scores: np.ndarray, bins: int) -> np.ndarray:
+def bin_scores(scores: np.ndarray, bins: int, limit: float = LOGIT_LIMIT) -> np.ndarray:
     """Return the bin 0..bins-1 of each probability; bins have equal width in logits, fine-grained for rare classes.
 
-    NaN is in the bin of 0.5.
+    NaN is in the bin of 0.5. The outer bins hold everything beyond the logit `limit`.
     """
     clipped = np.clip(np.nan_to_num(scores.astype(np.float64), nan=0.5), 1e-12, 1 - 1e-12)
-    place = (np.log(clipped / (1 - clipped)) + LOGIT_LIMIT) / (2 * LOGIT_LIMIT)
+    place = (np.log(clipped / (1 - clipped)) + limit) / (2 * limit)
     return np.clip((place * bins).astype(int), 0, bins - 1)
 
 
-def compute_bin_centres(bins: int) -> np.ndarray:
+def compute_bin_centres(bins: int, limit: float = LOGIT_LIMIT) -> np.ndarray:
     """Return the probability at the middle of each bin, ascending."""
-    logits = (np.arange(bins) + 0.5) / bins * 2 * LOGIT_LIMIT - LOGIT_LIMIT
+    logits = (np.arange(bins) + 0.5) / bins * 2 * limit - limit
     centres: np.ndarray = 1 / (1 + np.exp(-logits))
     return centres
 

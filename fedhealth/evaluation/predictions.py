@@ -10,8 +10,11 @@ import torch
 from fedhealth.config.schema import TaskKind
 from fedhealth.data.examples import Examples
 from fedhealth.evaluation import metrics
-from fedhealth.evaluation.metrics import Estimate, ScoreTable
+from fedhealth.evaluation.metrics import LOGIT_LIMIT, Estimate, ScoreTable
+from fedhealth.evaluation.noised_scores import NoisedCells, bootstrap_noised_auroc, estimate_noised_metrics
 from fedhealth.models.multimodal import MultimodalModel
+
+_FEWEST_RESAMPLES = 200  # with noise even a value without interval needs resamples: its bias is estimated from them
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,27 @@ class ScoreHistograms:
     """Counts of studies by score bin: enough for pooled metrics, without values of single studies.
 
     Attributes:
-        positives: int64 [K, bins], studies with the class, by score bin (`metrics.bin_scores`).
-        negatives: int64 [K, bins], studies without the class.
+        positives: [K, bins], studies with the class, by score bin (`metrics.bin_scores`): int64, or float64 with noise.
+        negatives: [K, bins], studies without the class.
+        noise_std: standard deviation of the noise of every count; 0 for exact counts.
 
     """
 
     positives: np.ndarray
     negatives: np.ndarray
+    noise_std: float = 0.0
 
-    def __add__(self, other: ScoreHistograms) -> ScoreHistograms:
-        return ScoreHistograms(self.positives + other.positives, self.negatives + other.negatives)
+    @property
+    def columns(self) -> list[NoisedCells]:
+        """The noised cells of each class."""
+        return [NoisedCells(*sides, self.noise_std) for sides in zip(self.positives, self.negatives, strict=True)]
+
+    def count_studies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many studies there are with and without each class, int64 [K]; never below zero."""
+        with_class, without = (
+            np.rint(np.maximum(side.sum(axis=1), 0)).astype(np.int64) for side in (self.positives, self.negatives)
+        )
+        return with_class, without
 
 
 def predict_studies(
@@ -75,12 +89,12 @@ def predict_studies(
     )
 
 
-def count_scores(predictions: Predictions, bins: int) -> ScoreHistograms:
-    """Return the score histograms of `predictions`."""
+def count_scores(predictions: Predictions, bins: int, limit: float = LOGIT_LIMIT) -> ScoreHistograms:
+    """Return the score histograms of `predictions`, exact, in bins up to the logit `limit`."""
     columns = predictions.scores.shape[1]
     counts = np.zeros((2, columns, bins), np.int64)
     for column in range(columns):
-        place = metrics.bin_scores(predictions.scores[:, column], bins)
+        place = metrics.bin_scores(predictions.scores[:, column], bins, limit)
         for side, value in enumerate((1.0, 0.0)):
             counts[side, column] = np.bincount(place[predictions.labels[:, column] == value], minlength=bins)
     return ScoreHistograms(counts[0], counts[1])
@@ -121,13 +135,25 @@ def bootstrap_metrics(predictions: Predictions, resamples: int, seed: int = 0) -
 
 
 def compute_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: int = 0) -> dict[str, Estimate]:
-    """Return every metric of summed histograms, with intervals from a Poisson bootstrap over studies."""
+    """Return every metric of summed histograms, with intervals from a Poisson bootstrap over studies.
+
+    With noise, the intervals include it, and a metric that is lost in it is NaN (`noised_scores`).
+    """
+    if counts.noise_std:
+        return estimate_noised_metrics(counts.columns, max(resamples, _FEWEST_RESAMPLES), seed)
     drawn = bootstrap_histogram_metrics(counts, resamples, seed)
     return {name: metrics.estimate_interval(values[1:], float(values[0])) for name, values in drawn.items()}
 
 
+def bootstrap_histogram_auroc(counts: ScoreHistograms, resamples: int, seed: int = 0) -> np.ndarray:
+    """Return the AUROC of summed histograms [0], and values [1:] whose percentiles give its interval."""
+    if counts.noise_std:
+        return bootstrap_noised_auroc(counts.columns, resamples, seed)
+    return bootstrap_histogram_metrics(counts, resamples, seed)[metrics.PRIMARY_METRIC]
+
+
 def bootstrap_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return for every metric of summed histograms its value [0] and its bootstrap values [1:]; NaN if not defined."""
+    """Return for every metric of exact histograms its value [0] and its bootstrap values [1:]; NaN if not defined."""
     centres = metrics.compute_bin_centres(counts.positives.shape[1])
     generator = np.random.default_rng(seed)
     columns = [

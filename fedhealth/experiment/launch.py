@@ -12,11 +12,13 @@ import numpy as np
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
+from fedhealth.config.capabilities import get_capability
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
-from fedhealth.errors import ConfigError
+from fedhealth.data.findings import dump_findings
+from fedhealth.errors import ConfigError, DataError, PrivacyError
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -155,12 +157,30 @@ def _execute_run(spec: RunSpec) -> None:
         _write_statistics(config, run)
         return
     save_model(spec.config, load_file(run.path / "model.safetensors"), run.path / MODEL_DIR)
+    failed: list[str] = []
     if data_are_local:
         from fedhealth.experiment.baselines import compare_baselines
 
         compare_baselines(spec.job, config, run)
+        failed = _audit_rehearsal(config, run)
     write_atomic(run.path / MODEL_DIR / CARD_FILE, build_model_card(run.path).encode())
     write_atomic(run.path / "report.html", render_run_report(run.path).encode())
+    if failed:
+        raise PrivacyError(
+            f"The audit failed at {', '.join(failed)}.", "See the report; do not train with this release."
+        )
+
+
+def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
+    """Audit a rehearsal's private training into its directory; return the sites where it failed."""
+    if not config.evaluation.audit or not get_capability(config.privacy, "is_auditable", default=False):
+        return []
+    from fedhealth.experiment.privacy_audit import audit_sites, write_audit
+
+    run.append_event("auditing")
+    results = list(audit_sites(config, "standard", run, load_file(run.path / "model.safetensors")))
+    write_audit(run, results)
+    return [each.site for each in results if not each.has_passed]
 
 
 def _write_statistics(config: Config, run: RunDir) -> None:
@@ -179,7 +199,13 @@ def _write_statistics(config: Config, run: RunDir) -> None:
 
 
 def _prepare_sites(config: Config, run: RunDir) -> None:
-    """Read every site's files once before training, so that the user sees any error in full."""
+    """Read every site's files once before training, so that the user sees any error in full.
+
+    Raises:
+        DataError: as for a site's data, or the data changed since the run was started.
+
+    """
+    before = {each["site"]: each.get("digest") for each in run.read_events()[0] if each["event"] == "prepared"}
     for site in config.data.sites:
 
         def progress(done: int, total: int, site: str = site) -> None:
@@ -187,7 +213,10 @@ def _prepare_sites(config: Config, run: RunDir) -> None:
 
         progress(0, 0)
         cohort = prepare_dataset(config.data, site, progress)
+        if before.get(site) not in (None, cohort.digest):
+            raise DataError(
+                f"The data of {site} changed since this run was started.", "Restore them, or start a new run."
+            )
         reasons = [entry.reason for entry in cohort.rejected]
-        run.append_event(
-            "prepared", site=site, counts=cohort.counts(), warnings=list(cohort.warnings), rejected=reasons
-        )
+        told = {"counts": cohort.counts(), "findings": dump_findings(cohort.findings), "rejected": reasons}
+        run.append_event("prepared", site=site, digest=cohort.digest, **told)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -16,14 +15,16 @@ from fedhealth.config.schema import Config
 from fedhealth.errors import PrivacyError
 from fedhealth.experiment.baselines import BaselineData
 from fedhealth.models.model_state import set_model_arrays
+from fedhealth.privacy.accounting.accountant import compute_advantage
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.privacy.auditing.canaries import EpsilonLowerBound, run_canary_audit, run_membership_test
-from fedhealth.privacy.auditing.step_audit import AuditFinding, run_step_audit
+from fedhealth.privacy.auditing.ledger_audit import audit_ledger
+from fedhealth.privacy.auditing.membership import EpsilonLowerBound, run_membership_test
+from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.runs.run_dir import AUDIT_FILE, RunDir
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
+from fedhealth.training.fit_audit import QUICK, STANDARD, audit_fit
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.trainer import TrainingTask
 from fedhealth.types import State
@@ -31,15 +32,25 @@ from fedhealth.utils.atomic_io import write_json
 
 Level = Literal["quick", "standard"]
 _CHUNK = 256
+_FEWEST_ROWS = 4  # of members and of others, in the membership test
 
 
 @dataclass(frozen=True)
 class SiteAudit:
-    """One site's result: findings of the quick audit and, in the standard audit, lower bounds on epsilon by name."""
+    """One site's result.
+
+    Attributes:
+        site: its name.
+        findings: of all checks.
+        bounds: in the standard audit, empirical lower bounds on epsilon by name.
+        success: the most that an attacker's guess about one unit can be right, of 1; a coin toss is .5.
+
+    """
 
     site: str
     findings: tuple[AuditFinding, ...]
     bounds: Mapping[str, EpsilonLowerBound]
+    success: float
 
     @property
     def has_passed(self) -> bool:
@@ -54,7 +65,7 @@ def audit_sites(
 
     Args:
         config: with privacy=patient or record.
-        level: `quick` checks one step; `standard` adds the statistical audits.
+        level: `quick` measures for seconds; `standard` measures longer and adds the membership test.
         run: a finished run of this configuration, to check its ledgers, too.
         final: that run's final model, for the membership test; None skips the test.
 
@@ -64,17 +75,22 @@ def audit_sites(
     """
     trainer = instantiate(config.privacy)
     if not isinstance(trainer, DPSGDTrainer):
-        raise PrivacyError("There is no private training step to audit.", "Use privacy=patient or privacy=record.")
+        raise PrivacyError("There is no private training to audit.", "Use privacy=patient or privacy=record.")
     bench = BaselineData.prepare(config)
     for site in config.data.sites:
         rows = bench.cohorts[site].rows("train")
         task = TrainingTask(
             bench.model, bench.examples[site], rows, config.training, config.data.task.kind, config.seed
         )
-        with TemporaryDirectory() as scratch:
-            folder = run.site_dir(site) if run else Path(scratch)
-            place = AccountingContext(str(run.info["run"]) if run else "audit", site, folder, 1, config.strategy.rounds)
-            yield _audit_site(trainer, task, place, level, bench.cohorts[site].rows("test"), final)
+        place = AccountingContext("audit", site, Path(), 1, config.strategy.rounds)  # nothing is booked there
+        plan = trainer.make_plan(task, place)
+        findings = list(audit_fit(trainer, task, place, STANDARD if level == "standard" else QUICK))
+        if run is not None and (ledger := get_ledger_path(run.site_dir(site), trainer.budget.dataset)).is_file():
+            findings += audit_ledger(ledger, plan.delta)
+        bounds: dict[str, EpsilonLowerBound] = {}
+        if level == "standard" and final is not None:
+            bounds = _bound_membership(plan, task, bench.cohorts[site].rows("test"), final)
+        yield SiteAudit(site, tuple(findings), bounds, (1 + compute_advantage(plan.run_events)) / 2)
 
 
 def write_audit(run: RunDir, results: list[SiteAudit]) -> None:
@@ -83,57 +99,31 @@ def write_audit(run: RunDir, results: list[SiteAudit]) -> None:
         {
             "site": each.site,
             "passed": each.has_passed,
+            "success": each.success,
             "findings": [asdict(finding) for finding in each.findings],
             "bounds": {name: asdict(bound) for name, bound in each.bounds.items()},
         }
         for each in results
     ]
-    write_json(
-        run.path / AUDIT_FILE, {"lines": [line for each in results for line in format_audit(each)], "sites": content}
-    )
+    write_json(run.path / AUDIT_FILE, {"sites": content})
 
 
 def format_audit(result: SiteAudit) -> list[str]:
     """Return the audit results of a site, one sentence each."""
     failed = [f"{each.name}: FAILED ({each.detail})" for each in result.findings if not each.passed]
-    results = failed or [f"{len(result.findings)} checks of a training step passed"]
+    results = failed or [f"{len(result.findings)} checks of its private training passed"]
     return [f"{result.site}: {line}" for line in (*results, *(f"{name}: {b}" for name, b in result.bounds.items()))]
 
 
-def _audit_site(
-    trainer: DPSGDTrainer,
-    task: TrainingTask,
-    place: AccountingContext,
-    level: Level,
-    others: np.ndarray,
-    final: State | None,
-) -> SiteAudit:
-    plan = trainer.make_plan(task, place)
-    batch, owners, losses = trainer.load_audit_batch(task, plan)
-    ledger = get_ledger_path(place.folder, trainer.budget.dataset)
-    findings = run_step_audit(
-        task.model.train(),
-        losses,
-        plan,
-        batch,
-        owners,
-        make_engine=trainer.make_engine,
-        step=trainer.step,
-        ledger=ledger if ledger.is_file() else None,
-    )
-    bounds: dict[str, EpsilonLowerBound] = {}
-    if level == "standard":
-        bounds["canaries"] = run_canary_audit(_without_towers(plan), make_engine=trainer.make_engine, step=trainer.step)
-        if final is not None and min(len(task.rows), len(others)) >= 4:
-            set_model_arrays(task.model, final)
-            members, strangers = _compute_patient_losses(task, task.rows), _compute_patient_losses(task, others)
-            bounds["membership"] = run_membership_test(members, strangers, plan)
-    return SiteAudit(place.site, tuple(findings), bounds)
-
-
-def _without_towers(plan: PrivacyPlan) -> PrivacyPlan:
-    """Return the plan for a model without towers, such as a table of canaries."""
-    return replace(plan, clipping=Clipping(plan.clipping.max_grad_norm)) if plan.clipping.towers else plan
+def _bound_membership(
+    plan: PrivacyPlan, task: TrainingTask, others: np.ndarray, final: State
+) -> dict[str, EpsilonLowerBound]:
+    """Return the membership test of the final model; empty if there are too few patients."""
+    if min(len(task.rows), len(others)) < _FEWEST_ROWS:
+        return {}
+    set_model_arrays(task.model, final)
+    members, strangers = _compute_patient_losses(task, task.rows), _compute_patient_losses(task, others)
+    return {"membership": run_membership_test(members, strangers, plan.epsilon, plan.delta)}
 
 
 def _compute_patient_losses(task: TrainingTask, rows: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ class SweepRunResult:
     Attributes:
         state: `completed`, `kept` (it was already complete) or `failed`.
         problem: why it failed.
-        validation: the final model's pooled AUROC on validation rows, where it is defined.
+        validation: the final model's pooled AUROC on validation rows, where it is defined; see `read_validation_auroc`.
 
     """
 
@@ -50,8 +50,14 @@ def run_sweep_job(spec: RunSpec) -> SweepRunResult:
 
 
 def read_validation_auroc(run: RunDir) -> float | None:
-    """Return the final model's pooled AUROC on validation rows; None if it is unknown or undefined."""
+    """Return the final model's pooled AUROC on validation rows; None if it is unknown or undefined.
+
+    With the noise of differential privacy it is the lower end of the interval, and 0 where the score is lost in the
+    noise: a search must not prefer a run for its noise.
+    """
     scores = (read_json(run.path / "evaluation.json") or {}).get("validation", {})
+    if scores.get("noise"):
+        return float(scores.get("auroc", {}).get("low") or 0.0)
     value = scores.get("auroc", {}).get("value")
     return None if value is None else float(value)
 

@@ -50,7 +50,7 @@ class _RunningTrial:
 
 
 class HyperparameterSearch:
-    """Maximise the pooled AUROC of the final model on validation rows.
+    """Maximise the pooled AUROC of the final model on validation rows; with noise, the lower end of its interval.
 
     Args:
         space: by configuration key, a list of options or a range `{low, high, log, step}`.

@@ -11,11 +11,12 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
+from fedhealth.report.noise_notes import describe_noise, format_studies
 from fedhealth.report.notices import collect_notices
 from fedhealth.report.privacy import EXACT_NOTE, describe_epsilon, describe_guarantee, describe_spare_rounds
 from fedhealth.report.render import list_run_facts
 from fedhealth.report.summary import summarize_run
-from fedhealth.report.wording import METRIC_NAMES, format_count, format_integer, format_interval, format_number
+from fedhealth.report.wording import METRIC_NAMES, format_integer, format_interval, format_number
 from fedhealth.runs.guarantee import get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import MODALITIES, RunRecord
@@ -51,8 +52,9 @@ def build_model_card(folder: Path) -> str:
         exact_data=EXACT_NOTE if run.has_exact_results else "",
         exact_metrics=EXACT_NOTE if run.has_exact_test_result else "",
         privacy=_describe_privacy(run),
-        studies=format_count(run.test_result.studies, "test study") if run.test_result else "",
+        studies=format_studies(run.test_result, "test study") if run.test_result else "",
         metrics=_format_metrics(run),
+        noise=describe_noise(run.test_result) if run.test_result and not run.has_exact_test_result else (),
         groups=_format_groups(run),
         elsewhere=len((read_json(folder / MODEL_DIR / CONFIG_FILE) or {}).get(LOCAL_ARRAYS_KEY, ())),
         notices=collect_notices(run),

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from fedhealth.config.schema import DataConfig, TaskKind
+from fedhealth.config.windows import parse_windows
 from fedhealth.data.examples import Examples, ModalitySource
 from fedhealth.data.image.load import load_image
-from fedhealth.data.manifest import read_table
+from fedhealth.data.read_table import read_table
 from fedhealth.data.tabular import encode_columns
 from fedhealth.errors import DataError
 from fedhealth.evaluation.predictions import predict_studies
@@ -72,7 +73,8 @@ def read_studies(path: Path, data: DataConfig) -> tuple[list[str], list[StudyInp
     named = [columns.patient, columns.study, columns.image, columns.text, columns.text_path]
     if absent := [name for name in [*filter(None, named), *data.tabular] if name not in table.columns]:
         raise DataError(f"{path}: missing column {', '.join(absent)}.", "Leave cells empty, but keep the columns.")
-    rows = [{str(key): str(cell).strip() for key, cell in row.items()} for row in table.to_dict("records")]
+    cells = zip(*table.columns.values(), strict=True)
+    rows = [{name: cell.strip() for name, cell in zip(table.columns, row, strict=True)} for row in cells]
     ids = [" ".join(row[name] for name in (columns.patient, columns.study) if name) for row in rows]
     return ids, [_parse_study(row, data, path.parent) for row in rows]
 
@@ -105,7 +107,8 @@ def _build_sources(
     if "image" in towers:
         files = [image for _, image in rows if image is not None]
         shape = (0, data.image.channels, data.image.size, data.image.size)
-        decoded = [load_image(file, data.image.size, data.image.channels) for file in files]
+        windows = parse_windows(data.image.window)
+        decoded = [load_image(file, data.image.size, data.image.channels, windows) for file in files]
         is_present = np.array([image is not None for _, image in rows])
         sources["image"] = ModalitySource(
             np.stack(decoded) if decoded else np.zeros(shape, np.uint8), _build_row_index(is_present)
@@ -120,7 +123,7 @@ def _build_sources(
     if "tabular" in towers:
         cells = {f"tabular.{name}": [studies[index].values.get(name, "") for index in owner] for name in data.tabular}
         table = pd.DataFrame({"line": owner + 1, **cells})
-        features, present = encode_columns(table, data.tabular, Path("the studies"))
+        features, present, _ = encode_columns(table, data.tabular, Path("the studies"))
         sources["tabular"] = ModalitySource(features, np.where(present, np.arange(len(owner)), -1))
     return sources
 

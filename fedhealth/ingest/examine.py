@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from fedhealth.config.windows import ValueWindow
 from fedhealth.data.image.dicom import is_dicom, open_dicom, read_frame, read_stored_frame
 from fedhealth.data.image.display import render_projection
 from fedhealth.data.image.errors import ImageError
@@ -17,13 +18,14 @@ from fedhealth.data.image.geometry import fit_to_square
 from fedhealth.data.image.grayscale import IntegerImage
 from fedhealth.data.image.load import guard_parsers
 from fedhealth.ingest.header import TAGS, HeaderFields, extract_fields
+from fedhealth.ingest.image_content import NAMES, list_frames, name_other_file
 from fedhealth.ingest.pixel_layout import hash_pixels
+from fedhealth.ingest.records import OPTED_OUT
 from fedhealth.ingest.selection_rules import find_rule, select_slices
 from fedhealth.ingest.settings import ImageSettings, SelectionRule
 from fedhealth.ingest.source import IngestSource, SourceFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
 DAMAGED, UNREADABLE = "the file is damaged", "the file cannot be read"
 
 
@@ -37,6 +39,8 @@ class ExamineOptions:
         image: how images are stored.
         size: side of a stored image in pixels.
         channels: 1 or 3.
+        windows: the consortium's, for images with physical values.
+        excluded: codes of the patients who are left out.
 
     """
 
@@ -45,6 +49,8 @@ class ExamineOptions:
     image: ImageSettings
     size: int
     channels: int
+    windows: tuple[ValueWindow, ...] = ()
+    excluded: frozenset[str] = frozenset()
 
 
 class DicomSeries(NamedTuple):
@@ -94,6 +100,10 @@ class ExamineResult:
     is_final: bool = True
 
 
+class _OtherFileError(ImageError):
+    """A file is clearly something else than an image."""
+
+
 class _OpenError(ImageError):
     """The source cannot open a file: permissions, or a share that is not mounted."""
 
@@ -107,7 +117,11 @@ def examine_unit(options: ExamineOptions, unit: SourceFile | DicomSeries) -> Exa
                 return ExamineResult(rule=unit.rule, pictures=tuple(_read_series(options, unit)))
             dataset = _open_dataset(options, unit)
             fields = extract_fields(dataset)
+            if fields.patient in options.excluded:
+                return ExamineResult(left_out=OPTED_OUT, is_final=False)
             return _examine_file(options, dataset, fields)
+    except _OtherFileError as fault:
+        return ExamineResult(left_out=fault.reason)
     except ImageError as fault:
         return ExamineResult(fields, rejected=fault.reason, is_final=not isinstance(fault, _OpenError))
     except MemoryError:
@@ -125,8 +139,8 @@ def _open_dataset(options: ExamineOptions, item: SourceFile) -> Dataset:
         raise _OpenError(fault.reason, fault.advice) from None
     with opened as file:
         head = file.read(132)
-        if head.startswith(_ARCHIVES):
-            raise ImageError("an archive, not a DICOM file", "Unpack it, and remove it from the folder.")
+        if other := name_other_file(head):
+            raise _OtherFileError(f"no image but {other}")
         if not is_dicom(head):
             raise ImageError("not a DICOM file", "Remove it from the folder, or add it to source.exclude.")
         file.seek(0)
@@ -138,15 +152,17 @@ def _examine_file(options: ExamineOptions, dataset: Dataset, fields: HeaderField
         return ExamineResult(fields, left_out=f"no image but {fields.kind.removesuffix(' Storage')}")
     number = find_rule(fields, options.select)
     if number is None:
-        return ExamineResult(fields, left_out="no rule of select matches")
+        other = NAMES.get(fields.content)
+        return ExamineResult(fields, left_out=f"no image but {other}" if other else "no rule of select matches")
     rule = options.select[number]
     if rule.stack == "series" and fields.frames == 1:
         return ExamineResult(fields, number)  # decided later, with the rest of its series
-    which = _select_frames(fields.frames, rule)
-    frames: Iterable[IntegerImage] = (read_frame(dataset, index, options.image.bits) for index in which)
+    which = _select_frames(list_frames(dataset, fields.frames), rule)
+    bits, windows = options.image.bits, options.windows
+    frames: Iterable[IntegerImage] = (read_frame(dataset, index, bits, windows) for index in which)
     if rule.take == "mip":
         slices = ((read_stored_frame(dataset, index), dataset, index) for index in which)
-        frames = [render_projection(slices, options.image.bits)]
+        frames = [render_projection(slices, bits, windows)]
     return ExamineResult(fields, number, tuple(_fit_image(options, frame, fields) for frame in frames))
 
 
@@ -155,7 +171,8 @@ def _read_series(options: ExamineOptions, series: DicomSeries) -> Iterator[Decod
     if options.select[series.rule].take != "mip":
         for item in series.slices:
             dataset = _open_dataset(options, item)
-            yield _fit_image(options, read_frame(dataset, 0, options.image.bits), extract_fields(dataset))
+            frame = read_frame(dataset, 0, options.image.bits, options.windows)
+            yield _fit_image(options, frame, extract_fields(dataset))
         return
     last: list[HeaderFields] = []
 
@@ -165,13 +182,13 @@ def _read_series(options: ExamineOptions, series: DicomSeries) -> Iterator[Decod
             last[:] = [extract_fields(dataset)]
             yield read_stored_frame(dataset, 0), dataset, 0
 
-    whole = render_projection(slices(), options.image.bits)
+    whole = render_projection(slices(), options.image.bits, options.windows)
     yield _fit_image(options, whole, last[0])
 
 
-def _select_frames(count: int, rule: SelectionRule) -> list[int]:
+def _select_frames(frames: Sequence[int], rule: SelectionRule) -> list[int]:
     try:
-        return select_slices(count, rule)
+        return [frames[place] for place in select_slices(len(frames), rule)]
     except ValueError as fault:
         raise ImageError(str(fault), "Use take: middle or spread.") from None
 

@@ -1,12 +1,7 @@
-"""Extract the allow-listed fields of a DICOM header; identifiers are hashed to codes before anything is written.
-
-A code joins tables with images and keeps a patient in one split. Anyone who knows an identifier can compute its code:
-codes keep names and numbers out of files, they do not anonymise the data.
-"""
+"""Extract the allow-listed fields of a DICOM header; identifiers become codes before anything is written."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -16,13 +11,15 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
+from fedhealth.data.identifiers import Identifier, make_identifier
 from fedhealth.data.image.decoders import get_transfer_syntax
 from fedhealth.data.image.dicom import count_frames
+from fedhealth.ingest.image_content import classify_content, format_orientation
 
 OVERLAY = Tag(0x60003000)
 _KEYWORDS = [
     *("PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID", "SOPInstanceUID"),
-    *("Modality", "BodyPartExamined", "ViewPosition", "InstanceNumber"),
+    *("ImageType", "Modality", "BodyPartExamined", "ViewPosition", "InstanceNumber"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
     *("BurnedInAnnotation", "ConversionType"),
 ]
@@ -39,13 +36,16 @@ class HeaderFields:
 
     Attributes:
         patient: code of the patient's identifier; likewise study, accession, series and instance. Empty = absent.
+        patient_shape: its spelling without its letters and digits, as in `Identifier`; likewise accession_shape.
         modality: DICOM term, such as CT; likewise body_part and view. Empty = absent, or not a plain word.
         kind: name of the SOP class.
+        content: what the pixels show, of `image_content.CONTENTS`.
         syntax: name of the transfer syntax.
         rows: of a frame.
         columns: of a frame.
         frames: number of frames.
         place: position along the series' axis, which orders the slices; None if the header has none.
+        orientation: of the slice, rounded; empty if the header has none.
         spacing: pixel size in millimetres, rows and columns; None if the header has none.
         burned_in: YES, NO or empty, from the header.
         overlay: whether there is an overlay plane.
@@ -54,49 +54,57 @@ class HeaderFields:
     """
 
     patient: str
+    patient_shape: str
     study: str
     accession: str
+    accession_shape: str
     series: str
     instance: str
     modality: str
     body_part: str
     view: str
     kind: str
+    content: str
     syntax: str
     rows: int
     columns: int
     frames: int
     place: float | None
+    orientation: str
     spacing: tuple[float, float] | None
     burned_in: str
     overlay: bool
     secondary: bool
 
-
-def hash_identifier(kind: str, value: object) -> str:
-    """Return the code of an identifier, or "" for an empty one. Surrounding blanks are ignored."""
-    text = str(value or "").strip(" \0")
-    return hashlib.sha256(f"fedhealth|{kind}|{text}".encode("utf-8", "surrogatepass")).hexdigest()[:20] if text else ""
+    def get_identifier(self, key: str) -> Identifier:
+        """Return the identifier of a key of `settings.KEYS`; an empty one for `file`, which is not in the header."""
+        return Identifier(getattr(self, key, ""), getattr(self, f"{key}_shape", ""))
 
 
 def extract_fields(dataset: Dataset) -> HeaderFields:
     """Return the header fields that are kept."""
     kind = str(getattr(dataset.get("SOPClassUID"), "name", ""))
+    patient = make_identifier("patient", _read_text(dataset, "PatientID"))
+    accession = make_identifier("accession", _read_text(dataset, "AccessionNumber"))
     return HeaderFields(
-        patient=hash_identifier("patient", _read_text(dataset, "PatientID")),
-        study=hash_identifier("study", _read_text(dataset, "StudyInstanceUID")),
-        accession=hash_identifier("accession", _read_text(dataset, "AccessionNumber")),
-        series=hash_identifier("series", _read_text(dataset, "SeriesInstanceUID")),
-        instance=hash_identifier("instance", _read_text(dataset, "SOPInstanceUID")),
+        patient=patient.code,
+        patient_shape=patient.shape,
+        study=make_identifier("study", _read_text(dataset, "StudyInstanceUID")).code,
+        accession=accession.code,
+        accession_shape=accession.shape,
+        series=make_identifier("series", _read_text(dataset, "SeriesInstanceUID")).code,
+        instance=make_identifier("instance", _read_text(dataset, "SOPInstanceUID")).code,
         modality=_read_word(dataset, "Modality"),
         body_part=_read_word(dataset, "BodyPartExamined"),
         view=_read_word(dataset, "ViewPosition"),
         kind=kind if kind[:1].isalpha() else "",  # an unknown UID is dropped
+        content=classify_content(kind, _read_word(dataset, "Modality"), _read_text(dataset, "ImageType")),
         syntax=get_transfer_syntax(dataset).name,
         rows=int(dataset.get("Rows") or 0),
         columns=int(dataset.get("Columns") or 0),
         frames=count_frames(dataset),
         place=_compute_position(dataset),
+        orientation=format_orientation(_read_numbers(dataset, "ImageOrientationPatient", 6)),
         spacing=_read_pixel_spacing(dataset),
         burned_in=_read_word(dataset, "BurnedInAnnotation"),
         overlay=OVERLAY in dataset,

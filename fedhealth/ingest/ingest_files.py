@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -15,49 +17,37 @@ import pandas as pd
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig
+from fedhealth.config.windows import parse_windows
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
+from fedhealth.data.findings import dump_findings, sort_findings
 from fedhealth.data.ingested_dataset import INFO_FILE, MANIFEST_FILE, STRUCTURE_COLUMNS
-from fedhealth.errors import ConfigError, DataError
+from fedhealth.errors import ConfigError, DataError, FedhealthError
+from fedhealth.ingest.cohort_findings import check_tables, find_ingest_findings, find_text_leakage
 from fedhealth.ingest.examine import ExamineOptions
-from fedhealth.ingest.join import JoinResult, find_unidentified, join_tables
-from fedhealth.ingest.pipeline import IngestProgress, examine_files, examine_series, list_files, read_tables
+from fedhealth.ingest.exclusions import drop_excluded, purge_caches, read_exclusions
+from fedhealth.ingest.join import JoinResult, identify_images, join_tables
+from fedhealth.ingest.pipeline import (
+    IngestProgress,
+    examine_files,
+    examine_series,
+    list_files,
+    mark_other_orientations,
+    read_tables,
+)
 from fedhealth.ingest.records import IngestRecord
+from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE
+from fedhealth.ingest.result import IngestResult
 from fedhealth.ingest.settings import IngestSettings
 from fedhealth.ingest.source import IngestSource
 from fedhealth.ingest.store import IngestStore
-from fedhealth.ingest.tables import TableRows
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.file_lock import lock_file
 
-VERSION = 2  # of the processing from file to pixels; after a change everything is read again
-REJECTED_FILE = "rejected.csv"
+VERSION = 3  # of the processing from file to pixels; after a change everything is read again
+REJECTED_FILE, DRAFT_FILE = "rejected.csv", "work/draft.json"
 NO_PATIENT_ID = "no patient identifier, in the header or in a table"
 _INGESTED_SOURCE = {"_target_": "fedhealth.data.ingested_dataset.IngestedDataset"}
 _LISTED = 5
-
-
-@dataclass(frozen=True)
-class IngestResult:
-    """The result of an ingest.
-
-    Attributes:
-        folder: of the dataset.
-        dataset: the dataset as training loads it.
-        records: the records of all files and series, sorted by name.
-        headers: by the name of a series, the record of one of its files.
-        joined: the manifest's rows, with statistics of the join.
-        tables: the hospital's tables.
-        rejected: (name, reason) of rejected files and series.
-
-    """
-
-    folder: Path
-    dataset: SiteDataset
-    records: list[IngestRecord]
-    headers: dict[str, IngestRecord]
-    joined: JoinResult
-    tables: list[TableRows]
-    rejected: list[tuple[str, str]]
 
 
 def ingest_files(
@@ -73,32 +63,88 @@ def ingest_files(
         progress: called after each file, series and table.
 
     Raises:
-        ConfigError: another ingest is using the folder.
+        ConfigError: another ingest is using the folder, or the source contains it.
         DataError: there is nothing to read, too many files are rejected, or the tables do not match the settings.
 
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     source: IngestSource = instantiate(settings.source)
-    options = ExamineOptions(source, settings.select, settings.image, data.image.size, data.image.channels)
+    if source.contains_folder(folder):
+        raise ConfigError(
+            f"The cohort's folder {folder} is in the source, which would read it.", "Choose another --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _lock_folder(folder):
+        try:
+            return _ingest_source(settings, data, source, folder, workers, progress)
+        except FedhealthError:
+            (folder / INFO_FILE).unlink(missing_ok=True)  # an earlier cohort is not what the files and tables say now
+            raise
+
+
+def _ingest_source(
+    settings: IngestSettings,
+    data: DataConfig,
+    source: IngestSource,
+    folder: Path,
+    workers: int,
+    progress: IngestProgress,
+) -> IngestResult:
+    excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source)
+    options = _make_options(settings, data, source, excluded)
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
     shape = (data.image.channels, data.image.size, data.image.size)
-    items = list_files(source)
     names = (item.name for item in items)
-    with _lock_folder(folder), IngestStore(folder, names, shape, kind, _describe_processing(options)) as store:
-        records = examine_files(store, options, settings, items, workers, progress)
+    with IngestStore(folder, names, shape, kind, _describe_processing(options)) as store:
+        records = mark_other_orientations(examine_files(store, options, settings, items, workers, progress))
         stacks, headers = examine_series(store, options, settings, records, workers, progress)
         records = sorted([*records, *stacks], key=lambda record: record.name)
-        tables = read_tables(settings, progress)
-        lost = set(find_unidentified((record for record in records if record.pictures), tables, headers))
+        tables = read_tables(settings, data, excluded, progress)
+        codes = identify_images((record for record in records if record.pictures), tables, headers, rules)
+        records = drop_excluded(records, codes, tables)
+        codes = {record.name: codes[record.name] for record in records if record.pictures}
+        lost = {name for name, keys in codes.items() if not keys["patient"]}
         rejected = _list_rejected(records, lost)
         _write_rejected(folder, rejected)
-        _check_rejected_share(rejected, sum(bool(record.pictures) for record in records) - len(lost), data.max_rejected)
+        _check_rejected_share(rejected, len(codes) - len(lost), data.max_rejected)
+        matched = check_tables(settings.identifiers, tables, codes, records, headers)
         images, records = store.finish(records)
-        joined = join_tables((record for record in records if record.name not in lost), tables, headers)
-        _write_dataset(folder, joined, data, images)
+        joined = join_tables((record for record in records if record.name not in lost), tables, headers, rules)
+        info = {"manifest": _write_manifest(folder, joined, data), "images": images}
+        draft = _load_draft(settings, data, folder, info)
+        result = IngestResult(folder, draft, records, headers, joined, tables, rejected, tuple(matched))
+        result = _complete_cohort(result, settings, data, info)
         store.remove_old_files(images)
+    return result
+
+
+def _make_options(
+    settings: IngestSettings, data: DataConfig, source: IngestSource, excluded: frozenset[str]
+) -> ExamineOptions:
+    image, windows = data.image, parse_windows(data.image.window)
+    return ExamineOptions(source, settings.select, settings.image, image.size, image.channels, windows, excluded)
+
+
+def _complete_cohort(
+    result: IngestResult, settings: IngestSettings, data: DataConfig, info: Mapping[str, str]
+) -> IngestResult:
+    """Mark the cohort as complete, with its findings; delete what earlier trainings derived from it."""
+    result, folder = replace(result, leaks=tuple(find_text_leakage(result, data))), result.folder
+    findings = sort_findings(find_ingest_findings(result, data))
+    for name in (REPORT_FILE, PAGE_FILE):  # the page shows images, perhaps of a patient who is excluded now
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / INFO_FILE, {**info, "findings": dump_findings(findings)})
     ready = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, source=_INGESTED_SOURCE)
-    return IngestResult(folder, prepare_dataset(ready, settings.site), records, headers, joined, tables, rejected)
+    dataset = prepare_dataset(ready, settings.site)
+    purged = purge_caches(dataset.folder.parent, folder, dataset.folder.name)
+    return replace(result, dataset=dataset, findings=findings, purged=tuple(each.name for each in purged))
+
+
+def _load_draft(settings: IngestSettings, data: DataConfig, folder: Path, info: Mapping[str, str]) -> SiteDataset:
+    """Load the dataset as training will, before it is marked as complete: if it has a fault, the ingest fails."""
+    write_json(folder / DRAFT_FILE, {**info, "findings": []})
+    source = _INGESTED_SOURCE | {"info": DRAFT_FILE}
+    draft = replace(data, root=str(folder), manifest=MANIFEST_FILE, site_column=None, source=source)
+    return prepare_dataset(replace(draft, cache=str(folder / "work" / "cache")), settings.site)
 
 
 @contextmanager
@@ -110,7 +156,8 @@ def _lock_folder(folder: Path) -> Iterator[None]:
 
 def _describe_processing(options: ExamineOptions) -> str:
     rules = [asdict(rule) for rule in options.select]
-    return json.dumps([VERSION, rules, asdict(options.image), options.size, options.channels], sort_keys=True)
+    wanted = [VERSION, rules, asdict(options.image), options.size, options.channels, options.windows]
+    return json.dumps(wanted, sort_keys=True)
 
 
 def _list_rejected(records: Sequence[IngestRecord], lost: set[str]) -> list[tuple[str, str]]:
@@ -119,8 +166,10 @@ def _list_rejected(records: Sequence[IngestRecord], lost: set[str]) -> list[tupl
 
 
 def _write_rejected(folder: Path, rejected: Sequence[tuple[str, str]]) -> None:
-    listed = pd.DataFrame(rejected, columns=["name", "reason"])
-    write_atomic(folder / REJECTED_FILE, listed.to_csv(index=False).encode("utf-8", "backslashreplace"))
+    listed = StringIO(newline="")
+    csv.writer(listed, lineterminator="\n").writerows([("name", "reason"), *rejected])
+    content = listed.getvalue().encode("utf-8", "backslashreplace")  # names of files may be in another encoding
+    write_atomic(folder / REJECTED_FILE, content)
 
 
 def _check_rejected_share(rejected: Sequence[tuple[str, str]], accepted: int, limit: float) -> None:
@@ -137,8 +186,8 @@ def _check_rejected_share(rejected: Sequence[tuple[str, str]], accepted: int, li
     )
 
 
-def _write_dataset(folder: Path, joined: JoinResult, data: DataConfig, images: str) -> None:
-    """Write the manifest, and last the file that marks the dataset as complete."""
+def _write_manifest(folder: Path, joined: JoinResult, data: DataConfig) -> str:
+    """Write the manifest and return its SHA-256."""
     further = [*data.columns.labels, *(name for name in data.tabular if name not in data.columns.labels)]
     table = {
         "patient": [row.keys["patient"] for row in joined.rows],
@@ -149,4 +198,4 @@ def _write_dataset(folder: Path, joined: JoinResult, data: DataConfig, images: s
     frame = pd.DataFrame(table, columns=[*STRUCTURE_COLUMNS, *further])
     content = frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace")
     write_atomic(folder / MANIFEST_FILE, content)
-    write_json(folder / INFO_FILE, {"manifest": hashlib.sha256(content).hexdigest(), "images": images})
+    return hashlib.sha256(content).hexdigest()

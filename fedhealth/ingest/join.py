@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedhealth.ingest.header import hash_identifier
+from fedhealth.data.identifiers import Identifier, hash_identifier, make_code
 from fedhealth.ingest.records import IngestRecord
 from fedhealth.ingest.settings import KEYS
 from fedhealth.ingest.tables import TableRows
@@ -41,7 +41,7 @@ class JoinResult:
     Attributes:
         rows: of the manifest, in its order.
         unmatched: for each table, how many of its rows match no image and name no patient.
-        matched: for each table, how many rows of the manifest it matches.
+        matched: for each table, how many images' rows it matches.
         contradictions: for each column, in how many rows it is empty because two cells differ.
 
     """
@@ -52,11 +52,16 @@ class JoinResult:
     contradictions: Mapping[str, int]
 
 
+def get_finest_key(table: TableRows) -> str:
+    """Return the key by which a table is joined."""
+    return next(key for key in KEYS if key in table.keys)
+
+
 class _TableIndex:
     """A table with an index of its rows by the codes of its finest key."""
 
     def __init__(self, table: TableRows) -> None:
-        self.table, self.key = table, next(key for key in KEYS if key in table.keys)
+        self.table, self.key = table, get_finest_key(table)
         self.places: defaultdict[str, list[int]] = defaultdict(list)
         for place, each in enumerate(table.keys[self.key]):
             if each:
@@ -69,17 +74,22 @@ class _TableIndex:
         return found.pop() if len(found) == 1 else ""
 
 
-def find_unidentified(
-    records: Iterable[IngestRecord], tables: Sequence[TableRows], headers: Mapping[str, IngestRecord]
-) -> list[str]:
-    """Return the names of files and series without a patient, in header and tables; arguments as for `join_tables`."""
+def identify_images(
+    records: Iterable[IngestRecord],
+    tables: Sequence[TableRows],
+    headers: Mapping[str, IngestRecord],
+    rules: Sequence[str] = (),
+) -> dict[str, dict[str, str]]:
+    """Return the codes of each file's or series' keys, by its name; arguments as for `join_tables`."""
     indexed = [_TableIndex(table) for table in tables]
-    rows = ((record.name, _image_row(record, headers.get(record.name, record), 0, indexed)) for record in records)
-    return [name for name, row in rows if not row.keys["patient"]]
+    return {record.name: _find_codes(headers.get(record.name, record), indexed, rules) for record in records}
 
 
 def join_tables(
-    records: Iterable[IngestRecord], tables: Sequence[TableRows], headers: Mapping[str, IngestRecord]
+    records: Iterable[IngestRecord],
+    tables: Sequence[TableRows],
+    headers: Mapping[str, IngestRecord],
+    rules: Sequence[str] = (),
 ) -> JoinResult:
     """Join images and tables to manifest rows.
 
@@ -87,25 +97,38 @@ def join_tables(
         records: records of files and series with images of known patients, in the order of the cache.
         tables: the hospital's tables.
         headers: by the name of a series, the record of one of its files.
+        rules: by which patients and accession numbers are compared.
 
     """
     indexed = [_TableIndex(table) for table in tables]
     owned = ((record, headers.get(record.name, record), picture) for record in records for picture in record.pictures)
-    rows = [_image_row(record, header, picture.slot, indexed) for record, header, picture in owned]
+    rows = [_make_image_row(header, picture.slot, indexed, rules) for _, header, picture in owned]
+    matched = [sum(row.keys[each.key] in each.places for row in rows) for each in indexed]
     finest_first = sorted(indexed, key=lambda each: KEYS.index(each.key))
     unmatched = {id(each): _add_imageless(rows, each) for each in finest_first}
     contradictions: Counter[str] = Counter()
-    matched = [_fill_cells(rows, each, contradictions) for each in indexed]
+    for each in indexed:
+        _fill_cells(rows, each, contradictions)
     rows.sort(key=lambda row: (row.keys["patient"], row.study, row.slot is None, row.slot or 0))
     return JoinResult(rows, [unmatched[id(each)] for each in indexed], matched, dict(contradictions))
 
 
-def _image_row(record: IngestRecord, header: IngestRecord, slot: int, tables: Sequence[_TableIndex]) -> ManifestRow:
+def _make_image_row(
+    header: IngestRecord, slot: int, tables: Sequence[_TableIndex], rules: Sequence[str]
+) -> ManifestRow:
+    keys = _find_codes(header, tables, rules)
+    series = header.fields.series if header.fields else ""
+    return ManifestRow(keys, keys["study"] or keys["accession"] or series or keys["file"], slot)
+
+
+def _find_codes(header: IngestRecord, tables: Sequence[_TableIndex], rules: Sequence[str]) -> dict[str, str]:
+    """Return the codes of an image's keys; a table may have the patient if the header has none."""
     fields = header.fields
-    keys = {key: str(getattr(fields, key, "")) for key in KEYS} | {"file": hash_identifier("file", header.name)}
-    for each in tables:  # if the header has no patient, a table may have one
+    keys = {key: make_code(fields.get_identifier(key) if fields else Identifier("", ""), rules) for key in KEYS}
+    keys["file"] = hash_identifier("file", header.name)
+    for each in tables:
         keys["patient"] = keys["patient"] or each.get_common_code("patient", each.places.get(keys[each.key], ()))
-    return ManifestRow(keys, keys["study"] or keys["accession"] or getattr(fields, "series", "") or keys["file"], slot)
+    return keys
 
 
 def _add_imageless(rows: list[ManifestRow], table: _TableIndex) -> int:
@@ -123,13 +146,11 @@ def _add_imageless(rows: list[ManifestRow], table: _TableIndex) -> int:
     return unmatched
 
 
-def _fill_cells(rows: list[ManifestRow], table: _TableIndex, contradictions: Counter[str]) -> int:
-    """Copy the table's cells into the rows; return how many rows match."""
+def _fill_cells(rows: list[ManifestRow], table: _TableIndex, contradictions: Counter[str]) -> None:
+    """Copy the table's cells into the rows."""
     known = {each: _merge_cells(table.table, places) for each, places in table.places.items()}
-    matched = 0
     for row in rows:
         cells = known.get(row.keys[table.key])
-        matched += cells is not None
         for name, cell in (cells or {}).items():
             before = row.cells.get(name)
             if before is None or name == "text":
@@ -137,7 +158,6 @@ def _fill_cells(rows: list[ManifestRow], table: _TableIndex, contradictions: Cou
             elif before != cell:
                 row.cells[name] = ""
             contradictions.update([name] * (not row.cells[name]))
-    return matched
 
 
 def _merge_cells(table: TableRows, places: Sequence[int]) -> dict[str, str]:

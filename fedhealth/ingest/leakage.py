@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedhealth.utils.auroc import compute_auroc_from_counts
+from fedhealth.utils.scripts import NO_BLANKS
 
 SUSPICIOUS_AUROC = 0.95
 _FOLDS, _FEWEST, _WORDS, _SHOWN = 5, 20, 20_000, 8
-_WORD = re.compile(r"[^\W\d_]{2,40}")
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Counts of images that occur more than once.
-
-    Attributes:
-        images: how many copies there are, not counting the first of each.
-        across_patients: groups whose images belong to several patients.
-        across_splits: groups whose images are in several splits.
-
-    """
-
-    images: int
-    across_patients: int
-    across_splits: int
+_WORD = re.compile(rf"(?=([{NO_BLANKS}]{{2}}))|((?:(?![{NO_BLANKS}])[^\W\d_]){{2,40}})")  # two characters are a word
 
 
 @dataclass(frozen=True)
@@ -47,25 +32,6 @@ class TextLeakage:
     words: tuple[str, ...]
 
 
-def count_duplicates(images: Iterable[tuple[str, str, str]]) -> Duplicates:
-    """Count equal images.
-
-    Args:
-        images: (digest of the pixels, patient, split) of each.
-
-    """
-    patients, splits, counts = defaultdict(set), defaultdict(set), Counter[str]()
-    for digest, patient, split in images:
-        patients[digest].add(patient)
-        splits[digest].add(split)
-        counts[digest] += 1
-    return Duplicates(
-        sum(count - 1 for count in counts.values()),
-        sum(len(each) > 1 for each in patients.values()),
-        sum(len(each) > 1 for each in splits.values()),
-    )
-
-
 def measure_text_leakage(texts: Sequence[str], label: np.ndarray, patients: Sequence[str]) -> TextLeakage | None:
     """Predict a label from bags of words; return None if either class or the patients are too few.
 
@@ -77,7 +43,7 @@ def measure_text_leakage(texts: Sequence[str], label: np.ndarray, patients: Sequ
     """
     if min(label.sum(), (~label).sum()) < _FEWEST:
         return None
-    bags = [frozenset(word.lower() for word in _WORD.findall(text)) for text in texts]
+    bags = [frozenset((match[1] or match[2]).lower() for match in _WORD.finditer(text)) for text in texts]
     counts = Counter(word for bag in bags for word in bag)
     words = {word: place for place, (word, _) in enumerate(counts.most_common(_WORDS))}
     places = [np.array(sorted(words[word] for word in bag if word in words), np.int64) for bag in bags]

@@ -6,22 +6,27 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
+from fedhealth.config.schema import DataConfig
 from fedhealth.errors import DataError, FedhealthError
 from fedhealth.ingest.examine import DicomSeries, ExamineOptions, ExamineResult
+from fedhealth.ingest.exclusions import drop_record
+from fedhealth.ingest.image_content import find_main_orientation
 from fedhealth.ingest.pixel_writer import PixelTask, examine_and_write
 from fedhealth.ingest.records import IngestRecord
 from fedhealth.ingest.selection_rules import select_slices, sort_slices
 from fedhealth.ingest.settings import IngestSettings, IngestTable
 from fedhealth.ingest.source import IngestSource, SourceFile
 from fedhealth.ingest.store import IngestStore
-from fedhealth.ingest.tables import TableRows, load_table
+from fedhealth.ingest.tables import TableContext, TableRows, load_table
 from fedhealth.ingest.worker_pool import FailedTask, WorkerPool
 
 IngestProgress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
+OTHER_ORIENTATION = "another orientation than most of its series"
 _TABLE_TIMEOUT_FACTOR = 10  # a table may take this many times as long as an image
 _AHEAD = 16  # files queued per worker, so that workers do not wait when this process is slow on a busy machine
 
@@ -49,6 +54,9 @@ def examine_files(
 ) -> list[IngestRecord]:
     """Return a record for every file; examine only new and changed files."""
     found = {item.name: store.find_record(*item) for item in items}
+    for name, record in found.items():
+        if record and record.fields and record.fields.patient in options.excluded:
+            found[name] = drop_record(record)
     new = [PixelTask(item, store.slots[item.name]) for item in items if found[item.name] is None]
     done = len(items) - len(new)
     progress("Reading files", done, len(items))
@@ -85,6 +93,32 @@ def _store_results(
         yield store.add(task.unit.name, stamps[task.unit.name], found)
 
 
+def mark_other_orientations(records: Sequence[IngestRecord]) -> list[IngestRecord]:
+    """Return the records with slices left out whose orientation is not that of most slices of their series."""
+    stacks: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for record in records:
+        if is_slice(record) and record.fields:
+            stacks[_get_stack(record)].append(record.fields.orientation)
+    main = {stack: find_main_orientation(orientations) for stack, orientations in stacks.items()}
+    return [
+        replace(record, left_out="" if record.fields.orientation == main[_get_stack(record)] else OTHER_ORIENTATION)
+        if is_slice(record) and record.fields
+        else record
+        for record in records
+    ]
+
+
+def is_slice(record: IngestRecord) -> bool:
+    """Return whether a file is one of a series from which a rule selects slices."""
+    undecided = not (record.pictures or record.rejected) and record.left_out in ("", OTHER_ORIENTATION)
+    return record.fields is not None and record.rule is not None and undecided
+
+
+def _get_stack(record: IngestRecord) -> tuple[str, int]:
+    """Return the series and the rule of a slice."""
+    return (record.fields.series if record.fields else "") or record.name, record.rule or 0
+
+
 def examine_series(
     store: IngestStore,
     options: ExamineOptions,
@@ -96,8 +130,8 @@ def examine_series(
     """Return a record for every series that a rule selects slices from, and by its name one of its files' records."""
     groups: defaultdict[tuple[str, int], list[IngestRecord]] = defaultdict(list)
     for record in records:
-        if record.fields and record.rule is not None and not (record.pictures or record.rejected or record.left_out):
-            groups[record.fields.series or record.name, record.rule].append(record)
+        if is_slice(record) and not record.left_out:
+            groups[_get_stack(record)].append(record)
     tasks, found, headers = [], list[IngestRecord](), dict[str, IngestRecord]()
     for (series, rule), members in sorted(groups.items()):
         task = _select_series_slices(f"series {series} {rule}", members, options)
@@ -145,7 +179,9 @@ def _read_stacks(
     return found
 
 
-def read_tables(settings: IngestSettings, progress: IngestProgress) -> list[TableRows]:
+def read_tables(
+    settings: IngestSettings, data: DataConfig, excluded: frozenset[str], progress: IngestProgress
+) -> list[TableRows]:
     """Read the tables in a worker with limits of time and memory.
 
     Raises:
@@ -157,7 +193,7 @@ def read_tables(settings: IngestSettings, progress: IngestProgress) -> list[Tabl
     if not wanted:
         return []
     progress("Reading tables", 0, len(wanted))
-    task = partial(_load_one_table, settings)
+    task = partial(_load_one_table, TableContext(settings.text, settings.identifiers, data, excluded))
     with WorkerPool[tuple[int, IngestTable], TableRows | FedhealthError](
         task, 1, _TABLE_TIMEOUT_FACTOR * limits.seconds, limits.megabytes
     ) as pool:
@@ -171,5 +207,5 @@ def read_tables(settings: IngestSettings, progress: IngestProgress) -> list[Tabl
     return [read[place] for place in sorted(read)]
 
 
-def _load_one_table(settings: IngestSettings, wanted: tuple[int, IngestTable]) -> TableRows | FedhealthError:
-    return load_table(wanted[1], settings.text)
+def _load_one_table(context: TableContext, wanted: tuple[int, IngestTable]) -> TableRows | FedhealthError:
+    return load_table(wanted[1], context)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from fedhealth.ingest.header import HeaderFields
 
+OPTED_OUT = "of a patient who is excluded"  # the reason why a file is left out
+
 
 class StoredImage(NamedTuple):
     """Where an image's pixels are stored: file (empty = the finished image file) and slot, and their digest."""

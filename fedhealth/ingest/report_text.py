@@ -7,10 +7,20 @@ model of its own; the ingest report counts texts that may still contain a name o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib.metadata import entry_points
 
+from fedhealth.errors import ConfigError
+from fedhealth.ingest.remove_names import remove_names
 from fedhealth.ingest.settings import TextSettings
+from fedhealth.utils.scripts import has_no_blanks
+
+Deidentifier = Callable[[str, tuple[str, ...]], str]
+"""A hospital's own function: (report, names of people) -> report. It runs in a worker, before our patterns."""
+DEIDENTIFIERS = "fedhealth.deidentifiers"
+"""The group of entry points under which packages offer such functions."""
 
 LONGEST = 100_000  # characters of a report that are read
 _MARK = "_"  # replaces removed text
@@ -61,13 +71,16 @@ def clean_report(report: str, text: TextSettings, names: Iterable[str] = ()) -> 
         names: of people, to be removed.
 
     """
-    kept = _select_sections(report[:LONGEST], text)
+    people = tuple(names)
+    kept = _select_sections(unicodedata.normalize("NFC", report[:LONGEST]), text)
     for pattern in _compile_removed_words(text.remove):
         kept = pattern.sub(" ", kept)
+    if text.deidentifier:
+        kept = _run_deidentifier(kept, text.deidentifier, people)
     if text.deidentify:
         for pattern in _IDENTIFYING:
             kept = pattern.sub(_MARK, kept)
-        kept = _remove_names(kept, names)
+        kept = remove_names(kept, people, _MARK)
     return re.sub(r"[ \t]{2,}", " ", kept).strip()
 
 
@@ -104,13 +117,32 @@ def _compile_headings(known: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[r
 def _compile_removed_words(words: tuple[str, ...]) -> list[re.Pattern[str]]:
     """Compile patterns of the words to remove; a trailing `*` matches any ending."""
     stems = [word for word in words if word.strip("*")]
-    ended = [re.escape(word.rstrip("*")) + (r"\w*" if word.endswith("*") else r"\b") for word in stems]
-    return [re.compile(r"\b(?:" + "|".join(ended) + ")", re.IGNORECASE)] if ended else []
+    patterns = [_make_word_pattern(unicodedata.normalize("NFC", word)) for word in stems]
+    return [re.compile("|".join(patterns), re.IGNORECASE)] if patterns else []
 
 
-def _remove_names(report: str, names: Iterable[str]) -> str:
-    parts = {part for name in names for part in re.split(r"[\s,^;.]+", name) if len(part) > 1}
-    if not parts:
-        return report
-    listed = "|".join(re.escape(part) for part in sorted(parts, key=lambda part: (-len(part), part)))
-    return re.sub(rf"\b(?:{listed})\b", _MARK, report, flags=re.IGNORECASE)
+def _make_word_pattern(word: str) -> str:
+    stem = re.escape(word.rstrip("*"))
+    if has_no_blanks(word):
+        return stem
+    return r"\b" + stem + (r"\w*" if word.endswith("*") else r"\b")
+
+
+@lru_cache(maxsize=8)
+def _load_deidentifier(name: str) -> Deidentifier:
+    """Return the hospital's own function of the entry point group `fedhealth.deidentifiers`."""
+    known = {each.name: each for each in entry_points(group=DEIDENTIFIERS)}
+    if name not in known:
+        raise ConfigError(
+            f"text.deidentifier: no installed package has an entry point {name!r} in the group {DEIDENTIFIERS}.",
+            f"Install the package, or correct the name; installed: {', '.join(known) or 'none'}.",
+        )
+    loaded: Deidentifier = known[name].load()
+    return loaded
+
+
+def _run_deidentifier(report: str, name: str, names: tuple[str, ...]) -> str:
+    found = _load_deidentifier(name)(report, names)
+    if not isinstance(found, str):
+        raise ConfigError(f"text.deidentifier: {name!r} returned {type(found).__name__}, not a text.", "Correct it.")
+    return found

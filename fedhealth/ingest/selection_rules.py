@@ -14,7 +14,9 @@ def find_rule(fields: HeaderFields, rules: Sequence[SelectionRule]) -> int | Non
     """Return the index of the first rule that matches, or None."""
     for number, rule in enumerate(rules):
         wanted = ((rule.modality, fields.modality), (rule.view, fields.view), (rule.body_part, fields.body_part))
-        if all(not words or word in {each.upper() for each in words} for words, word in wanted):
+        if fields.content in rule.content and all(
+            not words or word in {each.upper() for each in words} for words, word in wanted
+        ):
             return number
     return None
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedhealth.data.identifiers import RULES
+from fedhealth.ingest.image_content import CONTENTS, IMAGE
 from fedhealth.types import SITE_ID, UserPath
 
 KEYS = ("file", "instance", "accession", "study", "patient")
@@ -25,6 +27,9 @@ class IngestTable:
         keys: its column for each of `KEYS` that it has.
         columns: its column for `text`, `split`, and each of the consortium's labels or variables.
         names: its columns with people's names, which are removed from the texts.
+        decimal: how it writes numbers: with `.` or `,`.
+        units: of its numbers, by the consortium's variable, where they are not the consortium's.
+        words: its own words for labels, levels and numbers, by the consortium's label or variable.
 
     """
 
@@ -32,6 +37,9 @@ class IngestTable:
     keys: Mapping[str, str]
     columns: Mapping[str, str]
     names: tuple[str, ...] = ()
+    decimal: str = "."
+    units: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class SelectionRule:
         modality: any of these; empty = all.
         view: any of these, as in View Position.
         body_part: any of these, as in Body Part Examined.
+        content: what the pixels show, of `fedhealth.ingest.image_content.CONTENTS`.
         stack: the slices to select from: the frames of a `file`, or all images of a `series`.
         take: of a stack, the `middle` slice, `all`, `count` slices `spread` evenly, or their maximum intensity
             projection (`mip`).
@@ -52,6 +61,7 @@ class SelectionRule:
     modality: tuple[str, ...] = ()
     view: tuple[str, ...] = ()
     body_part: tuple[str, ...] = ()
+    content: tuple[str, ...] = (IMAGE,)
     stack: str = "file"
     take: str = "middle"
     count: int = 3
@@ -81,6 +91,8 @@ class TextSettings:
         headings: the words that begin a section.
         remove: words that reveal the label; `intubat*` matches all words with this beginning.
         deidentify: whether dates, numbers, addresses and names are removed.
+        deidentifier: name of an entry point of the group `fedhealth.deidentifiers`: the hospital's own function, which
+            runs first; empty = none.
 
     """
 
@@ -95,6 +107,22 @@ class TextSettings:
     )
     remove: tuple[str, ...] = ()
     deidentify: bool = True
+    deidentifier: str = ""
+
+
+@dataclass(frozen=True)
+class IdentifierSettings:
+    """How patients and accession numbers are compared.
+
+    Attributes:
+        rules: what does not matter, of `fedhealth.data.identifiers.RULES`.
+        min_matched: share of a table's identifiers, or of those of the images if these are fewer, that must match;
+            with fewer the ingest stops.
+
+    """
+
+    rules: tuple[str, ...] = ()
+    min_matched: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -121,6 +149,8 @@ class IngestSettings:
         source: where the images are; `_target_` names a class of `fedhealth.ingest.source`.
         conf: folder of the consortium's configuration files, if they are not installed with fedhealth.
         tables: of reports, labels and laboratory values.
+        exclude: a table whose first column has the Patient IDs of people who are left out.
+        identifiers: how patients and accession numbers are compared.
         select: selection rules, tried in order.
         image: how images are stored.
         text: how reports are cleaned.
@@ -133,6 +163,8 @@ class IngestSettings:
     source: Any
     conf: UserPath | None = None
     tables: tuple[IngestTable, ...] = ()
+    exclude: UserPath | None = None
+    identifiers: IdentifierSettings = field(default_factory=IdentifierSettings)
     select: tuple[SelectionRule, ...] = (SelectionRule(),)
     image: ImageSettings = field(default_factory=ImageSettings)
     text: TextSettings = field(default_factory=TextSettings)
@@ -159,6 +191,11 @@ def _find_faults(settings: IngestSettings) -> list[str]:
         faults.append("image.bits: must be 8 or 16.")
     if settings.image.spacing is not None and not 0 < settings.image.spacing < 1000:
         faults.append("image.spacing: must be millimetres above 0, or null.")
+    faults += [
+        f"identifiers.rules: must be of {', '.join(RULES)}." for _ in set(settings.identifiers.rules) - set(RULES)
+    ]
+    if not 0 <= settings.identifiers.min_matched <= 1:
+        faults.append("identifiers.min_matched: must be between 0 and 1.")
     if not (settings.limits.seconds > 0 and settings.limits.megabytes > 0):
         faults.append("limits: must be positive.")
     faults += [f"text.sections: {name!r} is not in text.headings." for name in _find_unknown_sections(settings.text)]
@@ -175,10 +212,15 @@ def _find_unknown_sections(text: TextSettings) -> list[str]:
 
 def _find_rule_faults(rule: SelectionRule) -> list[str]:
     faults = [] if rule.take in TAKES else [f"take: must be one of {', '.join(TAKES)}."]
+    faults += [] if set(rule.content) <= set(CONTENTS) else [f"content: must be of {', '.join(CONTENTS)}."]
     faults += [] if rule.stack in STACKS else [f"stack: must be one of {', '.join(STACKS)}."]
     return faults + ([] if rule.count > 0 else ["count: must be positive."])
 
 
 def _find_table_faults(table: IngestTable) -> list[str]:
     faults = [f"keys.{key}: must be one of {', '.join(KEYS)}." for key in table.keys if key not in KEYS]
+    faults += [
+        f"{name}: there is no such column in columns." for name in {*table.units, *table.words} - set(table.columns)
+    ]
+    faults += [] if table.decimal in (".", ",") else ["decimal: must be . or a comma."]
     return faults + ([] if table.keys else ["keys: must name at least one column to join by."])

@@ -33,7 +33,13 @@ class SourceFile(NamedTuple):
 
 
 class IngestSource(Protocol):
-    """A source of image files; it is sent to worker processes, so it may contain plain values only."""
+    """A source of image files: the one place where another archive plugs in.
+
+    It is sent to worker processes, so it may contain plain values only.
+    """
+
+    def contains_folder(self, folder: Path) -> bool:
+        """Return whether a folder of this machine is in the source, so that its files would be read."""
 
     def items(self) -> Iterator[SourceFile]:
         """Yield all files in a stable order.
@@ -64,6 +70,10 @@ class Folder:
 
     root: str
     exclude: tuple[str, ...] = NOT_IMAGES
+
+    def contains_folder(self, folder: Path) -> bool:
+        """Return whether a folder is the root or below it."""
+        return folder.resolve().is_relative_to(expand_user(self.root).resolve())
 
     def items(self) -> Iterator[SourceFile]:
         """Yield every file, sorted by folder and name; links are followed, but each folder is read once."""

@@ -1,32 +1,25 @@
-"""Read a hospital's table in any encoding, with any separator; hash identifiers to codes and clean reports.
+"""Read a hospital's table; turn identifiers into codes and clean reports.
 
 This runs in a worker; its result contains no identifier and only the cleaned reports.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
-from io import StringIO
-from itertools import repeat
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-from charset_normalizer import from_bytes
-
+from fedhealth.config.schema import DataConfig
+from fedhealth.data.cells import CellFormat, ParsedCells, parse_labels, parse_values
+from fedhealth.data.decode_text import EXPORT_ADVICE
+from fedhealth.data.findings import DataFinding, FindingKind
+from fedhealth.data.identifiers import LOOSE_KEYS, Identifier, check_lost_digits, make_code, make_identifier
+from fedhealth.data.read_table import read_table
+from fedhealth.data.tabular import check_cells
+from fedhealth.data.text_table import TextTable
+from fedhealth.data.texts import find_text_findings, select_texts
 from fedhealth.errors import DataError, FedhealthError
-from fedhealth.ingest.header import hash_identifier
 from fedhealth.ingest.report_text import clean_report
-from fedhealth.ingest.settings import IngestTable, TextSettings
-
-MAX_BYTES = 1 << 30
-_SAMPLE = 1 << 16  # characters from which the separator is detected
-_GUESSED = 1 << 20  # bytes from which an encoding is guessed
-_MOST_ACCENTS = 0.2  # of all letters in a Western text; other scripts decoded as Western have only accented letters
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_SHOWN = 50  # columns, and characters of each name
-_SEPARATORS = ",;\t|"
-_WESTERN = "cp1252"
+from fedhealth.ingest.settings import IdentifierSettings, IngestTable, TextSettings
 
 
 @dataclass(frozen=True)
@@ -35,144 +28,113 @@ class TableRows:
 
     Attributes:
         path: of the file.
-        encoding: of the file; empty for Parquet.
+        encoding: of the file, or `Parquet` or `Excel`.
         keys: by the name of the key, a code for each row; empty = no key.
+        identifiers: by the name of the key, each row's identifier, whatever rules are declared.
         cells: by the consortium's column, each row's text; empty = missing.
+        lines: each row's line in the file.
+        findings: what a person must know of the table.
+        excluded: by the name of the key, the codes in rows of excluded patients, which are left out.
+        dropped: number of these rows.
 
     """
 
     path: str
     encoding: str
     keys: Mapping[str, list[str]]
+    identifiers: Mapping[str, list[Identifier]]
     cells: Mapping[str, list[str]]
+    lines: list[int]
+    findings: tuple[DataFinding, ...] = ()
+    excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    dropped: int = 0
 
     def __len__(self) -> int:
-        return len(next(iter(self.keys.values())))
+        return len(self.lines)
 
 
-def load_table(table: IngestTable, text: TextSettings) -> TableRows | FedhealthError:
+@dataclass(frozen=True)
+class TableContext:
+    """What reading a table needs to know besides the table.
+
+    Attributes:
+        text: how reports are cleaned.
+        identifiers: how patients and accession numbers are compared.
+        data: the consortium's description; None leaves cells as they are.
+        excluded: codes of the patients who are left out.
+
+    """
+
+    text: TextSettings = field(default_factory=TextSettings)
+    identifiers: IdentifierSettings = field(default_factory=IdentifierSettings)
+    data: DataConfig | None = None
+    excluded: frozenset[str] = frozenset()
+
+
+def load_table(table: IngestTable, context: TableContext) -> TableRows | FedhealthError:
     """Read a table; return, not raise, an error, so that the worker can send it to the parent process."""
     try:
-        return _parse_table(table, text)
+        return _parse_table(table, context)
     except FedhealthError as fault:
         return fault
     except MemoryError:
         raise
     except Exception as fault:  # on damaged files the parsers raise almost any exception
-        return DataError(f"{table.path}: cannot be read as a table ({type(fault).__name__}).", _EXPORT)
+        return DataError(f"{table.path}: cannot be read as a table ({type(fault).__name__}).", EXPORT_ADVICE)
 
 
-_EXPORT = "Export it as UTF-8 CSV or Parquet."
+def _parse_table(table: IngestTable, context: TableContext) -> TableRows:
+    read = read_table(table.path)
+    columns = read.columns
+    if not read.lines:
+        raise DataError(f"{table.path}: the table has no rows.", "Remove it from tables, or export it again.")
+    read.require_columns([*table.keys.values(), *table.columns.values(), *table.names], "Correct tables")
+    for key, column in table.keys.items():
+        if key in LOOSE_KEYS:
+            check_lost_digits(f"{table.path}: column {column!r}", columns[column])
+    everyone = _find_identifiers(table, read)
+    patients = everyone.get("patient", [Identifier("", "")] * len(read.lines))
+    kept = [place for place, each in enumerate(patients) if each.code not in context.excluded]
+    read, found = read.select_rows(kept), {key: [column[place] for place in kept] for key, column in everyone.items()}
+    rules = context.identifiers.rules
+    keys = {key: [make_code(each, rules) for each in column] for key, column in found.items()}
+    cells, findings = _parse_cells(table, read, context)
+    lost = set(range(len(patients))) - set(kept)
+    excluded = {key: frozenset(make_code(column[place], rules) for place in lost) for key, column in everyone.items()}
+    notes = (*_repeat_notes(read), *findings)
+    return TableRows(str(table.path), read.encoding, keys, found, cells, read.lines, notes, excluded, len(lost))
 
 
-def _parse_table(table: IngestTable, text: TextSettings) -> TableRows:
-    columns, encoding = _read_columns(table.path)
-    wanted = [*table.keys.values(), *table.columns.values(), *table.names]
-    if missing := [column for column in wanted if column not in columns]:
-        has = ", ".join(name[:_SHOWN] for name in list(columns)[:_SHOWN])
-        raise DataError(f"{table.path}: no column {', '.join(map(repr, missing))}.", f"Correct tables; it has: {has}.")
-    keys = {key: [hash_identifier(key, cell) for cell in columns[column]] for key, column in table.keys.items()}
-    cells = {name: [cell.strip() for cell in columns[column]] for name, column in table.columns.items()}
-    if "text" in cells:
-        people = zip(*(columns[column] for column in table.names), strict=True) if table.names else repeat(())
-        cells["text"] = [
-            clean_report(report, text, names) for report, names in zip(cells["text"], people, strict=False)
-        ]
-    return TableRows(str(table.path), encoding, keys, cells)
+def _find_identifiers(table: IngestTable, read: TextTable) -> dict[str, list[Identifier]]:
+    return {key: [make_identifier(key, cell) for cell in read.columns[column]] for key, column in table.keys.items()}
 
 
-def _read_columns(path: Path) -> tuple[dict[str, list[str]], str]:
-    """Return each column's cells as text, and the encoding."""
-    if not path.is_file():
-        raise DataError(f"{path}: the table does not exist.", "Correct tables.path.")
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path}: the table is larger than 1 GiB.", "Split it.")
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path), ""
-    content = path.read_bytes()
-    encoding = _detect_encoding(content, path)
-    if encoding != _WESTERN:
-        return _parse_csv(content.decode(encoding), path), encoding
-    text, encoding = _decode_western_lines(content)
-    return _parse_csv(text, path), encoding
+def _repeat_notes(read: TextTable) -> Iterator[DataFinding]:
+    for note in read.notes:
+        yield DataFinding(FindingKind.tables, f"{read.path.name}: {note}.")
 
 
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path)
-    return {name: [_format_cell(cell) for cell in table[name].to_pylist()] for name in table.column_names}
-
-
-def _format_cell(cell: object) -> str:
-    """Return a cell as text; integers that Parquet stores as floats (because of missing cells) stay integers."""
-    if cell is None or cell != cell:  # only NaN differs from itself
-        return ""
-    return str(int(cell)) if isinstance(cell, bool | float) and float(cell).is_integer() else str(cell)
-
-
-def _detect_encoding(content: bytes, path: Path) -> str:
-    """Detect the encoding: byte order mark, valid UTF-8, Western, or else by letter frequencies."""
-    for mark, name in _MARKS.items():
-        if content.startswith(mark):
-            return name
-    if _try_decode(content, "utf-8") is not None:
-        return "utf-8"
-    if _is_western(content.decode(_WESTERN, "replace")):
-        return _WESTERN
-    guess = from_bytes(content[:_GUESSED]).best()
-    if guess is None or _try_decode(content, guess.encoding) is None:
-        raise DataError(f"{path}: its encoding cannot be detected.", _EXPORT)
-    return guess.encoding
-
-
-def _decode_western_lines(content: bytes) -> tuple[str, str]:
-    """Decode line by line: concatenated exports, or one invalid character, make a file that is partly UTF-8."""
-    lines, mixed = [], False
-    for line in content.splitlines(keepends=True):
-        text = _try_decode(line, "utf-8")
-        mixed |= text is not None and not line.isascii()
-        lines.append(line.decode(_WESTERN, "replace") if text is None else text)
-    return "".join(lines), f"{_WESTERN} and utf-8" if mixed else _WESTERN
-
-
-def _try_decode(content: bytes, encoding: str) -> str | None:
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-
-
-def _is_western(text: str) -> bool:
-    """Return whether a text decoded as Windows Western is plausible: few accented letters and few symbols."""
-    further = [letter for letter in text if letter > "\x7f"]
-    letters = sum(map(str.isalpha, text))
-    accents = sum(map(str.isalpha, further))
-    return accents <= _MOST_ACCENTS * letters and len(further) - accents <= max(accents, _MOST_ACCENTS * letters)
-
-
-def _parse_csv(content: str, path: Path) -> dict[str, list[str]]:
-    csv.field_size_limit(MAX_BYTES)
-    rows = csv.reader(StringIO(content, newline=""), delimiter=_detect_separator(content[:_SAMPLE]), strict=True)
-    try:
-        header = next(rows, [])
-        body = [_check_cell_count(row, header, rows.line_num) for row in rows if row]
-    except (csv.Error, ValueError) as fault:
-        raise DataError(f"{path}: cannot be read as a table ({str(fault)[:200]}).", _EXPORT) from None
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns have the same name.", "Name every column in the first line.")
-    if not body:
-        raise DataError(f"{path}: the table has no rows.", "Remove it from tables, or export it again.")
-    return {name: list(cells) for name, cells in zip(header, zip(*body, strict=True), strict=True)}
-
-
-def _check_cell_count(row: list[str], header: list[str], line: int) -> list[str]:
-    if len(row) != len(header):
-        raise ValueError(f"line {line} has {len(row)} cells, the header has {len(header)}")
-    return row
-
-
-def _detect_separator(sample: str) -> str:
-    """Detect the separator from the header line; a comma by default."""
-    header = next(iter(sample.splitlines()), "")
-    return max(_SEPARATORS, key=lambda each: (header.count(each), each == ","))
+def _parse_cells(
+    table: IngestTable, read: TextTable, context: TableContext
+) -> tuple[dict[str, list[str]], list[DataFinding]]:
+    """Return the cells as the consortium means them, and findings."""
+    cells, findings, data = dict[str, list[str]](), list[DataFinding](), context.data
+    for name, column in table.columns.items():
+        given = CellFormat(table.decimal, table.units.get(name, ""), table.words.get(name, {}))
+        raw = read.columns[column]
+        if name == "text":
+            people = [*zip(*(read.columns[person] for person in table.names), strict=True)] or [()] * len(raw)
+            texts, reasons = select_texts(raw)
+            cells[name] = [clean_report(text, context.text, names) for text, names in zip(texts, people, strict=True)]
+            findings += find_text_findings(f"{read.path.name}: column {column!r}", reasons)
+            continue
+        if data and name in data.columns.labels:
+            parsed = parse_labels(raw, data.task, given)
+        elif data and name in data.tabular:
+            parsed = parse_values(raw, data.tabular[name], given)
+        else:
+            parsed = ParsedCells([cell.strip() for cell in raw], {})
+        check_cells(parsed, raw, read.lines, f"{table.path}: column {column!r}")
+        cells[name] = parsed.values
+        findings += parsed.find_findings(f"{read.path.name}: column {column!r}")
+    return cells, findings

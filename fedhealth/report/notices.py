@@ -142,12 +142,12 @@ def warn_missed_rounds(run: RunRecord) -> Iterator[Notice]:
             yield Notice(f"{site.name} declined", _add_full_stop("; ".join(site.declined)))
 
 
-def repeat_data_warnings(run: RunRecord) -> Iterator[Notice]:
-    """Repeat the warnings from reading the data: only one class, constant columns, rejected files."""
+def repeat_data_findings(run: RunRecord) -> Iterator[Notice]:
+    """Repeat what was found in the data: one class only, implausible counts, constant columns, rejected files."""
     for site in run.sites:
-        texts = [warning.removeprefix(f"{site.name}: ") for warning in site.warnings]
-        if texts:
-            text = " ".join(_add_full_stop(f"{warning[:1].upper()}{warning[1:]}") for warning in texts)
+        if serious := " ".join(_add_full_stop(each.text) for each in site.findings if each.serious):
+            yield Notice(f"Data of {site.name} may be wrong", serious)
+        if text := " ".join(_add_full_stop(each.text) for each in site.findings if not each.serious):
             yield Notice(f"Data of {site.name}", text, serious=False)
 
 
@@ -223,7 +223,7 @@ RULES: tuple[Callable[[RunRecord], Iterator[Notice]], ...] = (
     warn_unequal_groups,
     warn_poor_calibration,
     warn_missed_rounds,
-    repeat_data_warnings,
+    repeat_data_findings,
     warn_untested_sites,
     warn_rehearsal,
     warn_heavy_traffic,

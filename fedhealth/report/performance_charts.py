@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedhealth.evaluation.metrics import CALIBRATION_BINS, ScoreTable
+from fedhealth.evaluation.noised_scores import LEAST_SIGNAL
 from fedhealth.report.charts import MAX_NAMED_LINES, shorten_name
 from fedhealth.report.svg import ACCENT, PALETTE, PAPER, RULE, new_figure
 
@@ -48,21 +50,43 @@ def draw_precision_recall(tables: Mapping[str, ScoreTable]) -> Figure:
     return figure
 
 
-def draw_calibration(table: ScoreTable) -> Figure:
-    """Draw observed frequency against predicted probability in equal-width bins, with 95 % Wilson intervals."""
+def draw_calibration(table: ScoreTable, noise_std: float = 0.0) -> Figure:
+    """Draw observed frequency against predicted probability, with 95 % intervals.
+
+    Args:
+        table: exact counts, drawn in equal-width bins with Wilson's intervals; or raw counts with noise, drawn as they
+            are where they are not lost in it, with intervals that include it.
+        noise_std: standard deviation of the noise of every count.
+
+    """
     figure = new_figure(320)
     axes = _add_unit_square(figure, "predicted probability", "observed frequency")
+    stated, observed, low, high, totals = _bin_noised_shares(table, noise_std) if noise_std else _bin_shares(table)
+    axes.vlines(stated, low, high, color=ACCENT, linewidth=1.2, alpha=0.6)
+    sizes = 24 + 90 * totals / max(totals, default=1)
+    axes.scatter(stated, observed, s=sizes, color=ACCENT, edgecolor=PAPER, linewidth=1, zorder=3)
+    return figure
+
+
+def _bin_shares(table: ScoreTable) -> tuple[np.ndarray, ...]:
+    """Return predicted and observed share, interval and number of studies of the bins that are not empty."""
     bins = np.minimum((table.scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     weight = table.positives + table.negatives
     totals = np.bincount(bins, weight, CALIBRATION_BINS)
     used = totals > 0
     stated = np.bincount(bins, weight * table.scores, CALIBRATION_BINS)[used] / totals[used]
     observed = np.bincount(bins, table.positives, CALIBRATION_BINS)[used] / totals[used]
-    low, high = wilson_interval(observed, totals[used])
-    axes.vlines(stated, low, high, color=ACCENT, linewidth=1.2, alpha=0.6)
-    sizes = 24 + 90 * totals[used] / totals.max()
-    axes.scatter(stated, observed, s=sizes, color=ACCENT, edgecolor=PAPER, linewidth=1, zorder=3)
-    return figure
+    return stated, observed, *wilson_interval(observed, totals[used]), totals[used]
+
+
+def _bin_noised_shares(table: ScoreTable, noise_std: float) -> tuple[np.ndarray, ...]:
+    """Return the same for the cells that are well above their noise; the delta method gives the intervals."""
+    totals = table.positives + table.negatives
+    used = totals >= LEAST_SIGNAL * noise_std * math.sqrt(2)
+    totals, observed = totals[used], np.clip(table.positives[used] / totals[used], 0, 1)
+    of_noise = noise_std**2 * ((1 - observed) ** 2 + observed**2)
+    half = 1.959964 * np.sqrt(observed * (1 - observed) * totals + of_noise) / totals
+    return table.scores[used], observed, np.clip(observed - half, 0, 1), np.clip(observed + half, 0, 1), totals
 
 
 def wilson_interval(share: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,6 @@ def build_privacy_section(run: RunRecord) -> Section | None:
         *(("Baseline models that were trained on this machine are not included.",) if run.comparison else ()),
         *describe_spare_rounds(run),
         *_describe_failures(run, failures),
-        *(f"Audit: {line}." for line in run.audit),
     )
     return Section("privacy", "Privacy spent", lead, (_draw_epsilon(run),), (_build_ledger_table(run),), notes)
 

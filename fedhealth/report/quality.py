@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from fedhealth.evaluation.metrics import ScoreTable, compute_bin_centres
+from fedhealth.evaluation.metrics import LOGIT_LIMIT, ScoreTable, compute_bin_centres
+from fedhealth.evaluation.noised_scores import NOISED_LOGIT_LIMIT, NoisedCells, is_scorable
+from fedhealth.privacy.mechanisms.noised_counts import project_to_counts
 from fedhealth.report import charts, performance_charts
 from fedhealth.report.charts import ChartSeries
+from fedhealth.report.noise_notes import LOST, build_noised_table, describe_noise, format_studies
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
 from fedhealth.report.privacy import EXACT_NOTE
 from fedhealth.report.wording import (
     METRIC_NAMES,
-    format_count,
+    UNDEFINED,
     format_estimate,
     format_interval,
     format_number,
@@ -42,12 +45,15 @@ def build_learning_section(run: RunRecord) -> Section | None:
     validation = run.evaluation.get("validation")
     lead = ""
     if validation and not math.isnan(validation.metrics["auroc"].value):
-        score, studies = format_estimate(validation.metrics["auroc"]), format_count(validation.studies, "study")
+        score, studies = format_estimate(validation.metrics["auroc"]), format_studies(validation, "study")
         lead = f"The final model's pooled validation AUROC is {score} ({studies})."
+    elif validation and validation.noise:
+        lead = f"The final model's pooled validation AUROC is {LOST} ({format_studies(validation, 'study')})."
     if not drawn and not lead:
         return None
     note = _ROUNDS if drawn else _ONE_SCORE
-    return Section("learning", "How the model learned", lead, drawn, notes=(note,))
+    noise = describe_noise(validation) if validation else ()
+    return Section("learning", "How the model learned", lead, drawn, notes=(note, *noise))
 
 
 def build_quality_section(run: RunRecord) -> Section | None:
@@ -56,8 +62,13 @@ def build_quality_section(run: RunRecord) -> Section | None:
         return None
     counts = run.histograms.get("test")
     drawn = _draw_quality_charts(run, counts) if counts else ()
+    undefined = LOST if run.test_result.noise else UNDEFINED
     rows = tuple(
-        (Cell(METRIC_NAMES[name]), Cell(format_number(estimate.value)), Cell(format_interval(estimate) or "–"))
+        (
+            Cell(METRIC_NAMES[name]),
+            Cell(undefined if math.isnan(estimate.value) else format_number(estimate.value)),
+            Cell(format_interval(estimate) or "–"),
+        )
         for name, estimate in run.test_result.metrics.items()
     )
     table = ReportTable("Pooled over all hospitals", ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval"), rows)
@@ -68,12 +79,12 @@ def build_quality_section(run: RunRecord) -> Section | None:
         "predicted probability, its size shows the number of studies, its line a "
         f"95\N{NO-BREAK SPACE}% interval.{macro}"
     )
-    studies = format_count(run.test_result.studies, "labelled test study")
+    studies = format_studies(run.test_result, "labelled test study")
     exact = (f"Metrics in the table: {EXACT_NOTE}",) if run.has_exact_test_result else ()
     lead = f"The final model on {studies} that no hospital trained on."
-    return Section(
-        "quality", "How good the final model is", lead, drawn, (table,), (*exact, note, *_describe_histogram_error(run))
-    )
+    tables = tuple(each for each in (table, build_noised_table(run)) if each)
+    notes = (*exact, note, *_describe_histogram_error(run), *describe_noise(run.test_result))
+    return Section("quality", "How good the final model is", lead, drawn, tables, notes)
 
 
 def _describe_histogram_error(run: RunRecord) -> tuple[str, ...]:
@@ -86,8 +97,7 @@ def _describe_histogram_error(run: RunRecord) -> tuple[str, ...]:
     if not known:
         return ()
     bounds = join_words([f"the {METRIC_NAMES[name]} by {_format_upper_bound(error)}" for name, error in known.items()])
-    noise = " The error from the noise of differential privacy is additional." if run.is_private else ""
-    return (f"Compared with exact scores of single studies, histograms change {bounds} at most.{noise}",)
+    return (f"Compared with exact scores of single studies, histograms change {bounds} at most.",)
 
 
 def _format_upper_bound(error: float) -> str:
@@ -153,14 +163,7 @@ def _to_float(value: float | None) -> float:
 
 
 def _draw_quality_charts(run: RunRecord, counts: ScoreBinCounts) -> tuple[Chart, ...]:
-    centres = compute_bin_centres(counts.positives.shape[1])
-    names = _list_score_names(run, len(counts.positives))
-    defined = {
-        name: ScoreTable(centres, positives, negatives)
-        for name, positives, negatives in zip(names, counts.positives, counts.negatives, strict=True)
-        if positives.any() and negatives.any()
-    }
-    together = ScoreTable(centres, counts.positives.sum(axis=0), counts.negatives.sum(axis=0))
+    defined, together, noise_std = _build_score_tables(run, counts)
     drawn = []
     if defined:
         description = f"Receiver operating characteristic on the test rows: {', '.join(defined)}."
@@ -169,8 +172,28 @@ def _draw_quality_charts(run: RunRecord, counts: ScoreBinCounts) -> tuple[Chart,
         drawn.append(Chart("Precision and recall", description, performance_charts.draw_precision_recall(defined)))
     if np.any(together.positives + together.negatives):
         description = "Observed frequency against predicted probability on the test rows; the diagonal is perfect."
-        drawn.append(Chart("Calibration", description, performance_charts.draw_calibration(together)))
+        if noise_std:
+            description += " Intervals include the noise; what is lost in it is not drawn."
+        drawn.append(Chart("Calibration", description, performance_charts.draw_calibration(together, noise_std)))
     return tuple(drawn)
+
+
+def _build_score_tables(run: RunRecord, counts: ScoreBinCounts) -> tuple[dict[str, ScoreTable], ScoreTable, float]:
+    """Return the table of each class that can be drawn, that of all classes together, and the noise in the latter.
+
+    With noise, a class's counts are projected to possible ones and a class that is lost in the noise is left out; the
+    table of all classes keeps the raw counts.
+    """
+    centres = compute_bin_centres(counts.positives.shape[1], NOISED_LOGIT_LIMIT if counts.noise_std else LOGIT_LIMIT)
+    names = _list_score_names(run, len(counts.positives))
+    defined = {}
+    for name, positives, negatives in zip(names, counts.positives, counts.negatives, strict=True):
+        if counts.noise_std and is_scorable(NoisedCells(positives, negatives, counts.noise_std)):
+            defined[name] = ScoreTable(centres, project_to_counts(positives), project_to_counts(negatives))
+        elif not counts.noise_std and positives.any() and negatives.any():
+            defined[name] = ScoreTable(centres, positives, negatives)
+    together = ScoreTable(centres, counts.positives.sum(axis=0), counts.negatives.sum(axis=0))
+    return defined, together, counts.noise_std * math.sqrt(len(counts.positives))
 
 
 def _list_score_names(run: RunRecord, columns: int) -> list[str]:

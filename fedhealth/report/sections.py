@@ -9,6 +9,7 @@ from statistics import mean, median
 
 from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report import charts
+from fedhealth.report.audit_section import build_audit_section
 from fedhealth.report.baselines_section import build_baselines_section, build_modalities_section
 from fedhealth.report.groups import build_groups_section
 from fedhealth.report.heterogeneity import build_heterogeneity_section
@@ -197,6 +198,7 @@ SECTION_BUILDERS: tuple[Callable[[RunRecord], Section | None], ...] = (
     build_hospitals_section,
     build_heterogeneity_section,
     build_privacy_section,
+    build_audit_section,
     build_communication_section,
     build_timeline_section,
 )

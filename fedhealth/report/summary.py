@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import mean
 
 from fedhealth.evaluation.metrics import PRIMARY_METRIC
+from fedhealth.report.noise_notes import LOST, format_studies
 from fedhealth.report.page import Tile
 from fedhealth.report.privacy import describe_guarantee
 from fedhealth.report.verdict import find_mean_local_gain
@@ -49,7 +50,9 @@ def _describe_result(run: RunRecord) -> str:
     if run.test_result is None:
         return f"{scope}: there is no test result, so the quality of the shared model is unknown."
     score, metric = run.test_result.metrics[PRIMARY_METRIC], METRIC_NAMES[PRIMARY_METRIC]
-    on = f"on {format_count(run.test_result.studies, 'test study')} that no hospital trained on"
+    on = f"on {format_studies(run.test_result, 'test study')} that no hospital trained on"
+    if math.isnan(score.value) and run.test_result.noise:
+        return f"{scope}: the pooled {metric} {on} is {LOST} of differential privacy."
     if math.isnan(score.value):
         return f"{scope}: the pooled {metric} {on} is not defined, because all belong to one class."
     exact = ", computed without noise from all data on this machine" if run.has_exact_test_result else ""

@@ -20,7 +20,7 @@ from fedhealth.report.wording import (
     join_words,
 )
 from fedhealth.runs.paired_bootstrap import RunDifference
-from fedhealth.runs.table import RunEntry, find_pareto_front
+from fedhealth.runs.table import RunEntry, find_pareto_front, list_indistinct_runs
 from fedhealth.utils.privacy_text import format_delta, format_noise_multiplier, format_unit
 
 _NAME = METRIC_NAMES[PRIMARY_METRIC]
@@ -34,9 +34,9 @@ _BOOTSTRAP_NOTE = (
     "“not paired”, only sums over hospitals were available. There is no correction for the number of comparisons."
 )
 _NOISE_NOTE = (
-    "With differential privacy, scores are computed from histograms to which each hospital added noise once. With few "
-    "patients these scores are lower than the true ones, and the smaller epsilon is, the lower they are; the intervals "
-    "do not show this. A run with a larger epsilon may look better only because its score contains less noise."
+    "With differential privacy, scores are computed from histograms to which each hospital added noise once. The "
+    "intervals include it, and a score that is lost in it is not reported. Runs are ranked only where the interval of "
+    "their difference excludes zero."
 )
 
 _EPSILON = "epsilon"
@@ -66,7 +66,15 @@ def build_sweep_page(entries: Sequence[RunEntry], sections: Sequence[Section] = 
 
 
 def choose_best_run(entries: Sequence[RunEntry]) -> RunEntry | None:
-    """Return the run with the highest validation score; None if no run has a score."""
+    """Return the run with the highest validation score.
+
+    None if no run has a score, or if noise may hide that another run is better.
+    """
+    best = _find_highest_run(entries)
+    return None if best is None or list_indistinct_runs(best, entries) else best
+
+
+def _find_highest_run(entries: Sequence[RunEntry]) -> RunEntry | None:
     return max(find_pareto_front(entries), key=lambda entry: entry.validation.value, default=None)
 
 
@@ -82,7 +90,24 @@ def summarize_sweep(entries: Sequence[RunEntry]) -> str:
         others = [entry.label for entry in front if entry is not best]
         if others:
             sentences.append(f"Less epsilon or less traffic, but a lower {_NAME}: {join_words(others)}.")
+    else:
+        sentences += _describe_refusal(entries)
     return " ".join(sentences)
+
+
+def _describe_refusal(entries: Sequence[RunEntry]) -> list[str]:
+    """Return why no run is chosen, if noise is the reason."""
+    highest = _find_highest_run(entries)
+    if highest is None:
+        lost = any(entry.has_noise for entry in entries if entry.state == "completed")
+        return [f"No run is chosen: every validation {_NAME} is lost in the noise of differential privacy."] * lost
+    indistinct = [highest, *list_indistinct_runs(highest, entries)]
+    scores = [f"{entry.label} ({format_estimate(entry.validation)})" for entry in indistinct]
+    return [
+        f"No run is chosen: the validation {_NAME} of {join_words(scores)} cannot be told apart, because the "
+        "difference may be noise of differential privacy. More patients, a larger epsilon or a larger "
+        "privacy.score_release_share would make it smaller."
+    ]
 
 
 def build_differences_section(best: RunEntry, differences: Sequence[RunDifference]) -> Section | None:

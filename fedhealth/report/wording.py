@@ -50,6 +50,12 @@ def format_count(value: int, noun: str) -> str:
     return f"{format_integer(value)}{_SPACE}{noun if value == 1 else plural}"
 
 
+def format_noised_count(value: int, half_width: float, noun: str) -> str:
+    """Return `about 1,211 ± 18 studies`; the half width is that of the 95 % interval of the noise."""
+    number, _, word = format_count(value, noun).partition(_SPACE)
+    return f"about {number} ±{_SPACE}{format_integer(math.ceil(half_width))}{_SPACE}{word}"
+
+
 def format_percent(share: float) -> str:
     """Return `12 %`; `<1 %` for a share between 0 and 1 %."""
     return f"<1{_SPACE}%" if 0 < share < 0.01 else f"{100 * share:.0f}{_SPACE}%"

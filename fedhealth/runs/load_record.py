@@ -24,19 +24,23 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from fedhealth.data.findings import parse_findings
 from fedhealth.evaluation.metrics import METRICS, Estimate
 from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_run_spending
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
+    AuditResult,
     BaselineComparison,
     BaselineGain,
     GroupingResult,
     GroupResult,
+    HistogramNoise,
     ScoreBinCounts,
     SplitResult,
 )
 from fedhealth.runs.run_dir import AUDIT_FILE, GROUPS_FILE, RunDir
 from fedhealth.utils.atomic_io import read_json
+from fedhealth.utils.privacy_text import format_epsilon
 
 
 def load_run_record(folder: Path) -> RunRecord:
@@ -62,7 +66,7 @@ def load_run_record(folder: Path) -> RunRecord:
         comparison=_parse_comparison(read_json(folder / "comparison.json")),
         spending=tuple(iter_run_spending(folder)),
         totals=tuple(iter_dataset_spending(folder, (config.get("privacy") or {}).get("lifetime_delta"))),
-        audit=tuple((read_json(folder / AUDIT_FILE) or {}).get("lines", ())),
+        audit=tuple(map(_parse_audit, (read_json(folder / AUDIT_FILE) or {}).get("sites", ()))),
         profile=_load_site_profile(events),
         groupings=tuple(map(_parse_grouping, read_json(folder / GROUPS_FILE) or ())),
     )
@@ -130,7 +134,7 @@ def _load_sites(
         SiteRecord(
             name,
             prepared.get(name, {}).get("counts", {}),
-            tuple(prepared.get(name, {}).get("warnings", ())),
+            parse_findings(prepared.get(name, {}).get("findings", ())),
             tuple(prepared.get(name, {}).get("rejected", ())),
             tuple(declined.get(name, ())),
         )
@@ -146,7 +150,8 @@ def _compute_training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _parse_split_result(entry: Mapping[str, Any]) -> SplitResult:
-    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), dict(entry.get("error", {})))
+    noise = HistogramNoise(**entry["noise"]) if entry.get("noise") else None
+    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), dict(entry.get("error", {})), noise)
 
 
 def _parse_metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:
@@ -183,13 +188,33 @@ def _parse_grouping(entry: Mapping[str, Any]) -> GroupingResult:
     return GroupingResult(str(entry["variable"]), groups, parse_estimate(entry["gap"]))
 
 
+def _parse_audit(entry: Mapping[str, Any]) -> AuditResult:
+    findings, bounds = entry["findings"], entry.get("bounds", {})
+    return AuditResult(
+        str(entry["site"]),
+        len(findings),
+        tuple(f"{each['name']} ({each['detail']})" for each in findings if not each["passed"]),
+        tuple(
+            f"{name}: epsilon is at least {each['found']:.2g} ({100 * each['confidence']:.0f} %), claimed "
+            f"{format_epsilon(each['claimed'], each['delta'])}"
+            for name, each in bounds.items()
+        ),
+        float(entry.get("success", float("nan"))),
+    )
+
+
 def _load_score_histograms(path: Path) -> dict[str, ScoreBinCounts]:
     """Return the score histograms by split, summed over sites."""
     if not path.is_file():
         return {}
     with np.load(path, allow_pickle=False) as stored:
         splits = sorted({name.partition(".")[0] for name in stored})
-        return {split: ScoreBinCounts(stored[f"{split}.positives"], stored[f"{split}.negatives"]) for split in splits}
+        return {
+            split: ScoreBinCounts(
+                stored[f"{split}.positives"], stored[f"{split}.negatives"], float(stored.get(f"{split}.noise_std", 0.0))
+            )
+            for split in splits
+        }
 
 
 def _read_text(path: Path) -> str:

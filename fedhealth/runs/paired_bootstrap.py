@@ -19,7 +19,7 @@ from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import (
     Predictions,
     ScoreHistograms,
-    bootstrap_histogram_metrics,
+    bootstrap_histogram_auroc,
     bootstrap_metrics,
 )
 from fedhealth.runs.results import ScoreBinCounts
@@ -85,8 +85,8 @@ def _resample_predictions(predictions: Predictions, resamples: int) -> np.ndarra
 
 
 def _resample_histogram(counts: ScoreBinCounts, resamples: int, seed: int) -> np.ndarray:
-    histograms = ScoreHistograms(counts.positives, counts.negatives)
-    return bootstrap_histogram_metrics(histograms, resamples, seed)[PRIMARY_METRIC]
+    histograms = ScoreHistograms(counts.positives, counts.negatives, counts.noise_std)
+    return bootstrap_histogram_auroc(histograms, resamples, seed)
 
 
 def _estimate_gain(draws: np.ndarray) -> Estimate:

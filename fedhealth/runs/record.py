@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedhealth.config.capabilities import Capabilities, parse_capabilities
+from fedhealth.data.findings import DataFinding
 from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
-from fedhealth.runs.results import BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
+from fedhealth.runs.results import AuditResult, BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -80,7 +81,7 @@ class SiteRecord:
     Attributes:
         name: the site's name.
         counts: rows, patients and so on, by name; empty if unknown.
-        warnings: about its data.
+        findings: about its data.
         rejected: one reason per rejected file.
         declined: reasons for which it declined the run.
 
@@ -88,7 +89,7 @@ class SiteRecord:
 
     name: str
     counts: Mapping[str, int]
-    warnings: tuple[str, ...]
+    findings: tuple[DataFinding, ...]
     rejected: tuple[str, ...]
     declined: tuple[str, ...]
 
@@ -114,7 +115,7 @@ class RunRecord:
     comparison: BaselineComparison | None
     spending: tuple[RunSpending, ...] = ()
     totals: tuple[DatasetSpending, ...] = ()
-    audit: tuple[str, ...] = ()
+    audit: tuple[AuditResult, ...] = ()
     profile: Mapping[str, SiteBinCounts] = field(default_factory=dict)
     groupings: tuple[GroupingResult, ...] = ()
 

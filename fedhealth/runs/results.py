@@ -11,6 +11,24 @@ from fedhealth.evaluation.metrics import Estimate
 
 
 @dataclass(frozen=True)
+class HistogramNoise:
+    """The noise of differential privacy in summed score histograms, as standard deviations in studies.
+
+    Attributes:
+        count_std: of every count.
+        studies_std: of the number of studies.
+        cells: number of cells that each class's scores are counted in.
+        classes_scored: how many classes are far enough above the noise to be scored.
+
+    """
+
+    count_std: float
+    studies_std: float
+    cells: int
+    classes_scored: int
+
+
+@dataclass(frozen=True)
 class SplitResult:
     """The final model's metrics on one split (validation or test), pooled over all sites.
 
@@ -18,20 +36,30 @@ class SplitResult:
         studies: number of labelled studies.
         metrics: estimate with its confidence interval, by metric name.
         errors: largest error of a metric that is computed from summed histograms; empty if unknown.
+        noise: of the summed histograms; None if they are exact.
 
     """
 
     studies: int
     metrics: Mapping[str, Estimate]
     errors: Mapping[str, float] = field(default_factory=dict)
+    noise: HistogramNoise | None = None
 
 
 @dataclass(frozen=True)
 class ScoreBinCounts:
-    """Studies with and without the class, counted by score bin (`metrics.bin_centres`); each int64 [classes, bins]."""
+    """Studies with and without the class, counted by score bin (`metrics.bin_centres`); each [classes, bins].
+
+    Attributes:
+        positives: studies with the class; raw and noised where `noise_std` is not 0.
+        negatives: studies without it.
+        noise_std: standard deviation of the noise of every count.
+
+    """
 
     positives: np.ndarray
     negatives: np.ndarray
+    noise_std: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +78,26 @@ class GroupingResult:
     variable: str
     groups: tuple[GroupResult, ...]
     gap: Estimate
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The audit of one site's private training.
+
+    Attributes:
+        site: its name.
+        checks: how many there were.
+        failures: the failed ones, with what was found.
+        bounds: empirical lower bounds on epsilon, as sentences.
+        success: the most that an attacker's guess about one unit can be right, of 1; NaN if unknown.
+
+    """
+
+    site: str
+    checks: int
+    failures: tuple[str, ...]
+    bounds: tuple[str, ...]
+    success: float
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,12 @@ class RunEntry:
         return self.run.test_result.metrics[PRIMARY_METRIC] if self.run.test_result else _UNKNOWN
 
     @property
+    def has_noise(self) -> bool:
+        """Whether the validation score holds the noise of differential privacy."""
+        result = self.run.evaluation.get("validation")
+        return result is not None and result.noise is not None
+
+    @property
     def is_private(self) -> bool:
         """Whether the run was trained with differential privacy."""
         return self.run.is_private is True
@@ -97,9 +103,38 @@ def load_run_entries(folders: Sequence[Path]) -> list[RunEntry]:
 
 
 def find_pareto_front(candidates: Sequence[RunEntry]) -> list[RunEntry]:
-    """Return the completed runs that no other one dominates in validation AUROC, epsilon and traffic."""
+    """Return the completed runs that no other one dominates in validation AUROC, epsilon and traffic.
+
+    A run dominates no other one from which it cannot be told apart because of noise.
+    """
     eligible = [entry for entry in candidates if entry.state == "completed" and not math.isnan(entry.validation.value)]
     return [entry for entry in eligible if not any(_dominates(other, entry) for other in eligible)]
+
+
+def list_indistinct_runs(entry: RunEntry, others: Sequence[RunEntry]) -> list[RunEntry]:
+    """Return the completed runs whose validation AUROC differs from a run's by no more than the noise may do."""
+    return [
+        other
+        for other in others
+        if other is not entry
+        and other.state == "completed"
+        and (entry.has_noise or other.has_noise)
+        and not _can_tell_apart(entry, other)
+    ]
+
+
+def subtract_estimates(one: Estimate, other: Estimate) -> Estimate:
+    """Return the difference of two independent estimates, with its interval (MOVER: Zou and Donner, Stat Med 2008)."""
+    gain = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    above = math.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(gain, gain - below, gain + above)
+
+
+def _can_tell_apart(one: RunEntry, other: RunEntry) -> bool:
+    """Return whether the interval of the difference of two validation scores excludes zero."""
+    gain = subtract_estimates(one.validation, other.validation)
+    return gain.low > 0 or gain.high < 0
 
 
 def format_csv(entries: Sequence[RunEntry]) -> str:
@@ -155,7 +190,7 @@ def _have_comparable_epsilons(one: RunEntry, other: RunEntry) -> bool:
 
 
 def _dominates(one: RunEntry, other: RunEntry) -> bool:
-    if not _have_comparable_epsilons(one, other):
+    if not _have_comparable_epsilons(one, other) or list_indistinct_runs(one, [other]):
         return False
     similar = math.isclose(one.traffic, other.traffic, rel_tol=_SAME_TRAFFIC)
     pairs = (

@@ -56,6 +56,7 @@ _TRAINER_REASONS = (  # from the privacy and training code
     "a score release share of {number} is not in [0, 1)",
     "privacy.epsilon must be positive, not {number}",
     "the gradient engine fails its self-check on this model (the site's log says where)",
+    "private training fails its audit on synthetic patients (the site's log says where)",
     "layer {name} ({name}) computes statistics over the batch",
     "layer {name} ({name}) has no per-sample gradient rule in Opacus",
 )

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedhealth.config.capabilities import is_private_trainer
 from fedhealth.config.schema import ColumnKind, Config, DataConfig, TaskKind
 from fedhealth.data.dataset import SiteDataset
 from fedhealth.data.tabular import count_features
 from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX
+from fedhealth.privacy.mechanisms.noised_counts import NOISE
 
-REACH, STEPS = 4.0, 80  # numeric variables: bins from center - 4 scale to center + 4 scale, open beyond
+REACH = 4.0  # numeric variables: bins from center - 4 scale to center + 4 scale, open beyond
+_STEPS, _NOISED_STEPS = 80, 32  # fewer bins hold less noise together
 MODALITIES = ("image", "text", "tabular")
 
 
@@ -43,18 +46,28 @@ class Quantity:
 
 def list_quantities(config: Config) -> tuple[Quantity, ...]:
     """Return the quantities that a configuration counts."""
-    return (*_list_labels(config.data), *_list_coverage(), *_list_variables(config.data))
+    return (*_list_labels(config.data), *_list_coverage(), *_list_variables(config.data, count_steps(config)))
+
+
+def count_steps(config: Config) -> int:
+    """Return the number of bins between the outer edges of a numeric variable."""
+    return _NOISED_STEPS if is_private_trainer(config.privacy) else _STEPS
 
 
 def get_descriptive_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each table."""
-    return {DESCRIPTIVE_PREFIX + each.name: (each.size,) for each in list_quantities(config)}
+    """Return the shape of each table, and with differential privacy that of the variance of its noise."""
+    shapes: dict[str, tuple[int, ...]] = {
+        DESCRIPTIVE_PREFIX + each.name: (each.size,) for each in list_quantities(config)
+    }
+    if is_private_trainer(config.privacy):
+        shapes[DESCRIPTIVE_PREFIX + NOISE] = (1,)
+    return shapes
 
 
 def count_patients(cohort: SiteDataset, config: Config) -> dict[str, np.ndarray]:
     """Return a site's counts of patients by table, int64."""
     _, rows = np.unique(cohort.patient, return_index=True)
-    places = dict(_bin_patients(cohort, config.data, rows))
+    places = dict(_bin_patients(cohort, config.data, rows, count_steps(config)))
     return {
         DESCRIPTIVE_PREFIX + each.name: np.bincount(places[each.name], minlength=each.size)
         for each in list_quantities(config)
@@ -77,16 +90,18 @@ def _list_coverage() -> Iterator[Quantity]:
         yield Quantity(f"coverage.{name}", ("present", "missing"))
 
 
-def _list_variables(data: DataConfig) -> Iterator[Quantity]:
+def _list_variables(data: DataConfig, steps: int) -> Iterator[Quantity]:
     for name, column in data.tabular.items():
         if column.kind is ColumnKind.categorical:
             yield Quantity(f"variable.{name}", (*column.levels, "missing"))
         else:
-            edges = column.center + column.scale * np.linspace(-REACH, REACH, STEPS + 1)
+            edges = column.center + column.scale * np.linspace(-REACH, REACH, steps + 1)
             yield Quantity(f"variable.{name}", ("below", "above", "missing"), tuple(edges.tolist()))
 
 
-def _bin_patients(cohort: SiteDataset, data: DataConfig, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _bin_patients(
+    cohort: SiteDataset, data: DataConfig, rows: np.ndarray, steps: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each table's name and the bin of every patient, int64."""
     for column, name in enumerate(data.columns.labels):
         labels = cohort.labels[rows, column]
@@ -105,7 +120,7 @@ def _bin_patients(cohort: SiteDataset, data: DataConfig, rows: np.ndarray) -> It
         if variable.kind is ColumnKind.categorical:
             yield f"variable.{name}", np.where(missing, size - 1, block[:, :-1].argmax(axis=1))
         else:
-            # below, STEPS bins, above, missing
-            edges = np.linspace(-REACH, REACH, STEPS + 1)
+            # below, bins, above, missing
+            edges = np.linspace(-REACH, REACH, steps + 1)
             inside = np.searchsorted(edges, block[:, 0].astype(np.float64) + 1e-6, side="right")
-            yield f"variable.{name}", np.where(missing, STEPS + 2, inside)
+            yield f"variable.{name}", np.where(missing, steps + 2, inside)

@@ -1,6 +1,6 @@
-"""Synthetic rows for the gradient engine's self-check before a run.
+"""Synthetic rows for the checks of private training before a run.
 
-The outcome of the check leaves the site, so it must not depend on a patient: a crafted model could fail the check if
+The outcome of these checks leaves the site, so it must not depend on a patient: a crafted model could fail the check if
 and only if some patient has a property. The rows are random, from a public seed. They take only shapes from the site's
 data, which the configuration determines.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedhealth.config.schema import TaskKind
-from fedhealth.data.examples import Batch, Examples, get_feature_source_names
+from fedhealth.data.examples import Batch, Examples, ModalitySource, get_feature_source_names
 from fedhealth.models.multimodal import MultimodalModel
 
 _UNITS = 6
@@ -21,7 +21,7 @@ _MISSING_EVERY = 4  # rows: each modality is missing in some, and present in oth
 
 
 def make_check_batch(
-    model: MultimodalModel, examples: Examples, kind: TaskKind, max_records: int
+    model: MultimodalModel, examples: Examples, kind: TaskKind, max_records: int, units: int = _UNITS
 ) -> tuple[Batch, list[int]]:
     """Return inputs and targets of a few synthetic units, and the unit of each row; the first has several if allowed.
 
@@ -30,9 +30,10 @@ def make_check_batch(
         examples: the names and shapes of its inputs; no value is read.
         kind: of the prediction task.
         max_records: the most rows of a unit.
+        units: their number.
 
     """
-    owners = [0] * min(2, max_records) + list(range(1, _UNITS))
+    owners = [0] * min(2, max_records) + list(range(1, units))
     device, random = next(model.parameters()).device, torch.Generator().manual_seed(0)
     batch: Batch = {}
     for place, name in enumerate(sorted(model.towers)):
@@ -44,6 +45,22 @@ def make_check_batch(
                 batch[source] = values * present.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)
     batch["targets"] = _make_targets(len(owners), examples.labels.shape[1], kind)
     return {name: value.to(device) for name, value in batch.items()}, owners
+
+
+def make_check_examples(
+    model: MultimodalModel, examples: Examples, kind: TaskKind, max_records: int, units: int
+) -> Examples:
+    """Return the same as the examples of a site; the arguments are those of `make_check_batch`."""
+    batch, owners = make_check_batch(model, examples, kind, max_records, units)
+    sources = {}
+    for name in sorted(model.towers):
+        present = batch[f"{name}_present"].cpu().numpy()
+        for source in (name, *get_feature_source_names(name)):
+            if source in batch:
+                index = np.where(present, np.arange(len(owners)), -1)
+                sources[source] = ModalitySource(batch[source].cpu().numpy(), index)
+    labels, rows = batch["targets"].cpu().numpy(), np.arange(len(owners))
+    return Examples(sources, labels, np.array(owners, np.int64), rows)
 
 
 def _make_values(model: MultimodalModel, source: str, like: np.ndarray, rows: int, random: torch.Generator) -> Tensor:

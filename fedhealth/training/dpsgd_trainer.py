@@ -18,14 +18,14 @@ import torch
 from torch import nn
 
 from fedhealth.config.schema import TrainingConfig
-from fedhealth.data.examples import Batch, Examples
+from fedhealth.data.examples import Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.models.modality_keys import METHOD
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.ledger_entry import LIFETIME_DELTA
 from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PrivacyPlan, PrivacyRequest, bucket_count
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.privacy.engines.base import LossFn, get_trainable_parameters
+from fedhealth.privacy.engines.base import get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.dp_optimizer import AfterNoise, NoisyOptimizer
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
@@ -37,13 +37,12 @@ from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, s
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
 from fedhealth.privacy.statistics_release import release_descriptive_counts, release_score_histograms
 from fedhealth.training.check_batch import make_check_batch
+from fedhealth.training.fit_audit import list_audit_failures
 from fedhealth.training.optimizers import build_optimizer, count_steps
 from fedhealth.training.private_batches import (
     build_loss_fn,
     group_rows_by_unit,
     load_physical_batches,
-    load_unit_batch,
-    select_audit_rows,
 )
 from fedhealth.training.release_records import ReleaseRecords
 from fedhealth.training.step_checkpoint import StepCheckpoint
@@ -90,6 +89,7 @@ class DPSGDTrainer(ReleaseRecords):
     """
 
     is_private = True
+    is_auditable = True
 
     def __init__(
         self,
@@ -151,6 +151,9 @@ class DPSGDTrainer(ReleaseRecords):
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
+        if failures := list_audit_failures(self, task, accounting):
+            log.warning("declined: the audit of private training fails: %s", "; ".join(failures))
+            return ["private training fails its audit on synthetic patients (the site's log says where)"]
         return []
 
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
@@ -217,15 +220,6 @@ class DPSGDTrainer(ReleaseRecords):
         )
         return self.budget.make_plan(request, units)
 
-    def load_audit_batch(self, task: TrainingTask, plan: PrivacyPlan) -> tuple[Batch, list[int], LossFn]:
-        """Return a few units' rows as a batch, the unit of each row, and the loss; for audits, which stay at the site.
-
-        Nothing that leaves the site may depend on it.
-        """
-        rows, owners = select_audit_rows(self._group_units(task), plan.max_records_per_unit)
-        batch = load_unit_batch(task.examples, rows, next(task.model.parameters()).device)
-        return batch, owners, build_loss_fn(task.kind)
-
     def _group_units(self, task: TrainingTask) -> list[list[int]]:
         """Return the training rows of each unit."""
         examples = task.examples
@@ -259,7 +253,7 @@ class DPSGDTrainer(ReleaseRecords):
         devices = [device] if device.type == "cuda" else []
         with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
             booked = self.budget.book(ledger, plan, accounting, plan.round_event)
-            key = (plan, accounting.run, accounting.round, booked.number)
+            key = (plan, accounting.run, accounting.round, booked.number, task.examples.digest)
             checkpoint = StepCheckpoint(folder, model, plain, key)
             # For dropout only. A known seed would tell which mask a patient's row gets, and one patient less in a
             # batch would change the masks of the others.

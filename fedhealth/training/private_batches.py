@@ -15,8 +15,6 @@ from fedhealth.privacy.engines.step import PhysicalBatches
 from fedhealth.privacy.mechanisms.poisson_sampler import PhysicalBatch
 from fedhealth.training.losses import compute_row_losses
 
-_AUDITED_UNITS = 6
-
 
 def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[int]]:
     """Return the given rows of each unit, in order of first appearance.
@@ -30,14 +28,6 @@ def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[i
     for row in rows:
         groups.setdefault(int(unit_of_row[row]), []).append(int(row))
     return list(groups.values())
-
-
-def select_audit_rows(units: Sequence[Sequence[int]], max_rows: int) -> tuple[list[int], list[int]]:
-    """Return the rows of a few units, at most `max_rows` of each, and the number of the unit that owns each row."""
-    chosen = [units[i] for i in np.linspace(0, len(units) - 1, min(_AUDITED_UNITS, len(units))).astype(int)]
-    rows = [row for unit in chosen for row in unit[:max_rows]]
-    owners = [number for number, unit in enumerate(chosen) for _ in unit[:max_rows]]
-    return rows, owners
 
 
 def load_unit_batch(examples: Examples, rows: Sequence[int], device: torch.device) -> Batch:

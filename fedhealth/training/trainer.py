@@ -249,7 +249,7 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     optimizer = build_optimizer(training, parameters)
     steps = count_steps(training, len(rows))
     checkpoint = StepCheckpoint(
-        get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist())
+        get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist(), examples.digest)
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(task.seed)

@@ -6,10 +6,12 @@ Nothing is interpolated. The only conversions are a whole number to a float, a l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -28,6 +30,8 @@ _MESSAGES = {
     "dataclass_type": "expected a mapping (`key: value` lines).",
     "dict_type": "expected a mapping (`key: value` lines).",
 }
+_NOT_DECIMAL = re.compile(r"[+-]?0\d+|.*:.*")  # octal numbers, and those to the base of 60
+_READ_AS = {"int": "another number", "bool": "true or false"}
 _EXPECTED = {
     "string_type": "a text",
     "bool_type": "true or false",
@@ -52,6 +56,8 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
 
     """
     try:
+        if ambiguous := find_ambiguous_words(path.read_text("utf-8")):
+            raise ConfigError("\n".join(f"{path}: {fault}" for fault in ambiguous), "Put these words into quotes.")
         content = json.dumps([OmegaConf.to_container(OmegaConf.load(path), resolve=False)])
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as fault:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(fault).split())}).", advice) from fault
@@ -67,10 +73,37 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
     return loaded
 
 
+def find_ambiguous_words(text: str) -> list[str]:
+    """Return the places where YAML would read something else than what is written: keys such as `no`, and `01`, `1:30`.
+
+    Raises:
+        YAMLError: the text is not YAML.
+
+    """
+    return [*_find_in_node(yaml.compose(text, Loader=yaml.SafeLoader))]
+
+
+def _find_in_node(node: yaml.Node | None, is_key: bool = False) -> Iterator[str]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _find_in_node(key, is_key=True)
+            yield from _find_in_node(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            yield from _find_in_node(each)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        kind = node.tag.rpartition(":")[2]
+        changed = kind == "int" and _NOT_DECIMAL.fullmatch(node.value) is not None
+        if changed or (is_key and kind == "bool"):
+            yield f"line {node.start_mark.line + 1}: YAML reads {node.value} as {_READ_AS.get(kind, kind)}."
+
+
 def _explain_error(error: ErrorDetails) -> str:
     key = _format_key(error["loc"][1:]) or "the file"
     if error["type"] in _MESSAGES:
         return f"{key}: {_MESSAGES[error['type']]}"
+    if error["type"] == "string_type" and isinstance(error["input"], bool):
+        return f"{key}: YAML reads yes, no, on, off, true and false as {error['input']}: put the word into quotes."
     if error["type"] in _EXPECTED:
         return f"{key}: {error['input']!r} is not {_EXPECTED[error['type']]}."
     return f"{key}: {error['input']!r} is not valid ({error['msg']})."

@@ -12,6 +12,7 @@ import os
 import zipfile
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ class Books:
     left: list = field(default_factory=list)
     backups: list = field(default_factory=list)
     pads: dict = field(default_factory=dict)
-    booked: object = None
+    booked: Any = None
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     @property

@@ -103,7 +103,7 @@ class Hospital(Member):
     def spent(self):
         """Return the ledger's epsilon, and the least that the words which left have cost."""
         entries = verify_ledger(self.ledger)
-        event = next(entry.event for entry in entries if entry.kind in ("book", "lost"))
+        event = next(entry.mechanism for entry in entries if entry.kind in ("book", "lost"))
         one_round = type(event)(event.noise_multiplier, event.sample_rate, self.steps)
         return compute_spent_epsilon(entries, DELTA), compute_epsilon([one_round] * len(self.left), DELTA)
 

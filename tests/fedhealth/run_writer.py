@@ -57,7 +57,7 @@ class RunWriter:
         self.own = True
         self.failed: set[tuple[str, int]] = set()
         self.counts: dict[str, dict[str, int]] = {site: self.count(100 * (1 + k)) for k, site in enumerate(self.sites)}
-        self.warnings: dict[str, list[str]] = {}
+        self.findings: dict[str, list[dict[str, Any]]] = {}
         self.rejected: dict[str, list[str]] = {}
         self.evaluation: dict[str, Any] | None = {
             "test": {"studies": 1234, "positives": [200], **metrics(0.881)},
@@ -131,7 +131,7 @@ class RunWriter:
     def default_events(self) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         for site, counts in self.counts.items():
-            said = {"warnings": self.warnings.get(site, []), "rejected": self.rejected.get(site, [])}
+            said = {"findings": self.findings.get(site, []), "rejected": self.rejected.get(site, [])}
             events.append({"event": "prepared", "site": site, "counts": counts, **said})
         events += [{"event": "handshake", "site": site, "reasons": [], "versions": ""} for site in self.sites]
         events.append({"event": "started", "rounds": ROUNDS})

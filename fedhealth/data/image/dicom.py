@@ -5,6 +5,7 @@ Only the elements that describe pixels are read, so error messages cannot contai
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -23,6 +24,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from fedhealth.config.windows import ValueWindow
 from fedhealth.data.image.decoders import DEFLATED_FRAMES, decode_stored_frame, get_transfer_syntax, has_decoder
 from fedhealth.data.image.display import render_frame
 from fedhealth.data.image.errors import ImageError
@@ -33,7 +35,17 @@ MAX_BYTES = 1 << 30  # of a file, and of the expanded size of a deflated file
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _KEYWORDS = [
-    *("SOPClassUID", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+    *(
+        "SOPClassUID",
+        "Modality",
+        "RescaleType",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+    ),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
@@ -53,8 +65,12 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
-def read_dicom(file: BinaryIO) -> npt.NDArray[np.uint8]:
+def read_dicom(file: BinaryIO, windows: Sequence[ValueWindow] = ()) -> npt.NDArray[np.uint8]:
     """Decode the middle frame of an open DICOM file.
+
+    Args:
+        file: the file.
+        windows: for physical values.
 
     Returns:
         uint8 [rows, columns] or [rows, columns, 3] (RGB), 0 = black.
@@ -65,7 +81,7 @@ def read_dicom(file: BinaryIO) -> npt.NDArray[np.uint8]:
 
     """
     dataset = open_dicom(file)
-    image = read_frame(dataset, count_frames(dataset) // 2)
+    image = read_frame(dataset, count_frames(dataset) // 2, windows=windows)
     assert image.dtype == np.uint8  # noqa: S101 - eight bits were requested
     return image.astype(np.uint8, copy=False)
 
@@ -81,7 +97,7 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     if DeflatedExplicitVRLittleEndian.encode() in head:
         _check_inflated_size(file, head)
     file.seek(0)
-    dataset = dcmread(file, force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
+    dataset = dcmread(_BoundedFile(file), force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
         if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             raise ImageError("a DICOM directory, not an image", "Remove it.")
@@ -93,19 +109,35 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     return dataset
 
 
+class _BoundedFile:
+    """A file of which no more is read than it has: a header may claim gigabytes, and they would be allocated first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes, all that are left if it is negative."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left))
+
+
 def count_frames(dataset: Dataset) -> int:
     """Return the number of frames according to the header."""
     return max(1, int(dataset[_FRAMES].value or 1)) if _FRAMES in dataset else 1
 
 
-def read_frame(dataset: Dataset, index: int, bits: int = 8) -> IntegerImage:
+def read_frame(dataset: Dataset, index: int, bits: int = 8, windows: Sequence[ValueWindow] = ()) -> IntegerImage:
     """Decode one frame for display: uint8 or uint16 [rows, columns] or [rows, columns, 3] (RGB), 0 = black.
+
+    Several `windows` give as many channels of an image with physical values.
 
     Raises:
         ImageError: with the reason.
 
     """
-    return render_frame(read_stored_frame(dataset, index), dataset, index, bits)
+    return render_frame(read_stored_frame(dataset, index), dataset, index, bits, windows)
 
 
 def read_stored_frame(dataset: Dataset, index: int) -> npt.NDArray[Any]:

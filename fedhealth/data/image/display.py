@@ -13,17 +13,24 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
+from fedhealth.config.windows import ValueWindow
 from fedhealth.data.image import grayscale
 from fedhealth.data.image.decoders import get_transfer_syntax
 from fedhealth.data.image.errors import ImageError
 from fedhealth.data.image.grayscale import FloatImage, IntegerImage
 
 _LUT_MIN_PIXELS = 1 << 14  # from this many pixels on, a table of all values is cheaper than computing each pixel
+_PHYSICAL = ("CT", "PT")
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+_SMEAR = 16  # lossy compression changes padding by up to this part of the range of stored values
 _CONTRAST_SAMPLE = 1 << 14  # pixels, evenly spaced, that are enough to set the contrast
 
 
-def render_frame(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 8) -> IntegerImage:
+def render_frame(
+    stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: int = 8, windows: Sequence[ValueWindow] = ()
+) -> IntegerImage:
     """Render a stored frame as it is displayed.
 
     Args:
@@ -31,9 +38,10 @@ def render_frame(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: i
         dataset: its header.
         index: the frame's index in the data set.
         bits: of the result, 8 or 16.
+        windows: for physical values, instead of those of the header.
 
     Returns:
-        uint8 or uint16, with the shape of `stored`, or [rows, columns, 3] for palettes; 0 = black.
+        uint8 or uint16, with the shape of `stored`, or [rows, columns, 3] for palettes and several windows; 0 = black.
 
     Raises:
         ImageError: a lookup table in the header cannot be used.
@@ -44,7 +52,11 @@ def render_frame(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: i
     groups = list(_iterate_groups(dataset, index))
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2 or stored.size < _LUT_MIN_PIXELS:
         return _map_to_grey_levels(
-            _apply_modality_lut(stored.astype(np.float32), groups), groups, _find_padding(stored, dataset), bits
+            _apply_modality_lut(stored.astype(np.float32), groups),
+            groups,
+            _find_padding(stored, dataset),
+            bits,
+            windows=windows,
         )
     lowest = min(0, int(stored.min())) if stored.dtype.kind == "i" else 0
     highest = 255 if stored.dtype.itemsize == 1 else int(stored.max())
@@ -52,18 +64,23 @@ def render_frame(stored: npt.NDArray[Any], dataset: Dataset, index: int, bits: i
     domain = np.arange(lowest, highest + 1)
     counts = np.bincount(places.ravel()[:: max(1, stored.size // _CONTRAST_SAMPLE)], minlength=domain.size)
     values = _apply_modality_lut(domain.astype(np.float32), groups)
-    table = _map_to_grey_levels(values, groups, _find_padding(domain, dataset), bits, counts)
+    table = _map_to_grey_levels(values, groups, _find_padding(domain, dataset), bits, counts, windows)
+    if table.ndim == 2:
+        return table.take(places, axis=0, mode="clip")
     if stored.dtype == np.uint8 and bits == 8:  # by far the fastest
         return np.frombuffer(stored.tobytes().translate(table.tobytes()), np.uint8).reshape(stored.shape)
     return table.take(places, mode="clip")  # no index is out of range; "clip" is the fastest mode
 
 
-def render_projection(slices: Iterable[tuple[npt.NDArray[Any], Dataset, int]], bits: int = 8) -> IntegerImage:
+def render_projection(
+    slices: Iterable[tuple[npt.NDArray[Any], Dataset, int]], bits: int = 8, windows: Sequence[ValueWindow] = ()
+) -> IntegerImage:
     """Return the maximum intensity projection of grey slices, with the window of the first slice.
 
     Args:
         slices: (stored frame [rows, columns], its header, its index); all of the same size.
         bits: of the result, 8 or 16.
+        windows: for physical values, instead of those of the header.
 
     Raises:
         ImageError: the slices have different sizes, or colour.
@@ -80,7 +97,7 @@ def render_projection(slices: Iterable[tuple[npt.NDArray[Any], Dataset, int]], b
             yield values if padding is None else np.where(padding, -np.inf, values)
 
     values = reduce(_take_maximum, iterate_values())
-    return _map_to_grey_levels(values, first, None, bits)
+    return _map_to_grey_levels(values, first, None, bits, windows=windows)
 
 
 def _take_maximum(one: FloatImage, other: FloatImage) -> FloatImage:
@@ -90,9 +107,20 @@ def _take_maximum(one: FloatImage, other: FloatImage) -> FloatImage:
 
 
 def _map_to_grey_levels(
-    values: FloatImage, groups: list[Dataset], padding: npt.NDArray[np.bool_] | None, bits: int, counts: Any = None
+    values: FloatImage,
+    groups: list[Dataset],
+    padding: npt.NDArray[np.bool_] | None,
+    bits: int,
+    counts: Any = None,
+    windows: Sequence[ValueWindow] = (),
 ) -> IntegerImage:
-    """Map modality values to integer grey levels; `counts` = how many pixels have each value."""
+    """Map modality values to integer grey levels; `counts` = how many pixels have each value.
+
+    Several windows add an axis of channels.
+    """
+    if windows and _has_physical_values(groups):
+        units = [_show_window(values, window) for window in windows]
+        return grayscale.to_integer(units[0] if len(units) == 1 else np.stack(units, axis=-1), bits)
     unit = _apply_voi(values, groups)
     if unit is None:
         # Without a window the frame's content sets the contrast, also for 8 bits, so that images of scanners that
@@ -103,13 +131,39 @@ def _map_to_grey_levels(
     return grayscale.to_integer(unit, bits)
 
 
+def _has_physical_values(groups: list[Dataset]) -> bool:
+    """Return whether modality values have a unit: Hounsfield units of CT, or the activity of PET.
+
+    Raises:
+        ImageError: a CT or PET image has no rescale values.
+
+    """
+    if groups[0].get("Modality") not in _PHYSICAL and groups[0].get("RescaleType") != "HU":
+        return False
+    if not any(group.get("RescaleSlope") is not None or group.get("ModalityLUTSequence") for group in groups):
+        raise ImageError("no rescale values in the header, so its values have no unit", "Export the original images.")
+    return True
+
+
+def _show_window(values: FloatImage, window: ValueWindow) -> FloatImage:
+    shown = grayscale.apply_window(values, *window, "LINEAR_EXACT")
+    assert shown is not None  # noqa: S101 - the configuration's windows are valid
+    return shown
+
+
 def _find_padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_] | None:
-    """Return a mask of padding values: one value, or a range if the header gives both ends."""
+    """Return a mask of padding values: one value, or a range if the header gives both ends.
+
+    Lossy compression smears them: values near them are padding too.
+    """
     one = dataset.get("PixelPaddingValue")
     if one is None:
         return None
     other = dataset.get("PixelPaddingRangeLimit")
     low, high = sorted((int(one), int(one if other is None else other)))
+    if get_transfer_syntax(dataset) in _LOSSY:
+        smear = 2 ** int(dataset.BitsStored) // _SMEAR
+        low, high = low - smear, high + smear
     return (stored >= low) & (stored <= high)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fedhealth.config.windows import ValueWindow
 from fedhealth.data.image import grayscale
 from fedhealth.data.image.dicom import MAX_BYTES, MAX_PIXELS, is_dicom, read_dicom
 from fedhealth.data.image.errors import ImageError
@@ -23,7 +24,7 @@ _FORMATS = ("JPEG", "PNG", "TIFF")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # more than 8 bits a grey value
 
 
-def load_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
+def load_image(path: Path, size: int, channels: int, windows: Sequence[ValueWindow] = ()) -> npt.NDArray[np.uint8]:
     """Read, orient, scale and pad one image.
 
     The aspect ratio is kept: stretching would change a heart-to-thorax ratio or a lesion's asymmetry, and a
@@ -34,6 +35,7 @@ def load_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
         path: the file.
         size: side of the result in pixels.
         channels: 1 (grey) or 3 (RGB; a grey image is repeated).
+        windows: for DICOM images with physical values; several give as many channels.
 
     Returns:
         uint8 [channels, size, size], 0 = black.
@@ -48,7 +50,7 @@ def load_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
         )
     try:
         with guard_parsers():
-            image = _decode_file(path)
+            image = _decode_file(path, windows)
             return resize_and_pad(image.convert("L" if channels == 1 else "RGB"), size)
     except ImageError as fault:
         raise ImageError(fault.reason, fault.advice, path) from None
@@ -74,7 +76,7 @@ def guard_parsers() -> Iterator[None]:
         logger.disabled = was_disabled
 
 
-def _decode_file(path: Path) -> Image.Image:
+def _decode_file(path: Path, windows: Sequence[ValueWindow]) -> Image.Image:
     with path.open("rb") as file:
         length = file.seek(0, 2)
         if length == 0:
@@ -85,7 +87,7 @@ def _decode_file(path: Path) -> Image.Image:
         head = file.read(132)
         file.seek(0)
         if is_dicom(head):
-            return Image.fromarray(read_dicom(file))
+            return Image.fromarray(read_dicom(file, windows))
         return _decode_picture(file)
 
 

@@ -17,8 +17,9 @@ from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import TrainablePart, set_trainable
 from fedhealth.models.lora import LoraSettings
 from fedhealth.models.weights import find_weights
+from fedhealth.utils.scripts import NO_BLANKS
 
-_WORD = re.compile(r"\w+|[?!%+<>]")
+_WORD = re.compile(rf"[{NO_BLANKS}]|(?:(?![{NO_BLANKS}])\w)+|[?!%+<>]")  # without blanks a character is a word
 
 
 class TextEncoder(nn.Module):

@@ -24,7 +24,7 @@ _MARK = 12  # hexadecimal digits of a line's hash
 
 
 @dataclass(frozen=True)
-class LedgerRunRecord:
+class BookedRun:
     """What one run had booked on a data set.
 
     Attributes:
@@ -56,7 +56,7 @@ class LedgerRecord:
     dataset: str
     lines: int
     marks: tuple[tuple[int, str], ...]
-    runs: tuple[LedgerRunRecord, ...]
+    runs: tuple[BookedRun, ...]
 
     def dump_fields(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -81,7 +81,7 @@ class LedgerRecord:
     def parse(fields: Mapping[str, Any]) -> LedgerRecord:
         """Parse what `dump_fields` returned."""
         runs = tuple(
-            LedgerRunRecord(
+            BookedRun(
                 str(run),
                 RunCost(str(unit), tuple(PrivacyEvent(*event) for event in events), int(most)),
                 PrivacyEvent(*following) if following else None,
@@ -104,7 +104,7 @@ def build_ledger_record(path: Path) -> LedgerRecord:
     spent = [entry for entry in entries if entry.kind in SPENT_KINDS]
     last = {entry.run: entry.number for entry in spent}
     latest = sorted(last, key=lambda run: last[run])[-MAX_RUNS:]
-    runs = tuple(_build_run_record(run, [entry for entry in spent if entry.run == run]) for run in latest)
+    runs = tuple(_build_booked_run(run, [entry for entry in spent if entry.run == run]) for run in latest)
     numbers = _choose_marked_lines(len(entries)) | {last[run] for run in latest}
     marks = tuple((number, hashes[number - 1][:_MARK]) for number in sorted(numbers))
     return LedgerRecord(path.stem, len(entries), marks, runs)
@@ -117,7 +117,7 @@ def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
     return max((number for number in known if hashes[number - 1].startswith(marks[number])), default=0)
 
 
-def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> LedgerRunRecord:
+def _build_booked_run(run: str, spent: Sequence[LedgerEntry]) -> BookedRun:
     steps: dict[tuple[float, float], int] = {}
     for entry in spent:
         key = entry.mechanism.noise_multiplier, entry.mechanism.sample_rate
@@ -125,7 +125,7 @@ def _build_run_record(run: str, spent: Sequence[LedgerEntry]) -> LedgerRunRecord
     events = tuple(PrivacyEvent(noise, rate, count) for (noise, rate), count in steps.items())
     rounds = [entry.mechanism for entry in spent if entry.kind == "book" and entry.purpose == "train"]
     cost = RunCost(spent[-1].unit, events, max(entry.max_records_per_patient for entry in spent))
-    return LedgerRunRecord(run, cost, rounds[-1] if rounds else None, spent[-1].number)
+    return BookedRun(run, cost, rounds[-1] if rounds else None, spent[-1].number)
 
 
 def _choose_marked_lines(count: int) -> set[int]:

@@ -15,7 +15,7 @@ from fedhealth.privacy.accounting.budget import write_spending_summary
 from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, LedgerRunRecord, find_common_line
+from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, BookedRun, LedgerRecord, find_common_line
 from fedhealth.privacy.accounting.limits import EpsilonLimits, find_lifetime_excess
 from fedhealth.privacy.accounting.reservations import RunCost, compute_remaining_cost
 from fedhealth.utils.hash_chain import read_hashes, salvage_chain
@@ -83,7 +83,7 @@ def _is_gap(record: LedgerRecord | None, common: int, is_damaged: bool) -> bool:
     return common < record.lines and len(record.runs) == MAX_RUNS and record.runs[0].last_line > common
 
 
-def _book_lost_run(ledger: Ledger, lost: LedgerRunRecord, common: int) -> bool:
+def _book_lost_run(ledger: Ledger, lost: BookedRun, common: int) -> bool:
     """Book what a run had booked and this file does not hold; return whether there was anything.
 
     Lines after the common one were booked after the restore: they are spent too and replace none of the lost ones.
@@ -101,7 +101,7 @@ def _stands_for(entry: LedgerEntry, run: str, common: int) -> bool:
     return entry.number <= common or entry.kind == "lost"
 
 
-def _book_round_in_flight(ledger: Ledger, lost: LedgerRunRecord, counter: int) -> bool:
+def _book_round_in_flight(ledger: Ledger, lost: BookedRun, counter: int) -> bool:
     reason = f"{IN_FLIGHT} (statement {counter})"
     if lost.next_event is None or any(entry.reason == reason for entry in ledger.entries):
         return False
@@ -114,7 +114,7 @@ def _use_up_budget(ledger: Ledger, limits: EpsilonLimits) -> None:
     if any(entry.kind == "lost" and entry.reason == USED_UP for entry in ledger.entries):
         return
     noise = calibrate_noise_multiplier(limits.lifetime_epsilon, limits.lifetime_delta, 1.0, 1)
-    event = PrivacyEvent(noise * 0.999, 1.0, 1)  # slightly more than the budget, for every accountant
+    event = PrivacyEvent(noise * 0.99, 1.0, 1)  # slightly more than the budget, for every accountant
     while not find_lifetime_excess([event], limits):
         event = replace(event, noise_multiplier=event.noise_multiplier * 0.99)
     ledger.record_lost_event("unknown", RunCost("patient", (event,)), USED_UP)

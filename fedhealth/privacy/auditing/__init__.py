@@ -1,1 +1,1 @@
-"""Audits of private training, from one step to canaries."""
+"""Audits of private training: statistical checks, independent numbers, and a membership test."""

@@ -2,7 +2,7 @@
 
 Each unit (patient or study) counts with one study, so adding or removing a unit changes a label's histograms by one
 count: an L2 sensitivity of sqrt(K) for K score columns. A unit is in one split, so validation and test together have
-the same sensitivity. Rounding and removing negative counts after the noise is post-processing and costs nothing.
+the same sensitivity. Nothing is rounded to whole counts or cut off here: that would bias the sums over sites.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.privacy.mechanisms.noised_counts import NOISE, encode_counts
 
-NOISED_BINS = 48
-"""Number of bins that noise is added to; fewer than the bins that are sent, so that the total noise is less."""
+DESCRIPTIVE_PREFIX = "describe."
+"""Prefix of the names of descriptive statistics."""
 
 
 def select_studies_per_patient(
@@ -42,54 +43,26 @@ def select_studies_per_patient(
 def noise_histograms(
     histograms: Mapping[str, np.ndarray], noise_multiplier: float, noise: NoiseSource
 ) -> dict[str, np.ndarray]:
-    """Return the histograms, each int64 [K, bins], with Gaussian noise.
+    """Return the histograms with Gaussian noise, raw, and for each split the variance of its noise (`noised_counts`).
 
     Args:
-        histograms: everything that is released at once, by name.
+        histograms: everything that is released at once, `<split>.<side>`, each int64 [K, cells].
         noise_multiplier: noise multiplier of the booked event.
         noise: the cryptographic source.
 
     """
-    return {
-        name: _noise_histogram(counts, noise_multiplier * math.sqrt(len(counts)), noise)
-        for name, counts in histograms.items()
-    }
-
-
-def _noise_histogram(counts: np.ndarray, std: float, noise: NoiseSource) -> np.ndarray:
-    bins = counts.shape[1]
-    cells = min(NOISED_BINS, bins)
-    cell = np.arange(bins) * cells // bins
-    coarse = np.zeros((len(counts), cells), np.float32)
-    np.add.at(coarse.T, cell, counts.T.astype(np.float32))
-    released = noise.add_(torch.from_numpy(coarse), std).numpy().astype(np.float64)
-    middle = np.array([round(np.flatnonzero(cell == number).mean()) for number in range(cells)])
-    sent = np.zeros(counts.shape, np.int64)
-    for row, values in zip(sent, released, strict=True):
-        row[middle] = np.rint(_project_to_counts(values))
-    return sent
-
-
-def _project_to_counts(values: np.ndarray) -> np.ndarray:
-    """Return the nearest counts [cells] that are not negative and have the same sum (if that is positive).
-
-    Only cutting off negative values would leave a floor of noise in every empty cell.
-    """
-    total = max(float(values.sum()), 0.0)
-    descending = np.sort(values)[::-1]
-    excess = (np.cumsum(descending) - total) / np.arange(1, len(values) + 1)
-    last = int(np.flatnonzero(descending > excess)[-1]) if total > 0 else 0
-    return np.maximum(values - excess[last], 0.0) if total > 0 else np.zeros(len(values))
-
-
-DESCRIPTIVE_PREFIX = "describe."
-"""Prefix of the names of descriptive statistics."""
+    released = {}
+    for name, counts in histograms.items():
+        std = noise_multiplier * math.sqrt(len(counts))
+        released[name] = _noise_counts(counts, std, noise)
+        released[f"{name.partition('.')[0]}.{NOISE}"] = encode_counts(np.array([std**2]))
+    return released
 
 
 def noise_tables(
     counts: Mapping[str, np.ndarray], noise_multiplier: float, moved: int, noise: NoiseSource
 ) -> dict[str, np.ndarray]:
-    """Return the tables with Gaussian noise, rounded; counts may become negative, so that sums are unbiased.
+    """Return the tables with Gaussian noise, raw, and the variance of the noise (`noised_counts`).
 
     Args:
         counts: everything that is released at once, by name.
@@ -99,7 +72,9 @@ def noise_tables(
 
     """
     std = noise_multiplier * math.sqrt(moved * len(counts))
-    return {
-        name: np.rint(noise.add_(torch.from_numpy(table.astype(np.float32)), std).numpy()).astype(np.int64)
-        for name, table in counts.items()
-    }
+    released = {name: _noise_counts(table, std, noise) for name, table in counts.items()}
+    return released | {DESCRIPTIVE_PREFIX + NOISE: encode_counts(np.array([std**2]))}
+
+
+def _noise_counts(counts: np.ndarray, std: float, noise: NoiseSource) -> np.ndarray:
+    return encode_counts(noise.add_(torch.from_numpy(counts.astype(np.float64)), std).numpy())

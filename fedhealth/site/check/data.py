@@ -14,12 +14,14 @@ from omegaconf import OmegaConf
 from fedhealth.config.compose import compose_config, get_conf_dir
 from fedhealth.config.schema import Config
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
-from fedhealth.data.manifest import read_table
+from fedhealth.data.read_table import read_table
 from fedhealth.site.check.base import CheckResult, catch_errors, report_failure, report_pass, report_warning
 from fedhealth.site.job_approval import make_site_overrides
 from fedhealth.site.policy import DataSource, Policy
 
-_MAX_WARNINGS = 3
+_MOST_REASONS = 3
+_CAUSE = "Find the cause before training: the cohort may be wrong."
+_INTENDED = "Make sure that this is intended."
 
 
 def check_data(policy: Policy) -> Iterator[CheckResult]:
@@ -34,7 +36,7 @@ def _check_source(policy: Policy, name: str, source: DataSource) -> Iterator[Che
         yield _check_table(name, source)
     else:
         config = compose_site_config(policy, source, overrides)
-        yield check_cohort(f"data {name}", prepare_dataset(config.data, policy.name), policy)
+        yield from check_cohort(f"data {name}", prepare_dataset(config.data, policy.name), policy)
 
 
 def compose_site_config(policy: Policy, source: DataSource, overrides: tuple[str, ...]) -> Config:
@@ -50,27 +52,23 @@ def compose_site_config(policy: Policy, source: DataSource, overrides: tuple[str
     return config
 
 
-def check_cohort(name: str, cohort: SiteDataset, policy: Policy) -> CheckResult:
-    """Report the size of a cohort, and warn of what a person should review."""
+def check_cohort(name: str, cohort: SiteDataset, policy: Policy) -> Iterator[CheckResult]:
+    """Yield the size of a cohort, and everything that a person should review."""
     counts = cohort.counts()
-    finding = ", ".join(
-        f"{counts[key]} {key}" for key in ("patients", "rows", "image", "text", "tabular", "unlabelled")
-    )
+    size = ", ".join(f"{counts[key]} {key}" for key in ("patients", "rows", "image", "text", "tabular", "unlabelled"))
     if counts["patients"] < policy.limits.min_patients:
         fix = "A cohort this small is never reported on its own. Add patients, or lower limits.min_patients on purpose."
-        return report_warning(name, f"{finding}; fewer patients than limits.min_patients", fix)
-    if cohort.rejected:
-        reasons = "; ".join(entry.reason for entry in cohort.rejected[:_MAX_WARNINGS])
-        return report_warning(
-            name,
-            f"{finding}; {len(cohort.rejected)} image(s) discarded: {reasons}",
-            "Repair these files, or remove them.",
-        )
-    if cohort.warnings:
-        return report_warning(
-            name, f"{finding}; {' '.join(cohort.warnings[:_MAX_WARNINGS])}", "Make sure that this is intended."
-        )
-    return report_pass(name, finding)
+        yield report_warning(name, f"{size}; fewer patients than limits.min_patients", fix)
+    elif cohort.rejected:
+        reasons = "; ".join(entry.reason for entry in cohort.rejected[:_MOST_REASONS])
+        found = f"{size}; {len(cohort.rejected)} image(s) discarded: {reasons}"
+        yield report_warning(name, found, "Repair these files, or remove them.")
+    else:
+        yield report_pass(name, size)
+    for kind in dict.fromkeys(each.kind for each in cohort.findings):
+        alike = [each for each in cohort.findings if each.kind is kind]
+        fix = _CAUSE if any(each.serious for each in alike) else _INTENDED
+        yield report_warning(f"{name}: {kind.value}", " ".join(each.text for each in alike), fix)
 
 
 def _check_table(name: str, source: DataSource) -> CheckResult:
@@ -87,7 +85,9 @@ def _check_table(name: str, source: DataSource) -> CheckResult:
         )
     fix = f"Install the consortium's data/{name}.yaml (`conf` in site.yaml), or try a run: site check experiment=..."
     return report_warning(
-        f"data {name}", f"{path}: {len(table)} rows, {len(table.columns)} columns; its content was not checked", fix
+        f"data {name}",
+        f"{path}: {len(table.lines)} rows, {len(table.columns)} columns; its content was not checked",
+        fix,
     )
 
 

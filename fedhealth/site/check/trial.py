@@ -52,7 +52,7 @@ def check_run(home: SiteHome, policy: Policy, overrides: tuple[str, ...]) -> Ite
     yield _check_job_approval(home, policy, signed.membership, source, overrides)
     config = compose_site_config(policy, source, overrides)
     cohort = prepare_dataset(config.data, policy.name)
-    yield check_cohort("run: data", cohort, policy)
+    yield from check_cohort("run: data", cohort, policy)
     yield from _check_training(home, config, cohort, policy)
 
 

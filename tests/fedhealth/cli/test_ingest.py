@@ -42,7 +42,7 @@ def test_a_cohort_with_its_reports(hospital, tmp_path, monkeypatch, capfd):
     (told,) = [each for each in report["telling"] if each["by"] == "report"]
     assert told["auroc"] == 1.0
     assert {"besser", "schlechter"} <= set(told["words"])
-    assert any("alone predict label=severe" in warning for warning in report["warnings"])
+    assert any("alone predict label=severe" in each["text"] for each in report["findings"])
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 12
     assert "&lt;b&gt;broken" in page
@@ -96,3 +96,20 @@ tables: [{labels}{", " + reports if site == "eurorad" else ""}]
     code, _, err = typed(monkeypatch, capfd, "run", *arguments, *data)
     assert code == 0, err
     assert json.loads((run / "run.json").read_text())["state"] == "completed"
+
+
+def test_a_purge_is_written_down(hospital, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "cohort"
+    monkeypatch.setenv("FEDHEALTH_CACHE", str(tmp_path / "cache"))
+    assert typed(monkeypatch, capfd, "site", "ingest", hospital.file, *OVERRIDES, "--out", out)[0] == 0
+    code, _, err = typed(monkeypatch, capfd, "site", "data", "purge", hospital.file, *OVERRIDES, "--out", out)
+    assert (code, "exclude: FILE" in err) == (2, True)
+    (hospital.folder / "opt-out.csv").write_text("KH-1003\nKH-1004\n")
+    hospital.write(f"exclude: {hospital.folder}/opt-out.csv\n")
+    code, said, err = typed(monkeypatch, capfd, "site", "data", "purge", hospital.file, *OVERRIDES, "--out", out)
+    assert code == 0, err
+    assert "2 file(s) and 3 table row(s) are left out, 1 cache(s) deleted" in said
+    proof = json.loads((out / "purge.json").read_text())
+    assert (proof["files"], proof["rows"], len(proof["caches"])) == (2, 3, 1)
+    assert proof["before"] != proof["after"]
+    assert json.loads((out / "report.json").read_text())["cohort"]["patients"] == 78

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from fedhealth.cli.main import main
-from fedhealth.errors import ConfigError, TrustError
+from fedhealth.errors import ConfigError, PrivacyError, TrustError
 from fedhealth.site.audit_log import AuditLog, get_log_digest, verify_export
 from fedhealth.site.home import SiteHome
+from tests.fedhealth.privacy.auditing.test_ledger_audit import write_ledger
 
 
 @pytest.fixture(name="home")
@@ -44,6 +45,19 @@ def test_verify_counts_events_and_tells_the_digest(home, audit):
     assert "left: 20" in shown
     assert "refused: 5" in shown
     assert get_log_digest(home.audit) in shown
+
+
+def test_verify_compares_what_left_with_the_bookings(home, audit):
+    ledger = home.state / "privacy" / "demo.jsonl"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    write_ledger(ledger, ["a1", "b2"])
+    for digest in ("a1", "b2", "a1"):  # the same words may leave twice
+        AuditLog(home.audit).write("left", release=digest)
+    assert "2 private releases left, each paid for by a booking" in audit("verify")[1]
+    AuditLog(home.audit).write("left", release="c3")
+    code, shown = audit("verify")
+    assert code == PrivacyError.exit_code
+    assert "1 of 3 private releases left without a booking" in shown
 
 
 def test_show_tells_the_last_entries(audit):

@@ -1,3 +1,4 @@
+import shlex
 import sys
 
 import pytest
@@ -164,3 +165,10 @@ def test_a_user_who_loses_them_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "fedhealth" / "config" / "compose.py"))
     with pytest.raises(ConfigError, match="No configuration files"):
         get_conf_dir()
+
+
+def test_the_quoting_of_a_path_is_given():
+    with pytest.raises(ConfigError) as caught:
+        compose_config(["data.root=/srv/Müller's (alt)/a=b&c"])
+    wanted = shlex.split(caught.value.advice.partition(": ")[2])[0]
+    assert str(compose_config([wanted, "data.sites=[a]"]).data.root) == "/srv/Müller's (alt)/a=b&c"

@@ -57,6 +57,11 @@ def each(field, value):
     return edit
 
 
+def texts_of(cohort):
+    """Return the texts of a cohort's findings."""
+    return tuple(each.text for each in cohort.findings)
+
+
 def test_a_cohort_has_every_row_with_its_own_image(data, hospitals):
     found = prepare_dataset(data, "north")
     assert found.counts() == {
@@ -73,7 +78,7 @@ def test_a_cohort_has_every_row_with_its_own_image(data, hospitals):
     for row in (0, 11, 23):
         expected = load_image(hospitals / "north" / "images" / f"{row}.png", 16, 1)
         np.testing.assert_array_equal(found.images[found.image_index[row]], expected)
-    assert found.warnings == ()
+    assert found.findings == ()
     assert len(np.unique(found.study)) == 24  # every patient's first study is called 1
 
 
@@ -161,7 +166,7 @@ def test_few_unreadable_images_are_set_aside_and_count_as_missing(data, hospital
     assert [entry.path for entry in found.rejected] == ["images/3.png", "images/5.png"]
     np.testing.assert_array_equal(np.flatnonzero(found.image_index < 0), [3, 5])
     assert found.counts()["rejected"] == 2
-    assert found.warnings == ("north: 2 unreadable image file(s) were rejected and count as missing.",)
+    assert texts_of(found) == ("2 unreadable image file(s) were rejected and count as missing.",)
 
 
 def test_too_many_unreadable_images_are_refused_each_with_its_reason(data, hospitals):
@@ -197,7 +202,7 @@ def test_a_row_without_anything_is_left_out_with_a_warning(data, rewrite):
     rewrite(edit)
     found = prepare_dataset(data, "north")
     assert len(found.split) == 23
-    assert found.warnings == ("north: 1 row(s) have no image, text or value and are ignored.",)
+    assert texts_of(found) == ("1 row(s) have no image, text or value and are ignored.",)
 
 
 def test_a_site_without_any_image_text_or_value_is_refused(data, rewrite):
@@ -239,10 +244,10 @@ def test_one_class_and_constant_columns_are_warnings(data, rewrite):
 
     rewrite(edit)
     data = replace(data, task=TaskConfig(classes=["mild", "severe"]))
-    assert prepare_dataset(data, "north").warnings == (
-        "north: every labelled training row is of one class (severe).",
-        "north: column 'crp' has the same value in every row.",
-        "north: column 'ldh' has the same value in every row.",
+    assert texts_of(prepare_dataset(data, "north")) == (
+        "Every labelled training row is of one class (severe).",
+        "Column 'ldh' has the same value in every row.",
+        "No row has a value of crp.",
     )
 
 
@@ -254,14 +259,14 @@ def test_a_one_class_label_of_several_is_named(data, rewrite):
         task=TaskConfig(TaskKind.multilabel, ["label", "ldh"]),
         tabular={},
     )
-    assert prepare_dataset(data, "north").warnings == ("north: every labelled training row is of one class (ldh=0).",)
+    assert texts_of(prepare_dataset(data, "north"))[0] == "Every labelled training row is of one class (ldh=0)."
 
 
 def test_a_constant_categorical_column_is_a_warning(data, rewrite):
     rewrite(each("ldh", "F"))
     sex = TabularColumnConfig(kind=ColumnKind.categorical, levels=["F", "M"])
     found = prepare_dataset(replace(data, tabular={"crp": TabularColumnConfig(), "ldh": sex}), "north")
-    assert found.warnings == ("north: column 'ldh' has the same value in every row.",)
+    assert texts_of(found) == ("Column 'ldh' has the same value in every row.",)
 
 
 def test_the_rejected_list_can_be_read_by_hospital_it(data, hospitals):

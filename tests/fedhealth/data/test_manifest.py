@@ -65,7 +65,7 @@ def test_a_column_called_line_is_nothing_special(tmp_path):
 
 def test_surplus_cells_do_not_shift_the_columns(tmp_path):
     text = HEAD + "p1,s1,a.png,hi,1,9\np2,s2,b.png,ho,0,9\n"
-    with pytest.raises(DataError, match="more cells than the header"):
+    with pytest.raises(DataError, match="line 2 has more cells than the header"):
         read_manifest(data_of(write(tmp_path, text)), "a")
 
 

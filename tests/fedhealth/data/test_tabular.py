@@ -21,33 +21,33 @@ def table(**columns):
 
 
 def test_numbers_are_centred_and_missing_ones_are_marked():
-    features, present = encode_columns(table(crp=["14", "", "-9", "1e1"]), {"crp": NUMERIC}, FILE)
+    features, present, _ = encode_columns(table(crp=["14", "", "-9", "1e1"]), {"crp": NUMERIC}, FILE)
     np.testing.assert_array_equal(features, np.array([[2, 0], [0, 1], [0, 1], [0, 0]], np.float32))
     np.testing.assert_array_equal(present, [True, False, False, True])
     assert features.dtype == np.float32
 
 
 def test_levels_are_one_hot_and_missing_ones_are_marked():
-    features, present = encode_columns(table(sex=["M", "", "unknown", "F"]), {"sex": SEX}, FILE)
+    features, present, _ = encode_columns(table(sex=["M", "", "unknown", "F"]), {"sex": SEX}, FILE)
     np.testing.assert_array_equal(features, [[0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(present, [True, False, False, True])
 
 
 def test_numbered_levels_may_come_as_decimals():
     column = TabularColumnConfig(kind=ColumnKind.categorical, levels=["1", "2"])
-    features, _ = encode_columns(table(grade=["2.0", "1"]), {"grade": column}, FILE)
+    features, _, _ = encode_columns(table(grade=["2.0", "1"]), {"grade": column}, FILE)
     np.testing.assert_array_equal(features, [[0, 1, 0], [1, 0, 0]])
 
 
 def test_a_row_is_present_if_any_column_is():
     columns = {"crp": NUMERIC, "sex": SEX}
-    features, present = encode_columns(table(crp=["", "", "12"], sex=["", "F", ""]), columns, FILE)
+    features, present, _ = encode_columns(table(crp=["", "", "12"], sex=["", "F", ""]), columns, FILE)
     assert features.shape == (3, count_features(columns)) == (3, 5)
     np.testing.assert_array_equal(present, [False, True, True])
 
 
 def test_no_columns_give_no_features():
-    features, present = encode_columns(table(x=["1", "2"]), {}, FILE)
+    features, present, _ = encode_columns(table(x=["1", "2"]), {}, FILE)
     assert features.shape == (2, 0)
     assert not present.any()
 
@@ -56,14 +56,13 @@ def test_no_columns_give_no_features():
 def test_what_is_no_finite_number_is_refused_with_column_and_line(cell):
     with pytest.raises(DataError) as caught:
         encode_columns(table(crp=["1", cell]), {"crp": NUMERIC}, FILE)
-    assert caught.value.problem == f"site/manifest.csv: column 'crp': not a finite number in line 3: {cell!r}."
+    assert caught.value.problem.startswith("site/manifest.csv: column 'crp', line 3: ")
     assert "leave a cell empty" in caught.value.advice
 
 
 def test_an_unknown_level_is_refused_with_the_known_ones():
-    with pytest.raises(DataError, match="column 'sex': unknown level 'X' in line 2, 4") as caught:
+    with pytest.raises(DataError, match="column 'sex', line 2, 4: 'X': not a level; levels are F, M"):
         encode_columns(table(sex=["X", "F", "X"]), {"sex": SEX}, FILE)
-    assert "F, M" in caught.value.advice
 
 
 @pytest.mark.parametrize("cell", ["", "-9"])
@@ -77,7 +76,7 @@ def test_a_required_column_may_not_be_empty(cell):
 def test_encoding_can_be_undone_and_depends_on_the_row_alone(values, center, scale):
     column = TabularColumnConfig(center=center, scale=scale)
     cells = ["" if value is None else repr(value) for value in values]
-    features, present = encode_columns(table(x=cells), {"x": column}, FILE)
+    features, present, _ = encode_columns(table(x=cells), {"x": column}, FILE)
     alone = np.concatenate([encode_columns(table(x=[cell]), {"x": column}, FILE)[0] for cell in cells])
     np.testing.assert_array_equal(features, alone)
     np.testing.assert_array_equal(present, [value is not None for value in values])

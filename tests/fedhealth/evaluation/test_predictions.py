@@ -92,9 +92,9 @@ def test_counts_are_of_the_known_labels_and_add_up_over_sites():
     assert counts.positives.sum() == (one.labels == 1).sum()
     assert counts.negatives.sum() == (one.labels == 0).sum()
     both = Predictions(*(np.concatenate([getattr(one, n), getattr(other, n)]) for n in ("scores", "labels", "patient")))
-    added, pooled = counts + count_scores(other, 64), count_scores(both, 64)
-    np.testing.assert_array_equal(added.positives, pooled.positives)
-    np.testing.assert_array_equal(added.negatives, pooled.negatives)
+    more, pooled = count_scores(other, 64), count_scores(both, 64)
+    np.testing.assert_array_equal(counts.positives + more.positives, pooled.positives)
+    np.testing.assert_array_equal(counts.negatives + more.negatives, pooled.negatives)
 
 
 def test_scores_of_histograms_are_close_to_the_exact_ones():

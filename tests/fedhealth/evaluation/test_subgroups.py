@@ -54,7 +54,7 @@ def test_rows_are_placed_by_their_cells(config, tmp_path):
 
     cells = {"age": ["39.9", "40", "59", "60", ""], "sex": ["F", "M", "", "M", "F"]}
     blank = {f"tabular.{name}": cells.get(name, [""] * 5) for name in config.data.tabular}
-    features, _ = encode_columns(pd.DataFrame({"line": range(5), **blank}), config.data.tabular, tmp_path)
+    features, _, _ = encode_columns(pd.DataFrame({"line": range(5), **blank}), config.data.tabular, tmp_path)
     cohort = type("Cohort", (), {"tabular": features})
     found = assign_subgroups(cohort, config)
     assert found["age"].tolist() == [0, 1, 1, 2, UNKNOWN]

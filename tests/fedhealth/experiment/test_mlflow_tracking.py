@@ -138,6 +138,8 @@ def test_a_server_that_is_down_is_tried_twice_and_the_run_is_completed(overrides
         uri = f"http://127.0.0.1:{down.getsockname()[1]}"
         launch_run(RunSpec.compose([*overrides, "strategy.rounds=1", "tracking=mlflow", f"tracking.uri={uri}"], run))
         down.shutdown(socket.SHUT_RDWR)
+    for connection in requests:
+        connection.close()
     assert len(requests) == 2
     assert run.info["state"] == "completed"
     assert [event["event"] for event in run.read_events()[0]][-1] == "tracking_failed"

@@ -48,7 +48,7 @@ def test_several_images_are_one_study(exported, image):
     [
         (StudyInput(), "no input that the model uses"),
         (StudyInput(text="x", values={"hair": "red"}), "no variable 'hair'"),
-        (StudyInput(text="x", values={"crp": "high"}), "not a finite number"),
+        (StudyInput(text="x", values={"crp": "high"}), "not a number"),
     ],
 )
 def test_what_cannot_be_scored_is_said(exported, study, said):

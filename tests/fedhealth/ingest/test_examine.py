@@ -132,7 +132,8 @@ def test_no_more_of_a_header_is_kept_than_is_listed(tmp_path):
 
 def test_an_archive_is_told_from_a_broken_file(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\3\4" + bytes(200))
-    assert examine_unit(work(tmp_path), SourceFile("a.zip", "")).rejected == "an archive, not a DICOM file"
+    found = examine_unit(work(tmp_path), SourceFile("a.zip", ""))
+    assert (found.rejected, found.left_out) == ("", "no image but an archive")
 
 
 class Away(Folder):

@@ -1,6 +1,7 @@
 """From a hospital's files to a cohort: right, whatever is broken, whenever it is interrupted, always the same."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import numpy as np
 import pydicom.data
 import pytest
 
+from fedhealth.data.identifiers import hash_identifier
 from fedhealth.data.image.load import load_image
 from fedhealth.data.ingested_dataset import MANIFEST_FILE, read_ingest_info
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.ingest.examine import DAMAGED
-from fedhealth.ingest.header import hash_identifier
+from fedhealth.ingest.image_content import CONTENTS
 from fedhealth.ingest.ingest_files import NO_PATIENT_ID, REJECTED_FILE
 from fedhealth.ingest.pixel_layout import HEADER_BYTES
 from fedhealth.ingest.store import ITEMS
@@ -277,7 +279,7 @@ def test_every_known_file_is_read_or_set_aside(tmp_path, out, shared_data):
         link = hospital.images / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source)
-    hospital.write("select: [{take: middle}]\n")
+    hospital.write(f"select: [{{take: middle, content: [{', '.join(CONTENTS)}]}}]\n")
     found = hospital.ingest(out, "data.max_rejected=1.0")
     entries = {entry.name: entry for entry in found.records}
     excluded = {name for name in files if name.endswith((".txt", "DICOMDIR"))}
@@ -292,7 +294,6 @@ def test_every_known_file_is_read_or_set_aside(tmp_path, out, shared_data):
     allowed = (
         "no pixel",
         "not a DICOM",
-        "an archive",
         "the header describes no image",
         "a DICOM directory",
         "truncated",
@@ -315,3 +316,53 @@ def test_a_cohort_that_was_moved_is_found_again(hospital, out):
     after = hospital.ingest(out.with_name("moved"))
     assert after.dataset.rows("train").tolist() == before.dataset.rows("train").tolist()
     assert len(after.dataset.images) == len(before.dataset.images)
+
+
+def test_a_cohort_below_its_source_is_refused(hospital):
+    with pytest.raises(ConfigError, match="is in the source"):
+        hospital.ingest(hospital.images / "cohort")
+
+
+def test_an_ingest_that_fails_leaves_no_cohort(hospital, out):
+    hospital.ingest(out)
+    with (hospital.folder / "labels.csv").open("a") as file:
+        file.write("KH-1001,perhaps,1\n")
+    with pytest.raises(DataError, match=r"labels\.csv: column 'severe', line 14: 'perhaps'"):
+        hospital.ingest(out)
+    with pytest.raises(DataError, match="no complete ingest"):
+        read_ingest_info(out)
+
+
+def test_names_of_files_that_are_not_utf_8(hospital, out):
+    whole = hospital.images / "KH-1000" / "1.dcm"
+    named = Path(os.fsdecode(os.fsencode(hospital.images) + b"/M\xfcller.dcm"))
+    whole.rename(named)
+    named.with_name(os.fsdecode(b"kaputt\xfc")).write_text("x")
+    found = hospital.ingest(out, "data.max_rejected=0.2")
+    assert found.dataset.counts()["image"] == 12
+    hospital.ingest(out, "data.max_rejected=0.2")
+
+
+def test_who_withdraws_is_removed_from_cohort_and_caches(hospital, out, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDHEALTH_CACHE", str(tmp_path / "cache"))
+    result = hospital.ingest(out)
+    (picture,) = next(record.pictures for record in result.records if record.name == "KH-1003/1.dcm")
+    before = result.dataset
+    (before.folder / "image-features-0.npy").write_bytes(b"features")
+    pixels = before.images[picture.slot].tobytes()
+    code = hash_identifier("patient", "KH-1003")
+    assert code in (out / MANIFEST_FILE).read_text()
+    (hospital.folder / "opt-out.csv").write_text("Patient\nkh-1003\n")
+    hospital.write(f"exclude: {hospital.folder}/opt-out.csv\n")
+    told = []
+    after = hospital.ingest(out, progress=reading(told))
+    assert told[0] == 12  # nothing is read again
+    assert after.dataset.counts()["patients"] == 11
+    written = [path for folder in (out, tmp_path / "cache") for path in folder.rglob("*") if path.is_file()]
+    assert not before.folder.exists()
+    for path in written:
+        content = path.read_bytes()
+        assert code.encode() not in content, path
+        assert pixels not in content, path
+    (hospital.folder / "opt-out.csv").write_text("Patient\nKH-9999\n")
+    assert hospital.ingest(out).dataset.counts()["patients"] == 12  # who is no longer on the list is read again

@@ -1,12 +1,34 @@
-from fedhealth.ingest.header import HeaderFields, hash_identifier
-from fedhealth.ingest.join import find_unidentified, join_tables
+from fedhealth.data.identifiers import Identifier, hash_identifier
+from fedhealth.ingest.header import HeaderFields
+from fedhealth.ingest.join import identify_images, join_tables
 from fedhealth.ingest.records import IngestRecord, StoredImage
 from fedhealth.ingest.tables import TableRows
 
 
 def facts(patient="p", study="s", accession="a", instance="i"):
     return HeaderFields(
-        patient, study, accession, "r", instance, "CT", "", "", "", "", 8, 8, 1, None, None, "", False, False
+        patient,
+        "",
+        study,
+        accession,
+        "",
+        "r",
+        instance,
+        "CT",
+        "",
+        "",
+        "",
+        "image",
+        "",
+        8,
+        8,
+        1,
+        None,
+        "",
+        None,
+        "",
+        False,
+        False,
     )
 
 
@@ -15,7 +37,12 @@ def image(name, slot, **keys):
 
 
 def table(keys, cells):
-    return TableRows("t.csv", "utf-8", keys, cells)
+    found = {key: [Identifier(code, "") for code in codes] for key, codes in keys.items()}
+    return TableRows("t.csv", "utf-8", keys, found, cells, list(range(2, 2 + len(next(iter(keys.values()))))))
+
+
+def find_unidentified(images, tables):
+    return [name for name, keys in identify_images(images, tables, {}).items() if not keys["patient"]]
 
 
 def cells(found):
@@ -66,12 +93,12 @@ def test_several_reports_of_a_study_are_one_text():
 
 def test_who_a_file_belongs_to():
     unnamed = image("1", 0, patient="")
-    assert find_unidentified([unnamed], [], {}) == ["1"]
+    assert find_unidentified([unnamed], []) == ["1"]
     told = table({"accession": ["a"], "patient": ["q"]}, {})
-    assert find_unidentified([unnamed], [told], {}) == []
+    assert find_unidentified([unnamed], [told]) == []
     assert join_tables([unnamed], [told], {}).rows[0].keys["patient"] == "q"
     torn = table({"accession": ["a", "a"], "patient": ["q", "r"]}, {})
-    assert find_unidentified([unnamed], [torn], {}) == ["1"]
+    assert find_unidentified([unnamed], [torn]) == ["1"]
 
 
 def test_a_series_takes_the_keys_of_its_files():

@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedhealth.data.duplicates import count_duplicates
 from fedhealth.ingest import phi_warnings
-from fedhealth.ingest.leakage import count_duplicates, measure_text_leakage
+from fedhealth.ingest.leakage import measure_text_leakage
 from tests.fedhealth.ingest.test_join import facts
 
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedhealth.data.identifiers import hash_identifier
 from fedhealth.errors import DataError
-from fedhealth.ingest.header import hash_identifier
-from fedhealth.ingest.settings import IngestTable, TextSettings
-from fedhealth.ingest.tables import TableRows, load_table
+from fedhealth.ingest.settings import IngestTable
+from fedhealth.ingest.tables import TableContext, TableRows, load_table
 
 REPORT = "Befund: Größe unauffällig, Herz naß, Lungenödem weg, öfter über Übelkeit geklagt"
 
@@ -16,7 +16,7 @@ def table(path, **further):
 
 
 def read(path, **further):
-    found = load_table(table(path, **further), TextSettings())
+    found = load_table(table(path, **further), TableContext())
     if isinstance(found, DataError):
         raise found
     return found
@@ -33,7 +33,8 @@ def test_several_encodings_in_one_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(f'id,Text,y\n7,"{REPORT}",1\n'.encode("cp1252") + f'8,"{REPORT}",0\n'.encode() + b"9,a\x81b,1\n")
     found = read(path)
-    assert found.cells["text"] == [REPORT, REPORT, "a\ufffdb"]
+    assert found.cells["text"] == [REPORT, REPORT, ""]
+    assert "1 text(s) are set aside and count as missing: 1 damaged" in found.findings[0].text
     assert found.encoding == "cp1252 and utf-8"
 
 
@@ -72,7 +73,7 @@ def test_names_of_a_row_are_taken_out_of_its_report(tmp_path):
         (b"", "no rows"),
         (b"id,Text\n1,a\n", "no column 'y'"),
         (b"id,Text,y\n", "no rows"),
-        (b"id,Text,y\n1,a,0,9\n1,a,0\n", "cannot be read"),
+        (b"id,Text,y\n1,a,0,9\n1,a,0\n", "line 2 has more cells"),
         (b'id,Text,y\n1,"a,0\n', "cannot be read"),
         (b"\0\1\2" * 100, "no rows"),
         (b"id,Text,y,y\n1,a,0,1\n", "the same name"),
@@ -93,5 +94,5 @@ def test_what_is_no_table_is_said(tmp_path, content, problem):
 def test_anything_is_a_table_or_a_fault(tmp_path, content, suffix):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(b"id,Text,y\n" * (suffix == "csv") + content)
-    found = load_table(table(path), TextSettings())
+    found = load_table(table(path), TableContext())
     assert isinstance(found, TableRows | DataError)

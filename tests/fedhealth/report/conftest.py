@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedhealth.data.findings import DataFinding, FindingKind, dump_findings
 from tests.fedhealth.run_writer import RunWriter
 
 
@@ -23,7 +24,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunWriter, str]:
     run = RunWriter(tmp_path_factory.mktemp("whole") / "run")
     run.failed = {("A", 2)}
     run.rejected = {"A": ["broken.dcm: not a DICOM file"]}
-    run.warnings = {"A": [f"A: {'a_word_that_does_not_end_before_the_margin_' * 3}"]}
+    long = "a_word_that_does_not_end_before_the_margin_" * 3
+    run.findings = {"A": dump_findings([DataFinding(FindingKind.values, long)])}
     gains = {"alone A": 0.1, "alone, on average": 0.05, "centralised": -0.01, "image only": 0.2}
     run.comparison = run.compared(gains)
     return run, render_run_report(run.write())

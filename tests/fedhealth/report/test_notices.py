@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from fedhealth.data.findings import DataFinding, FindingKind, dump_findings
 from fedhealth.report.notices import collect_notices
 from fedhealth.runs.load_record import load_run_record
 
@@ -72,9 +73,14 @@ def test_missed_rounds_and_the_reason(run, notices_of):
 
 
 def test_what_reading_the_data_found(run, notices_of):
-    run.warnings = {"A": ["A: every labelled training row is of one class (benign).", "A: 2 file(s) were set aside."]}
-    text = notices_of()["Data of A"]
-    assert text == "Every labelled training row is of one class (benign). 2 file(s) were set aside."
+    found = [
+        DataFinding(FindingKind.labels, "Every labelled training row is of one class (benign).", True),
+        DataFinding(FindingKind.files, "2 file(s) were set aside."),
+    ]
+    run.findings = {"A": dump_findings(found)}
+    notices = notices_of()
+    assert notices["Data of A may be wrong"] == "Every labelled training row is of one class (benign)."
+    assert notices["Data of A"] == "2 file(s) were set aside."
 
 
 def test_a_one_class_test_split_is_named(run, notices_of):

@@ -142,10 +142,28 @@ def test_a_run_that_is_to_go_on_and_has_spent_its_budget_is_named(private, run, 
     assert ("A has little budget left for this run" in titles(private)) is (state != "completed")
 
 
-def test_an_audit_is_quoted(private):
-    line = "A: canaries: claimed epsilon 3 at delta 1e-6, empirical lower bound 1.1 (95 %)"
-    (private / "audit.json").write_text(json.dumps({"lines": [line]}))
-    assert line in render_run_report(private)
+def write_audit(folder, *failures):
+    findings = [{"name": "noise", "passed": True, "detail": "1.00"}]
+    findings += [{"name": name, "passed": False, "detail": "half of it"} for name in failures]
+    bound = {"claimed": 3.0, "found": 1.1, "delta": 1e-6, "confidence": 0.95}
+    site = {"site": "A", "passed": not failures, "success": 0.84, "findings": findings, "bounds": {"membership": bound}}
+    (folder / "audit.json").write_text(json.dumps({"sites": [site]}))
+
+
+def test_an_audit_has_its_section(private):
+    assert "What the audit found" not in render_run_report(private)
+    write_audit(private)
+    page = render_run_report(private).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Every check of the private training passed at 1 hospital." in page
+    assert "right in at most 84 % of the cases; a coin toss is right in 50 %" in page
+    assert "membership: epsilon is at least 1.1 (95 %), claimed epsilon 3 at delta 1e-6" in page
+
+
+def test_a_failed_audit_is_said_first(private):
+    write_audit(private, "noise of the planned size")
+    page = render_run_report(private)
+    assert "The audit FAILED at A" in page
+    assert "noise of the planned size (half of it)" in page
 
 
 def test_without_ledgers_there_is_no_section_and_no_promise(run):

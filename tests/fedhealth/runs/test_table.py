@@ -4,9 +4,12 @@ import math
 import pytest
 
 from fedhealth.errors import ConfigError
+from fedhealth.evaluation.metrics import Estimate
+from fedhealth.experiment.sweep_job import read_validation_auroc
 from fedhealth.report.render import render_page
-from fedhealth.report.sweep_page import build_sweep_page, summarize_sweep
-from fedhealth.runs.table import find_pareto_front, format_csv, load_run_entries
+from fedhealth.report.sweep_page import build_sweep_page, choose_best_run, summarize_sweep
+from fedhealth.runs.run_dir import RunDir
+from fedhealth.runs.table import find_pareto_front, format_csv, load_run_entries, subtract_estimates
 
 
 def write(folder, number, auroc, epsilon, sent, state="completed", delta=1e-6, unit="patient"):
@@ -97,3 +100,53 @@ def test_equal_words_are_told_apart_by_their_folders(sweep, tmp_path):
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no run"):
         load_run_entries([tmp_path])
+
+
+def add_noise(run, low, high):
+    """Let a run's validation score hold noise."""
+    path = run / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["validation"]["auroc"] |= {"low": low, "high": high}
+    content["validation"]["noise"] = {"count_std": 5.0, "studies_std": 31.6, "cells": 20, "classes_scored": 1}
+    path.write_text(json.dumps(content))
+
+
+def test_no_run_is_chosen_for_its_noise(tmp_path):
+    runs = [write(tmp_path, number, auroc, 8, 100) for number, auroc in enumerate((0.85, 0.80, 0.60))]
+    for run, ends in zip(runs, ((0.75, 0.95), (0.70, 0.90), (0.50, 0.70)), strict=True):
+        add_noise(run, *ends)
+    found = load_run_entries([tmp_path])
+    assert choose_best_run(found) is None
+    text = summarize_sweep(found)
+    assert "No run is chosen" in text
+    assert "seed=0 (0.850" in text
+    assert "seed=1 (0.800" in text
+    assert "seed=2" not in text.partition("cannot be told apart")[0]  # .85 - .60 is more than noise
+    assert [entry.label for entry in find_pareto_front(found)] == ["seed=0", "seed=1"]
+
+
+def test_a_run_that_is_better_beyond_the_noise_is_chosen(tmp_path):
+    for number, auroc in enumerate((0.85, 0.60)):
+        add_noise(write(tmp_path, number, auroc, 8, 100), auroc - 0.1, auroc + 0.1)
+    assert choose_best_run(load_run_entries([tmp_path])).label == "seed=0"
+
+
+def test_a_score_that_is_lost_in_the_noise_says_so(tmp_path):
+    add_noise(write(tmp_path, 0, None, 8, 100), None, None)
+    assert "lost in the noise" in summarize_sweep(load_run_entries([tmp_path]))
+    assert "lost in the noise" not in summarize_sweep(load_run_entries([write(tmp_path / "other", 0, None, 8, 100)]))
+
+
+def test_the_difference_of_two_estimates_has_the_width_of_both():
+    gain = subtract_estimates(Estimate(0.8, 0.5, 0.9), Estimate(0.6, 0.5, 1.0))
+    assert gain.value == pytest.approx(0.2)
+    assert gain.low == pytest.approx(0.2 - 0.5)  # hypot(.3, .4)
+    assert gain.high == pytest.approx(0.2 + math.hypot(0.1, 0.1))
+
+
+@pytest.mark.parametrize(("low", "objective"), [(0.7, 0.7), (None, 0.0)])
+def test_a_search_maximises_what_is_certain(tmp_path, low, objective):
+    run = write(tmp_path, 0, 0.9, 8, 100)
+    assert read_validation_auroc(RunDir(run)) == 0.9
+    add_noise(run, low, 0.95)
+    assert read_validation_auroc(RunDir(run)) == objective

@@ -1,11 +1,13 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from benchmarks.private_scores import SeededNoise
 from fedhealth.config.compose import compose_config
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.validate import validate_config
@@ -15,6 +17,7 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.privacy.accounting.spending import iter_run_spending
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, noise_tables
+from fedhealth.privacy.mechanisms.noised_counts import decode_counts
 from fedhealth.protocol.messages import DESCRIBE
 from fedhealth.report.descriptive_page import compute_statistics, format_statistics
 from fedhealth.runs.run_dir import STATISTICS_FILE, RunDir
@@ -41,7 +44,7 @@ def cohort(ages, sexes, labels, patients, config):
     size = len(ages)
     cells = {"age": ages, "sex": sexes}
     table = {f"tabular.{name}": cells.get(name, [""] * size) for name in config.data.tabular}
-    features, present = encode_columns(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
+    features, present, _ = encode_columns(pd.DataFrame({"line": range(size), **table}), config.data.tabular, Path("x"))
     parts = {
         "patient": np.array(patients),
         "labels": np.array(labels, np.float32)[:, None],
@@ -90,11 +93,37 @@ def test_small_counts_are_not_told(config):
 def test_noise_is_scaled_to_all_tables_together():
     counts = {f"{DESCRIPTIVE_PREFIX}{place}": np.zeros(20_000, np.int64) for place in range(4)}
     released = noise_tables(counts, 5.0, 1, NoiseSource())
-    for table in released.values():
+    assert decode_counts(released.pop("describe.noise"))[0] == pytest.approx(100)
+    for table in map(decode_counts, released.values()):
         assert table.std() == pytest.approx(5.0 * 2, rel=0.05)
         assert abs(table.mean()) < 0.5
     twice = noise_tables(counts, 5.0, 2, NoiseSource())
-    assert twice[f"{DESCRIPTIVE_PREFIX}0"].std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
+    assert decode_counts(twice[f"{DESCRIPTIVE_PREFIX}0"]).std() == pytest.approx(5.0 * math.sqrt(8), rel=0.05)
+
+
+def test_noised_statistics_hold_the_truth_in_their_intervals(config):
+    private = replace(config, privacy={"_target_": "fedhealth.training.dpsgd_trainer.DPSGDTrainer"})
+    generator, held = np.random.default_rng(3), []
+    ages = generator.normal(62, 14, 1500)
+    seen = cohort([f"{a:.3f}" for a in ages], ["F"] * 900 + ["M"] * 600, [1] * 300 + [0] * 1200, range(1500), private)
+    exact = count_patients(seen, private)
+    for seed in range(30):
+        released = noise_tables(exact, 2.0, 1, SeededNoise(seed))
+        found = {each["name"]: each for each in compute_statistics(released, private)}
+        age, sex = found["variable.age"], found["variable.sex"]
+        assert all(count >= 0 for each in found.values() for count in each.get("counts", {}).values())
+        assert sum(sex["counts"].values()) == pytest.approx(sex["patients"], abs=2)
+        held.append(
+            [
+                age["patients_interval"][0] <= 1500 <= age["patients_interval"][1],
+                age["mean_interval"][0] <= ages.mean() <= age["mean_interval"][1],
+                age["quartile_intervals"][1][0] <= np.median(ages) <= age["quartile_intervals"][1][1],
+                sex["intervals"]["F"][0] <= 900 <= sex["intervals"]["F"][1],
+            ]
+        )
+        assert found["variable.crp"]["mean"] is None  # nobody has one: what is there is noise
+    assert (np.mean(held, axis=0) >= 0.8).all(), np.mean(held, axis=0)
+    assert any("[" in line for line in format_statistics(list(found.values())))
 
 
 def described(overrides, folder):

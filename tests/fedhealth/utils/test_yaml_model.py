@@ -90,3 +90,25 @@ def test_any_content_is_read_or_refused_in_our_own_words(tmp_path_factory, conte
 def test_any_text_is_read_or_refused_in_our_own_words(tmp_path_factory, text):
     with pytest.raises(ConfigError):
         read(tmp_path_factory.getbasetemp() / "any.yaml", text.encode("utf-8", "replace").decode())
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: a\nmore:\n  no: {number: 1}\n", "line 3: YAML reads no as true or false"),
+        ("name: 01\n", "line 1: YAML reads 01 as another number"),
+        ("name: 1:30\n", "line 1: YAML reads 1:30 as another number"),
+        ("name: no\n", "name: YAML reads yes, no, on, off, true and false as False: put the word into quotes"),
+    ],
+)
+def test_words_that_yaml_changes_are_refused(tmp_path, text, fault):
+    with pytest.raises(ConfigError, match=fault):
+        read(tmp_path / "x.yaml", text)
+
+
+def test_quoted_words_are_kept(tmp_path):
+    assert read(tmp_path / "x.yaml", "name: 'no'\nwords: ['01', \"1:30\", 2020-01-31]\n").words == (
+        "01",
+        "1:30",
+        "2020-01-31",
+    )

@@ -1,0 +1,61 @@
+"""Describe the noise of differential privacy in scores: how many studies there are, how large it is, what is lost."""
+
+from __future__ import annotations
+
+import math
+
+from fedhealth.evaluation.metrics import Estimate
+from fedhealth.evaluation.noised_scores import LEAST_SIGNAL
+from fedhealth.report.page import Cell, ReportTable
+from fedhealth.report.wording import (
+    METRIC_NAMES,
+    format_count,
+    format_integer,
+    format_interval,
+    format_noised_count,
+    format_number,
+)
+from fedhealth.runs.record import RunRecord
+from fedhealth.runs.results import SplitResult
+
+_Z = 1.96  # half width of a 95 % interval, in standard deviations
+LOST = "not reported: lost in the noise"
+
+
+def format_studies(result: SplitResult, noun: str) -> str:
+    """Return the number of studies; with noise, `about 1,211 ± 42 test studies`."""
+    if result.noise is None:
+        return format_count(result.studies, noun)
+    return format_noised_count(result.studies, _Z * result.noise.studies_std, noun)
+
+
+def describe_noise(result: SplitResult) -> tuple[str, ...]:
+    """Return sentences about the noise in a split's scores; empty for exact ones."""
+    noise = result.noise
+    if noise is None:
+        return ()
+    least = math.ceil(LEAST_SIGNAL * noise.count_std * math.sqrt(noise.cells))
+    return (
+        "The scores hold noise: every hospital counted its studies in "
+        f"{noise.cells} score cells and added noise once. In the sum, the noise has a standard deviation of "
+        f"{noise.count_std:.1f} studies in every count and {noise.studies_std:.0f} in the number of studies. The "
+        "intervals include it. A class is scored only if the studies with it and those without it are at least "
+        f"{format_integer(least)} each.",
+    )
+
+
+def build_noised_table(run: RunRecord) -> ReportTable | None:
+    """Return the private scores of a rehearsal beside its exact ones; None if there are not both."""
+    result = run.evaluation.get("test")
+    if result is None or result.noise is None or not run.has_exact_test_result:
+        return None
+    rows = tuple(
+        (Cell(METRIC_NAMES[name]), Cell(_format_noised(estimate)), Cell(format_interval(estimate) or "–"))
+        for name, estimate in result.metrics.items()
+    )
+    head = ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval")
+    return ReportTable("As the members of a private consortium would see it, with noise", head, rows)
+
+
+def _format_noised(estimate: Estimate) -> str:
+    return LOST if math.isnan(estimate.value) else format_number(estimate.value)

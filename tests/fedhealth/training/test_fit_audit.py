@@ -1,0 +1,97 @@
+"""The end-to-end audit passes right training of every kind, catches planted bugs, and declines a run by itself."""
+
+import numpy as np
+import pytest
+from torchvision.ops import StochasticDepth
+
+from benchmarks import audit_mutants
+from benchmarks.audit_mutants import MUTANTS, audit_subject, list_failures, make_subject, plant_mutant
+from fedhealth.data.examples import Examples
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.training import fit_audit
+from fedhealth.training.fit_audit import audit_fit
+
+SUBSET = (
+    "noise halved",
+    "clipping per study in the loader",
+    "sampling without replacement",
+    "a fixed noise key",
+    "score histograms un-noised",
+    "one booking per run",
+    "epsilon halved in the accountant",
+    "clip skipped for biases and norms",
+    "small tensors without noise",
+)
+
+
+@pytest.fixture
+def audit_before_runs():
+    """Keep the audit before a run."""
+
+
+def make_place(tmp_path):
+    return AccountingContext("run", "hospital", tmp_path, 0, audit_mutants.ROUNDS)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"clipping": "automatic"},
+        {"clipping": "tower"},
+        {"unit": "record"},
+        {"score_release_share": 0.0},
+        {"engine": "opacus"},
+        {"max_records_per_patient": 1},  # most patients have more: each step draws one of their studies
+        {"max_records_per_patient": 2},
+    ],
+)
+def test_right_training_passes_and_leaves_no_trace(settings, tmp_path):
+    trainer, task = make_subject(**settings)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    findings = audit_fit(trainer, task, make_place(tmp_path))
+    assert list_failures(findings) == []
+    assert len(findings) > 20
+    assert all(np.array_equal(value, before[name]) for name, value in task.model.state_dict().items())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_with_random_depth_passes(tmp_path):
+    trainer, task = make_subject()
+    task.model.fusion.head[2] = StochasticDepth(0.5, "row")
+    assert list_failures(audit_fit(trainer, task, make_place(tmp_path))) == []
+
+
+@pytest.mark.parametrize("name", SUBSET)
+def test_a_planted_bug_is_caught(name):
+    with plant_mutant(name):
+        assert list_failures(audit_subject())
+
+
+def test_there_are_twenty_bugs():
+    assert len(MUTANTS) == 20
+
+
+def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_audit, "_passed", set())
+    trainer, task = make_subject()
+    with plant_mutant("noise halved"):
+        [reason] = trainer.check_can_join(task, make_place(tmp_path))
+    assert reason == "private training fails its audit on synthetic patients (the site's log says where)"
+    assert trainer.check_can_join(task, make_place(tmp_path)) == []
+    path = get_ledger_path(tmp_path, trainer.budget.dataset)
+    assert not path.exists() or not path.read_bytes().strip()  # nothing was booked in the run's own ledger
+
+
+def test_the_audit_before_a_run_reads_no_value_of_a_patient(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_audit, "_passed", set())
+    trainer, task = make_subject()
+    read = []
+    for name in ("batch", "targets"):
+        gather = getattr(Examples, name)
+        monkeypatch.setattr(Examples, name, lambda self, rows, gather=gather: read.append(self) or gather(self, rows))
+    assert fit_audit.list_audit_failures(trainer, task, make_place(tmp_path)) == []
+    own = task.examples
+    assert read
+    assert all(each.sources is not own.sources and each.labels is not own.labels for each in read)
