@@ -118,7 +118,7 @@ def test_a_recovered_hospital_needs_a_persons_yes_for_a_sum_without_privacy(four
     lead.ask(kind, FOUR, (VICTIM,))
     lead.open()
     for home in hospitals.homes.values():
-        shutil.rmtree(home.state / CONTRIBUTORS_FOLDER)
+        shutil.rmtree(home.state / CONTRIBUTORS_FOLDER, ignore_errors=True)  # the victim was asked for no shares
         recover_site(home)
     assert not opens(Lead(hospitals, "run67890", *overrides).join(), kind, FOUR, ())
     for site in FOUR:
