@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client import credentials
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_smallest_split, compute_thresholds
@@ -22,7 +22,7 @@ def weak(monkeypatch):
             return Thresholds(n, colluders, 1, threshold)
 
         monkeypatch.setattr(server_protocol, "compute_thresholds", lax)
-        monkeypatch.setattr(client_protocol, "compute_thresholds", lax)
+        monkeypatch.setattr(credentials, "compute_thresholds", lax)
         monkeypatch.setattr(rules, "needs_signatures", lambda *_: False)
 
     return switch
