@@ -200,7 +200,7 @@ def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate
 def _handle_and_check(institution: Institution, message: ParsedMessage, gate: EgressGate) -> RecordDict:
     """Return the reply after the gate has checked it."""
     content, kind, setup = HANDLERS[message.kind](institution, message), message.kind, institution.setup
-    if kind == HANDSHAKE and not Acceptance.parse(content).reasons:
+    if kind == HANDSHAKE and _is_accepted(content):
         with private_section(setup.trainer):
             schemas = institution.get_data_schemas(message.directive)
         if reasons := gate.find_unsendable(schemas):

@@ -52,6 +52,7 @@ from fedhealth.site.egress_gate import ArrayRecordSchema, ConfigRecordSchema, Eg
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training import dpsgd_trainer, optimizers
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
+from tests.clients.power_cut import PowerCutError, cut_power_at
 from tests.clients.private_site import PrivateSite
 
 DATASET, STALENESS = "tiny", 0.5
@@ -64,10 +65,6 @@ CUTS = {  # what happens last before a power cut: owner, method, whether the met
     "release": (ReleaseRecorder, "record", True),
     "reply": (EgressGate, "check", True),
 }
-
-
-class PowerCutError(BaseException):
-    """The process is gone: no handler of it runs any more."""
 
 
 @dataclass(frozen=True)
@@ -221,16 +218,8 @@ class Books:
         if cut is None:
             ask()
             return
-        owner, name, runs = CUTS[cut]
-        genuine = getattr(owner, name)
-
-        def break_off(*args, **kwargs):
-            if runs:
-                genuine(*args, **kwargs)
-            raise PowerCutError
-
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(owner, name, break_off)
+            cut_power_at(patch, *CUTS[cut])
             try:
                 ask()
             except PowerCutError:

@@ -9,6 +9,18 @@ from fedhealth.flower.compat import set_task_identity
 from fedhealth.protocol.messages import DIRECTIVE, Directive
 from tests.fedhealth.site.trust import Consortium
 
+POLICY = """\
+name: charite
+lead: lead.example:9092
+data:
+  tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
+limits:
+  units: [{unit}]
+  secure_aggregation: false
+  records: [acceptance, update, statistics]
+  min_patients: {min_patients}
+"""
+
 
 class Member:
     """A member's home with a kit, and the overrides of a job on its data; it has no policy yet."""
@@ -23,6 +35,11 @@ class Member:
         own = ("data.site_column", "data.name", "data.sites")
         self.overrides = [each for each in select_shared_overrides(overrides) if each.partition("=")[0] not in own]
         self.overrides += ["data.name=tiny", "data.sites=[charite,klinikum,st-brigid]"]
+
+    def write_policy(self, unit="none", min_patients=3):
+        """Write a policy that lets plain updates leave, under one privacy unit."""
+        shown = {"root": self.root / "north", "cache": self.cache}
+        self.home.policy.write_text(POLICY.format(**shown, unit=unit, min_patients=min_patients))
 
     def send(self, job, kind, run, number=0, content=None):
         """Send one message as the runner does and return the reply."""

@@ -14,18 +14,6 @@ from fedhealth.site.audit_log import verify_log
 from strategies.app import build_initial_state
 from tests.clients.member import Member
 
-POLICY = """\
-name: charite
-lead: lead.example:9092
-data:
-  tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
-limits:
-  units: [none]
-  secure_aggregation: false
-  records: [acceptance, update, statistics]
-  min_patients: {min_patients}
-"""
-
 
 @pytest.fixture(name="hospital")
 def hospital_(tmp_path, good_hospitals, tiny_overrides):
@@ -39,11 +27,6 @@ class Hospital(Member):
         super().__init__(tmp_path, data, overrides)
         self.config = compose_config([*self.overrides, f"data.root={data}"])
         self.write_policy()
-
-    def write_policy(self, min_patients=3):
-        self.home.policy.write_text(
-            POLICY.format(root=self.root / "north", cache=self.cache, min_patients=min_patients)
-        )
 
     def ask(self, kind, number=0, run="run12345", content=None):
         """Send one message as the runner does and return the reply."""

@@ -13,12 +13,8 @@ from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.protocol.array_codec import get_packed_bytes
 from fedhealth.protocol.messages import STATISTICS, UPDATE
 from fedhealth.site.egress_gate import EgressGate
+from tests.clients.power_cut import PowerCutError, cut_power_at
 from tests.clients.private_site import PrivateSite
-
-
-class PowerCutError(BaseException):
-    """The process is gone: no handler of it runs any more."""
-
 
 # What happens last before the power cut: (owner, method, whether the method still runs).
 STEPS = {
@@ -39,16 +35,8 @@ def site_(tmp_path, good_hospitals, tiny_overrides):
 
 def cut_power(site, step, monkeypatch, **request):
     """Send a training request and lose power after a step; the next message meets a new process."""
-    owner, name, runs = STEPS[step]
-    genuine = getattr(owner, name)
-
-    def cut(*args, **kwargs):
-        if runs:
-            genuine(*args, **kwargs)
-        raise PowerCutError
-
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, cut)
+        cut_power_at(patch, *STEPS[step])
         with pytest.raises(PowerCutError):
             site.train(**request)
     site.restart()

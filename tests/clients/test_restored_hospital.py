@@ -30,17 +30,6 @@ from tests.clients.member import Member
 
 DELTA = 1e-6
 PRIVATE = ["privacy=patient", "privacy.epsilon=8", "privacy.min_cohort=2", "strategy.rounds=4"]
-POLICY = """\
-name: charite
-lead: lead.example:9092
-data:
-  tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
-limits:
-  units: [patient]
-  secure_aggregation: false
-  records: [acceptance, update, statistics]
-  min_patients: 3
-"""
 
 
 class Hospital(Member):
@@ -50,7 +39,7 @@ class Hospital(Member):
         super().__init__(folder, data, [each for each in overrides if "strategy.rounds" not in each] + PRIVATE)
         self.config = compose_config([*self.overrides, f"data.root={data}"])
         self.arrays = build_initial_state(OmegaConf.to_object(self.config))
-        self.home.policy.write_text(POLICY.format(root=self.root / "north", cache=self.cache))
+        self.write_policy("patient")
         self.carried, self.left, self.steps = [], [], 0
         now = int(time.time())
         words = (tuple(self.overrides), compute_config_digest(self.config), "0" * 64, "0" * 64)

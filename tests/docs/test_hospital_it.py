@@ -18,6 +18,7 @@ from fedhealth.lead.provision import provision_consortium
 from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
 from fedhealth.site import audit_log
 from fedhealth.site.check.check_site import check_site
+from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from tests.fedhealth.site.consortium import World
 from tests.guide import DOCS, steps
@@ -65,7 +66,10 @@ class Hospital:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         with connect_control(self.lead) as control:
             ends = time.monotonic() + 300
-            while not any(node.status == "online" for node in control.list_nodes()):
+            site = DaemonState(self.home)
+            while not (
+                any(node.status == "online" for node in control.list_nodes()) and site.status["state"] == "connected"
+            ):
                 assert self.process.poll() is None, (self.folder / "site.log").read_text()
                 assert time.monotonic() < ends
                 time.sleep(0.1)

