@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.array_codec import Packed, pack_arrays
 from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, SECAGG, Directive
+from fedhealth.protocol.refusals import describe_error
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt, Shapes
 from strategies.deadlines import ReplyDeadlines
@@ -160,7 +161,7 @@ class RoundDriver:
         """Aggregate one reply; report a site whose reply is an error or invalid, and leave it out of the round."""
         site = self.members.get_site(reply.node)
         if reply.message.has_error():
-            reason = f"{reply.message.error.reason} (see the site's own log)"
+            reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
             self.event("site_failed", round=number, site=site, reason=reason)
             return False
         try:
@@ -220,7 +221,7 @@ class RoundDriver:
             if reply.message.has_content():
                 yield site, reply.message.content
             else:
-                reason = reply.message.error.reason
+                reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
                 self.event("site_refused", round=directive.round, site=site, question=kind, reason=reason)
 
     def _wait_for_any_node(self, grid: Grid, nodes: Iterable[int]) -> None:

@@ -28,6 +28,7 @@ from fedhealth.flower.server.long_polling import LongPolling
 from fedhealth.flower.server.message_redelivery import MessageRedelivery
 from fedhealth.flower.server.reply_redelivery import ReplyRedelivery
 from fedhealth.flower.server.runtime_api import RuntimeApi
+from fedhealth.flower.server.site_contacts import SiteContacts
 from fedhealth.flower.server.superexec import SuperExec
 from fedhealth.flower.server.superlink_app import SuperLinkSettings, create_superlink_app
 from fedhealth.lead.home import LEAD_HOME_VARIABLE, LeadHome
@@ -95,7 +96,7 @@ async def _serve_listeners(
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
     tls: dict[str, Any] = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
     inside = RuntimeApi(app, long_polling, ReplyRedelivery(home.path / "unconfirmed"))
-    outside = FleetApi(app, long_polling, MessageRedelivery(home.path / "delivered"))
+    outside = FleetApi(app, long_polling, MessageRedelivery(home.path / "delivered"), SiteContacts(home.contacts))
     private = _Server(uvicorn.Config(inside, "127.0.0.1", project.control_port, lifespan="on", **quiet))
     public = _Server(uvicorn.Config(outside, host, port, lifespan="off", **tls, **quiet))
     servers = (private, public)

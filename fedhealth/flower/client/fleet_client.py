@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -184,20 +184,23 @@ class FleetClient:
 
 
 @contextmanager
-def connect_to_lead(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterator[FleetClient]:
+def connect_to_lead(
+    address: str, ca: str, key: ec.EllipticCurvePrivateKey, describe_site: Callable[[], str] = str
+) -> Iterator[FleetClient]:
     """Activate the node and send heartbeats in the background; deactivate it at the end so that it can restart at once.
 
     Args:
         address: host:port of the lead's server.
         ca: path of the certificate authority that must have signed the server's certificate.
         key: the node's private key.
+        describe_site: returns what the site reports about its installation, see `SiteReport`.
 
     Raises:
         ConnectionLostError: the server is unreachable at present.
         TrustError: the server does not admit this node, or is not the lead's.
 
     """
-    with create_http_client(address, ca, key) as client:
+    with create_http_client(address, ca, key, describe_site) as client:
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )

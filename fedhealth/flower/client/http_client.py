@@ -22,6 +22,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedhealth.errors import TrustError
 from fedhealth.flower.compat import restrict_http_client
 from fedhealth.protocol.messages import WAIT_HEADER
+from fedhealth.protocol.site_report import REPORT_HEADER
 
 T = TypeVar("T")
 WAIT_SECONDS = 5  # that the server may hold a request (long polling); stopping a site takes as long
@@ -38,18 +39,19 @@ class RequestRefusedError(ConnectionLostError):
 
 
 class _RequestHeaders:
-    """Adds our Flower release and the time that the server may hold the request (long polling).
+    """Adds our Flower release, the site's report, and the time that the server may hold the request (long polling).
 
     Flower's own interceptor ends the process when the releases of site and server differ; this one does not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, describe_site: Callable[[], str]) -> None:
+        self._describe_site = describe_site
         self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
         self._headers[WAIT_HEADER] = str(WAIT_SECONDS)
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers."""
-        context.request.headers.update(self._headers)
+        context.request.headers.update({**self._headers, REPORT_HEADER: self._describe_site()})
         return call_next(context)
 
 
@@ -60,9 +62,14 @@ def _refuse_large_response(response: httpx.Response) -> None:
         raise ConnectionLostError(f"the server's response has {size or 'an unknown number of'} bytes")
 
 
-def create_http_client(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
+def create_http_client(
+    address: str, ca: str, key: ec.EllipticCurvePrivateKey, describe_site: Callable[[], str] = str
+) -> FleetHttpClient:
     """Return Flower's client, which signs requests with the node's key and trusts the kit's authority only."""
-    interceptors: list[ProtobufClientInterceptor] = [_RequestHeaders(), NodeAuthHttpInterceptor(key, key.public_key())]
+    interceptors: list[ProtobufClientInterceptor] = [
+        _RequestHeaders(describe_site),
+        NodeAuthHttpInterceptor(key, key.public_key()),
+    ]
     trusted = ssl.create_default_context(cafile=ca)  # with a file, the machine's own authorities are not trusted
     client = FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trusted)
     restrict_http_client(client, _refuse_large_response)
