@@ -23,6 +23,7 @@ from typing import Any
 import uvicorn
 
 from fedhealth.errors import ConfigError, StartRefusedError
+from fedhealth.flower.client.proxy import keep_loopback_direct
 from fedhealth.flower.server.fleet_api import FleetApi
 from fedhealth.flower.server.long_polling import LongPolling
 from fedhealth.flower.server.message_redelivery import MessageRedelivery
@@ -80,6 +81,7 @@ def build_environment(home: LeadHome) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        **keep_loopback_direct(),  # Flower's own processes talk to this machine
     }
 
 

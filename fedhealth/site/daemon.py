@@ -111,7 +111,8 @@ class SiteDaemon:
         delay = first_delay
         while not self.stopping.is_set():
             try:
-                with connect_to_lead(lead, str(self.home.ca), key, SiteReporter(self.home)) as connection:
+                proxy = load_policy(self.home).proxy.find(lead)
+                with connect_to_lead(lead, str(self.home.ca), key, SiteReporter(self.home), proxy) as connection:
                     self.state.update_status(state="connected", error=None)
                     delay = first_delay
                     self._process_messages(connection)

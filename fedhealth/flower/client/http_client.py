@@ -20,6 +20,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedhealth.errors import TrustError
+from fedhealth.flower.client.proxy import Proxy
 from fedhealth.flower.compat import restrict_http_client
 from fedhealth.protocol.messages import WAIT_HEADER
 from fedhealth.protocol.site_report import REPORT_HEADER
@@ -63,7 +64,11 @@ def _refuse_large_response(response: httpx.Response) -> None:
 
 
 def create_http_client(
-    address: str, ca: str, key: ec.EllipticCurvePrivateKey, describe_site: Callable[[], str] = str
+    address: str,
+    ca: str,
+    key: ec.EllipticCurvePrivateKey,
+    describe_site: Callable[[], str] = str,
+    proxy: Proxy | None = None,
 ) -> FleetHttpClient:
     """Return Flower's client, which signs requests with the node's key and trusts the kit's authority only."""
     interceptors: list[ProtobufClientInterceptor] = [
@@ -72,8 +77,14 @@ def create_http_client(
     ]
     trusted = ssl.create_default_context(cafile=ca)  # with a file, the machine's own authorities are not trusted
     client = FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trusted)
-    restrict_http_client(client, _refuse_large_response)
+    restrict_http_client(client, trusted, _describe_proxy(proxy), response=_refuse_large_response)
     return client
+
+
+def _describe_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    if proxy is None:
+        return None
+    return httpx.Proxy(f"http://{proxy.address}", auth=(proxy.user, proxy.password) if proxy.user else None)
 
 
 def _is_run_closed(response: httpx.Response) -> bool:
@@ -109,7 +120,8 @@ def send_request(method: Callable[[Any], T], request: Any, attempts: int = _ATTE
                 problem = f"The server's certificate is not covered by the kit (request {request.DESCRIPTOR.name})."
                 raise TrustError(f"{problem} ({fault})", "Ask the lead for a new kit. Nothing was sent.") from fault
             if attempt == attempts:
-                raise ConnectionLostError(f"no connection ({fault})") from fault
+                place = "the proxy opens no connection" if isinstance(fault, httpx.ProxyError) else "no connection"
+                raise ConnectionLostError(f"{place} ({fault})") from fault
         except ValueError as fault:  # the bytes are not a valid response
             raise ConnectionLostError(str(fault)) from fault
         time.sleep(0.2 * attempt)

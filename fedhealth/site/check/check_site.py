@@ -50,7 +50,7 @@ def _check_connection(home: SiteHome, policy: Policy) -> Iterator[CheckResult]:
     yield from catch_errors("keys", check_keys(home))
     yield from catch_errors("kit", check_kit(home, policy))
     if home.ca.is_file():
-        yield from catch_errors("lead", check_network(policy.lead, home.ca))
+        yield from catch_errors("lead", check_network(policy.lead, home.ca, policy.proxy))
 
 
 def _check_data(home: SiteHome, policy: Policy, overrides: tuple[str, ...]) -> Iterator[CheckResult]:
