@@ -43,7 +43,7 @@ from strategies.fedavg import FedAvg
 from strategies.messaging import exchange_messages
 from strategies.participants import Participation
 from strategies.reservation import request_reservations
-from strategies.round_driver import RunIdentity
+from strategies.round_request import RunIdentity
 from strategies.statement_carrier import StatementCarrier
 from strategies.statistics import read_score_counts
 
@@ -149,9 +149,11 @@ def build_strategy(
     aggregation: Aggregation = instantiate(lead.aggregation or config.secagg["lead"])
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
+    sites = tuple(config.data.sites)
+    fewest = max(lead.min_sites or len(sites), aggregation.required_sites)
     return FedAvg(
         RunIdentity(job.run, job.digest),
-        Participation(tuple(config.data.sites), lead.min_sites, lead.quorum, lead.join_timeout, names or {}),
+        Participation(sites, fewest, lead.quorum, lead.join_timeout, names or {}),
         aggregation,
         instantiate(lead.server_optimizer),
         server_state=instantiate(lead.server_state),

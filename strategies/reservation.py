@@ -12,7 +12,7 @@ from fedhealth.protocol.messages import Directive
 from strategies.aggregation.mean import WeightedMean
 from strategies.messaging import EventCallback
 from strategies.participants import Participation, gather_members
-from strategies.round_driver import RunIdentity, build_request
+from strategies.round_request import RunIdentity, build_request
 
 
 def request_reservations(

@@ -120,6 +120,9 @@ class ProgressDisplay:
     def _on_reopened(self, event: dict[str, Any]) -> None:
         self._console.print(f"  round {event['round']}: unmasking the interrupted sum")
 
+    def _on_reused(self, event: dict[str, Any]) -> None:
+        self._console.print(f"  round {event['round']}: going on with the opened sum on the disk")
+
     def _on_waiting(self, event: dict[str, Any]) -> None:
         hospitals = "hospital" if event["needed"] == 1 else "hospitals"
         missing = escape(", ".join(event["missing"]))

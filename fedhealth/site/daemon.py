@@ -53,7 +53,7 @@ class _PendingReply:
     Attributes:
         request: the message that it replies to.
         content: the encoded reply.
-        seconds: processing time; in a private run the reply's slot on the time grid.
+        seconds: in a private run the reply's slot on the time grid, otherwise 0: how long a task took is not sent.
 
     """
 
@@ -159,7 +159,7 @@ class SiteDaemon:
             log.warning("%s: %s", kind, fault)
             self._pending_message.clear()
             return
-        seconds: float | None = time.monotonic() - received
+        seconds: float | None = 0.0  # the time of a task follows the data: it is not sent
         if kind in TIMED_KINDS and (run := self._runs.get(message.run_id)) and run.is_private:
             seconds = wait_for_reply_slot(received, self.stopping)
         if seconds is not None:  # else the daemon stops between two slots: it replies after its next start

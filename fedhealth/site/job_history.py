@@ -54,7 +54,8 @@ class JobHistory:
             raise JobRefusedError(f"Run {job.run} was used for another job before.", JOB_ADVICE, JOB_ENDED)
         if seen["ended"] is not None:
             raise JobRefusedError(f"Run {job.run} has ended; its job is not accepted again.", JOB_ADVICE, JOB_ENDED)
-        if self._clock() > seen["seen"] + hours * 3600:
+        begun = min(seen["seen"], job.issued)  # after a restore from an older copy, the job is seen for the first time
+        if self._clock() > begun + hours * 3600:
             raise JobRefusedError(
                 f"Run {job.run} has taken longer than {hours:g} hours, the limit of this site.",
                 "Raise limits.hours in site.yaml if the run may continue.",

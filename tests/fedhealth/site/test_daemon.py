@@ -161,6 +161,13 @@ def test_a_lost_worker_of_a_private_run_counts_before_anything_is_booked(hospita
     assert (line.kind, line.run, line.booking, line.event) == ("fail", "run00002", 0, None)
 
 
+def test_the_time_of_a_task_is_not_sent(hospital):
+    """It follows the data: the number of rows, their lengths, the size of the images."""
+    for name, kind in (("joined", "query.handshake"), ("trained", "train.fit"), ("lost", "train.crash")):
+        hospital.ask(name, kind)
+        assert hospital.network.seconds[name] == 0.0
+
+
 def test_a_reply_does_not_show_when_it_was_made(hospital):
     for name, kind in (("a", "train.fit"), ("lost", "train.crash")):
         reply = hospital.ask(name, kind)

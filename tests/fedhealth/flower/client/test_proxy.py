@@ -39,9 +39,7 @@ def test_the_environment_counts_otherwise(environment, name):
     assert find_proxy(ENVIRONMENT, None, LEAD) == Proxy("proxy.example", 3128, "me", "a@b", "the environment")
 
 
-@pytest.mark.parametrize(
-    "exempt", ["lead.example", ".example", "a.example, lead.example", "lead.example:9092", "*"]
-)
+@pytest.mark.parametrize("exempt", ["lead.example", ".example", "a.example, lead.example", "lead.example:9092", "*"])
 def test_no_proxy_exempts_the_lead(environment, exempt):
     environment.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     environment.setenv("NO_PROXY", "elsewhere.example")
