@@ -1,8 +1,8 @@
 """A site's signed statement of its own state: what a machine that was restored from an older copy has forgotten.
 
-Each site numbers its statements, and lists in each the ones that its disk knows. The others keep of every site the latest
-one and those that it does not list, and show them again with the owner's signature: a site that sees a statement of
-its own that its disk does not know has been restored. Nobody can invent a statement of another site.
+Each site numbers its statements, and lists in each the ones that its disk knows. The others keep of every site the
+latest one and those that it does not list, and show them again with the owner's signature: a site that sees a statement
+of its own that its disk does not know has been restored. Nobody can invent a statement of another site.
 """
 
 import hashlib

@@ -147,9 +147,9 @@ def test_statements_of_a_restored_site_never_hide_what_it_has_forgotten(handshak
     for site in federation.ids:
         if site != VICTIM:
             federation.book(site).learn_statements([(VICTIM, newest)])
+            shown = [(site, data) for data in federation.book(site).get_known_statements(VICTIM)]
             with pytest.raises(RestoredSiteError):
-                shown = federation.book(site).get_known_statements(VICTIM)
-                federation.book(VICTIM).learn_statements((site, data) for data in shown)
+                federation.book(VICTIM).learn_statements(shown)
     with pytest.raises(RestoredSiteError):
         federation.book(VICTIM).require_current()
 
