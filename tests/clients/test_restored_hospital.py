@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from clients.app import get_institution_cache
 from fedhealth.cli.main import app
 from fedhealth.config.compose import compose_config, compute_config_digest
-from fedhealth.consortium.identity import save_roster
+from fedhealth.consortium.identity import make_identity, save_roster
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError
@@ -230,6 +230,28 @@ def test_a_ledger_that_nobody_can_vouch_for_counts_as_used_up(hospital):
     assert "whole life budget" in hospital.recover()
     assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
     assert hospital.join().reasons
+
+
+@pytest.mark.parametrize("ledger", ["older", "gone"])
+def test_a_record_that_another_key_has_sealed_uses_up_every_budget(hospital, tmp_path, ledger):
+    """The chain of the restored ledger is intact, so nothing else would show that bookings are missing."""
+    (tmp_path / "backup").mkdir()
+    copy_parts([hospital.home.path], tmp_path / "backup")
+    for number in (2, 3):
+        assert hospital.train(number).has_content()
+    copy_parts([hospital.home.path], tmp_path / "backup", back=True)
+    if ledger == "gone":
+        shutil.rmtree(hospital.ledger.parent)
+    assert hospital.join().reasons == (UNLISTED_REASON,)
+    (hospital.home.keys / "identity.key").unlink()
+    make_identity(hospital.home.keys)
+    said = hospital.recover().replace("\n", " ")
+    assert "another identity key" in said
+    assert "whole life budget counts as spent" in said
+    assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
+    entries = verify_ledger(hospital.ledger)
+    hospital.recover()
+    assert verify_ledger(hospital.ledger) == entries
 
 
 def test_recovering_twice_books_nothing_twice(hospital, tmp_path):

@@ -2,7 +2,8 @@
 
 What was lost is known from the record in the newest statement that anybody shows (see `ledger_record`). One more round
 of the latest run counts as spent, because it may have been on its way when the machine was lost. Where the record does
-not reach back far enough, the whole life budget counts as spent: no more than that can have been booked.
+not reach back far enough, or cannot be read, the whole life budget counts as spent: no more than that can have been
+booked.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ def recover_ledger(
     with Ledger.open(path) as ledger:
         common = 0 if record is None else find_common_line(record, read_hashes(path))
         if _is_gap(record, common, damaged is not None):
-            _use_up_budget(ledger, limits)
-            write_spending_summary(ledger, path, limits.lifetime_delta)
+            _use_up_budget(ledger, path, limits)
             return LedgerRecovery(dataset, damaged, (), is_used_up=True)
         booked = [each.run for each in record.runs if _book_lost_run(ledger, each, common)] if record else []
         for each in record.runs if record else ():
@@ -74,6 +74,26 @@ def recover_ledger(
                 booked.append(each.run)
         write_spending_summary(ledger, path, limits.lifetime_delta)
         return LedgerRecovery(dataset, damaged, tuple(dict.fromkeys(booked)), is_used_up=False)
+
+
+def use_up_ledger(folder: Path, dataset: str, limits: EpsilonLimits) -> LedgerRecovery:
+    """Repair a ledger's chain and count its whole life budget as spent: nobody can say what it has lost.
+
+    Args:
+        folder: the site's private folder.
+        dataset: its name; without a file it is created.
+        limits: of the site's policy.
+
+    Raises:
+        PrivacyError: another process uses the ledger, or the clock was set back.
+
+    """
+    path = get_ledger_path(folder, dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    damaged = salvage_chain(path)
+    with Ledger.open(path) as ledger:
+        _use_up_budget(ledger, path, limits)
+    return LedgerRecovery(dataset, damaged, (), is_used_up=True)
 
 
 def _is_gap(record: LedgerRecord | None, common: int, is_damaged: bool) -> bool:
@@ -109,7 +129,7 @@ def _book_round_in_flight(ledger: Ledger, lost: BookedRun, counter: int) -> bool
     return True
 
 
-def _use_up_budget(ledger: Ledger, limits: EpsilonLimits) -> None:
+def _use_up_budget(ledger: Ledger, path: Path, limits: EpsilonLimits) -> None:
     """Book one release that costs the whole life budget by itself, unless this was done before."""
     if any(entry.kind == "lost" and entry.reason == USED_UP for entry in ledger.entries):
         return
@@ -118,3 +138,4 @@ def _use_up_budget(ledger: Ledger, limits: EpsilonLimits) -> None:
     while not find_lifetime_excess([event], limits):
         event = replace(event, noise_multiplier=event.noise_multiplier * 0.99)
     ledger.record_lost_event("unknown", RunCost("patient", (event,)), USED_UP)
+    write_spending_summary(ledger, path, limits.lifetime_delta)
