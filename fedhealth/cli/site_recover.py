@@ -34,7 +34,7 @@ def run_recover(folder: Path | None, yes: bool) -> None:
         print_lines(console, f"The newest statement of this site that is known: {shown}.")
     print_lines(
         console,
-        "What it has booked since the copy, and one round that may have been on its way, will count as spent.",
+        "What it has booked since the copy, and what one more request may have booked, will count as spent.",
         "Damaged files are kept beside the repaired ones. Runs that were going on here end, except that one.",
     )
     if is_record_sealed(home, newest):

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from fedhealth.errors import FederationError, SecureAggregationError
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.privacy_target import load_target
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER
 from fedhealth.site.recovery import recover_site
@@ -80,6 +83,19 @@ def test_the_same_contributors_are_sent_the_same_values(four_hospitals, tmp_path
     assert {name: values.tolist() for name, values in first.statistics.items()} == {
         name: values.tolist() for name, values in again.statistics.items()
     }
+
+
+@pytest.mark.parametrize("question", ["private statistics", "private final scores"])
+def test_what_a_request_may_book_is_stored_when_the_run_joins(four_hospitals, tmp_path, question):
+    """A recovery needs it: the first request may be on its way when the machine is lost."""
+    kind, overrides, limits = QUESTIONS[question]
+    lead = Lead(Hospitals(tmp_path, four_hospitals, limits), "run12345", *overrides).join()
+    home = lead.hospitals.homes[VICTIM]
+    target = load_target(home.state, lead.run)
+    lead.ask(kind, FOUR)
+    booked = [entry.event for entry in verify_ledger(get_ledger_path(home.state, "tiny-2026")) if entry.kind == "book"]
+    assert len(booked) == 1
+    assert booked[0] in target.release_events
 
 
 def test_another_run_draws_and_books_anew(four_hospitals, tmp_path):

@@ -1,8 +1,9 @@
 """Book in a restored or damaged ledger what its lost lines had booked, or may have booked; never less.
 
-What was lost is known from the record in the newest statement that anybody shows (see `ledger_record`). One more round
-of the latest run counts as spent, because it may have been on its way when the machine was lost. Where the record does
-not reach back far enough, or cannot be read, the whole life budget counts as spent: no more than that can have been
+What was lost is known from the record in the newest statement that anybody shows (see `ledger_record`). One more request
+of the latest run may have been on its way when the machine was lost, so each event that it may have booked counts as
+spent (a round and the release of the scores: which one costs more depends on what is booked already). Where the record
+does not reach back far enough, or cannot be read, the whole life budget counts as spent: no more than that can have been
 booked.
 """
 
@@ -54,7 +55,7 @@ def recover_ledger(
         dataset: its name.
         record: of the newest statement; None if that has none for this ledger.
         limits: of the site's policy: `lifetime_epsilon` and `lifetime_delta`.
-        latest: run and counter of the newest statement: one more round of that run counts as spent.
+        latest: run and counter of the newest statement: one more request of that run counts as spent.
 
     Raises:
         PrivacyError: another process uses the ledger, or the clock was set back.
@@ -69,9 +70,9 @@ def recover_ledger(
             _use_up_budget(ledger, path, limits)
             return LedgerRecovery(dataset, damaged, (), is_used_up=True)
         booked = [each.run for each in record.runs if _book_lost_run(ledger, each, common)] if record else []
-        for each in record.runs if record else ():
-            if each.run == latest[0] and _book_round_in_flight(ledger, each, latest[1]):
-                booked.append(each.run)
+        in_flight = record.releases.get(latest[0]) if record else None
+        if in_flight is not None and _book_releases_in_flight(ledger, in_flight, *latest):
+            booked.append(latest[0])
         write_spending_summary(ledger, path, limits.lifetime_delta)
         return LedgerRecovery(dataset, damaged, tuple(dict.fromkeys(booked)), is_used_up=False)
 
@@ -121,12 +122,12 @@ def _stands_for(entry: LedgerEntry, run: str, common: int) -> bool:
     return entry.number <= common or entry.kind == "lost"
 
 
-def _book_round_in_flight(ledger: Ledger, lost: BookedRun, counter: int) -> bool:
+def _book_releases_in_flight(ledger: Ledger, releases: RunCost, run: str, counter: int) -> bool:
+    """Book each of these events unless this was done before, or was interrupted; return whether there was any."""
     reason = f"{IN_FLIGHT} (statement {counter})"
-    if lost.next_event is None or any(entry.reason == reason for entry in ledger.entries):
-        return False
-    ledger.record_lost_event(lost.run, replace(lost.cost, events=(lost.next_event,)), reason)
-    return True
+    missing = compute_remaining_cost(releases, [e.mechanism for e in ledger.entries if e.reason == reason])
+    ledger.record_lost_event(run, missing, reason)
+    return bool(missing.events)
 
 
 def _use_up_budget(ledger: Ledger, path: Path, limits: EpsilonLimits) -> None:
