@@ -125,6 +125,23 @@ def test_the_contributors_hold_for_all_runs_without_privacy(four_hospitals, tmp_
     assert opens(fourth, kind, FOUR, ())
 
 
+def test_the_contributors_hold_for_the_data_set_wherever_its_files_are(four_hospitals, tmp_path):
+    """The hospitals move their files, or list them in a second manifest, under the same name of the data set."""
+    kind, overrides, limits = QUESTIONS["statistics"]
+    data = tmp_path / "data"
+    shutil.copytree(four_hospitals, data)
+    hospitals = Hospitals(tmp_path, data, limits)
+    lead = Lead(hospitals, "run12345", *overrides).join()
+    lead.ask(kind, FOUR, (VICTIM,))
+    lead.open()
+    shutil.copytree(data, tmp_path / "moved")
+    hospitals.data = tmp_path / "moved"
+    for site in FOUR:
+        hospitals.set_limits(site, limits)
+    assert not opens(Lead(hospitals, "run67890", *overrides).join(), kind, FOUR, ())
+    assert opens(Lead(hospitals, "run00000", *overrides).join(), kind, THREE, ())
+
+
 def test_a_recovered_hospital_needs_a_persons_yes_for_a_sum_without_privacy(four_hospitals, tmp_path):
     """All are restored from a copy of before the first sum: none of them knows its contributors."""
     kind, overrides, limits = QUESTIONS["statistics"]
