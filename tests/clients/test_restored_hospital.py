@@ -15,10 +15,11 @@ from fedhealth.consortium.identity import make_identity, save_roster
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError
-from fedhealth.privacy.accounting.accountant import compute_epsilon
-from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
+from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon
+from fedhealth.privacy.accounting.ledger import Ledger, read_ledger_digest, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path, get_score_release_path
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, TRAIN, Acceptance
 from fedhealth.secagg.client.statement_book import RESTORED
@@ -26,7 +27,10 @@ from fedhealth.site.audit_log import verify_log
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.utils.hash_chain import get_head_path
 from strategies.app import build_initial_state
+from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_
 from tests.clients.member import Member
+
+__all__ = ["four_hospitals_"]
 
 DELTA = 1e-6
 PRIVATE = ["privacy=patient", "privacy.epsilon=8", "privacy.min_cohort=2", "strategy.rounds=4"]
@@ -177,6 +181,24 @@ def test_the_backup_of_the_guide_is_enough(hospital, tmp_path):
     assert said >= truth * 0.999
     assert hospital.join().reasons == ()
     assert hospital.train(4).has_content()
+
+
+def test_what_the_members_show_gets_the_one_refusal_and_spends_nothing(four_hospitals, tmp_path):
+    """The lead withholds the statements: the members' announcements show the newest one, with the order to train."""
+    hospitals = Hospitals(tmp_path, four_hospitals, "units: [none], word_embeddings: true")
+    lead = Lead(hospitals, "run12345", "privacy=none", "secagg=on", "training=sgd").join()
+    home = hospitals.homes[VICTIM]
+    (tmp_path / "backup").mkdir()
+    copy_parts([home.path], tmp_path / "backup")
+    lead.join()
+    copy_parts([home.path], tmp_path / "backup", back=True)
+    lead.join()
+    with Ledger.open(get_ledger_path(home.state, "tiny-2026")) as ledger:  # of this run, and open
+        ledger.book(lead.run, 1, "patient", PrivacyEvent(2.0, 1.0, 1), EpsilonLimits(DELTA))
+        booked = ledger.entries
+    lead.ask(TRAIN, FOUR)
+    assert lead.refusals == [(TRAIN, VICTIM, "RequestMismatchError")]
+    assert verify_ledger(get_ledger_path(home.state, "tiny-2026")) == booked
 
 
 def test_between_runs_too(hospital, tmp_path):
