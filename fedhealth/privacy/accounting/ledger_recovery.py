@@ -1,10 +1,10 @@
 """Book in a restored or damaged ledger what its lost lines had booked, or may have booked; never less.
 
-What was lost is known from the record in the newest statement that anybody shows (see `ledger_record`). One more request
-of the latest run may have been on its way when the machine was lost, so each event that it may have booked counts as
-spent (a round and the release of the scores: which one costs more depends on what is booked already). Where the record
-does not reach back far enough, or cannot be read, the whole life budget counts as spent: no more than that can have been
-booked.
+What was lost is known from the record in the newest statement that anybody shows (see `ledger_record`). One more
+request of the latest run may have been on its way when the machine was lost, so each event that it may have booked
+counts as spent (a round and the release of the scores: which one costs more depends on what is booked already). Where
+the record does not reach back far enough, or cannot be read, the whole life budget counts as spent: no more than that
+can have been booked.
 """
 
 from __future__ import annotations
