@@ -20,9 +20,9 @@ from fedhealth.privacy.accounting.reservations import RunCost
 from fedhealth.utils.hash_chain import read_hashes
 
 MAX_RUNS = 8
-"""The runs that booked last; a ledger that has lost lines of an earlier one counts as used up."""
+"""The most runs, those that booked last; a ledger that has lost lines of an earlier one counts as used up."""
 _MAX_UNBOOKED = 2  # of the runs that have booked nothing yet, those that joined last
-_DENSE_MARKS = 32
+_DENSE_MARKS = 4  # for each of these runs
 _MARK = 12  # hexadecimal digits of a line's hash
 
 
@@ -50,7 +50,8 @@ class LedgerRecord:
         dataset: its name.
         lines: how many it had.
         marks: (number, first digits of the hash) of some lines.
-        runs: that booked last, the latest last; at most MAX_RUNS.
+        runs: that booked last, the latest last.
+        has_all_runs: whether no run booked before these.
         releases: each event that one request may book, by run: of these runs, and of those that joined last.
 
     """
@@ -59,6 +60,7 @@ class LedgerRecord:
     lines: int
     marks: tuple[tuple[int, str], ...]
     runs: tuple[BookedRun, ...]
+    has_all_runs: bool
     releases: Mapping[str, RunCost]
 
     def dump_fields(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class LedgerRecord:
             "lines": self.lines,
             "marks": self.marks,
             "runs": [[each.run, *_dump_cost(each.cost), each.last_line] for each in self.runs],
+            "has_all_runs": self.has_all_runs,
             "releases": {run: _dump_cost(cost) for run, cost in self.releases.items()},
         }
 
@@ -77,11 +80,13 @@ class LedgerRecord:
         runs = tuple(BookedRun(str(run), _parse_cost(cost), int(last)) for run, *cost, last in fields["runs"])
         releases = {str(run): _parse_cost(cost) for run, cost in fields["releases"].items()}
         marks = tuple((int(number), str(mark)) for number, mark in fields["marks"])
-        return LedgerRecord(str(fields["dataset"]), int(fields["lines"]), marks, runs, releases)
+        return LedgerRecord(
+            str(fields["dataset"]), int(fields["lines"]), marks, runs, bool(fields["has_all_runs"]), releases
+        )
 
 
-def build_ledger_record(path: Path) -> LedgerRecord:
-    """Return the record of a ledger.
+def build_ledger_record(path: Path, most_runs: int = MAX_RUNS) -> LedgerRecord:
+    """Return the record of a ledger; with fewer runs it is shorter, and a recovery may have to book more.
 
     Raises:
         PrivacyError: it was edited, cut or damaged.
@@ -90,11 +95,12 @@ def build_ledger_record(path: Path) -> LedgerRecord:
     entries, hashes = verify_ledger(path), read_hashes(path)
     spent = [entry for entry in entries if entry.kind in SPENT_KINDS]
     last = {entry.run: entry.number for entry in spent}
-    latest = sorted(last, key=lambda run: last[run])[-MAX_RUNS:]
+    latest = sorted(last, key=lambda run: last[run])[-most_runs:]
     runs = tuple(_build_booked_run(run, [entry for entry in spent if entry.run == run]) for run in latest)
-    numbers = _choose_marked_lines(len(entries)) | {last[run] for run in latest}
+    numbers = _choose_marked_lines(len(entries), _DENSE_MARKS * most_runs) | {last[run] for run in latest}
     marks = tuple((number, hashes[number - 1][:_MARK]) for number in sorted(numbers))
-    return LedgerRecord(path.stem, len(entries), marks, runs, _collect_releases(path, spent, latest))
+    has_all_runs = len(latest) == len(last)
+    return LedgerRecord(path.stem, len(entries), marks, runs, has_all_runs, _collect_releases(path, spent, latest))
 
 
 def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
@@ -133,9 +139,9 @@ def _find_most_records(spent: Sequence[LedgerEntry]) -> int:
     return max(entry.max_records_per_patient for entry in spent)
 
 
-def _choose_marked_lines(count: int) -> set[int]:
-    """Return the last lines, and ever fewer of those before."""
-    chosen, distance = set(range(max(1, count - _DENSE_MARKS + 1), count + 1)), float(_DENSE_MARKS)
+def _choose_marked_lines(count: int, dense: int) -> set[int]:
+    """Return the last `dense` lines, and ever fewer of those before."""
+    chosen, distance = set(range(max(1, count - dense + 1), count + 1)), float(dense)
     while distance < count:
         chosen.add(count - int(distance))
         distance *= 1.4

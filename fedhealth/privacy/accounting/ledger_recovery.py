@@ -17,7 +17,7 @@ from fedhealth.privacy.accounting.budget import write_spending_summary
 from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, BookedRun, LedgerRecord, find_common_line
+from fedhealth.privacy.accounting.ledger_record import BookedRun, LedgerRecord, find_common_line
 from fedhealth.privacy.accounting.limits import EpsilonLimits, find_lifetime_excess
 from fedhealth.privacy.accounting.reservations import RunCost, compute_remaining_cost
 from fedhealth.utils.hash_chain import read_hashes, salvage_chain
@@ -101,7 +101,7 @@ def _is_gap(record: LedgerRecord | None, common: int, is_damaged: bool) -> bool:
     """Return whether lines may be lost that the record does not describe."""
     if record is None:
         return is_damaged
-    return common < record.lines and len(record.runs) == MAX_RUNS and record.runs[0].last_line > common
+    return common < record.lines and not record.has_all_runs and record.runs[0].last_line > common
 
 
 def _book_lost_run(ledger: Ledger, lost: BookedRun, common: int) -> bool:
