@@ -190,8 +190,10 @@ def test_what_the_members_show_gets_the_one_refusal_and_spends_nothing(four_hosp
     home = hospitals.homes[VICTIM]
     (tmp_path / "backup").mkdir()
     copy_parts([home.path], tmp_path / "backup")
-    lead.join()
+    lead.ask(TRAIN, FOUR)
+    lead.open()
     copy_parts([home.path], tmp_path / "backup", back=True)
+    lead.restart_hospitals()
     lead.join()
     with Ledger.open(get_ledger_path(home.state, "tiny-2026")) as ledger:  # of this run, and open
         ledger.book(lead.run, 1, "patient", PrivacyEvent(2.0, 1.0, 1), EpsilonLimits(DELTA))
