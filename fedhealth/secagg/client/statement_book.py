@@ -162,12 +162,15 @@ class StatementBook:
 
         Empty if none is known, or if that site has a new key.
         """
-        found = [data for data in self._load_peers().get(site, ()) if _is_genuine(data, self._roster)]
+        found = self._select_genuine(self._load_peers().get(site, ()))
         return tuple(dict.fromkeys([*found[:1], *found[-1:]]))
 
     def list_known_statements(self) -> tuple[bytes, ...]:
         """Return of every other approved site, sorted, the oldest statement that it has not listed since."""
-        return tuple(data for site in sorted(self._load_peers()) for data in self.get_known_statements(site)[:1])
+        return tuple(data for _, kept in sorted(self._load_peers().items()) for data in self._select_genuine(kept)[:1])
+
+    def _select_genuine(self, kept: Iterable[bytes]) -> list[bytes]:
+        return [data for data in kept if _is_genuine(data, self._roster)]
 
     def load_state(self) -> BookState:
         """Return what is on the disk."""
@@ -233,7 +236,8 @@ class StatementBook:
 
     def _keep_peers(self, shown: Mapping[bytes, StateStatement]) -> None:
         """Keep of every other site the latest statement and those that it does not list, in one write."""
-        before, peers = self._load_peers(), self._load_peers()
+        before = self._load_peers()
+        peers = dict(before)
         for data, each in sorted(shown.items(), key=lambda item: item[1].counter):
             peers[each.site] = _add_statement(peers.get(each.site, []), data, each)
         if peers != before:
