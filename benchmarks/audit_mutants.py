@@ -294,14 +294,17 @@ def main() -> None:
         return f"{sum(_is_caught(name, *bug, audit) for name, bug in chosen.items())} of {len(chosen)}"
 
     print(f"{count_caught(STRANGERS, audit_subject)} caught that strangers planted", flush=True)
-    clients = {name: (planter, {}) for name, planter in CLIENTS.items()}
-    print(f"{count_caught(clients, audit_client)} caught in client-level privacy", flush=True)
+    print(f"{count_caught(_add_settings(CLIENTS), audit_client)} caught in client-level privacy", flush=True)
     for name, settings in RIGHT.items():
         if failures := list_failures(audit_subject(**settings)):
             print(f"right code, {name}: {failures}", flush=True)
     alarms = sum(_is_blamed(seed) for seed in range(options.seeds))
-    caught = count_caught({name: (planter, {}) for name, planter in MUTANTS.items()}, audit_subject)
+    caught = count_caught(_add_settings(MUTANTS), audit_subject)
     print(f"{caught} caught, {alarms} of {options.seeds} false alarms")
+
+
+def _add_settings(bugs: Mapping[str, Planter]) -> dict[str, tuple[Planter, Mapping[str, Any]]]:
+    return {name: (planter, {}) for name, planter in bugs.items()}
 
 
 def _is_caught(name: str, planter: Planter, settings: Mapping[str, Any], audit: Audit) -> bool:

@@ -18,16 +18,19 @@ from benchmarks.mutant_subject import OwnClipping, use_engine
 from fedhealth.privacy import statistics_release
 from fedhealth.privacy.accounting import accountant, booking, budget, limits, plan
 from fedhealth.privacy.engines import book_keeping
-from fedhealth.privacy.engines.base import get_trainable_parameters, select_rows
+from fedhealth.privacy.engines.base import compute_clip_factors, get_trainable_parameters, select_rows
+from fedhealth.privacy.engines.client_level import clip_and_noise_update
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+from fedhealth.privacy.engines.step import take_private_step
 from fedhealth.privacy.mechanisms import poisson_sampler
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.privacy.mechanisms.histogram_release import noise_histograms
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler, PhysicalBatch
 from fedhealth.training import client_dp_trainer, dpsgd_trainer
 from fedhealth.training.client_dp_trainer import ClientDPTrainer
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
-from fedhealth.training.private_batches import build_loss_fn, load_unit_batch
+from fedhealth.training.private_batches import build_loss_fn, load_physical_batches, load_unit_batch
 
 _add_noise = NoiseSource.add_
 _TENSORS = 13  # of the subject's model
@@ -60,7 +63,8 @@ def _draw_studies() -> Any:
 
 def _shuffle_epochs() -> Any:
     def draw(self: PatientSampler) -> Iterator[list[PhysicalBatch]]:
-        parts, generator, left = max(1, round(1 / self._sample_rate)), np.random.default_rng(), []
+        parts, generator = max(1, round(1 / self._sample_rate)), np.random.default_rng()
+        left: list[list[int]] = []
         for _ in range(self._steps):
             left = left or [part.tolist() for part in np.array_split(generator.permutation(len(self._rows)), parts)]
             yield list(self._pack_batches(sorted(left.pop())))
@@ -98,7 +102,7 @@ def _repeat_last_patient() -> Any:
 
 
 def _count_padding() -> Any:
-    load = dpsgd_trainer.load_physical_batches
+    load = load_physical_batches
 
     def load_padded(examples: Any, physical: Iterable[PhysicalBatch], device: torch.device) -> Any:
         parts = []
@@ -209,7 +213,7 @@ def _forget_the_bound() -> Any:
 
 
 def _raise_on_overflow() -> Any:
-    compute = book_keeping.compute_clip_factors
+    compute = compute_clip_factors
 
     def compute_or_raise(clipping: Any, squared: torch.Tensor, losses: torch.Tensor) -> Any:
         if not bool(squared.isfinite().all() & losses.isfinite().all()):
@@ -328,7 +332,7 @@ def _keep_sums() -> Iterator[None]:
 
 
 def _wrap_step(wrapper: Callable[[Callable[..., None], Any, Any, list[Any]], None]) -> Any:
-    take = dpsgd_trainer.take_private_step
+    take = take_private_step
     return patch.object(dpsgd_trainer, "take_private_step", lambda e, o, physical: wrapper(take, e, o, list(physical)))
 
 
@@ -452,7 +456,7 @@ def _send_unnoised_gradients() -> Any:
     def protect_and_leak(self: Any, update: Any, task: Any, accounting: Any) -> Any:
         task.model.zero_grad()
         batch = load_unit_batch(task.examples, list(task.rows), torch.device("cpu"))
-        build_loss_fn(task.kind)(task.model, batch).mean().backward()
+        build_loss_fn(task.kind)(task.model, batch).mean().backward()  # type: ignore[no-untyped-call]
         named = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
         extra = {f"method.scaffold.{name}": grad.numpy().copy() for name, grad in named.items()}
         return protect(self, update, task, accounting) | extra
@@ -461,7 +465,7 @@ def _send_unnoised_gradients() -> Any:
 
 
 def _noise_scores_by_one() -> Any:
-    noise = statistics_release.noise_histograms
+    noise = noise_histograms
     return patch.object(statistics_release, "noise_histograms", lambda counts, z, source: noise(counts, 1.0, source))
 
 
@@ -511,7 +515,7 @@ STRANGERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 def _patch_mechanism(change: Callable[[Any, Any, Any, Any], Any]) -> Any:
-    release = client_dp_trainer.clip_and_noise_update
+    release = clip_and_noise_update
     changed = lambda update, made, noise: change(release, update, made, noise)  # noqa: E731
     return patch.object(client_dp_trainer, "clip_and_noise_update", changed)
 

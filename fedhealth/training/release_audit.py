@@ -20,7 +20,7 @@ from fedhealth.privacy.accounting.booking import find_open_booking
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.auditing.independent_numbers import is_within_target
-from fedhealth.privacy.auditing.noise_checks import check_noise_size
+from fedhealth.privacy.auditing.noise_checks import check_noise_size, check_single_use
 from fedhealth.privacy.auditing.release_checks import AuditCheck, check_fact
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.mechanisms.noised_counts import decode_counts
@@ -58,12 +58,14 @@ def check_budget_end(bench: AuditBench) -> Iterator[AuditCheck]:
 
 
 def _book_until_refused(bench: AuditBench, trainer: DPSGDTrainer, in_many_runs: bool) -> list[tuple[float, float, int]]:
-    """Book the rounds of a short run, or one round each of several runs, and return what was booked."""
+    """Book the scores and rounds of a short run, or of several, until one is refused; return what was booked."""
     folder = bench.accounting.folder / ("life" if in_many_runs else "run")
     accounting = replace(bench.accounting, run="audit-end", rounds=_ROUNDS, folder=folder)
     plan = trainer.make_plan(bench.own_task, accounting)
     booked: list[PrivacyEvent] = []
-    purposes = ["evaluate"] * (plan.score_release_event is not None) + ["train"] * (_ROUNDS + plan.spare_rounds + 1)
+    scores = ["evaluate"] * (plan.score_release_event is not None)
+    rounds = _ROUNDS + plan.spare_rounds + 1
+    purposes = [*scores, "train"] * rounds if in_many_runs else [*scores, *["train"] * rounds]
     with trainer.budget.open_ledger(folder) as ledger:
         for number, purpose in enumerate(purposes, 1):
             run = f"audit-end-{number}" if in_many_runs else accounting.run
@@ -142,13 +144,14 @@ def check_scores(bench: AuditBench) -> Iterator[AuditCheck]:
     if event is None:
         return
     held_out = {f"{split}.{side}": counts for split in ("validation", "test") for side in ("positives", "negatives")}
-    runs = []
+    noises: list[np.ndarray] = []
     for number in (1, 2):
         place = replace(accounting, run=f"audit-scores-{number}")
         released = trainer.release_statistics(held_out, bench.own_task, place)
         again = trainer.release_statistics(held_out, bench.own_task, place)
         same = all(np.array_equal(released[name], again[name]) for name in released)
         yield check_fact("scores are drawn once", same, "a repeated request got other noise")
-        runs.append(np.concatenate([decode_counts(released[name]).ravel() for name in held_out]))
+        noises += [decode_counts(released[name]).ravel() for name in held_out]
     std = event.noise_multiplier * math.sqrt(_HISTOGRAM[0])
-    yield check_noise_size("scores", [np.stack(runs)], std)
+    yield check_noise_size("scores", [np.concatenate(noises)[None]], std, known_mean=True)
+    yield replace(check_single_use(noises), name="no noise of scores is used twice")

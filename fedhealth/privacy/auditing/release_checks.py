@@ -130,4 +130,4 @@ def check_contribution(
     freedom = max(len(found) - 1, 1)
     p_rest = float(chi2.sf((rest - slack**2) / std**2 / (1 + 2 * SLACK), freedom)) if len(found) > 1 else 1.0
     detail = f"{1 + along / length:.3f} of the clipped gradient" if length else "no gradient"
-    return AuditCheck(f"contribution of {name}", min(1.0, 2 * min(p_along, p_rest)), detail)
+    return AuditCheck(name, min(1.0, 2 * min(p_along, p_rest)), detail)
