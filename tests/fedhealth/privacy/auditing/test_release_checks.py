@@ -44,7 +44,7 @@ def test_a_contribution(factor, passes):
 
 def test_a_sum_is_compared_relative_to_all_that_is_in_it():
     planned, noise = draw(0, 50), 1e-4 * draw(1, 50)
-    off = planned + 2e-3 * draw(2, 50)
+    off = planned + 2e-2 * draw(2, 50)
     assert check_contribution("x", off + noise, planned, 1e-4).p_value < 1e-6
     assert check_contribution("x", off + noise, planned, 1e-4, scale=100.0).p_value > 1e-3
 
