@@ -46,34 +46,33 @@ def check_budget_end(bench: AuditBench) -> Iterator[AuditCheck]:
         score_release_share=bench.trainer.score_release_share,
     )
     budget = replace(trainer.budget, epsilon=target, lifetime_delta=trainer.delta)
-    for name, limits in (
-        ("the ledger ends a run within its epsilon", budget),
-        ("the ledger ends all runs within the lifetime epsilon", replace(budget, lifetime_epsilon=target)),
+    rounds, share = ["train"] * (_ROUNDS + trainer.spare_rounds + 1), trainer.score_release_share
+    scores = ["evaluate"] * (math.ceil(1 / share) + 2) if share else []
+    for name, in_many_runs, purposes in (
+        ("a run", False, [*scores[:1], *rounds]),
+        ("the training of all runs", True, rounds),
+        ("the scores of all runs", True, scores),
     ):
-        trainer.budget = limits
-        is_lifetime = math.isfinite(limits.lifetime_epsilon)
-        events = _book_until_refused(bench, trainer, is_lifetime)
+        trainer.budget = replace(budget, lifetime_epsilon=target) if in_many_runs else budget
+        place = replace(bench.accounting, rounds=_ROUNDS, folder=bench.accounting.folder / name)
+        events = _book_until_refused(bench, trainer, place, purposes, in_many_runs)
         within = not events or is_within_target(events, target, trainer.delta)
-        yield check_fact(name, within, f"{len(events)} releases were booked")
+        yield check_fact(f"the ledger ends {name} within epsilon", within, f"{len(events)} releases were booked")
 
 
-def _book_until_refused(bench: AuditBench, trainer: DPSGDTrainer, in_many_runs: bool) -> list[tuple[float, float, int]]:
-    """Book the scores and rounds of a short run, or of several, until one is refused; return what was booked."""
-    folder = bench.accounting.folder / ("life" if in_many_runs else "run")
-    accounting = replace(bench.accounting, run="audit-end", rounds=_ROUNDS, folder=folder)
-    plan = trainer.make_plan(bench.own_task, accounting)
+def _book_until_refused(
+    bench: AuditBench, trainer: DPSGDTrainer, place: AccountingContext, purposes: list[str], in_many_runs: bool
+) -> list[tuple[float, float, int]]:
+    """Book rounds and scores, of one run or each of its own, until one is refused; return what was booked."""
+    plan = trainer.make_plan(bench.own_task, place)
     booked: list[PrivacyEvent] = []
-    scores = ["evaluate"] * (plan.score_release_event is not None)
-    rounds = _ROUNDS + plan.spare_rounds + 1
-    purposes = [*scores, "train"] * rounds if in_many_runs else [*scores, *["train"] * rounds]
-    with trainer.budget.open_ledger(folder) as ledger:
+    with trainer.budget.open_ledger(place.folder) as ledger:
         for number, purpose in enumerate(purposes, 1):
-            run = f"audit-end-{number}" if in_many_runs else accounting.run
-            place = replace(accounting, run=run, round=number, purpose=purpose)
+            run = f"audit-end-{number}" if in_many_runs else "audit-end"
             event = plan.round_event if purpose == "train" else plan.score_release_event
-            assert event is not None  # noqa: S101 - purposes has no evaluation without it
+            assert event is not None  # noqa: S101 - without scores no purpose is an evaluation
             try:
-                trainer.budget.book(ledger, plan, place, event)
+                trainer.budget.book(ledger, plan, replace(place, run=run, round=number, purpose=purpose), event)
             except PrivacyError:
                 break
             booked.append(event)
