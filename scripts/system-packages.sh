@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here.
+# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Orthanc (an
+# archive of DICOM files) for ingests.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 missing=()
 for program in chromium shellcheck; do
   command -v "${program}" >/dev/null || missing+=("${program}")
 done
+if [[ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]]; then
+  missing+=(orthanc orthanc-dicomweb)
+fi
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi
@@ -17,3 +21,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Debian starts Orthanc as a service; the tests start their own, on loopback, with a folder of its own.
+if command -v systemctl >/dev/null && [[ -d /run/systemd/system ]]; then
+  systemctl disable --now --quiet orthanc || true
+fi

@@ -89,7 +89,7 @@ def _ingest_source(
     workers: int,
     progress: IngestProgress,
 ) -> IngestResult:
-    excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source)
+    excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source, progress)
     options = _make_options(settings, data, source, excluded)
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
     shape = (data.image.channels, data.image.size, data.image.size)
