@@ -85,7 +85,7 @@ def _run_server(sites: int, result: Connection) -> None:
     from strategies.aggregation.mean import WeightedMean
     from strategies.fedavg import FedAvg
     from strategies.participants import Participation
-    from strategies.round_driver import RunIdentity
+    from strategies.round_request import RunIdentity
     from strategies.server_optimizers.averaging import Averaging
 
     own, other = multiprocessing.get_context("spawn").Pipe()

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from benchmarks.flower_secagg import CLIP, measure_flower
 from benchmarks.timing import measure_seconds
 from fedhealth.consortium.roster import Roster
-from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives import masks, packing
@@ -31,6 +31,7 @@ from fedhealth.secagg.primitives.quantize import quantize
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.store import MemoryStore
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server import server_protocol, unmasking
 from fedhealth.secagg.server.session import ServerSession
 
@@ -87,7 +88,7 @@ class Fleet:
         self.server = ServerSession(self.lead, MemoryStore())
         self.sites = {
             name: SiteSession(
-                client_protocol.SiteCredentials("bench", name, keys[name], roster, config),
+                SiteCredentials("bench", name, keys[name], roster, config),
                 MemoryStore(),
                 MemoryStore(),
                 StatementBook(MemoryStore(), name, keys[name], roster, EmptyHistory()),
@@ -108,13 +109,25 @@ class Fleet:
         """Start a round; returns TRAIN."""
         digest = hashlib.sha256(exchange.to_bytes(8, "big")).digest()
         return self.server.open_attempt(
-            server_protocol.AttemptPlan(exchange, 1, self.ids, self.ids, (segment,), digest, digest)
+            server_protocol.AttemptPlan(
+                exchange,
+                1,
+                VectorName("train", exchange, exchange),
+                digest,
+                self.ids,
+                self.ids,
+                (segment,),
+                digest,
+                digest,
+            )
         )
 
     def accept(self, name: str, descriptor: bytes) -> AttemptContext:
         """Let one site accept TRAIN."""
         found = self.server.context.descriptor
-        return self.sites[name].accept(descriptor, found.model_digest, found.training_digest)
+        return self.sites[name].accept(
+            descriptor, found.model_digest, found.training_digest, lambda members: found.layout
+        )
 
 
 def generate_masks(vector: np.ndarray, count: int) -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,17 +17,19 @@ from clients.context import SiteContext
 from clients.institution import Institution, build_refusal
 from clients.message import ParsedMessage
 from clients.private_section import PrivateTaskError, private_section
+from clients.request_check import refuse_mismatches
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
-from fedhealth.consortium.membership import SignedMembership
+from clients.terms import load_terms
 from fedhealth.consortium.signed_job import SignedJob
-from fedhealth.errors import FedhealthError, PrivacyError, TrustError
+from fedhealth.errors import FedhealthError, RequestMismatchError
 from fedhealth.models.weights import set_weights_folder
 from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import (
+    ABANDON,
     ACCEPTANCE,
     DATA_KINDS,
     DESCRIBE,
@@ -45,8 +47,7 @@ from fedhealth.runs.run_dir import RunDir
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_schema
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_approval import ApprovalDecision, review_job, review_sweep
-from fedhealth.site.policy import SIMULATION_LIMITS, Policy, load_policy
+from fedhealth.site.policy import SIMULATION_LIMITS
 from fedhealth.site.traffic_quota import TrafficQuota
 
 MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
@@ -60,17 +61,9 @@ HANDLERS: dict[str, MessageHandler] = {
     EVALUATE: lambda institution, message: institution.evaluate(message),
     DESCRIBE: lambda institution, message: institution.describe(message),
     SIGN: lambda institution, message: institution.handle_transport_message(message),
+    ABANDON: lambda institution, message: institution.handle_transport_message(message),
     UNMASK: lambda institution, message: institution.handle_transport_message(message),
 }
-
-
-@dataclass(frozen=True)
-class ParticipationTerms:
-    """A hospital's current policy, and its decision on a signed job."""
-
-    policy: Policy
-    job: SignedJob
-    decision: ApprovalDecision
 
 
 def build_app(job: Job | None = None) -> ClientApp:
@@ -105,8 +98,10 @@ def handle_message(message: Message, context: Context, job: Job | None = None) -
         return Message(content, reply_to=message)
     except Exception as fault:
         log.exception("%s failed", kind)
+        is_refused = isinstance(fault, RequestMismatchError)  # before the data were touched: no booking is spent
         datasets = [fault.dataset] if isinstance(fault, PrivateTaskError) else []
-        if (kind in DATA_KINDS or datasets) and (booked := _find_run(message, context, job)) is not None:
+        is_counted = not is_refused and (kind in DATA_KINDS or bool(datasets))
+        if is_counted and (booked := _find_run(message, context, job)) is not None:
             record_failure(*booked, datasets)  # spends what is booked, before the error reply leaves
         reply = build_error_reply(fault, message)
         check_error(kind, reply.error.code, str(reply.error.reason), write)
@@ -134,11 +129,17 @@ def _handle_as_virtual_site(message: Message, context: Context, job: Job) -> Rec
     site, gate = get_virtual_site(context, job), EgressGate(SIMULATION_LIMITS, _log_event)
     if job.budget_request is None:
         institution = get_institution(site, job)
-        return _handle_and_check(institution, ParsedMessage.parse(message), gate)
+        return _handle_and_check(institution, _parse_message(message), gate)
     request = job.budget_request
     jobs = [replace(job, run=r.run, overrides=r.overrides, digest=r.digest, budget_request=None) for r in request.runs]
     until = time.time() + _RESERVATION_SECONDS
-    return _handle_budget_request(ParsedMessage.parse(message), gate, site, jobs, request, until)
+    return _handle_budget_request(_parse_message(message), gate, site, jobs, request, until)
+
+
+def _parse_message(message: Message) -> ParsedMessage:
+    """Decode a message; one that is malformed gets the one refusal."""
+    with refuse_mismatches():
+        return ParsedMessage.parse(message)
 
 
 def get_virtual_site(context: Context, job: Job) -> SiteContext:
@@ -151,14 +152,14 @@ def get_virtual_site(context: Context, job: Job) -> SiteContext:
 
 def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDict:
     """Reply as a hospital, under its policy."""
-    terms = _load_terms(text, home, _get_modification_time(home.policy), _get_modification_time(home.membership))
+    terms = load_terms(text, home)
     limits, run, arrays = terms.policy.limits, terms.job.run, home.get_run_folder(terms.job.run)
     gate = EgressGate(limits, AuditLog(home.audit).write, TrafficQuota(arrays, int(limits.megabytes_per_round * 1e6)))
-    parsed = ParsedMessage.parse(message)
+    parsed = _parse_message(message)
     if parsed.directive.run != run:
-        raise TrustError("The message belongs to another run than its job.", "Restart the run.")
+        raise RequestMismatchError("The message belongs to another run than its job.", "Nothing was done.")
     gate.log("asked", **describe_request(parsed))
-    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits.min_patients, home.audit)
+    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits, home.audit)
     if reasons := terms.decision.reasons or find_restore_reasons(site, parsed):
         return _decline_run(parsed, site.name, reasons, gate)
     set_weights_folder(terms.policy.resources.weights)
@@ -179,7 +180,7 @@ def _handle_budget_request(
 ) -> RecordDict:
     """Reserve the budget of a sweep and reply; a job with a budget request may not ask for anything else."""
     if message.kind != HANDSHAKE:
-        raise TrustError("A sweep's budget request allows a reservation only.", "Nothing was done.")
+        raise RequestMismatchError("A sweep's budget request allows a reservation only.", "Nothing was done.")
     content = reserve_sweep_budget(site, jobs, request, until)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site.name)})
     return content
@@ -190,7 +191,7 @@ def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate
     gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
     log.warning("declined: %s", "; ".join(reasons))
     if message.kind != HANDSHAKE:
-        raise PrivacyError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
+        raise RequestMismatchError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
     content = build_refusal(site, reasons)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site)})
     return content
@@ -216,20 +217,6 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
 def _is_accepted(content: RecordDict) -> bool:
     """Return whether a reply accepts a handshake."""
     return ACCEPTANCE in content and not Acceptance.parse(content).reasons
-
-
-@lru_cache(maxsize=4)
-def _load_terms(text: str, home: SiteHome, *modification_times: int) -> ParticipationTerms:
-    """Return a hospital's terms for a signed job; the modification times of policy and members are cache keys."""
-    policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership
-    job = SignedJob.parse(text)
-    review = review_job if job.budget_request is None else review_sweep
-    return ParticipationTerms(policy, job, review(job, policy, membership, home))
-
-
-def _get_modification_time(path: Path) -> int:
-    """Return a file's modification time; 0 if it is missing, since its loader reports that better."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _log_event(event: str, **fields: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedhealth.site.policy import SIMULATION_LIMITS, SiteLimits
+
 
 @dataclass(frozen=True)
 class SiteContext:
@@ -15,7 +17,7 @@ class SiteContext:
         folder: its private folder, which outlives runs: privacy ledgers, approved members.
         keys: the folder of its identity key.
         arrays: the folder of the files it keeps for one run.
-        min_patients: a cohort smaller than this reports nothing on its own.
+        limits: what may leave, from the site's own policy.
         audit: path of the audit log; None for a virtual site.
 
     """
@@ -24,7 +26,7 @@ class SiteContext:
     folder: Path
     keys: Path
     arrays: Path
-    min_patients: int = 1
+    limits: SiteLimits = SIMULATION_LIMITS
     audit: Path | None = None
 
     @classmethod
@@ -41,9 +43,11 @@ class RunContext:
         run: the run's id.
         digest: of the run's configuration.
         site: the site.
+        data: identifies the site's data, whatever name the run has for them.
 
     """
 
     run: str
     digest: str
     site: SiteContext
+    data: str = ""

@@ -11,6 +11,7 @@ from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.personalization.base import LocalRound
 from clients.private_section import private_section
+from clients.request_check import refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from fedhealth.evaluation.predictions import count_scores, predict_studies
@@ -39,8 +40,9 @@ class ModelEvaluator:
     def evaluate(self, message: ParsedMessage) -> RecordDict:
         """Evaluate the final model on validation and test rows; store the site's personal model if it has one."""
         setup, directive = self.setup, message.directive
-        incoming = setup.get_incoming_arrays(message)
-        attempt = setup.accept_attempt(message, incoming)
+        with refuse_mismatches():
+            incoming = setup.get_incoming_arrays(message)
+            attempt = setup.accept_attempt(message, incoming)
         with private_section(setup.trainer):
             reply = attempt.load_cached_reply()
             return self._evaluate_and_reply(directive, incoming, attempt) if reply is None else reply
@@ -48,7 +50,7 @@ class ModelEvaluator:
     def _evaluate_and_reply(self, directive: Directive, incoming: State, attempt: UploadAttempt) -> RecordDict:
         setup = self.setup
         setup.trainer.check_failures(setup.site.folder)
-        local = self.merger.merge(directive, incoming, {}, is_final=True, purpose="evaluate")
+        local = self.merger.merge(directive, incoming, {}, attempt, is_final=True, purpose="evaluate")
         personal = self._build_personal_model(directive, local, incoming)
         statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()
         released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, local.task, local.accounting))

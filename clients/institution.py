@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -17,16 +18,22 @@ from clients.evaluate import ModelEvaluator
 from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.private_section import private_section
+from clients.request_check import compare_directive, refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import Config, Purpose
 from fedhealth.data.dataset import prepare_public_dataset
 from fedhealth.errors import PrivacyError
 from fedhealth.models.modality_keys import SHARED, find_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN, Acceptance, Directive, get_versions
-from fedhealth.site.decline_reasons import COHORT_TOO_SMALL, CONFIG_MISMATCH, redact_reason
+from fedhealth.site.decline_reasons import (
+    COHORT_TOO_SMALL,
+    CONFIG_MISMATCH,
+    WORD_EMBEDDINGS_NOT_ALLOWED,
+    redact_reason,
+)
 from fedhealth.site.egress_gate import ReleaseReceipt, ReplySchema, make_acceptance_schema
 from fedhealth.statistics.descriptive import count_patients, suppress_small_counts
 from fedhealth.statistics.shapes import get_modalities, get_statistic_shapes
@@ -54,13 +61,8 @@ class Institution:
     def join(self, message: ParsedMessage) -> RecordDict:
         """Reply to the handshake: accept with the site's aggregation weights, or decline with reasons."""
         setup, directive = self.setup, message.directive
-        if directive.digest != setup.digest:
-            return build_refusal(setup.site.name, [CONFIG_MISMATCH])
-        try:
-            setup.trainer.check_failures(setup.site.folder)
-        except PrivacyError as fault:
-            log.warning("declined: %s", fault)
-            return build_refusal(setup.site.name, [fault.problem])
+        if reasons := self._find_reasons_without_data(directive):
+            return build_refusal(setup.site.name, reasons)
         with private_section(setup.trainer):
             if reasons := self._find_decline_reasons(directive):
                 return build_refusal(setup.site.name, reasons)
@@ -70,6 +72,19 @@ class Institution:
         last = setup.transport.get_last_exchange(run)
         reply[ACCEPTANCE] = Acceptance(setup.site.name, (), weights, get_versions(), last).record()
         return reply
+
+    def _find_reasons_without_data(self, directive: Directive) -> list[str]:
+        """Return why this site cannot take part, from the configuration, the policy and the number of failed tasks."""
+        setup = self.setup
+        if directive.digest != setup.digest:
+            return [CONFIG_MISMATCH]
+        try:
+            setup.trainer.check_failures(setup.site.folder)
+        except PrivacyError as fault:
+            log.warning("declined: %s", fault)
+            return [fault.problem]
+        is_training = setup.config.purpose is Purpose.train
+        return [WORD_EMBEDDINGS_NOT_ALLOWED] if is_training and setup.shares_word_rows else []
 
     def _find_decline_reasons(self, directive: Directive) -> list[str]:
         """Return why this site cannot take part: whatever would otherwise fail after a round was booked, too."""
@@ -117,8 +132,9 @@ class Institution:
     def describe(self, message: ParsedMessage) -> RecordDict:
         """Reply with counts of patients in public bins; this needs no model."""
         setup, directive = self.setup, message.directive
-        setup.check_message(message)
-        attempt = setup.accept_attempt(message, {})
+        with refuse_mismatches():
+            setup.check_message(message)
+            attempt = setup.accept_attempt(message, {})
         with private_section(setup.trainer):
             if (reply := attempt.load_cached_reply()) is not None:
                 return reply
@@ -130,15 +146,18 @@ class Institution:
 
     def handle_transport_message(self, message: ParsedMessage) -> RecordDict:
         """Reply to a message of the transport's own protocol."""
-        return self.setup.transport.handle_message(self.setup.get_run_context(message.directive), message)
+        setup, directive = self.setup, message.directive
+        with refuse_mismatches():
+            compare_directive(message.kind, directive, setup.config, setup.digest, setup.site.name)
+            return setup.transport.handle_message(setup.get_run_context(directive), message)
 
     def get_reply_schema(self, message: ParsedMessage) -> ReplySchema:
         """Return which records the reply to a message may hold; the egress gate checks the reply against it."""
         setup, kind = self.setup, message.kind
-        shapes = get_statistic_shapes(setup.config).get(kind)
-        statistics = setup.drop_small_splits(shapes) if shapes else {}  # a refusal must not read the data
-        run = setup.get_run_context(message.directive)
-        schema = setup.transport.get_reply_schema(run, kind, setup.shared_shapes, statistics)
+        run, shapes = setup.get_run_context(message.directive), setup.get_reply_shapes(kind)
+        if shapes.statistics:  # a refusal must not read the data
+            shapes = replace(shapes, statistics=setup.drop_small_splits(shapes.statistics))
+        schema = setup.transport.get_reply_schema(run, kind, shapes)
         return {**schema, ACCEPTANCE: make_acceptance_schema(setup.site.name)} if kind == HANDSHAKE else schema
 
     def get_data_schemas(self, directive: Directive) -> list[ReplySchema]:
@@ -164,7 +183,7 @@ class Institution:
 
     def _count_announced_rows(self) -> dict[str, int]:
         """Return the number of training rows by tower, without towers that too few patients have."""
-        cohort, least = self.setup.cohort, self.setup.site.min_patients
+        cohort, least = self.setup.cohort, self.setup.site.limits.min_patients
         rows = find_training_rows(cohort, self.setup.model.modalities)
         return {
             tower: len(chosen)

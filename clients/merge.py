@@ -8,6 +8,7 @@ import numpy as np
 
 from clients.personalization.base import LocalRound, TrainingResult
 from clients.site_setup import SiteSetup
+from clients.transport.base import UploadAttempt
 from clients.update_clipping import clip_update
 from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays
@@ -47,6 +48,7 @@ class StateMerger:
         directive: Directive,
         incoming: State,
         aggregated: State,
+        attempt: UploadAttempt,
         is_final: bool = False,
         purpose: str = "train",
     ) -> LocalRound:
@@ -56,12 +58,14 @@ class StateMerger:
             directive: of the message.
             incoming: the arrays of the lead.
             aggregated: those of them that are summed over sites.
+            attempt: of the request; knows which rounds count.
             is_final: whether training is over.
             purpose: of the request, for the privacy ledger.
 
         """
         setup, initial = self.setup, self.setup.initial_arrays
-        stored = setup.get_store(directive).load_before(directive.round + (1 if is_final else 0))
+        number = directive.round + (1 if is_final else 0)
+        stored = attempt.load_private(setup.get_store(directive), number)
         private = {name: array for name, array in stored.items() if name in initial and name not in aggregated}
         return LocalRound(
             setup.build_task(directive),
@@ -74,7 +78,9 @@ class StateMerger:
             is_final=is_final,
         )
 
-    def save_round(self, directive: Directive, local: LocalRound, update: RoundUpdate, digest: str) -> None:
+    def save_round(
+        self, directive: Directive, local: LocalRound, update: RoundUpdate, digest: str, attempt: UploadAttempt
+    ) -> None:
         """Store the arrays that are not aggregated, the method's client state, and the update in case it is late.
 
         Args:
@@ -82,14 +88,15 @@ class StateMerger:
             local: the round's work.
             update: of the round.
             digest: of the words that leave; what is stored counts only if their release is recorded.
+            attempt: of the request.
 
         """
         names = sorted(set(self.setup.initial_arrays) - set(local.shared))
         client_state = {METHOD + name: array for name, array in local.client_state.items()}
         arrays = get_model_arrays(self.setup.model, names) | client_state
         store = self.setup.get_store(directive)
-        store.save_private(directive.round, arrays, digest)
-        if self.setup.config.strategy.staleness:
+        attempt.save_private(store, directive.round, arrays, digest)
+        if self.setup.config.strategy.staleness and self.setup.transport.is_plaintext:
             store.save_late_update(directive.round, update.own, digest)
 
     def save_personal(self, directive: Directive, local: LocalRound, incoming: State, personal: State) -> None:
@@ -104,7 +111,8 @@ class StateMerger:
         after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
         own = {name: array - local.shared[name] for name, array in after.items()}
         own |= {METHOD + name: change for name, change in result.extra.items()}
-        is_late = strategy.staleness and self.setup.site.name in directive.missed
+        # under secure aggregation an update that seems late may be in an opened sum, and must not be in a second one
+        is_late = strategy.staleness and self.setup.transport.is_plaintext and self.setup.site.name in directive.missed
         late = self.setup.get_store(directive).load_late_update(directive.round - 1) if is_late else {}
         added = {n: own[n] + np.float32(strategy.staleness) * a for n, a in late.items() if n in own}
         total = clip_update(own | added, strategy.max_update_norm, self.setup.trainer.is_private)

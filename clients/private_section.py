@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedhealth.errors import SiteTaskError
+from fedhealth.errors import RequestMismatchError, SiteTaskError
 from fedhealth.privacy.accounting.ledger_lock import LedgerInUseError
 from fedhealth.privacy.accounting.limits import BudgetExceededError, ClockBehindLedgerError
 from fedhealth.training.trainer import Trainer
 
-_KNOWN_WITHOUT_DATA = (BudgetExceededError, ClockBehindLedgerError, LedgerInUseError)
+_KNOWN_WITHOUT_DATA = (BudgetExceededError, ClockBehindLedgerError, LedgerInUseError, RequestMismatchError)
 
 
 class PrivateTaskError(SiteTaskError):
@@ -30,8 +30,8 @@ class PrivateTaskError(SiteTaskError):
 def private_section(trainer: Trainer) -> Iterator[None]:
     """Raise every failure inside as `PrivateTaskError` if the run is private; the site's own log shows the cause.
 
-    A refusal of the budget, of the clock or of the ledger's lock keeps its kind: it depends on other bookings, not on
-    patients.
+    A refusal of the budget, of the clock, of the ledger's lock or of the request keeps its kind: it depends on other
+    bookings and requests, not on patients.
 
     Args:
         trainer: of the run.

@@ -56,6 +56,11 @@ class ReleaseRecorder:
     def __init__(self, trainer: Trainer, accounting: AccountingContext) -> None:
         self._trainer, self._accounting = trainer, accounting
 
+    @property
+    def is_private(self) -> bool:
+        """Whether the words are noised and recorded."""
+        return self._trainer.is_private
+
     def identify(
         self, update: State, statistics: Mapping[str, np.ndarray], late_rounds: tuple[int, ...] = ()
     ) -> Release:

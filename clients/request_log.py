@@ -7,7 +7,8 @@ from typing import Any
 
 from clients.message import ParsedMessage
 from fedhealth.errors import FedhealthError
-from fedhealth.protocol.messages import GLOBAL, SECAGG, SIGN, UNMASK, digest_arrays, get_config_record
+from fedhealth.protocol.messages import ABANDON, GLOBAL, SECAGG, SIGN, UNMASK, digest_arrays, get_config_record
+from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import digest_attempt
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, SignRequest, UnmaskRequest
 from fedhealth.utils.digest import digest_parts, encode_canonical
@@ -18,7 +19,8 @@ _MAX_NAMES, _MAX_NAME = 200, 64
 def describe_request(message: ParsedMessage) -> dict[str, Any]:
     """Return the fields of the log entry of a request; parts that cannot be read are named as malformed."""
     directive = message.directive
-    fields = {name: getattr(directive, name) for name in ("run", "digest", "round", "exchange", "attempt")}
+    numbers = ("round", "exchange", "attempt", "repetition")
+    fields = {name: getattr(directive, name) for name in ("run", "digest", *numbers)}
     fields |= {"kind": message.kind, "cohort": _shorten_names(directive.cohort)}
     fields["missed"] = _shorten_names(directive.missed)
     try:
@@ -42,10 +44,15 @@ def _describe_protocol(message: ParsedMessage) -> dict[str, Any]:
     if isinstance(train := record.get("train"), bytes):
         descriptor = AttemptDescriptor.from_bytes(train)
         about = {"ctx": digest_attempt(descriptor).hex(), "base": list(descriptor.base)}
+        about["history"] = descriptor.history.hex()
         return about | {"threshold": descriptor.threshold, "signed": descriptor.signed}
-    if message.kind in (SIGN, UNMASK) and isinstance(sent := record.get("message"), bytes):
+    if not isinstance(sent := record.get("message"), bytes):
+        return {}
+    if message.kind in (SIGN, UNMASK):
         request = (SignRequest if message.kind == SIGN else UnmaskRequest).from_bytes(sent)
         return {"ctx": request.ctx.hex(), "survivors": list(request.survivors)}
+    if message.kind == ABANDON:
+        return {"ctx": AbandonRequest.from_bytes(sent).ctx.hex()}
     return {}
 
 

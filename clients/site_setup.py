@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,20 +17,21 @@ from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
 from clients.personalization.base import Personalization
 from clients.release import ReleaseRecorder
+from clients.request_check import compare_directive
 from clients.site_store import SiteStore
-from clients.transport.base import Transport, UploadAttempt
+from clients.transport.base import ReplyShapes, Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, TaskKind
+from fedhealth.config.schema import Config, Purpose, TaskKind
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset, prepare_public_dataset
 from fedhealth.data.examples import Examples
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
+from fedhealth.models.model_state import get_model_arrays, list_embedding_tables, list_trained_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.protocol.messages import DESCRIBE, EVALUATE, SAME_RELEASE, TRAIN, Directive
+from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
@@ -37,8 +39,7 @@ from fedhealth.types import State
 
 T = TypeVar("T")
 
-PURPOSES = {TRAIN: "train", EVALUATE: "evaluate", DESCRIBE: "describe"}
-"""Of a request, in the privacy ledger, by message type."""
+WORD_ADVICE = "Use privacy=patient, keep the tower local (personalization=fedtower), or set limits.word_embeddings."
 
 
 class SiteSetup:
@@ -93,6 +94,13 @@ class SiteSetup:
         return get_model_arrays(self.model, list_trained_arrays(self.model))
 
     @cached_property
+    def _initial_digest(self) -> bytes:
+        if self.config.purpose is Purpose.describe:
+            return digest_arrays({})
+        shared = self.personalization.select_shared(self.model, sorted(self.initial_arrays))
+        return digest_arrays({name: self.initial_arrays[name] for name in shared})
+
+    @cached_property
     def shared_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all arrays that travel: the model's shared arrays and the method's own."""
         initial = self.initial_arrays
@@ -101,13 +109,25 @@ class SiteSetup:
         return shared | {METHOD + name: shape for name, shape in extra.items()}
 
     @property
+    def shares_word_rows(self) -> bool:
+        """Whether updates would hold rows of an embedding that this site's policy keeps out of sums without noise.
+
+        A row of a word that one site alone uses is that site's own change in every sum. With differential privacy it is
+        noised like all others; without secure aggregation the lead sees everything in any case.
+        """
+        if self.site.limits.word_embeddings or self.trainer.is_private or self.transport.is_plaintext:
+            return False
+        return bool(list_embedding_tables(self.model) & set(self.shared_shapes))
+
+    @property
     def task_kind(self) -> TaskKind:
         """The kind of prediction task."""
         return self.config.data.task.kind
 
     def get_run_context(self, directive: Directive) -> RunContext:
         """Return the site and the run of a directive."""
-        return RunContext(directive.run, self.digest, self.site)
+        data = Path(self.config.data.root).resolve() / self.config.data.manifest
+        return RunContext(directive.run, self.digest, self.site, str(data))
 
     def get_store(self, directive: Directive) -> SiteStore:
         """Return the files that the site keeps for the run."""
@@ -127,7 +147,17 @@ class SiteSetup:
     def accept_attempt(self, message: ParsedMessage, incoming: State) -> UploadAttempt:
         """Accept an attempt before any work is done for it; see `Transport.accept_attempt`."""
         run, recorder = self.get_run_context(message.directive), self.get_recorder(message.directive, message.kind)
-        return self.transport.accept_attempt(run, message, incoming, recorder)
+        shapes = self.get_reply_shapes(message.kind)
+        return self.transport.accept_attempt(run, message, incoming, recorder, shapes, self.digest_initial)
+
+    def get_reply_shapes(self, kind: str) -> ReplyShapes:
+        """Return the shapes of the reply to a kind of message, derived from the configuration; no data are read."""
+        statistics = get_statistic_shapes(self.config).get(kind, {})
+        return ReplyShapes(self.shared_shapes if kind == TRAIN else {}, statistics)
+
+    def digest_initial(self) -> bytes:
+        """Return the SHA-256 of the model's shared arrays before training; of no arrays if the run has no model."""
+        return self._initial_digest
 
     def build_task(self, directive: Directive) -> TrainingTask:
         """Return the training task of a round."""
@@ -136,32 +166,34 @@ class SiteSetup:
         return TrainingTask(self.model, examples, rows, self.config.training, self.task_kind, seed)
 
     def check_message(self, message: ParsedMessage) -> None:
-        """Check that a message belongs to this run, cohort and purpose.
+        """Check that a message belongs to this run, its purpose and its configuration.
 
         Raises:
             FederationError: it does not.
 
         """
-        if message.directive.digest != self.digest or self.site.name not in message.directive.cohort:
-            raise FederationError("This task belongs to another run or cohort.", "Restart the run.")
         if message.kind not in get_statistic_shapes(self.config):
             raise FederationError("This run has another purpose.", "Restart the run.")
+        compare_directive(message.kind, message.directive, self.config, self.digest, self.site.name)
+        if message.kind == TRAIN and self.shares_word_rows:
+            raise FederationError("The rows of word embeddings may not leave this site without privacy.", WORD_ADVICE)
 
     def get_incoming_arrays(self, message: ParsedMessage) -> State:
-        """Return the shared arrays of a message after checking message and shapes.
+        """Return the shared arrays of a message after checking message, shapes and types.
 
         Raises:
             FederationError: the message belongs to another run, or the arrays to another model.
 
         """
         self.check_message(message)
-        if {name: array.shape for name, array in message.arrays.items()} != self.shared_shapes:
+        found = {name: array.shape for name, array in message.arrays.items() if array.dtype == np.float32}
+        if found != self.shared_shapes or len(found) < len(message.arrays):
             raise FederationError("The lead sent other arrays than this model shares.", SAME_RELEASE)
         return message.arrays
 
     def is_small(self, split: str) -> bool:
         """Return whether a split has patients, but fewer than may report on their own."""
-        return 0 < len(np.unique(self.cohort.patient[self.cohort.rows(split)])) < self.site.min_patients
+        return 0 < len(np.unique(self.cohort.patient[self.cohort.rows(split)])) < self.site.limits.min_patients
 
     def drop_small_splits(self, statistics: Mapping[str, T]) -> dict[str, T]:
         """Return the statistics without those of small splits, if the lead sees each site's own statistics."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
 
 _BEFORE = "private.before.safetensors"  # PRIVATE one round earlier: a round may have to be trained again
+_ROUNDS, _KEPT_ROUNDS = "private.{}.safetensors", 4  # under secure aggregation, by repetition
 _LATE = "late.safetensors"  # the last update, for the next round if it misses the deadline of its own
 
 
@@ -51,6 +52,38 @@ class SiteStore:
         if arrays or at >= 0:
             self._save(PRIVATE_FILE, number, arrays, digest)
 
+    def load_round(self, rounds: Sequence[tuple[int, str]]) -> tuple[int, State]:
+        """Return the private arrays that a history ends with, and how many of its newest rounds left none here.
+
+        Args:
+            rounds: (repetition, source) of the history's rounds, newest first; see `clients.transport.history`.
+
+        """
+        for missed, (repetition, source) in enumerate(rounds):
+            for path in (self.folder / PRIVATE_FILE, self._get_round_path(repetition)):
+                about, arrays = self._read(path)
+                if (about.get("repetition"), about.get("source")) == (str(repetition), source):
+                    self._make_current(path)
+                    return missed, arrays
+        return 0, {}
+
+    def save_round(self, repetition: int, source: str, arrays: State, digest: str) -> None:
+        """Store what a round leaves behind; it counts in a history that holds the round.
+
+        Args:
+            repetition: of the round's vector.
+            source: digest of what the vector was computed from.
+            arrays: private arrays.
+            digest: of the round's words.
+
+        """
+        if not arrays:
+            return
+        about = {"repetition": str(repetition), "source": source, "digest": digest}
+        self._write(self._get_round_path(repetition), arrays, about)
+        for path in sorted(self.folder.glob(_ROUNDS.format("*")))[:-_KEPT_ROUNDS]:
+            path.unlink()
+
     def save_personal(self, arrays: State) -> None:
         """Store the arrays in which the site's personal model differs from the final shared one."""
         if arrays:
@@ -69,16 +102,35 @@ class SiteStore:
 
     def _load(self, name: str) -> tuple[int, State]:
         """Return a file's round and arrays; round -1 and no arrays if this run has no such file that counts."""
-        path = self.folder / name
+        about, arrays = self._read(self.folder / name)
+        return int(about.get("round", -1)), arrays
+
+    def _save(self, name: str, number: int, arrays: State, digest: str = "") -> None:
+        self._write(self.folder / name, arrays, {"round": str(number), "digest": digest})
+
+    def _get_round_path(self, repetition: int) -> Path:
+        return self.folder / _ROUNDS.format(f"{repetition:08d}")
+
+    def _make_current(self, path: Path) -> None:
+        """Rename a round's file to that of the current private arrays, and that one back to its own name."""
+        current = self.folder / PRIVATE_FILE
+        if path == current:
+            return
+        about, _ = self._read(current)
+        if "repetition" in about:
+            current.replace(self._get_round_path(int(about["repetition"])))
+        path.replace(current)
+
+    def _read(self, path: Path) -> tuple[Mapping[str, str], State]:
+        """Return a file's header and arrays; empty ones if this run has no such file that counts."""
         if not path.is_file():
-            return -1, {}
+            return {}, {}
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             if about.get("run") != self.run or not self.is_released(about.get("digest", "")):
-                return -1, {}
-            return int(about["round"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return {}, {}
+            return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
-    def _save(self, name: str, number: int, arrays: State, digest: str = "") -> None:
+    def _write(self, path: Path, arrays: State, about: Mapping[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        about = {"run": self.run, "round": str(number), "digest": digest}
-        write_atomic(self.folder / name, save(arrays, about))
+        write_atomic(path, save(arrays, {"run": self.run, **about}))

@@ -12,6 +12,7 @@ from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.personalization.base import LocalRound
 from clients.private_section import private_section
+from clients.request_check import refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from fedhealth.models.modality_keys import get_tower
@@ -45,8 +46,9 @@ class RoundTrainer:
     def train(self, message: ParsedMessage) -> RecordDict:
         """Evaluate the incoming model, train, and reply with the update and the statistics."""
         setup, directive = self.setup, message.directive
-        incoming = setup.get_incoming_arrays(message)
-        attempt = setup.accept_attempt(message, incoming)
+        with refuse_mismatches():
+            incoming = setup.get_incoming_arrays(message)
+            attempt = setup.accept_attempt(message, incoming)
         with private_section(setup.trainer):
             reply = attempt.load_cached_reply()
             return self._train_and_reply(directive, incoming, attempt) if reply is None else reply
@@ -56,7 +58,7 @@ class RoundTrainer:
         setup = self.setup
         setup.trainer.check_failures(setup.site.folder)
         aggregated = {name: array for name, array in incoming.items() if attempt.is_aggregated(get_tower(name))}
-        local = self.merger.merge(directive, incoming, aggregated)
+        local = self.merger.merge(directive, incoming, aggregated, attempt)
         scores = self._count_scores(local)
         set_model_arrays(setup.model, local.merged)
         result = setup.personalization.train(local)
@@ -66,7 +68,7 @@ class RoundTrainer:
         # the drift is computed from the update as it leaves, so it needs no privacy budget
         statistics = released | compute_drift(protected)
         release = attempt.recorder.identify(protected, statistics, update.late_rounds)
-        self.merger.save_round(directive, local, update, release.digest)
+        self.merger.save_round(directive, local, update, release.digest, attempt)
         return attempt.build_reply(protected, statistics, release)
 
     def _count_scores(self, local: LocalRound) -> Statistics:

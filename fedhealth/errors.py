@@ -108,6 +108,12 @@ class SiteTaskError(FedhealthError):
     exit_code = 16  # the exit codes 12 to 15 are those of `fedhealth status`
 
 
+class RequestMismatchError(FedhealthError):
+    """A request of the lead contradicts what the site computed or decided itself; it names no field."""
+
+    exit_code = 18
+
+
 def as_storage_error(fault: BaseException) -> StorageError | None:
     """Convert an operating system error about the disk; None for any other fault."""
     if not isinstance(fault, OSError) or fault.errno not in _STORAGE:
@@ -129,5 +135,6 @@ ERROR_TYPES: tuple[type[FedhealthError], ...] = (
     TrustError,
     StorageError,
     SiteTaskError,
+    RequestMismatchError,
 )
 """All types of error: a site's reply names one of these and reveals nothing else about a fault."""

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Orthanc (an
-# archive of DICOM files) for ingests.
+# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy,
+# Orthanc as an archive of DICOM files.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 missing=()
-for program in chromium shellcheck; do
-  command -v "${program}" >/dev/null || missing+=("${program}")
+for program in chromium shellcheck squid; do
+  command -v "${program}" >/dev/null || [[ -x "/usr/sbin/${program}" ]] || missing+=("${program}")
 done
 if [[ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]]; then
   missing+=(orthanc orthanc-dicomweb)
@@ -21,7 +21,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-# Debian starts Orthanc as a service; the tests start their own, on loopback, with a folder of its own.
-if command -v systemctl >/dev/null && [[ -d /run/systemd/system ]]; then
+# Debian starts a new Orthanc as a service; the tests start their own, on loopback, with a folder of its own.
+if [[ " ${missing[*]} " == *" orthanc "* ]] && [[ -d /run/systemd/system ]]; then
   systemctl disable --now --quiet orthanc || true
 fi

@@ -38,6 +38,7 @@ class RoundCheckpoint:
         arrays: the model's shared arrays and the method's extra arrays.
         optimizer: the server optimizer's state.
         scores: validation score of the model after each round, if known.
+        history: of secure aggregation; empty without.
 
     """
 
@@ -47,6 +48,7 @@ class RoundCheckpoint:
     arrays: State
     optimizer: State = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
+    history: str = ""
 
 
 class CheckpointStore:
@@ -114,6 +116,7 @@ def _load_checkpoint(path: Path) -> RoundCheckpoint:
         dict(_select_by_prefix(_ARRAYS, arrays)),
         dict(_select_by_prefix(_OPTIMIZER, arrays)),
         scores,
+        str(about.get("history", "")),
     )
 
 

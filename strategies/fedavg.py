@@ -26,7 +26,8 @@ from strategies.checkpoint import CheckpointStore, RoundCheckpoint
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply
 from strategies.participants import Participation
-from strategies.round_driver import RoundDriver, RoundRequest, RunIdentity, build_messages, build_request
+from strategies.round_driver import RoundDriver
+from strategies.round_request import RoundRequest, RunIdentity, build_messages, build_request
 from strategies.server_optimizers.base import ServerOptimizer
 from strategies.server_state.base import ServerMethodState
 from strategies.server_state.mean import MeanAccumulator
@@ -107,7 +108,9 @@ class FedAvg(Strategy):
 
         """
         self.summary()
-        state = self._restore_checkpoint() or self._build_first_checkpoint(unpack_arrays(initial_arrays))
+        initial = unpack_arrays(initial_arrays)
+        state = self._restore_checkpoint() or self._build_first_checkpoint(initial)
+        self.driver.aggregation.begin_history(initial, state.history)
         self.driver.join(grid, timeout)
         self.event("started", rounds=num_rounds, completed=state.round)
         result = Result(arrays=initial_arrays)
@@ -142,6 +145,7 @@ class FedAvg(Strategy):
             self.driver.join(grid, timeout=3600)
         if not self._arrays:
             self._arrays = self._add_method_arrays({})
+            self.driver.aggregation.begin_history(unpack_arrays(arrays), "")
         self._arrays |= unpack_arrays(arrays)
         request = self._build_train_request(server_round, self._arrays, config)
         directive = self.driver.create_directive(server_round)
@@ -157,6 +161,7 @@ class FedAvg(Strategy):
             self.driver.add_reply(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
         aggregate = self.driver.aggregation.close(lambda kind, requests: iter(()))
         self._arrays = self._step(self._arrays, aggregate)
+        self.driver.aggregation.advance_history(aggregate, self._arrays)
         return to_array_record(_select_model_arrays(self._arrays)), build_metric_record(aggregate.statistics)
 
     def configure_evaluate(
@@ -197,9 +202,9 @@ class FedAvg(Strategy):
         if auroc is not None:
             scores[number - 1] = auroc  # sites evaluate the incoming model
         arrays = self._step(before.arrays, aggregate)
-        state = RoundCheckpoint(
-            before.digest, number, self.driver.exchange, arrays, dict(self.server_optimizer.state), scores
-        )
+        history = self.driver.aggregation.advance_history(aggregate, arrays)
+        optimizer = dict(self.server_optimizer.state)
+        state = RoundCheckpoint(before.digest, number, self.driver.exchange, arrays, optimizer, scores, history)
         if self.checkpoints:
             try:
                 self.checkpoints.save(state)

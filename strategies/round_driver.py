@@ -4,54 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
-from fedhealth.protocol.array_codec import Packed, pack_arrays
-from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, SECAGG, Directive
-from fedhealth.types import State
-from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt, Shapes
+from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.messages import DIRECTIVE, Directive
+from fedhealth.protocol.refusals import describe_error
+from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply, exchange_messages
 from strategies.participants import NODE_POLL_SECONDS, Members, Participation, gather_members
+from strategies.round_request import RoundRequest, RunIdentity, build_request
 from strategies.statistics import summarize_statistics
 
 _REJOIN_SECONDS = 60.0  # for a site that has already joined to answer the handshake again
 _FOLLOW_UP_SECONDS = 300.0  # for a request without training: enough for a site's machine to restart
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """The fields that every directive of a run contains: our run id and the configuration's digest."""
-
-    run: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class RoundRequest:
-    """The request that all sites get in a round.
-
-    Attributes:
-        kind: the message type, such as `train.fit`.
-        round: the training round.
-        arrays: sent to the sites.
-        expected: arrays that an update must have; empty if only statistics are requested.
-        statistics: shape of every vector of statistics in a reply.
-        config: an additional record, or None.
-
-    """
-
-    kind: str
-    round: int
-    arrays: State
-    expected: State
-    statistics: Shapes
-    config: ConfigRecord | None = None
 
 
 class TooFewRepliesError(FederationError):
@@ -101,11 +72,14 @@ class RoundDriver:
             self.join(grid, min(timeout, _REJOIN_SECONDS))
             self.failed_sites = tuple(site for site in failed if site in self.members.nodes)
 
-    def create_directive(self, number: int) -> Directive:
-        """Return the directive of a new exchange."""
+    def create_directive(self, number: int, repetition: int = 0) -> Directive:
+        """Return the directive of a new exchange; `repetition` is the exchange in which it was first asked for."""
         self.exchange += 1
-        cohort = tuple(sorted(self.members.nodes))
-        return Directive(self.identity.run, self.identity.digest, number, self.exchange, 0, cohort, self.failed_sites)
+        return self._build_directive(number, self.exchange, repetition or self.exchange)
+
+    def _build_directive(self, number: int, exchange: int, repetition: int) -> Directive:
+        cohort, run, digest = tuple(sorted(self.members.nodes)), self.identity.run, self.identity.digest
+        return Directive(run, digest, number, exchange, 0, cohort, self.failed_sites, repetition)
 
     def build_attempt(self, request: RoundRequest, directive: Directive) -> RoundAttempt:
         """Return the description of an attempt for the aggregation."""
@@ -115,52 +89,82 @@ class RoundDriver:
     def run_exchange(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate:
         """Send the arrays to all members and aggregate the replies; retry as long as nothing was unmasked.
 
-        If too few sites reply, the request is sent again under a new exchange after the missing sites have reconnected;
-        a site that has already replied returns its cached reply and does not train again. If the lead was killed while
-        a sum was being unmasked, unmasking is resumed instead.
+        A result that is already on the disk is returned. If the lead was killed while a sum was being unmasked,
+        unmasking is resumed. Otherwise, the request is sent; if an attempt fails, it is sent again under a new exchange
+        after the missing sites have reconnected, and a site that has already replied does not train again.
 
         Raises:
             FederationError: too few sites replied in every attempt.
 
         """
+        opened = self.aggregation.load_opened(request.kind, request.round, request.arrays)
+        if opened is not None:
+            self.event("reused", round=request.round, sites=list(opened.sites))
+            return opened
+        opened = self._resume_unmasking(grid, request, timeout)
+        if opened is not None:
+            return opened
+        repetition = self._find_repetition(request)
         for number in range(self.attempts):
+            directive = self.create_directive(request.round, repetition)
+            repetition = directive.repetition
             try:
-                return self._try_exchange(grid, request, timeout)
-            except TooFewRepliesError as fault:
+                return self._try_exchange(grid, request, directive, timeout)
+            except (TooFewRepliesError, AttemptFailedError) as fault:
                 self.event("attempt_failed", round=request.round, attempt=number, reason=fault.problem)
-                failed = fault
+                failed: FederationError = fault
                 if number + 1 < self.attempts:
                     self.rejoin(grid, timeout)
         raise failed
 
-    def _try_exchange(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate:
-        directive = self.create_directive(request.round)
+    def _find_repetition(self, request: RoundRequest) -> int:
+        """Return the exchange in which an interrupted request was first made; 0 if the sites must answer it anew."""
+        found = self.aggregation.find_repetition(request.kind, request.round, request.arrays)
+        # sites that have accepted a later exchange than this lead remembers do not answer an earlier request again
+        return 0 if self.members.last_exchange > self.aggregation.last_exchange else found
+
+    def _resume_unmasking(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate | None:
+        """Resume the unmasking in which the lead was killed; None if there is none, or if it cannot be completed.
+
+        A sum that can neither be opened nor abandoned is given up: the request is then answered anew.
+        """
+        directive = self._build_directive(request.round, self.exchange, self.exchange)
         interrupted = self.aggregation.resume(self.build_attempt(request, directive), self.saved_exchange)
-        # a site that has accepted a later exchange no longer unmasks this one: an older checkpoint trains a round again
-        if interrupted is not None and interrupted >= self.members.last_exchange:
-            self.event("reopened", round=request.round, exchange=interrupted)
-            return self.aggregation.close(
-                partial(self._send_follow_up, grid, replace(directive, exchange=interrupted), timeout)
-            )
-        packed = pack_arrays(request.arrays)
-        for number in range(self.attempts):
-            attempt = replace(directive, attempt=number)
-            secret = self.aggregation.open(self.build_attempt(request, attempt))
-            content = build_request(attempt, packed, request.config, secret)
-            self._collect_replies(grid, request.kind, attempt, content, timeout)
-            self._require_quorum(directive)
-            try:
+        if interrupted is None:
+            return None
+        self.event("reopened", round=request.round, exchange=interrupted)
+        directive = replace(directive, exchange=interrupted)
+        try:
+            # a site that has accepted a later exchange no longer unmasks this one
+            if interrupted >= self.members.last_exchange:
                 return self.aggregation.close(partial(self._send_follow_up, grid, directive, timeout))
-            except AttemptFailedError as fault:
-                self.event("attempt_failed", round=request.round, attempt=number, reason=fault.problem)
-                failed = fault
-        raise failed
+        except AttemptFailedError as fault:  # abandoned: the sites mask the same words again
+            self.event("attempt_failed", round=request.round, attempt=0, reason=fault.problem)
+            return None
+        except FedhealthError as fault:
+            self.event("attempt_failed", round=request.round, attempt=0, reason=fault.problem)
+        self.aggregation.give_up()
+        return None
+
+    def _try_exchange(self, grid: Grid, request: RoundRequest, directive: Directive, timeout: float) -> Aggregate:
+        """Send a request to all members and aggregate the replies.
+
+        Raises:
+            TooFewRepliesError: below the quorum.
+            AttemptFailedError: the attempt failed, and nothing of it can be unmasked.
+
+        """
+        secret = self.aggregation.open(self.build_attempt(request, directive))
+        content = build_request(directive, pack_arrays(request.arrays), request.config, secret)
+        self._collect_replies(grid, request.kind, directive, content, timeout)
+        self._require_quorum(directive)
+        return self.aggregation.close(partial(self._send_follow_up, grid, directive, timeout))
 
     def add_reply(self, reply: Reply, number: int) -> bool:
         """Aggregate one reply; report a site whose reply is an error or invalid, and leave it out of the round."""
         site = self.members.get_site(reply.node)
         if reply.message.has_error():
-            reason = f"{reply.message.error.reason} (see the site's own log)"
+            reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
             self.event("site_failed", round=number, site=site, reason=reason)
             return False
         try:
@@ -220,7 +224,7 @@ class RoundDriver:
             if reply.message.has_content():
                 yield site, reply.message.content
             else:
-                reason = reply.message.error.reason
+                reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
                 self.event("site_refused", round=directive.round, site=site, question=kind, reason=reason)
 
     def _wait_for_any_node(self, grid: Grid, nodes: Iterable[int]) -> None:
@@ -229,19 +233,3 @@ class RoundDriver:
         while not wanted & set(grid.get_node_ids()) and time.monotonic() - started < self.participation.join_timeout:
             self.event("waiting", needed=1, missing=sorted(map(self.members.get_site, wanted)))
             time.sleep(NODE_POLL_SECONDS)
-
-
-def build_request(
-    directive: Directive,
-    arrays: Packed | None = None,
-    config: ConfigRecord | None = None,
-    secret: ConfigRecord | None = None,
-) -> RecordDict:
-    """Return the records of a request to a site."""
-    records = {DIRECTIVE: directive.record(), GLOBAL: arrays, "config": config or None, SECAGG: secret}
-    return RecordDict({name: record for name, record in records.items() if record is not None})
-
-
-def build_messages(members: Members, content: RecordDict, kind: str, group: str) -> list[Message]:
-    """Return one message for each member."""
-    return [Message(content, node, kind, group_id=group) for node in members.nodes.values()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,10 +12,25 @@ from flwr.app import RecordDict
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
+from clients.site_store import SiteStore
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.site.egress_gate import ReplySchema, Shapes
 from fedhealth.types import State
 from fedhealth.utils.digest import digest_parts
+
+
+@dataclass(frozen=True)
+class ReplyShapes:
+    """The shapes of a reply, derived from the configuration.
+
+    Attributes:
+        update: of the shared arrays; empty unless the site trains.
+        statistics: of the statistics.
+
+    """
+
+    update: Shapes
+    statistics: Shapes
 
 
 class UploadAttempt(Protocol):
@@ -29,6 +45,17 @@ class UploadAttempt(Protocol):
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether the tower is part of the sum; otherwise each site that trains it keeps it local."""
+
+    def load_private(self, store: SiteStore, number: int) -> State:
+        """Return the private arrays from before round `number`.
+
+        Raises:
+            PrivacyError: they are too old for this site's policy.
+
+        """
+
+    def save_private(self, store: SiteStore, number: int, arrays: State, digest: str) -> None:
+        """Store what round `number`, whose words have a digest, leaves at the site."""
 
     def load_cached_reply(self) -> RecordDict | None:
         """Return the stored reply to the same request, for redelivery; None if there is work to do.
@@ -58,9 +85,22 @@ class Transport(Protocol):
         """Return the latest exchange of the run that this site accepted; 0 if the transport does not record it."""
 
     def accept_attempt(
-        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+        self,
+        run: RunContext,
+        message: ParsedMessage,
+        incoming: State,
+        recorder: ReleaseRecorder,
+        shapes: ReplyShapes,
+        digest_initial: Callable[[], bytes],
     ) -> UploadAttempt:
-        """Accept an attempt before any work is done for it.
+        """Accept an attempt before any work is done for it; the reply will have these shapes.
+
+        Args:
+            run: site and run.
+            message: of the lead.
+            incoming: its shared arrays.
+            recorder: of the releases of private words.
+            digest_initial: returns the SHA-256 of the model's initial shared arrays.
 
         Raises:
             FedhealthError: the lead asks for something that would reveal a single site.
@@ -73,16 +113,8 @@ class Transport(Protocol):
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to a message of the transport's own protocol."""
 
-    def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
-        """Return which records a reply may hold beside the acceptance.
-
-        Args:
-            run: site and run.
-            kind: of the message.
-            update: shapes of the shared arrays.
-            statistics: shapes of the statistics.
-
-        """
+    def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
+        """Return which records the reply to a kind of message may hold beside the acceptance."""
 
 
 def compute_request_digest(run: RunContext, message: ParsedMessage, incoming: State) -> str:

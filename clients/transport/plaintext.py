@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from safetensors.numpy import save
 from clients.context import RunContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
-from clients.transport.base import compute_request_digest
+from clients.site_store import SiteStore
+from clients.transport.base import ReplyShapes, compute_request_digest
 from fedhealth.errors import SecureAggregationError
 from fedhealth.protocol.array_codec import get_arrays, pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE
-from fedhealth.site.egress_gate import ArrayRecordSchema, ReplySchema, Shapes
+from fedhealth.site.egress_gate import ArrayRecordSchema, ReplySchema
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
 
@@ -40,6 +41,14 @@ class PlaintextAttempt:
     def is_aggregated(self, tower: str) -> bool:
         """Return True."""
         return True
+
+    def load_private(self, store: SiteStore, number: int) -> State:
+        """Return the private arrays from before round `number`, also if the round was started several times."""
+        return store.load_before(number)
+
+    def save_private(self, store: SiteStore, number: int, arrays: State, digest: str) -> None:
+        """Store what the round leaves at the site."""
+        store.save_private(number, arrays, digest)
 
     def load_cached_reply(self) -> RecordDict | None:
         """Return the last reply if it was to the same request and its release is recorded."""
@@ -96,7 +105,13 @@ class PlaintextTransport:
         return {tower: float(count) for tower, count in rows.items()}, RecordDict()
 
     def accept_attempt(
-        self, run: RunContext, message: ParsedMessage, incoming: State, recorder: ReleaseRecorder
+        self,
+        run: RunContext,
+        message: ParsedMessage,
+        incoming: State,
+        recorder: ReleaseRecorder,
+        shapes: ReplyShapes,
+        digest_initial: Callable[[], bytes],
     ) -> PlaintextAttempt:
         """Accept every attempt: the lead sees everything in any case."""
         return PlaintextAttempt(run.site.arrays / _REPLY, compute_request_digest(run, message, incoming), recorder)
@@ -116,11 +131,11 @@ class PlaintextTransport:
         """Raise: this site runs without secure aggregation."""
         raise SecureAggregationError("This run has no secure aggregation.", "Use secagg=on at lead and sites.")
 
-    def get_reply_schema(self, run: RunContext, kind: str, update: Shapes, statistics: Shapes) -> ReplySchema:
+    def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the statistics, and after training the update."""
         forms: dict[str, ArrayRecordSchema] = {}
         if kind in (TRAIN, EVALUATE, DESCRIBE):
-            forms[STATISTICS] = ArrayRecordSchema(statistics, "<i8")
+            forms[STATISTICS] = ArrayRecordSchema(shapes.statistics, "<i8")
         if kind == TRAIN:
-            forms[UPDATE] = ArrayRecordSchema(update, "<f4")
+            forms[UPDATE] = ArrayRecordSchema(shapes.update, "<f4")
         return forms

@@ -82,6 +82,11 @@ class ProgressDisplay:
             style = "bold red" if finding.serious else "yellow"
             self._console.print(f"  [{style}]{escape(finding.text)}[/]")
 
+    def _on_handshake(self, event: dict[str, Any]) -> None:
+        if event["reasons"]:
+            text = f"{event['site']} declined: {'; '.join(event['reasons'])}. {event.get('fix', '')}"
+            self._console.print(text.strip(), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def _on_started(self, event: dict[str, Any]) -> None:
         self._rounds = event["rounds"]
 
@@ -114,6 +119,9 @@ class ProgressDisplay:
 
     def _on_reopened(self, event: dict[str, Any]) -> None:
         self._console.print(f"  round {event['round']}: unmasking the interrupted sum")
+
+    def _on_reused(self, event: dict[str, Any]) -> None:
+        self._console.print(f"  round {event['round']}: going on with the opened sum on the disk")
 
     def _on_waiting(self, event: dict[str, Any]) -> None:
         hospitals = "hospital" if event["needed"] == 1 else "hospitals"

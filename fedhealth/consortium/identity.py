@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import SecureAggregationError
 from fedhealth.utils.atomic_io import create_once, write_atomic
+from fedhealth.utils.private_files import make_own_folder
 
 _KEY, _ROSTER = "identity.key", "roster.json"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs: below it a folder of our own, 0700
@@ -70,3 +71,19 @@ def get_secrets_folder(run: str, site: str, fallback: Path) -> Path:
     if os.access(_SHARED_MEMORY, os.W_OK):
         return _SHARED_MEMORY / f"fedhealth-{os.getuid()}" / run / site
     return fallback / "secrets"
+
+
+def make_secrets_folder(run: str, site: str, fallback: Path) -> Path:
+    """Create the folder for secrets, only for its owner (0700), and return it.
+
+    Everybody on the machine may write to /dev/shm: a folder that another user has prepared there is refused.
+
+    Raises:
+        TrustError: a folder on the way belongs to another user, or is no folder.
+
+    """
+    folder = get_secrets_folder(run, site, fallback)
+    parents = [folder.parents[1], folder.parent] if folder.is_relative_to(_SHARED_MEMORY) else []
+    for each in (*parents, folder):
+        make_own_folder(each)
+    return folder

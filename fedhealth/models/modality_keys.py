@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from fedhealth.data.dataset import SiteDataset
@@ -34,6 +37,9 @@ def find_training_rows(cohort: SiteDataset, modalities: frozenset[str]) -> dict[
     }
 
 
-def count_training_rows(cohort: SiteDataset, modalities: frozenset[str]) -> dict[str, int]:
-    """Return the number of labelled training rows for each tower and the shared part; without empty parts."""
-    return {tower: len(chosen) for tower, chosen in find_training_rows(cohort, modalities).items()}
+def group_by_tower(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, int]]:
+    """Return {tower: {array: number of values}} of named shapes."""
+    towers: dict[str, dict[str, int]] = {}
+    for name, shape in shapes.items():
+        towers.setdefault(get_tower(name), {})[name] = math.prod(shape)
+    return towers

@@ -22,6 +22,16 @@ def list_trained_arrays(model: nn.Module) -> list[str]:
     return sorted(names)
 
 
+def list_embedding_tables(model: nn.Module) -> set[str]:
+    """Return the names of the weights that are looked up by row: only the rows of tokens that occur are trained.
+
+    A token for a missing modality is a table of one row, and no word.
+    """
+    tables = (nn.Embedding, nn.EmbeddingBag)
+    found = {name: module for name, module in model.named_modules() if isinstance(module, tables)}
+    return {f"{name}.weight" for name, module in found.items() if module.num_embeddings > 1}
+
+
 def get_model_arrays(model: nn.Module, names: list[str]) -> State:
     """Return copies of the named tensors as arrays."""
     state = model.state_dict()

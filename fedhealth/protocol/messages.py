@@ -27,8 +27,10 @@ EVALUATE = "evaluate.score"
 DESCRIBE = "query.describe"  # statistics of the patients; no model is involved
 SIGN = "query.sign"  # secure aggregation: sign the list of survivors
 END = "query.end"  # the job is done
+ABANDON = "query.abandon"  # secure aggregation: promise never to unmask an attempt
 UNMASK = "query.unmask"  # secure aggregation: open the shares of the survivors' masks
-DATA_KINDS = frozenset({TRAIN, EVALUATE, DESCRIBE})  # a reply to one of these is computed from patients' data
+PURPOSES = {TRAIN: "train", EVALUATE: "evaluate", DESCRIBE: "describe"}  # of a request, by message type
+DATA_KINDS = frozenset(PURPOSES)  # a reply to one of these is computed from patients' data
 TIMED_KINDS = DATA_KINDS | {HANDSHAKE}  # how long one of these takes, and whether it fails, may depend on the data
 
 # Record names.
@@ -66,6 +68,7 @@ class Directive:
         attempt: of this exchange, from 0.
         cohort: names of the sites that receive the request, sorted.
         missed: those of them whose last reply failed or missed the deadline.
+        repetition: the exchange in which this request was made first; its repetition is answered anew.
 
     """
 
@@ -76,6 +79,7 @@ class Directive:
     attempt: int
     cohort: tuple[str, ...]
     missed: tuple[str, ...] = ()
+    repetition: int = 0
 
     def record(self) -> ConfigRecord:
         """Return it as a Flower record."""
@@ -94,13 +98,14 @@ class Directive:
             record = get_config_record(content, DIRECTIVE)
             protocol = record["protocol"]
             texts = [str(record[name]) for name in ("run", "digest")]
-            numbers = [int(record[name]) for name in ("round", "exchange", "attempt")]
+            numbers = [int(record[name]) for name in ("round", "exchange", "attempt", "repetition")]
             cohort, missed = (tuple(map(str, record[name])) for name in ("cohort", "missed"))
         except (KeyError, TypeError, ValueError) as fault:
             raise FederationError(f"A directive is missing or has malformed {fault}.", SAME_RELEASE) from fault
         if protocol != PROTOCOL_VERSION:
             raise FederationError(f"The lead uses protocol {protocol!r}, this site {PROTOCOL_VERSION}.", SAME_RELEASE)
-        return Directive(texts[0], texts[1], numbers[0], numbers[1], numbers[2], cohort, missed)
+        number, exchange, attempt, repetition = numbers
+        return Directive(texts[0], texts[1], number, exchange, attempt, cohort, missed, repetition)
 
 
 @dataclass(frozen=True)

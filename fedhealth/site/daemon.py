@@ -27,12 +27,14 @@ from fedhealth.flower.client.fleet_client import FleetClient, PulledMessage, con
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_reply, encode_error_reply
 from fedhealth.flower.client.pending_message import PendingMessage
-from fedhealth.protocol.messages import END, TIMED_KINDS, build_error
+from fedhealth.protocol.messages import END, TIMED_KINDS
+from fedhealth.protocol.refusals import build_refusal
 from fedhealth.site.active_run import ActiveRun, describe_order, is_private_job, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
+from fedhealth.site.own_report import SiteReporter
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.reply_grid import wait_for_reply_slot
 from fedhealth.site.worker import start_forkserver
@@ -51,7 +53,7 @@ class _PendingReply:
     Attributes:
         request: the message that it replies to.
         content: the encoded reply.
-        seconds: processing time; in a private run the reply's slot on the time grid.
+        seconds: in a private run the reply's slot on the time grid, otherwise 0: how long a task took is not sent.
 
     """
 
@@ -109,7 +111,8 @@ class SiteDaemon:
         delay = first_delay
         while not self.stopping.is_set():
             try:
-                with connect_to_lead(lead, str(self.home.ca), key) as connection:
+                proxy = load_policy(self.home).proxy.find(lead)
+                with connect_to_lead(lead, str(self.home.ca), key, SiteReporter(self.home), proxy) as connection:
                     self.state.update_status(state="connected", error=None)
                     delay = first_delay
                     self._process_messages(connection)
@@ -148,7 +151,7 @@ class SiteDaemon:
             reply = self._compute_reply(connection, message)
         except FedhealthError as fault:
             log.warning("%s: %s", kind, fault)
-            error = build_error(fault)
+            error = build_refusal(fault)
             self._audit.write("declined", kind=kind, flower_run=str(message.run_id), reason=error.reason)
             self.state.update_status(error=fault.problem)
             reply = encode_error_reply(message.header, error)
@@ -156,7 +159,7 @@ class SiteDaemon:
             log.warning("%s: %s", kind, fault)
             self._pending_message.clear()
             return
-        seconds: float | None = time.monotonic() - received
+        seconds: float | None = 0.0  # the time of a task follows the data: it is not sent
         if kind in TIMED_KINDS and (run := self._runs.get(message.run_id)) and run.is_private:
             seconds = wait_for_reply_slot(received, self.stopping)
         if seconds is not None:  # else the daemon stops between two slots: it replies after its next start

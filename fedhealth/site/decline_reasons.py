@@ -20,6 +20,11 @@ DELTA_ABOVE_LIMIT = "delta {number} is above this site's limit of {number}"
 OPTION_NOT_ALLOWED = "{name}={name} is not allowed here"
 SECURE_AGGREGATION_REQUIRED = "secure aggregation is required here"
 TOO_FEW_SITES_IN_SUM = "the run opens sums of {number} sites, this site requires {number}"
+TOO_FEW_COLLUDERS = "the run assumes {number} colluding sites, this site requires {number}"
+TOO_FEW_HONEST_SITES = "the run opens sums of {number} honest sites, this site requires {number}"
+TOO_FEW_MEMBERS = "the run's {number} sites are too few for this site's limits"
+ORDER_TOO_LONG = "the job is valid for {number} hours, this site allows {number}"
+WORD_EMBEDDINGS_NOT_ALLOWED = "rows of word embeddings may not leave here without differential privacy"
 EXACT_WEIGHTS_NOT_ALLOWED = "exact weights are not allowed here"
 SITE_NOT_IN_RUN = "{name} is not one of the run's sites"
 UNAPPROVED_SITES = "the run names sites that are not approved members"
@@ -67,6 +72,11 @@ _TEMPLATES = (
         OPTION_NOT_ALLOWED,
         SECURE_AGGREGATION_REQUIRED,
         TOO_FEW_SITES_IN_SUM,
+        TOO_FEW_COLLUDERS,
+        TOO_FEW_HONEST_SITES,
+        TOO_FEW_MEMBERS,
+        ORDER_TOO_LONG,
+        WORD_EMBEDDINGS_NOT_ALLOWED,
         EXACT_WEIGHTS_NOT_ALLOWED,
     ),
     *(

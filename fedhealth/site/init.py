@@ -28,6 +28,13 @@ lead: "{lead}"
 # Folder of further configuration files that jobs may choose; the lead tells you whether one is needed.
 # conf: /srv/fedhealth/conf
 
+# The way to the lead, the only address that this site connects to. Without this section, the variables HTTPS_PROXY and
+# NO_PROXY count; a service has other variables than your shell. `none`: never a proxy.
+#
+# proxy:
+#   address: http://proxy.example:3128
+#   credentials: proxy-password.txt    # file with one line user:password, chmod 600
+
 # What a job may request, and what may leave.
 limits:
   units: [patient]             # privacy units: patient, record, client; none also allows runs without privacy
@@ -38,7 +45,12 @@ limits:
   max_failures: 20             # maximum number of failed private requests on one data set, of all runs
   min_noise_multiplier: 0.3    # minimum noise, as a multiple of the clipping bound
   secure_aggregation: true     # required: the lead sees only sums over sites
-  min_sites: 3                 # minimum number of sites in a sum
+  min_sites: 3                 # minimum number of sites in every sum
+  colluders: null              # members assumed to collude with the lead; null: fewer than a third of the members
+  min_honest: null             # honest members in every sum; null: 3, and 2 for up to five members
+  changing_cohorts: false      # whether sums without privacy may differ in their contributors
+  absent_rounds: 2             # rounds in a row that may be missed without privacy if layers stay local
+  word_embeddings: false       # whether a run without privacy may sum rows of word embeddings
   exact_weights: false         # whether the exact number of training rows may leave instead of a rounded one
   min_patients: 20             # a smaller cohort is never reported on its own
   models: null                 # allowed options of the model groups; null: all

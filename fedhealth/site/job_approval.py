@@ -21,8 +21,9 @@ from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.schema import Config
 from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.signed_job import SignedJob
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, SecureAggregationError
 from fedhealth.protocol.job import Job, compose_job_config
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.site import decline_reasons
 from fedhealth.site.decline_reasons import format_reason
 from fedhealth.site.home import SiteHome
@@ -30,6 +31,13 @@ from fedhealth.site.policy import DataSource, Policy
 
 if TYPE_CHECKING:  # the trainers take seconds to import
     from fedhealth.training.trainer import Trainer
+
+
+_THRESHOLDS = {  # of secure aggregation: the job's own and the site's; of two, the stricter holds
+    "colluders": decline_reasons.TOO_FEW_COLLUDERS,
+    "min_honest": decline_reasons.TOO_FEW_HONEST_SITES,
+    "min_sites": decline_reasons.TOO_FEW_SITES_IN_SUM,
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def review_job(signed: SignedJob, policy: Policy, membership: Membership, home: 
         is_mismatch = "has digest" in fault.problem
         reason = decline_reasons.CONFIG_MISMATCH if is_mismatch else decline_reasons.OVERRIDES_DO_NOT_COMPOSE
         return ApprovalDecision((), (reason,))
-    reasons = tuple(_find_violations(config, chosen, policy, membership))
+    reasons = (*_find_order_violations(signed, policy), *_find_violations(config, chosen, policy, membership))
     return ApprovalDecision(() if reasons else (job,), reasons)
 
 
@@ -135,6 +143,13 @@ def _quote_or_null(value: object) -> str:
     return "null" if value is None else quote_value(value)
 
 
+def _find_order_violations(signed: SignedJob, policy: Policy) -> Iterator[str]:
+    """Yield a reason if the job is valid for longer than a run may take: it could be replayed for as long."""
+    hours = (signed.expires - signed.issued) / 3600
+    if hours > policy.limits.hours:
+        yield format_reason(decline_reasons.ORDER_TOO_LONG, f"{hours:.6g}", f"{policy.limits.hours:.6g}")
+
+
 def _find_violations(config: Config, chosen: dict[str, str], policy: Policy, membership: Membership) -> Iterator[str]:
     """Yield a reason for every limit of the policy that the configuration exceeds."""
     limits, members = policy.limits, {member.site for member in membership.members}
@@ -147,7 +162,7 @@ def _find_violations(config: Config, chosen: dict[str, str], policy: Policy, mem
         yield format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, trainer.unit, ", ".join(limits.units))
     if not trainer.delta <= limits.max_delta:
         yield format_reason(decline_reasons.DELTA_ABOVE_LIMIT, trainer.delta, limits.max_delta)
-    yield from _find_aggregation_violations(config, policy)
+    yield from _find_aggregation_violations(config, policy, len(members))
     for group, option in chosen.items():
         allowed = limits.models if group.partition("/")[0] == "model" else None
         allowed = limits.personalizations if group == "personalization" else allowed
@@ -155,15 +170,26 @@ def _find_violations(config: Config, chosen: dict[str, str], policy: Policy, mem
             yield format_reason(decline_reasons.OPTION_NOT_ALLOWED, group, option)
 
 
-def _find_aggregation_violations(config: Config, policy: Policy) -> Iterator[str]:
+def _find_aggregation_violations(config: Config, policy: Policy, approved: int) -> Iterator[str]:
+    """Yield a reason for every setting of secure aggregation that is weaker than this site's, for so many members."""
     limits = policy.limits
     if instantiate(config.secagg["site"]).is_plaintext:
         if limits.secure_aggregation:
             yield decline_reasons.SECURE_AGGREGATION_REQUIRED
         return
-    smallest = int(_get_value(config.secagg, "min_sites") or 1)
-    if smallest < limits.min_sites:
-        yield format_reason(decline_reasons.TOO_FEW_SITES_IN_SUM, smallest, limits.min_sites)
+    words = {name: _get_value(config.secagg, name) for name in _THRESHOLDS}
+    if any(type(word) is not int for word in words.values() if word is not None):
+        yield decline_reasons.OVERRIDES_DO_NOT_COMPOSE
+        return
+    asked = ThresholdPolicy(**words | {"min_sites": words["min_sites"] or 0}).resolve(approved)
+    own = ThresholdPolicy(limits.colluders, limits.min_honest, limits.min_sites).resolve(approved)
+    for name, template in _THRESHOLDS.items():
+        if getattr(asked, name) < getattr(own, name):
+            yield format_reason(template, getattr(asked, name), getattr(own, name))
+    try:
+        compute_thresholds(len(config.data.sites), asked.combine(own, approved), approved)
+    except SecureAggregationError:
+        yield format_reason(decline_reasons.TOO_FEW_MEMBERS, len(config.data.sites))
     if _get_value(config.secagg, "weights") == "exact" and not limits.exact_weights:
         yield decline_reasons.EXACT_WEIGHTS_NOT_ALLOWED
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
+from fedhealth.flower.client.proxy import ENVIRONMENT, Proxy, find_proxy
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
 from fedhealth.site.home import SiteHome
 from fedhealth.types import SITE_ID, UserPath
@@ -59,7 +60,15 @@ class SiteLimits:
             booked; None for no limit. Which of them fail may depend on the data.
         min_noise_multiplier: minimum noise, as a multiple of the clipping bound.
         secure_aggregation: whether it is required.
-        min_sites: minimum number of sites in a sum.
+        min_sites: minimum number of sites in every sum, also in that of one tower.
+        colluders: members that are assumed to collude with the lead; None assumes fewer than a third of them.
+        min_honest: honest members that every sum must hold; None takes 3, and 2 for up to five members.
+        changing_cohorts: whether sums without privacy may differ in their contributors; the difference of two such sums
+            is a sum over fewer hospitals, at worst over one.
+        absent_rounds: in runs without privacy with local layers, the largest number of rounds in a row that this site
+            may have missed; None for no limit.
+        word_embeddings: whether a run without differential privacy may sum the rows of word embeddings; a row of words
+            that one site alone uses is that site's own.
         exact_weights: whether the exact number of training rows may leave instead of a power of sqrt 2 near it.
         min_patients: a smaller cohort is never reported on its own.
         models: allowed options of the model groups; null for all that are installed.
@@ -80,6 +89,11 @@ class SiteLimits:
     min_noise_multiplier: float = 0.3
     secure_aggregation: bool = True
     min_sites: int = 3
+    colluders: int | None = None
+    min_honest: int | None = None
+    word_embeddings: bool = False
+    changing_cohorts: bool = False
+    absent_rounds: int | None = 2
     exact_weights: bool = False
     min_patients: int = 20
     models: tuple[str, ...] | None = None
@@ -99,6 +113,11 @@ SIMULATION_LIMITS = SiteLimits(
     min_noise_multiplier=0.0,
     secure_aggregation=False,
     min_sites=1,
+    colluders=0,
+    min_honest=1,
+    word_embeddings=True,
+    changing_cohorts=True,
+    absent_rounds=None,
     exact_weights=True,
     min_patients=1,
     records=(ACCEPTANCE, SECAGG, SEALED, STATISTICS, UPDATE),
@@ -132,6 +151,25 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class ProxySettings:
+    """The HTTP proxy of the hospital's network.
+
+    Attributes:
+        address: `environment` for the one that HTTPS_PROXY names and NO_PROXY does not exclude, `none`, or
+            http://host:port.
+        credentials: file with one line user:password, readable by its owner only.
+
+    """
+
+    address: str = ENVIRONMENT
+    credentials: UserPath | None = None
+
+    def find(self, lead: str) -> Proxy | None:
+        """Return the proxy for connections to the lead; see `find_proxy`."""
+        return find_proxy(self.address, self.credentials, lead)
+
+
+@dataclass(frozen=True)
 class Policy:
     """The content of site.yaml.
 
@@ -141,6 +179,7 @@ class Policy:
         data: data sources, by the name that jobs use (`data.name`).
         limits: what a job may request and what may leave.
         resources: what a task may use.
+        proxy: how the lead is reached.
         conf: folder of further configuration files that jobs may choose, installed by the hospital's own staff.
 
     """
@@ -151,6 +190,7 @@ class Policy:
     data: Mapping[str, DataSource] = field(default_factory=dict)
     limits: SiteLimits = field(default_factory=SiteLimits)
     resources: Resources = field(default_factory=Resources)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
 
 
 def load_policy(home: SiteHome) -> Policy:
@@ -191,6 +231,10 @@ def _find_range_errors(policy: Policy) -> list[str]:
         faults.append("limits.min_noise_multiplier: must not be negative.")
     if limits.min_sites < 1 or limits.min_patients < 1:
         faults.append("limits: min_sites and min_patients must be at least 1.")
+    if (limits.colluders or 0) < 0:
+        faults.append("limits.colluders: must not be negative.")
+    if limits.min_honest is not None and limits.min_honest < 1:
+        faults.append("limits.min_honest: must be at least 1.")
     faults += [
         f"limits.units: {unit!r} is none of {', '.join(PRIVACY_UNITS)}."
         for unit in limits.units

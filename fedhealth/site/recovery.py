@@ -11,10 +11,11 @@ from pathlib import Path
 
 from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.errors import SecureAggregationError
-from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers, get_score_release_path
 from fedhealth.privacy.accounting.ledger_record import LedgerRecord
 from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery, recover_ledger
 from fedhealth.privacy.accounting.limits import EpsilonLimits
+from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER, ContributorBook
 from fedhealth.secagg.client.journal import Journal, load_journal, save_journal
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.protocol.statement import StateStatement, unseal_record
@@ -77,6 +78,7 @@ def recover_site(home: SiteHome) -> RecoveryOutcome:
         names = sorted({*records, *(path.stem for _, path in find_ledgers(home.state))})
         ledgers = tuple(recover_ledger(home.state, name, records.get(name), limits, latest) for name in names)
         _end_runs(home, policy, newest)
+        ContributorBook(FileStore(home.state / CONTRIBUTORS_FOLDER)).mark_incomplete()
         highest = StateHistory(home.state, home.audit).find_last_counter()
         audit.write("recovered", **_describe_recovery(newest, ledgers, audit_copy))
         book.finish_recovery(latest[1], highest)
@@ -98,6 +100,8 @@ def _end_runs(home: SiteHome, policy: Policy, newest: StateStatement | None) -> 
         shutil.rmtree(get_secrets_folder(run, policy.name, home.state), ignore_errors=True)
         if run == going_on and newest is not None:
             _burn_exchanges(FileStore(folder / run), newest.exchange)
+            # it may be in opened sums whose contributors are forgotten: the next one is drawn and booked anew
+            get_score_release_path(home.state, run).unlink(missing_ok=True)
         else:
             history.mark_ended(run)
     history.refuse_unknown_jobs(going_on)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,6 +16,26 @@ from fedhealth.utils.atomic_io import create_once, write_atomic
 def make_private_folder(path: Path) -> Path:
     """Create a folder that only its owner can enter, or remove the permissions of others; return it."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.chmod(0o700)
+    return path
+
+
+def make_own_folder(path: Path) -> Path:
+    """Create a folder below one that others may write to, or check that an existing one is ours; return it.
+
+    The permissions of others are removed from it. A link is refused: it may lead anywhere.
+
+    Raises:
+        TrustError: it belongs to another user, or is no folder.
+
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    about = path.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+        raise TrustError(
+            f"{path} belongs to another user, or is no folder.", "Somebody else made it: find out who, and remove it."
+        )
     path.chmod(0o700)
     return path
 

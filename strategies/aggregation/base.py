@@ -58,12 +58,14 @@ class Aggregate:
         update: weighted mean of the sites' updates, float32; without the towers that too few sites can train.
         statistics: int64 sums of the named vectors.
         sites: included in it, sorted.
+        link: of the history, see `Aggregation.advance_history`; empty if there is none.
 
     """
 
     update: State
     statistics: dict[str, np.ndarray]
     sites: tuple[str, ...]
+    link: bytes = b""
 
 
 class Aggregation(Protocol):
@@ -76,6 +78,10 @@ class Aggregation(Protocol):
     """
 
     sees_single_updates: bool
+
+    @property
+    def required_sites(self) -> int:
+        """The fewest sites that it can aggregate in this run; known after `start`."""
 
     @property
     def last_exchange(self) -> int:
@@ -91,6 +97,37 @@ class Aggregation(Protocol):
             FedhealthError: it is invalid; the site is left out.
 
         """
+
+    def begin_history(self, initial: State, head: str) -> None:
+        """Begin or resume the history of the run.
+
+        Args:
+            initial: the model's shared arrays before training.
+            head: the history of the checkpoint that the run goes on from; empty at the start.
+
+        """
+
+    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
+        """Add a result to the history, together with the arrays that follow from it; return the new head."""
+
+    def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
+        """Return the stored result of this request, so that no site is asked for it again; None if there is none.
+
+        Args:
+            kind: the message type.
+            number: the round.
+            incoming: the shared arrays of the request.
+
+        """
+
+    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
+        """Return the exchange in which this request was first made, if the sites may answer it as they did then.
+
+        Return 0 if it must be answered anew.
+        """
+
+    def give_up(self) -> None:
+        """Never ask for the latest answers again: their sum cannot be opened any more."""
 
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> int | None:
         """Resume the interrupted unmasking of a sum for the same request; return its exchange.

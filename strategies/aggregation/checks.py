@@ -9,10 +9,9 @@ import numpy as np
 from fedhealth.errors import FederationError
 from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.protocol.messages import SAME_RELEASE
+from fedhealth.secagg.protocol.layout_plan import STATISTICS_BOUND
 from fedhealth.types import State
 from strategies.aggregation.base import Shapes
-
-STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62
 
 
 def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -> None:

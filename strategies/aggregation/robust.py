@@ -60,6 +60,7 @@ class RobustAggregation:
 
     last_exchange = 0
     sees_single_updates = True
+    required_sites = 1
 
     def __init__(self, rule: Rule, max_norm: float | None = None) -> None:
         self.rule, self.max_norm = rule, max_norm
@@ -69,6 +70,23 @@ class RobustAggregation:
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Do nothing: there is nothing to check."""
+
+    def begin_history(self, initial: State, head: str) -> None:
+        """Do nothing: the sites are shown no history."""
+
+    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
+        """Return no head."""
+        return ""
+
+    def load_opened(self, kind: str, number: int, incoming: State) -> None:
+        """Return None: nothing is stored."""
+
+    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
+        """Return 0: sites repeat an answer to the same request on their own."""
+        return 0
+
+    def give_up(self) -> None:
+        """Do nothing: there is no sum to open."""
 
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> None:
         """Return None: nothing is stored."""

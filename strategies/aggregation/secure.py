@@ -5,30 +5,41 @@ See docs/secure-aggregation.md. The lead never sees a single site's update, coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.consortium.identity import load_roster
-from fedhealth.errors import FederationError, FedhealthError, SecureAggregationError
-from fedhealth.models.modality_keys import SHARED, get_tower
+from fedhealth.errors import SecureAggregationError
+from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
-from fedhealth.protocol.messages import SEALED, SECAGG, SIGN, UNMASK, digest_arrays, digest_task, get_config_record
-from fedhealth.secagg.primitives.layout import Layout, VectorSpec, make_model_segment, make_statistics_segment
-from fedhealth.secagg.protocol.messages import KeyAnnouncement
+from fedhealth.protocol.messages import (
+    ABANDON,
+    PURPOSES,
+    SEALED,
+    SIGN,
+    UNMASK,
+    digest_arrays,
+    digest_task,
+)
+from fedhealth.secagg.primitives.layout import Layout, Segment
+from fedhealth.secagg.protocol.history import HistoryLink
+from fedhealth.secagg.protocol.layout_plan import STATISTICS_SEGMENT
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
-from strategies.aggregation.checks import STATISTICS_BOUND
+from strategies.aggregation.run_history import RunHistory
+from strategies.aggregation.secagg_requests import build_secagg_record, read_secagg_bytes, request_until_enough
+from strategies.aggregation.sum_store import SumStore
 
-STATISTICS_SEGMENT = "statistics"
-_ATTEMPTS = 3  # at a signature or unmasking request
+_RECENT_LINKS = 3  # of the history: all links go to sites that have just joined
 
 
 class SecureSum:
@@ -41,6 +52,7 @@ class SecureSum:
         colluders: number of sites assumed to collude with the lead; null uses (n - 1) // 3.
         min_honest: smallest number of honest contributions in a sum; null uses 3 (2 for up to five sites).
         min_sites: smallest number of sites in a sum that is unmasked.
+        sites: members of the run.
 
     """
 
@@ -54,18 +66,26 @@ class SecureSum:
         colluders: int | None = None,
         min_honest: int | None = None,
         min_sites: int = 3,
+        *,
+        sites: Sequence[str],
     ) -> None:
-        self.bits, self.clipping_range, self.clamp_share = bits, clipping_range, clamp_share
+        self.settings = SumSettings(bits, clipping_range, clamp_share)
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
+        self.sites = tuple(sites)
 
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""
-        lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy)
-        self._session = ServerSession(lead, FileStore(folder / "secagg"))
+        lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy, self.sites)
+        self.required_sites = lead.thresholds.threshold  # refuses a run of too few sites before anything is sent
+        self._store = FileStore(folder / "secagg")
+        self._session = ServerSession(lead, self._store)
+        self._history, self._fresh_sites = RunHistory(self._store, lead, digest_arrays({})), True
+        self._sums = SumStore(folder / "sums")
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Register a site's announcement, which must be signed by the identity of that name."""
-        found = self._session.register(_read_secagg_bytes(content, "announcement", site), site)
+        self._fresh_sites = True
+        found = self._session.register(read_secagg_bytes(content, "announcement", site), site)
         if found.site != site:
             raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
 
@@ -74,12 +94,39 @@ class SecureSum:
         """The latest exchange this lead opened, also before a restart."""
         return self._session.last_attempt[0]
 
+    def begin_history(self, initial: State, head: str) -> None:
+        """Begin the history, or go back to that of a checkpoint."""
+        self._history = RunHistory(self._store, self._session.lead, digest_arrays(initial))
+        self._history.go_back(bytes.fromhex(head))
+
+    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
+        """Store the link of an opened sum and of the arrays that follow; return the new head."""
+        self._history.append(HistoryLink.from_bytes(aggregate.link), digest_arrays(arrays))
+        return self._history.head.hex()
+
+    def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
+        """Return the stored sum of this request: the first way to resume, which asks no site."""
+        found = self._sums.load(kind, number, digest_arrays(incoming))
+        is_next = found and HistoryLink.from_bytes(found.link).descriptor.history == self._history.head
+        return found if is_next else None
+
+    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
+        """Return the repetition under which the sites mask the same words again; 0 for a new draw."""
+        return self._session.find_repetition(PURPOSES[kind], number, digest_arrays(incoming))
+
+    def give_up(self) -> None:
+        """Ask for a new vector next time: the last way to resume."""
+        self._session.close_vector()
+
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> int | None:
         """Resume an interrupted unmasking of the same request: with the same survivors and the same replies."""
         if not self._session.has_requested_unmask or self._session.context.descriptor.exchange <= saved_exchange:
             return None
         context = self._session.context
-        same = _list_entry_names(context.layout) == _list_entry_names(self._build_layout(attempt))
+        planned = {segment.name: _list_entries(segment) for segment in self._build_layout(attempt)}
+        # towers of too few owners were left out of the sum
+        same = all(planned.get(segment.name) == _list_entries(segment) for segment in context.layout)
+        same &= context.descriptor.history == self._history.head
         if not same or context.descriptor.model_digest != digest_arrays(attempt.incoming):
             return None
         self._begin(attempt, resumed=True)
@@ -92,21 +139,24 @@ class SecureSum:
         plan = AttemptPlan(
             exchange=directive.exchange,
             attempt=directive.attempt + 1,
+            vector=VectorName(PURPOSES[attempt.kind], directive.round, directive.repetition),
+            history=self._history.head,
             base=directive.cohort,
             cohort=directive.cohort,
             layout=self._build_layout(attempt),
             model_digest=digest_arrays(attempt.incoming),
             training_digest=digest_task(attempt.kind, directive),
         )
-        return ConfigRecord({"train": self._session.open_attempt(plan)})
+        train = self._session.open_attempt(plan)
+        links = self._history.list_links(None if self._fresh_sites else _RECENT_LINKS)
+        return ConfigRecord({"train": train, "abandoned": list(self._session.certificates), "links": links})
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed
-        self._faults: list[str] = []
 
     def add(self, site: str, content: RecordDict) -> None:
         """Add a masked update to the sum."""
-        head = _read_secagg_bytes(content, "head", site)
+        head = read_secagg_bytes(content, "head", site)
         self._session.add_upload(head, unpack_arrays(get_arrays(content, SEALED)), site)
 
     def close(self, send_follow_up: SendFollowUp) -> Aggregate:
@@ -122,7 +172,14 @@ class SecureSum:
         for segment, arrays in opened.vectors.items():
             if segment != STATISTICS_SEGMENT:
                 update |= {n: a.reshape(self._round.expected[n].shape).astype(np.float32) for n, a in arrays.items()}
-        return Aggregate(update, self._read_statistics(opened), survivors)
+        statistics = self._read_statistics(opened)
+        link = self._session.build_link(digest_arrays(update | {f"statistics.{n}": a for n, a in statistics.items()}))
+        aggregate = Aggregate(update, statistics, survivors, link.to_bytes())
+        self._fresh_sites = False
+        kind, incoming = self._round.kind, digest_arrays(self._round.incoming)
+        self._sums.save(kind, self._round.directive.round, incoming, aggregate)
+        self._session.close_vector()
+        return aggregate
 
     def _request_signatures(self, send_follow_up: SendFollowUp) -> None:
         """Request the survivors' signatures of their list; a list resumed from disk is already signed.
@@ -134,91 +191,41 @@ class SecureSum:
         request = self._session.sign_request()
         if request is None or self._resumed:
             return
-        missing = self._request_until_enough(
-            send_follow_up, SIGN, dict.fromkeys(self._session.survivors, _build_secagg_record(request))
-        )
+        requests = dict.fromkeys(self._session.survivors, build_secagg_record(request))
+        missing = request_until_enough(send_follow_up, SIGN, requests, self._session.add_signature)
         if missing is not None:
             raise AttemptFailedError(f"Too few sites signed the list of survivors{missing}", "See their own logs.")
 
     def _unmask(self, send_follow_up: SendFollowUp) -> None:
-        """Request from the survivors the shares that unmask their sum, always for the same list."""
-        requests = {site: _build_secagg_record(request) for site, request in self._session.unmask_requests().items()}
-        missing = self._request_until_enough(send_follow_up, UNMASK, requests)
-        if missing is not None:
-            raise SecureAggregationError(
-                f"Too few sites opened their shares{missing}", "See their own logs; nothing of this round was opened."
-            )
+        """Request from the survivors the shares that unmask their sum, always for the same list.
 
-    def _request_until_enough(
-        self, send_follow_up: SendFollowUp, kind: str, requests: Mapping[str, RecordDict]
-    ) -> str | None:
-        """Send the requests, again after an invalid or missing reply, until enough sites have replied.
+        Raises:
+            AttemptFailedError: too few replied, and enough sites promised that the sum can never open.
+            SecureAggregationError: too few replied, and the sum may still open.
 
-        Return None, or a description of the missing replies.
         """
-        step = {SIGN: self._session.add_signature, UNMASK: self._session.add_unmask_reply}[kind]
-        missing = dict(requests)
-        for _ in range(_ATTEMPTS):
-            for site, content in send_follow_up(kind, dict(missing)):
-                is_enough = self._accept_reply(step, site, content)
-                if is_enough:  # do not wait for slow sites
-                    return None
-                if is_enough is not None:
-                    del missing[site]
-        faults = "".join(f"\n  {fault}" for fault in self._faults)
-        return f"; missing replies: {', '.join(sorted(missing)) or 'none'}.{faults}"
-
-    def _accept_reply(self, step: Callable[[bytes, str], bool], site: str, content: RecordDict) -> bool | None:
-        """Process one reply; return whether there are enough replies now.
-
-        Return None for an invalid reply, which is recorded with its sender and does not affect the others.
-        """
-        try:
-            return step(_read_secagg_bytes(content, "answer", site), site)
-        except FedhealthError as fault:
-            self._faults.append(f"{site}: {fault.problem}")
-            return None
+        requests = {site: build_secagg_record(request) for site, request in self._session.unmask_requests().items()}
+        missing = request_until_enough(send_follow_up, UNMASK, requests, self._session.add_unmask_reply)
+        if missing is None:
+            return
+        problem = f"Too few sites opened their shares{missing}"
+        request = build_secagg_record(self._session.abandon_request())
+        requests = dict.fromkeys(self._session.context.cohort, request)
+        if request_until_enough(send_follow_up, ABANDON, requests, self._session.add_abandonment) is not None:
+            raise SecureAggregationError(problem, "See their own logs; nothing of this round was opened.")
+        self._session.close_attempt()
+        raise AttemptFailedError(problem, "See their own logs; the sites mask the same words again.")
 
     def _build_layout(self, attempt: RoundAttempt) -> Layout:
         """Return a segment for each tower of the update and one for the statistics."""
-        sites = len(self._session.members)
-        towers = sorted({get_tower(name) for name in attempt.expected})
-        segments = [
-            make_model_segment(
-                tower,
-                tower,
-                {name: array.size for name, array in sorted(attempt.expected.items()) if get_tower(name) == tower},
-                bound=self.clipping_range,
-                bits=self.bits,
-                sites=sites,
-                normaliser=max(1, _sum_announced_weights(self._session.members, tower)),
-                clamp_share=self.clamp_share,
-            )
-            for tower in towers
-        ]
-        lengths = {name: int(np.prod(shape)) for name, shape in sorted(attempt.statistics.items())}
-        entries = tuple(VectorSpec(name, length, STATISTICS_BOUND, 1.0) for name, length in lengths.items())
-        return (*segments, make_statistics_segment(STATISTICS_SEGMENT, SHARED, entries, sites=sites))
+        members = [announced for _, announced in sorted(self._session.members.items())]
+        update = {name: array.shape for name, array in attempt.expected.items()}
+        return self.settings.plan_layout(update, attempt.statistics).build(members)
 
     def _read_statistics(self, opened: OpenedSums) -> dict[str, np.ndarray]:
         sums = opened.vectors.get(STATISTICS_SEGMENT, {})
         return {name: np.asarray(sums[name], np.int64).reshape(self._round.statistics[name]) for name in sums}
 
 
-def _list_entry_names(layout: Layout) -> list[tuple[str, list[str]]]:
-    return [(segment.name, [entry.name for entry in segment.entries]) for segment in layout]
-
-
-def _sum_announced_weights(members: Mapping[str, KeyAnnouncement], tower: str) -> int:
-    return sum(weight for member in members.values() for name, weight in member.towers if name == tower)
-
-
-def _build_secagg_record(message: bytes) -> RecordDict:
-    return RecordDict({SECAGG: ConfigRecord({"message": message})})
-
-
-def _read_secagg_bytes(content: RecordDict, key: str, site: str) -> bytes:
-    value = get_config_record(content, SECAGG).get(key) if SECAGG in content else None
-    if not isinstance(value, bytes):
-        raise FederationError(f"Site {site!r} sent no {key} for secure aggregation.", "Use secagg=on at every site.")
-    return value
+def _list_entries(segment: Segment) -> list[str]:
+    return [entry.name for entry in segment.entries]

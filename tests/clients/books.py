@@ -24,7 +24,8 @@ from clients.merge import StateMerger
 from clients.release import ReleaseRecorder
 from clients.reservation import reserve_sweep_budget
 from clients.transport.base import compute_request_digest
-from clients.transport.secure import SecureAttempt, SecureTransport
+from clients.transport.secure import SecureTransport
+from clients.transport.secure_attempt import SecureAttempt
 from fedhealth.config.instantiate import instantiate
 from fedhealth.models.modality_keys import SHARED, get_tower
 from fedhealth.privacy import statistics_release
@@ -33,9 +34,20 @@ from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
 from fedhealth.protocol.budget_request import BudgetRequest
-from fedhealth.protocol.messages import DATA_KINDS, EVALUATE, SEALED, SECAGG, STATISTICS, TRAIN, UPDATE
+from fedhealth.protocol.messages import (
+    DATA_KINDS,
+    EVALUATE,
+    PURPOSES,
+    SEALED,
+    SECAGG,
+    STATISTICS,
+    TRAIN,
+    UPDATE,
+    digest_arrays,
+)
 from fedhealth.secagg.primitives.layout import VectorSpec, make_model_segment, make_statistics_segment
 from fedhealth.secagg.protocol.store import FileStore
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.site.egress_gate import ArrayRecordSchema, ConfigRecordSchema, EgressGate
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training import dpsgd_trainer, optimizers
@@ -109,7 +121,7 @@ class Books:
         self._interrupt(cut, lambda: self.site.send(TRAIN, number, change, run=run, missed=missed))
 
     def evaluate(self, run="run", cut=None):
-        self._interrupt(cut, lambda: self.site.send(EVALUATE, 0, run=run))
+        self._interrupt(cut, lambda: self.site.send(EVALUATE, self.site.rounds, run=run))
 
     def fail(self, run="run", number=1):
         """A task fails after its training; an error reply leaves."""
@@ -271,12 +283,16 @@ class Books:
 
     # --- secure aggregation with pads that the observer knows ---
 
-    def _accept_masked_attempt(self, run, message, incoming, recorder):
-        context = SimpleNamespace(layout=self._make_layout(message.kind), descriptor=message.directive)
+    def _accept_masked_attempt(self, run, message, incoming, recorder, shapes, digest_initial):
+        """Accept everything; the same request is about the same vector. No round leaves local state here."""
+        repetition = int(compute_request_digest(run, message, incoming)[:15], 16)
+        vector = VectorName(PURPOSES[message.kind], message.directive.round, repetition)
+        descriptor = SimpleNamespace(vector=vector, history=bytes(32), model_digest=digest_arrays(incoming))
+        context = SimpleNamespace(layout=self._make_layout(message.kind), descriptor=descriptor)
         context.owned_segments = lambda site: context.layout
-        digest = compute_request_digest(run, message, incoming)
         session = MaskingSession(run.site.folder / "quantized.npz", self.pads)
-        return SecureAttempt(session, _open_secrets(run), context, run.site.name, digest, recorder)
+        history = SimpleNamespace(list_rounds=lambda head: [])
+        return SecureAttempt(session, _open_secrets(run), context, run, recorder, history)
 
     def _make_layout(self, kind):
         layers, config = {}, self.shared["config"]
@@ -290,7 +306,7 @@ class Books:
         entries = tuple(VectorSpec(name, int(np.prod(shape)), 1.0, 1.0) for name, shape in shapes.items())
         return [*segments, make_statistics_segment(STATISTICS, SHARED, entries, sites=3)]
 
-    def _describe_masked_reply(self, run, kind, update, statistics):
+    def _describe_masked_reply(self, run, kind, shapes):
         sizes = {
             segment.name: (sum(entry.length for entry in segment.entries) * (4 if segment.kind == "model" else 8),)
             for segment in self._make_layout(kind)

@@ -23,7 +23,8 @@ class PrivateSite:
         overrides = [*overrides, "data.sites=[north]", *PRIVATE, *more]
         self.job = Job("run", tuple(overrides), compute_config_digest(compose_config(overrides)), str(folder))
         self.folder = folder / "sites" / "north"
-        self.state = build_initial_state(compose_job_config(self.job))
+        config = compose_job_config(self.job)
+        self.state, self.rounds = build_initial_state(config), config.strategy.rounds
         self.exchange = 0
         self._context = InProcessGrid(None, ["north"], {})._contexts[1]
 
@@ -41,7 +42,7 @@ class PrivateSite:
         return self.send(TRAIN, number, change, **about)
 
     def evaluate(self, change=0.0):
-        return self.send(EVALUATE, 0, change)
+        return self.send(EVALUATE, self.rounds, change)
 
     def restart(self):
         """Forget everything that is not on the disk, as a new process does."""

@@ -200,8 +200,15 @@ FOUND_BY = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mutant", FOUND_BY, ids=lambda mutant: mutant.__name__)
+@pytest.mark.parametrize(
+    ("kind", "mutant"),
+    [
+        pytest.param(kind, mutant, id=f"{mutant.__name__}-{kind}")
+        for mutant in FOUND_BY
+        for kind in KINDS
+        if (kind, mutant) != ("masked", cite_nothing)  # secure aggregation has no late updates
+    ],
+)
 def test_a_planted_fault_is_found(play, kind, mutant):
     check_books(play(kind, FOUND_BY[mutant]))
     with pytest.MonkeyPatch.context() as patch:

@@ -75,7 +75,7 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
     hospital.home.policy.write_text(hospital.home.policy.read_text().replace("units: [none]", "units: [patient]"))
     reasons = Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons
     assert reasons == ("the privacy unit none is not allowed here, only: patient",)
-    assert hospital.train().error.reason == "PrivacyError"
+    assert hospital.train().error.reason == "RequestMismatchError"
     assert hospital.events == [
         "asked",
         "statement",
@@ -90,7 +90,7 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
 
 
 def test_a_message_of_another_run_than_the_signed_one_is_refused(hospital):
-    assert hospital.ask(HANDSHAKE, run="another1").error.reason == "TrustError"
+    assert hospital.ask(HANDSHAKE, run="another1").error.reason == "RequestMismatchError"
 
 
 def test_a_small_cohort_reports_nothing_on_its_own(hospital):

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
+from fedhealth.site.policy import SIMULATION_LIMITS
 from strategies.app import build_initial_state
 
 
@@ -73,7 +75,8 @@ def test_a_tower_is_announced_for_enough_patients_and_not_for_their_many_studies
     config = compose_config(overrides)
     weights = {}
     for least in (1, 3):
-        site = SiteContext("north", tmp_path, tmp_path, tmp_path, least)
+        limits = replace(SIMULATION_LIMITS, min_patients=least)
+        site = SiteContext("north", tmp_path, tmp_path, tmp_path, limits)
         weights[least] = Institution(site, OmegaConf.to_object(config), "0" * 64)._count_announced_rows()
     assert weights[1]["image"] == 8
     assert set(weights[1]) - set(weights[3]) == {"image"}
@@ -111,7 +114,7 @@ def test_the_same_task_gives_the_same_bits_whatever_came_before(ask, job):
 def test_a_task_of_another_run_or_cohort_is_refused(ask, job, changes):
     reply = ask(TRAIN, training(job, build_initial_state(compose_job_config(job)), **changes))
     assert reply.has_error()
-    assert reply.error.reason == "FederationError"
+    assert reply.error.reason == "RequestMismatchError"
 
 
 def test_other_arrays_than_the_model_shares_are_refused(ask, job):

@@ -102,7 +102,7 @@ def test_words_that_no_booking_pays_for_are_deleted(site, monkeypatch):
 
 def test_the_state_of_an_interrupted_training_is_never_used(tmp_path, good_hospitals, tiny_overrides, monkeypatch):
     """A local head of a training that left nothing must not shape a reply that the same booking pays for."""
-    site = PrivateSite(tmp_path, tiny_overrides(good_hospitals), "personalization=fedper")
+    site = PrivateSite(tmp_path, tiny_overrides(good_hospitals), "personalization=fedper", "strategy.rounds=3")
     seen, genuine = [], SiteStore.load_before
 
     def load(self, number):
@@ -181,7 +181,7 @@ def test_every_failure_that_may_depend_on_data_looks_the_same_and_is_spent(site,
 
 def test_faults_found_before_the_data_keep_their_kind(site):
     missing = dict(list(site.state.items())[1:])
-    assert site.train(state=missing).error.reason == "FederationError"
+    assert site.train(state=missing).error.reason == "RequestMismatchError"
     for change in (0.1, 0.2, 0.3, 0.4, 0.5):
         assert not site.train(change=change).has_error()  # as many as the rounds, and the spare one
     assert site.train(change=0.6).error.reason == "PrivacyError"  # the budget

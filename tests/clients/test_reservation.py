@@ -53,7 +53,7 @@ class Hospital(Member):
         chosen = (*(each for each in self.overrides if each.partition("=")[0] not in keys), *overrides)
         return PlannedRun(run, chosen, compute_config_digest(compose_config([*chosen, f"data.root={self.root}"])))
 
-    def sign_job(self, run, budget_request=None, hours=72.0):
+    def sign_job(self, run, budget_request=None, hours=24.0):
         planned, now = self.plan(run), int(time.time())
         ends = now + int(hours * HOUR)
         return SignedJob(
@@ -63,7 +63,7 @@ class Hospital(Member):
     def ask(self, job, kind=HANDSHAKE):
         return self.send(job, kind, job.run)
 
-    def reserve(self, *runs, epsilon=100.0, hours=72.0):
+    def reserve(self, *runs, epsilon=100.0, hours=24.0):
         """Ask for a reservation as the lead does before a sweep."""
         planned = tuple(run if isinstance(run, PlannedRun) else self.plan(run) for run in runs)
         job = self.sign_job("askedfor1234", BudgetRequest(SWEEP, epsilon, planned), hours)
@@ -92,7 +92,7 @@ def test_what_all_runs_will_spend_is_reserved_for_a_limited_time(hospital):
     assert answered.reasons == ()
     assert 2 < answered.reserved <= 4
     assert set(hospital.kept) == set(RUNS[:2])
-    latest = time.time() + 24 * HOUR  # the policy's limit; the job would be valid for longer
+    latest = time.time() + 24 * HOUR  # the policy's limit
     assert all(latest - 60 < held.expires_at <= latest for held in hospital.kept.values())
     assert hospital.reserve(*RUNS[:2], hours=1.0).reasons == ()
     assert all(held.expires_at <= time.time() + HOUR for held in hospital.kept.values())
@@ -139,7 +139,7 @@ def test_one_run_that_the_policy_forbids_declines_the_sweep(hospital):
 
 def test_with_a_statement_nothing_but_a_reservation_can_be_had(hospital):
     job = hospital.sign_job("askedfor1234", BudgetRequest(SWEEP, 4.0, (hospital.plan(RUNS[0]),)))
-    assert hospital.ask(job, TRAIN).error.reason == "TrustError"
+    assert hospital.ask(job, TRAIN).error.reason == "RequestMismatchError"
     assert hospital.kept == {}
 
 

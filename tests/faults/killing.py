@@ -10,6 +10,7 @@ import pytest
 import clients.merge
 import clients.release
 import strategies.aggregation.secure
+import strategies.aggregation.sum_store
 import strategies.checkpoint
 import strategies.fedavg
 import strategies.round_driver
@@ -41,6 +42,8 @@ SEALED_MOMENTS: dict[str, Moment] = {
     "before unmask": (strategies.aggregation.secure.SecureSum, "_unmask", 2, False),
     "while unmasking": (ServerSession, "add_unmask_reply", 5, True),
     "after unmask": (ServerSession, "open_sums", 2, False),
+    "before the sum is stored": (strategies.aggregation.sum_store.SumStore, "save", 2, False),
+    "after the sum is stored": (strategies.aggregation.sum_store.SumStore, "save", 2, True),
 }
 
 

@@ -25,7 +25,8 @@ FULL = os.environ.get("FEDHEALTH_FAULTS") == "full"
 EVERY_MOMENT = killing.MOMENTS | killing.SEALED_MOMENTS
 SITES = ("north", "south", "east")
 PLAIN = ["strategy.rounds=3", "training=sgd", "training.threads=1", "personalization=ditto"]
-REOPENED = {"while unmasking", "after unmask", "after the sum, before the checkpoint", "while checkpointing"}
+REOPENED = {"while unmasking", "after unmask", "before the sum is stored"}
+REUSED = {"after the sum is stored", "after the sum, before the checkpoint", "while checkpointing"}
 PRIVATE = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "data.name=cohort"]
 
 
@@ -75,8 +76,23 @@ def test_with_secure_aggregation_too(moment, overrides, undisturbed, tmp_path):
     resume_run(run)
     for name, array in model(run).items():  # stochastic rounding differs from run to run
         np.testing.assert_allclose(array, model(whole)[name], atol=1e-6)
-    opened = any(event["event"] == "reopened" for event in run.read_events()[0])
-    assert opened == (moment in REOPENED)  # the survivors were fixed: the same sum is opened, nobody trains again
+    events = {event["event"] for event in run.read_events()[0]}
+    assert ("reopened" in events) == (moment in REOPENED)  # the survivors were fixed: the same sum is opened
+    assert ("reused" in events) == (moment in REUSED)  # the sum is on the disk: nobody is asked
+
+
+def test_a_sum_without_some_towers_is_reopened_too(overrides, tmp_path, site_writer, table_writer):
+    """North alone has a table: its tower is in no sum."""
+    for seed, site in enumerate(SITES):
+        rows = site_writer(tmp_path / "hospitals", site, seed=seed)
+        if site != "north":
+            table_writer(tmp_path / "hospitals" / site / "manifest.csv", [row | {"crp": "", "ldh": ""} for row in rows])
+    run = RunDir(tmp_path / "run")
+    words = overrides("secagg=on", f"data.root={tmp_path / 'hospitals'}")
+    killing.killed_at(killing.SEALED_MOMENTS["while unmasking"], words, run)
+    resume_run(run)
+    assert "reopened" in {event["event"] for event in run.read_events()[0]}
+    assert run.info["state"] == "completed"
 
 
 @pytest.mark.parametrize("secagg", ["on", "off"])

@@ -25,6 +25,8 @@ STRICT = {"min_patients": 10}
 LOOSE = {
     "min_patients": 1,
     "units": ["none"],
+    "changing_cohorts": True,
+    "word_embeddings": True,
     "secure_aggregation": False,
     "records": [ACCEPTANCE, UPDATE, STATISTICS, SECAGG, SEALED],
 }

@@ -27,7 +27,7 @@ from strategies.aggregation.mean import WeightedMean
 from strategies.fedavg import FedAvg
 from strategies.messaging import exchange_messages
 from strategies.participants import Participation
-from strategies.round_driver import RunIdentity
+from strategies.round_request import RunIdentity
 from strategies.server_optimizers.averaging import Averaging
 
 SITES = ("a", "b", "c")

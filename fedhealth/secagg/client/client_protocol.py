@@ -4,23 +4,25 @@
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from fedhealth.consortium.roster import Roster
-from fedhealth.secagg.client import journal_rules, key_ratchet
+from fedhealth.secagg.client import journal_rules, key_ratchet, vector_rules
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.journal import Journal, Secrets
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
 from fedhealth.secagg.primitives import keys, masks, packing
+from fedhealth.secagg.primitives.layout import Layout
 from fedhealth.secagg.primitives.quantize import Vectors, quantize
 from fedhealth.secagg.protocol import rules
+from fedhealth.secagg.protocol.abandon import Abandonment, AbandonRequest, build_abandon_label
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcements
 from fedhealth.secagg.protocol.envelope import compute_pair_tag, deal_shares, list_unmask_slots, select_mask_keys
+from fedhealth.secagg.protocol.history import build_opening_label, digest_shares
 from fedhealth.secagg.protocol.messages import (
     LEAD,
     AttemptDescriptor,
@@ -31,30 +33,10 @@ from fedhealth.secagg.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.utils.digest import encode_parts
 
-
-@dataclass(frozen=True)
-class SiteCredentials:
-    """The site's own knowledge; nothing here is taken from the lead's messages.
-
-    Args:
-        run: the run's id.
-        site: own id.
-        identity: own Ed25519 key, generated at the site.
-        roster: the members approved by the site's staff.
-        config_digest: SHA-256 of the job this site accepted.
-        policy: the minimum thresholds of this site.
-
-    """
-
-    run: str
-    site: str
-    identity: Ed25519PrivateKey
-    roster: Roster
-    config_digest: bytes
-    policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
+DeriveLayout = Callable[[Sequence[KeyAnnouncement]], Layout]
+"""Called with the verified announcements of an attempt."""
 
 
 def announce_key(
@@ -86,6 +68,8 @@ def accept_attempt(
     descriptor: AttemptDescriptor,
     model_digest: bytes,
     training_digest: bytes,
+    derive_layout: DeriveLayout,
+    certificates: Sequence[bytes] = (),
 ) -> tuple[Journal, Secrets, AttemptContext]:
     """Accept an attempt or raise `ProtocolViolationError`; the new journal marks it as burned.
 
@@ -96,21 +80,25 @@ def accept_attempt(
         descriptor: TRAIN, as received.
         model_digest: SHA-256 of the model that arrived with it, computed here.
         training_digest: SHA-256 of the training directives that arrived with it, computed here.
+        derive_layout: returns the layout for the members' announcements, from what this site approved.
+        certificates: that earlier attempts at the same vector can never open, as received.
 
     """
     _check_own_digests(me, descriptor, model_digest, training_digest)
     members = verify_announcements(descriptor.members, me.roster, me.run)
     digests = [hashlib.sha256(blob).digest() for blob in descriptor.members]
-    rules.r8_cohort(descriptor, members, me.roster, me.site)
+    rules.r8_cohort(descriptor, members, me.run_members, me.site)
     journal_rules.r8_epochs(journal, members, digests)
     context = AttemptContext.from_descriptor(descriptor)
-    thresholds = compute_thresholds(len(descriptor.base), me.policy)
+    thresholds = me.thresholds
     rules.r8_threshold(context, thresholds)
+    rules.r8_own_layout(context, derive_layout(members), thresholds)
     rules.r8_layout(context, thresholds)
     rules.r8_signed(context, thresholds)
     journal_rules.r7_progress(journal, descriptor, me.policy)
     journal_rules.r5_check_pin(journal, descriptor)
     journal_rules.r4_fresh_attempt(journal, descriptor.exchange, descriptor.attempt)
+    vector_rules.r10_check_vector(journal, descriptor, me.roster, thresholds.colluders, certificates)
     secrets = key_ratchet.ratchet_to_attempt(me.site, me.run, secrets, members, descriptor)
     peers = {site: (site, epoch, digest) for site, epoch, digest in journal.peers}
     peers |= {m.site: (m.site, m.epoch, d) for m, d in zip(members, digests, strict=True)}
@@ -166,9 +154,10 @@ def mask_upload(
 def sign_survivors(me: SiteCredentials, journal: Journal, request: SignRequest) -> tuple[Journal, SurvivorSignature]:
     """Sign the list of survivors; one list per attempt."""
     context = _get_current_attempt(journal, request.ctx)
+    vector_rules.r10_not_abandoned(journal, request.ctx)
     survivors = request.survivors
     journal_rules.r3_one_answer(journal, survivors)
-    rules.r1_survivors(context, me.site, survivors, compute_thresholds(len(context.descriptor.base), me.policy))
+    rules.r1_survivors(context, me.site, survivors, me.thresholds)
     names = encode_parts(*(name.encode() for name in survivors))
     signature = keys.sign_parts(me.identity, b"survivors", context.ctx, names)
     return replace(journal, signed_survivors=survivors), SurvivorSignature(context.ctx, me.site, signature)
@@ -182,11 +171,11 @@ def reply_unmask(
     The last value holds the notices from the envelopes, by dealer; nothing may be sent before they are checked.
     """
     context = _get_current_attempt(journal, request.ctx)
+    vector_rules.r10_not_abandoned(journal, request.ctx)
     earlier = journal_rules.r3_one_answer(journal, request.survivors)
     if earlier:
         return journal, secrets, earlier, {}
-    thresholds = compute_thresholds(len(context.descriptor.base), me.policy)
-    segments = rules.r1_survivors(context, me.site, request.survivors, thresholds)
+    segments = rules.r1_survivors(context, me.site, request.survivors, me.thresholds)
     rules.r1_signatures(context, request, me.roster)
     pairs = dict(secrets.chains)
     if secrets.exchange != context.descriptor.exchange or not set(request.survivors) <= set(pairs):
@@ -198,11 +187,20 @@ def reply_unmask(
         opened[dealer].shares[index] for dealer, index, _ in list_unmask_slots(context, request.survivors, segments)
     ]
     draft = UnmaskReply(context.ctx, me.site, segments, b"".join(picked))
-    signed = replace(draft, signature=keys.sign_parts(me.identity, b"unmask reply", draft.body()))
+    label = build_opening_label(context.ctx, request.survivors, segments, digest_shares(draft.shares))
+    signed = replace(draft, signature=keys.sign_parts(me.identity, *label))
     reply = signed.to_bytes()
     journal = replace(journal, unmasked_survivors=request.survivors, unmask_reply=reply)
     notices = {dealer: envelope.notice for dealer, envelope in opened.items()}
     return journal, key_ratchet.ratchet_to_exchange(secrets, context.descriptor.exchange + 1), reply, notices
+
+
+def abandon_attempt(me: SiteCredentials, journal: Journal, request: AbandonRequest) -> tuple[Journal, Abandonment]:
+    """Promise never to answer UNMASK for the latest attempt; refused once it was answered."""
+    context = _get_current_attempt(journal, request.ctx)
+    vector_rules.r10_may_abandon(journal)
+    signature = keys.sign_parts(me.identity, *build_abandon_label(context.ctx))
+    return replace(journal, abandoned=context.ctx), Abandonment(context.ctx, me.site, signature)
 
 
 def _check_own_digests(
@@ -222,9 +220,9 @@ def _check_own_digests(
 
 
 def _burn_attempt(journal: Journal, descriptor: AttemptDescriptor) -> Journal:
-    first = descriptor.exchange > journal.exchange
+    vector = descriptor.vector.digest(descriptor.run)
     models = dict(journal.models)
-    if first:
+    if vector != journal.vector:
         models[descriptor.model_digest] = models.get(descriptor.model_digest, 0) + 1
     return replace(
         journal,
@@ -232,6 +230,9 @@ def _burn_attempt(journal: Journal, descriptor: AttemptDescriptor) -> Journal:
         pin=rules.r5_compute_pin(descriptor),
         attempt=descriptor.attempt,
         descriptor=descriptor.to_bytes(),
+        vector=vector,
+        model=vector_rules.digest_input(descriptor),
+        abandoned=b"",
         signed_survivors=(),
         unmasked_survivors=(),
         unmask_reply=b"",

@@ -26,10 +26,13 @@ class Journal:
         pin: digest of what all attempts of that exchange share (members, base cohort, t, model, training directives).
         attempt: the latest burned of that exchange.
         descriptor: of that attempt.
-        signed_survivors: the survivor list signed in that attempt.
+        vector: digest of the name of the vector that it uploads (see `protocol.vector_name`).
+        model: digest of the model and the history that the vector was computed from.
+        abandoned: ctx of that attempt, if this site has promised never to answer it.
+        signed_survivors: the survivor list signed in that exchange.
         unmasked_survivors: the survivor list of the UNMASK reply in that exchange.
         unmask_reply: the bytes of that reply.
-        models: (digest, exchanges in which it was accepted).
+        models: (digest, vectors that were asked for with it).
 
     """
 
@@ -39,6 +42,9 @@ class Journal:
     pin: bytes = b""
     attempt: int = 0
     descriptor: bytes = b""
+    vector: bytes = b""
+    model: bytes = b""
+    abandoned: bytes = b""
     signed_survivors: tuple[str, ...] = ()
     unmasked_survivors: tuple[str, ...] = ()
     unmask_reply: bytes = b""

@@ -36,11 +36,11 @@ def r5_check_pin(journal: Journal, descriptor: AttemptDescriptor) -> None:
 
 
 def r7_progress(journal: Journal, descriptor: AttemptDescriptor, policy: ThresholdPolicy) -> None:
-    """Check that exchanges only go up, to the run's end, and that the same model comes a few times at most."""
+    """Check that exchanges only go up, to the run's end, and that few vectors are asked for with one model."""
     exchange = descriptor.exchange
     lead_must(exchange >= max(journal.exchange, 1), "R7", f"exchange {exchange} is past")
     lead_must(exchange <= policy.max_exchanges, "R7", f"exchange {exchange} is beyond the run's end")
-    if exchange > journal.exchange:
+    if descriptor.vector.digest(descriptor.run) != journal.vector:
         times = dict(journal.models).get(descriptor.model_digest, 0)
         lead_must(times < policy.max_rounds_per_model, "R7", f"this model was already trained {times} times")
 

@@ -4,20 +4,25 @@ Every message may be handled by another process, because all state is in the two
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.secagg.client import client_protocol, quantized_store
 from fedhealth.secagg.client import journal as site_journal
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.quantize import Vectors
+from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, SignRequest, UnmaskRequest
 from fedhealth.secagg.protocol.statement import StateNotice
 from fedhealth.secagg.protocol.store import StateStore
+
+SumCallback = Callable[[AttemptContext, tuple[str, ...]], None]
+"""Called with an attempt and the survivors whose sum is about to be signed for or opened."""
 
 
 class SiteSession:
@@ -34,7 +39,7 @@ class SiteSession:
 
     def __init__(
         self,
-        me: client_protocol.SiteCredentials,
+        me: SiteCredentials,
         journal: StateStore,
         secrets: StateStore,
         statements: StatementBook,
@@ -67,17 +72,25 @@ class SiteSession:
             self._save(journal, secrets)
         return message.to_bytes()
 
-    def accept(self, descriptor: bytes, model_digest: bytes, training_digest: bytes) -> AttemptContext:
+    def accept(
+        self,
+        descriptor: bytes,
+        model_digest: bytes,
+        training_digest: bytes,
+        derive_layout: client_protocol.DeriveLayout,
+        certificates: Sequence[bytes] = (),
+    ) -> AttemptContext:
         """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`.
 
         Raises `RestoredSiteError` if a member shows that this machine was restored from an older copy.
+        `certificates`: of abandoned attempts (see `abandon_attempt`).
         """
         self._statements.require_current()
         found = AttemptDescriptor.from_bytes(descriptor)
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, context = client_protocol.accept_attempt(
-                self.me, journal, secrets, found, model_digest, training_digest
+                self.me, journal, secrets, found, model_digest, training_digest, derive_layout, certificates
             )
             members = context.members
             self._statements.learn_statements((m.site, data) for m in members for data in (m.statement, *m.shown))
@@ -119,29 +132,54 @@ class SiteSession:
         head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, notices, workers)
         return head.to_bytes(), vectors
 
-    def sign_survivors(self, request: bytes) -> bytes:
-        """Return the reply to SIGN. Raises `ProtocolViolationError`."""
+    def sign_survivors(self, request: bytes, check_sum: SumCallback = lambda context, survivors: None) -> bytes:
+        """Return the reply to SIGN. Raises `ProtocolViolationError`.
+
+        Args:
+            request: SIGN.
+            check_sum: called with the attempt and the survivors before anything is stored; it may refuse the sum.
+
+        """
         found = SignRequest.from_bytes(request)
         with self._journal.lock():
             journal, message = client_protocol.sign_survivors(self.me, site_journal.load_journal(self._journal), found)
+            check_sum(_build_context(journal), found.survivors)
             site_journal.save_journal(self._journal, journal)
         return message.to_bytes()
 
-    def reply_unmask(self, request: bytes) -> bytes:
+    def reply_unmask(self, request: bytes, record_sum: SumCallback = lambda context, survivors: None) -> bytes:
         """Return the reply to UNMASK; the same bytes for the same survivors. Raises `ProtocolViolationError`.
 
-        The stored words are deleted, because they are now part of a sum: if they were masked again, the difference of
-        two sums could reveal them.
+        The words stay until the next vector: if enough other sites abandon the attempt, they may be masked again.
+
+        Args:
+            request: UNMASK.
+            record_sum: called with the attempt and the survivors before anything is stored; it may refuse the sum.
+
         """
         found = UnmaskRequest.from_bytes(request)
         self._statements.require_current()
         with self._journal.lock():
             journal, secrets = self._load()
+            answered = journal.unmask_reply
             journal, secrets, reply, notices = client_protocol.reply_unmask(self.me, journal, secrets, found)
             self._statements.learn_notices(notices)
+            if not answered:
+                record_sum(_build_context(journal), found.survivors)
             self._save(journal, secrets)
-            quantized_store.delete_quantized(self._secrets)
         return reply
+
+    def abandon_attempt(self, request: bytes) -> bytes:
+        """Return the reply to ABANDON; the latest attempt is never answered afterwards.
+
+        Raises `ProtocolViolationError` if it was answered before.
+        """
+        found = AbandonRequest.from_bytes(request)
+        self._statements.require_current()
+        with self._journal.lock():
+            journal, message = client_protocol.abandon_attempt(self.me, site_journal.load_journal(self._journal), found)
+            site_journal.save_journal(self._journal, journal)
+        return message.to_bytes()
 
     def _load(self) -> tuple[site_journal.Journal, site_journal.Secrets]:
         return site_journal.load_journal(self._journal), site_journal.load_secrets(self._secrets)
@@ -150,3 +188,8 @@ class SiteSession:
         """Save the journal first, so that it is valid even if the keys are lost afterwards."""
         site_journal.save_journal(self._journal, journal)
         site_journal.save_secrets(self._secrets, secrets)
+
+
+def _build_context(journal: site_journal.Journal) -> AttemptContext:
+    """Return the context of the latest accepted attempt."""
+    return AttemptContext.from_descriptor(AttemptDescriptor.from_bytes(journal.descriptor))

@@ -65,6 +65,8 @@ def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
         descriptor.config_digest,
         descriptor.roster_digest,
         *(number.to_bytes(8, "little") for number in numbers),
+        descriptor.vector.digest(descriptor.run),
+        descriptor.history,
         encode_parts(*descriptor.members),
         encode_parts(*(site.encode() for site in descriptor.base)),
         encode_parts(*(site.encode() for site in descriptor.cohort)),

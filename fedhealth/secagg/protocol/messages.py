@@ -7,6 +7,7 @@ from typing import Self
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import KEY_BYTES, SIGNATURE_BYTES
 from fedhealth.secagg.primitives.layout import Layout, Segment
+from fedhealth.secagg.protocol.vector_name import VectorName
 
 DIGEST_BYTES = 32
 LEAD = "the lead"
@@ -22,6 +23,10 @@ class MessageKind(IntEnum):
     SURVIVOR_SIGNATURE = 5
     UNMASK = 6
     UNMASK_REPLY = 7
+    ABANDON = 11
+    ABANDONMENT = 12
+    ABANDON_CERTIFICATE = 13
+    HISTORY_LINK = 15
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class AttemptDescriptor:
     roster_digest: bytes
     exchange: int
     attempt: int
+    vector: VectorName
+    history: bytes
     threshold: int
     signed: bool
     members: tuple[bytes, ...]
@@ -93,7 +100,9 @@ class AttemptDescriptor:
         """Encode."""
         out = MessageWriter(MessageKind.TRAIN).text(self.run)
         out.fixed_bytes(self.config_digest, DIGEST_BYTES).fixed_bytes(self.roster_digest, DIGEST_BYTES)
-        out.number(self.exchange).number(self.attempt).number(self.threshold, 4).number(self.signed, 1)
+        out.number(self.exchange).number(self.attempt)
+        self.vector.write_to(out)
+        out.fixed_bytes(self.history, DIGEST_BYTES).number(self.threshold, 4).number(self.signed, 1)
         out.blobs(self.members).texts(self.base).texts(self.cohort)
         out.fixed_bytes(self.model_digest, DIGEST_BYTES).fixed_bytes(self.training_digest, DIGEST_BYTES)
         out.number(len(self.layout), 4)
@@ -111,6 +120,8 @@ class AttemptDescriptor:
             roster_digest=r.fixed_bytes(DIGEST_BYTES),
             exchange=r.number(),
             attempt=r.number(),
+            vector=VectorName.read_from(r),
+            history=r.fixed_bytes(DIGEST_BYTES),
             threshold=r.number(4),
             signed=r.flag(),
             members=r.sequence(r.blob),

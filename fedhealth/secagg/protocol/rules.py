@@ -11,7 +11,7 @@ import numpy as np
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.keys import is_signed_by
-from fedhealth.secagg.primitives.layout import Segment, Words
+from fedhealth.secagg.primitives.layout import Layout, Segment, Words
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.envelope import OpenedEnvelope, unseal_shares
 from fedhealth.secagg.protocol.messages import LEAD, AttemptDescriptor, KeyAnnouncement, UnmaskRequest
@@ -92,6 +92,7 @@ def r5_compute_pin(descriptor: AttemptDescriptor) -> bytes:
         encode_parts(*(site.encode() for site in descriptor.base)),
         descriptor.threshold.to_bytes(4, "little"),
         descriptor.model_digest,
+        descriptor.history,
         descriptor.training_digest,
     )
     return digest_parts(b"pin", *parts)
@@ -108,16 +109,17 @@ def r6_unopened(unmasking: AttemptContext | None, exchange: int) -> None:
         )
 
 
-def r8_cohort(descriptor: AttemptDescriptor, members: Sequence[KeyAnnouncement], roster: Roster, site: str) -> None:
-    """Check that two thirds of the approved members are in the base cohort, and the attempt's cohort in it."""
+def r8_cohort(
+    descriptor: AttemptDescriptor, members: Sequence[KeyAnnouncement], of_run: Sequence[str], site: str
+) -> None:
+    """Check that only members of the run are announced, and that the cohorts are drawn from them."""
     announced = {member.site for member in members}
+    lead_must(announced <= set(of_run), "R8", "the members include sites that are not in the run")
     base, cohort = descriptor.base, descriptor.cohort
     for name, group, whole in (("base cohort", base, announced), ("cohort", cohort, set(base))):
         lead_must(list(group) == sorted(set(group)), "R8", f"the {name} must be sorted and unique")
         lead_must(set(group) <= whole, "R8", f"the {name} names sites that are not members")
     lead_must(site in cohort, "R8", f"{site} is not in the cohort")
-    enough = 3 * len(base) >= 2 * len(roster.members)
-    lead_must(enough, "R8", f"{len(base)} of {len(roster.members)} members are fewer than two thirds")
 
 
 def r8_threshold(context: AttemptContext, thresholds: Thresholds) -> None:
@@ -152,6 +154,14 @@ def r8_layout(context: AttemptContext, thresholds: Thresholds) -> None:
         weight = sum(context.weights[site, segment.tower] for site in base)
         room = len(base) <= segment.sites and (segment.kind == "statistics" or weight <= segment.normaliser)
         lead_must(room, "R8", f"segment {segment.name} has no headroom for {len(base)} sites of weight {weight}")
+
+
+def r8_own_layout(context: AttemptContext, own: Layout, thresholds: Thresholds) -> None:
+    """Check that the layout is the one that this site derived itself, without the segments of too few owners."""
+    expected = tuple(
+        segment for segment in own if len(context.owners(segment, context.cohort)) >= thresholds.min_owners
+    )
+    lead_must(context.layout == expected, "R8", "the layout differs from the one that this site derived")
 
 
 def r9_contributors(segment: Segment, total: Words, owners: Sequence[str]) -> None:

@@ -19,18 +19,29 @@ from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BY
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
 from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
+from fedhealth.secagg.protocol.vector_name import VectorName
 
 AEAD_TAG_BYTES = 16
 
 
 @dataclass(frozen=True)
 class ServerParameters:
-    """The lead's parameters of a run; the policy must be at least as strict as the sites'."""
+    """The lead's parameters of a run; the policy must be at least as strict as the sites'.
+
+    `members` are the sites of the run; None if all of the roster are.
+    """
 
     run: str
     roster: Roster
     config_digest: bytes
     policy: ThresholdPolicy = field(default_factory=ThresholdPolicy)
+    members: tuple[str, ...] | None = None
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return the thresholds of the run, the same for all cohorts; `ProtocolViolationError` for too few members."""
+        approved = len(self.roster.members)
+        return compute_thresholds(approved if self.members is None else len(self.members), self.policy, approved)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,8 @@ class AttemptPlan:
 
     exchange: int
     attempt: int
+    vector: VectorName
+    history: bytes
     base: Sequence[str]
     cohort: Sequence[str]
     layout: Layout
@@ -98,7 +111,7 @@ def propose_attempt(
     lead: ServerParameters, members: Mapping[str, KeyAnnouncement], plan: AttemptPlan
 ) -> AttemptContext:
     """Build TRAIN for an attempt; segments whose tower has too few owners in the cohort are skipped."""
-    thresholds = compute_thresholds(len(plan.base), lead.policy)
+    thresholds = lead.thresholds
     blobs = tuple(members[site].to_bytes() for site in sorted(members))
     verify_announcements(blobs, lead.roster, lead.run)
     draft = AttemptDescriptor(
@@ -107,6 +120,8 @@ def propose_attempt(
         roster_digest=lead.roster.digest,
         exchange=plan.exchange,
         attempt=plan.attempt,
+        vector=plan.vector,
+        history=plan.history,
         threshold=max(thresholds.threshold, plan.threshold),
         signed=plan.signed,
         members=blobs,
@@ -125,11 +140,6 @@ def propose_attempt(
     rules.r8_threshold(context, thresholds)
     rules.r8_layout(context, thresholds)
     return context
-
-
-def compute_attempt_thresholds(lead: ServerParameters, context: AttemptContext) -> Thresholds:
-    """Return the thresholds for an attempt's base cohort."""
-    return compute_thresholds(len(context.descriptor.base), lead.policy)
 
 
 def start_attempt(context: AttemptContext) -> AttemptState:

@@ -1,6 +1,7 @@
 """The lead's session: one attempt after another; the survivors are on disk before any unmask request is sent."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,10 +10,14 @@ from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import SIGNATURE_BYTES
 from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol import rules
+from fedhealth.secagg.protocol.abandon import AbandonCertificate, AbandonRequest, compute_abandon_quorum
 from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
 from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 from fedhealth.secagg.server import server_protocol, unmasking
+from fedhealth.secagg.server.abandoning import verify_abandonment
+from fedhealth.secagg.server.vector_record import VectorRecord, load_vector, save_vector
 
 HEADER, COUNTER, MEMBERS = "unmasking", "counter", "members"
 HEADER_KIND, COUNTER_KIND, MEMBERS_KIND = 8, 9, 10
@@ -37,6 +42,8 @@ class ServerSession:
         self._attempt: server_protocol.AttemptState | None = None
         self._state = self._load()
         self._requested_unmask = self._state is not None
+        self._vector = load_vector(store)
+        self._abandonments: dict[str, bytes] = {}
 
     @property
     def last_attempt(self) -> tuple[int, int]:
@@ -81,6 +88,7 @@ class ServerSession:
                 f"attempt {plan.attempt} of exchange {plan.exchange} was already opened", rule="R4"
             )
         context = server_protocol.propose_attempt(self.lead, self.members, plan)
+        self._keep_vector(plan)
         counter = MessageWriter(COUNTER_KIND).number(plan.exchange).number(plan.attempt)
         self._store.put(COUNTER, counter.bytes())
         self._attempt, self._state, self._requested_unmask = server_protocol.start_attempt(context), None, False
@@ -129,6 +137,60 @@ class ServerSession:
     def open_sums(self, workers: int = 1) -> unmasking.OpenedSums:
         """Unmask the sums, once; again only after a restart. Raises `ProtocolViolationError`."""
         return unmasking.open_sums(self._get_unmasking_state(), workers)
+
+    @property
+    def certificates(self) -> tuple[bytes, ...]:
+        """Return what proves that earlier attempts at the latest vector can never open."""
+        return self._vector.certificates if self._vector else ()
+
+    def find_repetition(self, purpose: str, number: int, model_digest: bytes) -> int:
+        """Return the repetition of the latest vector, if it is for this request and was neither opened nor given up.
+
+        Return 0 otherwise, also while its sum is being unmasked: the request then asks for a new vector.
+        """
+        found = self._vector
+        same = found and (found.name.purpose, found.name.round, found.model_digest) == (purpose, number, model_digest)
+        if not found or not same:
+            return 0
+        is_unmasking = self._state is not None and self._state.context.descriptor.vector == found.name
+        return 0 if is_unmasking and self._requested_unmask else found.name.repetition
+
+    def close_vector(self) -> None:
+        """Never ask for the latest vector again: its sum is stored, or cannot be opened any more."""
+        self._vector = None
+        save_vector(self._store, None)
+
+    def abandon_request(self) -> bytes:
+        """Return ABANDON for every site of the attempt that is being unmasked."""
+        self._abandonments = {}
+        return AbandonRequest(self._get_unmasking_state().context.ctx).to_bytes()
+
+    def add_abandonment(self, data: bytes, sender: str) -> bool:
+        """Add a reply to ABANDON; return True once the attempt can never open. Raises `ProtocolViolationError`."""
+        context = self._get_unmasking_state().context
+        self._abandonments[sender] = verify_abandonment(self.lead, context, data, sender)
+        quorum = compute_abandon_quorum(context.descriptor, self.lead.thresholds.colluders)
+        return len(self._abandonments) >= quorum
+
+    def close_attempt(self) -> None:
+        """Store the proof that the attempt can never open; the next attempt masks the same vector again."""
+        ctx, signatures = self._get_unmasking_state().context.ctx, tuple(sorted(self._abandonments.items()))
+        if self._vector is not None:
+            certificate = AbandonCertificate(ctx, signatures).to_bytes()
+            self._vector = replace(self._vector, certificates=(*self._vector.certificates, certificate))
+            save_vector(self._store, self._vector)
+        self._store.delete(HEADER)
+        self._state, self._requested_unmask = None, False
+
+    def _keep_vector(self, plan: server_protocol.AttemptPlan) -> None:
+        """Store the name of the vector of an attempt, with the certificates of its earlier attempts."""
+        if self._vector is None or self._vector.name != plan.vector:
+            self._vector = VectorRecord(plan.vector, plan.model_digest)
+            save_vector(self._store, self._vector)
+
+    def build_link(self, sum_digest: bytes) -> HistoryLink:
+        """Return the history link of the sum that was opened; its next digest is empty."""
+        return unmasking.build_link(self._get_unmasking_state(), sum_digest)
 
     def _get_attempt(self) -> server_protocol.AttemptState:
         if self._attempt is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from fedhealth.secagg.protocol.envelope import (
     list_unmask_slots,
     select_mask_keys,
 )
-from fedhealth.secagg.protocol.messages import SignRequest, SurvivorSignature, UnmaskReply, UnmaskRequest
-from fedhealth.secagg.server.server_protocol import AttemptState, ServerParameters, compute_attempt_thresholds
+from fedhealth.secagg.protocol.history import HistoryLink, build_opening_label, digest_shares
+from fedhealth.secagg.protocol.messages import DIGEST_BYTES, SignRequest, SurvivorSignature, UnmaskReply, UnmaskRequest
+from fedhealth.secagg.server.server_protocol import AttemptState, ServerParameters
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class UnmaskingState:
         segments: those that may be opened.
         signatures: {site: signature} received.
         replies: {site: its shares, in the order of `envelope.list_unmask_slots`} received.
+        openings: {site: (SHA-256 of its shares, signature)} of these replies.
 
     """
 
@@ -42,6 +45,7 @@ class UnmaskingState:
     segments: tuple[str, ...]
     signatures: Mapping[str, bytes]
     replies: Mapping[str, tuple[bytes, ...]]
+    openings: Mapping[str, tuple[bytes, bytes]] = dataclass_field(default_factory=dict)
 
     @property
     def context(self) -> AttemptContext:
@@ -80,7 +84,7 @@ class OpenedSums:
 
 def fix_survivors(lead: ServerParameters, attempt: AttemptState, survivors: tuple[str, ...]) -> UnmaskingState:
     """Fix the survivors; later uploads are refused."""
-    segments = rules.select_open_segments(attempt.context, survivors, compute_attempt_thresholds(lead, attempt.context))
+    segments = rules.select_open_segments(attempt.context, survivors, lead.thresholds)
     refuse_unless(bool(segments), "no segment has enough owners among the survivors", rule="R1")
     return UnmaskingState(attempt, survivors, segments, {}, {})
 
@@ -118,7 +122,9 @@ def add_unmask_reply(lead: ServerParameters, state: UnmaskingState, data: bytes,
     found, who = UnmaskReply.from_bytes(data, sender), (sender,)
     right = found.site == sender and sender in state.survivors and found.ctx == state.context.ctx
     refuse_unless(right, f"the answer from {sender} is not for this attempt", blame=who)
-    signed = is_signed_by(lead.roster.keys[sender], found.signature, b"unmask reply", found.body())
+    digest = digest_shares(found.shares)
+    label = build_opening_label(found.ctx, state.survivors, found.segments, digest)
+    signed = is_signed_by(lead.roster.keys[sender], found.signature, *label)
     refuse_unless(signed, f"the answer from {sender} is not signed by its identity", blame=who)
     right = found.segments == state.segments
     refuse_unless(right, f"{sender} opens {found.segments}, expected {state.segments}", rule="R1", blame=who)
@@ -132,7 +138,17 @@ def add_unmask_reply(lead: ServerParameters, state: UnmaskingState, data: bytes,
         committed = commits[COMMIT_BYTES * index : COMMIT_BYTES * (index + 1)]
         right = commit_shares(found.ctx, dealer, sender, [share], first=index) == committed
         refuse_unless(right, f"{sender} sent a false share of {dealer}", blame=who)
-    return replace(state, replies={**state.replies, sender: shares})
+    openings = {**state.openings, sender: (digest, found.signature)}
+    return replace(state, replies={**state.replies, sender: shares}, openings=openings)
+
+
+def build_link(state: UnmaskingState, sum_digest: bytes) -> HistoryLink:
+    """Return the link of an opened sum, with an opening certificate of t signatures; its next digest is empty."""
+    chosen = sorted(state.openings)[: state.context.descriptor.threshold]
+    signatures = tuple((site, *state.openings[site]) for site in chosen)
+    return HistoryLink(
+        state.context.descriptor, state.survivors, state.segments, sum_digest, bytes(DIGEST_BYTES), signatures
+    )
 
 
 def open_sums(state: UnmaskingState, workers: int = 1) -> OpenedSums:

@@ -38,8 +38,16 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
     yield from (f"records {name} allowed" for name in limits.records if name not in strict.records)
     if not limits.secure_aggregation:
         yield "secure aggregation not required"
+    if limits.changing_cohorts:
+        yield "sums without privacy may change their contributors"
     if limits.exact_weights:
         yield "exact numbers of rows may leave"
+    if limits.word_embeddings:
+        yield "rows of word embeddings may leave without privacy"
+    if limits.colluders == 0:
+        yield "no member is assumed to collude with the lead"
+    if limits.min_honest is not None and limits.min_honest < 2:
+        yield f"min_honest {limits.min_honest}"
     if limits.epsilon > strict.epsilon:
         yield f"epsilon {limits.epsilon:g} per run (delta at most {format_delta(limits.max_delta)})"
     if limits.lifetime_epsilon > strict.lifetime_epsilon:

@@ -93,6 +93,20 @@ def test_a_job_that_ended_is_not_taken_up_again(consortium, job):
         signeds.start_or_resume(signed, hours=10)
 
 
+@pytest.mark.parametrize("hours", [1, 72, 10_000])
+def test_after_a_restore_an_ended_job_is_refused_once_its_time_is_over(consortium, job, hours):
+    """However long the lead wrote that it is valid: until the year 142,715,360."""
+    home, signed = consortium.homes["charite"], replace(SignedJob.parse(job[0]), expires=4_503_599_627_370_496)
+    now = [float(signed.issued)]
+    history = JobHistory(home, lambda: now[0])
+    history.start_or_resume(signed, hours)
+    history.mark_ended(signed.run)
+    (home.state / "job_history.json").unlink()  # as in a copy from before the run
+    now[0] += hours * 3600 + 1
+    with pytest.raises(TrustError, match="the limit of this site"):
+        history.start_or_resume(signed, hours)
+
+
 @pytest.mark.parametrize("overrides", ["text", [1], ["a" * 2000], ["line\nbreak"], [["nested"]], ["x"] * 500])
 def test_malformed_overrides_are_refused_even_when_signed(consortium, job, overrides):
     content = json.dumps({**json.loads(job[0]), "overrides": overrides}, sort_keys=True, separators=(",", ":"))

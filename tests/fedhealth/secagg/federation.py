@@ -10,7 +10,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
-from fedhealth.secagg.client.client_protocol import SiteCredentials
+from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
@@ -18,6 +18,7 @@ from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol.statement import StateHeads
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 
@@ -115,13 +116,15 @@ class Federation:
 
     def plan(self, exchange: int = 1, attempt: int = 1, **changes) -> AttemptPlan:
         values = {
+            "vector": VectorName("train", exchange, exchange),
+            "history": bytes(32),
             "base": self.ids,
             "cohort": changes.get("base", self.ids),
             "layout": (self.segment(), self.segment(kind="statistics")),
             "model_digest": model_digest(exchange),
             "training_digest": TRAINING,
         }
-        return AttemptPlan(exchange, attempt, **(values | changes))
+        return AttemptPlan(exchange=exchange, attempt=attempt, **(values | changes))
 
     def vectors(self, site: str, layout: Sequence[Segment]) -> dict[str, dict[str, np.ndarray]]:
         return {segment.name: self.values(site, segment) for segment in layout}
@@ -132,8 +135,10 @@ class Federation:
             return {e.name: rng.uniform(-e.bound, e.bound, e.length) for e in segment.entries}
         return {"count": rng.integers(-1000, 1000, 3), "loss": rng.integers(-(2**30), 2**30, 2) * 2.0**-20}
 
-    def accept(self, site: str, descriptor: bytes, plan: AttemptPlan):
-        return self.sites[site].accept(descriptor, plan.model_digest, plan.training_digest)
+    def accept(self, site: str, descriptor: bytes, plan: AttemptPlan, certificates: Sequence[bytes] = ()):
+        return self.sites[site].accept(
+            descriptor, plan.model_digest, plan.training_digest, lambda members: tuple(plan.layout), certificates
+        )
 
     def protect(self, site: str, descriptor: bytes, plan: AttemptPlan) -> tuple[bytes, dict[str, PackedWords]]:
         """Accept, quantize and mask; returns what `fold` takes."""

@@ -27,6 +27,7 @@ def test_what_is_not_said_is_strict(home):
     policy = load_policy(home)
     assert (policy.limits.epsilon, policy.limits.min_sites) == (4.0, 4)
     assert policy.limits.secure_aggregation
+    assert (policy.limits.colluders, policy.limits.min_honest, policy.limits.word_embeddings) == (None, None, False)
     assert policy.limits.units == ("patient",)
     assert policy.data["chest"].dataset == "chest-2026"
 
@@ -42,6 +43,8 @@ def test_what_is_not_said_is_strict(home):
         (GOOD.replace("epsilon: 4", "epsilon: .inf"), "positive and finite"),
         (GOOD.replace("epsilon: 4", "epsilon: lots"), "is not a number"),
         (GOOD.replace("epsilon: 4", "units: [everybody]"), "'everybody' is none of"),
+        (GOOD.replace("epsilon: 4", "colluders: -1"), "limits.colluders: must not be negative"),
+        (GOOD.replace("epsilon: 4", "min_honest: 0"), "limits.min_honest: must be at least 1"),
         (GOOD.replace("name: charite", "name: ../x"), "not a valid site name"),
         (GOOD.replace("lead: lead.example:9092\n", ""), "lead: is missing"),
         (GOOD.replace("limits", "  again: {dataset: other, root: /srv/chest}\nlimits"), "already has the ledger"),

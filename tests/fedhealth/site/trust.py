@@ -1,5 +1,6 @@
-"""A consortium of three sites on disk: homes, keys, a signed membership."""
+"""A consortium of sites on disk: homes, keys, a signed membership."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedhealth.consortium.membership import Member, Membership, SignedMembership, sign_membership
@@ -13,11 +14,11 @@ SITES = ("charite", "klinikum", "st-brigid")
 class Consortium:
     """The lead's home and the sites' homes below one folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sites: Sequence[str] = SITES) -> None:
         self.lead = LeadHome(root / "lead")
         self.lead.create()
         self.public = make_signing_key(self.lead.consortium_key)
-        self.homes = {site: SiteHome(root / site) for site in SITES}
+        self.homes = {site: SiteHome(root / site) for site in sites}
         for home in self.homes.values():
             home.create()
         self.save(self.membership())

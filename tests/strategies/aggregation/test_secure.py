@@ -10,12 +10,12 @@ from safetensors.numpy import load_file
 
 import clients.app
 from fedhealth.consortium.identity import get_secrets_folder
-from fedhealth.errors import SecureAggregationError
+from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.array_codec import unpack_arrays
-from fedhealth.protocol.messages import SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
+from fedhealth.protocol.messages import ABANDON, SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
 from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
 
 SIX = tuple(f"site-{number}" for number in range(6))
@@ -134,6 +134,30 @@ def test_a_failed_attempt_is_masked_again_without_training(run, replies, monkeyp
     assert (first == second).mean() < 0.05  # fresh masks
 
 
+def test_an_abandoned_sum_is_masked_again_without_training(run, monkeypatch):
+    """South is silent while the sum is opened, then promises never to open it: the others may upload the same again."""
+    from fedhealth.training.trainer import PlainTrainer
+
+    asked, trained = [], []
+    fit, genuine = PlainTrainer.fit, clients.app.handle_message
+    monkeypatch.setattr(PlainTrainer, "fit", lambda self, task, place=None: trained.append(1) or fit(self, task, place))
+
+    def handle_message(message, context, job):
+        kind, site = message.metadata.message_type, context.node_config["site"]
+        asked.append(kind)
+        if kind == UNMASK and site == "south" and asked.count(ABANDON) == 0:
+            return Message(Error(1, "lost"), reply_to=message)
+        return genuine(message, context, job)
+
+    monkeypatch.setattr(clients.app, "handle_message", handle_message)
+    folder = run("abandoned", "secagg=on", "strategy.rounds=1")
+    events = folder.read_events()[0]
+    assert len([event for event in events if event["event"] == "attempt_failed"]) == 1
+    assert asked.count(ABANDON) >= 1
+    assert len(trained) == 3
+    assert [len(event["sites"]) for event in events if event["event"] == "round_completed"] == [3]
+
+
 def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path):
     replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south")
     with pytest.raises(Exception, match="2 of 3 sites replied"):
@@ -150,7 +174,7 @@ def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run,
 
     monkeypatch.setattr(InProcessGrid, "pull_messages", without_shares)
     monkeypatch.setattr("strategies.round_driver._FOLLOW_UP_SECONDS", 0.1)
-    with pytest.raises(SecureAggregationError, match="missing replies: east, north, south"):
+    with pytest.raises(FederationError, match="missing replies: east, north, south"):
         run("silent", "secagg=on", "strategy.round_timeout=3600")
 
 
@@ -158,6 +182,15 @@ def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
     with pytest.raises(SecureAggregationError, match="too few") as caught:
         run("two", "secagg=on", "data.sites=[north,south]")
     assert caught.value.advice
+
+
+def test_a_run_waits_for_as_many_sites_as_a_sum_needs(run, replies, six_hospitals):
+    """Five of six answers open a sum: with four, no round is begun, whatever strategy.min_sites says."""
+    replies.lost.append(lambda kind, site, nth: site in SIX[4:])
+    sites = f"data.sites=[{','.join(SIX)}]"
+    with pytest.raises(FederationError, match="5 are needed"):
+        run("few", "secagg=on", sites, "strategy.min_sites=3", "strategy.join_timeout=1", root=six_hospitals)
+    assert all(kind == "query.handshake" for kind, _, _ in replies.seen)
 
 
 def test_a_value_beyond_the_bound_names_the_layer_in_the_sites_log(run, tmp_path):

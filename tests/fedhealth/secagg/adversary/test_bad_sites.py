@@ -12,6 +12,7 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import field, keys
 from fedhealth.secagg.protocol import envelope
 from fedhealth.secagg.protocol.envelope import DealtShares, commit_secret, deal_shares
+from fedhealth.secagg.protocol.history import build_opening_label, digest_shares
 from fedhealth.secagg.protocol.messages import MaskedUpload, UnmaskReply
 from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES, StateNotice
 from tests.fedhealth.secagg.federation import Federation
@@ -24,6 +25,12 @@ BAD = "site-01"
 def signed(federation: Federation, message, purpose: bytes) -> bytes:
     """Sign with the bad site's own identity: it is a member, after all."""
     return replace(message, signature=keys.sign_parts(federation.identities[BAD], purpose, message.body())).to_bytes()
+
+
+def signed_answer(federation: Federation, answer: UnmaskReply) -> bytes:
+    """Sign an answer to UNMASK, as an opening certificate shows it."""
+    label = build_opening_label(answer.ctx, federation.ids, answer.segments, digest_shares(answer.shares))
+    return replace(answer, signature=keys.sign_parts(federation.identities[BAD], *label)).to_bytes()
 
 
 def collecting(n: int = 5):
@@ -282,7 +289,7 @@ def test_a_bad_answer_names_its_sender_and_the_others_finish(change, problem):
         spoiled[change["shares"] + field.ELEMENT_BYTES - 1] ^= 1
         change = {"shares": bytes(spoiled)}
     with pytest.raises(ProtocolViolationError, match=problem) as caught:
-        federation.server.add_unmask_reply(signed(federation, replace(good, **change), b"unmask reply"), BAD)
+        federation.server.add_unmask_reply(signed_answer(federation, replace(good, **change)), BAD)
     assert caught.value.blame == (BAD,)
     unsigned = replace(good, **change).to_bytes()
     with pytest.raises(ProtocolViolationError, match=f"not signed by its identity|{problem}"):

@@ -13,6 +13,8 @@ from fedhealth.secagg.primitives.layout import WEIGHT_ONE
 from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, MaskedUpload, SignRequest, UnmaskReply, UnmaskRequest
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.vector_name import VectorName
 from tests.fedhealth.secagg.federation import TRAINING, Federation, model_digest, name
 
 VICTIM = "site-00"
@@ -29,7 +31,8 @@ def honest(federation: Federation, exchange: int = 1, attempt: int = 1, **change
 def show(federation: Federation, site: str, descriptor: AttemptDescriptor, **own):
     """Send a descriptor; the site computes the digests of what really arrived."""
     model, training = own.get("model", descriptor.model_digest), own.get("training", descriptor.training_digest)
-    return federation.sites[site].accept(descriptor.to_bytes(), model, training)
+    layout = own.get("layout", descriptor.layout)
+    return federation.sites[site].accept(descriptor.to_bytes(), model, training, lambda members: layout)
 
 
 def masked(federation: Federation, site: str, context: AttemptContext) -> tuple[bytes, dict[str, PackedWords]]:
@@ -52,7 +55,7 @@ def test_a_small_cohort_shown_to_one_site():
     federation = Federation(6)
     descriptor = honest(federation)
     few = (VICTIM, "site-01", "site-02")
-    with refused("R8: 3 of 6 members are fewer than two thirds"):
+    with refused("R8: threshold 3 is below 5"):
         show(federation, VICTIM, replace(descriptor, base=few, cohort=few, threshold=3))
     with refused("R8: a cohort of 3 cannot reach the threshold 5"):
         show(federation, VICTIM, replace(descriptor, cohort=few))
@@ -135,10 +138,10 @@ def test_what_the_site_knows_itself_cannot_be_claimed_otherwise(field):
         {"attempt": 2},
         {"threshold": 5},
         {"signed": True},
+        {"history": b"h" * 32},
+        {"vector": VectorName("evaluate", 1, 1)},
         {"cohort": 5},
         {"base": 5, "cohort": 5},
-        {"layout": 1},
-        {"bits": 20},
     ],
     ids=str,
 )
@@ -147,11 +150,9 @@ def test_what_only_the_lead_knows_must_be_the_same_for_all(changes):
     federation = Federation(6)
     descriptor = honest(federation)
     lie = {
-        field: getattr(descriptor, field)[:value] if field in ("cohort", "base", "layout") else value
+        field: getattr(descriptor, field)[:value] if field in ("cohort", "base") else value
         for field, value in changes.items()
     }
-    if "bits" in lie:
-        lie = {"layout": (replace(descriptor.layout[0], bits=20), *descriptor.layout[1:])}
     if lie.get("threshold") == descriptor.threshold:
         lie["threshold"] += 1
     lying = replace(descriptor, **lie)
@@ -164,6 +165,67 @@ def test_what_only_the_lead_knows_must_be_the_same_for_all(changes):
     assert tags["site-01"][1] == tags["site-02"][1]  # the pair of site-01 and site-02
     for site in federation.ids[1:]:
         assert not set(tags[VICTIM]) & set(tags[site])
+
+
+LAYOUT_LIES = {
+    "bound": lambda model, counts: (
+        replace(model, entries=(replace(model.entries[0], bound=1e-6), *model.entries[1:])),
+    ),
+    "clamp_share": lambda model, counts: (replace(model, clamp_share=0.01),),
+    "bits": lambda model, counts: (replace(model, bits=20), counts),
+    "normaliser": lambda model, counts: (replace(model, normaliser=2 * model.normaliser), counts),
+    "sites": lambda model, counts: (replace(model, sites=60), counts),
+    "name": lambda model, counts: (replace(model, name="other"), counts),
+    "length": lambda model, counts: (replace(model, entries=model.entries[:1]), counts),
+    "step": lambda model, counts: (model, replace(counts, entries=(replace(counts.entries[0], step=0.5),))),
+    "a segment less": lambda model, counts: (model,),
+    "order": lambda model, counts: (counts, model),
+}
+
+
+@pytest.mark.parametrize("lie", LAYOUT_LIES)
+def test_a_layout_that_the_site_did_not_derive(lie):
+    federation = Federation(6)
+    descriptor = honest(federation)
+    lying = replace(descriptor, layout=LAYOUT_LIES[lie](*descriptor.layout))
+    before = federation.journals[VICTIM].get("journal")
+    with refused("R8: the layout differs from the one that this site derived"):
+        show(federation, VICTIM, lying, layout=descriptor.layout)
+    assert federation.journals[VICTIM].get("journal") == before
+    show(federation, VICTIM, descriptor, layout=descriptor.layout)
+
+
+@pytest.mark.parametrize("base", [7, 8, 9])
+def test_a_base_cohort_does_not_lower_the_threshold(base):
+    """Ten members, three of them collude: with c of a base of seven, two questions about one vector could be opened."""
+    federation = Federation(10)
+    descriptor = honest(federation)
+    few = descriptor.base[:base]
+    for threshold in (descriptor.threshold - 2, descriptor.threshold - 1):
+        with refused(f"R8: threshold {threshold} is below 7"):
+            show(federation, VICTIM, replace(descriptor, base=few, cohort=few, threshold=threshold))
+    show(federation, VICTIM, replace(descriptor, base=few, cohort=few, signed=True))
+
+
+@pytest.mark.parametrize("purpose", ["model", "statistics"])
+def test_a_tower_of_fewer_owners_than_the_smallest_sum(purpose):
+    towers = {name(i): {"shared": WEIGHT_ONE} | ({"labs": WEIGHT_ONE} if i < 4 else {}) for i in range(8)}
+    federation = Federation(8, towers=towers, policy=ThresholdPolicy(colluders=1, min_honest=2, min_sites=6))
+    plan = federation.plan(layout=(federation.segment(), federation.segment("labs", purpose)))
+    descriptor = AttemptDescriptor.from_bytes(federation.server.open_attempt(plan))
+    assert [segment.tower for segment in descriptor.layout] == ["shared"]
+    greedy = replace(descriptor, layout=plan.layout)
+    with refused("R8: the layout differs"):
+        show(federation, VICTIM, greedy, layout=plan.layout)
+
+
+def test_a_run_of_some_members_announces_no_others():
+    federation = Federation(8)
+    descriptor = honest(federation)
+    session = federation.sites[VICTIM]
+    session.me = replace(session.me, members=tuple(federation.ids[:7]))
+    with refused("R8: the members include sites that are not in the run"):
+        show(federation, VICTIM, descriptor)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +384,7 @@ def test_a_tower_that_one_site_owns():
     federation = Federation(5, towers=towers)
     descriptor = honest(federation)
     greedy = replace(descriptor, layout=(*descriptor.layout, federation.segment("labs")))
-    with refused("R8: tower labs has 1 owners, needs 3"):
+    with refused("R8: the layout differs"):
         show(federation, VICTIM, greedy)
 
 
@@ -433,7 +495,7 @@ def test_damaged_messages_to_a_site_change_nothing():
     descriptor = honest(federation).to_bytes()
     for bad in (descriptor[:-1], descriptor + b"\0", b"", os.urandom(200), descriptor[:6] + descriptor[7:]):
         with refused("the attempt descriptor from the lead is"):
-            federation.sites[VICTIM].accept(bad, model_digest(1), TRAINING)
+            federation.sites[VICTIM].accept(bad, model_digest(1), TRAINING, lambda members: ())
     request = opened_round(federation, exchange=2)[VICTIM]
     for bad in (request[:-1], request + b"\0", b"", request[: len(request) // 2]):
         with refused("the unmask request from the lead is"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedhealth.secagg.client import client_protocol
+from fedhealth.secagg.client import credentials
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_smallest_split, compute_thresholds
@@ -18,11 +18,11 @@ def weak(monkeypatch):
     """Sites whose rules on the threshold and on signatures are switched off."""
 
     def switch(threshold: int, colluders: int) -> None:
-        def lax(n: int, policy: ThresholdPolicy) -> Thresholds:
+        def lax(n: int, policy: ThresholdPolicy, approved: int) -> Thresholds:
             return Thresholds(n, colluders, 1, threshold)
 
         monkeypatch.setattr(server_protocol, "compute_thresholds", lax)
-        monkeypatch.setattr(client_protocol, "compute_thresholds", lax)
+        monkeypatch.setattr(credentials, "compute_thresholds", lax)
         monkeypatch.setattr(rules, "needs_signatures", lambda *_: False)
 
     return switch
@@ -53,6 +53,32 @@ def test_isolation_fails_one_above(weak, n, c):
     weak((n + c) // 2 + 1, c)
     coalition = Coalition(Federation(n), [f"site-{n - 1 - i:02d}" for i in range(c)])
     assert split_in_halves(coalition) == []
+    assert coalition.smallest_opened() == ()
+
+
+def choose_few_honest(coalition: Coalition, n: int) -> list[str]:
+    """One honest site too few, together with all colluders."""
+    honest = coalition.honest[: compute_thresholds(n, DEFAULT).min_honest - 1]
+    return sorted([*honest, *coalition.colluders])
+
+
+@pytest.mark.parametrize("n", [4, 6, 7])
+def test_a_sum_of_too_few_honest_sites_opens_one_below_c_plus_min_honest(weak, n):
+    real = compute_thresholds(n, DEFAULT)
+    weak(real.min_owners - 1, real.colluders)
+    coalition = Coalition(Federation(n), [f"site-{n - 1 - i:02d}" for i in range(real.colluders)])
+    few = choose_few_honest(coalition, n)
+    honest = [site for site in few if site in coalition.honest]
+    assert coalition.tell(dict.fromkeys(honest, few)) == []
+    assert coalition.smallest_opened() == tuple(honest)
+
+
+@pytest.mark.parametrize("n", [4, 6, 7])
+def test_with_the_real_threshold_it_is_refused(n):
+    real = compute_thresholds(n, DEFAULT)
+    coalition = Coalition(Federation(n), [f"site-{n - 1 - i:02d}" for i in range(real.colluders)])
+    few = choose_few_honest(coalition, n)
+    assert set(coalition.tell(dict.fromkeys(coalition.honest[: len(few)], few))) == {"R1"}
     assert coalition.smallest_opened() == ()
 
 

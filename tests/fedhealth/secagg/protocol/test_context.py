@@ -10,6 +10,7 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.protocol.context import AttemptContext, digest_attempt, verify_announcement, verify_announcements
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
+from fedhealth.secagg.protocol.vector_name import VectorName
 from tests.fedhealth.secagg.federation import Federation
 
 # Points of small order on Curve25519 (Bernstein, "Curve25519: new Diffie-Hellman speed records").
@@ -42,6 +43,8 @@ def test_each_field_changes_ctx(federation, descriptor):
         "roster_digest": os.urandom(32),
         "exchange": 2,
         "attempt": 2,
+        "history": os.urandom(32),
+        "vector": replace(descriptor.vector, purpose="evaluate"),
         "threshold": 4,
         "signed": True,
         "members": descriptor.members[:-1],
@@ -122,7 +125,11 @@ def test_ownership_follows_the_announcements():
     image, labs = federation.segment("image"), federation.segment("labs")
     members = tuple(federation.server.members[site] for site in federation.ids)
     context = AttemptContext(
-        AttemptDescriptor("r", b"", b"", 1, 1, 3, False, (), (), (), b"", b"", (image, labs)), members, b""
+        AttemptDescriptor(
+            "r", b"", b"", 1, 1, VectorName("train", 1, 1), b"", 3, False, (), (), (), b"", b"", (image, labs)
+        ),
+        members,
+        b"",
     )
     assert context.owners(image, federation.ids) == ("site-00", "site-01")
     assert context.owners(labs, ["site-02", "site-00"]) == ("site-02",)

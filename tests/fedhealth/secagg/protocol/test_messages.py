@@ -6,6 +6,8 @@ import pytest
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.codec import MAX_MESSAGE_BYTES, MessageReader, MessageWriter
 from fedhealth.secagg.primitives.layout import VectorSpec, make_model_segment, make_statistics_segment
+from fedhealth.secagg.protocol.abandon import AbandonCertificate, Abandonment, AbandonRequest
+from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.messages import (
     AttemptDescriptor,
     KeyAnnouncement,
@@ -15,20 +17,28 @@ from fedhealth.secagg.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
+from fedhealth.secagg.protocol.vector_name import VectorName
 
 D, S = os.urandom(32), os.urandom(64)
 LAYOUT = (
     make_model_segment("m", "image", {"a": 3, "b": 1}, bound=0.5, bits=20, sites=4, normaliser=9, clamp_share=0.01),
     make_statistics_segment("s", "image", (VectorSpec("roc", 4, 1e6, 1),), sites=4),
 )
+ATTEMPT = AttemptDescriptor(
+    "run", D, D, 7, 2, VectorName("describe", 3, 7), D, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT
+)
 MESSAGES: list[Any] = [
     KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), b"own", (b"one", b""), S),
-    AttemptDescriptor("run", D, D, 7, 2, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT),
+    ATTEMPT,
     MaskedUpload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),
     SignRequest(D, ("a", "b.c-d_0")),
     SurvivorSignature(D, "a", S),
     UnmaskRequest(D, ("a", "b"), (("a", S),), (b"1", b"2"), (b"3", b"4")),
     UnmaskReply(D, "a", ("m", "s"), b"shares", S),
+    AbandonRequest(D),
+    Abandonment(D, "a", S),
+    AbandonCertificate(D, (("a", S), ("b", S))),
+    HistoryLink(ATTEMPT, ("a", "b"), ("m",), D, D, (("a", D, S),)),
 ]
 
 

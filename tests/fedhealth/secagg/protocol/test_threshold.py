@@ -99,6 +99,54 @@ def test_tolerated_dropouts(n, tolerated):
     assert n - compute_thresholds(n, ThresholdPolicy()).threshold == tolerated
 
 
+def test_the_thresholds_of_small_consortia():
+    """What DESIGN and docs/secure-aggregation.md promise."""
+    found = [compute_thresholds(n, ThresholdPolicy()).threshold for n in range(3, 11)]
+    assert found == [3, 3, 4, 5, 5, 6, 7, 7]
+    part = compute_thresholds(7, ThresholdPolicy(), approved=10)
+    assert (part.threshold, part.colluders, part.min_honest) == (6, 3, 3)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(3, 60), st.data())
+def test_a_run_of_some_members_assumes_the_colluders_of_all(approved, data):
+    members = data.draw(st.integers(1, approved))
+    try:
+        found = compute_thresholds(members, ThresholdPolicy(), approved)
+    except ProtocolViolationError:
+        assert members <= (approved - 1) // 3 + 2 or members < 3
+        return
+    whole = compute_thresholds(approved, ThresholdPolicy())
+    assert (found.colluders, found.min_honest) == (whole.colluders, whole.min_honest)
+    assert 2 * found.threshold > members + found.colluders
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.data())
+def test_of_two_policies_the_stricter_number_wins(data):
+    def draw():
+        number = st.none() | st.integers(-5, 9)
+        return ThresholdPolicy(data.draw(number), data.draw(number), data.draw(st.integers(-5, 9)))
+
+    approved, one, two = data.draw(st.integers(3, 20)), draw(), draw()
+    both = one.combine(two, approved)
+    assert both == two.combine(one, approved)
+    for policy in (one.resolve(approved), two.resolve(approved)):
+        for number in ("colluders", "min_honest", "min_sites"):
+            assert getattr(both, number) >= getattr(policy, number)
+
+
+@pytest.mark.parametrize("words", [{"colluders": -1}, {"min_honest": 0}, {"min_honest": -3}, {"min_sites": 0}])
+def test_numbers_out_of_range_are_refused(words):
+    with pytest.raises(ProtocolViolationError, match=r"R8: .*out of range"):
+        compute_thresholds(6, ThresholdPolicy(**words))
+
+
+def test_every_segment_needs_the_smallest_sum():
+    assert compute_thresholds(8, ThresholdPolicy(min_sites=6)).min_owners == 6
+    assert compute_thresholds(8, ThresholdPolicy(min_sites=4)).min_owners == 5
+
+
 @pytest.mark.parametrize(
     ("n", "policy"),
     [

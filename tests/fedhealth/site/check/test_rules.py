@@ -44,6 +44,7 @@ def test_a_policy_without_data_is_a_warning():
         ({"units": ("patient", "none")}, "privacy for none allowed"),
         ({"secure_aggregation": False}, "secure aggregation not required"),
         ({"exact_weights": True}, "exact numbers"),
+        ({"changing_cohorts": True}, "may change their contributors"),
         ({"records": ("acceptance", "update")}, "records update allowed"),
         ({"epsilon": 10.0}, "epsilon 10"),
         ({"lifetime_epsilon": 50.0}, "lifetime_epsilon 50"),
@@ -51,6 +52,9 @@ def test_a_policy_without_data_is_a_warning():
         ({"min_noise_multiplier": 0.1}, "min_noise_multiplier 0.1"),
         ({"min_sites": 2}, "min_sites 2"),
         ({"min_patients": 1}, "min_patients 1"),
+        ({"colluders": 0}, "no member is assumed to collude"),
+        ({"min_honest": 1}, "min_honest 1"),
+        ({"word_embeddings": True}, "rows of word embeddings may leave"),
     ],
 )
 def test_what_is_looser_than_the_default_is_told(change, message):
