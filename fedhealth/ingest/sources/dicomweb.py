@@ -88,7 +88,7 @@ class DicomWeb:
             raise ImageError("the archive does not list the study", "The next ingest tries it again.")
         try:
             dataset = _request(self, "retrieve_instance", study, series, instance)
-        except DataError as fault:
+        except FedhealthError as fault:  # a password that went away is no fault of the file: it is tried again
             raise ImageError(f"the archive does not send it: {fault.problem}", fault.advice) from None
         content = BytesIO()
         dataset.save_as(content, enforce_file_format=True)

@@ -163,3 +163,9 @@ def test_an_answer_that_is_not_dicomweb_is_said_without_its_content(serve):
     with pytest.raises(DataError, match="not DICOMweb") as found:
         [*DicomWeb(stub.url).items()]
     assert "Mueller" not in str(found.value)
+
+
+def test_a_password_that_went_away_is_no_fault_of_the_file(serve, tmp_path):
+    source = DicomWeb(serve(lambda path, headers: (200, {}, b"")).url, access={"user": "me", "password_file": "/gone"})
+    with pytest.raises(ImageError, match="password cannot be read"):
+        source.open(SourceFile("1.2/1.3/1.4", ""))
