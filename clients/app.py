@@ -167,7 +167,8 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
         until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)
         return _handle_budget_request(parsed, gate, site, terms.decision.jobs, terms.job.budget_request, until)
     (job,) = terms.decision.jobs
-    return _handle_and_check(get_institution(site, job), parsed, gate)
+    source = terms.policy.data[compose_job_config(job).data.name]  # approved: the policy has these data
+    return _handle_and_check(get_institution(replace(site, dataset=source.dataset), job), parsed, gate)
 
 
 def _handle_budget_request(

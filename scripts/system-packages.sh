@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy,
-# Orthanc as an archive of DICOM files.
+# bubblewrap for the unit's restrictions, Orthanc as an archive of DICOM files.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 missing=()
@@ -10,6 +10,7 @@ done
 if [[ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]]; then
   missing+=(orthanc orthanc-dicomweb)
 fi
+command -v bwrap >/dev/null || missing+=(bubblewrap)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi
