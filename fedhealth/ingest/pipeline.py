@@ -20,6 +20,7 @@ from fedhealth.ingest.selection_rules import select_slices, sort_slices
 from fedhealth.ingest.settings import IngestSettings, IngestTable
 from fedhealth.ingest.source import IngestSource, SourceFile
 from fedhealth.ingest.store import IngestStore
+from fedhealth.ingest.table_source import build_table_source
 from fedhealth.ingest.tables import TableContext, TableRows, load_table
 from fedhealth.ingest.worker_pool import FailedTask, WorkerPool
 
@@ -206,7 +207,9 @@ def read_tables(
     ) as pool:
         for (place, table), result in pool.iterate_results(wanted):
             if isinstance(result, FailedTask):
-                raise DataError(f"{table.path}: reading it {result.reason}.", "Split it, or raise limits.")
+                raise DataError(
+                    f"{build_table_source(table).name}: reading it {result.reason}.", "Split it, or raise limits."
+                )
             if isinstance(result, FedhealthError):
                 raise result
             read[place] = result

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fedhealth.errors import ConfigError, DataError
+from fedhealth.errors import ConfigError
 from fedhealth.utils.user_path import expand_user
+from fedhealth.utils.yaml_model import parse_settings
 
 if TYPE_CHECKING:
-    from requests import Response, Session
+    from requests import Session
 
 CONNECT_SECONDS = 10.0
 _BACKOFF = 0.3  # seconds before the second try; doubled for each further one
+_LONGEST_WAIT = 30  # seconds
 _BUSY = (408, 429, 500, 502, 503, 504)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _INSTALL = "Install the extra: pip install 'fedhealth[sources]'."
 
 
@@ -67,10 +69,10 @@ class ServerAccess:
 
         """
         if self.user:
-            password = _read_secret(self.password_file, self.password_variable, "password")
+            password = read_secret(self.password_file, self.password_variable, "password")
             return "Basic " + base64.b64encode(f"{self.user}:{password}".encode()).decode()
         if self.token_file or self.token_variable:
-            return "Bearer " + _read_secret(self.token_file, self.token_variable, "token")
+            return "Bearer " + read_secret(self.token_file, self.token_variable, "token")
         return None
 
 
@@ -78,13 +80,14 @@ def parse_access(settings: Mapping[str, Any]) -> ServerAccess:
     """Return the access that settings describe.
 
     Raises:
-        ConfigError: there is no such setting.
+        ConfigError: there is no such setting, or a value is impossible.
 
     """
-    known = {field.name for field in fields(ServerAccess)}
-    if unknown := sorted(map(str, set(settings) - known)):
-        raise ConfigError(f"access: {', '.join(unknown)} is not known.", f"Known are: {', '.join(sorted(known))}.")
-    return ServerAccess(**settings)
+    known = ", ".join(field.name for field in fields(ServerAccess))
+    access = parse_settings(dict(settings), ServerAccess, "access", f"Known are: {known}.")
+    if not (access.seconds > 0 and access.attempts > 0 and access.pause >= 0):
+        raise ConfigError("access: seconds and attempts must be positive.", "Remove them: there are defaults.")
+    return access
 
 
 def check_url(url: str) -> str:
@@ -99,7 +102,7 @@ def check_url(url: str) -> str:
         raise ConfigError("The server's address contains credentials.", "Put them into a file: access.password_file.")
     if not parts.hostname or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise ConfigError(f"{url!r} is not a server's address.", "Write https://HOST/PATH.")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise ConfigError(f"{url} is not encrypted.", "Use https, or a proxy on this machine that does.")
     return url.rstrip("/")
 
@@ -136,9 +139,9 @@ def open_session(access: ServerAccess, make_header: Callable[[], str | None] | N
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=_make_retry(access.attempts)))
     if access.ca:
-        session.verify = _find_file(access.ca, "ca")
+        session.verify = find_access_file(access.ca, "ca")
     if access.certificate:
-        session.cert = (_find_file(access.certificate, "certificate"), _find_file(access.key, "key"))
+        session.cert = (find_access_file(access.certificate, "certificate"), find_access_file(access.key, "key"))
     return session
 
 
@@ -152,74 +155,17 @@ def _make_retry(attempts: int) -> Any:
         redirect=0,
         raise_on_status=False,
         raise_on_redirect=False,
+        retry_after_max=_LONGEST_WAIT,  # a server that names a time to wait must not stop an ingest for hours
     )
 
 
-def request_json(session: Session, url: str, access: ServerAccess, **options: Any) -> Any:
-    """Return the JSON that a server answers.
+def read_secret(file: str, variable: str, what: str) -> str:
+    """Return a secret from a file or an environment variable.
 
     Raises:
-        DataError: it does not answer, or with something else.
+        ConfigError: it is missing.
 
     """
-    answer = send_request(session, "GET", url, access, **options)
-    try:
-        return answer.json()
-    except ValueError:
-        raise DataError(f"{describe_server(url)}: the answer is not JSON.", "Check the server's address.") from None
-
-
-def send_request(session: Session, method: str, url: str, access: ServerAccess, **options: Any) -> Response:
-    """Return a server's answer; its content is in no message, because it may be about patients.
-
-    Raises:
-        DataError: it does not answer, or refuses.
-
-    """
-    import requests
-
-    try:
-        answer = session.request(method, url, timeout=(CONNECT_SECONDS, access.seconds), **options)
-    except requests.RequestException as fault:
-        raise explain_failure(url, fault) from None
-    if answer.status_code >= 300:
-        raise explain_status(url, answer.status_code)
-    return answer
-
-
-def explain_failure(url: str, fault: Exception) -> DataError:
-    """Return an error for a request without an answer."""
-    kind = type(fault).__name__
-    advice = {
-        "SSLError": "Check access.ca: the certificate is not that of a trusted authority, or for another name.",
-        "TooManyRedirects": "The server redirects: write its final address.",
-    }
-    return DataError(
-        f"{describe_server(url)} cannot be reached ({kind}).",
-        advice.get(kind, "Check its address, the network and access; the same command goes on from here."),
-    )
-
-
-def explain_status(url: str, status: int) -> DataError:
-    """Return an error for an answer that is a refusal."""
-    advice = {
-        401: "Check the credentials in access.",
-        403: "The account may not read this; ask the server's administrator.",
-        404: "Check the server's address.",
-    }
-    return DataError(
-        f"{describe_server(url)} answers with status {status}.",
-        advice.get(status, "Try again later; the same command goes on from here."),
-    )
-
-
-def describe_server(url: str) -> str:
-    """Return an address without its query, which may name patients."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _read_secret(file: str, variable: str, what: str) -> str:
     if file:
         try:
             return expand_user(file).read_text("utf-8").strip()
@@ -234,7 +180,13 @@ def _read_secret(file: str, variable: str, what: str) -> str:
     )
 
 
-def _find_file(path: str, what: str) -> str:
+def find_access_file(path: str, what: str) -> str:
+    """Return the path of a certificate or key that a setting of `access` names.
+
+    Raises:
+        ConfigError: it does not exist.
+
+    """
     found: Path = expand_user(path)
     if not found.is_file():
         raise ConfigError(f"access.{what}: {path or '(no file)'} does not exist.", "Correct access.")

@@ -21,11 +21,10 @@ from fedhealth.ingest.source import SourceFile
 from fedhealth.ingest.sources.access import (
     CONNECT_SECONDS,
     check_url,
-    explain_failure,
-    explain_status,
     open_session,
     parse_access,
 )
+from fedhealth.ingest.sources.http_request import explain_failure, explain_status
 
 _STUDY, _SERIES, _INSTANCE, _PATIENT, _MODALITY = "0020000D", "0020000E", "00080018", "00100020", "00080060"
 _STAMP = (
@@ -115,19 +114,26 @@ class DicomWeb:
     def _list_pages(
         self, search: str, query: Mapping[str, str], tag: str, *place: str, fields: list[str]
     ) -> Iterator[dict[str, Any]]:
-        """Yield all results of a search; servers may send fewer at a time than they are asked for."""
+        """Yield all results of a search; servers may send fewer at a time than they are asked for.
+
+        Some ignore the offset, or lose results behind it (Orthanc 1.10 with ModalitiesInStudy). So where full pages
+        end, the search is repeated from its beginning with larger pages, until one is not full.
+        """
         seen: set[str] = set()
-        offset = 0
+        offset, limit, is_full = 0, self.page, False
         while True:
             results = _request(
-                self, search, *place, search_filters=dict(query), fields=fields, limit=self.page, offset=offset
+                self, search, *place, search_filters=dict(query), fields=fields, limit=limit, offset=offset
             )
             new = [each for each in results if _get_value(each, tag) not in seen]
-            if not new:  # the end, or a server that ignores the offset
-                return
             seen |= {_get_value(each, tag) for each in new}
-            offset += len(results)
             yield from new
+            if new and limit == self.page:
+                offset, is_full = offset + len(results), len(results) == limit
+            elif (limit == self.page and is_full) or (new and len(results) >= limit):
+                offset, limit = 0, 2 * max(len(seen), limit)
+            else:
+                return
 
 
 @lru_cache(maxsize=4)

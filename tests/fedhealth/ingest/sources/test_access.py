@@ -1,8 +1,7 @@
 """Reaching a server: credentials, retries, refusals; nothing secret in a message."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -10,36 +9,10 @@ from fedhealth.data.image.errors import ImageError
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.ingest.source import SourceFile
 from fedhealth.ingest.sources import dicomweb
-from fedhealth.ingest.sources.access import check_url, open_session, parse_access, request_json
+from fedhealth.ingest.sources.access import check_url, open_session, parse_access
 from fedhealth.ingest.sources.dicomweb import DicomWeb
-
-
-class Stub:
-    """A server that answers by a function (path, headers) -> (status, headers, content)."""
-
-    def __init__(self, answer):
-        self.seen = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(handler):
-                self.seen.append((handler.path, dict(handler.headers)))
-                status, headers, content = answer(handler.path, handler.headers)
-                handler.send_response(status)
-                for name, value in ({"Content-Length": str(len(content))} | headers).items():
-                    handler.send_header(name, value)
-                handler.end_headers()
-                handler.wfile.write(content)
-
-            def log_message(handler, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
+from fedhealth.ingest.sources.http_request import request_json
+from tests.stub_server import Stub
 
 
 @pytest.fixture(name="serve")
@@ -95,6 +68,15 @@ def test_a_busy_server_is_asked_again(serve):
         get(stub.url, attempts=1)
 
 
+def test_a_server_cannot_make_it_wait_for_hours(serve, monkeypatch):
+    waits = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    left = [429, 200]
+    stub = serve(lambda path, headers: (left.pop(0), {"Retry-After": "86400"}, b"[]"))
+    assert get(stub.url) == []
+    assert sum(waits) == 30
+
+
 def test_redirections_are_refused(serve):
     other = serve(lambda path, headers: (200, {}, b"[]"))
     stub = serve(lambda path, headers: (302, {"Location": other.url}, b""))
@@ -119,7 +101,7 @@ def test_unsafe_addresses_are_refused(url, said):
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(ConfigError, match="access: password is not known"):
+    with pytest.raises(ConfigError, match="access: password: there is no such key"):
         DicomWeb("https://pacs.example", access={"password": "x"})
 
 
@@ -156,6 +138,21 @@ def test_a_server_that_ignores_the_page_is_read_once(serve):
     studies = json.dumps([{"0020000D": {"Value": ["1.2"]}}]).encode()
     stub = serve(lambda path, headers: (200, {}, instances("1.4") if "/studies/1.2" in path else studies))
     assert len([*DicomWeb(stub.url).items()]) == 1
+
+
+@pytest.mark.parametrize("kind", ["right", "capped", "ignores the offset", "loses what is behind the offset"])
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 13])
+def test_every_study_is_listed_whatever_the_server_makes_of_pages(serve, kind, count):
+    def answer(path, headers):
+        if "/studies/" in path:
+            return 200, {}, instances("1.4") if "offset=0" in path else b"[]"
+        query = {name: int(value[0]) for name, value in parse_qs(urlsplit(path).query).items() if value[0].isdigit()}
+        offset = 0 if kind == "ignores the offset" else query["offset"]
+        most = min(query["limit"], 3) if kind == "capped" else query["limit"]
+        chosen = range(count)[offset : offset + most] if kind != "loses what is behind the offset" or not offset else ()
+        return 200, {}, json.dumps([{"0020000D": {"Value": [f"1.{uid}"]}} for uid in chosen]).encode()
+
+    assert len([*DicomWeb(serve(answer).url, page=4).items()]) == count
 
 
 def test_an_answer_that_is_not_dicomweb_is_said_without_its_content(serve):
