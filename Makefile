@@ -29,7 +29,7 @@ dev: $(COMPILED)  ## set up .venv, the git hooks and the programs that tests dri
 demo: $(READY)  ## four synthetic hospitals, end to end, with a report
 	$(BIN)/fedhealth demo
 
-demo-hospital: $(COMPILED)  ## two hospitals with an archive, a FHIR server and a database: ingested, then trained on
+demo-hospital: $(COMPILED)  ## three hospitals with an archive, a FHIR server and a database: ingested, then trained on
 	$(BIN)/python -m scripts.demo_hospital
 
 test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage

@@ -32,6 +32,7 @@ def check_cohort_unchanged(folder: Path, cohort: SiteDataset) -> None:
     if begun is None:
         for finding in cohort.findings:
             log.log(logging.WARNING if finding.serious else logging.INFO, "data: %s", finding.text)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_json(folder / COHORT_FILE, {"digest": cohort.digest})
     elif begun["digest"] != cohort.digest:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Two hospitals from their clinical systems to a trained model: `make demo-hospital`.
+"""Three hospitals from their clinical systems to a trained model: `make demo-hospital`.
 
 Each has Orthanc with its images, a FHIR server with reports and diagnoses, and an OMOP database with laboratory values,
 all filled with synthetic people. Each is ingested by `fedhealth site ingest`, then a model is trained on both cohorts.
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from tests.clinical_systems import ABSENT, OVERRIDES, ClinicalSystems
 
-SITES = (("northfield", "sqlite", 1000), ("lakeside", "duckdb", 5000))
+SITES = (("northfield", "sqlite", 1000), ("lakeside", "duckdb", 3000), ("harbor", "sqlite", 5000))
 
 
 def main() -> None:
     """Start the systems, ingest, train, and print the seconds of each step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("outputs/demo-hospital"))
-    parser.add_argument("--people", type=int, default=100, help="of each hospital")
+    parser.add_argument("--people", type=int, default=60, help="of each hospital")
     arguments = parser.parse_args()
     if ABSENT:
         raise SystemExit("Orthanc with DICOMweb or npm's @medplum/fhir-router is missing: run `make dev` as root.")

@@ -193,8 +193,12 @@ def test_forms_of_texts(serve):
     resources += [
         make_report(0, "", presentedForm=[{"contentType": "application/pdf", "data": encode(b"%PDF-1.4")}]),
         make_report(1, "", presentedForm=[form]),
-        make_report(2, "", presentedForm=[{"contentType": "text/plain", "data": encode("Größe".encode("cp1252"))}]),
-        make_report(3, "", presentedForm=[{"contentType": "text/plain", "data": encode("Größe".encode("utf-16"))}]),
+        make_report(
+            2, "", presentedForm=[{"contentType": "text/plain", "data": encode("Größe normal.".encode("cp1252"))}]
+        ),
+        make_report(
+            3, "", presentedForm=[{"contentType": "text/plain", "data": encode("Größe normal.".encode("utf-16"))}]
+        ),
         make_report(4, "", presentedForm=[], conclusion="Kein Erguss."),
         make_report(5, "", presentedForm=[], text={"status": "generated", "div": "<div>Nur <b>hier</b></div>"}),
         make_report(6, "", presentedForm=[{"contentType": "text/plain", "url": "http://other.example/Binary/1"}]),
@@ -202,7 +206,7 @@ def test_forms_of_texts(serve):
         make_report(8, "x", status="entered-in-error"),
     ]
     table = FhirReports(serve(resources).url, max_refused=0.5).read_table()
-    assert table.columns["text"] == ["Kein Erguss\nlinks", "Größe", "Größe", "Kein Erguss.", "Nur hier"]
+    assert table.columns["text"] == ["Kein Erguss\nlinks", "Größe normal.", "Größe normal.", "Kein Erguss.", "Nur hier"]
     assert set(table.notes) == {
         "1 resource(s) are not used: a DiagnosticReport: it is application/pdf",
         "2 resource(s) are not used: a DiagnosticReport: its text is on another server, or cannot be fetched",
