@@ -29,9 +29,6 @@ STRANGER_SUBSET = (
     "a seeded sampler",
     "one class not clipped",
     "noise seeded by run and round",
-    "uniform noise",
-    "empty batches skipped",
-    "a released booking pays again",
     "run limit not checked",
     "un-noised control variates",
 )
