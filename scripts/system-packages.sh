@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy,
-# bubblewrap for the unit's restrictions.
+# bubblewrap for the unit's restrictions, minisign for the signature of a release.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 missing=()
@@ -8,6 +8,7 @@ for program in chromium shellcheck squid; do
   command -v "${program}" >/dev/null || [[ -x "/usr/sbin/${program}" ]] || missing+=("${program}")
 done
 command -v bwrap >/dev/null || missing+=(bubblewrap)
+command -v minisign >/dev/null || missing+=(minisign)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi

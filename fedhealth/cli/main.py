@@ -104,6 +104,17 @@ def doctor(as_json: Json = False) -> None:
     run_doctor(as_json)
 
 
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="The archive of a release; its signature FILE.minisig lies beside it.")],
+    key: Annotated[Path, typer.Option(help="fedhealth.pub: the public key that you compared with the lead.")],
+) -> None:
+    """Verify the signature of a release before an upgrade; `minisign -Vm FILE -p fedhealth.pub` does the same."""
+    from fedhealth.cli.verify import run_verify
+
+    run_verify(file, key)
+
+
 _data = typer.Typer(no_args_is_help=True, help="Commands for descriptions of data.")
 app.add_typer(_data, name="data")
 
