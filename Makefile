@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 HASHED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+# What Flower's server, uvicorn's server and the model hub need; a site imports none of it (tests/release/test_site_imports.py).
+LEAD_ONLY := alembic greenlet hf-xet httptools mako python-dotenv sqlalchemy uv uvloop watchfiles websockets
 SIGNING_KEY ?=  # Ed25519 key of the releases: python -m release --make-key FILE
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
@@ -52,9 +54,10 @@ format: $(READY)  ## rewrite to the house style
 lock: $(READY)  ## renew requirements.lock and the locks of a release (no download addresses)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra excel -c requirements.lock $(HASHED) -o locks/site.lock
-	$(BIN)/uv pip compile pyproject.toml --extra excel --extra sweeps --extra tracking -c requirements.lock $(HASHED) \
-		-o locks/lead.lock
+	$(BIN)/uv pip compile pyproject.toml --extra excel -c requirements.lock $(HASHED) \
+		$(addprefix --no-emit-package ,$(LEAD_ONLY)) -o locks/site.lock
+	$(BIN)/uv pip compile pyproject.toml --extra excel --extra report --extra sweeps --extra tracking \
+		-c requirements.lock $(HASHED) -o locks/lead.lock
 	$(BIN)/uv pip compile locks/sbom.in $(HASHED) -o locks/sbom.lock
 
 release: $(COMPILED)  ## the signed archive of this commit, in dist/release (SIGNING_KEY=FILE)

@@ -1,8 +1,8 @@
 """From the archive of a release to a green `site check`, on a machine without network: commands, files, size, seconds.
 
-`python -m benchmarks.install [--quick] [--wheelhouse FOLDER]` runs as root, in a network namespace without a route, with
-the packages of a wheelhouse (fetched first, unless given). It prints one JSON object as its last line. The lead's side
-runs in the same namespace. `--quick` checks with 40 instead of 200 patients.
+`python -m benchmarks.install [--quick] [--wheelhouse FOLDER]` runs as root, in a network namespace without a route,
+with the packages of a wheelhouse (fetched first, unless given). It prints one JSON object as its last line. The lead's
+side runs in the same namespace. `--quick` checks with 40 instead of 200 patients.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def admit_hospital(lead: LocalConsortium, request: Path, folder: Path) -> tuple[
     admit_member(lead.lead, request.read_bytes())
     kit = folder / f"{SITE}.zip"
     shutil.copy(lead.lead.kits / kit.name, kit)
-    return kit, SignedMembership.loads(lead.lead.membership.read_bytes()).fingerprint
+    return kit, SignedMembership.loads(lead.lead.membership.read_bytes()).membership.fingerprint
 
 
 def measure_megabytes(path: Path) -> float:

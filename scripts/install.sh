@@ -12,6 +12,7 @@
 #   setup.yaml           at a site: go on with `fedhealth site setup setup.yaml`
 # PYTHON names the interpreter, default python3.
 set -euo pipefail
+unset PYTHONPATH PYTHONHOME
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python="${PYTHON:-python3}"
 side=site wheelhouse='' cpu='' download='' into='' setup=''
@@ -68,9 +69,15 @@ local=(--quiet --no-deps --no-index --disable-pip-version-check)
 if [[ -n "${cpu}" ]]; then
   "${pip[@]}" "${local[@]}" "${cpu}"/torch-*.whl "${cpu}"/torchvision-*.whl
 fi
-"${pip[@]}" "${source[@]}" -r "${tools}"
-"${pip[@]}" "${source[@]}" -r "${wanted}"
+"${pip[@]}" --no-compile "${source[@]}" -r "${tools}"
+"${pip[@]}" --no-compile "${source[@]}" -r "${wanted}"
 "${pip[@]}" "${local[@]}" "${wheel[0]}"
+# Compile what this side imports: the service cannot write here, and most of the packages it never imports.
+"${target}/bin/python" -W ignore -c "import fedhealth.cli.preload_${side}" || {
+  echo "the installation does not start" >&2; exit 1
+}
+# Nothing is added to this environment later: an upgrade makes a new one.
+"${target}/bin/pip" uninstall --quiet --yes pip
 if [[ -z "${into}" ]]; then
   ln -sfn "${target}" /opt/fedhealth
 fi

@@ -5,6 +5,7 @@ Commands import their dependencies when they run, so that `fedhealth --help` doe
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -16,19 +17,21 @@ from rich.console import Console
 from fedhealth import __version__
 from fedhealth.cli import lead, site
 from fedhealth.cli.options import Json
-from fedhealth.errors import FedhealthError, as_storage_error
+from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
 app.add_typer(lead.app, name="lead")
+_LEAD_MODULES = {"alembic", "sqlalchemy", "matplotlib", "uv"}  # locks/site.lock leaves them out
+_SIDE_ADVICE = "For servers, rehearsals and reports, install the lead's side: install.sh --side lead."
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 def main() -> None:
     """Run the command line; exit with 0 on success, with the error's code on a user error, with 130 on Ctrl-C."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
+    debug, plain = (_take_flag(flag) for flag in ("--debug", "--plain"))
+    if plain:
+        os.environ |= {"NO_COLOR": "1", "TERM": "dumb"}
     try:
         app(standalone_mode=True)
     except (FedhealthError, OSError) as fault:
@@ -39,9 +42,26 @@ def main() -> None:
             traceback.print_exc()
         _print_error(error)
         raise SystemExit(error.exit_code) from None
+    except ModuleNotFoundError as fault:
+        if not _is_lead_module(fault.name or ""):
+            raise
+        _print_error(ConfigError(f"This is a site's installation: {fault.name} is not part of it.", _SIDE_ADVICE))
+        raise SystemExit(ConfigError.exit_code) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         raise SystemExit(130) from None
+
+
+def _is_lead_module(name: str) -> bool:
+    return name.partition(".")[0] in _LEAD_MODULES
+
+
+def _take_flag(flag: str) -> bool:
+    """Return whether a flag that every command takes was given, and remove it from the arguments."""
+    is_given = flag in sys.argv
+    if is_given:
+        sys.argv.remove(flag)
+    return is_given
 
 
 def _print_error(fault: FedhealthError) -> None:
@@ -64,7 +84,10 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Federated learning for hospitals. Add --debug to any command for the full traceback of an error."""
+    """Federated learning for hospitals.
+
+    Every command takes --debug (the full traceback of an error) and --plain (no colours, no moving lines).
+    """
 
 
 @app.command()

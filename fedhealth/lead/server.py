@@ -62,8 +62,10 @@ def serve_superlink(home: LeadHome) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()  # IPv4 too
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as fault:
         raise StartRefusedError(
             f"The server cannot listen on {host}:{port}: {fault.strerror}.",

@@ -51,7 +51,7 @@ def release_(tmp_path):
         each.mkdir()
     shutil.copy(SCRIPT, folder)
     entry = {"fedhealth-9.9.dist-info/entry_points.txt": "[console_scripts]\nfedhealth = fedhealth:main\n"}
-    write_wheel(folder, "fedhealth", {"fedhealth.py": PROGRAM, **entry})
+    write_wheel(folder, "fedhealth", {"fedhealth/__init__.py": PROGRAM, "fedhealth/cli/preload_site.py": "", **entry})
     lock = []
     for name in ("setuptools", "torch", "small"):
         wheel = write_wheel(house, name, {f"{name}_like.py": "x = 1\n"})
