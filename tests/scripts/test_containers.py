@@ -1,4 +1,4 @@
-"""The Containerfile and the compose file: not root, read-only, without rights, with a health check. Nothing is built here."""
+"""Containerfile and compose file: not root, read-only, without rights, with a health check. Nothing is built here."""
 
 import re
 from pathlib import Path
