@@ -1,4 +1,4 @@
-"""The site's log file: the daemon and its workers write to the same one; the daemon begins a new one when it is full."""
+"""The site's log: the daemon and its workers write to the same file; the daemon begins a new one when it is full."""
 
 from __future__ import annotations
 
