@@ -71,7 +71,7 @@ def _find_distribution(name: str) -> Distribution | None:
 
 
 def _describe(own: Distribution, names: set[str]) -> Component:
-    expression = own.metadata.get("License-Expression")
+    expression = own.metadata.json.get("license_expression")
     licences = (expression,) if expression else tuple(_list_licence_names(own)) or ("not stated",)
     requires = [Requirement(line) for line in own.requires or ()]
     wanted = {canonicalize_name(each.name) for each in requires if _is_wanted(each)}
@@ -88,7 +88,7 @@ def _list_licence_names(own: Distribution) -> Iterator[str]:
     classifiers = [
         line.rpartition(" :: ")[2] for line in own.metadata.get_all("Classifier", []) if line[:7] == "License"
     ]
-    short = own.metadata.get("License", "").strip()
+    short = str(own.metadata.json.get("license", "")).strip()
     if short and len(short) <= _LONGEST_NAME and "\n" not in short:
         yield short
     else:

@@ -73,7 +73,7 @@ fi
 "${pip[@]}" --no-compile "${source[@]}" -r "${wanted}"
 "${pip[@]}" "${local[@]}" "${wheel[0]}"
 # Compile what this side imports: the service cannot write here, and most of the packages it never imports.
-"${target}/bin/python" -W ignore -c "import fedhealth.cli.preload_${side}" || {
+"${target}/bin/python" -I -W ignore -c "import fedhealth.cli.preload_${side}" || {
   echo "the installation does not start" >&2; exit 1
 }
 # Nothing is added to this environment later: an upgrade makes a new one.

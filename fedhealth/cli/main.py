@@ -33,7 +33,7 @@ def main() -> None:
     if plain:
         os.environ |= {"NO_COLOR": "1", "TERM": "dumb"}
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="fedhealth")
     except (FedhealthError, OSError) as fault:
         error = fault if isinstance(fault, FedhealthError) else as_storage_error(fault)
         if error is None:

@@ -11,7 +11,7 @@ from fedhealth.cli.prompts import print_lines, read_small_file
 from fedhealth.errors import ConfigError, NotReadyError
 from fedhealth.site.policy import DataSource, ProxySettings
 from fedhealth.site.run_as_service import describe_restrictions
-from fedhealth.site.setup import SiteSetup, find_program
+from fedhealth.site.setup import MachineSetup, find_program
 from fedhealth.site.setup_plan import UNIT_NAME, SetupAnswers, find_setup_faults, load_setup_answers
 
 
@@ -25,7 +25,7 @@ def run_setup(path: Path | None, kit: Path | None, fingerprint: str | None) -> N
     console = Console(highlight=False)
     answers = load_setup_answers(path) if path else _ask_for_answers()
     content = read_small_file(kit) if kit else None
-    setup = SiteSetup(answers, find_program(), lambda line: print_lines(console, line))
+    setup = MachineSetup(answers, find_program(), lambda line: print_lines(console, line))
     setup.prepare_machine()
     if content:
         setup.install_kit(content, fingerprint)

@@ -23,7 +23,7 @@ from fedhealth.utils.atomic_io import write_atomic
 _PASSWORD_FILE, _KIT_FILE = "proxy-password.txt", "kit-from-lead.zip"
 
 
-class SiteSetup:
+class MachineSetup:
     """The steps of a setup.
 
     Args:

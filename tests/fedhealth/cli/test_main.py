@@ -1,4 +1,4 @@
-"""What every command has: help for each argument, --plain, completion, and a site's installation that says so."""
+"""What every command has: help for each option, --plain, completion, and a site's installation that says so."""
 
 import sys
 
@@ -23,11 +23,11 @@ ALL = dict(walk(COMMANDS))
 
 
 @pytest.mark.parametrize("name", ALL, ids=" ".join)
-def test_every_command_and_every_argument_has_a_help_text(name):
+def test_every_command_and_every_option_has_a_help_text(name):
     command = ALL[name]
     assert command.help
     for parameter in command.params:
-        if parameter.name not in ("help", "install_completion", "show_completion"):
+        if isinstance(parameter, click.Option) or hasattr(parameter, "is_flag"):
             assert parameter.help, parameter.name
 
 

@@ -14,7 +14,7 @@ import pytest
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.site.policy import DataSource, ProxySettings
-from fedhealth.site.setup import SiteSetup
+from fedhealth.site.setup import MachineSetup
 from fedhealth.site.setup_plan import UNIT_NAME, SetupAnswers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,7 +68,7 @@ def build_setup(place, lines, **changes):
         "charite", "127.0.0.1:9", changes.get("data", {}), changes.get("proxy", ProxySettings()), ACCOUNT,
         place / "home", place / "units",
     )  # fmt: skip
-    return SiteSetup(answers, [str(program)], lines.append)
+    return MachineSetup(answers, [str(program)], lines.append)
 
 
 def test_a_setup_makes_folder_keys_policy_and_unit_that_fit_each_other(place, capfd):
