@@ -72,7 +72,7 @@ def _find_distribution(name: str) -> Distribution | None:
 
 def _describe(own: Distribution, names: set[str]) -> Component:
     expression = own.metadata.json.get("license_expression")
-    licences = (expression,) if expression else tuple(_list_licence_names(own)) or ("not stated",)
+    licences = (str(expression),) if expression else tuple(_list_licence_names(own)) or ("not stated",)
     requires = [Requirement(line) for line in own.requires or ()]
     wanted = {canonicalize_name(each.name) for each in requires if _is_wanted(each)}
     name = canonicalize_name(own.metadata["Name"])

@@ -103,7 +103,7 @@ def test_the_bill_of_materials_follows_its_schema(unpacked, tmp_path):
     bills = sorted(unpacked.glob("sbom-*.cdx.json"))
     assert len(bills) == 2
     assert subprocess.run([*check, *bills], timeout=60).returncode == 0
-    wrong = json.loads(bills[0].read_text()) | {"specVersion": "0"}
+    wrong = json.loads(bills[0].read_text()) | {"bomFormat": "SPDX", "surprise": 1}
     (tmp_path / "wrong.json").write_text(json.dumps(wrong))
     assert subprocess.run([*check, tmp_path / "wrong.json"], capture_output=True, timeout=60).returncode != 0
 
