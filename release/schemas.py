@@ -24,5 +24,5 @@ def write_schemas(folder: Path) -> None:
     for name, kind in _FILES.items():
         adapter = TypeAdapter(list[kind], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
         schema = adapter.json_schema()
-        found = schema.pop("items")
-        (folder / name).write_text(json.dumps({**schema, **found}, indent=1, sort_keys=True) + "\n", "utf-8")
+        one = {"$defs": schema["$defs"], **schema["items"]}  # of the file, not of the list
+        (folder / name).write_text(json.dumps(one, indent=1, sort_keys=True) + "\n", "utf-8")
