@@ -9,7 +9,7 @@ LEAD_ONLY := alembic greenlet hf-xet httptools mako python-dotenv sqlalchemy uv 
 SIGNING_KEY ?=  # Ed25519 key of the releases: python -m release --make-key FILE
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
-.PHONY: help demo release test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
+.PHONY: help demo demo-hospital release test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -32,6 +32,9 @@ dev: $(COMPILED)  ## set up .venv, the git hooks and the programs that tests dri
 
 demo: $(READY)  ## four synthetic hospitals, end to end, with a report
 	$(BIN)/fedhealth demo
+
+demo-hospital: $(COMPILED)  ## three hospitals with an archive, a FHIR server and a database: ingested, then trained on
+	$(BIN)/python -m scripts.demo_hospital
 
 test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" \
@@ -56,6 +59,8 @@ lock: $(READY)  ## renew requirements.lock and the locks of a release (no downlo
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra excel -c requirements.lock $(HASHED) \
 		$(addprefix --no-emit-package ,$(LEAD_ONLY)) -o locks/site.lock
+	$(BIN)/uv pip compile pyproject.toml --extra excel --extra sources -c requirements.lock $(HASHED) \
+		$(addprefix --no-emit-package ,$(filter-out sqlalchemy greenlet,$(LEAD_ONLY))) -o locks/site-sources.lock
 	$(BIN)/uv pip compile pyproject.toml --extra excel --extra report --extra sweeps --extra tracking \
 		-c requirements.lock $(HASHED) -o locks/lead.lock
 	$(BIN)/uv pip compile locks/sbom.in $(HASHED) -o locks/sbom.lock

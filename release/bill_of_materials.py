@@ -18,7 +18,7 @@ def build_bill(
     """Return the bill of materials of one side.
 
     Args:
-        side: `site` or `lead`.
+        side: `site`, `site-sources` or `lead`.
         version: of the release.
         wheel_sha256: of the release's wheel, hexadecimal.
         epoch: time of the commit, seconds since 1970.

@@ -19,7 +19,7 @@ from release.provenance import build_provenance
 from release.schemas import write_schemas
 from release.source import build_packages, export_commit
 
-SIDES = ("site", "lead")
+SIDES = ("site", "site-sources", "lead")
 _COPIED = {  # of the commit, to a folder of the archive
     "scripts/install.sh": ".",
     "scripts/setup.yaml": ".",

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Install the release in this folder into a virtual environment of its own, from files whose hashes are in the lock only.
 #
-#   install.sh [--side site|lead] [--wheelhouse FOLDER] [--cpu FOLDER] [--into FOLDER] [setup.yaml]
-#   install.sh --download FOLDER [--side site|lead]
+#   install.sh [--side site|site-sources|lead] [--wheelhouse FOLDER] [--cpu FOLDER] [--into FOLDER] [setup.yaml]
+#   install.sh --download FOLDER [--side site|site-sources|lead]
 #
+#   --side SIDE          site-sources: a site whose ingest reads DICOMweb, FHIR or a database
 #   --download FOLDER    fetch the packages into FOLDER, for a machine without network of the same kind (no installation)
 #   --wheelhouse FOLDER  install from such a folder; no index is asked
 #   --cpu FOLDER         no GPU here: take torch and torchvision from the wheels in FOLDER (CPU builds that you checked), and
@@ -28,7 +29,7 @@ while [[ $# -gt 0 ]]; do
   esac
 done
 lock="${here}/${side}.lock"
-[[ -f "${lock}" ]] || { echo "there is no ${side}.lock: --side is site or lead" >&2; exit 2; }
+[[ -f "${lock}" ]] || { echo "there is no ${side}.lock: --side is site, site-sources or lead" >&2; exit 2; }
 (cd "${here}" && grep -v ' setup\.yaml$' SHA256SUMS | sha256sum --check --quiet --strict) || {  # which you edit
   echo "a file of the release was changed: verify the archive's signature and unpack it again" >&2; exit 8
 }
@@ -73,7 +74,7 @@ fi
 "${pip[@]}" --no-compile "${source[@]}" -r "${wanted}"
 "${pip[@]}" "${local[@]}" "${wheel[0]}"
 # Compile what this side imports: the service cannot write here, and most of the packages it never imports.
-"${target}/bin/python" -I -W ignore -c "import fedhealth.cli.preload_${side}" || {
+"${target}/bin/python" -I -W ignore -c "import fedhealth.cli.preload_${side%-sources}" || {
   echo "the installation does not start" >&2; exit 1
 }
 # Nothing is added to this environment later: an upgrade makes a new one.

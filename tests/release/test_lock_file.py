@@ -9,7 +9,7 @@ from release.lock_file import find_missing_hashes, read_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "locks").glob("*.lock"))
-SIDES = [ROOT / "locks" / f"{side}.lock" for side in ("site", "lead")]
+SIDES = [ROOT / "locks" / f"{side}.lock" for side in ("site", "site-sources", "lead")]
 DEVELOPERS = {"pytest", "flask", "mypy", "ruff", "hypothesis", "mkdocs-material", "pre-commit", "ray", "scikit-learn"}
 CUDA = re.compile(r"(nvidia-|cuda-|triton$)")
 
