@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
 app.add_typer(lead.app, name="lead")
 _LEAD_MODULES = {"alembic", "sqlalchemy", "matplotlib", "uv"}  # locks/site.lock leaves them out
-_SIDE_ADVICE = "For servers, rehearsals and reports, install the lead's side: install.sh --side lead."
+_SIDE_ADVICE = "Install with --side lead (servers, rehearsals, reports) or --side site-sources (ingest from servers)."
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
