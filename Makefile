@@ -3,9 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
+HASHED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+# What Flower's server, uvicorn's server and the model hub need; a site imports none of it (tests/release/test_site_imports.py).
+LEAD_ONLY := alembic greenlet hf-xet httptools mako python-dotenv sqlalchemy uv uvloop watchfiles websockets
+SIGNING_KEY ?=  # Ed25519 key of the releases: python -m release --make-key FILE
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
-.PHONY: help demo demo-hospital test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
+.PHONY: help demo demo-hospital release test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -50,9 +54,23 @@ format: $(READY)  ## rewrite to the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(READY)  ## renew requirements.lock (no download addresses)
+lock: $(READY)  ## renew requirements.lock and the locks of a release (no download addresses)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra excel -c requirements.lock $(HASHED) \
+		$(addprefix --no-emit-package ,$(LEAD_ONLY)) -o locks/site.lock
+	$(BIN)/uv pip compile pyproject.toml --extra excel --extra sources -c requirements.lock $(HASHED) \
+		$(addprefix --no-emit-package ,$(filter-out sqlalchemy greenlet,$(LEAD_ONLY))) -o locks/site-sources.lock
+	$(BIN)/uv pip compile pyproject.toml --extra excel --extra report --extra sweeps --extra tracking \
+		-c requirements.lock $(HASHED) -o locks/lead.lock
+	$(BIN)/uv pip compile locks/sbom.in $(HASHED) -o locks/sbom.lock
+
+release: $(COMPILED)  ## the signed archive of this commit, in dist/release (SIGNING_KEY=FILE)
+	$(BIN)/python -m release --out dist/release $(if $(SIGNING_KEY),--key $(SIGNING_KEY))
+	$(PYTHON) -m venv build/sbom
+	$(BIN)/uv pip install --quiet --python build/sbom/bin/python --require-hashes -r locks/sbom.lock
+	rm -rf build/release && mkdir -p build/release && tar -xf dist/release/*-release.tar.gz -C build/release
+	build/sbom/bin/python release/validate_bill.py build/release/*/sbom-*.cdx.json
 
 docs: $(READY)  ## the documentation as a site, in build/site
 	$(BIN)/mkdocs build --strict

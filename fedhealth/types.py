@@ -21,7 +21,9 @@ class _ExpandUser:
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> Any:
         from pydantic_core import core_schema  # most processes load no settings file
 
-        return core_schema.no_info_plain_validator_function(_expand_user)
+        return core_schema.no_info_plain_validator_function(
+            _expand_user, json_schema_input_schema=core_schema.str_schema(min_length=1)
+        )
 
 
 def _expand_user(value: object) -> Path:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy,
-# bubblewrap for the unit's restrictions, Orthanc as an archive of DICOM files, PostgreSQL, and a FHIR server from npm.
+# bubblewrap for the unit's restrictions, minisign for the signature of a release, Orthanc as an archive of DICOM files,
+# PostgreSQL, and a FHIR server from npm.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,6 +20,7 @@ if [[ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]]; then
 fi
 compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
 command -v bwrap >/dev/null || missing+=(bubblewrap)
+command -v minisign >/dev/null || missing+=(minisign)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi

@@ -5,6 +5,7 @@ Commands import their dependencies when they run, so that `fedhealth --help` doe
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -16,21 +17,23 @@ from rich.console import Console
 from fedhealth import __version__
 from fedhealth.cli import lead, site
 from fedhealth.cli.options import Json
-from fedhealth.errors import FedhealthError, as_storage_error
+from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
 app.add_typer(lead.app, name="lead")
+_LEAD_MODULES = {"alembic", "sqlalchemy", "matplotlib", "uv"}  # locks/site.lock leaves them out
+_SIDE_ADVICE = "Install with --side lead (servers, rehearsals, reports) or --side site-sources (ingest from servers)."
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 def main() -> None:
     """Run the command line; exit with 0 on success, with the error's code on a user error, with 130 on Ctrl-C."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
+    debug, plain = (_take_flag(flag) for flag in ("--debug", "--plain"))
+    if plain:
+        os.environ |= {"NO_COLOR": "1", "TERM": "dumb"}
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="fedhealth")
     except (FedhealthError, OSError) as fault:
         error = fault if isinstance(fault, FedhealthError) else as_storage_error(fault)
         if error is None:
@@ -39,9 +42,26 @@ def main() -> None:
             traceback.print_exc()
         _print_error(error)
         raise SystemExit(error.exit_code) from None
+    except ModuleNotFoundError as fault:
+        if not _is_lead_module(fault.name or ""):
+            raise
+        _print_error(ConfigError(f"This is a site's installation: {fault.name} is not part of it.", _SIDE_ADVICE))
+        raise SystemExit(ConfigError.exit_code) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         raise SystemExit(130) from None
+
+
+def _is_lead_module(name: str) -> bool:
+    return name.partition(".")[0] in _LEAD_MODULES
+
+
+def _take_flag(flag: str) -> bool:
+    """Return whether a flag that every command takes was given, and remove it from the arguments."""
+    is_given = flag in sys.argv
+    if is_given:
+        sys.argv.remove(flag)
+    return is_given
 
 
 def _print_error(fault: FedhealthError) -> None:
@@ -64,7 +84,10 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Federated learning for hospitals. Add --debug to any command for the full traceback of an error."""
+    """Federated learning for hospitals.
+
+    Every command takes --debug (the full traceback of an error) and --plain (no colours, no moving lines).
+    """
 
 
 @app.command()
@@ -102,6 +125,17 @@ def doctor(as_json: Json = False) -> None:
     from fedhealth.cli.site_check import run_doctor
 
     run_doctor(as_json)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="The archive of a release; its signature FILE.minisig lies beside it.")],
+    key: Annotated[Path, typer.Option(help="fedhealth.pub: the public key that you compared with the lead.")],
+) -> None:
+    """Verify the signature of a release before an upgrade; `minisign -Vm FILE -p fedhealth.pub` does the same."""
+    from fedhealth.cli.verify import run_verify
+
+    run_verify(file, key)
 
 
 _data = typer.Typer(no_args_is_help=True, help="Commands for descriptions of data.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,7 @@ def run_poc(folder: Path, sites: int, overrides: list[str], stay: bool) -> None:
         elif {member.site for member in poc.lead.load_members()} != set(names):
             raise ConfigError(f"{folder} holds a consortium of other sites.", "Choose another --folder.")
     console.print(f"Starting the lead's server and {sites} sites; their logs are {folder}/*.log", soft_wrap=True)
+    poc.report = _ProgressReport(console)
     with poc.run():
         job = ["experiment=demo", f"data.sites=[{','.join(names)}]", *overrides]
         run_overrides(
@@ -40,6 +42,18 @@ def run_poc(folder: Path, sites: int, overrides: list[str], stay: bool) -> None:
         if stay:
             console.print("The consortium keeps running until Ctrl-C.")
             threading.Event().wait()
+
+
+class _ProgressReport:
+    """Prints what is waited for, once for each change, with the seconds since the start."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._begin, self._last = console, time.monotonic(), ""
+
+    def __call__(self, text: str) -> None:
+        if text != self._last:
+            self._console.print(f"{time.monotonic() - self._begin:5.0f} s  {text}", soft_wrap=True)
+            self._last = text
 
 
 def _print_next_commands(console: Console, poc: LocalConsortium, site: str) -> None:

@@ -53,6 +53,20 @@ def install(
 
 
 @app.command()
+def setup(
+    answers: Annotated[Path | None, typer.Argument(help="setup.yaml; without it, you are asked.")] = None,
+    kit: Annotated[Path | None, typer.Option(help="The zip file that the lead sent, once it is there.")] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The fingerprint that the lead told you; without it, you are asked.")
+    ] = None,
+) -> None:
+    """Make account, folder, keys, policy and service of this machine, and check them as the service; needs root."""
+    from fedhealth.cli.site_service import run_setup
+
+    run_setup(answers, kit, fingerprint)
+
+
+@app.command()
 def check(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Overrides of a planned run, to try it: experiment=...")

@@ -56,14 +56,22 @@ def serve_superlink(home: LeadHome) -> None:
     superexec = SuperExec(home.path, project.control_port, home.superexec_secret)
     with home.lock_server(), ExitStack() as stack:
         addresses = [("127.0.0.1", project.control_port), project.listen_address]
-        listeners = [stack.enter_context(_listen(*address)) for address in addresses]
+        listeners = [stack.enter_context(open_listener(*address)) for address in addresses]
         asyncio.run(_serve_listeners(home, project, superexec, listeners))
         superexec.stop()  # not after a crash: the runs continue, and the next server finds it
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
+    """Listen on an address; `::` takes IPv4 too.
+
+    Raises:
+        StartRefusedError: the address is in use, or not of this machine.
+
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()  # IPv4 too
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as fault:
         raise StartRefusedError(
             f"The server cannot listen on {host}:{port}: {fault.strerror}.",

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -30,7 +31,9 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
 
-_START_SECONDS = 300.0
+_MIN_START_SECONDS = 300.0
+_START_FACTOR = 10  # a site starts as the server does, but all at once
+_LINES = 15  # of a log, in an error
 
 
 @dataclass
@@ -43,6 +46,7 @@ class LocalConsortium:
         dataset: the dataset's name in jobs.
         limits: of every site's policy, if other than the strict defaults.
         resources: of every site's policy, likewise.
+        report: is called with what is waited for, whenever that changes.
 
     """
 
@@ -52,6 +56,8 @@ class LocalConsortium:
     limits: Mapping[str, object] = field(default_factory=dict)
     resources: Mapping[str, object] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    report: Callable[[str], None] = lambda text: None
+    start_seconds: float = field(default=0.0, init=False)  # how long the server took: what this machine can do now
 
     @property
     def lead(self) -> LeadHome:
@@ -89,16 +95,19 @@ class LocalConsortium:
             for site in self.data:
                 self.start_site(site)
             with connect_control(self.lead) as control:
-                self.wait_until(lambda: self.count_online(control) == len(self.data), "all sites to connect")
+                self.wait_until(lambda: self.are_all_online(control), "all sites to connect", self.site_seconds)
                 yield control
         finally:
             self.stop()
 
     def start_lead(self) -> None:
         """Start the lead's server."""
+        begin = time.monotonic()
         self._start("lead", "lead", "serve", "--home", str(self.lead.path))
+        self.report("waiting for the lead's server")
         with connect_control(self.lead) as control:
-            self.wait_until(lambda: _is_reachable(control), "the lead's server")
+            self.wait_until(lambda: _is_reachable(control), "the lead's server", _START_FACTOR * _MIN_START_SECONDS)
+        self.start_seconds = time.monotonic() - begin
 
     def start_site(self, site: str) -> None:
         """Start a site."""
@@ -108,7 +117,18 @@ class LocalConsortium:
         """Return how many sites are connected."""
         return sum(node.status == "online" for node in control.list_nodes())
 
-    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = _START_SECONDS) -> None:
+    @property
+    def site_seconds(self) -> float:
+        """How long all sites together may take to connect, seconds."""
+        return max(_MIN_START_SECONDS, _START_FACTOR * len(self.data) * self.start_seconds)
+
+    def are_all_online(self, control: ControlClient) -> bool:
+        """Return whether all sites are connected; report how many are."""
+        online = self.count_online(control)
+        self.report(f"{online} of {len(self.data)} sites are connected")
+        return online == len(self.data)
+
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = _MIN_START_SECONDS) -> None:
         """Wait until a condition holds.
 
         Raises:
@@ -120,8 +140,14 @@ class LocalConsortium:
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
             if ended or time.monotonic() > deadline:
                 reason = f"{', '.join(ended)} ended" if ended else f"{seconds:g} s have passed"
-                raise ConfigError(f"Waiting for {what}: {reason}.", f"See the .log files in {self.root}.")
+                shown = "".join(self._read_log_end(name) for name in ended)
+                raise ConfigError(f"Waiting for {what}: {reason}.{shown}", f"See the .log files in {self.root}.")
             time.sleep(0.1)
+
+    def _read_log_end(self, name: str) -> str:
+        """Return the last lines of a process's log. Nothing is secret on the one machine of a rehearsal."""
+        lines = (self.root / f"{name}.log").read_text("utf-8", errors="replace").splitlines()[-_LINES:]
+        return "".join(f"\n  {line}" for line in (f"{name}.log:", *lines))
 
     def kill(self, name: str) -> None:
         """Kill a process."""
@@ -144,7 +170,8 @@ class LocalConsortium:
 
     def _start(self, name: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "fedhealth.cli.main", *arguments]
-        with (self.root / f"{name}.log").open("ab") as output:
+        with (self.root / f"{name}.log").open("ab", buffering=0) as output:
+            output.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n".encode())
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
             self.processes[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)  # noqa: S603
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -257,7 +258,9 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
         order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
         for step, chosen in islice(enumerate(order), checkpoint.step, steps):
             batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
-            losses = compute_row_losses(model(batch), examples.targets(chosen).to(device), task.kind)
+            with _explain_batch_norm(len(chosen)):
+                scores = model(batch)
+            losses = compute_row_losses(scores, examples.targets(chosen).to(device), task.kind)
             optimizer.zero_grad(set_to_none=True)
             losses.mean().backward()  # type: ignore[no-untyped-call]
             if task.gradient_hook:
@@ -266,6 +269,20 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
             checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
     checkpoint.delete()
     return FitReport(steps, len(rows), checkpoint.loss / steps)
+
+
+@contextmanager
+def _explain_batch_norm(rows: int) -> Iterator[None]:
+    """Explain why BatchNorm fails on a batch of one row: it normalizes by the spread over the batch."""
+    try:
+        yield
+    except ValueError as fault:
+        if rows > 1 or "Expected more than 1 value per channel" not in str(fault):
+            raise
+        raise ModelError(
+            "The last batch of an epoch has one row, and BatchNorm needs two.",
+            "Choose another training.batch_size, or model.image.norm=group.",
+        ) from fault
 
 
 def get_checkpoint_folder(task: TrainingTask, accounting: AccountingContext | None) -> Path | None:

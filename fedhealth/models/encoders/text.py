@@ -163,6 +163,11 @@ def _load_pretrained(name: str) -> tuple[nn.Module, Any]:
             f"model.text.pretrained: cannot load {name!r} ({first}).",
             "Give a folder with config, tokenizer and safetensors weights, or a hub id this machine can reach.",
         ) from fault
+    if network.config.is_encoder_decoder:
+        raise ModelError(
+            f"model.text.pretrained: {name!r} is an encoder with a decoder ({type(network).__name__}).",
+            "Use an encoder model, such as BERT or RoBERTa.",
+        )
     if absent := sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler.")):
         raise ModelError(
             f"model.text.pretrained: {name!r} lacks {len(absent)} of the encoder's weights, such as {absent[0]}.",

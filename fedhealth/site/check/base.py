@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedhealth.errors import FedhealthError
+from fedhealth.errors import FedhealthError, as_storage_error
 
 
 class CheckStatus(StrEnum):
@@ -51,8 +51,15 @@ def report_failure(name: str, finding: str, fix: str) -> CheckResult:
 
 
 def catch_errors(name: str, checks: Iterator[CheckResult]) -> Iterator[CheckResult]:
-    """Yield checks; a `FedhealthError` in one of them becomes a FAIL and ends them."""
+    """Yield checks; a `FedhealthError` or a fault of the disk in one of them becomes a FAIL and ends them."""
     try:
         yield from checks
-    except FedhealthError as fault:
-        yield report_failure(name, fault.problem, fault.advice)
+    except PermissionError as fault:
+        yield report_failure(
+            name, f"{fault.filename}: the user of the service may not read it", "Give that user read access."
+        )
+    except (FedhealthError, OSError) as fault:
+        error = fault if isinstance(fault, FedhealthError) else as_storage_error(fault)
+        if error is None:
+            raise
+        yield report_failure(name, error.problem, error.advice)

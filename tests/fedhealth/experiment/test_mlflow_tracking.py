@@ -112,13 +112,18 @@ def test_a_run_is_told_once_also_when_it_is_resumed(overrides, tmp_path):
     }  # weights were not asked for
 
 
-def test_a_tracker_that_fails_costs_the_run_nothing(overrides, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_a_tracker_that_fails_costs_the_run_nothing(overrides, tmp_path):
     overrides = [*overrides, "strategy.rounds=1", "tracking=mlflow", "tracking.uri=http://127.0.0.1:9"]
     run = RunDir(tmp_path / "run")
     launch_run(RunSpec.compose(overrides, run))
     assert run.info["state"] == "completed"
     assert run.read_events()[0][-1]["event"] == "tracking_failed"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never replies
+        for uri in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
+            begin, tracking = time.monotonic(), MlflowTracking(uri)
+            with pytest.raises(Exception, match=r"Max retries|Read timed out|API request"):
+                tracking.track(run.path)
+            assert time.monotonic() - begin < 10
 
 
 def test_without_mlflow_the_extra_is_named(monkeypatch):

@@ -8,7 +8,7 @@ from fedhealth.errors import StartRefusedError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision_consortium
-from fedhealth.lead.server import SuperExec, serve_superlink
+from fedhealth.lead.server import SuperExec, open_listener, serve_superlink
 
 
 @pytest.fixture
@@ -48,3 +48,11 @@ def test_an_address_in_use_is_refused_and_named(home, taken, key):
 
 def test_an_address_of_ip_version_6_is_read_without_its_brackets():
     assert Project("chest", "lead.example:9092", listen="[::1]:443").listen_address == ("::1", 443)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_the_address_of_all_of_ipv6_takes_ipv4_too():
+    with open_listener("::", 0) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), 5).close()

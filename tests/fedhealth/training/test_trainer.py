@@ -112,6 +112,15 @@ def test_a_loss_that_is_not_finite_is_refused():
         fit(TaskKind.binary, examples)
 
 
+def test_batch_norm_and_a_last_batch_of_one_row_are_explained():
+    network, examples = model(TaskKind.binary), toy(TaskKind.binary, 17)
+    network.register_module("norm", torch.nn.BatchNorm1d(1))
+    network.register_forward_hook(lambda module, _, scores: module.norm(scores))
+    task = TrainingTask(network, examples, np.arange(17), training(), TaskKind.binary, 0)
+    with pytest.raises(ModelError, match="BatchNorm needs two"):
+        PlainTrainer().fit(task)
+
+
 def test_no_rows_are_refused_instead_of_waited_for():
     with pytest.raises(DataError, match="no row to train on"):
         fit(TaskKind.binary, rows=np.array([], np.int64))

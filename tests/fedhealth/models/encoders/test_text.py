@@ -127,3 +127,12 @@ def test_a_word_without_an_embedding_counts_as_padding(tmp_path, encoder_saver):
     assert ids[0, 1] == encoder.pad
     with torch.inference_mode():
         assert encoder(torch.from_numpy(ids)).isfinite().all()
+
+
+def test_an_encoder_with_a_decoder_is_refused_by_name(tmp_path, encoder_saver):
+    from transformers import T5Config, T5Model
+
+    folder = encoder_saver(tmp_path)  # its tokenizer
+    T5Model(T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(folder)
+    with pytest.raises(ModelError, match="is an encoder with a decoder"):
+        TextEncoder(str(folder), max_length=16)
