@@ -165,6 +165,16 @@ def select_shared_settings(config: DictConfig) -> dict[str, Any]:
     return shared
 
 
+def compose_shared_settings(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose all settings that decide what is trained; the folder of the data need not be known.
+
+    Raises:
+        ConfigError: as `compose_config`, or a mandatory value is missing.
+
+    """
+    return select_shared_settings(compose_config([*overrides, "data.root=elsewhere"], config_dir))
+
+
 def compute_config_digest(config: DictConfig) -> str:
     """Return the SHA-256 of all settings that decide what is trained; it is equal at the lead and at every site."""
     shared = select_shared_settings(config)

@@ -80,7 +80,8 @@ def _describe_contract(data: dict[str, Any]) -> Iterator[str]:
     image = data["image"]
     yield f"images: {image['channels']} x {image['size']} x {image['size']} pixels"
     split = data["split"]
-    yield f"held out: {split['validation']:g} for validation, {split['test']:g} for the test, where the table names none"
+    held_out = f"{split['validation']:g} for validation, {split['test']:g} for tests"
+    yield f"held out where the table names no split: {held_out}"
     yield f"unreadable images: at most {data['max_rejected']:.1%}"
 
 

@@ -32,6 +32,7 @@ clientapp = "{client_app}"
 [tool.flwr.app.config]
 job = ""
 signature = ""
+study = ""
 """
 
 
