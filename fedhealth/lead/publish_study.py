@@ -80,16 +80,17 @@ def close_study(home: LeadHome, name: str) -> SignedStudy:
 
 
 def find_or_make_study(
-    home: LeadHome, runs: Mapping[str, Sequence[str]], config_dir: Path | None = None
+    home: LeadHome, runs: Mapping[str, Sequence[str]], config_dir: Path | None = None, *, count: bool = True
 ) -> tuple[SignedStudy, bool]:
     """Return the published study that all these runs belong to, or make one of them; and whether it was made now.
 
-    The runs count as the study's from now on; a run that is resumed counts once.
+    With `count` the runs count as the study's from now on; a run that is resumed counts once.
 
     Args:
         home: the lead's folder.
         runs: the overrides of each, by run id.
         config_dir: an additional folder of configuration files.
+        count: False for a request that touches no data.
 
     Raises:
         ConfigError: no hospital would accept the overrides.
@@ -97,18 +98,17 @@ def find_or_make_study(
     """
     settings = [compose_shared_settings(list(each), config_dir) for each in runs.values()]
     latest = {each.study.name: each for each in load_published_studies(home)}
-    found = next((each for each in latest.values() if _covers(home, each.study, settings, runs)), None)
+    more = runs if count else {}
+    found = next((each for each in latest.values() if _covers(home, each.study, settings, more)), None)
     signed = found or _make_study(home, runs, settings[0], config_dir)
-    write_json(_get_runs_path(home, signed.study.name), _list_runs(home, signed.study.name, runs))
+    write_json(_get_runs_path(home, signed.study.name), list_study_runs(home, signed.study.name, more))
     return signed, found is None
 
 
-def _covers(
-    home: LeadHome, study: ResearchStudy, settings: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[str]]
-) -> bool:
+def _covers(home: LeadHome, study: ResearchStudy, settings: Sequence[Mapping[str, Any]], more: Iterable[str]) -> bool:
     today = date.today().isoformat()
     is_open = not study.closed and study.first_day <= today <= study.last_day
-    if not is_open or len(_list_runs(home, study.name, runs)) > study.runs:
+    if not is_open or len(list_study_runs(home, study.name, more)) > study.runs:
         return False
     return not any(find_changes_outside(study.configuration, each, study.open) for each in settings)
 
@@ -119,14 +119,14 @@ def _make_study(
     """Sign a study of these runs; where an earlier one of the same configuration is used up, its next version."""
     name = f"run-{hashlib.sha256(encode_setting(settings).encode()).hexdigest()[:12]}"
     last, overrides = _find_last(home, name), list(runs.values())
-    draft = _draft_of_run(name, overrides, settings, len(_list_runs(home, name, runs)))
+    draft = _draft_of_run(name, overrides, settings, len(list_study_runs(home, name, runs)))
     version = last.study.version + 1 if last else 1
     project = load_project(home.project).project
     return _sign_and_store(home, build_study_of_runs(draft, overrides, project, version, config_dir))
 
 
-def _list_runs(home: LeadHome, name: str, more: Iterable[str]) -> list[str]:
-    """Return the runs that count as a study's, these included."""
+def list_study_runs(home: LeadHome, name: str, more: Iterable[str] = ()) -> list[str]:
+    """Return the ids of the runs that count as a study's, and of `more`."""
     return list(dict.fromkeys([*(read_json(_get_runs_path(home, name)) or []), *more]))
 
 

@@ -136,13 +136,16 @@ class LyingLead:
         with suppress(ConfigError):  # the lead may claim any digest
             self.digest = compute_config_digest(compose_config([*self.words, f"data.root={self._data}"]))
 
+    def sign(self):
+        """Return the job as it is signed."""
+        expires = ISSUED + int(self.hours * 3600)
+        digests, times = (self.digest, self.roster.digest.hex(), "0" * 64), (ISSUED, expires, "0" * 32)
+        return SignedJob("chest", RUN, self.words, *digests, *times, study=self.study)
+
     def send(self, kind, directive, content=None):
         """Send one message as the site's daemon passes it on, and return the reply."""
         set_task_identity(1, 1)
-        expires = ISSUED + int(self.hours * 3600)
-        digests, times = (self.digest, self.roster.digest.hex(), "0" * 64), (ISSUED, expires, "0" * 32)
-        job = SignedJob("chest", RUN, self.words, *digests, *times, study=self.study)
-        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": job.dumps()})
+        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": self.sign().dumps()})
         record = directive if isinstance(directive, ConfigRecord) else directive.record()
         message = Message(RecordDict({DIRECTIVE: record, **(content or {})}), 1, kind)
         message.metadata.__dict__["_message_id"] = "1"

@@ -1,11 +1,17 @@
 """A lead that orders what nobody approved: one reply, whatever the data are, and nothing is booked."""
 
-import pytest
+import shutil
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clients.terms import load_terms
+from fedhealth.protocol.job import compose_job_config
 from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN, Acceptance
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.site.study_store import StudyStore
-from tests.clients.lying_lead import DECLINED, RUN, LyingLead, read_error
+from tests.clients.lying_lead import DECLINED, PRIVATE, RUN, LyingLead, read_error
 
 
 @pytest.fixture(name="pair", scope="module")
@@ -72,3 +78,67 @@ def test_the_approved_run_is_answered_and_counted(meet):
     assert lead.handshake() == ()
     assert read_error(lead.ask(TRAIN)) is None
     assert StudyStore(lead.home).list_runs("crp") == (RUN,)
+
+
+OPEN = {"training.optimizer.lr": (0.001, 0.01), "personalization": ("none", "finetune"), "seed": (0, 1, 2)}
+WITHIN = {
+    "training.optimizer.lr": ("0.001", "0.01"),
+    "personalization": ("none", "finetune"),
+    "seed": ("0", "1", "2"),
+}
+OUTSIDE = {
+    "training.optimizer.lr": ("0.002", "0.1"),
+    "personalization": ("fedbn", "ditto"),
+    "seed": ("3", "-1"),
+    "training.batch_size": ("4", "16"),
+    "privacy.epsilon": ("1", "7.9"),
+    "privacy.delta": ("1e-7",),
+    "secagg.min_honest": ("3",),
+    "strategy.rounds": ("1", "3"),
+    "strategy.min_sites": ("3",),
+    "evaluation.min_group": ("1",),
+    "data.tabular.ldh.scale": ("1", "1e-300"),
+    "data.tabular.crp.words": ("null",),
+    "data.split.test": ("0", "0.5"),
+    "data.image.size": ("8",),
+    "model.dim": ("4",),
+    "purpose": ("describe",),
+}
+
+
+@pytest.fixture(name="open_lead", scope="module")
+def open_lead_(tmp_path_factory, site_writer):
+    """A hospital whose data are gone since it approved a study: whatever touches data would say so."""
+    root = tmp_path_factory.mktemp("open")
+    site_writer(root / "data", "north")
+    words = (*PRIVATE, "seed=0", "training.optimizer.lr=0.001")
+    lead = LyingLead(root, root / "data", words=words, study={"open": OPEN})
+    shutil.rmtree(root / "data" / "north")
+    return lead
+
+
+def pick(pool):
+    """Return a strategy of some overrides of a pool, each key once."""
+    keys = st.lists(st.sampled_from(sorted(pool)), unique=True, max_size=3)
+    return keys.flatmap(lambda chosen: st.tuples(*(st.sampled_from([f"{k}={v}" for v in pool[k]]) for k in chosen)))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(inside=pick(WITHIN), outside=pick(OUTSIDE))
+def test_any_order_outside_the_open_paths_is_refused_and_any_inside_composes_to_the_same_digest(
+    open_lead, inside, outside
+):
+    keys = {override.partition("=")[0] for override in outside}
+    chosen = [*(each for each in inside if each.partition("=")[0] not in keys), *outside]
+    words = open_lead.words
+    open_lead.order(*chosen)
+    terms = load_terms(open_lead.sign().dumps(), open_lead.home)
+    if outside:
+        assert ask(open_lead, HANDSHAKE) == (UNLISTED_REASON,)
+        assert terms.decision.jobs == ()
+        assert "crp version 1" in terms.decision.reasons[0]
+    else:
+        assert terms.decision.reasons == ()
+        (job,) = terms.decision.jobs
+        compose_job_config(job)  # raises if its digest differs from the lead's
+    open_lead.words = words
