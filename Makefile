@@ -33,7 +33,7 @@ test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; 
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" \
 		$(if $(strip $(COVERAGE)),--cov --cov-report= --cov-fail-under=$(strip $(COVERAGE)))
 
-test-services: $(COMPILED)  ## tests that drive real services: a browser, a tracking server
+test-services: $(COMPILED)  ## tests that drive real services (a browser, a tracking server) or follow a whole guide
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m services
 
 lint: $(READY)  ## style, types and architecture

@@ -116,8 +116,8 @@ def _clip_per_study() -> Any:
 def _split_patients() -> Any:
     def pack_rows(self: PatientSampler, drawn: list[int]) -> Iterator[PhysicalBatch]:
         pairs = [(row, patient) for patient in drawn for row in self._cap_records(self._rows[patient])]
-        for start in range(0, len(pairs), self._physical_rows):
-            part = pairs[start : start + self._physical_rows]
+        for start in range(0, len(pairs), self._max_physical_batch_size):
+            part = pairs[start : start + self._max_physical_batch_size]
             yield PhysicalBatch([row for row, _ in part], [patient for _, patient in part])
 
     return patch.object(PatientSampler, "_pack_batches", pack_rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.errors import SecureAggregationError
-from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers, get_score_release_path
 from fedhealth.privacy.accounting.ledger_record import LedgerRecord
 from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery, recover_ledger
 from fedhealth.privacy.accounting.limits import EpsilonLimits
@@ -102,6 +102,8 @@ def _end_runs(home: SiteHome, policy: Policy, newest: StateStatement | None) -> 
         shutil.rmtree(get_secrets_folder(run, policy.name, home.state), ignore_errors=True)
         if run == going_on and newest is not None:
             _burn_exchanges(FileStore(folder / run), newest.exchange)
+            # it may be in opened sums whose contributors are forgotten: the next one is drawn and booked anew
+            get_score_release_path(home.state, run).unlink(missing_ok=True)
         else:
             history.mark_ended(run)
     history.refuse_unknown_jobs(going_on)

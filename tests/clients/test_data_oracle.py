@@ -69,25 +69,33 @@ def craft(state, number):
     return crafted
 
 
-def ask_all(site):
-    """Return what a lead reads of each reply, and its slot on the time grid by the processor time that it took."""
-    replies = []
-    site.train(run="before")  # the first request also loads the data
-    for number in range(MODELS):
-        state, began = craft(site.state, number), time.process_time()
-        reply = describe_reply(site.train(state=state, run=f"run{number}"))
-        replies.append((reply, compute_reply_slot(time.process_time() - began)))
-    return replies
+def ask_model(site, number, attempt=0):
+    """Return what a lead reads of the reply to one model, and the processor time that it took in seconds."""
+    state, began = craft(site.state, number), time.process_time()
+    reply = describe_reply(site.train(state=state, run=f"run{number}-{attempt}"))
+    return reply, time.process_time() - began
+
+
+def measure_slot(site, number):
+    """Return the slot of a reply on the time grid by the least processor time of five attempts."""
+    return compute_reply_slot(min(ask_model(site, number, attempt)[1] for attempt in range(1, 6)))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_replies_to_crafted_models_and_their_slots_are_the_same_whatever_the_data(pair):
     low, high = pair("privacy.max_failures=1000000")
-    replies = [ask_all(site) for site in (low, high)]
-    assert replies[0] == replies[1]
-    kinds = {reply for reply, _ in replies[0] if isinstance(reply[0], int)}
-    assert kinds <= {(1016, "SiteTaskError")}
-    assert len(kinds) < MODELS  # most crafted models are answered
+    for site in (low, high):
+        site.train(run="before")  # the first request also loads the data
+    failures, differing = [], []
+    for number in range(MODELS):
+        (one, took), (other, also) = ask_model(low, number), ask_model(high, number)
+        assert one == other, number
+        failures += [one] if isinstance(one[0], int) else []
+        differing += [number] if compute_reply_slot(took) != compute_reply_slot(also) else []
+    # other work on this machine makes single slots later; a slot that follows the data is another one every time
+    assert [number for number in differing if measure_slot(low, number) != measure_slot(high, number)] == []
+    assert set(failures) <= {(1016, "SiteTaskError")}
+    assert len(failures) < MODELS / 2  # most crafted models are answered
 
 
 def compute_losses(site, state):

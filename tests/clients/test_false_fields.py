@@ -59,6 +59,10 @@ LAYOUT_LIES = {
 VECTOR_NUMBERS = st.sampled_from(["round", "repetition"])
 
 
+def lie_in_digest(name):
+    return lambda descriptor, draw: {name: draw(st.binary(min_size=32, max_size=32))}
+
+
 def list_other_purposes(descriptor):
     return st.sampled_from([purpose for purpose in PURPOSES.values() if purpose != descriptor.vector.purpose])
 
@@ -67,10 +71,7 @@ MEMBER_LIES = {
     "a member less": lambda d, draw: {"members": d.members[:-1]},
     "threshold": lambda d, draw: {"threshold": draw(st.integers(0, d.threshold - 1))},
     "run": lambda d, draw: {"run": "run99999"},
-    **{
-        name: lambda d, draw, name=name: {name: draw(st.binary(min_size=32, max_size=32))}
-        for name in ("config_digest", "roster_digest", "model_digest", "training_digest")
-    },
+    **{name: lie_in_digest(name) for name in ("config_digest", "roster_digest", "model_digest", "training_digest")},
     "exchange": lambda d, draw: {"exchange": d.exchange + draw(st.integers(1, 2**40))},
     "attempt": lambda d, draw: {"attempt": d.attempt + draw(st.integers(1, 2**40))},
     "cohort": lambda d, draw: {"cohort": d.cohort[:-1]},
@@ -168,17 +169,17 @@ def test_a_false_follow_up_gets_the_one_refusal(meet):
     assert read_error(lead.ask(TRAIN, directive, descriptor)) is None
     before, ctx = lead.books(), AttemptContext.from_descriptor(descriptor).ctx
     messages = {
-        ABANDON: AbandonRequest(ctx),
-        SIGN: SignRequest(ctx, lead.cohort),
-        UNMASK: UnmaskRequest(ctx, lead.cohort, (), (), ()),
+        ABANDON: AbandonRequest(ctx).to_bytes(),
+        SIGN: SignRequest(ctx, lead.cohort).to_bytes(),
+        UNMASK: UnmaskRequest(ctx, lead.cohort, (), (), ()).to_bytes(),
     }
     for kind, message in messages.items():
-        content = {SECAGG: ConfigRecord({"message": message.to_bytes()})}
+        content = {SECAGG: ConfigRecord({"message": message})}
         for change in FOLLOW_UP_LIES:
             assert_refused(lead, lead.send(kind, replace(directive, **change), content), before)
         assert_refused(lead, lead.send(kind, directive, {}), before)
     assert_refused(lead, lead.send(UNMASK, directive, content), before)  # nobody's envelopes are in it
-    signing = {SECAGG: ConfigRecord({"message": messages[SIGN].to_bytes()})}
+    signing = {SECAGG: ConfigRecord({"message": messages[SIGN]})}
     assert read_error(lead.send(SIGN, directive, signing)) is None
 
 

@@ -18,7 +18,7 @@ from fedhealth.errors import FedhealthError
 from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events
-from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path, get_score_release_path
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, TRAIN, Acceptance
 from fedhealth.secagg.client.statement_book import RESTORED
@@ -141,6 +141,19 @@ def test_an_older_copy_is_noticed_declined_and_recovered(hospital, tmp_path, par
     said, truth = hospital.spent()
     assert said >= truth * 0.999
     assert "recovered" in [entry["event"] for entry in verify_log(hospital.home.audit)]
+
+
+def test_after_a_recovery_kept_statistics_are_drawn_anew(hospital, tmp_path):
+    """The kept draw may be in opened sums whose contributors the older copy does not know."""
+    kept = get_score_release_path(hospital.home.state, hospital.job.run)
+    kept.write_bytes(b"drawn before the backup")
+    (tmp_path / "backup").mkdir()
+    copy_parts(hospital.parts["whole home"], tmp_path / "backup")
+    assert hospital.train(2).has_content()
+    copy_parts(hospital.parts["whole home"], tmp_path / "backup", back=True)
+    assert not hospital.train(3).has_content()
+    hospital.recover()
+    assert not kept.exists()
 
 
 def test_the_backup_of_the_guide_is_enough(hospital, tmp_path):

@@ -97,6 +97,7 @@ def hospital_(tmp_path, monkeypatch, capfd):
         poc.stop()
 
 
+@pytest.mark.services
 def test_the_guide_works_as_written(hospital):
     acts = {
         "the lead admits charite and sends charite.zip": hospital.admitted,

@@ -15,7 +15,7 @@ from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
 from tests.guide import steps
 
-pytestmark = pytest.mark.xdist_group("federation")  # one set of hospitals at a time
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("federation")]  # one set of hospitals at a time
 PROGRAM = str(Path(sys.executable).with_name("fedhealth"))
 SITES = ("charite", "klinikum", "st-brigid")
 ADDRESS, PORT = "lead.example:9092", "control_port: 9093"

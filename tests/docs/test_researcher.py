@@ -9,7 +9,7 @@ from fedhealth.data.synthetic import write_hospitals
 from tests.guide import steps
 
 
-@pytest.mark.slow
+@pytest.mark.services
 def test_the_guide_works_as_written(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEDHEALTH_CACHE", str(tmp_path / "cache"))

@@ -81,6 +81,20 @@ def test_with_secure_aggregation_too(moment, overrides, undisturbed, tmp_path):
     assert ("reused" in events) == (moment in REUSED)  # the sum is on the disk: nobody is asked
 
 
+def test_a_sum_without_some_towers_is_reopened_too(overrides, tmp_path, site_writer, table_writer):
+    """North alone has a table: its tower is in no sum."""
+    for seed, site in enumerate(SITES):
+        rows = site_writer(tmp_path / "hospitals", site, seed=seed)
+        if site != "north":
+            table_writer(tmp_path / "hospitals" / site / "manifest.csv", [row | {"crp": "", "ldh": ""} for row in rows])
+    run = RunDir(tmp_path / "run")
+    words = overrides("secagg=on", f"data.root={tmp_path / 'hospitals'}")
+    killing.killed_at(killing.SEALED_MOMENTS["while unmasking"], words, run)
+    resume_run(run)
+    assert "reopened" in {event["event"] for event in run.read_events()[0]}
+    assert run.info["state"] == "completed"
+
+
 @pytest.mark.parametrize("secagg", ["on", "off"])
 @pytest.mark.parametrize(
     "moment", ["while training", "between answer and release", "between release and reply", "while evaluating"]

@@ -56,7 +56,7 @@ class PatientSampler:
             )
         self._rows = [list(rows) for rows in rows_of_patient]
         self._sample_rate, self._steps = sample_rate, steps
-        self._max_rows, self._physical_rows = max_records_per_patient, max_physical_batch_size
+        self._max_rows, self._max_physical_batch_size = max_records_per_patient, max_physical_batch_size
 
     def __len__(self) -> int:
         return self._steps
@@ -71,7 +71,7 @@ class PatientSampler:
         patients: list[int] = []
         for patient in drawn:
             chosen = self._cap_records(self._rows[patient])
-            if rows and len(rows) + len(chosen) > self._physical_rows:
+            if rows and len(rows) + len(chosen) > self._max_physical_batch_size:
                 yield PhysicalBatch(rows, patients)
                 rows, patients = [], []
             rows += chosen

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.rules import lead_must
 from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 
@@ -79,8 +80,12 @@ class ContributorBook:
         data = self._store.get(build_hashed_name("release", key))
         if data is None:
             return "", {}
-        found = json.loads(data)
-        return str(found["uploaded"]), {str(vector): list(sites) for vector, sites in found["sums"].items()}
+        try:
+            found = json.loads(data)
+            return str(found["uploaded"]), {str(vector): list(sites) for vector, sites in found["sums"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError):  # nothing about its contributors is known any more
+            advice = "Restore the site's folder, then `fedhealth site recover`."
+            raise ProtocolViolationError(f"{CONTRIBUTORS_FOLDER} is damaged", advice, rule="R11") from None
 
     def _save(self, key: str, uploaded: str, sums: dict[str, list[str]]) -> None:
         content = json.dumps({"uploaded": uploaded, "sums": sums}, sort_keys=True)

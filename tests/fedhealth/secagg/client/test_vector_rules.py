@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fedhealth.secagg.client.contributor_book import ContributorBook, find_smallest_group
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.abandon import AbandonCertificate, Abandonment, compute_abandon_quorum
+from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import AttemptDescriptor
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
@@ -219,7 +220,7 @@ class History:
         self.federation, self.exchange, self.attempt = Federation(n), 0, 0
         self.names = [VectorName("train", 1, 1)]
         self.answered: dict[tuple[VectorName, bytes], set[str]] = {}
-        self.context = None
+        self.context: AttemptContext | None = None
         self.certificates: list[bytes] = []
 
     def ask(self, data) -> None:
@@ -258,6 +259,7 @@ class History:
         for site in chosen:
             with allowed("R4", "R10", ""):
                 reply = fed.sites[site].reply_unmask(requests[site])
+                assert self.context is not None
                 self.answered.setdefault((self.context.descriptor.vector, self.context.ctx), set()).add(site)
                 fed.server.add_unmask_reply(reply, site)
 
