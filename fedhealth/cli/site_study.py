@@ -45,7 +45,7 @@ def decline(
     by: Person = None,
     home: SiteFolder = None,
 ) -> None:
-    """Decline a study: none of its runs is answered."""
+    """Decline a study: none of its runs is answered; an approved earlier version stays approved."""
     from fedhealth.cli.site_study_decision import run_decline
 
     run_decline(study, reason, by, home)
@@ -59,6 +59,6 @@ def withdraw(
     home: SiteFolder = None,
 ) -> None:
     """Withdraw an approval: from now on no request of the study is answered; unspent budget is given back."""
-    from fedhealth.cli.site_study_decision import run_decline
+    from fedhealth.cli.site_study_decision import run_withdraw
 
-    run_decline(study, reason, by, home)
+    run_withdraw(study, reason, by, home)

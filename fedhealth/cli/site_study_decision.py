@@ -74,13 +74,22 @@ def run_approve(word: str, yes: bool, person: str | None, folder: Path | None) -
 
 
 def run_decline(word: str, reason: str, person: str | None, folder: Path | None) -> None:
-    """Decline a study or withdraw its approval."""
+    """Decline a version of a study."""
     from fedhealth.site.study_approval import decline_study
 
     home = SiteHome.find(folder)
     study = find_or_receive_study(word, home)
     decision = decline_study(study, home, reason, person)
-    print_lines(Console(), f"{study.label} is {decision.answer} here by {decision.person}. Tell the lead.")
+    print_lines(Console(), f"{study.label} is declined here by {decision.person}. Tell the lead.")
+
+
+def run_withdraw(word: str, reason: str, person: str | None, folder: Path | None) -> None:
+    """Withdraw the approval of a study, whichever version was approved."""
+    from fedhealth.site.study_approval import withdraw_study
+
+    home = SiteHome.find(folder)
+    versions = withdraw_study(find_or_receive_study(word, home).name, home, reason, person)
+    print_lines(Console(), f"The approval of {versions[-1].label} is withdrawn here. Tell the lead.")
 
 
 def find_or_receive_study(word: str, home: SiteHome) -> ResearchStudy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -88,8 +89,8 @@ def approve_study(
         PrivacyError: its share does not fit into the budget.
 
     """
-    _check_open(study, policy)
     store = StudyStore(home)
+    _check_open(study, policy, [each for each in store.load_studies().values() if each.name == study.name])
     if verdict.epsilon is not None:
         _reserve(study, home, policy, store)
     decision = StudyDecision(
@@ -105,19 +106,41 @@ def approve_study(
 
 
 def decline_study(study: ResearchStudy, home: SiteHome, reason: str, person: str | None = None) -> StudyDecision:
-    """Decline a study, or withdraw its approval: no further request of its runs is answered, its share is given back.
+    """Decline a version of a study; an approval of an earlier version stays.
 
     Raises:
-        PrivacyError: a ledger is damaged or in use; the decision is stored all the same.
+        ConfigError: this version is approved.
 
     """
     before = StudyStore(home).load_decision(study.digest)
-    was_approved = before is not None and before.answer in (StudyAnswer.approved, StudyAnswer.suspended)
-    answer = StudyAnswer.withdrawn if was_approved else StudyAnswer.declined
-    decision = StudyDecision(answer, person or _get_user(), time.time(), reason)
+    if before is not None and before.answer is StudyAnswer.approved:
+        raise ConfigError(f"{study.label} is approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
+    decision = StudyDecision(StudyAnswer.declined, person or _get_user(), time.time(), reason)
     _record_decision(study, decision, home)
-    release_share(home.state, study.name)
     return decision
+
+
+def withdraw_study(name: str, home: SiteHome, reason: str, person: str | None = None) -> list[ResearchStudy]:
+    """Withdraw the approval of all versions of a study: no further request is answered, its share is given back.
+
+    Returns:
+        The versions that were approved.
+
+    Raises:
+        ConfigError: no version of it is approved.
+        PrivacyError: a ledger is damaged or in use; the withdrawal holds all the same.
+
+    """
+    store, given = StudyStore(home), (StudyAnswer.approved, StudyAnswer.suspended)
+    versions = [each for each in store.load_studies().values() if each.name == name]
+    decisions = {each.digest: store.load_decision(each.digest) for each in versions}
+    approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in given]
+    if not approved:
+        raise ConfigError(f"No version of the study {name} is approved here.", "Nothing was withdrawn.")
+    for each in approved:
+        _record_decision(each, StudyDecision(StudyAnswer.withdrawn, person or _get_user(), time.time(), reason), home)
+    release_share(home.state, name)
+    return approved
 
 
 def make_share(study: ResearchStudy) -> StudyShare:
@@ -154,8 +177,8 @@ def _reserve(study: ResearchStudy, home: SiteHome, policy: Policy, store: StudyS
     reserve_share(budget, home.state, make_share(study), store.list_runs(study.name), plan)
 
 
-def _check_open(study: ResearchStudy, policy: Policy) -> None:
-    if study.closed or date.today() > date.fromisoformat(study.last_day):
+def _check_open(study: ResearchStudy, policy: Policy, versions: Sequence[ResearchStudy]) -> None:
+    if any(each.closed for each in versions) or date.today() > date.fromisoformat(study.last_day):
         raise ConfigError(f"{study.label} is over.", "Nothing was approved.")
     if policy.name not in study.members:
         raise ConfigError(f"{study.label} does not name {policy.name}.", "Ask the lead.")

@@ -7,7 +7,7 @@ import pytest
 
 from clients.app import get_institution_cache
 from fedhealth.config import compose
-from fedhealth.errors import PrivacyError
+from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.reservations import find_active_reservations
@@ -16,7 +16,7 @@ from fedhealth.site.audit_log import verify_log
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.site.policy import load_policy
 from fedhealth.site.recovery import recover_site
-from fedhealth.site.study_approval import decline_study
+from fedhealth.site.study_approval import decline_study, withdraw_study
 from fedhealth.site.study_store import StudyAnswer, StudyStore
 from tests.clients.lying_lead import DECLINED, PRIVATE, LyingLead, read_error
 from tests.clients.studies import approve, make_study, send_study
@@ -96,8 +96,21 @@ def test_an_undecided_a_declined_and_a_withdrawn_study(lead):
     approve(lead.home, lead.home.studies / f"{lead.study}.study.json")
     assert lead.handshake() == ()
     assert read_error(lead.ask(TRAIN)) is None
-    decline_study(get_study(lead), lead.home, "the permit has ended")
+    withdraw_study("other", lead.home, "the permit has ended")
     assert ask_sentence(lead, TRAIN) == "the approval of other version 1 was withdrawn here"
+
+
+def test_a_version_is_declined_and_the_approved_one_goes_on_until_it_is_withdrawn(lead):
+    newer = lead.publish(version=2, ethics="EK 13/2026")
+    decline_study(newer, lead.home, "no")
+    assert lead.handshake() == ()
+    assert reserve(lead) == ["run12345"]
+    with pytest.raises(ConfigError, match="crp version 1 is approved here"):
+        decline_study(get_study(lead), lead.home, "")
+    assert [each.version for each in withdraw_study("crp", lead.home, "")] == [1]
+    assert ask_sentence(lead) == "the approval of crp version 1 was withdrawn here"
+    with pytest.raises(ConfigError, match="No version of the study crp is approved"):
+        withdraw_study("crp", lead.home, "")
 
 
 def test_a_replaced_and_a_closed_study(lead):
@@ -172,7 +185,7 @@ def test_two_studies_of_one_data_set_share_its_ledger(lead):
     with pytest.raises(PrivacyError, match="the share of the study second does not fit into the privacy budget"):
         approve(lead.home, lead.home.studies / f"{second.digest}.study.json")
     assert StudyStore(lead.home).load_decision(second.digest) is None
-    decline_study(get_study(lead), lead.home, "")
+    withdraw_study("crp", lead.home, "")
     assert reserve(lead) == []
     approve(lead.home, lead.home.studies / f"{second.digest}.study.json")
     assert reserve(lead) == ["study second run 0"]
