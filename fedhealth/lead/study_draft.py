@@ -116,8 +116,13 @@ def build_study_of_runs(
         delta=draft.delta,
         releases=draft.releases,
     )
-    if faults := dict.fromkeys(find_study_errors(study)):
-        raise ConfigError("\n".join(faults), _ADVICE)
+    problems = list(dict.fromkeys(find_study_errors(study)))
+    try:
+        _ = study.body
+    except ValueError:  # no JSON
+        problems.append("overrides: the configuration holds a number that is not finite")
+    if problems:
+        raise ConfigError("\n".join(problems), _ADVICE)
     return study
 
 
