@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here.
+# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 missing=()
-for program in chromium shellcheck; do
-  command -v "${program}" >/dev/null || missing+=("${program}")
+for program in chromium shellcheck squid; do
+  command -v "${program}" >/dev/null || [[ -x "/usr/sbin/${program}" ]] || missing+=("${program}")
 done
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0

@@ -23,6 +23,7 @@ from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_
 from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import load_job
+from fedhealth.lead.site_overview import load_node_names
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import build_model
 from fedhealth.monitor.run_metrics import monitor_run
@@ -73,7 +74,7 @@ def run_signed_job(grid: Grid, signed_job: str) -> None:
     log_path = folder.path / "fedhealth.log"
     with log_to_file(log_path), folder.lock(SERVER_LOCK, _LOCK_SECONDS), monitor_run(folder, at_server=True):
         try:
-            run_job(_carry_statements(grid), job)
+            run_job(_carry_statements(grid), job, load_node_names(LeadHome.find()))
             _notify_sites_of_end(grid)
         except FedhealthError as fault:
             folder.append_event("failed", problem=fault.problem, advice=fault.advice)
@@ -98,17 +99,30 @@ def _notify_sites_of_end(grid: Grid) -> None:
         log.warning("not every site was notified that the job is done", exc_info=True)
 
 
-def run_job(grid: Grid, job: Job) -> None:
-    """Run the federation of `job` and write the model and its evaluation to the run directory."""
+def run_job(grid: Grid, job: Job, names: Mapping[int, str] | None = None) -> None:
+    """Run the federation of `job` and write the model and its evaluation to the run directory.
+
+    Args:
+        grid: Flower's.
+        job: of this lead.
+        names: of the members by node id, if their nodes are registered.
+
+    """
     config, folder = compose_job_config(job), RunDir(Path(job.folder))
     if job.budget_request is not None:
         sites = tuple(config.data.sites)
         request_reservations(
-            grid, RunIdentity(job.run, job.digest), sites, config.strategy, job.budget_request, folder.append_event
+            grid,
+            RunIdentity(job.run, job.digest),
+            sites,
+            config.strategy,
+            job.budget_request,
+            folder.append_event,
+            names or {},
         )
         return
     initial = build_initial_state(config)
-    strategy = build_strategy(config, job, folder, initial)
+    strategy = build_strategy(config, job, folder, initial, names)
     if config.purpose is Purpose.describe:
         summed = strategy.describe(grid, config.strategy.round_timeout)
         np.savez(folder.path / COUNTS_FILE, allow_pickle=False, **summed)
@@ -127,7 +141,9 @@ def run_job(grid: Grid, job: Job) -> None:
     np.savez(folder.path / "score_histograms.npz", allow_pickle=False, **_name_histograms(counts))
 
 
-def build_strategy(config: Config, job: Job, folder: RunDir, initial: State) -> FedAvg:
+def build_strategy(
+    config: Config, job: Job, folder: RunDir, initial: State, names: Mapping[int, str] | None = None
+) -> FedAvg:
     """Compose the strategy from the configured parts, for shared arrays with the shapes of `initial`."""
     lead = config.strategy
     aggregation: Aggregation = instantiate(lead.aggregation or config.secagg["lead"])
@@ -137,7 +153,7 @@ def build_strategy(config: Config, job: Job, folder: RunDir, initial: State) -> 
     fewest = max(lead.min_sites or len(sites), aggregation.required_sites)
     return FedAvg(
         RunIdentity(job.run, job.digest),
-        Participation(sites, fewest, lead.quorum, lead.join_timeout),
+        Participation(sites, fewest, lead.quorum, lead.join_timeout, names or {}),
         aggregation,
         instantiate(lead.server_optimizer),
         server_state=instantiate(lead.server_state),

@@ -12,12 +12,14 @@ from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.messages import HANDSHAKE, SITE_ERROR, TASK_ERROR, Acceptance
+from fedhealth.protocol.refusals import POLICY_FIX, explain_error, is_lasting_refusal
 from strategies.aggregation.base import Aggregation
-from strategies.messaging import EventCallback, exchange_messages, wait_for_nodes
+from strategies.messaging import EventCallback, Reply, exchange_messages, wait_for_nodes
 
 _ATTEMPTS = 4  # at the handshake, if a connected site does not reply or its process crashed
 _CONNECT_SECONDS = 60.0  # for all sites to connect
 _REPEAT_SECONDS = 15.0  # until the handshake is repeated: a restarted site cannot be told from one that stayed
+_ASK_STATUS = "Ask its staff to run `fedhealth site status`."
 NODE_POLL_SECONDS = 2.0  # between two polls while a site is awaited
 
 
@@ -30,6 +32,7 @@ class Participation:
         min_sites: how many must accept and reply in every round; None means all.
         quorum: share of the requested sites that must reply in a round.
         join_timeout: seconds to wait for missing sites if too few are connected.
+        names: of the members by node id, as the lead registered them; empty where nodes have no keys.
 
     """
 
@@ -37,6 +40,7 @@ class Participation:
     min_sites: int | None = None
     quorum: float = 1.0
     join_timeout: float = 0.0
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def required_sites(self) -> int:
@@ -46,6 +50,29 @@ class Participation:
     def required_replies(self, requested: int) -> int:
         """Return how many of `requested` sites must reply in a round."""
         return max(math.ceil(self.quorum * requested), 1)
+
+    def name_node(self, node: int) -> str:
+        """Return the member's name; the node's id where it is not known."""
+        return self.names.get(node, f"node {node}")
+
+
+@dataclass(frozen=True)
+class Decline:
+    """Why a site does not take part, and how to fix it.
+
+    Attributes:
+        reasons: one or more.
+        fix: one sentence; empty if there is none.
+
+    """
+
+    reasons: tuple[str, ...]
+    fix: str
+
+    @property
+    def text(self) -> str:
+        """Reasons and fix."""
+        return f"{'; '.join(self.reasons)}. {self.fix}".strip()
 
 
 @dataclass
@@ -117,49 +144,89 @@ def _run_handshake(
     request: RecordDict,
     event: EventCallback,
     timeout: float,
-) -> tuple[Members, dict[str, str]]:
-    """Return the sites that accepted, and the reasons of the others."""
-    members, declined = Members(connected_nodes=set(nodes)), dict[str, str]()
+) -> tuple[Members, dict[str, Decline]]:
+    """Return the sites that accepted, and why the others did not."""
+    handshake = _Handshake(participation, aggregation, event, Members(connected_nodes=set(nodes)))
+    handshake.members.unresponsive_nodes = set(nodes)
     timeouts = dict.fromkeys(nodes, timeout)  # for its first reply, a site may have to read all of its files
-    members.unresponsive_nodes = set(nodes)
     for reply in exchange_messages(grid, HANDSHAKE, dict.fromkeys(nodes, request), "0", timeouts):
+        handshake.add_reply(reply)
+    return handshake.members, handshake.declined | handshake.find_silent_sites()
+
+
+@dataclass
+class _Handshake:
+    """The replies to one handshake."""
+
+    participation: Participation
+    aggregation: Aggregation
+    event: EventCallback
+    members: Members
+    declined: dict[str, Decline] = field(default_factory=dict)
+
+    def add_reply(self, reply: Reply) -> None:
+        """Admit the site, or note why not."""
+        name = self.participation.name_node(reply.node)
         if reply.message.has_error():
-            declined[f"node {reply.node}"] = str(reply.message.error.reason)
-            code = reply.message.error.code
-            if code > SITE_ERROR and code != TASK_ERROR:  # lasting; the others disappear with a new process
-                members.unresponsive_nodes.discard(reply.node)
-            continue
-        members.unresponsive_nodes.discard(reply.node)
+            code, kind = reply.message.error.code, str(reply.message.error.reason)
+            if is_lasting_refusal(code) or (code > SITE_ERROR and code != TASK_ERROR):
+                self.members.unresponsive_nodes.discard(reply.node)  # the other errors disappear with a new process
+            problem, fix = explain_error(code, kind)
+            self._decline(name, Decline((problem,), fix))
+            return
+        self.members.unresponsive_nodes.discard(reply.node)
         try:
             acceptance = Acceptance.parse(reply.message.content)
+            self._require_own_name(acceptance.site, reply.node)
         except FedhealthError as fault:
-            declined[f"node {reply.node}"] = fault.problem
-            event("handshake", site=f"node {reply.node}", reasons=[fault.problem], versions="")
-            continue
-        event("handshake", site=acceptance.site, reasons=list(acceptance.reasons), versions=acceptance.versions)
+            self._decline(name, Decline((fault.problem,), fault.advice))
+            return
         if acceptance.reasons:
-            declined[acceptance.site] = "; ".join(acceptance.reasons)
-        elif acceptance.site not in participation.sites or acceptance.site in members.nodes:
-            declined[acceptance.site] = "not a site of this run, or its name is in use"
+            self._decline(acceptance.site, Decline(acceptance.reasons, POLICY_FIX), acceptance.versions)
+        elif problem := self._try_to_admit(acceptance, reply):
+            self._decline(acceptance.site, Decline((problem,), ""), acceptance.versions)
         else:
-            try:
-                aggregation.admit(acceptance.site, reply.message.content)
-            except FedhealthError as fault:
-                declined[acceptance.site] = fault.problem
-                continue
-            members.nodes[acceptance.site] = reply.node
-            members.weights[acceptance.site] = acceptance.weights
-            members.reserved_epsilon[acceptance.site] = acceptance.reserved
-            members.last_exchange = max(members.last_exchange, acceptance.exchange)
-    declined = {f"node {node}": "no reply" for node in members.unresponsive_nodes} | declined
-    return members, declined
+            self.event("handshake", site=acceptance.site, reasons=[], versions=acceptance.versions)
+
+    def find_silent_sites(self) -> dict[str, Decline]:
+        """Return the sites that did not reply and, where the nodes' names are known, those that are not connected."""
+        silent = {self.participation.name_node(node) for node in self.members.unresponsive_nodes} - set(self.declined)
+        found = {name: Decline(("no reply",), _ASK_STATUS) for name in sorted(silent)}
+        if self.participation.names:
+            others = set(self.participation.sites) - set(self.members.nodes) - set(self.declined) - silent
+            found |= {name: Decline(("not connected",), _ASK_STATUS) for name in sorted(others)}
+        return found
+
+    def _decline(self, name: str, decline: Decline, versions: str = "") -> None:
+        self.declined[name] = decline
+        self.event("handshake", site=name, reasons=list(decline.reasons), versions=versions, fix=decline.fix)
+
+    def _require_own_name(self, claimed: str, node: int) -> None:
+        known = self.participation.names.get(node)
+        if known is not None and claimed != known:
+            raise FederationError(f"it calls itself {claimed[:64]!r}", "Its key belongs to another member: ask both.")
+
+    def _try_to_admit(self, acceptance: Acceptance, reply: Reply) -> str:
+        """Admit a site that accepts; return why it cannot take part, if so."""
+        members = self.members
+        if acceptance.site not in self.participation.sites or acceptance.site in members.nodes:
+            return "not a site of this run, or its name is in use"
+        try:
+            self.aggregation.admit(acceptance.site, reply.message.content)
+        except FedhealthError as fault:
+            return fault.problem
+        members.nodes[acceptance.site] = reply.node
+        members.weights[acceptance.site] = acceptance.weights
+        members.reserved_epsilon[acceptance.site] = acceptance.reserved
+        members.last_exchange = max(members.last_exchange, acceptance.exchange)
+        return ""
 
 
 def _build_too_few_error(
-    members: Members, declined: Mapping[str, str], participation: Participation
+    members: Members, declined: Mapping[str, Decline], participation: Participation
 ) -> FederationError:
     accepted = f"{len(members.nodes)} of {len(participation.sites)} sites accepted"
-    reasons = "".join(f"\n  {site}: {why}" for site, why in declined.items())
+    reasons = "".join(f"\n  {site}: {decline.text}" for site, decline in declined.items())
     return FederationError(
         f"{accepted}, {participation.required_sites} are needed.{reasons}",
         "Ask the sites named above, or lower strategy.min_sites.",

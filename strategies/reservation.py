@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flwr.serverapp import Grid
 
 from fedhealth.config.schema import StrategyConfig
@@ -20,6 +22,7 @@ def request_reservations(
     lead: StrategyConfig,
     budget_request: BudgetRequest,
     event: EventCallback,
+    names: Mapping[int, str],
 ) -> None:
     """Send the budget request to all sites; nothing is trained. A request without runs releases the reservations.
 
@@ -29,9 +32,9 @@ def request_reservations(
     """
     is_release = not budget_request.runs  # then the connected sites are enough
     participation = (
-        Participation(sites, 1, join_timeout=0.0)
+        Participation(sites, 1, join_timeout=0.0, names=names)
         if is_release
-        else Participation(sites, lead.min_sites, join_timeout=lead.join_timeout)
+        else Participation(sites, lead.min_sites, join_timeout=lead.join_timeout, names=names)
     )
     request = build_request(Directive(identity.run, identity.digest, 0, 1, 0, ()))
     members = gather_members(grid, participation, WeightedMean(), request, event, lead.round_timeout)

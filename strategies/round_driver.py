@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import DIRECTIVE, Directive
+from fedhealth.protocol.refusals import describe_error
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply, exchange_messages
@@ -163,7 +164,7 @@ class RoundDriver:
         """Aggregate one reply; report a site whose reply is an error or invalid, and leave it out of the round."""
         site = self.members.get_site(reply.node)
         if reply.message.has_error():
-            reason = f"{reply.message.error.reason} (see the site's own log)"
+            reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
             self.event("site_failed", round=number, site=site, reason=reason)
             return False
         try:
@@ -223,7 +224,7 @@ class RoundDriver:
             if reply.message.has_content():
                 yield site, reply.message.content
             else:
-                reason = reply.message.error.reason
+                reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
                 self.event("site_refused", round=directive.round, site=site, question=kind, reason=reason)
 
     def _wait_for_any_node(self, grid: Grid, nodes: Iterable[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedhealth.cli import lead_study
-from fedhealth.cli.options import LeadFolder, Port
+from fedhealth.cli.options import Json, LeadFolder, Port
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of the consortium's lead.")
 app.add_typer(lead_study.app, name="study")
@@ -94,11 +94,11 @@ def serve(home: LeadFolder = None) -> None:
 
 
 @app.command()
-def sites(home: LeadFolder = None) -> None:
-    """Show which hospitals are connected."""
+def sites(as_json: Json = False, home: LeadFolder = None) -> None:
+    """Show each hospital's connection, release, kit, last check, and what keeps it from taking part."""
     from fedhealth.cli.lead_serve import run_sites
 
-    run_sites(home)
+    run_sites(home, as_json)
 
 
 @app.command()

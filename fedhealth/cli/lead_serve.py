@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.cli.status import format_age
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import iter_jobs
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from fedhealth.lead.site_overview import SiteOverview
 
 
 def run_serve(home: Path | None) -> None:
@@ -28,18 +35,35 @@ def run_serve(home: Path | None) -> None:
     serve_superlink(LeadHome.find(home))
 
 
-def run_sites(home: Path | None) -> None:
-    """Print which members are connected."""
-    from fedhealth.lead.connect_control import connect_control
+def run_sites(home: Path | None, as_json: bool) -> None:
+    """Print what is known about every member."""
+    from fedhealth.lead.site_overview import list_sites
 
-    place = LeadHome.find(home)
-    with connect_control(place) as control:
-        nodes = {node.public_key.strip(): node for node in control.list_nodes()}
-    table = _make_table("Hospital", "State", "Since")
-    for member in place.load_members():
-        node = nodes.get(member.node.strip())
-        table.add_row(member.site, node.status if node else "not registered", node.last_activated_at if node else "")
+    found = list_sites(LeadHome.find(home))
+    if as_json:
+        typer.echo(json.dumps([asdict(site) for site in found], indent=1))
+        return
+    table = _make_table("Hospital", "State", "Last contact", "Release", "Kit", "Last check", "Problem, and what to do")
+    for site in found:
+        table.add_row(site.site, site.state, *_describe_contact(site), _describe_problems(site))
     Console().print(table)
+
+
+def _describe_contact(site: SiteOverview) -> tuple[str, str, str, str]:
+    """Return last contact, release, kit number and last check of a site."""
+    contact = site.contact
+    if contact is None:
+        return "never", "", "", ""
+    report = contact.report
+    if report is None:
+        return format_age(contact.time), "not reported", "", ""
+    check = f"{report.result}, {format_age(report.checked)}" if report.checked else "never"
+    return format_age(contact.time), report.release, str(report.kit), check
+
+
+def _describe_problems(site: SiteOverview) -> str:
+    lines = [f"{each.problem}. {each.fix}" for each in site.problems]
+    return "\n".join([*lines, *([f"last refusal: {site.refusal}"] if site.refusal else [])])
 
 
 def run_runs(home: Path | None) -> None:

@@ -104,6 +104,26 @@ def doctor(as_json: Json = False) -> None:
     run_doctor(as_json)
 
 
+_data = typer.Typer(no_args_is_help=True, help="Commands for descriptions of data.")
+app.add_typer(_data, name="data")
+
+
+@_data.callback()
+def _data_root() -> None:
+    """Commands for descriptions of data."""
+
+
+@_data.command()
+def propose(
+    manifest: Annotated[Path, typer.Argument(help="A table of patients, with labels and variables.")],
+    out: Annotated[Path, typer.Option(help="The file to write; its name is the data's name.")] = Path("data.yaml"),
+) -> None:
+    """Write a commented description of a manifest, for a person to edit; nothing computed from patients is in it."""
+    from fedhealth.cli.propose import propose_data
+
+    propose_data(manifest, out)
+
+
 @app.command(context_settings=_PASS_THROUGH)
 def run(context: typer.Context) -> None:
     """Run a federation; takes Hydra overrides, --multirun, --cfg job, --help (lists every option)."""

@@ -82,6 +82,11 @@ class ProgressDisplay:
             style = "bold red" if finding.serious else "yellow"
             self._console.print(f"  [{style}]{escape(finding.text)}[/]")
 
+    def _on_handshake(self, event: dict[str, Any]) -> None:
+        if event["reasons"]:
+            text = f"{event['site']} declined: {'; '.join(event['reasons'])}. {event.get('fix', '')}"
+            self._console.print(text.strip(), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def _on_started(self, event: dict[str, Any]) -> None:
         self._rounds = event["rounds"]
 

@@ -69,18 +69,36 @@ def check(
 
 @app.command()
 def ingest(
-    file: Annotated[Path, typer.Argument(help="Describes the files and tables and how they relate: docs/ingest.md.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides of data settings: data.max_rejected=0.1")
+    file: Annotated[
+        Path, typer.Argument(help="The settings: docs/ingest.md. With --propose, the folder of the images.")
+    ],
+    further: Annotated[
+        list[str] | None,
+        typer.Argument(help="Overrides of data settings: data.max_rejected=0.1. With --propose, the tables."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the cohort; finished work in it is reused.")] = Path("cohort"),
     workers: Annotated[int | None, typer.Option(help="Number of processes; default: one for each processor.")] = None,
     as_json: Json = False,
+    propose: Annotated[
+        bool, typer.Option("--propose", help="Write ingest.yaml for a person to edit; read only.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="With --propose: the consortium's name for these data.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add the cohort to site.yaml under its data name.")] = False,
+    home: SiteFolder = None,
 ) -> None:
-    """Create a cohort from DICOM files and tables, with a report of its content and of rejected files."""
+    """Create a cohort from images and tables, with a report of its content and of rejected files."""
+    if propose:
+        from fedhealth.cli.propose import propose_ingest
+
+        propose_ingest(file, [Path(each) for each in further or []], data, home)
+        return
     from fedhealth.cli.ingest import run_ingest
 
-    run_ingest(file, out, overrides or [], workers, as_json)
+    run_ingest(file, out, further or [], workers, as_json)
+    if add:
+        from fedhealth.cli.propose import add_cohort_to_site
+
+        add_cohort_to_site(file, out, home)
 
 
 @app.command()

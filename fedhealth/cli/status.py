@@ -56,7 +56,7 @@ def _print_status(found: RunStatus) -> None:
     rounds = f" of {account.rounds}" if account.rounds else ""
     where = f", {account.phase}" if found.state in ("running", "waiting", "interrupted") else ""
     console.print(f"{found.name or found.folder.name} ({found.run}): [bold]{found.state}[/]{where}", soft_wrap=True)
-    console.print(f"rounds completed: {account.completed}{rounds}; last event {_format_age(account.at)}")
+    console.print(f"rounds completed: {account.completed}{rounds}; last event {format_age(account.at)}")
     if account.sites:
         console.print(_build_site_table(found))
     for label, text in (
@@ -73,12 +73,12 @@ def _build_site_table(found: RunStatus) -> Table:
     for column in ("Hospital", "State", "Last reply", "Why"):
         table.add_column(column, overflow="fold")
     for name, site in sorted(found.summary.sites.items()):
-        answered = f"{_format_age(site.answered)}, took {site.seconds:.1f} s" if site.answered else ""
-        table.add_row(name, site.state, answered, site.reason)
+        answered = f"{format_age(site.answered)}, took {site.seconds:.1f} s" if site.answered else ""
+        table.add_row(name, site.state, answered, f"{site.reason}\n{site.fix}".strip())
     return table
 
 
-def _format_age(at: float) -> str:
+def format_age(at: float) -> str:
     """Return how long ago a time was."""
     if not at:
         return "never"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedhealth.consortium.json_fields import check_fields, get_matching_text, get_text, get_whole_number, parse_hex
@@ -16,12 +16,22 @@ from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.signatures import is_valid_signature, parse_json
 from fedhealth.errors import TrustError
 from fedhealth.protocol.budget_request import MAX_OVERRIDES, BudgetRequest
+from fedhealth.protocol.compatibility import are_compatible_releases, get_release
 from fedhealth.protocol.messages import PROTOCOL_VERSION
+from fedhealth.protocol.refusals import (
+    JOB_EXPIRED,
+    NOT_SIGNED,
+    OTHER_CLOCK,
+    OTHER_KIT,
+    OTHER_RELEASE,
+    JobRefusedError,
+)
 from fedhealth.utils.digest import digest_parts, encode_canonical
 
 PURPOSE = "job"
 _RUN = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+_RELEASE = re.compile(r"[0-9A-Za-z.+!_-]{1,40}", re.ASCII)
 MAX_JOB_CHARS = 2**17  # of a signed job
 _MAX_OVERRIDE_CHARS = 1000
 _CLOCK_SKEW = 300  # seconds by which two clocks may differ
@@ -45,6 +55,7 @@ class SignedJob:
         budget_request: of a sweep; the job then reserves budget and does nothing else.
         protocol: version, see `fedhealth.protocol.messages`.
         study: digest of the study that the job belongs to, hexadecimal; empty for none.
+        release: of fedhealth at the lead.
 
     """
 
@@ -60,6 +71,7 @@ class SignedJob:
     budget_request: BudgetRequest | None = None
     protocol: int = PROTOCOL_VERSION
     study: str = ""
+    release: str = field(default_factory=get_release)
 
     @property
     def work_digest(self) -> str:
@@ -105,6 +117,7 @@ class SignedJob:
             budget_request=_parse_budget_request(fields["budget_request"]),
             protocol=get_whole_number(fields, "protocol"),
             study=study and parse_hex(study, 32, "study").hex(),
+            release=get_matching_text(fields, "release", _RELEASE),
             **digests,
         )
 
@@ -122,30 +135,52 @@ def verify_job(
         now: seconds since 1970; None for the clock's.
 
     Raises:
-        TrustError: it is not signed, not valid, or expired.
+        JobRefusedError: it is not signed, not valid, of an incompatible release, or expired.
+
+    """
+    job, clock = _read_signed_content(content, signature, membership), time.time() if now is None else now
+    expected = {
+        "project": (membership.project, OTHER_KIT),
+        "roster": (membership.roster.digest.hex(), OTHER_KIT),
+        "bundle": (bundle, OTHER_RELEASE),
+        "protocol": (PROTOCOL_VERSION, OTHER_RELEASE),
+    }
+    for name, (value, refusal) in expected.items():
+        if getattr(job, name) != value:
+            problem = f"The job names another {name} than this site."
+            raise JobRefusedError(problem, "Use the lead's latest kit and a release that fits the lead's.", refusal)
+    if not are_compatible_releases(job.release, get_release()):
+        raise JobRefusedError(
+            f"The lead has release {job.release}, this site {get_release()}: more than one minor version apart.",
+            "Install a release that fits the lead's.",
+            OTHER_RELEASE,
+        )
+    if job.issued > clock + _CLOCK_SKEW:
+        raise JobRefusedError(
+            "The job was signed in the future.", "Set the clocks of this machine and of the lead's.", OTHER_CLOCK
+        )
+    if clock > job.expires:
+        raise JobRefusedError("The job has expired.", JOB_ADVICE, JOB_EXPIRED)
+    return job
+
+
+def _read_signed_content(content: str, signature: str, membership: Membership) -> SignedJob:
+    """Return the job if the consortium signed it.
+
+    Raises:
+        JobRefusedError: it did not, or the job is malformed.
 
     """
     if len(content) > MAX_JOB_CHARS or not content.isascii():
-        raise TrustError("The job is too long or not ASCII.", JOB_ADVICE)
-    proof = parse_hex(signature, 64, "signature of a job")
-    if not is_valid_signature(membership.consortium, proof, PURPOSE, content.encode("ascii")):
-        raise TrustError("The job is not signed by the consortium.", JOB_ADVICE)
-    job, clock = SignedJob.parse(content), time.time() if now is None else now
-    expected = {
-        "project": membership.project,
-        "roster": membership.roster.digest.hex(),
-        "bundle": bundle,
-        "protocol": PROTOCOL_VERSION,
-    }
-    for name, value in expected.items():
-        if getattr(job, name) != value:
-            raise TrustError(
-                f"The job names another {name} than this site.", "Use the same kit and release everywhere."
-            )
-    if job.issued > clock + _CLOCK_SKEW:
-        raise TrustError("The job was signed in the future.", "Set the clocks of this machine and of the lead's.")
-    if clock > job.expires:
-        raise TrustError("The job has expired.", JOB_ADVICE)
+        raise JobRefusedError("The job is too long or not ASCII.", JOB_ADVICE, NOT_SIGNED)
+    try:
+        proof = parse_hex(signature, 64, "signature of a job")
+        is_signed = is_valid_signature(membership.consortium, proof, PURPOSE, content.encode("ascii"))
+        job = SignedJob.parse(content) if is_signed else None
+    except TrustError as fault:
+        raise JobRefusedError(fault.problem, fault.advice, NOT_SIGNED) from fault
+    if job is None:
+        raise JobRefusedError("The job is not signed by the consortium.", JOB_ADVICE, NOT_SIGNED)
     return job
 
 

@@ -1,7 +1,8 @@
 """The Flower app bundle (FAB) of every run: names of installed applications and no code.
 
 A site runs only what its own staff installed: it computes this bundle's hash from its installed package and accepts no
-other bundle.
+other bundle. The hash covers the protocol and the code that both sides share, not the release's number: releases that
+share them work together (`fedhealth.protocol.compatibility`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 
+from fedhealth.protocol.compatibility import compute_shared_digest
+from fedhealth.protocol.messages import PROTOCOL_VERSION
+
 PUBLISHER, NAME = "fedhealth", "fedhealth-run"
 SERVER_APP, CLIENT_APP = "strategies.app:app", "clients.app:app"
 _PROJECT = """\
 [project]
 name = "{name}"
-version = "{version}"
-description = "Names the installed applications and holds no code. Flower {flwr}."
+version = "{protocol}.0.0"
+description = "Names the installed applications and holds no code. Flower {flwr}. Shared code {code}."
 license = "Apache-2.0"
 dependencies = []
 
@@ -52,14 +56,15 @@ class AppBundle:
 
 @lru_cache(maxsize=1)
 def build_bundle() -> AppBundle:
-    """Return the bundle of this installation; identical wherever fedhealth and Flower have the same releases."""
+    """Return the bundle of this installation; the same wherever shared code and Flower's minor release are the same."""
     from flwr.cli.build import build_fab_from_files
 
     project = _PROJECT.format(
         publisher=PUBLISHER,
         name=NAME,
-        version=version("fedhealth"),
-        flwr=version("flwr"),
+        protocol=PROTOCOL_VERSION,
+        flwr=".".join(version("flwr").split(".")[:2]),
+        code=compute_shared_digest(),
         server_app=SERVER_APP,
         client_app=CLIENT_APP,
     )

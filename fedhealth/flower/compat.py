@@ -6,10 +6,11 @@ them. `tests/fedhealth/flower/test_flower_seams.py` fails when one of them chang
 
 from __future__ import annotations
 
+import ssl
 import time
-from collections.abc import Callable
 from typing import Any
 
+import httpx
 from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.task_identity import TaskIdentity
@@ -17,6 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 CHECKED_FLOWER_RELEASE = "1.42"  # the Flower release that every patch and every private import was checked against
 
 _PULL_BACKOFF_SECONDS = 0.05
+_HTTP_SECONDS = 30.0  # for one HTTP request, as in Flower
 _CLEANUP_SECONDS = 1.0  # between two clean-ups of expired task tokens
 
 
@@ -62,9 +64,25 @@ def set_message_id(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
-def restrict_http_client(client: Any, response_hook: Callable[[Any], None]) -> None:
-    """Make one of Flower's HTTP clients call `response_hook` before it reads a response, and follow no redirects.
+def restrict_http_client(client: Any, trusted: ssl.SSLContext | bool, proxy: httpx.Proxy | None, **hooks: Any) -> None:
+    """Replace the connections of one of Flower's HTTP clients: our hooks, our proxy or none, no redirects.
 
-    Reason: Flower reads responses of any size and follows redirects to any host.
+    Reason: Flower reads responses of any size, follows redirects to any host, and takes proxies and passwords from the
+    environment, also for addresses on this machine.
+
+    Args:
+        client: Flower's.
+        trusted: the TLS settings.
+        proxy: None for direct connections.
+        hooks: functions that httpx calls, by the kind of event.
+
     """
-    client._client.event_hooks, client._client.follow_redirects = {"response": [response_hook]}, False
+    client._client.close()
+    client._client = httpx.Client(
+        verify=trusted,
+        proxy=proxy,
+        timeout=_HTTP_SECONDS,
+        trust_env=False,
+        follow_redirects=False,
+        event_hooks={kind: [hook] for kind, hook in hooks.items()},
+    )

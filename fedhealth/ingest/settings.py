@@ -14,6 +14,9 @@ from fedhealth.types import SITE_ID, UserPath
 KEYS = ("file", "instance", "accession", "study", "patient")
 """The keys by which tables and images can be joined, finest first."""
 
+UNDECIDED = "???"
+"""Stands where a person has to decide; settings with it are refused."""
+
 TAKES = ("middle", "all", "spread", "mip")
 STACKS = ("file", "series")
 
@@ -183,7 +186,21 @@ def load_ingest_settings(path: Path) -> IngestSettings:
     return load_yaml(path, IngestSettings, _find_faults, "Correct the file; docs/ingest.md describes it.")
 
 
+def _find_undecided(settings: IngestSettings) -> list[str]:
+    """Return the places where a proposal left the decision to a person."""
+    faults = ["site: replace ??? by the hospital's name."] if settings.site == UNDECIDED else []
+    for place, table in enumerate(settings.tables):
+        for part in ("keys", "columns", "units", "words"):
+            if UNDECIDED in repr(getattr(table, part)):
+                faults.append(f"tables[{place}].{part}: replace every ??? (the comments say what is to be decided).")
+    if any(UNDECIDED in rule.modality for rule in settings.select):
+        faults.append("select: replace ???.")
+    return faults
+
+
 def _find_faults(settings: IngestSettings) -> list[str]:
+    if undecided := _find_undecided(settings):
+        return undecided
     faults = [] if SITE_ID.fullmatch(settings.site) else [f"site: {settings.site!r} is not a valid site name."]
     if not (isinstance(settings.source, dict) and isinstance(settings.source.get("_target_"), str)):
         faults.append("source: needs a _target_, such as fedhealth.ingest.source.Folder.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fedhealth.config.schema import DataConfig
+from fedhealth.config.schema import DataConfig, TaskKind
 from fedhealth.data.cells import CellFormat, ParsedCells, parse_labels, parse_values
 from fedhealth.data.decode_text import EXPORT_ADVICE
 from fedhealth.data.findings import DataFinding, FindingKind
@@ -119,6 +119,7 @@ def _parse_cells(
 ) -> tuple[dict[str, list[str]], list[DataFinding]]:
     """Return the cells as the consortium means them, and findings."""
     cells, findings, data = dict[str, list[str]](), list[DataFinding](), context.data
+    _check_words(table, data)
     for name, column in table.columns.items():
         given = CellFormat(table.decimal, table.units.get(name, ""), table.words.get(name, {}))
         raw = read.columns[column]
@@ -138,3 +139,22 @@ def _parse_cells(
         cells[name] = parsed.values
         findings += parsed.find_findings(f"{read.path.name}: column {column!r}")
     return cells, findings
+
+
+def _check_words(table: IngestTable, data: DataConfig | None) -> None:
+    """Check that the table's own words mean something the consortium knows.
+
+    Raises:
+        DataError: otherwise the cells would silently count as missing.
+
+    """
+    if data is None:
+        return
+    for name in data.columns.labels:
+        classes = ["0", "1"] if data.task.kind is TaskKind.multilabel else data.task.classes
+        known = {*classes, *(str(index) for index in range(len(classes))), ""}
+        if unknown := sorted(set(table.words.get(name, {}).values()) - known):
+            raise DataError(
+                f"{table.path}: words of {name!r} mean {', '.join(map(repr, unknown))}, which is no class.",
+                f"Classes are {', '.join(classes)}.",
+            )

@@ -100,6 +100,11 @@ class LeadHome:
         return self.path / "superlink.db"
 
     @property
+    def contacts(self) -> Path:
+        """Folder with one file for each node: its last request, and what it reported about its installation."""
+        return self.path / "contacts"
+
+    @property
     def token_file(self) -> Path:
         """The token that the control API requires."""
         return self.path / "control.token"

@@ -23,11 +23,13 @@ from typing import Any
 import uvicorn
 
 from fedhealth.errors import ConfigError, StartRefusedError
+from fedhealth.flower.client.proxy import keep_loopback_direct
 from fedhealth.flower.server.fleet_api import FleetApi
 from fedhealth.flower.server.long_polling import LongPolling
 from fedhealth.flower.server.message_redelivery import MessageRedelivery
 from fedhealth.flower.server.reply_redelivery import ReplyRedelivery
 from fedhealth.flower.server.runtime_api import RuntimeApi
+from fedhealth.flower.server.site_contacts import SiteContacts
 from fedhealth.flower.server.superexec import SuperExec
 from fedhealth.flower.server.superlink_app import SuperLinkSettings, create_superlink_app
 from fedhealth.lead.home import LEAD_HOME_VARIABLE, LeadHome
@@ -79,6 +81,7 @@ def build_environment(home: LeadHome) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        **keep_loopback_direct(),  # Flower's own processes talk to this machine
     }
 
 
@@ -95,7 +98,7 @@ async def _serve_listeners(
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_keep_alive": 75}
     tls: dict[str, Any] = {"ssl_certfile": str(home.certificate), "ssl_keyfile": str(home.server_key)}
     inside = RuntimeApi(app, long_polling, ReplyRedelivery(home.path / "unconfirmed"))
-    outside = FleetApi(app, long_polling, MessageRedelivery(home.path / "delivered"))
+    outside = FleetApi(app, long_polling, MessageRedelivery(home.path / "delivered"), SiteContacts(home.contacts))
     private = _Server(uvicorn.Config(inside, "127.0.0.1", project.control_port, lifespan="on", **quiet))
     public = _Server(uvicorn.Config(outside, host, port, lifespan="off", **tls, **quiet))
     servers = (private, public)

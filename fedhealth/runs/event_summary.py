@@ -19,6 +19,7 @@ class SiteSummary:
     Attributes:
         state: `awaited`, `ready`, `working`, `answered`, `left out` of the round, or `declined`.
         reason: why it was left out of the round or declined.
+        fix: what to do about a decline.
         since: time of the last change of state, seconds since 1970.
         answered: time of its last reply, seconds since 1970; 0 for never.
         seconds: duration of its last reply.
@@ -30,6 +31,7 @@ class SiteSummary:
 
     state: str = "awaited"
     reason: str = ""
+    fix: str = ""
     since: float = 0.0
     answered: float = 0.0
     seconds: float = 0.0
@@ -75,7 +77,7 @@ class EventSummary:
 
     def _set_state(self, name: str, state: str, reason: str = "") -> SiteSummary:
         site = self.sites.setdefault(name, SiteSummary())
-        site.state, site.reason, site.since = state, reason, self.at
+        site.state, site.reason, site.fix, site.since = state, reason, "", self.at
         return site
 
     def _start_phase(self, phase: str) -> None:
@@ -93,8 +95,9 @@ class EventSummary:
 
     def _on_handshake(self, event: dict[str, Any]) -> None:
         reasons = "; ".join(event["reasons"])
-        self._set_state(event["site"], "declined" if reasons else "ready", reasons)
+        site = self._set_state(event["site"], "declined" if reasons else "ready", reasons)
         if reasons:
+            site.fix = str(event.get("fix", ""))
             self.trouble = f"{event['site']} declined: {reasons}"
 
     def _on_waiting(self, event: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ def _load_sites(
     events: Iterable[Mapping[str, Any]], configured: Iterable[str], exchanges: Iterable[RoundRecord]
 ) -> tuple[SiteRecord, ...]:
     prepared = {event["site"]: event for event in events if event["event"] == "prepared"}
-    declined = {event["site"]: event["reasons"] for event in events if event["event"] == "handshake"}
+    declined = {event["site"]: _list_reasons(event) for event in events if event["event"] == "handshake"}
     in_rounds = [name for each in exchanges for name in (*(reply.site for reply in each.replies), *each.failures)]
     return tuple(
         SiteRecord(
@@ -140,6 +140,12 @@ def _load_sites(
         )
         for name in dict.fromkeys([*configured, *prepared, *in_rounds])
     )
+
+
+def _list_reasons(event: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return why a site declined and, last, how to fix it; nothing if it accepted."""
+    reasons = (*event["reasons"], event.get("fix", ""))
+    return tuple(str(reason).rstrip(".") for reason in reasons if reason) if event["reasons"] else ()
 
 
 def _compute_training_seconds(events: Iterable[Mapping[str, Any]]) -> float:

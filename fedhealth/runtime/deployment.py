@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedhealth.config.override_allowlist import find_override_errors, select_shared_overrides
 from fedhealth.consortium.identity import save_roster
@@ -23,8 +24,9 @@ from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import save_job
 from fedhealth.lead.publish_study import find_or_make_study, get_study_path
 from fedhealth.lead.sign_job import sign_job
+from fedhealth.lead.site_overview import SiteOverview, list_sites
 from fedhealth.protocol.budget_request import BudgetRequest
-from fedhealth.protocol.job import Job
+from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.runs.run_dir import RunDir
 
 _POLL_SECONDS = 0.5
@@ -65,10 +67,11 @@ class DeploymentRuntime:
             raise ConfigError(
                 f"No hospital accepts these overrides:\n{listed}", "Put them into an installed configuration."
             )
-        study = self._announce_study(job, run, overrides, budget_request)
         membership = SignedMembership.loads(self.home.membership.read_bytes()).membership
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
+        self._check_sites(job, run)
+        study = self._announce_study(job, run, overrides, budget_request)
         with connect_control(self.home) as control:
             self._run_to_completion(control, run, lambda: self._sign(job, overrides, budget_request, study))
 
@@ -92,6 +95,30 @@ class DeploymentRuntime:
             )
         run.update_info(study=signed.study.label)
         return signed
+
+    def _check_sites(self, job: Job, run: RunDir) -> None:
+        """Name every hospital of the run whose release or kit does not fit, before anything is sent.
+
+        Raises:
+            FederationError: fewer hospitals than are needed could accept the job.
+            ConfigError: the server is not running.
+
+        """
+        config = compose_job_config(job)
+        sites = [each for each in list_sites(self.home) if each.site in config.data.sites and each.problems]
+        for each in sites:
+            run.append_event("handshake", site=each.site, versions="", **_describe_problems(each))
+        needed = config.strategy.min_sites or len(config.data.sites)
+        if len(config.data.sites) - len(sites) < needed:
+            found = [_describe_problems(each) for each in sites]
+            listed = "".join(
+                f"\n  {each.site}: {'; '.join(said['reasons'])}. {said['fix']}"
+                for each, said in zip(sites, found, strict=True)
+            )
+            raise FederationError(
+                f"{len(sites)} of {len(config.data.sites)} sites cannot take part, {needed} are needed.{listed}",
+                "Nothing was sent. `fedhealth lead sites` shows every hospital's release and kit.",
+            )
 
     def _sign(
         self, job: Job, overrides: Sequence[str], budget_request: BudgetRequest | None, study: SignedStudy
@@ -161,6 +188,14 @@ def _select_site_overrides(budget_request: BudgetRequest | None) -> BudgetReques
             replace(run, overrides=tuple(select_shared_overrides(run.overrides))) for run in budget_request.runs
         ),
     )
+
+
+def _describe_problems(site: SiteOverview) -> dict[str, Any]:
+    """Return the reasons for which a site would refuse, and the fixes, as an event holds them."""
+    return {
+        "reasons": [each.problem for each in site.problems],
+        "fix": " ".join(dict.fromkeys(each.fix for each in site.problems)),
+    }
 
 
 class _ServerAppKilledError(FederationError):

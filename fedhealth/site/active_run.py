@@ -11,11 +11,12 @@ from fedhealth.config.compose import get_group_choices
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob, verify_job
-from fedhealth.errors import ConfigError, TrustError
+from fedhealth.errors import ConfigError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.client.fleet_client import FleetClient, RunInfo
 from fedhealth.flower.client.message_codec import EncodedMessage
 from fedhealth.protocol.messages import TIMED_KINDS
+from fedhealth.protocol.refusals import OTHER_RELEASE, JobRefusedError
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Resources, load_policy
 from fedhealth.site.receive_study import receive_study
@@ -78,7 +79,7 @@ def verify_run(connection: FleetClient, run_id: int, home: SiteHome, known: Acti
         known: the run as it was verified before; None for a new one.
 
     Raises:
-        TrustError: the lead did not sign the job, or it brings another bundle than the installed release.
+        JobRefusedError: the lead did not sign the job, or it brings another bundle than the installed release.
 
     """
     membership = SignedMembership.loads(home.membership.read_bytes()).membership
@@ -117,13 +118,14 @@ def _read_signed_job(run: RunInfo) -> tuple[str, str, str]:
     """Return the job, its signature and the study that a Flower run carries.
 
     Raises:
-        TrustError: it brings another bundle than the installed release.
+        JobRefusedError: it brings another bundle than the installed release.
 
     """
     if run.bundle_digest != build_bundle().digest:
-        raise TrustError(
+        raise JobRefusedError(
             f"The code bundle of run {run.run_id} differs from the installed release ({run.bundle_digest[:12]}).",
-            "Nothing was run. If this is the lead's run, install the same release of fedhealth as the lead.",
+            "Nothing was run. If this is the lead's run, install a release of fedhealth that fits the lead's.",
+            OTHER_RELEASE,
         )
     job, signature, study = (str(run.config.get(name, "")) for name in ("job", "signature", "study"))
     return job, signature, study

@@ -27,12 +27,14 @@ from fedhealth.flower.client.fleet_client import FleetClient, PulledMessage, con
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
 from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_reply, encode_error_reply
 from fedhealth.flower.client.pending_message import PendingMessage
-from fedhealth.protocol.messages import END, TIMED_KINDS, build_error
+from fedhealth.protocol.messages import END, TIMED_KINDS
+from fedhealth.protocol.refusals import build_refusal
 from fedhealth.site.active_run import ActiveRun, describe_order, is_private_job, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
+from fedhealth.site.own_report import SiteReporter
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.reply_grid import wait_for_reply_slot
 from fedhealth.site.worker import start_forkserver
@@ -109,7 +111,8 @@ class SiteDaemon:
         delay = first_delay
         while not self.stopping.is_set():
             try:
-                with connect_to_lead(lead, str(self.home.ca), key) as connection:
+                proxy = load_policy(self.home).proxy.find(lead)
+                with connect_to_lead(lead, str(self.home.ca), key, SiteReporter(self.home), proxy) as connection:
                     self.state.update_status(state="connected", error=None)
                     delay = first_delay
                     self._process_messages(connection)
@@ -148,7 +151,7 @@ class SiteDaemon:
             reply = self._compute_reply(connection, message)
         except FedhealthError as fault:
             log.warning("%s: %s", kind, fault)
-            error = build_error(fault)
+            error = build_refusal(fault)
             self._audit.write("declined", kind=kind, flower_run=str(message.run_id), reason=error.reason)
             self.state.update_status(error=fault.problem)
             reply = encode_error_reply(message.header, error)

@@ -102,6 +102,11 @@ class SiteHome:
         return self.path / "run"
 
     @property
+    def last_check(self) -> Path:
+        """Time and result of the last check of installation, keys, kit and network."""
+        return self.daemon_folder / "last_check.json"
+
+    @property
     def log_file(self) -> Path:
         """The log of the daemon and its workers."""
         return self.daemon_folder / "site.log"

@@ -28,6 +28,13 @@ lead: "{lead}"
 # Folder of further configuration files that jobs may choose; the lead tells you whether one is needed.
 # conf: /srv/fedhealth/conf
 
+# The way to the lead, the only address that this site connects to. Without this section, the variables HTTPS_PROXY and
+# NO_PROXY count; a service has other variables than your shell. `none`: never a proxy.
+#
+# proxy:
+#   address: http://proxy.example:3128
+#   credentials: proxy-password.txt    # file with one line user:password, chmod 600
+
 # What a job may request, and what may leave.
 limits:
   units: [patient]             # privacy units: patient, record, client; none also allows runs without privacy

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedhealth.consortium.signatures import parse_json
 from fedhealth.consortium.signed_job import JOB_ADVICE, SignedJob
-from fedhealth.errors import TrustError
+from fedhealth.protocol.refusals import JOB_ENDED, TOO_MANY_HOURS, JobRefusedError
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
@@ -37,26 +37,29 @@ class JobHistory:
             hours: maximum duration of one run.
 
         Raises:
-            TrustError: the job ended here, its time is over, or another job used its run id.
+            JobRefusedError: the job ended here, its time is over, or another job used its run id.
 
         """
         known, digest = self._load(), job.work_digest
         new = job.run not in known
         recovery = known.pop(_RECOVERY, {"time": 0.0, "run": ""})
         if new and job.run != recovery["run"] and job.issued <= recovery["time"]:
-            raise TrustError(
-                f"Run {job.run} was signed before this site was recovered; it may have ended here.", JOB_ADVICE
+            raise JobRefusedError(
+                f"Run {job.run} was signed before this site was recovered; it may have ended here.",
+                JOB_ADVICE,
+                JOB_ENDED,
             )
         seen = known.setdefault(job.run, {"digest": digest, "seen": self._clock(), "ended": None})
         if seen["digest"] != digest:
-            raise TrustError(f"Run {job.run} was used for another job before.", JOB_ADVICE)
+            raise JobRefusedError(f"Run {job.run} was used for another job before.", JOB_ADVICE, JOB_ENDED)
         if seen["ended"] is not None:
-            raise TrustError(f"Run {job.run} has ended; its job is not accepted again.", JOB_ADVICE)
+            raise JobRefusedError(f"Run {job.run} has ended; its job is not accepted again.", JOB_ADVICE, JOB_ENDED)
         begun = min(seen["seen"], job.issued)  # after a restore from an older copy, the job is seen for the first time
         if self._clock() > begun + hours * 3600:
-            raise TrustError(
+            raise JobRefusedError(
                 f"Run {job.run} has taken longer than {hours:g} hours, the limit of this site.",
                 "Raise limits.hours in site.yaml if the run may continue.",
+                TOO_MANY_HOURS,
             )
         if new:
             self._save({**known, _RECOVERY: recovery})

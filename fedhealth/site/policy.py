@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
+from fedhealth.flower.client.proxy import ENVIRONMENT, Proxy, find_proxy
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATISTICS, UPDATE
 from fedhealth.site.home import SiteHome
 from fedhealth.types import SITE_ID, UserPath
@@ -154,6 +155,25 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class ProxySettings:
+    """The HTTP proxy of the hospital's network.
+
+    Attributes:
+        address: `environment` for the one that HTTPS_PROXY names and NO_PROXY does not exclude, `none`, or
+            http://host:port.
+        credentials: file with one line user:password, readable by its owner only.
+
+    """
+
+    address: str = ENVIRONMENT
+    credentials: UserPath | None = None
+
+    def find(self, lead: str) -> Proxy | None:
+        """Return the proxy for connections to the lead; see `find_proxy`."""
+        return find_proxy(self.address, self.credentials, lead)
+
+
+@dataclass(frozen=True)
 class Policy:
     """The content of site.yaml.
 
@@ -163,6 +183,7 @@ class Policy:
         data: data sources, by the name that jobs use (`data.name`).
         limits: what a job may request and what may leave.
         resources: what a task may use.
+        proxy: how the lead is reached.
         conf: folder of further configuration files that jobs may choose, installed by the hospital's own staff.
 
     """
@@ -173,6 +194,7 @@ class Policy:
     data: Mapping[str, DataSource] = field(default_factory=dict)
     limits: SiteLimits = field(default_factory=SiteLimits)
     resources: Resources = field(default_factory=Resources)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
 
 
 def load_policy(home: SiteHome) -> Policy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from fedhealth.flower.client.http_client import (
     send_request,
 )
 from fedhealth.flower.client.message_codec import EncodedMessage, iter_object_ids
+from fedhealth.flower.client.proxy import Proxy
 
 _PULL_SECONDS, _PULL_ATTEMPTS = 0.05, 600  # until an announced object has arrived at the server
 _PARALLEL_OBJECTS = 8  # pulled or pushed at the same time
@@ -184,20 +185,28 @@ class FleetClient:
 
 
 @contextmanager
-def connect_to_lead(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> Iterator[FleetClient]:
+def connect_to_lead(
+    address: str,
+    ca: str,
+    key: ec.EllipticCurvePrivateKey,
+    describe_site: Callable[[], str] = str,
+    proxy: Proxy | None = None,
+) -> Iterator[FleetClient]:
     """Activate the node and send heartbeats in the background; deactivate it at the end so that it can restart at once.
 
     Args:
         address: host:port of the lead's server.
         ca: path of the certificate authority that must have signed the server's certificate.
         key: the node's private key.
+        describe_site: returns what the site reports about its installation, see `SiteReport`.
+        proxy: None for a direct connection.
 
     Raises:
         ConnectionLostError: the server is unreachable at present.
         TrustError: the server does not admit this node, or is not the lead's.
 
     """
-    with create_http_client(address, ca, key) as client:
+    with create_http_client(address, ca, key, describe_site, proxy) as client:
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )

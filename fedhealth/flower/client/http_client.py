@@ -20,8 +20,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedhealth.errors import TrustError
+from fedhealth.flower.client.proxy import Proxy
 from fedhealth.flower.compat import restrict_http_client
 from fedhealth.protocol.messages import WAIT_HEADER
+from fedhealth.protocol.site_report import REPORT_HEADER
 
 T = TypeVar("T")
 WAIT_SECONDS = 5  # that the server may hold a request (long polling); stopping a site takes as long
@@ -38,18 +40,19 @@ class RequestRefusedError(ConnectionLostError):
 
 
 class _RequestHeaders:
-    """Adds our Flower release and the time that the server may hold the request (long polling).
+    """Adds our Flower release, the site's report, and the time that the server may hold the request (long polling).
 
     Flower's own interceptor ends the process when the releases of site and server differ; this one does not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, describe_site: Callable[[], str]) -> None:
+        self._describe_site = describe_site
         self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
         self._headers[WAIT_HEADER] = str(WAIT_SECONDS)
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers."""
-        context.request.headers.update(self._headers)
+        context.request.headers.update({**self._headers, REPORT_HEADER: self._describe_site()})
         return call_next(context)
 
 
@@ -60,13 +63,28 @@ def _refuse_large_response(response: httpx.Response) -> None:
         raise ConnectionLostError(f"the server's response has {size or 'an unknown number of'} bytes")
 
 
-def create_http_client(address: str, ca: str, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
+def create_http_client(
+    address: str,
+    ca: str,
+    key: ec.EllipticCurvePrivateKey,
+    describe_site: Callable[[], str] = str,
+    proxy: Proxy | None = None,
+) -> FleetHttpClient:
     """Return Flower's client, which signs requests with the node's key and trusts the kit's authority only."""
-    interceptors: list[ProtobufClientInterceptor] = [_RequestHeaders(), NodeAuthHttpInterceptor(key, key.public_key())]
+    interceptors: list[ProtobufClientInterceptor] = [
+        _RequestHeaders(describe_site),
+        NodeAuthHttpInterceptor(key, key.public_key()),
+    ]
     trusted = ssl.create_default_context(cafile=ca)  # with a file, the machine's own authorities are not trusted
     client = FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trusted)
-    restrict_http_client(client, _refuse_large_response)
+    restrict_http_client(client, trusted, _describe_proxy(proxy), response=_refuse_large_response)
     return client
+
+
+def _describe_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    if proxy is None:
+        return None
+    return httpx.Proxy(f"http://{proxy.address}", auth=(proxy.user, proxy.password) if proxy.user else None)
 
 
 def _is_run_closed(response: httpx.Response) -> bool:
@@ -102,7 +120,8 @@ def send_request(method: Callable[[Any], T], request: Any, attempts: int = _ATTE
                 problem = f"The server's certificate is not covered by the kit (request {request.DESCRIPTOR.name})."
                 raise TrustError(f"{problem} ({fault})", "Ask the lead for a new kit. Nothing was sent.") from fault
             if attempt == attempts:
-                raise ConnectionLostError(f"no connection ({fault})") from fault
+                place = "the proxy opens no connection" if isinstance(fault, httpx.ProxyError) else "no connection"
+                raise ConnectionLostError(f"{place} ({fault})") from fault
         except ValueError as fault:  # the bytes are not a valid response
             raise ConnectionLostError(str(fault)) from fault
         time.sleep(0.2 * attempt)

@@ -23,6 +23,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.flower.app_bundle import AppBundle
+from fedhealth.flower.compat import restrict_http_client
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class ControlClient:
     def __init__(self, port: int, token: str) -> None:
         self._address = f"127.0.0.1:{port}"
         self._client = ControlHttpClient.from_server_address(self._address, True, None, [_TokenHeader(token)])
+        restrict_http_client(self._client, trusted=False, proxy=None)  # the token never goes to a proxy
 
     def __enter__(self) -> ControlClient:
         return self

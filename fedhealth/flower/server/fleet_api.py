@@ -28,7 +28,9 @@ from fedhealth.flower.server.long_polling import TO_LEAD, TO_SITES, LongPolling
 from fedhealth.flower.server.message_redelivery import MessageRedelivery
 from fedhealth.flower.server.reply_assembly import ReplyAssembler
 from fedhealth.flower.server.rpc_handler import RpcHandler, send_response
+from fedhealth.flower.server.site_contacts import SiteContacts
 from fedhealth.protocol.messages import WAIT_HEADER
+from fedhealth.protocol.site_report import REPORT_HEADER
 
 FLEET_PREFIX = "/v1/fleet/"
 _MAX_REQUEST_BYTES = 2**26  # Flower splits arrays into chunks of 5 MB
@@ -80,11 +82,14 @@ class FleetApi:
         app: Flower's application, whose state and database it shares.
         long_polling: holds requests until there is something to return.
         redelivery: the messages that sites pulled and did not answer.
+        contacts: records when each site sent a request.
 
     """
 
-    def __init__(self, app: Any, long_polling: LongPolling, redelivery: MessageRedelivery) -> None:
-        self._app, self._redelivery = app, redelivery
+    def __init__(
+        self, app: Any, long_polling: LongPolling, redelivery: MessageRedelivery, contacts: SiteContacts
+    ) -> None:
+        self._app, self._redelivery, self._contacts = app, redelivery, contacts
         self._replies = ReplyAssembler()
         self._rpc = RpcHandler(app, long_polling, _REQUEST_TYPES, self._handle, TO_SITES)
 
@@ -107,12 +112,15 @@ class FleetApi:
         authenticate_node(request)
         state = self._app.state.linkstate_factory.state()
         try:
-            return self._dispatch(action, message, state)
+            response, events = self._dispatch(action, message, state)
         except (FlowerError, KeyError) as fault:
             run_id = _get_run_id(message)
             if run_id and not state.get_run_info(run_ids=[run_id]):  # for example after the database was replaced
                 raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, f"Run {run_id} is not known.") from fault
             raise
+        node = response if action == "activate-node" else getattr(message, "node", message)
+        self._contacts.record(node.node_id, request.headers.get(REPORT_HEADER, ""))
+        return response, events
 
     def _dispatch(self, action: str, message: Any, state: Any) -> tuple[Any, Sequence[str]]:
         if action == "push-messages":

@@ -34,6 +34,12 @@ def failed(site, reason, number=1):
 STARTED = {"time": 2.5, "event": "started", "rounds": 3, "completed": 0}
 
 
+def test_a_decline_keeps_its_fix_until_the_site_is_asked_again():
+    account = EventSummary().add_events([STRATEGY, shaken("a", "another kit") | {"fix": "Install it."}])
+    assert (account.sites["a"].state, account.sites["a"].fix) == ("declined", "Install it.")
+    assert account.add_events([shaken("a")]).sites["a"].fix == ""
+
+
 def states(account):
     return {name: site.state for name, site in account.sites.items()}
 

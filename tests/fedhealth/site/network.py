@@ -29,7 +29,7 @@ class Network:
         self.news = threading.Condition()
 
     @contextmanager
-    def connected(self, address, ca, key):
+    def connected(self, address, ca, key, describe_site, proxy):
         self.connections += 1
         yield self
 

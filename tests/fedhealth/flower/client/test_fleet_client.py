@@ -1,12 +1,11 @@
 """The connection to a server that is not the lead's, or not itself today: a fault in our own words, nothing sent."""
 
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from flwr.proto.fleet_pb2 import ActivateNodeResponse, PullMessagesResponse
+from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 
 from fedhealth.consortium.certificate_authority import generate_key
@@ -14,55 +13,10 @@ from fedhealth.errors import FederationError, TrustError
 from fedhealth.flower.client import fleet_client as module
 from fedhealth.flower.client.fleet_client import PulledMessage, _send_heartbeats, connect_to_lead
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
+from tests.fedhealth.flower.client.lead import Lead
 from tests.fedhealth.site.check.tls import HOST, Authority
 
 HUGE = 2 * 2**30
-ACTIVATED = ActivateNodeResponse(node_id=5).SerializeToString()
-
-
-class Lead:
-    """Answers each path with (status, body, claimed length); writes down what was asked."""
-
-    def __init__(self):
-        self.asked, self.answers = [], {"activate-node": (200, ACTIVATED, None)}
-
-    def handler(self):
-        lead = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                self.rfile.read(int(self.headers["Content-Length"]))
-                name = self.path.rpartition("/")[2]
-                lead.asked.append(name)
-                status, body, length = lead.answers.get(name, (200, b"", None))
-                self.send_response_only(status)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", str(len(body) if length is None else length))
-                self.end_headers()
-                self.wfile.write(body)
-                self.close_connection = length is not None
-
-            def log_message(self, *words):
-                pass
-
-        return Handler
-
-    @contextmanager
-    def serving(self, context):
-        server = ThreadingHTTPServer((HOST, 0), self.handler())
-        server.daemon_threads = True
-        server.handle_error = lambda *about: None
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"{HOST}:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @pytest.fixture(name="lead")

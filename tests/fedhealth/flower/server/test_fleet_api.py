@@ -13,6 +13,8 @@ from flwr.supercore.error import ApiErrorCode
 from fedhealth.flower.server.fleet_api import FLEET_PREFIX, FleetApi
 from fedhealth.flower.server.long_polling import LongPolling
 from fedhealth.flower.server.message_redelivery import MessageRedelivery
+from fedhealth.flower.server.site_contacts import SiteContacts, load_contacts
+from fedhealth.protocol.site_report import REPORT_HEADER, SiteReport
 from tests.fedhealth.lead.server import Site
 
 LOST = 4711
@@ -34,7 +36,7 @@ def site_(tmp_path, monkeypatch):
     return Site(tmp_path / "superlink.db")
 
 
-def ask(site, delivered, action, request):
+def ask(site, delivered, action, request, report=""):
     """Return status and body of the answer to a request."""
     body, sent = request.SerializeToString(), []
 
@@ -44,9 +46,10 @@ def ask(site, delivered, action, request):
     async def send(message):
         sent.append(message)
 
-    headers = [(b"content-length", str(len(body)).encode())]
+    headers = [(b"content-length", str(len(body)).encode()), (REPORT_HEADER.encode(), report.encode())]
     scope = {"type": "http", "method": "POST", "path": FLEET_PREFIX + action, "headers": headers}
-    asyncio.run(FleetApi(site.app, LongPolling(), delivered)(scope, receive, send))
+    contacts = SiteContacts(delivered._folder.parent / "contacts")
+    asyncio.run(FleetApi(site.app, LongPolling(), delivered, contacts)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"]
 
 
@@ -95,3 +98,10 @@ def test_a_question_is_handed_over_once_more_to_who_connects_anew(tmp_path, site
     assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]
     ask(site, delivered, "activate-node", ActivateNodeRequest(public_key=b"key", heartbeat_interval=30.0))
     assert [pulled(site, delivered) for _ in range(2)] == [(200, asked), (200, [])]
+
+
+def test_a_request_is_noted_with_what_the_site_reports(tmp_path, site):
+    delivered, report = MessageRedelivery(tmp_path / "delivered"), SiteReport("0.1.0", "ab" * 32, 7)
+    request = PullMessagesRequest(node=Node(node_id=site.node))
+    assert ask(site, delivered, "pull-messages", request, report.dumps())[0] == 200
+    assert load_contacts(tmp_path / "contacts")[site.node].report == report

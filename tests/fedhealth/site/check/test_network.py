@@ -9,6 +9,7 @@ import pytest
 from fedhealth.site.check import network
 from fedhealth.site.check.base import CheckStatus
 from fedhealth.site.check.network import check_network, compare_clocks
+from fedhealth.site.policy import ProxySettings
 from tests.fedhealth.site.check.tls import HOST, Authority, serving
 
 
@@ -18,7 +19,7 @@ def authority_(tmp_path_factory):
 
 
 def looked_at(lead, authority):
-    return {check.name: check for check in check_network(lead, authority.path)}
+    return {check.name: check for check in check_network(lead, authority.path, ProxySettings())}
 
 
 def test_the_right_server_passes(authority):
