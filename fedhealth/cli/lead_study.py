@@ -37,15 +37,15 @@ def publish(
     run_publish(draft, config_dir, home)
 
 
-@app.command()
-def status(
+@app.command("status")
+def list_answers(
     name: Annotated[str | None, typer.Argument(help="The study's name; without it, all studies.")] = None,
     home: LeadFolder = None,
 ) -> None:
     """Show each study, its runs, and which hospitals answered or declined them."""
-    from fedhealth.cli.lead_study_steps import run_status
+    from fedhealth.cli.lead_study_steps import run_list_answers
 
-    run_status(name, home)
+    run_list_answers(name, home)
 
 
 @app.command()

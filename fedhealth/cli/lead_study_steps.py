@@ -82,7 +82,7 @@ def run_publish(path: Path, config_dir: Path | None, folder: Path | None) -> Non
     print_lines(console, f"  fedhealth site study approve {get_study_path(home, study).name}")
 
 
-def run_status(name: str | None, folder: Path | None) -> None:
+def run_list_answers(name: str | None, folder: Path | None) -> None:
     """Print each study with its runs and the hospitals' answers to the last of them."""
     home, console = LeadHome.find(folder), Console()
     published = [find_latest_study(home, name)] if name else load_published_studies(home)
