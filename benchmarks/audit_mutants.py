@@ -345,8 +345,17 @@ MUTANTS: dict[str, Planter] = {
 @contextmanager
 def plant_mutant(name: str) -> Iterator[None]:
     """Plant one bug for the time of the context."""
-    with MUTANTS[name]():
-        yield
+    _clear_caches()
+    try:
+        with MUTANTS[name]():
+            yield
+    finally:
+        _clear_caches()  # right code must not find what a wrong accountant has computed
+
+
+def _clear_caches() -> None:
+    budget._make_cached_plan.cache_clear()
+    accountant._compute_epsilon_cached.cache_clear()
 
 
 def list_failures(findings: Iterable[AuditFinding]) -> list[str]:

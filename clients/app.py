@@ -173,7 +173,8 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
             reserve = partial(reserve_study_sweep, terms, home, site)
         return _handle_budget_request(parsed, gate, site.name, reserve)
     (job,) = terms.decision.jobs
-    institution = get_institution(site, job)
+    source = terms.policy.data[compose_job_config(job).data.name]  # approved: the policy has these data
+    institution = get_institution(replace(site, dataset=source.dataset), job)
     if reason := find_admission_refusal(terms, home, institution, parsed):
         return _decline_run(parsed, site.name, (reason,), gate)
     return _handle_and_check(institution, parsed, gate)

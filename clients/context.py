@@ -19,6 +19,7 @@ class SiteContext:
         arrays: the folder of the files it keeps for one run.
         limits: what may leave, from the site's own policy.
         audit: path of the audit log; None for a virtual site.
+        dataset: the hospital's own name for the data of the run; empty for a virtual site.
 
     """
 
@@ -28,6 +29,7 @@ class SiteContext:
     arrays: Path
     limits: SiteLimits = SIMULATION_LIMITS
     audit: Path | None = None
+    dataset: str = ""
 
     @classmethod
     def virtual(cls, name: str, folder: Path) -> SiteContext:

@@ -87,7 +87,7 @@ class Institution:
     def _find_decline_reasons(self, directive: Directive) -> list[str]:
         """Return why this site cannot take part: whatever would otherwise fail after a round was booked, too."""
         setup = self.setup
-        task, accounting = setup.build_task(directive), setup.get_accounting(directive)
+        task, accounting = setup.build_task(directive), setup.get_accounting(directive, setup.config.purpose.value)
         reasons = setup.trainer.check_can_join(task, accounting)
         if not reasons:
             steps = setup.trainer.count_round_steps(task, accounting)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from fedhealth.config.schema import Config
 from fedhealth.errors import FederationError, RequestMismatchError, SecureAggregationError
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, PURPOSES, TRAIN, Directive
+from fedhealth.secagg.client.statement_book import RestoredSiteError
 from fedhealth.secagg.protocol.messages import AttemptDescriptor
 from fedhealth.secagg.protocol.vector_name import VectorName
 
@@ -23,12 +24,13 @@ def refuse_mismatches() -> Iterator[None]:
     """Raise every contradiction between the request and this site as the one refusal.
 
     Raises:
-        RequestMismatchError: the request is malformed, or contradicts what this site computed or decided itself.
+        RequestMismatchError: the request is malformed, contradicts what this site computed or decided itself, or shows
+            that this machine was restored from an older copy.
 
     """
     try:
         yield
-    except (FederationError, SecureAggregationError) as fault:
+    except (FederationError, SecureAggregationError, RestoredSiteError) as fault:
         raise RequestMismatchError(f"A request was refused: {fault.problem}", _ADVICE) from fault
 
 

@@ -136,8 +136,8 @@ class SiteSetup:
 
     def get_run_context(self, directive: Directive) -> RunContext:
         """Return the site and the run of a directive."""
-        data = Path(self.config.data.root).resolve() / self.config.data.manifest
-        return RunContext(directive.run, self.digest, self.site, str(data))
+        files = Path(self.config.data.root).resolve() / self.config.data.manifest
+        return RunContext(directive.run, self.digest, self.site, self.site.dataset or str(files))
 
     def get_store(self, directive: Directive) -> SiteStore:
         """Return the files that the site keeps for the run."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from fedhealth.errors import RequestMismatchError
 from fedhealth.runs.run_dir import PERSONAL_FILE, PRIVATE_FILE
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
 
 _BEFORE = "private.before.safetensors"  # PRIVATE one round earlier: a round may have to be trained again
 _ROUNDS, _KEPT_ROUNDS = "private.{}.safetensors", 4  # under secure aggregation, by repetition
+_DELETED = "deleted.{}.safetensors"  # the header alone: this round did leave arrays
 _LATE = "late.safetensors"  # the last update, for the next round if it misses the deadline of its own
 
 
@@ -58,16 +60,25 @@ class SiteStore:
         Args:
             rounds: (repetition, source) of the history's rounds, newest first; see `clients.transport.history`.
 
+        Raises:
+            RequestMismatchError: the arrays of the newest round that left any were deleted; older ones do not count.
+
         """
         for missed, (repetition, source) in enumerate(rounds):
-            for path in (self.folder / PRIVATE_FILE, self._get_round_path(repetition)):
+            deleted = self._get_round_path(repetition, _DELETED)
+            for path in (self.folder / PRIVATE_FILE, self._get_round_path(repetition), deleted):
                 about, arrays = self._read(path)
                 if (about.get("repetition"), about.get("source")) == (str(repetition), source):
+                    if path == deleted:
+                        problem = "The local arrays of that history were deleted, after many rounds of other ones."
+                        raise RequestMismatchError(problem, "Nothing was booked or sent. Start a new run.")
                     self._make_current(path)
                     return missed, arrays
         return 0, {}
 
-    def save_round(self, repetition: int, source: str, arrays: State, digest: str) -> None:
+    def save_round(
+        self, repetition: int, source: str, arrays: State, digest: str, opened: Collection[int] = ()
+    ) -> None:
         """Store what a round leaves behind; it counts in a history that holds the round.
 
         Args:
@@ -75,14 +86,18 @@ class SiteStore:
             source: digest of what the vector was computed from.
             arrays: private arrays.
             digest: of the round's words.
+            opened: repetitions of all rounds that are known to be opened; others displace none of them.
 
         """
         if not arrays:
             return
         about = {"repetition": str(repetition), "source": source, "digest": digest}
         self._write(self._get_round_path(repetition), arrays, about)
-        for path in sorted(self.folder.glob(_ROUNDS.format("*")))[:-_KEPT_ROUNDS]:
-            path.unlink()
+        names = {self._get_round_path(each) for each in opened}
+        paths = sorted(self.folder.glob(_ROUNDS.format("*")))
+        for group in ([each for each in paths if each in names], [each for each in paths if each not in names]):
+            for path in group[:-_KEPT_ROUNDS]:
+                self._delete_round(path)
 
     def save_personal(self, arrays: State) -> None:
         """Store the arrays in which the site's personal model differs from the final shared one."""
@@ -108,8 +123,15 @@ class SiteStore:
     def _save(self, name: str, number: int, arrays: State, digest: str = "") -> None:
         self._write(self.folder / name, arrays, {"round": str(number), "digest": digest})
 
-    def _get_round_path(self, repetition: int) -> Path:
-        return self.folder / _ROUNDS.format(f"{repetition:08d}")
+    def _get_round_path(self, repetition: int, pattern: str = _ROUNDS) -> Path:
+        return self.folder / pattern.format(f"{repetition:08d}")
+
+    def _delete_round(self, path: Path) -> None:
+        """Delete a round's arrays; its header stays, so that no older arrays take their place."""
+        about, _ = self._read(path)
+        if "repetition" in about:
+            self._write(self._get_round_path(int(about["repetition"]), _DELETED), {}, about)
+        path.unlink()
 
     def _make_current(self, path: Path) -> None:
         """Rename a round's file to that of the current private arrays, and that one back to its own name."""

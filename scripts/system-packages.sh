@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy.
+# Install the programs that some tests drive: Chromium for the report, shellcheck for the scripts here, Squid as a proxy,
+# bubblewrap for the unit's restrictions.
 # Tests skip with a reason where one is absent.
 set -euo pipefail
 missing=()
 for program in chromium shellcheck squid; do
   command -v "${program}" >/dev/null || [[ -x "/usr/sbin/${program}" ]] || missing+=("${program}")
 done
+command -v bwrap >/dev/null || missing+=(bubblewrap)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi

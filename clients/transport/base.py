@@ -51,6 +51,7 @@ class UploadAttempt(Protocol):
 
         Raises:
             PrivacyError: they are too old for this site's policy.
+            RequestMismatchError: they were deleted.
 
         """
 

@@ -2,7 +2,7 @@
 
 What a round leaves at the site (local layers, the memory of a method) is stored under the name of the round's vector.
 It counts only in a history with a link of this vector. So rounds that are never opened leave nothing behind, and a lead
-that goes back to an older checkpoint finds the arrays of that time.
+that goes back to an older checkpoint finds the arrays of that time, or a refusal if they are deleted.
 """
 
 from __future__ import annotations
@@ -97,6 +97,10 @@ class HistoryBook:
             found.append((link.repetition, link.source))
             at = link.before
         return found
+
+    def list_opened(self) -> set[int]:
+        """Return the repetitions of all vectors that are known to be in an opened sum."""
+        return {link.repetition for link in self._links.values()}
 
     def _is_known(self, head: str) -> bool:
         return head == self._start or head in self._links

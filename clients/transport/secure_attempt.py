@@ -58,7 +58,8 @@ class SecureAttempt:
     def save_private(self, store: SiteStore, number: int, arrays: State, digest: str) -> None:
         """Store what the round leaves at the site; it counts once its sum is known to be opened."""
         descriptor = self._context.descriptor
-        store.save_round(descriptor.vector.repetition, digest_input(descriptor).hex(), arrays, digest)
+        source = digest_input(descriptor).hex()
+        store.save_round(descriptor.vector.repetition, source, arrays, digest, self._history.list_opened())
 
     def load_cached_reply(self) -> RecordDict | None:
         """Mask the stored words again if this vector was asked for before; `accept` has checked that it may be."""

@@ -10,7 +10,7 @@ from fedhealth.cli.prompts import print_lines, require_confirmation
 from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.site.recovery import RecoveryOutcome, open_home_book, recover_site
+from fedhealth.site.recovery import RecoveryOutcome, is_record_sealed, open_home_book, recover_site
 
 
 def run_recover(folder: Path | None, yes: bool) -> None:
@@ -34,9 +34,15 @@ def run_recover(folder: Path | None, yes: bool) -> None:
         print_lines(console, f"The newest statement of this site that is known: {shown}.")
     print_lines(
         console,
-        "What it has booked since the copy, and one round that may have been on its way, will count as spent.",
+        "What it has booked since the copy, and what one more request may have booked, will count as spent.",
         "Damaged files are kept beside the repaired ones. Runs that were going on here end, except that one.",
     )
+    if is_record_sealed(home, newest):
+        print_lines(
+            console,
+            "Its record of the ledgers was sealed with another identity key and cannot be read: the whole life budget",
+            "of every data set will count as spent. If a backup holds the earlier key, put it back into keys/ first.",
+        )
     if not yes:
         require_confirmation("Recover this site?")
     _print_outcome(console, recover_site(home))

@@ -12,8 +12,7 @@ from pathlib import Path
 from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.errors import SecureAggregationError
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers, get_score_release_path
-from fedhealth.privacy.accounting.ledger_record import LedgerRecord
-from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery, recover_ledger
+from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery, recover_ledger, use_up_ledger
 from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER, ContributorBook
 from fedhealth.secagg.client.journal import Journal, load_journal, save_journal
@@ -72,25 +71,34 @@ def recover_site(home: SiteHome) -> RecoveryOutcome:
         book = open_home_book(home, policy, create=True)
         newest, audit_copy = book.find_lost_statement(), salvage_chain(home.audit)
         audit = AuditLog(home.audit)
-        records = _read_records(home, newest)
-        limits = EpsilonLimits(policy.limits.delta, lifetime_epsilon=policy.limits.lifetime_epsilon)
-        limits = replace(limits, lifetime_delta=policy.limits.delta)
-        latest = (newest.run, newest.counter) if newest else ("", 0)
-        names = sorted({*records, *(path.stem for _, path in find_ledgers(home.state))})
-        ledgers = tuple(recover_ledger(home.state, name, records.get(name), limits, latest) for name in names)
+        ledgers = _recover_ledgers(home, policy, newest)
         _end_runs(home, policy, newest)
         ContributorBook(FileStore(home.state / CONTRIBUTORS_FOLDER)).mark_incomplete()
         suspend_approvals(home)
         highest = StateHistory(home.state, home.audit).find_last_counter()
         audit.write("recovered", **_describe_recovery(newest, ledgers, audit_copy))
-        book.finish_recovery(latest[1], highest)
+        book.finish_recovery(newest.counter if newest is not None else 0, highest)
     return RecoveryOutcome(newest, ledgers, audit_copy)
 
 
-def _read_records(home: SiteHome, newest: StateStatement | None) -> dict[str, LedgerRecord]:
-    """Return the ledgers' records in a statement, by data set."""
+def is_record_sealed(home: SiteHome, newest: StateStatement | None) -> bool:
+    """Return whether a statement's record was sealed with another key than the present one, and cannot be read."""
+    return newest is not None and unseal_record(home.load_identity_key(), newest) is None
+
+
+def _recover_ledgers(home: SiteHome, policy: Policy, newest: StateStatement | None) -> tuple[LedgerRecovery, ...]:
+    """Book what the ledgers have lost; all of their budgets if the newest statement's record cannot be read."""
+    limits = EpsilonLimits(policy.limits.delta, lifetime_epsilon=policy.limits.lifetime_epsilon)
+    limits = replace(limits, lifetime_delta=policy.limits.delta)
+    found = {path.stem for _, path in find_ledgers(home.state)}
     content = unseal_record(home.load_identity_key(), newest) if newest is not None else None
-    return {record.dataset: record for record in parse_record(content)} if content is not None else {}
+    if newest is not None and content is None:  # also ledgers whose files are gone
+        names = sorted(found | {source.dataset for source in policy.data.values()})
+        return tuple(use_up_ledger(home.state, name, limits) for name in names)
+    records = {record.dataset: record for record in parse_record(content)} if content is not None else {}
+    latest = (newest.run, newest.counter) if newest is not None else ("", 0)
+    names = sorted(found | set(records))
+    return tuple(recover_ledger(home.state, name, records.get(name), limits, latest) for name in names)
 
 
 def _end_runs(home: SiteHome, policy: Policy, newest: StateStatement | None) -> None:

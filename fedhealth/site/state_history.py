@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.identity import load_roster
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
-from fedhealth.privacy.accounting.ledger_record import LedgerRecord, build_ledger_record
+from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
 from fedhealth.secagg.client.statement_book import StatementBook
-from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
+from fedhealth.secagg.protocol.statement import DIGEST_BYTES, MAX_STATEMENT_BYTES, StateHeads, StateStatement
 from fedhealth.secagg.protocol.store import FileStore, MemoryStore
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.utils.digest import digest_parts
@@ -23,6 +24,7 @@ from fedhealth.utils.hash_chain import START, read_hashes
 
 STATEMENT_EVENT = "statement"
 _STATEMENTS = "statements"  # folder below the site's private one
+_OTHER_BYTES = 512  # of a statement, around its ledgers' heads and its record: names, numbers, seal, signature
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,33 @@ class StateHistory:
 
     def find_last_counter(self) -> int:
         """Return the counter of the last own statement in the audit log; 0 without one."""
-        if self.audit is None or not self.audit.exists():
-            return 0
-        mark = f'"event":"{STATEMENT_EVENT}"'.encode()
-        lines = [line for line in self.audit.read_bytes().splitlines() if mark in line]
+        lines = self._list_statement_lines()
         return int(json.loads(lines[-1])["entry"]["counter"]) if lines else 0
 
+    def holds_statement(self, statement: StateStatement) -> bool:
+        """Return whether the audit log holds this very statement; true for a virtual site, which has none."""
+        if self.audit is None:
+            return True
+        digest = _digest_logged(statement)
+        logged = [line for line in self._list_statement_lines() if digest.encode() in line]
+        return any(json.loads(line)["entry"].get("sha256") == digest for line in logged)
+
     def build_record(self) -> bytes:
-        """Return what the site must know about its ledgers after a restore, compressed.
+        """Return what the site must know about its ledgers after a restore, compressed, so that it fits a statement.
+
+        The more ledgers there are, the fewer runs of each are in it.
 
         Raises:
-            PrivacyError: a ledger was edited, cut or damaged.
+            PrivacyError: a ledger was edited, cut or damaged, or there are too many.
 
         """
-        records = [build_ledger_record(path).dump_fields() for _, path in find_ledgers(self.folder)]
-        return zlib.compress(json.dumps(records, separators=(",", ":")).encode())
+        paths = [path for _, path in find_ledgers(self.folder)]
+        for most_runs in (MAX_RUNS, MAX_RUNS // 2, MAX_RUNS // 4, 1):
+            record = _compress_records([build_ledger_record(path, most_runs) for path in paths])
+            if len(record) + DIGEST_BYTES * len(paths) + _OTHER_BYTES <= MAX_STATEMENT_BYTES:
+                return record
+        problem = f"the site's {len(paths)} privacy ledgers do not fit into a statement of its state"
+        raise PrivacyError(problem, "Nothing was booked or sent. Ask for help: no ledger may be deleted or moved away.")
 
     def log_statement(self, statement: StateStatement) -> None:
         """Write a new statement to the audit log, with the head of every ledger."""
@@ -74,8 +88,13 @@ class StateHistory:
         names = self._read_ledger_heads()
         ledgers = dict(zip(names, (head.hex() for head in statement.heads.ledgers), strict=False))
         about = {"counter": statement.counter, "run": statement.run, "exchange": statement.exchange}
-        digest = digest_parts(b"state statement", statement.to_bytes()).hex()
-        AuditLog(self.audit).write(STATEMENT_EVENT, **about, ledgers=ledgers, sha256=digest)
+        AuditLog(self.audit).write(STATEMENT_EVENT, **about, ledgers=ledgers, sha256=_digest_logged(statement))
+
+    def _list_statement_lines(self) -> list[bytes]:
+        if self.audit is None or not self.audit.exists():
+            return []
+        mark = f'"event":"{STATEMENT_EVENT}"'.encode()
+        return [line for line in self.audit.read_bytes().splitlines() if mark in line]
 
     def _read_ledger_heads(self) -> dict[str, str]:
         return {path.stem: _read_end(path) for _, path in find_ledgers(self.folder)}
@@ -95,10 +114,18 @@ def load_statement_book(
     return StatementBook(store, site, identity, load_roster(folder), StateHistory(folder, audit))
 
 
+def _compress_records(records: Sequence[LedgerRecord]) -> bytes:
+    return zlib.compress(json.dumps([each.dump_fields() for each in records], separators=(",", ":")).encode())
+
+
 def parse_record(content: bytes) -> list[LedgerRecord]:
     """Return the records that `build_record` made."""
     fields: list[Mapping[str, Any]] = json.loads(zlib.decompress(content))
     return [LedgerRecord.parse(each) for each in fields]
+
+
+def _digest_logged(statement: StateStatement) -> str:
+    return digest_parts(b"state statement", statement.to_bytes()).hex()
 
 
 def _read_end(path: Path | None) -> str:

@@ -11,6 +11,7 @@ import logging
 import math
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -140,7 +141,8 @@ class DPSGDTrainer(ReleaseRecords):
         try:
             plan = self.make_plan(task, accounting)
             self.make_engine(task.model.train(), build_loss_fn(task.kind), plan.clipping)
-            self.budget.check_run(plan, accounting)
+            is_descriptive = accounting.purpose == "describe"
+            self.budget.check_run(self._make_descriptive_plan(task) if is_descriptive else plan, accounting)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return [fault.problem]
@@ -151,7 +153,7 @@ class DPSGDTrainer(ReleaseRecords):
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
-        if failures := list_audit_failures(self, task, accounting):
+        if failures := list_audit_failures(self, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of private training fails: %s", "; ".join(failures))
             return ["private training fails its audit on synthetic patients (the site's log says where)"]
         return []

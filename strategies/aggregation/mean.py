@@ -6,8 +6,6 @@ the memory is one accumulator of the model's size for any number of sites.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from flwr.app import RecordDict
 
@@ -18,13 +16,14 @@ from fedhealth.protocol.messages import STATISTICS, UPDATE
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
 from strategies.aggregation.checks import check_norm, check_statistics, check_update
+from strategies.aggregation.stateless import StatelessAggregation
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
 _MAX_SUM = 2.0**62  # of all sites, in units of 1 / SCALE
 _CHUNK = 1 << 18  # values converted at once, to bound the temporary memory
 
 
-class WeightedMean:
+class WeightedMean(StatelessAggregation):
     """Sum weight x update over the sites for each tower; divide once at the end.
 
     A tower is weighted by the rows that had its modality: a site without notes does not dilute the text tower.
@@ -36,36 +35,6 @@ class WeightedMean:
 
     def __init__(self, max_norm: float | None = None) -> None:
         self.max_norm = max_norm
-
-    last_exchange = 0
-    sees_single_updates = True
-    required_sites = 1
-
-    def start(self, run: str, digest: str, folder: Path) -> None:
-        """Do nothing: there is no state to store."""
-
-    def admit(self, site: str, content: RecordDict) -> None:
-        """Do nothing: there is nothing to check."""
-
-    def begin_history(self, initial: State, head: str) -> None:
-        """Do nothing: the sites are shown no history."""
-
-    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
-        """Return no head."""
-        return ""
-
-    def load_opened(self, kind: str, number: int, incoming: State) -> None:
-        """Return None: nothing is stored."""
-
-    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
-        """Return 0: sites repeat an answer to the same request on their own."""
-        return 0
-
-    def give_up(self) -> None:
-        """Do nothing: there is no sum to open."""
-
-    def resume(self, attempt: RoundAttempt, saved_exchange: int) -> None:
-        """Return None: the sum is not stored."""
 
     def open(self, attempt: RoundAttempt) -> None:
         """Begin a round."""

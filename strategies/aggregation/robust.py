@@ -9,7 +9,6 @@ are summed as in the weighted mean. The rules are Flower's functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
@@ -22,6 +21,7 @@ from fedhealth.protocol.messages import STATISTICS, UPDATE
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
 from strategies.aggregation.checks import check_norm, check_statistics, check_update
+from strategies.aggregation.stateless import StatelessAggregation
 
 Rule = Callable[[list[np.ndarray]], np.ndarray]
 """Aggregates the sites' vectors, each float32 [D], into one."""
@@ -49,7 +49,7 @@ def krum(vectors: list[np.ndarray], faulty: int = 1, keep: int = 1) -> np.ndarra
     return compute_krum(vectors, faulty, min(keep, len(vectors)))
 
 
-class RobustAggregation:
+class RobustAggregation(StatelessAggregation):
     """Collect every site's update of a round and apply a rule to each tower.
 
     Args:
@@ -58,38 +58,8 @@ class RobustAggregation:
 
     """
 
-    last_exchange = 0
-    sees_single_updates = True
-    required_sites = 1
-
     def __init__(self, rule: Rule, max_norm: float | None = None) -> None:
         self.rule, self.max_norm = rule, max_norm
-
-    def start(self, run: str, digest: str, folder: Path) -> None:
-        """Do nothing: there is no state to store."""
-
-    def admit(self, site: str, content: RecordDict) -> None:
-        """Do nothing: there is nothing to check."""
-
-    def begin_history(self, initial: State, head: str) -> None:
-        """Do nothing: the sites are shown no history."""
-
-    def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
-        """Return no head."""
-        return ""
-
-    def load_opened(self, kind: str, number: int, incoming: State) -> None:
-        """Return None: nothing is stored."""
-
-    def find_repetition(self, kind: str, number: int, incoming: State) -> int:
-        """Return 0: sites repeat an answer to the same request on their own."""
-        return 0
-
-    def give_up(self) -> None:
-        """Do nothing: there is no sum to open."""
-
-    def resume(self, attempt: RoundAttempt, saved_exchange: int) -> None:
-        """Return None: nothing is stored."""
 
     def open(self, attempt: RoundAttempt) -> None:
         """Begin a round."""

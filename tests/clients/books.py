@@ -291,7 +291,7 @@ class Books:
         context = SimpleNamespace(layout=self._make_layout(message.kind), descriptor=descriptor)
         context.owned_segments = lambda site: context.layout
         session = MaskingSession(run.site.folder / "quantized.npz", self.pads)
-        history = SimpleNamespace(list_rounds=lambda head: [])
+        history = SimpleNamespace(list_rounds=lambda head: [], list_opened=set)
         return SecureAttempt(session, _open_secrets(run), context, run, recorder, history)
 
     def _make_layout(self, kind):

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from fedhealth.errors import FederationError, SecureAggregationError
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.privacy.accounting.privacy_target import load_target
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER
 from fedhealth.site.recovery import recover_site
@@ -82,6 +85,19 @@ def test_the_same_contributors_are_sent_the_same_values(four_hospitals, tmp_path
     }
 
 
+@pytest.mark.parametrize("question", ["private statistics", "private final scores"])
+def test_what_a_request_may_book_is_stored_when_the_run_joins(four_hospitals, tmp_path, question):
+    """A recovery needs it: the first request may be on its way when the machine is lost."""
+    kind, overrides, limits = QUESTIONS[question]
+    lead = Lead(Hospitals(tmp_path, four_hospitals, limits), "run12345", *overrides).join()
+    home = lead.hospitals.homes[VICTIM]
+    target = load_target(home.state, lead.run)
+    lead.ask(kind, FOUR)
+    booked = [entry.event for entry in verify_ledger(get_ledger_path(home.state, "tiny-2026")) if entry.kind == "book"]
+    assert len(booked) == 1
+    assert booked[0] in target.release_events
+
+
 def test_another_run_draws_and_books_anew(four_hospitals, tmp_path):
     kind, overrides, _ = QUESTIONS["private statistics"]
     hospitals, sums = Hospitals(tmp_path, four_hospitals), []
@@ -107,6 +123,23 @@ def test_the_contributors_hold_for_all_runs_without_privacy(four_hospitals, tmp_
         hospitals.set_limits(site, f"{limits}, changing_cohorts: true")
     fourth = Lead(hospitals, "run11111", *overrides).join()
     assert opens(fourth, kind, FOUR, ())
+
+
+def test_the_contributors_hold_for_the_data_set_wherever_its_files_are(four_hospitals, tmp_path):
+    """The hospitals move their files, or list them in a second manifest, under the same name of the data set."""
+    kind, overrides, limits = QUESTIONS["statistics"]
+    data = tmp_path / "data"
+    shutil.copytree(four_hospitals, data)
+    hospitals = Hospitals(tmp_path, data, limits)
+    lead = Lead(hospitals, "run12345", *overrides).join()
+    lead.ask(kind, FOUR, (VICTIM,))
+    lead.open()
+    shutil.copytree(data, tmp_path / "moved")
+    hospitals.data = tmp_path / "moved"
+    for site in FOUR:
+        hospitals.set_limits(site, limits)
+    assert not opens(Lead(hospitals, "run67890", *overrides).join(), kind, FOUR, ())
+    assert opens(Lead(hospitals, "run00000", *overrides).join(), kind, THREE, ())
 
 
 def test_a_recovered_hospital_needs_a_persons_yes_for_a_sum_without_privacy(four_hospitals, tmp_path):

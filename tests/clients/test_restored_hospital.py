@@ -11,14 +11,15 @@ from typer.testing import CliRunner
 from clients.app import get_institution_cache
 from fedhealth.cli.main import app
 from fedhealth.config.compose import compose_config, compute_config_digest
-from fedhealth.consortium.identity import save_roster
+from fedhealth.consortium.identity import make_identity, save_roster
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError
-from fedhealth.privacy.accounting.accountant import compute_epsilon
-from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
+from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon
+from fedhealth.privacy.accounting.ledger import Ledger, read_ledger_digest, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path, get_score_release_path
+from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, TRAIN, Acceptance
 from fedhealth.secagg.client.statement_book import RESTORED
@@ -26,7 +27,10 @@ from fedhealth.site.audit_log import verify_log
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.utils.hash_chain import get_head_path
 from strategies.app import build_initial_state
+from tests.clients.hospitals import FOUR, VICTIM, Hospitals, Lead, four_hospitals_
 from tests.clients.member import Member
+
+__all__ = ["four_hospitals_"]
 
 DELTA = 1e-6
 PRIVATE = ["privacy=patient", "privacy.epsilon=8", "privacy.min_cohort=2", "strategy.rounds=4"]
@@ -179,6 +183,26 @@ def test_the_backup_of_the_guide_is_enough(hospital, tmp_path):
     assert hospital.train(4).has_content()
 
 
+def test_what_the_members_show_gets_the_one_refusal_and_spends_nothing(four_hospitals, tmp_path):
+    """The lead withholds the statements: the members' announcements show the newest one, with the order to train."""
+    hospitals = Hospitals(tmp_path, four_hospitals, "units: [none], word_embeddings: true")
+    lead = Lead(hospitals, "run12345", "privacy=none", "secagg=on", "training=sgd").join()
+    home = hospitals.homes[VICTIM]
+    (tmp_path / "backup").mkdir()
+    copy_parts([home.path], tmp_path / "backup")
+    lead.ask(TRAIN, FOUR)
+    lead.open()
+    copy_parts([home.path], tmp_path / "backup", back=True)
+    lead.restart_hospitals()
+    lead.join()
+    with Ledger.open(get_ledger_path(home.state, "tiny-2026")) as ledger:  # of this run, and open
+        ledger.book(lead.run, 1, "patient", PrivacyEvent(2.0, 1.0, 1), EpsilonLimits(DELTA))
+        booked = ledger.entries
+    lead.ask(TRAIN, FOUR)
+    assert lead.refusals == [(TRAIN, VICTIM, "RequestMismatchError")]
+    assert verify_ledger(get_ledger_path(home.state, "tiny-2026")) == booked
+
+
 def test_between_runs_too(hospital, tmp_path):
     """The backup is of the time before the next run; the lead asks for that run again."""
     (tmp_path / "backup").mkdir()
@@ -230,6 +254,28 @@ def test_a_ledger_that_nobody_can_vouch_for_counts_as_used_up(hospital):
     assert "whole life budget" in hospital.recover()
     assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
     assert hospital.join().reasons
+
+
+@pytest.mark.parametrize("ledger", ["older", "gone"])
+def test_a_record_that_another_key_has_sealed_uses_up_every_budget(hospital, tmp_path, ledger):
+    """The chain of the restored ledger is intact, so nothing else would show that bookings are missing."""
+    (tmp_path / "backup").mkdir()
+    copy_parts([hospital.home.path], tmp_path / "backup")
+    for number in (2, 3):
+        assert hospital.train(number).has_content()
+    copy_parts([hospital.home.path], tmp_path / "backup", back=True)
+    if ledger == "gone":
+        shutil.rmtree(hospital.ledger.parent)
+    assert hospital.join().reasons == (UNLISTED_REASON,)
+    (hospital.home.keys / "identity.key").unlink()
+    make_identity(hospital.home.keys)
+    said = hospital.recover().replace("\n", " ")
+    assert "another identity key" in said
+    assert "whole life budget counts as spent" in said
+    assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
+    entries = verify_ledger(hospital.ledger)
+    hospital.recover()
+    assert verify_ledger(hospital.ledger) == entries
 
 
 def test_recovering_twice_books_nothing_twice(hospital, tmp_path):

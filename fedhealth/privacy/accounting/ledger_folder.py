@@ -5,6 +5,8 @@ from pathlib import Path
 
 LEDGER_DIR = "privacy"
 """In a site's folder: one ledger `<data set>.jsonl` for each data set."""
+TARGET_SUFFIX = ".target.json"
+"""Of the file with what a run promised, see `privacy_target`."""
 _SITES_DIR = "sites"  # of a run directory
 _STATE_DIR = "state"  # of a hospital's home
 
@@ -16,7 +18,7 @@ def get_ledger_path(folder: Path, dataset: str) -> Path:
 
 def get_target_path(folder: Path, run: str) -> Path:
     """Return the path of a run's privacy target in a site's folder."""
-    return folder / LEDGER_DIR / f"{_build_file_stem(run)}.target.json"
+    return folder / LEDGER_DIR / f"{_build_file_stem(run)}{TARGET_SUFFIX}"
 
 
 def get_score_release_path(folder: Path, run: str) -> Path:

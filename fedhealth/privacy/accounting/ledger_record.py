@@ -1,7 +1,8 @@
 """What a site must know about its ledger after a restore: the record that it seals to itself in its statements.
 
-A record lists, for the last runs, everything that they had booked, and marks: the numbers and hashes of some lines.
-The newest mark that a restored file still holds shows up to where the file and the lost one are the same.
+A record lists, for the last runs, everything that they had booked and what one more request of them may book, and
+marks: the numbers and hashes of some lines. The newest mark that a restored file still holds shows up to where the file
+and the lost one are the same.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
+from fedhealth.privacy.accounting.privacy_target import list_newest_targets, load_target
 from fedhealth.privacy.accounting.reservations import RunCost
 from fedhealth.utils.hash_chain import read_hashes
 
 MAX_RUNS = 8
-"""The runs that booked last; a ledger that has lost lines of an earlier one counts as used up."""
-_DENSE_MARKS = 32
+"""The most runs, those that booked last; a ledger that has lost lines of an earlier one counts as used up."""
+_MAX_UNBOOKED = 2  # of the runs that have booked nothing yet, those that joined last
+_DENSE_MARKS = 4  # for each of these runs
 _MARK = 12  # hexadecimal digits of a line's hash
 
 
@@ -30,14 +33,12 @@ class BookedRun:
     Attributes:
         run: its id.
         cost: everything that it had booked.
-        next_event: what its next round books; None before the first.
         last_line: number of the line that booked last.
 
     """
 
     run: str
     cost: RunCost
-    next_event: PrivacyEvent | None
     last_line: int
 
 
@@ -49,7 +50,9 @@ class LedgerRecord:
         dataset: its name.
         lines: how many it had.
         marks: (number, first digits of the hash) of some lines.
-        runs: that booked last, the latest last; at most MAX_RUNS.
+        runs: that booked last, the latest last.
+        has_all_runs: whether no run booked before these.
+        releases: each event that one request may book, by run: of these runs, and of those that joined last.
 
     """
 
@@ -57,6 +60,8 @@ class LedgerRecord:
     lines: int
     marks: tuple[tuple[int, str], ...]
     runs: tuple[BookedRun, ...]
+    has_all_runs: bool
+    releases: Mapping[str, RunCost]
 
     def dump_fields(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -64,37 +69,24 @@ class LedgerRecord:
             "dataset": self.dataset,
             "lines": self.lines,
             "marks": self.marks,
-            "runs": [
-                [
-                    each.run,
-                    each.cost.unit,
-                    each.cost.max_records_per_patient,
-                    list(map(_dump_event, each.cost.events)),
-                    each.next_event and _dump_event(each.next_event),
-                    each.last_line,
-                ]
-                for each in self.runs
-            ],
+            "runs": [[each.run, *_dump_cost(each.cost), each.last_line] for each in self.runs],
+            "has_all_runs": self.has_all_runs,
+            "releases": {run: _dump_cost(cost) for run, cost in self.releases.items()},
         }
 
     @staticmethod
     def parse(fields: Mapping[str, Any]) -> LedgerRecord:
         """Parse what `dump_fields` returned."""
-        runs = tuple(
-            BookedRun(
-                str(run),
-                RunCost(str(unit), tuple(PrivacyEvent(*event) for event in events), int(most)),
-                PrivacyEvent(*following) if following else None,
-                int(last),
-            )
-            for run, unit, most, events, following, last in fields["runs"]
-        )
+        runs = tuple(BookedRun(str(run), _parse_cost(cost), int(last)) for run, *cost, last in fields["runs"])
+        releases = {str(run): _parse_cost(cost) for run, cost in fields["releases"].items()}
         marks = tuple((int(number), str(mark)) for number, mark in fields["marks"])
-        return LedgerRecord(str(fields["dataset"]), int(fields["lines"]), marks, runs)
+        return LedgerRecord(
+            str(fields["dataset"]), int(fields["lines"]), marks, runs, bool(fields["has_all_runs"]), releases
+        )
 
 
-def build_ledger_record(path: Path) -> LedgerRecord:
-    """Return the record of a ledger.
+def build_ledger_record(path: Path, most_runs: int = MAX_RUNS) -> LedgerRecord:
+    """Return the record of a ledger; with fewer runs it is shorter, and a recovery may have to book more.
 
     Raises:
         PrivacyError: it was edited, cut or damaged.
@@ -103,11 +95,12 @@ def build_ledger_record(path: Path) -> LedgerRecord:
     entries, hashes = verify_ledger(path), read_hashes(path)
     spent = [entry for entry in entries if entry.kind in SPENT_KINDS]
     last = {entry.run: entry.number for entry in spent}
-    latest = sorted(last, key=lambda run: last[run])[-MAX_RUNS:]
+    latest = sorted(last, key=lambda run: last[run])[-most_runs:]
     runs = tuple(_build_booked_run(run, [entry for entry in spent if entry.run == run]) for run in latest)
-    numbers = _choose_marked_lines(len(entries)) | {last[run] for run in latest}
+    numbers = _choose_marked_lines(len(entries), _DENSE_MARKS * most_runs) | {last[run] for run in latest}
     marks = tuple((number, hashes[number - 1][:_MARK]) for number in sorted(numbers))
-    return LedgerRecord(path.stem, len(entries), marks, runs)
+    has_all_runs = len(latest) == len(last)
+    return LedgerRecord(path.stem, len(entries), marks, runs, has_all_runs, _collect_releases(path, spent, latest))
 
 
 def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
@@ -123,19 +116,43 @@ def _build_booked_run(run: str, spent: Sequence[LedgerEntry]) -> BookedRun:
         key = entry.mechanism.noise_multiplier, entry.mechanism.sample_rate
         steps[key] = steps.get(key, 0) + entry.mechanism.steps
     events = tuple(PrivacyEvent(noise, rate, count) for (noise, rate), count in steps.items())
-    rounds = [entry.mechanism for entry in spent if entry.kind == "book" and entry.purpose == "train"]
-    cost = RunCost(spent[-1].unit, events, max(entry.max_records_per_patient for entry in spent))
-    return BookedRun(run, cost, rounds[-1] if rounds else None, spent[-1].number)
+    return BookedRun(run, RunCost(spent[-1].unit, events, _find_most_records(spent)), spent[-1].number)
 
 
-def _choose_marked_lines(count: int) -> set[int]:
-    """Return the last lines, and ever fewer of those before."""
-    chosen, distance = set(range(max(1, count - _DENSE_MARKS + 1), count + 1)), float(_DENSE_MARKS)
+def _collect_releases(path: Path, spent: Sequence[LedgerEntry], latest: Sequence[str]) -> dict[str, RunCost]:
+    """Return each event that one request may book: by the runs' targets, else the last booking of every purpose."""
+    folder, booked = path.parent.parent, {entry.run for entry in spent}
+    joined = [each for each in list_newest_targets(folder) if each.dataset == path.stem and each.run not in booked]
+    known = [each for each in (load_target(folder, run) for run in latest) if each is not None and each.release_events]
+    found = {
+        each.run: RunCost(each.unit, each.release_events, each.max_records_per_patient)
+        for each in known + joined[:_MAX_UNBOOKED]
+    }
+    for run in (each for each in latest if each not in found):
+        own = [entry for entry in spent if entry.run == run]
+        events = {entry.purpose: entry.mechanism for entry in own if entry.kind == "book"}
+        found[run] = RunCost(own[-1].unit, tuple(events.values()), _find_most_records(own))
+    return found
+
+
+def _find_most_records(spent: Sequence[LedgerEntry]) -> int:
+    return max(entry.max_records_per_patient for entry in spent)
+
+
+def _choose_marked_lines(count: int, dense: int) -> set[int]:
+    """Return the last `dense` lines, and ever fewer of those before."""
+    chosen, distance = set(range(max(1, count - dense + 1), count + 1)), float(dense)
     while distance < count:
         chosen.add(count - int(distance))
         distance *= 1.4
     return chosen
 
 
-def _dump_event(event: PrivacyEvent) -> list[float]:
-    return [event.noise_multiplier, event.sample_rate, event.steps]
+def _dump_cost(cost: RunCost) -> list[Any]:
+    events = [[event.noise_multiplier, event.sample_rate, event.steps] for event in cost.events]
+    return [cost.unit, cost.max_records_per_patient, events]
+
+
+def _parse_cost(fields: Sequence[Any]) -> RunCost:
+    unit, most, events = fields
+    return RunCost(str(unit), tuple(PrivacyEvent(*event) for event in events), int(most))

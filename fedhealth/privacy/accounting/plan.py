@@ -120,6 +120,11 @@ class PrivacyPlan:
         return (self.run_event, self.score_release_event) if self.score_release_event else (self.run_event,)
 
     @property
+    def release_events(self) -> tuple[PrivacyEvent, ...]:
+        """Each event that one request of the run may book."""
+        return (self.round_event, self.score_release_event) if self.score_release_event else (self.round_event,)
+
+    @property
     def epsilon(self) -> float:
         """Epsilon of the whole run at the plan's delta, in the run's own unit; its spare rounds are included."""
         return compute_epsilon(self.run_events, self.delta)

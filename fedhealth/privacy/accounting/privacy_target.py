@@ -6,8 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedhealth.privacy.accounting.ledger_folder import get_target_path
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger_folder import LEDGER_DIR, TARGET_SUFFIX, get_target_path
 from fedhealth.utils.atomic_io import write_json
+
+_NEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class PrivacyTarget:
         delta: at which epsilon is measured.
         noise_multiplier: of the training.
         rounds: of the run.
+        dataset: name of the ledger; empty in files of earlier releases.
+        release_events: each event that one request of the run may book: a round, the release of the scores.
+        max_records_per_patient: the most studies of one patient that they use, for unit `record`.
 
     """
 
@@ -30,6 +36,9 @@ class PrivacyTarget:
     delta: float
     noise_multiplier: float
     rounds: int
+    dataset: str = ""
+    release_events: tuple[PrivacyEvent, ...] = ()
+    max_records_per_patient: int = 1
 
 
 def save_target(folder: Path, target: PrivacyTarget) -> None:
@@ -40,4 +49,20 @@ def save_target(folder: Path, target: PrivacyTarget) -> None:
 def load_target(folder: Path, run: str) -> PrivacyTarget | None:
     """Return a run's target from a site's folder; None if there is none."""
     path = get_target_path(folder, run)
-    return PrivacyTarget(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    return _read_target(path) if path.is_file() else None
+
+
+def list_newest_targets(folder: Path) -> list[PrivacyTarget]:
+    """Return the targets of a site that were stored last, on all data sets, the newest first."""
+    paths = sorted((folder / LEDGER_DIR).glob(f"*{TARGET_SUFFIX}"), key=_get_time, reverse=True)
+    return [_read_target(path) for path in paths[:_NEWEST]]
+
+
+def _read_target(path: Path) -> PrivacyTarget:
+    fields = json.loads(path.read_text("utf-8"))
+    events = tuple(PrivacyEvent(**event) for event in fields.pop("release_events", ()))
+    return PrivacyTarget(**fields, release_events=events)
+
+
+def _get_time(path: Path) -> int:
+    return path.stat().st_mtime_ns

@@ -24,7 +24,7 @@ from fedhealth.privacy.engines.base import (
     select_rows,
 )
 from fedhealth.privacy.engines.oracle import OracleEngine
-from fedhealth.privacy.mechanisms.clipping import Clipping
+from fedhealth.privacy.mechanisms.clipping import SMALLEST_BOUND, Clipping
 
 EngineFactory = Callable[[nn.Module, LossFn, Clipping], GradientEngine]
 """An engine's class, such as `BookKeeping`."""
@@ -118,8 +118,9 @@ def _choose_clippings(
     if not len(positive):
         return clipping, clipping
     groups = clipping.group_count**0.5  # with towers, each has a share of the bound
-    low = min(clipping.max_grad_norm, 0.1 * float(positive.min()))
-    return replace(clipping, max_grad_norm=low), replace(clipping, max_grad_norm=groups * 1.1 * float(positive.max()))
+    low = max(SMALLEST_BOUND, min(clipping.max_grad_norm, 0.1 * float(positive.min())))
+    high = max(SMALLEST_BOUND, groups * 1.1 * float(positive.max()))
+    return replace(clipping, max_grad_norm=low), replace(clipping, max_grad_norm=high)
 
 
 def _compare_with_oracle(

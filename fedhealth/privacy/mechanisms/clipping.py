@@ -13,6 +13,9 @@ from fedhealth.errors import PrivacyError
 _ROUNDING_MARGIN = 1 - 1e-6
 # No sum of clipped gradients reaches the end of float32 (3e38): an overflow would depend on the patients.
 _LARGEST_BOUND = 1e18
+# Squares of values below 1e-19 vanish in float32, so a norm may miss up to 1e-14 of a gradient of 1e10 such values; and
+# scaled values below 1e-38 may be flushed to zero. Above this bound neither matters.
+SMALLEST_BOUND = 1e-9
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Clipping:
         towers: for `tower`, the parameter-name prefixes; parameters under none of them form one more group.
 
     Raises:
-        PrivacyError: the bound is not a positive number or too large, or towers and mode contradict each other.
+        PrivacyError: the bound is too small or too large for float32, or towers and mode contradict each other.
 
     """
 
@@ -36,9 +39,9 @@ class Clipping:
     towers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_grad_norm <= _LARGEST_BOUND:
+        if not SMALLEST_BOUND <= self.max_grad_norm <= _LARGEST_BOUND:
             raise PrivacyError(
-                f"max_grad_norm {self.max_grad_norm} is not a number above 0 and up to {_LARGEST_BOUND:g}",
+                f"max_grad_norm {self.max_grad_norm} is not a number from {SMALLEST_BOUND:g} to {_LARGEST_BOUND:g}",
                 "Set it to about the norm of a patient's gradient.",
             )
         if self.mode not in ("flat", "tower", "automatic"):

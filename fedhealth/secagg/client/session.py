@@ -127,7 +127,7 @@ class SiteSession:
         secrets = site_journal.load_secrets(self._secrets)
         own = self._statements.issue_statement(self.me.run, context.descriptor.exchange)
         notices = {
-            site: StateNotice(own, self._statements.get_known_statement(site)).to_bytes() for site in context.cohort
+            site: StateNotice(own, self._statements.get_known_statements(site)).to_bytes() for site in context.cohort
         }
         head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, notices, workers)
         return head.to_bytes(), vectors

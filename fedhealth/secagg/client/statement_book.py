@@ -1,12 +1,14 @@
-"""A site's own statements and the latest ones of the others: this is how a restored machine notices that it is one.
+"""A site's own statements and those of the others: this is how a restored machine notices that it is one.
+
+Of another site, the latest statement is kept, and every earlier one that it has not listed since: if that site was
+restored and has gone on, only these show what it has forgotten.
 
 Guarantee (docs/secure-aggregation.md, "A restored machine"): two sets of t sites share an honest one, so whoever has
 opened a sum with a vector of this site has let an honest member learn the statement that came with it.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
@@ -15,13 +17,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import PrivacyError
 from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
-from fedhealth.secagg.protocol.statement import StateHeads, StateNotice, StateStatement, seal_record, verify_statement
+from fedhealth.secagg.protocol.statement import (
+    StateHeads,
+    StateNotice,
+    StateStatement,
+    digest_statement,
+    seal_record,
+    verify_statement,
+)
 from fedhealth.secagg.protocol.store import StateStore
 
 RESTORED = "this machine was restored from an older copy"
 ADVICE = "Run `fedhealth site recover`. Until then this site declines everything."
 _BOOK, _PEERS = "book", "peers"
-_MAX_RECENT = 256  # own statements that are remembered one by one
+_MAX_RECENT = 32  # own statements that the next one lists
+_MAX_CONFIRMED = 8  # likewise, of the older ones that others have shown
+_MAX_UNLISTED = 8  # statements that are kept of another site; of more than these the newest but one is forgotten
 
 
 class RestoredSiteError(PrivacyError):
@@ -43,6 +54,9 @@ class SiteHistory(Protocol):
     def find_last_counter(self) -> int:
         """Return the counter of the last own statement in the audit log; 0 without one."""
 
+    def holds_statement(self, statement: StateStatement) -> bool:
+        """Return whether the audit log holds this very statement; true where there is none."""
+
     def build_record(self) -> bytes:
         """Return what the site must know about itself after a restore."""
 
@@ -58,6 +72,7 @@ class BookState:
         own: the latest, encoded in hexadecimal; empty before the first.
         counter: of the latest.
         recent: digests of the latest ones, by counter.
+        confirmed: digests of older ones that were shown and that this disk knows.
         floor: statements up to this counter are accounted for by a recovery.
         evidence: the newest own statement that this disk does not know, in hexadecimal; empty if there is none.
 
@@ -66,6 +81,7 @@ class BookState:
     own: str = ""
     counter: int = 0
     recent: dict[str, str] = field(default_factory=dict)
+    confirmed: list[str] = field(default_factory=list)
     floor: int = 0
     evidence: str = ""
 
@@ -100,9 +116,10 @@ class StatementBook:
             counter = state.counter + 1
             record = seal_record(self._identity, self._site, counter, self._history.build_record())
             heads = self._history.read_heads()
-            statement = StateStatement(self._site, counter, run, exchange, heads, record).sign(self._identity)
+            known = tuple(map(bytes.fromhex, (*state.confirmed, *state.recent.values())))
+            statement = StateStatement(self._site, counter, run, exchange, heads, record, known).sign(self._identity)
             data = statement.to_bytes()
-            recent = dict(list(state.recent.items())[1 - _MAX_RECENT :]) | {str(counter): _digest_statement(data)}
+            recent = dict(list(state.recent.items())[1 - _MAX_RECENT :]) | {str(counter): digest_statement(data).hex()}
             self._save(replace(state, own=data.hex(), counter=counter, recent=recent))
         self._history.log_statement(statement)
         return data
@@ -137,18 +154,23 @@ class StatementBook:
             notice = StateNotice.from_bytes(data, dealer)
             own = StateStatement.from_bytes(notice.own, dealer)
             refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R13", blame=(dealer,))
-            shown += [(dealer, each) for each in (notice.own, notice.shown) if each]
+            shown += [(dealer, each) for each in (notice.own, *notice.shown)]
         self.learn_statements(shown)
 
-    def get_known_statement(self, site: str) -> bytes:
-        """Return the latest statement of another site; empty if none is known, or if that site has a new key."""
-        data = bytes.fromhex(self._load_peers().get(site, ""))
-        return data if data and _is_genuine(data, self._roster) else b""
+    def get_known_statements(self, site: str) -> tuple[bytes, ...]:
+        """Return the oldest statement of another site that it has not listed since, and the latest; each once.
+
+        Empty if none is known, or if that site has a new key.
+        """
+        found = self._select_genuine(self._load_peers().get(site, ()))
+        return tuple(dict.fromkeys([*found[:1], *found[-1:]]))
 
     def list_known_statements(self) -> tuple[bytes, ...]:
-        """Return the latest statement of every other approved site, sorted by site."""
-        known = {site: bytes.fromhex(data) for site, data in sorted(self._load_peers().items())}
-        return tuple(data for data in known.values() if _is_genuine(data, self._roster))
+        """Return of every other approved site, sorted, the oldest statement that it has not listed since."""
+        return tuple(data for _, kept in sorted(self._load_peers().items()) for data in self._select_genuine(kept)[:1])
+
+    def _select_genuine(self, kept: Iterable[bytes]) -> list[bytes]:
+        return [data for data in kept if _is_genuine(data, self._roster)]
 
     def load_state(self) -> BookState:
         """Return what is on the disk."""
@@ -188,27 +210,45 @@ class StatementBook:
     def _check_own(self, shown: Mapping[bytes, StateStatement]) -> None:
         """Keep the newest statement that this disk does not know as evidence, and raise `RestoredSiteError`."""
         state = self.load_state()
-        unknown = {data: each for data, each in shown.items() if _is_unknown(state, each, data)}
+        unknown = {data: each for data, each in shown.items() if self._is_unknown(state, each, data)}
         if not unknown:
+            self._confirm(state, shown)
             return
         newest, before = max(unknown, key=lambda data: unknown[data].counter), _decode_stored(state.evidence)
         if before is None or before.counter < unknown[newest].counter:
             self._save(replace(state, evidence=newest.hex()))
         raise RestoredSiteError
 
-    def _keep_peers(self, shown: Mapping[bytes, StateStatement]) -> None:
-        """Keep the latest statement of every other site, in one write."""
-        known = self._load_peers()
-        counters = {site: each.counter for site, data in known.items() if (each := _decode_stored(data)) is not None}
-        ordered = sorted(shown.items(), key=lambda item: item[1].counter)  # of several of one site the last counts
-        newer = {each.site: data for data, each in ordered if each.counter > counters.get(each.site, 0)}
-        if newer:
-            merged = known | {site: data.hex() for site, data in newer.items()}
-            self._store.put(_PEERS, json.dumps(merged).encode())
+    def _is_unknown(self, state: BookState, found: StateStatement, data: bytes) -> bool:
+        """Return whether this disk does not know an own statement; old ones are looked up in the audit log."""
+        if found.counter <= state.floor:
+            return False
+        known = state.recent.get(str(found.counter))
+        if known is not None:
+            return known != digest_statement(data).hex()
+        return found.counter > state.counter or not self._history.holds_statement(found)
 
-    def _load_peers(self) -> dict[str, str]:
+    def _confirm(self, state: BookState, shown: Iterable[bytes]) -> None:
+        """Let the next statement list known ones that were shown, so that the others may forget them."""
+        listed = {*state.recent.values(), *state.confirmed}
+        if added := [name for data in shown if (name := digest_statement(data).hex()) not in listed]:
+            self._save(replace(state, confirmed=[*state.confirmed, *added][-_MAX_CONFIRMED:]))
+
+    def _keep_peers(self, shown: Mapping[bytes, StateStatement]) -> None:
+        """Keep of every other site the latest statement and those that it does not list, in one write."""
+        before = self._load_peers()
+        peers = dict(before)
+        for data, each in sorted(shown.items(), key=lambda item: item[1].counter):
+            peers[each.site] = _add_statement(peers.get(each.site, []), data, each)
+        if peers != before:
+            encoded = {site: [data.hex() for data in kept] for site, kept in peers.items()}
+            self._store.put(_PEERS, json.dumps(encoded).encode())
+
+    def _load_peers(self) -> dict[str, list[bytes]]:
+        """Return the kept statements of each other site, the latest last."""
         data = self._store.get(_PEERS)
-        return dict(json.loads(data)) if data else {}
+        stored: dict[str, list[str]] = json.loads(data) if data else {}
+        return {site: list(map(bytes.fromhex, kept)) for site, kept in stored.items()}
 
     def _save(self, state: BookState) -> None:
         self._store.put(_BOOK, json.dumps(asdict(state)).encode())
@@ -227,15 +267,10 @@ def _is_genuine(data: bytes, roster: Roster) -> bool:
     return True
 
 
-def _is_unknown(state: BookState, found: StateStatement, data: bytes) -> bool:
-    """Return whether a disk does not know an own statement. Very old ones are not remembered one by one."""
-    if found.counter <= state.floor:
-        return False
-    known = state.recent.get(str(found.counter))
-    if known is None:
-        return found.counter > state.counter or found.counter > min(map(int, state.recent), default=0)
-    return known != _digest_statement(data)
-
-
-def _digest_statement(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+def _add_statement(kept: Sequence[bytes], data: bytes, found: StateStatement) -> list[bytes]:
+    """Return the statements of a site to keep, the latest last: all that this newer one lists are dropped."""
+    latest = _decode_stored(kept[-1].hex()) if kept else None
+    if latest is not None and found.counter <= latest.counter:
+        return list(kept)
+    unlisted = [each for each in kept if digest_statement(each) not in found.known]
+    return [*unlisted[: _MAX_UNLISTED - 1], data]

@@ -1,10 +1,11 @@
 """A site's signed statement of its own state: what a machine that was restored from an older copy has forgotten.
 
-Each site numbers its statements. The others keep the latest one of every site and show it again, with the owner's
-signature: a site that sees a statement of its own that is newer than what its disk knows has been restored. Nobody can
-invent a statement of another site.
+Each site numbers its statements, and lists in each the ones that its disk knows. The others keep of every site the
+latest one and those that it does not list, and show them again with the owner's signature: a site that sees a statement
+of its own that its disk does not know has been restored. Nobody can invent a statement of another site.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,8 +24,9 @@ from fedhealth.utils.digest import encode_parts
 
 STATEMENT_KIND, NOTICE_KIND = 32, 33
 MAX_STATEMENT_BYTES = 16384
-MAX_NOTICE_BYTES = 2 * MAX_STATEMENT_BYTES + 64
+MAX_NOTICE_BYTES = 3 * MAX_STATEMENT_BYTES + 64
 DIGEST_BYTES = 32
+NAME_BYTES = 16  # of a statement's own digest
 _NONCE_BYTES = 12
 _PURPOSE = b"state statement"
 
@@ -54,6 +56,7 @@ class StateStatement:
         exchange: the latest exchange of that run that the site has accepted.
         heads: of its ledgers and its audit log.
         record: for the owner alone, sealed: what its ledgers hold.
+        known: digests of earlier statements that the owner's disk knows: the latest, and older ones that were shown.
         signature: by the owner's identity over all of the above.
 
     """
@@ -64,6 +67,7 @@ class StateStatement:
     exchange: int
     heads: StateHeads
     record: bytes
+    known: tuple[bytes, ...] = ()
     signature: bytes = bytes(SIGNATURE_BYTES)
 
     def body(self) -> bytes:
@@ -72,7 +76,10 @@ class StateStatement:
         out.number(len(self.heads.ledgers), 4)
         for head in self.heads.ledgers:
             out.fixed_bytes(head, DIGEST_BYTES)
-        return out.fixed_bytes(self.heads.audit, DIGEST_BYTES).blob(self.record).bytes()
+        out.fixed_bytes(self.heads.audit, DIGEST_BYTES).blob(self.record).number(len(self.known), 4)
+        for digest in self.known:
+            out.fixed_bytes(digest, NAME_BYTES)
+        return out.bytes()
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -90,7 +97,8 @@ class StateStatement:
             raise r.fault("oversized")
         site, counter, run, exchange = r.site(), r.number(), r.text(), r.number()
         heads = StateHeads(r.sequence(lambda: r.fixed_bytes(DIGEST_BYTES)), r.fixed_bytes(DIGEST_BYTES))
-        found = cls(site, counter, run, exchange, heads, r.blob(), r.fixed_bytes(SIGNATURE_BYTES))
+        record, known = r.blob(), r.sequence(lambda: r.fixed_bytes(NAME_BYTES))
+        found = cls(site, counter, run, exchange, heads, record, known, r.fixed_bytes(SIGNATURE_BYTES))
         r.end()
         return found
 
@@ -101,24 +109,29 @@ class StateNotice:
 
     Args:
         own: the dealer's own latest statement.
-        shown: the latest statement of the reader that the dealer knows; empty if it knows none.
+        shown: of the reader's statements the oldest that it has not listed since, and the latest.
 
     """
 
     own: bytes
-    shown: bytes
+    shown: tuple[bytes, ...]
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        return MessageWriter(NOTICE_KIND).blob(self.own).blob(self.shown).bytes()
+        return MessageWriter(NOTICE_KIND).blob(self.own).blobs(self.shown).bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
         r = MessageReader(data, NOTICE_KIND, "state notice", sender)
-        found = cls(r.blob(), r.blob())
+        found = cls(r.blob(), r.sequence(r.blob))
         r.end()
         return found
+
+
+def digest_statement(data: bytes) -> bytes:
+    """Return the digest by which later statements list this one."""
+    return hashlib.sha256(data).digest()[:NAME_BYTES]
 
 
 def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement:

@@ -15,7 +15,7 @@ from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
 from fedhealth.secagg.primitives.packing import PackedWords
-from fedhealth.secagg.protocol.statement import StateHeads
+from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.vector_name import VectorName
@@ -39,12 +39,16 @@ class MemoryHistory:
     """A site's chains: one ledger, to which `book` appends."""
 
     lines: list[bytes] = field(default_factory=lambda: [bytes(32)])
+    statements: list[bytes] = field(default_factory=list)
 
     def book(self, what: bytes) -> None:
         self.lines.append(hashlib.sha256(self.lines[-1] + what).digest())
 
     def read_heads(self) -> StateHeads:
         return StateHeads((self.lines[-1],))
+
+    def holds_statement(self, statement: StateStatement) -> bool:
+        return statement.to_bytes() in self.statements
 
     def holds_heads(self, heads: StateHeads) -> bool:
         return set(heads.ledgers) <= set(self.lines)
@@ -55,8 +59,8 @@ class MemoryHistory:
     def build_record(self) -> bytes:
         return b"%d" % len(self.lines)
 
-    def log_statement(self, statement) -> None:
-        pass
+    def log_statement(self, statement: StateStatement) -> None:
+        self.statements.append(statement.to_bytes())
 
 
 @dataclass

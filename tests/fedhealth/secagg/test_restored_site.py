@@ -25,6 +25,7 @@ class Backup:
         self.federation, self.site = federation, site
         self.copies = [dict(store._values) for store in self._stores()]
         self.lines = list(federation.histories[site].lines)
+        self.statements = list(federation.histories[site].statements)
 
     def _stores(self):
         return self.federation.journals[self.site], self.federation.books[self.site]
@@ -33,6 +34,7 @@ class Backup:
         for store, copy in list(zip(self._stores(), self.copies, strict=True))[: 1 + with_book]:
             store._values = dict(copy)
         self.federation.histories[self.site].lines = list(self.lines)
+        self.federation.histories[self.site].statements = list(self.statements)
         if not with_keys:
             self.federation.secrets[self.site]._values = {}
         self.federation.restart(self.site)._clock = lambda: next(CLOCK)
@@ -133,13 +135,48 @@ def test_a_copy_that_went_on_is_noticed_by_a_number_used_twice():
         book.learn_statements([(name(0), lost)])
 
 
+@pytest.mark.parametrize("handshakes", [1, 40, 300])
+def test_statements_of_a_restored_site_never_hide_what_it_has_forgotten(handshakes):
+    """It goes on until its counter has passed the forgotten ones; every member learns its newest statement first."""
+    federation = Federation(4)
+    backup = Backup(federation)
+    run_rounds(federation, 1, 2)
+    backup.restore()
+    for _ in range(handshakes):
+        newest = federation.book(VICTIM).issue_statement(RUN, 0)
+    for site in federation.ids:
+        if site != VICTIM:
+            federation.book(site).learn_statements([(VICTIM, newest)])
+            shown = [(site, data) for data in federation.book(site).get_known_statements(VICTIM)]
+            with pytest.raises(RestoredSiteError):
+                federation.book(VICTIM).learn_statements(shown)
+    with pytest.raises(RestoredSiteError):
+        federation.book(VICTIM).require_current()
+
+
+def test_an_old_statement_that_its_owner_knows_is_harmless_and_then_forgotten():
+    """A member was away for so long that the owner's new statement does not list the one that the member keeps."""
+    federation = Federation(3)
+    owner, member = federation.book(VICTIM), federation.book(name(0))
+    old = owner.issue_statement(RUN, 0)
+    member.learn_statements([(VICTIM, old)])
+    for _ in range(100):
+        newest = owner.issue_statement(RUN, 0)
+    member.learn_statements([(VICTIM, newest)])
+    assert member.get_known_statements(VICTIM) == (old, newest)
+    assert old in member.list_known_statements()
+    owner.learn_statements((name(0), data) for data in member.get_known_statements(VICTIM))
+    member.learn_statements([(VICTIM, answer := owner.issue_statement(RUN, 0))])
+    assert member.get_known_statements(VICTIM) == (answer,)
+
+
 def test_false_heads_of_another_site_are_refused_and_blamed():
     federation = Federation(3)
     genuine = StateStatement.from_bytes(federation.book(VICTIM).issue_statement(RUN, 0), VICTIM)
     forged = replace(genuine, counter=99).sign(federation.identities[name(0)]).to_bytes()
     liar = federation.book(name(0))
-    liar._store.put("peers", b'{"%s": "%s"}' % (VICTIM.encode(), forged.hex().encode()))
-    assert liar.get_known_statement(VICTIM) == b""  # an honest member shows nothing that is not genuine
+    liar._store.put("peers", b'{"%s": ["%s"]}' % (VICTIM.encode(), forged.hex().encode()))
+    assert liar.get_known_statements(VICTIM) == ()  # an honest member shows nothing that is not genuine
     announcement = KeyAnnouncement.from_bytes(federation.sites[name(0)].announce({"shared": 1}), name(0))
     draft = replace(announcement, shown=(forged,))
     lie = replace(draft, signature=keys.sign_parts(federation.identities[name(0)], b"announce", draft.body()))
@@ -155,7 +192,9 @@ def test_a_false_statement_in_an_envelope_blames_its_dealer_and_burns_nothing(mo
     federation = Federation(4)
     other = federation.book(VICTIM).issue_statement(RUN, 0)
     monkeypatch.setattr(
-        federation.sites[name(0)]._statements, "get_known_statement", lambda site: other[:-1] + bytes([other[-1] ^ 1])
+        federation.sites[name(0)]._statements,
+        "get_known_statements",
+        lambda site: (other[:-1] + bytes([other[-1] ^ 1]),),
     )
     federation.collect(federation.plan(), federation.ids)
     federation.server.fix_survivors()

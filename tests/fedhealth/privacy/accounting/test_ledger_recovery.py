@@ -1,5 +1,6 @@
 """A restored ledger counts at least what both branches booked: the one that was lost, and the one since the restore."""
 
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -10,16 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
 from fedhealth.privacy.accounting.ledger_recovery import IN_FLIGHT, LOST, USED_UP, recover_ledger
 from fedhealth.privacy.accounting.limits import EpsilonLimits
+from fedhealth.privacy.accounting.plan import PrivacyPlan
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.utils.hash_chain import get_head_path, salvage_chain
 
 LIMITS = EpsilonLimits(1e-6, lifetime_epsilon=20.0)
 EVENT = PrivacyEvent(2.0, 0.1, 3)
+PLANS = {
+    "a model": PrivacyPlan("patient", 0.1, 3, 5, Clipping(1.0), 2.0, 100.0, 1e-6, 1, PrivacyEvent(4.0, 1.0, 1)),
+    "statistics": PrivacyPlan("record", 1.0, 1, 1, Clipping(1.0), 3.0, 100.0, 1e-6, 4),
+}
 
 
 def book(path, runs):
@@ -64,6 +73,29 @@ def test_nothing_is_counted_too_little(before, lost, since, twice):
         found = count_rounds(path)
         in_flight = Counter({"a1": 1} if "a1" in [*before, *lost] else {})
         assert found == truth + in_flight  # as marks are dense here, nothing is counted twice either
+
+
+@pytest.mark.parametrize("is_booked", [False, True])
+@pytest.mark.parametrize("purpose", PLANS)
+def test_whatever_one_more_request_may_book_counts_as_spent(tmp_path, purpose, is_booked):
+    path, plan, budget = get_ledger_path(tmp_path, "ward"), PLANS[purpose], PrivacyBudget("ward", 1e3)
+    place = AccountingContext("a1", "here", tmp_path, 1, plan.rounds)
+    budget.check_run(plan, place)
+    copy_ledger(path, tmp_path / "backup")
+    if is_booked:
+        with budget.open_ledger(tmp_path) as ledger:
+            budget.book(ledger, plan, place, plan.round_event)
+    record = LedgerRecord.parse(json.loads(json.dumps(build_ledger_record(path).dump_fields())))
+    restore_ledger(path, tmp_path / "backup")
+    for _ in range(2):
+        recover_ledger(tmp_path, "ward", record, LIMITS, ("a1", 7))
+    entries = verify_ledger(path)
+    found = [entry.event for entry in entries if entry.reason.startswith(IN_FLIGHT)]
+    assert Counter(found) == Counter(plan.release_events)
+    assert {(entry.unit, entry.max_records_per_patient) for entry in entries} == {
+        (plan.unit, plan.max_records_per_patient)
+    }
+    assert len(entries) == len(found) + is_booked
 
 
 def test_a_second_recovery_with_a_newer_statement_books_the_difference(tmp_path):

@@ -5,9 +5,11 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -53,12 +55,18 @@ def hash_word(word):
 
 
 @contextmanager
-def run_squid(folder, lead_port, users=None):
+def run_squid(lead_port, users=None):
     """Run Squid, which connects to one port; yield its address. `users`: name and password of each."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to the user that Squid becomes
+        Path(name).chmod(0o777)
+        with start_squid(Path(name), lead_port, users) as address:
+            yield address
+
+
+@contextmanager
+def start_squid(folder, lead_port, users):
     if not os.access(SQUID, os.X_OK):
         pytest.skip("needs Squid (scripts/system-packages.sh installs it)")
-    folder.mkdir()
-    folder.chmod(0o777)  # Squid gives up root
     access, port = OPEN, find_free_port()
     if users:
         (folder / "users").write_text("".join(f"{name}:{hash_word(word)}" for name, word in users.items()))

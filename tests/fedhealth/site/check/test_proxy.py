@@ -41,9 +41,9 @@ def connect(lead, authority, settings):
 
 
 @pytest.mark.services
-def test_squid_without_a_password_lets_daemon_and_check_through(authority, tmp_path):
+def test_squid_without_a_password_lets_daemon_and_check_through(authority):
     server = Lead()
-    with server.serving(authority.context()) as lead, run_squid(tmp_path / "squid", port_of(lead)) as proxy:
+    with server.serving(authority.context()) as lead, run_squid(port_of(lead)) as proxy:
         settings = ProxySettings(f"http://{proxy}")
         assert connect(lead, authority, settings) == 5
         assert server.asked == ["activate-node", "deactivate-node"]
@@ -52,10 +52,10 @@ def test_squid_without_a_password_lets_daemon_and_check_through(authority, tmp_p
 
 
 @pytest.mark.services
-def test_squid_with_a_password_lets_those_through_who_know_it(authority, tmp_path, secret):
+def test_squid_with_a_password_lets_those_through_who_know_it(authority, secret):
     with (
         serving(authority.context()) as lead,
-        run_squid(tmp_path / "squid", port_of(lead), {USER: WORD}) as proxy,
+        run_squid(port_of(lead), {USER: WORD}) as proxy,
     ):
         found = look(lead, authority, ProxySettings(f"http://{proxy}", secret))
         assert {check.status for check in found.values()} == {CheckStatus.PASS}
@@ -77,9 +77,9 @@ def test_squid_with_a_password_lets_those_through_who_know_it(authority, tmp_pat
 
 
 @pytest.mark.services
-def test_squid_says_what_it_cannot_reach(authority, tmp_path):
+def test_squid_says_what_it_cannot_reach(authority):
     closed = find_free_port()
-    with run_squid(tmp_path / "squid", closed) as proxy:
+    with run_squid(closed) as proxy:
         settings = ProxySettings(f"http://{proxy}")
         assert "cannot connect to the lead's server" in look(f"{HOST}:{closed}", authority, settings)["proxy"].finding
         unknown = look(f"no-such-host.invalid:{closed}", authority, settings)["proxy"]
@@ -109,6 +109,7 @@ def test_a_proxy_that_inspects_tls_is_named_and_told_nothing(authority, tmp_path
 @pytest.mark.parametrize(
     ("answer", "finding"),
     [
+        (b"HTTP/1.1 500 Internal Server Error\r\nX-Squid-Error: ERR_CANNOT_FORWARD 0\r\n\r\n", "cannot find the name"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer like an HTTP proxy"),
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "asks for a user and a password"),
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", "does not allow"),
@@ -118,7 +119,7 @@ def test_a_proxy_that_inspects_tls_is_named_and_told_nothing(authority, tmp_path
 )
 def test_every_answer_of_a_proxy_is_explained(authority, answer, finding):
     with inspect_tls(None, answer) as proxy:
-        found = look(f"{HOST}:9092", authority, ProxySettings(f"http://{proxy}"))
+        found = look("lead.example:9092", authority, ProxySettings(f"http://{proxy}"))
     assert list(found) == ["proxy"]
     assert finding in found["proxy"].finding
     assert found["proxy"].fix

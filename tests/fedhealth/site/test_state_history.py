@@ -1,0 +1,59 @@
+"""The record in a statement: it fits, however many ledgers a site has, or the site says so before it signs."""
+
+import secrets
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting import ledger_record
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.ledger_entry import LedgerEntry
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
+from fedhealth.secagg.protocol.statement import StateHeads, StateStatement, seal_record, unseal_record
+from fedhealth.site import state_history
+from fedhealth.site.state_history import StateHistory, parse_record
+
+SITE, RUN = "s" * 64, "f" * 64
+KEY = Ed25519PrivateKey.generate()
+
+
+def make_entries():
+    """Return the entries of ten runs with ten rounds each; the runs and their noise differ."""
+    runs = [(secrets.token_hex(16), 2 + secrets.randbelow(10**9) / 1e9) for _ in range(10)]
+    return [
+        LedgerEntry(10 * k + i + 1, 0.0, "book", run, i, "patient", PrivacyEvent(noise, 1.0, 15))
+        for k, (run, noise) in enumerate(runs)
+        for i in range(10)
+    ]
+
+
+@pytest.fixture(name="make_ledgers")
+def make_ledgers_(tmp_path, monkeypatch):
+    """Return a function that makes a site with some ledgers; their chains are not written, as that takes long."""
+
+    def make(count):
+        books = {get_ledger_path(tmp_path, f"study-{number:03d}"): make_entries() for number in range(count)}
+        hashes = {path: [secrets.token_hex(32) for _ in entries] for path, entries in books.items()}
+        monkeypatch.setattr(state_history, "find_ledgers", lambda folder: [("here", path) for path in books])
+        monkeypatch.setattr(ledger_record, "verify_ledger", books.__getitem__)
+        monkeypatch.setattr(ledger_record, "read_hashes", hashes.__getitem__)
+        return StateHistory(tmp_path, None)
+
+    return make
+
+
+@pytest.mark.parametrize(("count", "runs"), [(1, 8), (12, 8), (20, 4), (50, 1)])
+def test_the_record_of_many_ledgers_fits_a_statement(make_ledgers, count, runs):
+    record = make_ledgers(count).build_record()
+    sealed = seal_record(KEY, SITE, 2**63, record)
+    heads = StateHeads((bytes(32),) * count)
+    data = StateStatement(SITE, 2**63, RUN, 2**63, heads, sealed).sign(KEY).to_bytes()
+    found = parse_record(unseal_record(KEY, StateStatement.from_bytes(data, SITE)))
+    assert len(found) == count
+    assert all(len(each.runs) >= runs and not each.has_all_runs for each in found)
+
+
+def test_too_many_ledgers_are_named_before_anything_is_signed(make_ledgers):
+    with pytest.raises(PrivacyError, match="200 privacy ledgers do not fit"):
+        make_ledgers(200).build_record()
