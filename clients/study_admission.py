@@ -1,7 +1,8 @@
 """Whether a request of a study's run may touch the data: only data that were approved, and no run beyond the study's.
 
-Everything that can be compared without data was compared before (`fedhealth.site.study_terms`). Here the digest of the
-data is compared with that of the approval, and nothing else of the data.
+Everything that can be compared without files was compared before (`fedhealth.site.study_terms`). Here the digests of
+pretrained weights are compared with those of the study, and the digest of the data with that of the approval; nothing
+else of the data is.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from clients.institution import Institution, build_refusal
 from clients.message import ParsedMessage
 from clients.terms import ParticipationTerms
 from fedhealth.consortium.research_study import ResearchStudy
-from fedhealth.errors import DataError, PrivacyError
+from fedhealth.errors import PrivacyError
+from fedhealth.models.weights import find_other_weights
 from fedhealth.privacy.accounting.study_share import release_share, reserve_share
 from fedhealth.protocol.job import compose_job_config
 from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, Acceptance, get_versions
+from fedhealth.protocol.study_answer import StudyAnswer
+from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
+from fedhealth.site.policy import Policy
 from fedhealth.site.study_approval import make_share
 from fedhealth.site.study_store import StudyDecision, StudyStore
 
@@ -35,7 +40,7 @@ def find_admission_refusal(
     study, approval = terms.study.study, terms.study.approved
     if study is None or approval is None or message.kind not in (HANDSHAKE, *DATA_KINDS):
         return ""
-    if reason := _find_other_data(study, approval, institution):
+    if reason := _find_other_weights(study, terms.policy) or _find_other_data(study, approval, institution, home):
         return reason
     store, run = StudyStore(home), message.directive.run
     begun = store.list_runs(study.name)
@@ -53,8 +58,9 @@ def reserve_study_sweep(terms: ParticipationTerms, home: SiteHome, site: SiteCon
     assert study is not None  # noqa: S101 - the caller has an approval
     assert approval is not None  # noqa: S101 - as above
     starting = {job.run: Institution(site, compose_job_config(job), job.digest) for job in terms.decision.jobs}
-    changed = (_find_other_data(study, approval, each) for each in starting.values())
-    reason = next(filter(None, changed), "") or _claim_share(study, home, starting)
+    changed = (_find_other_data(study, approval, each, home) for each in starting.values())
+    reason = _find_other_weights(study, terms.policy) or next(filter(None, changed), "")
+    reason = reason or _claim_share(study, home, starting)
     if reason:
         log.warning("declined: %s", reason)
         return build_refusal(site.name, [reason])
@@ -76,9 +82,18 @@ def _claim_share(study: ResearchStudy, home: SiteHome, starting: Mapping[str, In
     return ""
 
 
-def _find_other_data(study: ResearchStudy, approval: StudyDecision, institution: Institution) -> str:
-    if _read_digest(institution) == approval.data:
+def _find_other_weights(study: ResearchStudy, policy: Policy) -> str:
+    names = find_other_weights(study.weights, policy.resources.weights)
+    return f"the weights {', '.join(names)} are not those of {study.label}" if names else ""
+
+
+def _find_other_data(study: ResearchStudy, approval: StudyDecision, institution: Institution, home: SiteHome) -> str:
+    """Return whether the data are not those of the approval; other ones end it, data that cannot be read do not."""
+    found = _read_digest(institution)
+    if found == approval.data:
         return ""
+    if found and StudyStore(home).end_approval(study.digest, StudyAnswer.outdated):
+        AuditLog(home.audit).write("study outdated", study=study.name, version=study.version, digest=study.digest)
     return f"the data are not those that {study.label} was approved on: approve it again"
 
 
@@ -93,6 +108,6 @@ def _read_digest(institution: Institution) -> str:
     """Return the digest of the data as they are now; empty if they cannot be read."""
     try:
         return institution.setup.data_digest
-    except (DataError, OSError):
+    except Exception:  # whatever it is, the lead reads the same
         log.warning("the data cannot be read as they were approved", exc_info=True)
         return ""

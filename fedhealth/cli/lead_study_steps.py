@@ -11,7 +11,7 @@ from rich.console import Console
 from fedhealth.cli.prompts import print_lines
 from fedhealth.config.compose import compose_shared_settings
 from fedhealth.consortium.study_text import describe_changes, describe_study
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.publish_study import (
     close_study,
@@ -20,8 +20,10 @@ from fedhealth.lead.publish_study import (
     load_published_studies,
     publish_study,
 )
+from fedhealth.lead.site_overview import load_reports
 from fedhealth.lead.study_answers import collect_answers
 from fedhealth.lead.study_draft import RELEASES, load_draft
+from fedhealth.protocol.site_report import SiteReport
 from fedhealth.utils.atomic_io import write_atomic
 
 _TEMPLATE = """\
@@ -85,15 +87,25 @@ def run_publish(path: Path, config_dir: Path | None, folder: Path | None) -> Non
 def run_list_answers(name: str | None, folder: Path | None) -> None:
     """Print each study with its runs and the hospitals' answers to the last of them."""
     home, console = LeadHome.find(folder), Console()
+    reports = _load_reports(home, console)
     published = [find_latest_study(home, name)] if name else load_published_studies(home)
     latest = {each.study.name: each.study for each in published}
     for study in latest.values():
-        answers = collect_answers(home, study)
+        answers = collect_answers(home, study, reports)
         state = "closed" if study.closed else f"{study.first_day} to {study.last_day}"
         print_lines(console, f"{study.label}, {study.title}: {state}; {answers.runs} of {study.runs} runs started")
         print_lines(console, *(f"  {site}: {answer}" for site, answer in answers.by_site.items()))
     if not latest:
         print_lines(console, "No study was published. `fedhealth lead study new` writes a draft.")
+
+
+def _load_reports(home: LeadHome, console: Console) -> dict[str, SiteReport]:
+    """Return the hospitals' reports; without the server, say so and return none."""
+    try:
+        return load_reports(home)
+    except FedhealthError as fault:
+        print_lines(console, f"{fault.problem} Only the answers to runs are shown. {fault.advice}")
+        return {}
 
 
 def run_close(name: str, folder: Path | None) -> None:

@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from fedhealth.cli.options import SiteFolder
+from fedhealth.protocol.study_answer import RefusalReason
 
 app = typer.Typer(no_args_is_help=True, help="Decide on the studies that the lead publishes.")
 Study = Annotated[str, typer.Argument(help="The study's name or digest, or the file that the lead sent.")]
+Reason = Annotated[RefusalReason, typer.Option(help="The lead reads it in the site's next report.")]
+Note = Annotated[str, typer.Option(help="Kept here; it is never sent.")]
 Person = Annotated[str | None, typer.Option("--by", help="Who decides; default: the user of this terminal.")]
 
 
@@ -41,24 +44,26 @@ def approve(
 @app.command()
 def decline(
     study: Study,
-    reason: Annotated[str, typer.Option(help="Kept here; it is not sent to the lead.")] = "",
+    reason: Reason,
+    note: Note = "",
     by: Person = None,
     home: SiteFolder = None,
 ) -> None:
     """Decline a study: none of its runs is answered; an approved earlier version stays approved."""
     from fedhealth.cli.site_study_decision import run_decline
 
-    run_decline(study, reason, by, home)
+    run_decline(study, reason, note, by, home)
 
 
 @app.command()
 def withdraw(
     study: Study,
-    reason: Annotated[str, typer.Option(help="Kept here; it is not sent to the lead.")] = "",
+    reason: Reason,
+    note: Note = "",
     by: Person = None,
     home: SiteFolder = None,
 ) -> None:
     """Withdraw an approval: from now on no request of the study is answered; unspent budget is given back."""
     from fedhealth.cli.site_study_decision import run_withdraw
 
-    run_withdraw(study, reason, by, home)
+    run_withdraw(study, reason, note, by, home)

@@ -14,11 +14,12 @@ from fedhealth.config.open_paths import flatten_settings
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.study_text import describe_changes, describe_study
 from fedhealth.errors import ConfigError
+from fedhealth.protocol.study_answer import REASON_TEXTS, RefusalReason, StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import load_installed_membership
 from fedhealth.site.policy import load_policy
 from fedhealth.site.receive_study import receive_study
-from fedhealth.site.study_store import StudyAnswer, StudyDecision, StudyStore
+from fedhealth.site.study_store import StudyDecision, StudyStore
 
 _NEXT = "Decide: fedhealth site study approve {name}, or fedhealth site study decline {name}"
 
@@ -73,23 +74,27 @@ def run_approve(word: str, yes: bool, person: str | None, folder: Path | None) -
     print_lines(console, f"Approved by {decision.person}; its runs are answered from {study.first_day} on.")
 
 
-def run_decline(word: str, reason: str, person: str | None, folder: Path | None) -> None:
+def run_decline(word: str, reason: RefusalReason, note: str, person: str | None, folder: Path | None) -> None:
     """Decline a version of a study."""
     from fedhealth.site.study_approval import decline_study
 
     home = SiteHome.find(folder)
     study = find_or_receive_study(word, home)
-    decision = decline_study(study, home, reason, person)
-    print_lines(Console(), f"{study.label} is declined here by {decision.person}. Tell the lead.")
+    decision = decline_study(study, home, reason, note, person)
+    print_lines(Console(), f"{study.label} is declined here by {decision.person}. {_describe_sent(reason)}")
 
 
-def run_withdraw(word: str, reason: str, person: str | None, folder: Path | None) -> None:
+def run_withdraw(word: str, reason: RefusalReason, note: str, person: str | None, folder: Path | None) -> None:
     """Withdraw the approval of a study, whichever version was approved."""
     from fedhealth.site.study_approval import withdraw_study
 
     home = SiteHome.find(folder)
-    versions = withdraw_study(find_or_receive_study(word, home).name, home, reason, person)
-    print_lines(Console(), f"The approval of {versions[-1].label} is withdrawn here. Tell the lead.")
+    versions = withdraw_study(find_or_receive_study(word, home).name, home, reason, note, person)
+    print_lines(Console(), f"The approval of {versions[-1].label} is withdrawn here. {_describe_sent(reason)}")
+
+
+def _describe_sent(reason: RefusalReason) -> str:
+    return f"A running site reports to the lead: {REASON_TEXTS[reason]}."
 
 
 def find_or_receive_study(word: str, home: SiteHome) -> ResearchStudy:
@@ -143,7 +148,8 @@ def _describe_state(store: StudyStore, study: ResearchStudy) -> str:
     if decision is None:
         return "not decided"
     day = time.strftime("%Y-%m-%d", time.localtime(decision.time))
-    reason = f", {decision.reason}" if decision.reason else ""
+    told = [decision.reason and REASON_TEXTS[decision.reason], decision.note]
+    reason = "".join(f", {each}" for each in told if each)
     used = (
         f"; {len(store.list_runs(study.name))} of {study.runs} runs have touched the data" if _is_yes(decision) else ""
     )

@@ -16,6 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fedhealth.config.named_weights import list_named_weights
 from fedhealth.config.open_paths import OpenPath
 from fedhealth.consortium.json_fields import check_fields, get_text, parse_hex
 from fedhealth.consortium.membership import PROJECT, Membership
@@ -27,6 +28,7 @@ from fedhealth.utils.digest import digest_parts, encode_canonical
 PURPOSE = "study"
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 MAX_STUDY_BYTES = 2**20
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MAX_RUNS = 1000
 _ADVICE = "Ask the lead for the study as it was published."
 _LONGEST_TEXT = 2000
@@ -51,6 +53,7 @@ class ResearchStudy:
         overrides: of the configuration, as a person may try it.
         configuration: resolved, without the settings of one site or machine; its `data` is the data contract.
         open: the settings that runs may vary, and their allowed values.
+        weights: digests of the pretrained weights that runs may start from, by the name in the configuration.
         runs: how many runs may touch the data.
         epsilon: of all runs together for each protected person; None without differential privacy.
         delta: at which epsilon holds.
@@ -72,6 +75,7 @@ class ResearchStudy:
     overrides: tuple[str, ...]
     configuration: Mapping[str, Any]
     open: tuple[OpenPath, ...]
+    weights: Mapping[str, str]
     runs: int
     epsilon: float | None
     delta: float
@@ -181,6 +185,9 @@ def find_study_errors(study: ResearchStudy) -> Iterator[str]:
         yield "configuration: has no description of the data"
     if any(each.path.startswith("data.") or each.path == "data" for each in study.open):
         yield "open: the meaning of the data is never left open"
+    is_named = list_named_weights(study.configuration, study.open) == sorted(study.weights)
+    if not (is_named and all(map(_DIGEST.fullmatch, study.weights.values()))):
+        yield "weights: must be the SHA-256 of all weights that the configuration names, and of no others"
 
 
 def _find_text_errors(study: ResearchStudy) -> Iterator[str]:

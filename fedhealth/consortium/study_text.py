@@ -28,6 +28,7 @@ def describe_study(study: ResearchStudy) -> Iterator[str]:
     yield "  closed by the lead" if study.closed else f"  digest     {study.digest}"
     yield "  what the data mean:"
     yield from (f"    {line}" for line in _describe_contract(study.configuration["data"]))
+    yield from (f"  weights    {name}, SHA-256 {digest}" for name, digest in study.weights.items())
     yield "  what runs may vary:" if study.open else "  runs may vary nothing"
     yield from (f"    {each.path}: {_format_choices(each)}" for each in study.open)
 
@@ -50,6 +51,7 @@ def describe_changes(before: ResearchStudy, after: ResearchStudy) -> Iterator[st
     yield from _describe_change("budget", describe_budget(before), describe_budget(after))
     settings = [dict(flatten_settings(each.configuration)) for each in (before, after)]
     yield from _describe_mappings("", *settings)
+    yield from _describe_mappings("weights ", dict(before.weights), dict(after.weights))
     choices = [{each.path: _format_choices(each) for each in study.open} for study in (before, after)]
     yield from _describe_mappings("runs may vary ", *choices)
     if after.closed and not before.closed:

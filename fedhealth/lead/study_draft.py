@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedhealth.config.compose import compose_shared_settings
-from fedhealth.config.open_paths import collect_open_paths
+from fedhealth.config.named_weights import list_named_weights
+from fedhealth.config.open_paths import OpenPath, collect_open_paths
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.consortium.research_study import ResearchStudy, find_study_errors
 from fedhealth.errors import ConfigError
+from fedhealth.models.weights import WEIGHTS_ENV, compute_weights_digest
 from fedhealth.utils.yaml_model import load_yaml
 
 RELEASES = ("the trained model", "its pooled evaluation", "summed statistics of the training")
@@ -96,6 +99,7 @@ def build_study_of_runs(
             f"No hospital accepts these overrides:\n{listed}", "Put them into an installed configuration."
         )
     settings = [compose_shared_settings(list(each), config_dir) for each in runs]
+    open_paths, shared = collect_open_paths(settings), settings[0]
     epsilons = [float(found) for each in settings if (found := each["privacy"].get("epsilon")) is not None]
     study = ResearchStudy(
         project=project,
@@ -107,10 +111,11 @@ def build_study_of_runs(
         ethics=draft.ethics,
         first_day=draft.first_day,
         last_day=draft.last_day,
-        members=tuple(sorted(settings[0]["data"]["sites"])),
+        members=tuple(sorted(shared["data"]["sites"])),
         overrides=tuple(runs[0]),
-        configuration=settings[0],
-        open=collect_open_paths(settings),
+        configuration=shared,
+        open=open_paths,
+        weights=_digest_weights(shared, open_paths),
         runs=draft.runs,
         epsilon=draft.epsilon or (draft.runs * max(epsilons) if epsilons else None),
         delta=draft.delta,
@@ -124,6 +129,24 @@ def build_study_of_runs(
     if problems:
         raise ConfigError("\n".join(problems), _ADVICE)
     return study
+
+
+def _digest_weights(shared: Mapping[str, Any], open_paths: Sequence[OpenPath]) -> dict[str, str]:
+    """Return the digests of all weights that the runs of a study may name, by name.
+
+    Raises:
+        ConfigError: this machine has none of that name.
+
+    """
+    folder = os.environ.get(WEIGHTS_ENV)
+    names = list_named_weights(shared, open_paths)
+    found = {name: compute_weights_digest(name, Path(folder) if folder else None) for name in names}
+    if absent := [name for name, digest in found.items() if not digest]:
+        raise ConfigError(
+            f"The weights {', '.join(absent)} are no file or folder here: a study holds their digests.",
+            f"Set {WEIGHTS_ENV} to their folder.",
+        )
+    return found
 
 
 def _drop_key(overrides: Sequence[str], key: str) -> list[str]:

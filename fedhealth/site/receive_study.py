@@ -9,10 +9,11 @@ from dataclasses import replace
 from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.research_study import ResearchStudy, verify_study
 from fedhealth.consortium.study_text import is_minor_change
+from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy
-from fedhealth.site.study_store import StudyAnswer, StudyDecision, StudyStore
+from fedhealth.site.study_store import StudyDecision, StudyStore
 
 BY_POLICY = "policy"
 """Who has decided where `limits.minor_amendments` did."""

@@ -23,12 +23,14 @@ from fedhealth.config.schema import Config
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.data.dataset import compute_dataset_digest, prepare_dataset
 from fedhealth.errors import ConfigError, TrustError
+from fedhealth.models.weights import find_other_weights
 from fedhealth.privacy.accounting.study_share import StudyShare, release_share, reserve_share
+from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_approval import COUNT_FAULTS, make_site_overrides
 from fedhealth.site.policy import Policy
-from fedhealth.site.study_store import StudyAnswer, StudyDecision, StudyStore
+from fedhealth.site.study_store import StudyDecision, StudyStore
 from fedhealth.site.study_terms import find_release_changes
 from fedhealth.statistics.workload import measure_workload
 
@@ -57,12 +59,18 @@ def evaluate_study(study: ResearchStudy, policy: Policy) -> StudyVerdict:
     """Evaluate a study's data contract on this hospital's own data; nothing leaves and nothing is reserved.
 
     Raises:
-        ConfigError: the installed release composes another configuration, or site.yaml offers no such data.
+        ConfigError: the installed release composes another configuration, site.yaml offers no such data, or pretrained
+            weights are not those of the study.
         DataError: the data cannot be used at all; it names the place.
         PrivacyError: its privacy target cannot be met within the policy.
 
     """
     config, digest = _compose_study(study, policy)
+    if names := find_other_weights(study.weights, policy.resources.weights):
+        raise ConfigError(
+            f"The weights {', '.join(names)} in resources.weights are missing, or not those of {study.label}.",
+            "Ask the lead for the files.",
+        )
     cohort = prepare_dataset(config.data, policy.name)
     counts = cohort.counts()
     size = ", ".join(f"{counts[key]} {key}" for key in ("patients", "rows", "image", "text", "tabular", "unlabelled"))
@@ -105,8 +113,17 @@ def approve_study(
     return decision
 
 
-def decline_study(study: ResearchStudy, home: SiteHome, reason: str, person: str | None = None) -> StudyDecision:
+def decline_study(
+    study: ResearchStudy, home: SiteHome, reason: RefusalReason, note: str = "", person: str | None = None
+) -> StudyDecision:
     """Decline a version of a study; an approval of an earlier version stays.
+
+    Args:
+        study: known to this hospital.
+        home: the hospital's folder.
+        reason: for the lead.
+        note: for this hospital.
+        person: who declines; None for the user of this process.
 
     Raises:
         ConfigError: this version is approved.
@@ -115,13 +132,22 @@ def decline_study(study: ResearchStudy, home: SiteHome, reason: str, person: str
     before = StudyStore(home).load_decision(study.digest)
     if before is not None and before.answer is StudyAnswer.approved:
         raise ConfigError(f"{study.label} is approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
-    decision = StudyDecision(StudyAnswer.declined, person or _get_user(), time.time(), reason)
+    decision = StudyDecision(StudyAnswer.declined, person or _get_user(), time.time(), reason, note)
     _record_decision(study, decision, home)
     return decision
 
 
-def withdraw_study(name: str, home: SiteHome, reason: str, person: str | None = None) -> list[ResearchStudy]:
+def withdraw_study(
+    name: str, home: SiteHome, reason: RefusalReason, note: str = "", person: str | None = None
+) -> list[ResearchStudy]:
     """Withdraw the approval of all versions of a study: no further request is answered, its share is given back.
+
+    Args:
+        name: of the study.
+        home: the hospital's folder.
+        reason: for the lead.
+        note: for this hospital.
+        person: who withdraws; None for the user of this process.
 
     Returns:
         The versions that were approved.
@@ -131,14 +157,15 @@ def withdraw_study(name: str, home: SiteHome, reason: str, person: str | None = 
         PrivacyError: a ledger is damaged or in use; the withdrawal holds all the same.
 
     """
-    store, given = StudyStore(home), (StudyAnswer.approved, StudyAnswer.suspended)
+    store, given = StudyStore(home), (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated)
     versions = [each for each in store.load_studies().values() if each.name == name]
     decisions = {each.digest: store.load_decision(each.digest) for each in versions}
     approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in given]
     if not approved:
         raise ConfigError(f"No version of the study {name} is approved here.", "Nothing was withdrawn.")
+    decision = StudyDecision(StudyAnswer.withdrawn, person or _get_user(), time.time(), reason, note)
     for each in approved:
-        _record_decision(each, StudyDecision(StudyAnswer.withdrawn, person or _get_user(), time.time(), reason), home)
+        _record_decision(each, decision, home)
     release_share(home.state, name)
     return approved
 

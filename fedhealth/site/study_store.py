@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 
 from fedhealth.consortium.research_study import ResearchStudy, SignedStudy
 from fedhealth.errors import ConfigError, TrustError
+from fedhealth.protocol.study_answer import MAX_REPORTED_STUDIES, RefusalReason, ReportedAnswer, StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.private_files import make_private_folder
 
 _ADVICE = "Restore it from a backup, or remove it and approve the study again."
-
-
-class StudyAnswer(StrEnum):
-    """What a hospital's people answered; `suspended` is an approval from before a restore of this machine."""
-
-    approved = "approved"
-    declined = "declined"
-    withdrawn = "withdrawn"
-    suspended = "suspended"
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,8 @@ class StudyDecision:
         answer: of the hospital.
         person: who decided, as this machine knows them; `policy` for `limits.minor_amendments`.
         time: seconds since 1970.
-        reason: in the person's words, for this hospital only.
+        reason: of one who declined or withdrew; the lead reads it.
+        note: in the person's words, for this hospital only.
         data: digest of the data that the contract was evaluated on; empty unless approved.
         configuration: digest of the resolved configuration here; empty unless approved.
         findings: what the evaluation showed.
@@ -42,7 +34,8 @@ class StudyDecision:
     answer: StudyAnswer
     person: str
     time: float
-    reason: str = ""
+    reason: RefusalReason | None = None
+    note: str = ""
     data: str = ""
     configuration: str = ""
     findings: tuple[str, ...] = ()
@@ -104,7 +97,8 @@ class StudyStore:
         try:
             fields = json.loads(path.read_bytes())
             answer, findings = StudyAnswer(fields.pop("answer")), tuple(map(str, fields.pop("findings")))
-            return StudyDecision(answer=answer, findings=findings, **fields)
+            reason = RefusalReason(word) if (word := fields.pop("reason")) else None
+            return StudyDecision(answer=answer, findings=findings, reason=reason, **fields)
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise TrustError(f"{path} is damaged.", _ADVICE) from fault
 
@@ -115,11 +109,30 @@ class StudyStore:
 
     def suspend_approvals(self) -> list[str]:
         """Turn every approval into one that must be given again; return the studies' digests."""
-        decisions = {digest: self.load_decision(digest) for digest in self.load_studies()}
-        approved = {d: each for d, each in decisions.items() if each and each.answer is StudyAnswer.approved}
-        for digest, each in approved.items():
-            self.save_decision(digest, replace(each, answer=StudyAnswer.suspended))
-        return list(approved)
+        return [digest for digest in self.load_studies() if self.end_approval(digest, StudyAnswer.suspended)]
+
+    def end_approval(self, digest: str, answer: StudyAnswer) -> bool:
+        """Turn an approval into one that must be given again; return whether there was one."""
+        decision = self.load_decision(digest)
+        if decision is None or decision.answer is not StudyAnswer.approved:
+            return False
+        self.save_decision(digest, replace(decision, answer=answer))
+        return True
+
+    def list_answers(self) -> tuple[ReportedAnswer, ...]:
+        """Return what the lead is told about each study, of the last ones by their first day."""
+        studies = sorted(
+            self.load_studies().items(), key=lambda item: (item[1].first_day, item[1].name, item[1].version)
+        )
+        return tuple(self._report_answer(digest) for digest, study in studies if not study.closed)[
+            -MAX_REPORTED_STUDIES:
+        ]
+
+    def _report_answer(self, digest: str) -> ReportedAnswer:
+        decision = self.load_decision(digest)
+        if decision is None:
+            return ReportedAnswer.build(digest, StudyAnswer.undecided)
+        return ReportedAnswer.build(digest, decision.answer, decision.reason)
 
     def list_runs(self, name: str) -> tuple[str, ...]:
         """Return the runs of a study, in any version, that have touched this hospital's data.

@@ -17,9 +17,10 @@ from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import ConfigError, TrustError
+from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy
-from fedhealth.site.study_store import StudyAnswer, StudyDecision, StudyStore
+from fedhealth.site.study_store import StudyDecision, StudyStore
 
 NO_STUDY = "the run names no study, and limits.unattended_studies is false"
 _SHOWN = 5
@@ -27,6 +28,7 @@ _ANSWERS = {
     StudyAnswer.declined: "{label} was declined here",
     StudyAnswer.withdrawn: "the approval of {label} was withdrawn here",
     StudyAnswer.suspended: "{label} was approved before this machine was restored from a backup: approve it again",
+    StudyAnswer.outdated: "the data are not those that {label} was approved on: approve it again",
 }
 
 

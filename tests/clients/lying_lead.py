@@ -95,7 +95,7 @@ class LyingLead:
         self.home.membership.write_bytes(self.consortium.lead.membership.read_bytes())
         self.roster = self.consortium.membership().roster
         save_roster(self.home.state, dict(self.roster.members))
-        self._root, self._data, self._needs_study, self.study = root, data, study is not None, ""
+        self._root, self.data, self._needs_study, self.study = root, data, study is not None, ""
         self.set_limits(limits)
         self.cohort = self.sites[: run or members]
         own = ("data.name=tiny", f"data.sites=[{','.join(self.cohort)}]", "secagg=on")
@@ -116,7 +116,7 @@ class LyingLead:
     def set_limits(self, limits):
         self.home.policy.write_text(
             POLICY.format(
-                root=self._data / "north",
+                root=self.data / "north",
                 cache=self._root / "cache",
                 limits=limits,
                 unattended="false" if self._needs_study else "true",
@@ -134,7 +134,7 @@ class LyingLead:
         self.words = (*(word for word in self.words if word.partition("=")[0] not in keys), *overrides)
         self.study = self.study if study is None else study
         with suppress(ConfigError):  # the lead may claim any digest
-            self.digest = compute_config_digest(compose_config([*self.words, f"data.root={self._data}"]))
+            self.digest = compute_config_digest(compose_config([*self.words, f"data.root={self.data}"]))
 
     def sign(self):
         """Return the job as it is signed."""

@@ -21,9 +21,9 @@ DRAFT = StudyDraft(
 )
 
 
-def make_study(words, version=1, closed=False, **fields):
+def make_study(words, version=1, closed=False, config_dir=None, **fields):
     """Return a study of these overrides."""
-    study = build_study(replace(DRAFT, overrides=tuple(words), **fields), "chest", version)
+    study = build_study(replace(DRAFT, overrides=tuple(words), **fields), "chest", version, config_dir)
     return replace(study, closed=closed)
 
 

@@ -1,6 +1,7 @@
 """Studies under which a hospital answers nothing: each has its own sentence here, and the same one at the lead."""
 
 import time
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
@@ -8,21 +9,24 @@ import pytest
 from clients.app import get_institution_cache
 from fedhealth.config import compose
 from fedhealth.errors import ConfigError, PrivacyError
+from fedhealth.models.weights import WEIGHTS_ENV
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.reservations import find_active_reservations
 from fedhealth.protocol.messages import HANDSHAKE, TRAIN, Acceptance
+from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.audit_log import verify_log
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.site.policy import load_policy
 from fedhealth.site.recovery import recover_site
 from fedhealth.site.study_approval import decline_study, withdraw_study
-from fedhealth.site.study_store import StudyAnswer, StudyStore
+from fedhealth.site.study_store import StudyStore
 from tests.clients.lying_lead import DECLINED, PRIVATE, LyingLead, read_error
 from tests.clients.studies import approve, make_study, send_study
 
 DAY = timedelta(days=1)
 TODAY = date.today()
+PRETRAINED = ("model/image=resnet18", "model.image.weights=net.safetensors")
 
 
 @pytest.fixture(name="own_data")
@@ -91,26 +95,26 @@ def test_a_study_outside_its_days(lead, fields, sentence):
 def test_an_undecided_a_declined_and_a_withdrawn_study(lead):
     lead.study = lead.publish(name="other").digest
     assert ask_sentence(lead) == "nobody has decided on other version 1: `fedhealth site study show other`"
-    decline_study(get_study(lead), lead.home, "the permit is missing")
+    decline_study(get_study(lead), lead.home, RefusalReason.permit)
     assert ask_sentence(lead) == "other version 1 was declined here"
     approve(lead.home, lead.home.studies / f"{lead.study}.study.json")
     assert lead.handshake() == ()
     assert read_error(lead.ask(TRAIN)) is None
-    withdraw_study("other", lead.home, "the permit has ended")
+    withdraw_study("other", lead.home, RefusalReason.permit)
     assert ask_sentence(lead, TRAIN) == "the approval of other version 1 was withdrawn here"
 
 
 def test_a_version_is_declined_and_the_approved_one_goes_on_until_it_is_withdrawn(lead):
     newer = lead.publish(version=2, ethics="EK 13/2026")
-    decline_study(newer, lead.home, "no")
+    decline_study(newer, lead.home, RefusalReason.other)
     assert lead.handshake() == ()
     assert reserve(lead) == ["run12345"]
     with pytest.raises(ConfigError, match="crp version 1 is approved here"):
-        decline_study(get_study(lead), lead.home, "")
-    assert [each.version for each in withdraw_study("crp", lead.home, "")] == [1]
+        decline_study(get_study(lead), lead.home, RefusalReason.other)
+    assert [each.version for each in withdraw_study("crp", lead.home, RefusalReason.other)] == [1]
     assert ask_sentence(lead) == "the approval of crp version 1 was withdrawn here"
     with pytest.raises(ConfigError, match="No version of the study crp is approved"):
-        withdraw_study("crp", lead.home, "")
+        withdraw_study("crp", lead.home, RefusalReason.other)
 
 
 def test_a_replaced_and_a_closed_study(lead):
@@ -133,14 +137,59 @@ def test_a_replaced_and_a_closed_study(lead):
 
 @pytest.mark.parametrize("kind", [HANDSHAKE, TRAIN])
 def test_a_study_approved_on_other_data(lead, own_data, kind):
-    path = own_data / "north" / "manifest.csv"
+    path, store = own_data / "north" / "manifest.csv", StudyStore(lead.home)
+    before, sentence = path.read_text(), "the data are not those that crp version 1 was approved on: approve it again"
     assert lead.handshake() == ()
-    path.write_text(path.read_text() + "new,1,,late note,1,12,200\n")
-    get_institution_cache.cache_clear()  # as after a restart of the site
-    assert ask_sentence(lead, kind) == "the data are not those that crp version 1 was approved on: approve it again"
-    path.unlink()
+    added = f"{before}new,1,,late note,1,12,200\n"
+    for content, answer in ((b"", "approved"), (b"\xff,\0", "approved"), (added.encode(), "outdated")):
+        path.write_bytes(content)
+        get_institution_cache.cache_clear()  # as after a restart of the site
+        assert ask_sentence(lead, kind) == sentence
+        assert store.load_decision(lead.study).answer == answer
+        path.write_text(before)
     get_institution_cache.cache_clear()
-    assert ask_sentence(lead, kind) == "the data are not those that crp version 1 was approved on: approve it again"
+    assert ask_sentence(lead, kind) == sentence  # other data had been there: a person looks at them once more
+    assert [each.answer for each in store.list_answers()] == [StudyAnswer.outdated]
+    approve(lead.home, lead.home.studies / f"{lead.study}.study.json")
+    assert lead.handshake() == ()
+
+
+def test_weights_that_were_replaced_since_the_approval(lead, tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS_ENV, str(tmp_path))
+    lead.words = (*(word for word in lead.words if not word.startswith("model.image")), *PRETRAINED)
+    with pytest.raises(ConfigError, match=r"The weights net\.safetensors are no file or folder here"):
+        lead.publish(name="pretrained")
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(b"the lead's")
+    study = lead.publish(name="pretrained")
+    lead.home.policy.write_text(f"{lead.home.policy.read_text()}resources: {{weights: {tmp_path}}}\n")
+    received = lead.home.studies / f"{study.digest}.study.json"
+    file.write_bytes(b"the hospital's")
+    with pytest.raises(ConfigError, match=r"net\.safetensors in resources\.weights are missing, or not those of"):
+        approve(lead.home, received)
+    file.write_bytes(b"the lead's")
+    approve(lead.home, received)
+    lead.order(study=study.digest)
+    file.write_bytes(b"another one")
+    assert ask_sentence(lead) == "the weights net.safetensors are not those of pretrained version 1"
+    assert ask_sentence(lead, TRAIN) == "the weights net.safetensors are not those of pretrained version 1"
+
+
+def test_an_option_of_the_conf_folder_that_the_study_does_not_hold(lead, tmp_path):
+    option = tmp_path / "conf" / "personalization" / "own.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: clients.personalization.finetune.FineTune\nsteps: 3\n")
+    lead.home.policy.write_text(f"{lead.home.policy.read_text()}conf: {tmp_path / 'conf'}\n")
+    assert lead.handshake() == ()
+    lead.order("personalization=own")
+    sentence = "personalization.steps, which crp version 1 does not leave open"
+    assert sentence in ask_sentence(lead)
+    own = replace(make_study(lead.words, config_dir=tmp_path / "conf"), name="own")
+    lead.study = send_study(lead.consortium, lead.home, own).digest
+    approve(lead.home, lead.home.studies / f"{lead.study}.study.json")
+    option.write_text("_target_: clients.personalization.finetune.FineTune\nsteps: 300\n")
+    sentence = "this release or its conf folder composes another configuration than own version 1 holds: "
+    assert ask_sentence(lead) == f"{sentence}personalization.steps"
 
 
 def test_a_machine_that_was_restored_from_a_backup(lead):
@@ -185,7 +234,7 @@ def test_two_studies_of_one_data_set_share_its_ledger(lead):
     with pytest.raises(PrivacyError, match="the share of the study second does not fit into the privacy budget"):
         approve(lead.home, lead.home.studies / f"{second.digest}.study.json")
     assert StudyStore(lead.home).load_decision(second.digest) is None
-    withdraw_study("crp", lead.home, "")
+    withdraw_study("crp", lead.home, RefusalReason.other)
     assert reserve(lead) == []
     approve(lead.home, lead.home.studies / f"{second.digest}.study.json")
     assert reserve(lead) == ["study second run 0"]
@@ -206,6 +255,6 @@ def test_where_no_person_is_needed_a_known_study_binds_all_the_same(meet):
     assert lead.handshake() == ()
     lead.order("training.local_steps=2")
     assert ask_sentence(lead) == "the run sets training.local_steps, which crp version 1 does not leave open"
-    decline_study(get_study(lead), lead.home, "")
+    decline_study(get_study(lead), lead.home, RefusalReason.other)
     assert ask_sentence(lead) == "crp version 1 was declined here"
     assert load_policy(lead.home).limits.unattended_studies

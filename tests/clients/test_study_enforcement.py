@@ -7,11 +7,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients.terms import load_terms
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import get_booked_events
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.protocol.job import compose_job_config
 from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN, Acceptance
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.site.study_store import StudyStore
 from tests.clients.lying_lead import DECLINED, PRIVATE, RUN, LyingLead, read_error
+from tests.conftest import COLUMNS
+
+FAILED = (1016, "SiteTaskError")
 
 
 @pytest.fixture(name="pair", scope="module")
@@ -71,6 +77,52 @@ def test_whatever_an_order_changes_is_refused_alike_before_data_are_touched(pair
         lead.words, lead.digest = words, digest
     assert replies[0] == replies[1] == [(UNLISTED_REASON,), DECLINED, DECLINED]
     assert "crp version 1" in caplog.text  # the hospital's own log has the sentence
+
+
+@pytest.fixture(name="free_pair", scope="module")
+def free_pair_(pair, tmp_path_factory):
+    """Return the two hospitals, where no approval is needed."""
+    return [LyingLead(tmp_path_factory.mktemp("free"), lead.data) for lead in pair]
+
+
+CELLS = ("scale", "center", "levels", "required", "missing codes", "classes", "uncertain", "splits", "max_rejected")
+
+
+@pytest.mark.parametrize("attack", CELLS)
+def test_where_no_approval_is_needed_no_cell_decides_the_reply_either(free_pair, attack):
+    replies = []
+    for lead in free_pair:
+        words, digest = lead.words, lead.digest
+        lead.order(*ATTACKS[attack])
+        replies.append(ask(lead, HANDSHAKE))
+        assert find_booked_entries(lead) == []
+        lead.words, lead.digest = words, digest
+    assert replies[0] == replies[1]
+
+
+def find_booked_entries(lead):
+    """Return the entries of all ledgers, except counted failures."""
+    entries = [each for _, path in find_ledgers(lead.home.state) for each in verify_ledger(path)]
+    return [each for each in entries if get_booked_events([each], RUN)]
+
+
+FAULTS = {
+    "no row": lambda rows: ([], COLUMNS),
+    "a missing column": lambda rows: (rows, [name for name in COLUMNS if name != "crp"]),
+    "no label": lambda rows: ([{**row, "label": ""} for row in rows], COLUMNS),
+    "no patient": lambda rows: ([*rows, {**rows[0], "patient_id": ""}], COLUMNS),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_data_that_cannot_be_used_at_all_get_one_reply_and_book_nothing(tmp_path, site_writer, table_writer, fault):
+    """Without an approval each attempt counts for `limits.max_failures`: an order may bring such a fault about."""
+    rows, columns = FAULTS[fault](site_writer(tmp_path / "data", "north"))
+    kept = [{name: value for name, value in row.items() if name in columns} for row in rows]
+    table_writer(tmp_path / "data" / "north" / "manifest.csv", kept, columns)
+    lead = LyingLead(tmp_path, tmp_path / "data")
+    assert ask(lead, HANDSHAKE) == FAILED
+    assert find_booked_entries(lead) == []
 
 
 def test_the_approved_run_is_answered_and_counted(meet):

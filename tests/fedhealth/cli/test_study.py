@@ -65,19 +65,22 @@ def test_the_whole_way(command, tmp_path):
     assert (code, "runs: 1 is now 2" in shown) == (0, True)
     code, shown = command("site", "study", "show", file.replace("v1", "v2"))
     assert (code, "Compared with second version 1:" in shown, "runs: 1 is now 2" in shown) == (0, True, True)
-    code, shown = command("site", "study", "withdraw", "second", "--reason", "the permit ended")
+    code, shown = command("site", "study", "withdraw", "second", "--reason", "permit", "--note", "Dr. Noor left")
     assert (code, "The approval of second version 1 is withdrawn" in shown) == (0, True)
-    code, shown = command("site", "study", "decline", "second")
+    assert command("site", "study", "decline", "second")[0] == 2  # the lead needs a reason
+    code, shown = command("site", "study", "decline", "second", "--reason", "effort")
     assert (code, "second version 2 is declined here" in shown) == (0, True)
     assert command("lead", "study", "close", "second")[0] == 0
     code, shown = command("lead", "study", "status")
     assert (code, "second version 3" in shown, ": closed; 0 of 2 runs started" in shown) == (0, True, True)
+    assert "charite: has not answered" in shown
+    assert "Only the answers to runs are shown." in shown  # without the server
     command("site", "study", "show", file.replace("v1", "v3"))
     code, shown = command("site", "study", "show")
     assert "second version 3" in shown
     assert "closed by the lead" in shown
     assert "withdrawn by" in shown
-    assert "the permit ended" in shown
+    assert "a permit is missing or has ended, Dr. Noor left" in shown
     events = count_events(lead.home.audit)
     assert (events["study received"], events["study approved"], events["study withdrawn"]) == (4, 2, 1)
 
