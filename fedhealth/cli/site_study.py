@@ -35,7 +35,7 @@ def approve(
     by: Person = None,
     home: SiteFolder = None,
 ) -> None:
-    """Evaluate a study on the hospital's own data, show what was found, and approve it; this sends nothing."""
+    """Evaluate a study on the hospital's own data, show what was found, and approve it; no finding is sent."""
     from fedhealth.cli.site_study_decision import run_approve
 
     run_approve(study, yes, by, home)

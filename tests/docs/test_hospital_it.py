@@ -145,6 +145,15 @@ def test_the_guide_works_as_written(hospital):
     assert {path.name for path in hospital.folder.glob("audit.*")} == {"audit.json", "audit.csv"}
 
 
+def test_from_the_kit_to_a_running_site_there_are_few_commands_and_one_file_to_edit():
+    found = steps(PAGE)
+    first = next(number for number, step in enumerate(found) if step.words[1:3] == ("site", "install"))
+    last = next(number for number, step in enumerate(found) if step.mark == "the site runs")
+    way = found[first:last]
+    assert len([step for step in way if step.words]) + 1 <= 10  # and the start itself
+    assert [step.mark for step in way if step.yaml] == ["added to site.yaml"]
+
+
 def first_cells(title):
     """Return the words in the first column of the table below a title of the guide."""
     section = (DOCS / PAGE).read_text("utf-8").split(f"## {title}\n")[1].split("\n## ")[0]
