@@ -21,6 +21,10 @@ from fedhealth.site.policy import load_policy
 from fedhealth.site.receive_study import receive_study
 from fedhealth.site.study_store import StudyDecision, StudyStore
 
+_AGAIN = {
+    StudyAnswer.suspended: "this machine was restored from a backup since",
+    StudyAnswer.outdated: "the data have changed since",
+}
 _NEXT = "Decide: fedhealth site study approve {name}, or fedhealth site study decline {name}"
 
 
@@ -153,4 +157,6 @@ def _describe_state(store: StudyStore, study: ResearchStudy) -> str:
     used = (
         f"; {len(store.list_runs(study.name))} of {study.runs} runs have touched the data" if _is_yes(decision) else ""
     )
+    if decision.answer in _AGAIN:
+        return f"approved by {decision.person} on {day}; {_AGAIN[decision.answer]}: approve it again"
     return f"{decision.answer} by {decision.person} on {day}{reason}{used}"

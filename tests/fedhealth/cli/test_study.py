@@ -1,6 +1,7 @@
 """A study as people walk its way: drafted, published, shown, approved, amended, withdrawn, closed."""
 
 import io
+from datetime import date
 
 import pytest
 
@@ -8,7 +9,9 @@ from fedhealth.cli.main import main
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision_consortium
+from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import count_events
+from fedhealth.site.study_store import StudyStore
 from tests.clients.lying_lead import LyingLead
 
 
@@ -83,6 +86,16 @@ def test_the_whole_way(command, tmp_path):
     assert "a permit is missing or has ended, Dr. Noor left" in shown
     events = count_events(lead.home.audit)
     assert (events["study received"], events["study approved"], events["study withdrawn"]) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [("outdated", "the data have changed since"), ("suspended", "this machine was restored from a backup since")],
+)
+def test_an_approval_that_must_be_given_again_is_shown(command, answer, why):
+    StudyStore(command.lead.home).end_approval(command.lead.study, StudyAnswer(answer))
+    code, shown = command("site", "study", "show", "first")
+    assert (code, f"approved by Dr. Noor on {date.today()}; {why}: approve it again" in shown) == (0, True)
 
 
 def test_what_does_not_exist_or_is_not_the_consortiums_is_refused(command, tmp_path):
