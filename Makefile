@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
-.PHONY: help demo test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
+.PHONY: help demo demo-hospital test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,9 @@ dev: $(COMPILED)  ## set up .venv, the git hooks and the programs that tests dri
 
 demo: $(READY)  ## four synthetic hospitals, end to end, with a report
 	$(BIN)/fedhealth demo
+
+demo-hospital: $(COMPILED)  ## three hospitals with an archive, a FHIR server and a database: ingested, then trained on
+	$(BIN)/python -m scripts.demo_hospital
 
 test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" \

@@ -1,7 +1,9 @@
-"""Twenty bugs that break privacy, planted at run time: does the audit catch each, and is right code never blamed?
+"""Bugs that break privacy, planted at run time: does the audit catch each, and is right code never blamed?
 
-`python -m benchmarks.audit_mutants [--only NAME ...] [--seeds N]` prints one line a bug and, as its last line,
-`20 of 20 caught, 0 of 20 false alarms`. The subject is one hospital with several studies a patient, images left out.
+`python -m benchmarks.audit_mutants [--only NAME ...] [--seeds N]` prints one line a bug, one a group, and as its last
+line `20 of 20 caught, 0 of 20 false alarms`: twenty bugs that were known when the audit was written, and right code
+with 20 seeds. The other groups are bugs of somebody who had not read the audit, and bugs in client-level privacy
+(`stranger_mutants`). The subject is one hospital with several studies a patient, images left out.
 """
 
 from __future__ import annotations
@@ -11,85 +13,47 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
 
+from benchmarks.mutant_subject import (
+    OwnClipping,
+    Planter,
+    audit_client,
+    audit_subject,
+    clear_caches,
+    list_failures,
+    use_engine,
+)
+from benchmarks.stranger_mutants import CLIENTS, STRANGERS
 from fedhealth.privacy.accounting import accountant, budget, plan
 from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.auditing.release_checks import AuditFinding
-from fedhealth.privacy.context import AccountingContext
-from fedhealth.privacy.engines.base import ClippedBatch, add_to_summed_grad, get_trainable_parameters
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
-from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.mechanisms import poisson_sampler
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.noised_counts import NOISE, encode_counts
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler, PhysicalBatch
 from fedhealth.training import dpsgd_trainer
-from fedhealth.training.dpsgd_trainer import ENGINES, DPSGDTrainer
-from fedhealth.training.fit_audit import QUICK, AuditDepth, audit_fit
+from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.private_batches import load_physical_batches
-from fedhealth.training.trainer import TrainingTask
 
-PATIENTS, ROUNDS = 60, 4
-OVERRIDES = [
-    "data.root=x",
-    "model.image=null",
-    "model.text=null",
-    "model.tabular.hidden=12",
-    "model.dim=8",
-    "model.fusion.hidden=8",
-    "privacy=patient",
-    "privacy.epsilon=4",
-    "privacy.clipping=flat",
-    "training.batch_size=12",
-    "training.local_steps=4",
-    "training.threads=1",
-]
-
-
-def make_subject(seed: int = 0, **settings: Any) -> tuple[DPSGDTrainer, TrainingTask]:
-    """Return a private trainer and a hospital of patients with one to three studies."""
-    from omegaconf import OmegaConf
-
-    from fedhealth.config.compose import compose_config
-    from fedhealth.config.instantiate import instantiate
-    from fedhealth.data.examples import Examples, ModalitySource
-    from fedhealth.data.tabular import count_features
-    from fedhealth.models.multimodal import build_model
-
-    config: Any = OmegaConf.to_object(compose_config(OVERRIDES))
-    generator = np.random.default_rng(seed)
-    patient = np.repeat(np.arange(PATIENTS), generator.integers(1, 4, PATIENTS))
-    values = generator.standard_normal((len(patient), count_features(config.data.tabular))).astype(np.float32)
-    labels = generator.integers(0, 2, (len(patient), 1)).astype(np.float32)
-    rows = np.arange(len(patient))
-    examples = Examples({"tabular": ModalitySource(values, rows)}, labels, patient, rows)
-    model = build_model(config.model, config.data, seed)
-    trainer = instantiate(config.privacy, **settings)
-    return trainer, TrainingTask(model, examples, rows, config.training, config.data.task.kind, seed)
-
-
-def audit_subject(seed: int = 0, depth: AuditDepth = QUICK) -> tuple[AuditFinding, ...]:
-    """Audit a hospital in a scratch folder, with plans that are made anew."""
-    budget._make_cached_plan.cache_clear()
-    accountant._compute_epsilon_cached.cache_clear()
-    trainer, task = make_subject(seed)
-    with TemporaryDirectory() as folder:
-        return audit_fit(trainer, task, AccountingContext("audit", "hospital", Path(folder), 1, ROUNDS), depth)
-
+RIGHT: dict[str, dict[str, Any]] = {
+    "tower": {"clipping": "tower"},
+    "automatic": {"clipping": "automatic"},
+    "a bound of 2": {"max_grad_norm": 2.0},
+    "record": {"unit": "record"},
+}
+"""Settings of right code beside the subject's own."""
 
 # --- the bugs ---
 
-Planter = Callable[[], Any]
 _add_noise = NoiseSource.add_
 _TENSORS = 13  # of the subject's model
 
@@ -226,40 +190,7 @@ def _calibrate_fewer_rounds() -> Any:
     return patch.object(plan, "calibrate_noise_multiplier", fewer)
 
 
-class _OwnClipping(OracleEngine):
-    """One patient at a time, with a rule of its own."""
-
-    def clip(self, gradients: list[torch.Tensor], norms: list[float], place: int) -> list[torch.Tensor]:
-        """Return the clipped gradients of the patient at `place`."""
-        raise NotImplementedError
-
-    def group_rows(self, patients: Sequence[int]) -> list[list[int]]:
-        """Return the rows that are clipped together."""
-        return [[row for row, owner in enumerate(patients) if owner == each] for each in dict.fromkeys(patients)]
-
-    def accumulate(self, batch: Any, patients: Sequence[int]) -> ClippedBatch:
-        """Add the sum."""
-        from fedhealth.privacy.engines.base import select_rows
-
-        named = get_trainable_parameters(self._model)
-        found = []
-        for rows in self.group_rows(patients):
-            loss = self._loss_fn(self._model, select_rows(batch, rows, len(patients))).sum()
-            parts = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-            found.append([torch.zeros_like(p) if g is None else g for p, g in zip(named.values(), parts, strict=True)])
-        norms = [math.sqrt(sum(float(part.square().sum()) for part in each)) for each in found]
-        for place, each in enumerate(found):
-            for parameter, part in zip(named.values(), self.clip(each, norms, place), strict=True):
-                add_to_summed_grad(parameter, part)
-        return ClippedBatch(torch.zeros(0), torch.zeros(0))
-
-    @property
-    def bound(self) -> float:
-        """The bound C."""
-        return self._clipping.max_grad_norm
-
-
-class _SkippedVectors(_OwnClipping):
+class _SkippedVectors(OwnClipping):
     """Clips matrices only."""
 
     def clip(self, gradients: list[torch.Tensor], norms: list[float], place: int) -> list[torch.Tensor]:
@@ -268,21 +199,21 @@ class _SkippedVectors(_OwnClipping):
         return [part * factor if part.dim() > 1 else part for part in gradients]
 
 
-class _MeanNorm(_OwnClipping):
+class _MeanNorm(OwnClipping):
     """Clips everybody by the mean norm of the physical batch."""
 
     def clip(self, gradients: list[torch.Tensor], norms: list[float], place: int) -> list[torch.Tensor]:
         return [part * min(1.0, self.bound / max(sum(norms) / len(norms), 1e-12)) for part in gradients]
 
 
-class _NoClipping(_OwnClipping):
+class _NoClipping(OwnClipping):
     """Clips nobody."""
 
     def clip(self, gradients: list[torch.Tensor], norms: list[float], place: int) -> list[torch.Tensor]:
         return gradients
 
 
-class _PerRow(_OwnClipping):
+class _PerRow(OwnClipping):
     """Clips each row instead of each patient."""
 
     def group_rows(self, patients: Sequence[int]) -> list[list[int]]:
@@ -290,10 +221,6 @@ class _PerRow(_OwnClipping):
 
     def clip(self, gradients: list[torch.Tensor], norms: list[float], place: int) -> list[torch.Tensor]:
         return [part * min(1.0, self.bound / max(norms[place], 1e-12)) for part in gradients]
-
-
-def _use_engine(engine: type) -> Planter:
-    return lambda: patch.dict(ENGINES, bk=engine)
 
 
 def _skip_small_tensors() -> Any:
@@ -318,6 +245,7 @@ def _divide_by_real_batch() -> Any:
     return patch.object(dpsgd_trainer, "take_private_step", take_step)
 
 
+Audit = Callable[..., tuple[AuditFinding, ...]]
 MUTANTS: dict[str, Planter] = {
     "noise halved": _halve_noise,
     "sigma truncated to an integer": _truncate_sigma,
@@ -333,59 +261,66 @@ MUTANTS: dict[str, Planter] = {
     "one booking per run": _book_once,
     "epsilon halved in the accountant": _halve_epsilon,
     "calibrated for fewer rounds": _calibrate_fewer_rounds,
-    "clip skipped for biases and norms": _use_engine(_SkippedVectors),
-    "clip by the mean norm": _use_engine(_MeanNorm),
-    "clip off": _use_engine(_NoClipping),
-    "clip per row inside the engine": _use_engine(_PerRow),
+    "clip skipped for biases and norms": use_engine(_SkippedVectors),
+    "clip by the mean norm": use_engine(_MeanNorm),
+    "clip off": use_engine(_NoClipping),
+    "clip per row inside the engine": use_engine(_PerRow),
     "small tensors without noise": _skip_small_tensors,
     "normaliser by the real batch": _divide_by_real_batch,
 }
 
 
 @contextmanager
-def plant_mutant(name: str) -> Iterator[None]:
+def plant_mutant(planter: Planter) -> Iterator[None]:
     """Plant one bug for the time of the context."""
-    _clear_caches()
+    clear_caches()
     try:
-        with MUTANTS[name]():
+        with planter():
             yield
     finally:
-        _clear_caches()  # right code must not find what a wrong accountant has computed
-
-
-def _clear_caches() -> None:
-    budget._make_cached_plan.cache_clear()
-    accountant._compute_epsilon_cached.cache_clear()
-
-
-def list_failures(findings: Iterable[AuditFinding]) -> list[str]:
-    """Return the checks that failed, with what was found."""
-    return [f"{each.name} ({each.detail})" for each in findings if not each.passed]
+        clear_caches()
 
 
 def main() -> None:
     """Plant, audit and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=tuple(MUTANTS))
+    parser.add_argument("--only", nargs="*", help="names of bugs, of any group")
     parser.add_argument("--seeds", type=int, default=20, help="audits of right code")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = options.only or list(MUTANTS)
-    caught = 0
-    for name in names:
-        started = time.process_time()
-        with plant_mutant(name):
-            failures = list_failures(audit_subject())
-        caught += bool(failures)
-        shown = failures[0] if failures else "NOT CAUGHT"
-        print(f"{name:38} {shown}  ({time.process_time() - started:.1f} s)", flush=True)
-    alarms = 0
-    for seed in range(options.seeds):
-        failures = list_failures(audit_subject(seed))
-        alarms += bool(failures)
-        if failures:
-            print(f"right code, seed {seed}: {failures}", flush=True)
-    print(f"{caught} of {len(names)} caught, {alarms} of {options.seeds} false alarms")
+
+    def count_caught(bugs: Mapping[str, tuple[Planter, Mapping[str, Any]]], audit: Audit) -> str:
+        chosen = {name: bug for name, bug in bugs.items() if not options.only or name in options.only}
+        return f"{sum(_is_caught(name, *bug, audit) for name, bug in chosen.items())} of {len(chosen)}"
+
+    print(f"{count_caught(STRANGERS, audit_subject)} caught that strangers planted", flush=True)
+    print(f"{count_caught(_add_settings(CLIENTS), audit_client)} caught in client-level privacy", flush=True)
+    for name, settings in RIGHT.items():
+        if failures := list_failures(audit_subject(**settings)):
+            print(f"right code, {name}: {failures}", flush=True)
+    alarms = sum(_is_blamed(seed) for seed in range(options.seeds))
+    caught = count_caught(_add_settings(MUTANTS), audit_subject)
+    print(f"{caught} caught, {alarms} of {options.seeds} false alarms")
+
+
+def _add_settings(bugs: Mapping[str, Planter]) -> dict[str, tuple[Planter, Mapping[str, Any]]]:
+    return {name: (planter, {}) for name, planter in bugs.items()}
+
+
+def _is_caught(name: str, planter: Planter, settings: Mapping[str, Any], audit: Audit) -> bool:
+    started = time.process_time()
+    with plant_mutant(planter):
+        failures = list_failures(audit(**settings))
+    print(f"{name:38} {failures[0] if failures else 'NOT CAUGHT'}  ({time.process_time() - started:.1f} s)", flush=True)
+    return bool(failures)
+
+
+def _is_blamed(seed: int) -> bool:
+    """Return whether an audit of right code fails, by patient or by client."""
+    failures = list_failures((*audit_subject(seed), *audit_client(seed)))
+    if failures:
+        print(f"right code, seed {seed}: {failures}", flush=True)
+    return bool(failures)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ in batches over the bare one, both with the lowest and highest of the turns; `cp
 processors' time, which hardly depends on what else the machine does; `peak_mb` and `peak_mb_10x` are the most
 memory that all processes had together for the files and for ten times as many; `_detector` are X-rays enlarged to
 1,600 pixels, as detectors make them, where the set has thumbnails of 320 (not with `--quick`).
+`dicomweb_over_files`, `fhir_resources_per_s` and what belongs to them: `benchmarks.sources`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.sources import measure_fhir, run_archive_step, write_instances
 
 SIZE = 224
 DETECTOR = 1600  # pixels
@@ -58,6 +61,8 @@ def _run_measurements(data: Path, folder: Path, workers: int, quick: bool) -> di
     peaks = {name: _run_step("ingest", folder / name, workers)[1] for name in ("1x", "10x")}
     found = {"files": files, "workers": workers} | _measure_ratios(folder / "10x", workers, turns, files)
     found |= {"peak_mb": peaks["1x"], "peak_mb_10x": peaks["10x"]}
+    write_instances(folder / "pacs", 300 if quick else 2000)
+    found |= _run_step("archive", folder / "pacs", workers, 3)[0] | measure_fhir(2000 if quick else 20_000)
     if not quick:
         count = _write_export(data, folder / "detector", 1, step, DETECTOR)
         large = _measure_ratios(folder / "detector", workers, turns, count)
@@ -218,7 +223,7 @@ def run_epoch_step(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-STEPS = {"ingest": run_ingest_step, "turns": run_alternating_step}
+STEPS = {"ingest": run_ingest_step, "turns": run_alternating_step, "archive": run_archive_step}
 
 if __name__ == "__main__":
     main()

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from clients.cohort_check import check_cohort_unchanged
 from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
 from clients.personalization.base import Personalization
@@ -67,8 +68,10 @@ class SiteSetup:
 
     @cached_property
     def cohort(self) -> SiteDataset:
-        """The site's data."""
-        return prepare_dataset(self.config.data, self.site.name)
+        """The site's data; those of the run's first task."""
+        cohort = prepare_dataset(self.config.data, self.site.name)
+        check_cohort_unchanged(self.site.arrays, cohort)
+        return cohort
 
     @cached_property
     def data_digest(self) -> str:

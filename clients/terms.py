@@ -36,7 +36,7 @@ def load_terms(text: str, home: SiteHome) -> ParticipationTerms:
     return replace(_load_terms(text, home, *times), study=study)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _load_terms(text: str, home: SiteHome, *modification_times: int) -> ParticipationTerms:
     """Return the terms; the modification times of policy and members are cache keys."""
     policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership

@@ -168,7 +168,8 @@ def tiny_model(root: Path, sites: Sequence[str]) -> list[str]:
 @pytest.fixture(autouse=True)
 def audit_before_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the audit before every private run, which takes seconds; a module that needs it has its own fixture."""
-    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.list_audit_failures", lambda *_: [])
+    for trainer in ("dpsgd_trainer", "client_dp_trainer"):
+        monkeypatch.setattr(f"fedhealth.training.{trainer}.list_audit_failures", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

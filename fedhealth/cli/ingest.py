@@ -22,6 +22,7 @@ from fedhealth.ingest.ingest_files import ingest_files
 from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE, build_ingest_report
 from fedhealth.ingest.report_page import render_page
 from fedhealth.ingest.settings import IngestSettings, load_ingest_settings
+from fedhealth.ingest.table_source import build_table_source
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.user_path import expand_user
 
@@ -39,6 +40,7 @@ def run_ingest(file: Path, folder: Path, overrides: Sequence[str], workers: int 
         raise ConfigError(f"--workers {workers} is not positive.", "Omit it to use all processors.")
     settings, folder = load_ingest_settings(file), expand_user(folder).absolute()
     data = compose_data_config(settings, folder, overrides)
+    show_requests(settings, Console(stderr=True))
     with _Bars(Console(stderr=True)) as bars:
         outcome = ingest_files(settings, data, folder, workers or len(os.sched_getaffinity(0)), bars.show)
     report = build_ingest_report(outcome, data)
@@ -48,6 +50,20 @@ def run_ingest(file: Path, folder: Path, overrides: Sequence[str], workers: int 
         print(json.dumps(report, indent=1))
     else:
         _print_summary(report, folder)
+
+
+def show_requests(settings: IngestSettings, console: Console) -> None:
+    """Print what record systems will be asked, before they are asked.
+
+    Raises:
+        FedhealthError: the settings of a table are wrong.
+
+    """
+    for table in settings.tables:
+        source = build_table_source(table)
+        if request := source.describe_request():
+            console.print(f"{source.name} will be asked:", style="bold", markup=False, highlight=False)
+            console.print(request, markup=False, highlight=False, soft_wrap=True)
 
 
 def compose_data_config(settings: IngestSettings, folder: Path, overrides: Sequence[str]) -> DataConfig:

@@ -83,6 +83,9 @@ def ingest(
         bool, typer.Option("--propose", help="Write ingest.yaml for a person to edit; read only.")
     ] = False,
     data: Annotated[str | None, typer.Option(help="With --propose: the consortium's name for these data.")] = None,
+    show_requests: Annotated[
+        bool, typer.Option("--show-requests", help="Only show what databases and servers would be asked for tables.")
+    ] = False,
     add: Annotated[bool, typer.Option("--add", help="Add the cohort to site.yaml under its data name.")] = False,
     home: SiteFolder = None,
 ) -> None:
@@ -91,6 +94,14 @@ def ingest(
         from fedhealth.cli.propose import propose_ingest
 
         propose_ingest(file, [Path(each) for each in further or []], data, home)
+        return
+    if show_requests:
+        from rich.console import Console
+
+        from fedhealth.cli import ingest as implementation
+        from fedhealth.ingest.settings import load_ingest_settings
+
+        implementation.show_requests(load_ingest_settings(file), Console())
         return
     from fedhealth.cli.ingest import run_ingest
 

@@ -34,7 +34,17 @@ def select_texts(texts: Sequence[str]) -> tuple[list[str], Counter[str]]:
 
 def read_text_file(path: Path) -> tuple[str, str]:
     """Return the text of a file, and why it is set aside (empty if it is not)."""
-    content = path.read_bytes()
+    return decode_report(path.read_bytes(), path)
+
+
+def decode_report(content: bytes, path: Path) -> tuple[str, str]:
+    """Return a report's text, and why it is set aside (empty if it is not).
+
+    Args:
+        content: of a file or an attachment.
+        path: of the file.
+
+    """
     if other := next((name for signature, name in _OTHER_FILES if content.startswith(signature)), ""):
         return "", other
     try:

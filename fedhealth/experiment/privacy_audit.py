@@ -23,10 +23,12 @@ from fedhealth.privacy.auditing.membership import EpsilonLowerBound, run_members
 from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.runs.run_dir import AUDIT_FILE, RunDir
+from fedhealth.training.client_dp_trainer import ClientDPTrainer
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.fit_audit import QUICK, STANDARD, audit_fit
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.trainer import TrainingTask
+from fedhealth.training.update_audit import audit_updates
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_json
 
@@ -41,6 +43,7 @@ class SiteAudit:
 
     Attributes:
         site: its name.
+        unit: whom the run protects.
         findings: of all checks.
         bounds: in the standard audit, empirical lower bounds on epsilon by name.
         success: the most that an attacker's guess about one unit can be right, of 1; a coin toss is .5.
@@ -48,6 +51,7 @@ class SiteAudit:
     """
 
     site: str
+    unit: str
     findings: tuple[AuditFinding, ...]
     bounds: Mapping[str, EpsilonLowerBound]
     success: float
@@ -64,18 +68,18 @@ def audit_sites(
     """Audit every site's training, one after the other.
 
     Args:
-        config: with privacy=patient or record.
+        config: with privacy=patient, record or client.
         level: `quick` measures for seconds; `standard` measures longer and adds the membership test.
         run: a finished run of this configuration, to check its ledgers, too.
         final: that run's final model, for the membership test; None skips the test.
 
     Raises:
-        PrivacyError: the configuration's training is not DP-SGD.
+        PrivacyError: the configuration's training is not private.
 
     """
     trainer = instantiate(config.privacy)
-    if not isinstance(trainer, DPSGDTrainer):
-        raise PrivacyError("There is no private training to audit.", "Use privacy=patient or privacy=record.")
+    if not isinstance(trainer, DPSGDTrainer | ClientDPTrainer):
+        raise PrivacyError("There is no private training to audit.", "Use privacy=patient, record or client.")
     bench = BaselineData.prepare(config)
     for site in config.data.sites:
         rows = bench.cohorts[site].rows("train")
@@ -83,14 +87,22 @@ def audit_sites(
             bench.model, bench.examples[site], rows, config.training, config.data.task.kind, config.seed
         )
         place = AccountingContext("audit", site, Path(), 1, config.strategy.rounds)  # nothing is booked there
-        plan = trainer.make_plan(task, place)
-        findings = list(audit_fit(trainer, task, place, STANDARD if level == "standard" else QUICK))
+        plan, measured = _audit_trainer(trainer, task, place, level)
+        findings = list(measured)
         if run is not None and (ledger := get_ledger_path(run.site_dir(site), trainer.budget.dataset)).is_file():
             findings += audit_ledger(ledger, plan.delta)
         bounds: dict[str, EpsilonLowerBound] = {}
-        if level == "standard" and final is not None:
+        if level == "standard" and final is not None and plan.unit != "client":
             bounds = _bound_membership(plan, task, bench.cohorts[site].rows("test"), final)
-        yield SiteAudit(site, tuple(findings), bounds, (1 + compute_advantage(plan.run_events)) / 2)
+        yield SiteAudit(site, plan.unit, tuple(findings), bounds, (1 + compute_advantage(plan.run_events)) / 2)
+
+
+def _audit_trainer(
+    trainer: DPSGDTrainer | ClientDPTrainer, task: TrainingTask, place: AccountingContext, level: Level
+) -> tuple[PrivacyPlan, tuple[AuditFinding, ...]]:
+    if isinstance(trainer, ClientDPTrainer):
+        return trainer.make_plan(place), audit_updates(trainer, task, place)
+    return trainer.make_plan(task, place), audit_fit(trainer, task, place, STANDARD if level == "standard" else QUICK)
 
 
 def write_audit(run: RunDir, results: list[SiteAudit]) -> None:
@@ -98,6 +110,7 @@ def write_audit(run: RunDir, results: list[SiteAudit]) -> None:
     content = [
         {
             "site": each.site,
+            "unit": each.unit,
             "passed": each.has_passed,
             "success": each.success,
             "findings": [asdict(finding) for finding in each.findings],

@@ -33,9 +33,9 @@ def read_exclusions(path: Path | None) -> frozenset[str]:
     return frozenset(make_identifier("patient", cell).code for cell in (name, *cells)) - {""}
 
 
-def drop_record(record: IngestRecord) -> IngestRecord:
+def make_excluded_record(name: str) -> IngestRecord:
     """Return the record of a file of an excluded patient: only that it exists; the next ingest looks at it again."""
-    return IngestRecord(record.name, "", None, None, OPTED_OUT, "", ())
+    return IngestRecord(name, "", None, None, OPTED_OUT, "", ())
 
 
 def drop_excluded(
@@ -53,7 +53,7 @@ def drop_excluded(
     if not excluded:
         return list(records)
     lost = {name for name, keys in codes.items() if not excluded.isdisjoint(keys.items())}
-    return [drop_record(record) if record.name in lost else record for record in records]
+    return [make_excluded_record(record.name) if record.name in lost else record for record in records]
 
 
 def purge_caches(cache: Path, cohort: Path, keep: str) -> list[Path]:

@@ -40,6 +40,7 @@ from fedhealth.ingest.result import IngestResult
 from fedhealth.ingest.settings import IngestSettings
 from fedhealth.ingest.source import IngestSource
 from fedhealth.ingest.store import IngestStore
+from fedhealth.ingest.table_source import build_table_source
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.file_lock import lock_file
 
@@ -68,6 +69,8 @@ def ingest_files(
 
     """
     source: IngestSource = instantiate(settings.source)
+    for table in settings.tables:  # a fault of their settings shows now, not after all images
+        build_table_source(table)
     if source.contains_folder(folder):
         raise ConfigError(
             f"The cohort's folder {folder} is in the source, which would read it.", "Choose another --out."
@@ -89,7 +92,7 @@ def _ingest_source(
     workers: int,
     progress: IngestProgress,
 ) -> IngestResult:
-    excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source)
+    excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source, progress)
     options = _make_options(settings, data, source, excluded)
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
     shape = (data.image.channels, data.image.size, data.image.size)

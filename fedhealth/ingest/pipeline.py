@@ -12,7 +12,7 @@ from functools import partial
 from fedhealth.config.schema import DataConfig
 from fedhealth.errors import DataError, FedhealthError
 from fedhealth.ingest.examine import DicomSeries, ExamineOptions, ExamineResult
-from fedhealth.ingest.exclusions import drop_record
+from fedhealth.ingest.exclusions import make_excluded_record
 from fedhealth.ingest.image_content import find_main_orientation
 from fedhealth.ingest.pixel_writer import PixelTask, examine_and_write
 from fedhealth.ingest.records import IngestRecord
@@ -20,6 +20,7 @@ from fedhealth.ingest.selection_rules import select_slices, sort_slices
 from fedhealth.ingest.settings import IngestSettings, IngestTable
 from fedhealth.ingest.source import IngestSource, SourceFile
 from fedhealth.ingest.store import IngestStore
+from fedhealth.ingest.table_source import build_table_source
 from fedhealth.ingest.tables import TableContext, TableRows, load_table
 from fedhealth.ingest.worker_pool import FailedTask, WorkerPool
 
@@ -28,17 +29,22 @@ IngestProgress = Callable[[str, int, int], None]
 
 OTHER_ORIENTATION = "another orientation than most of its series"
 _TABLE_TIMEOUT_FACTOR = 10  # a table may take this many times as long as an image
+_LISTED_AT_ONCE = 256  # files between two lines of progress
 _AHEAD = 16  # files queued per worker, so that workers do not wait when this process is slow on a busy machine
 
 
-def list_files(source: IngestSource) -> list[SourceFile]:
+def list_files(source: IngestSource, progress: IngestProgress) -> list[SourceFile]:
     """Return the source's files.
 
     Raises:
         DataError: the source is empty.
 
     """
-    items = list(source.items())
+    items = list[SourceFile]()
+    for item in source.items():
+        items.append(item)
+        if len(items) % _LISTED_AT_ONCE == 0:  # an archive may take minutes
+            progress("Listing files", len(items), len(items))
     if not items:
         raise DataError("The source contains no file.", "Correct source; see docs/ingest.md.")
     return items
@@ -53,10 +59,12 @@ def examine_files(
     progress: IngestProgress,
 ) -> list[IngestRecord]:
     """Return a record for every file; examine only new and changed files."""
-    found = {item.name: store.find_record(*item) for item in items}
-    for name, record in found.items():
-        if record and record.fields and record.fields.patient in options.excluded:
-            found[name] = drop_record(record)
+    found = {item.name: store.find_record(item.name, item.stamp) for item in items}
+    for item in items:
+        record = found[item.name]
+        patient = record.fields.patient if record and record.fields else item.patient
+        if patient in options.excluded:  # an archive may say whose a file is: then it is not fetched
+            found[item.name] = make_excluded_record(item.name)
     new = [PixelTask(item, store.slots[item.name]) for item in items if found[item.name] is None]
     done = len(items) - len(new)
     progress("Reading files", done, len(items))
@@ -135,7 +143,7 @@ def examine_series(
     tasks, found, headers = [], list[IngestRecord](), dict[str, IngestRecord]()
     for (series, rule), members in sorted(groups.items()):
         task = _select_series_slices(f"series {series} {rule}", members, options)
-        stamp = hashlib.sha256(json.dumps(task.slices).encode()).hexdigest()
+        stamp = hashlib.sha256(json.dumps([each[:2] for each in task.slices]).encode()).hexdigest()
         headers[task.name] = members[0]
         known = store.find_record(task.name, stamp)
         if known is None:
@@ -199,7 +207,9 @@ def read_tables(
     ) as pool:
         for (place, table), result in pool.iterate_results(wanted):
             if isinstance(result, FailedTask):
-                raise DataError(f"{table.path}: reading it {result.reason}.", "Split it, or raise limits.")
+                raise DataError(
+                    f"{build_table_source(table).name}: reading it {result.reason}.", "Split it, or raise limits."
+                )
             if isinstance(result, FedhealthError):
                 raise result
             read[place] = result

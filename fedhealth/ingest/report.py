@@ -45,7 +45,7 @@ def build_ingest_report(result: IngestResult, data: DataConfig) -> dict[str, Any
         "missing": _count_missing(result, data),
         "tables": [
             {"path": table.path, "encoding": table.encoding, "rows": len(table), "matched": matched}
-            | {"unmatched": unmatched}
+            | {"unmatched": unmatched, "request": table.request}
             for table, matched, unmatched in zip(
                 result.tables, result.joined.matched, result.joined.unmatched, strict=True
             )

@@ -23,10 +23,11 @@ STACKS = ("file", "series")
 
 @dataclass(frozen=True)
 class IngestTable:
-    """A table of reports, labels or laboratory values, CSV or Parquet.
+    """A table of reports, labels or laboratory values: a file, or what a record system answers.
 
     Attributes:
-        path: the file.
+        path: the file, CSV, Parquet or Excel.
+        source: instead of a file; `_target_` names a class of `fedhealth.ingest.sources`.
         keys: its column for each of `KEYS` that it has.
         columns: its column for `text`, `split`, and each of the consortium's labels or variables.
         names: its columns with people's names, which are removed from the texts.
@@ -36,9 +37,10 @@ class IngestTable:
 
     """
 
-    path: UserPath
-    keys: Mapping[str, str]
-    columns: Mapping[str, str]
+    path: UserPath | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    source: Any = None
     names: tuple[str, ...] = ()
     decimal: str = "."
     units: Mapping[str, str] = field(default_factory=dict)
@@ -202,7 +204,7 @@ def _find_faults(settings: IngestSettings) -> list[str]:
     if undecided := _find_undecided(settings):
         return undecided
     faults = [] if SITE_ID.fullmatch(settings.site) else [f"site: {settings.site!r} is not a valid site name."]
-    if not (isinstance(settings.source, dict) and isinstance(settings.source.get("_target_"), str)):
+    if not _names_class(settings.source):
         faults.append("source: needs a _target_, such as fedhealth.ingest.source.Folder.")
     if settings.image.bits not in (8, 16):
         faults.append("image.bits: must be 8 or 16.")
@@ -240,4 +242,14 @@ def _find_table_faults(table: IngestTable) -> list[str]:
         f"{name}: there is no such column in columns." for name in {*table.units, *table.words} - set(table.columns)
     ]
     faults += [] if table.decimal in (".", ",") else ["decimal: must be . or a comma."]
+    if (table.path is None) == (table.source is None):
+        faults.append("path: needs either path or source.")
+    if table.source is not None and not _names_class(table.source):
+        faults.append("source: needs a _target_, such as fedhealth.ingest.sources.fhir.FhirPatients.")
+    if not table.columns and len(table.keys) < 2:
+        faults.append("columns: is missing.")
     return faults + ([] if table.keys else ["keys: must name at least one column to join by."])
+
+
+def _names_class(source: Any) -> bool:
+    return isinstance(source, dict) and isinstance(source.get("_target_"), str)

@@ -25,11 +25,13 @@ class SourceFile(NamedTuple):
     Attributes:
         name: unique within the source, and stable.
         stamp: changes when the content changes.
+        patient: code of its patient's plainest identifier, if the source knows it without reading the file.
 
     """
 
     name: str
     stamp: str
+    patient: str = ""
 
 
 class IngestSource(Protocol):

@@ -13,13 +13,13 @@ from fedhealth.data.cells import CellFormat, ParsedCells, parse_labels, parse_va
 from fedhealth.data.decode_text import EXPORT_ADVICE
 from fedhealth.data.findings import DataFinding, FindingKind
 from fedhealth.data.identifiers import LOOSE_KEYS, Identifier, check_lost_digits, make_code, make_identifier
-from fedhealth.data.read_table import read_table
 from fedhealth.data.tabular import check_cells
 from fedhealth.data.text_table import TextTable
 from fedhealth.data.texts import find_text_findings, select_texts
 from fedhealth.errors import DataError, FedhealthError
 from fedhealth.ingest.report_text import clean_report
 from fedhealth.ingest.settings import IdentifierSettings, IngestTable, TextSettings
+from fedhealth.ingest.table_source import TableSource, build_table_source
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class TableRows:
     """A table's codes and cells, ready to be joined.
 
     Attributes:
-        path: of the file.
-        encoding: of the file, or `Parquet` or `Excel`.
+        path: of the file, or the name of its source.
+        encoding: of the file, or `Parquet` or `Excel`, or the kind of its source.
         keys: by the name of the key, a code for each row; empty = no key.
         identifiers: by the name of the key, each row's identifier, whatever rules are declared.
         cells: by the consortium's column, each row's text; empty = missing.
@@ -36,6 +36,7 @@ class TableRows:
         findings: what a person must know of the table.
         excluded: by the name of the key, the codes in rows of excluded patients, which are left out.
         dropped: number of these rows.
+        request: what its source was asked; empty for a file.
 
     """
 
@@ -48,6 +49,7 @@ class TableRows:
     findings: tuple[DataFinding, ...] = ()
     excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
     dropped: int = 0
+    request: str = ""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -73,25 +75,28 @@ class TableContext:
 
 def load_table(table: IngestTable, context: TableContext) -> TableRows | FedhealthError:
     """Read a table; return, not raise, an error, so that the worker can send it to the parent process."""
+    name = "table"
     try:
-        return _parse_table(table, context)
+        source = build_table_source(table)
+        name = source.name
+        return _parse_table(table, source, context)
     except FedhealthError as fault:
         return fault
     except MemoryError:
         raise
     except Exception as fault:  # on damaged files the parsers raise almost any exception
-        return DataError(f"{table.path}: cannot be read as a table ({type(fault).__name__}).", EXPORT_ADVICE)
+        return DataError(f"{name}: cannot be read as a table ({type(fault).__name__}).", EXPORT_ADVICE)
 
 
-def _parse_table(table: IngestTable, context: TableContext) -> TableRows:
-    read = read_table(table.path)
+def _parse_table(table: IngestTable, source: TableSource, context: TableContext) -> TableRows:
+    read = source.read_table()
     columns = read.columns
     if not read.lines:
-        raise DataError(f"{table.path}: the table has no rows.", "Remove it from tables, or export it again.")
+        raise DataError(f"{read.path}: the table has no rows.", "Remove it from tables, or export it again.")
     read.require_columns([*table.keys.values(), *table.columns.values(), *table.names], "Correct tables")
     for key, column in table.keys.items():
         if key in LOOSE_KEYS:
-            check_lost_digits(f"{table.path}: column {column!r}", columns[column])
+            check_lost_digits(f"{read.path}: column {column!r}", columns[column])
     everyone = _find_identifiers(table, read)
     patients = everyone.get("patient", [Identifier("", "")] * len(read.lines))
     kept = [place for place, each in enumerate(patients) if each.code not in context.excluded]
@@ -102,7 +107,8 @@ def _parse_table(table: IngestTable, context: TableContext) -> TableRows:
     lost = set(range(len(patients))) - set(kept)
     excluded = {key: frozenset(make_code(column[place], rules) for place in lost) for key, column in everyone.items()}
     notes = (*_repeat_notes(read), *findings)
-    return TableRows(str(table.path), read.encoding, keys, found, cells, read.lines, notes, excluded, len(lost))
+    name, request = str(read.path), source.describe_request()
+    return TableRows(name, read.encoding, keys, found, cells, read.lines, notes, excluded, len(lost), request)
 
 
 def _find_identifiers(table: IngestTable, read: TextTable) -> dict[str, list[Identifier]]:
@@ -119,7 +125,7 @@ def _parse_cells(
 ) -> tuple[dict[str, list[str]], list[DataFinding]]:
     """Return the cells as the consortium means them, and findings."""
     cells, findings, data = dict[str, list[str]](), list[DataFinding](), context.data
-    _check_words(table, data)
+    _check_words(table, read, data)
     for name, column in table.columns.items():
         given = CellFormat(table.decimal, table.units.get(name, ""), table.words.get(name, {}))
         raw = read.columns[column]
@@ -135,13 +141,13 @@ def _parse_cells(
             parsed = parse_values(raw, data.tabular[name], given)
         else:
             parsed = ParsedCells([cell.strip() for cell in raw], {})
-        check_cells(parsed, raw, read.lines, f"{table.path}: column {column!r}")
+        check_cells(parsed, raw, read.lines, f"{read.path}: column {column!r}")
         cells[name] = parsed.values
         findings += parsed.find_findings(f"{read.path.name}: column {column!r}")
     return cells, findings
 
 
-def _check_words(table: IngestTable, data: DataConfig | None) -> None:
+def _check_words(table: IngestTable, read: TextTable, data: DataConfig | None) -> None:
     """Check that the table's own words mean something the consortium knows.
 
     Raises:
@@ -155,6 +161,6 @@ def _check_words(table: IngestTable, data: DataConfig | None) -> None:
         known = {*classes, *(str(index) for index in range(len(classes))), ""}
         if unknown := sorted(set(table.words.get(name, {}).values()) - known):
             raise DataError(
-                f"{table.path}: words of {name!r} mean {', '.join(map(repr, unknown))}, which is no class.",
+                f"{read.path}: words of {name!r} mean {', '.join(map(repr, unknown))}, which is no class.",
                 f"Classes are {', '.join(classes)}.",
             )

@@ -8,13 +8,22 @@ from fedhealth.report.page import Cell, ReportTable, Section
 from fedhealth.report.wording import format_count, format_percent, join_words
 from fedhealth.runs.record import RunRecord
 from fedhealth.runs.results import AuditResult
+from fedhealth.utils.privacy_text import format_unit
 
 _CHECKED = (
     "Checked at each hospital, through its own training, releases and a scratch ledger: the noise is of the planned "
-    "size in every tensor and independent of all other noise; patients are drawn independently and with the booked "
-    "rate; one patient adds no more than its clipped gradient; every round is booked and released once; the scores are "
-    "noised; no loss leaves; another accountant finds the same epsilon. An audit finds mistakes. It is no proof that "
-    "there are none."
+    "size in every tensor, with the law of a Gaussian, independent of all other noise and never used twice; patients "
+    "are drawn independently, with the booked rate, and anew in each round; one patient adds no more than its clipped "
+    "gradient, and a batch without patients looks like any other; every round is booked before it begins and released "
+    "once, and the ledger ends the run within its epsilon; the scores are noised, and drawn once; no loss leaves; "
+    "another accountant finds the same epsilon. An audit finds mistakes. It is no proof that there are none."
+)
+_CHECKED_CLIENT = (
+    "Checked at each hospital, through its own training, releases and a scratch ledger: known updates leave clipped to "
+    "the bound; the noise is of the planned size in every tensor, with the law of a Gaussian, and never used twice; "
+    "every round is booked before it begins and released once, and the ledger ends the run within its epsilon; no "
+    "statistics leave; another accountant finds the same epsilon. An audit finds mistakes. It is no proof that there "
+    "are none."
 )
 
 
@@ -31,19 +40,21 @@ def build_audit_section(run: RunRecord) -> Section | None:
     )
     rows = tuple(_build_row(each) for each in run.audit)
     table = ReportTable("Result of the audit", ("Hospital", "Checks", "Failed", "A guess is right at most"), rows)
+    checked = _CHECKED_CLIENT if run.audit[0].unit == "client" else _CHECKED
     bounds = tuple(f"{each.site}: {bound}." for each in run.audit for bound in each.bounds)
     return Section(
-        "audit", "What the audit found", f"{lead} {_describe_attacker(run)}", (), (table,), (_CHECKED, *bounds)
+        "audit", "What the audit found", f"{lead} {_describe_attacker(run)}", (), (table,), (checked, *bounds)
     )
 
 
 def _describe_attacker(run: RunRecord) -> str:
-    """Return what somebody who sees everything that left could at most learn about one patient."""
+    """Return what somebody who sees everything that left could at most learn about one unit."""
     known = [each.success for each in run.audit if not math.isnan(each.success)]
     if not known:
         return ""
+    unit = format_unit(run.audit[0].unit)
     return (
-        "If everything that left is known, and every other patient too, a guess whether one given patient took part is "
+        f"If everything that left is known, and every other {unit} too, a guess whether one given {unit} took part is "
         f"right in at most {format_percent(max(known))} of the cases; a coin toss is right in {format_percent(0.5)}."
     )
 

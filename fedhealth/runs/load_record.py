@@ -206,6 +206,7 @@ def _parse_audit(entry: Mapping[str, Any]) -> AuditResult:
             for name, each in bounds.items()
         ),
         float(entry.get("success", float("nan"))),
+        str(entry.get("unit", "patient")),
     )
 
 

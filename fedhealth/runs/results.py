@@ -90,6 +90,7 @@ class AuditResult:
         failures: the failed ones, with what was found.
         bounds: empirical lower bounds on epsilon, as sentences.
         success: the most that an attacker's guess about one unit can be right, of 1; NaN if unknown.
+        unit: whom the run protects.
 
     """
 
@@ -98,6 +99,7 @@ class AuditResult:
     failures: tuple[str, ...]
     bounds: tuple[str, ...]
     success: float
+    unit: str = "patient"
 
 
 @dataclass(frozen=True)

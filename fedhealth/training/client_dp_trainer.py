@@ -28,6 +28,7 @@ from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.training.optimizers import count_steps
 from fedhealth.training.release_records import ReleaseRecords
 from fedhealth.training.trainer import FitReport, Statistics, TrainingTask, Workload, fit_without_noise
+from fedhealth.training.update_audit import list_audit_failures
 from fedhealth.types import State
 
 log = logging.getLogger("fedhealth.site")
@@ -52,6 +53,7 @@ class ClientDPTrainer(ReleaseRecords):
     """
 
     is_private = True
+    is_auditable = True
     unit = "client"
 
     def __init__(
@@ -82,6 +84,9 @@ class ClientDPTrainer(ReleaseRecords):
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return [fault.problem]
+        if failures := list_audit_failures(self, task, replace(accounting, purpose="train")):
+            log.warning("declined: the audit of the noised update fails: %s", "; ".join(failures))
+            return ["private training fails its audit on synthetic patients (the site's log says where)"]
         return []
 
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:

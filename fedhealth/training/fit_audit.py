@@ -9,9 +9,8 @@ All of it is un-noised knowledge about the rows it is given: it stays at the sit
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,37 +21,42 @@ import numpy as np
 from fedhealth.data.examples import Examples
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
-from fedhealth.privacy.accounting.ledger import verify_ledger
-from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.privacy.auditing.independent_numbers import (
-    check_plan,
-    clip_gradient,
-    compute_sample_rate,
-)
+from fedhealth.privacy.auditing.independent_numbers import check_plan, clip_gradient, compute_sample_rate
+from fedhealth.privacy.auditing.noise_checks import check_noise_size, check_uniqueness
 from fedhealth.privacy.auditing.release_checks import (
     AuditCheck,
     AuditFinding,
     check_contribution,
+    check_equal_rates,
     check_fact,
-    check_noise_size,
+    check_fresh_draws,
     check_sampling_law,
-    check_uniqueness,
     judge_checks,
 )
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.privacy.mechanisms.noised_counts import decode_counts
+from fedhealth.training.audit_bench import BATCH, COHORT, CROWD, AuditBench
+from fedhealth.training.audit_features import list_large_encoders
+from fedhealth.training.audit_gate import list_failures_once
 from fedhealth.training.check_batch import make_check_examples
-from fedhealth.training.fit_recording import BATCH, AuditBench
+from fedhealth.training.clipping_audit import check_clipped_sum, check_impossible_values
+from fedhealth.training.fit_recording import FitRecording
+from fedhealth.training.noise_audit import check_empty_batches, hold_random_state
+from fedhealth.training.release_audit import (
+    check_bookings,
+    check_budget_end,
+    check_scored_rows,
+    check_scores,
+    check_update_names,
+    check_weights,
+)
 from fedhealth.training.trainer import TrainingTask
 
 if TYPE_CHECKING:
     from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 
-_COHORT, _CROWD = 14, 40  # units: for noise and contribution, and for the sampler
 _REPEATS = 8  # steps of a fit whose noise is measured
-_HISTOGRAM = (2, 60)
-_passed: set[str] = set()  # what this process has audited
+_FEW_UNITS, _FEW_STEPS, _FEW_VALUES = 3, 4, 1 << 14  # of a fit that trains large encoders; values of each tensor
 
 
 @dataclass(frozen=True)
@@ -84,30 +88,28 @@ def audit_fit(
 
     """
     with TemporaryDirectory() as scratch:
-        bench = AuditBench(trainer, task, replace(accounting, folder=Path(scratch)), patients)
+        place = replace(accounting, folder=Path(scratch))
         checks = []
         try:
-            for check in _FitAudit(bench, depth).run_checks():
+            for check in _FitAudit(AuditBench(trainer, task, place, patients), depth).run_checks():
                 checks.append(check)
-        except PrivacyError as fault:
-            checks.append(check_fact("private training runs under the audit", False, fault.problem))
+            whole = AuditBench(trainer, task, place, patients, is_whole=True)
+            checks += _check_large_encoders(whole) if list_large_encoders(task.model) else []
+        except Exception as fault:  # whatever the code under audit raises is a finding
+            shown = fault.problem if isinstance(fault, PrivacyError) else f"{type(fault).__name__}: {fault}"
+            checks.append(check_fact("private training runs under the audit", False, shown))
         return judge_checks(checks)
 
 
 def list_audit_failures(trainer: DPSGDTrainer, task: TrainingTask, accounting: AccountingContext) -> list[str]:
     """Return which checks fail on synthetic patients, since the result leaves the site; once per process and plan."""
-    settings = {name: value for name, value in vars(trainer).items() if name != "budget"}
-    limits = replace(trainer.budget, dataset="any")
-    key = repr((type(trainer), settings, limits, str(task.model), task.training, task.kind, accounting.rounds))
-    if key in _passed:
-        return []
-    most = trainer.max_records_per_patient if trainer.unit == "patient" else 1
-    patients = make_check_examples(task.model, task.examples, task.kind, most, _CROWD)
-    findings = audit_fit(trainer, task, accounting, QUICK, patients)
-    failures = [f"{each.name} ({each.detail})" for each in findings if not each.passed]
-    if not failures:
-        _passed.add(key)
-    return failures
+
+    def audit_synthetic() -> tuple[AuditFinding, ...]:
+        most = trainer.max_records_per_patient if trainer.unit == "patient" else 1
+        patients = make_check_examples(task.model, task.examples, task.kind, most, CROWD)
+        return audit_fit(trainer, task, accounting, QUICK, patients)
+
+    return list_failures_once(trainer, task, accounting, audit_synthetic)
 
 
 class _FitAudit:
@@ -122,9 +124,16 @@ class _FitAudit:
         plan = self.trainer.make_plan(self.own_task, self.accounting)
         yield from self._check_plan(plan)
         yield from self._check_noise(plan.noise_multiplier)
+        yield from check_empty_batches(self.bench, plan.noise_multiplier)
         yield from self._check_sampling()
         yield from self._check_contribution()
-        yield from self._check_scores()
+        yield from check_clipped_sum(self.bench)
+        yield from check_impossible_values(self.bench)
+        yield from check_scores(self.bench)
+        yield check_scored_rows(self.bench)
+        yield check_update_names(self.bench)
+        yield check_weights(self.trainer)
+        yield from check_budget_end(self.bench)
 
     def _check_plan(self, plan: PrivacyPlan) -> Iterator[AuditCheck]:
         trainer, training = self.trainer, self.own_task.training
@@ -139,102 +148,94 @@ class _FitAudit:
     def _check_noise(self, noise_multiplier: float) -> Iterator[AuditCheck]:
         """Check the run's own noise in two rounds, and their bookings."""
         trainer = self.bench.make_trainer(noise_multiplier=noise_multiplier, sample_rate=1.0)
-        rows, std = self.bench.select_cohort(_COHORT), noise_multiplier * trainer.max_grad_norm
+        rows, std = self.bench.select_cohort(COHORT), noise_multiplier * trainer.max_grad_norm
         fits = []
         for number in (1, 2):
             accounting = replace(self.accounting, run="audit-noise", round=number, rounds=2)
             fits.append(self.bench.record_fit(trainer, self.bench.make_task(rows, _REPEATS), accounting, 1.0, std))
             trainer.record_release(accounting, f"words {number}")
-        yield from _check_bookings(trainer, accounting, PrivacyEvent(noise_multiplier, 1.0, _REPEATS))
+        yield from check_bookings(trainer, accounting, PrivacyEvent(noise_multiplier, 1.0, _REPEATS))
+        yield self._check_batches(fits[0].loads)
         for name in fits[0].sums:
             yield check_noise_size(name, [fit.sums[name] for fit in fits], std)
+        yield check_noise_size("all together", [_join_tensors(fit.sums) for fit in fits], std)
         yield from check_uniqueness([fit.sums for fit in fits])
-        excess = max(fit.excess for fit in fits)
-        yield check_fact("the model moves by the released sums only", excess < 0.05, f"{excess:.3f} deviations more")
-        yield check_fact("no loss is reported", all(math.isnan(fit.loss) for fit in fits), "training reports a loss")
+        yield from check_movement(fits)
 
     def _check_sampling(self) -> Iterator[AuditCheck]:
-        """Check what the loader gets."""
-        trainer, rows = self.bench.make_trainer(sample_rate=None), self.bench.select_crowd(_CROWD)
-        units = self.bench.count_units(rows)
-        rate = compute_sample_rate(units, BATCH)
-        accounting = replace(self.accounting, run="audit-sampling", round=1, rounds=1)
-        fit = self.bench.record_fit(
-            trainer, self.bench.make_task(rows, self.depth.sampled_steps), accounting, rate, 1.0
+        """Check what the loader gets, in a round and in the same round on a machine with an empty ledger."""
+        trainer = self.bench.make_trainer(
+            sample_rate=None, max_physical_batch_size=self.trainer.max_physical_batch_size
         )
-        drawn = [{self.bench.get_owner(row) for batch in step for row in batch} for step in fit.loads]
-        yield from check_sampling_law([len(each) for each in drawn], units, rate)
-        yield from self._check_batches(fit.loads)
+        rows = self.bench.select_crowd(CROWD)
+        owners = [self.bench.get_owner(each[0]) for each in self.bench.list_units(rows)]
+        steps = self.depth.sampled_steps
+        rate = compute_sample_rate(len(owners), BATCH)
+        drawn: list[list[set[int]]] = []
+        with hold_random_state() as restart:
+            for number in (1, 2):
+                restart()
+                folder = self.accounting.folder / f"sampling-{number}"
+                accounting = replace(self.accounting, run="audit-sampling", round=1, rounds=1, folder=folder)
+                loads = self.bench.record_fit(trainer, self.bench.make_task(rows, steps), accounting, rate, 1.0).loads
+                drawn.append([{self.bench.get_owner(row) for batch in step for row in batch} for step in loads])
+        yield from check_sampling_law([len(each) for each in drawn[0]], len(owners), rate)
+        if rate < 1:
+            counts = [sum(unit in each for fit in drawn for each in fit) for unit in owners]
+            yield check_equal_rates(counts, 2 * steps, rate)
+        pairs = [*zip(drawn[0][::2], drawn[0][1::2], strict=False)]
+        yield check_fresh_draws("in each step", pairs, len(owners), rate)
+        yield check_fresh_draws("in each fit", [*zip(*drawn, strict=True)], len(owners), rate)
 
-    def _check_batches(self, loads: list[list[list[int]]]) -> Iterator[AuditCheck]:
+    def _check_batches(self, loads: list[list[list[int]]]) -> AuditCheck:
         parts: list[list[int]] = []
         for step in loads:
             owners = [{self.bench.get_owner(row) for row in batch} for batch in step]
             parts.append([sum(unit in each for each in owners) for unit in set().union(*owners)])
         whole = all(count == 1 for step in parts for count in step)
-        yield check_fact("a patient's rows stay in one physical batch", whole, "a patient was split")
+        return check_fact("a patient's rows stay in one physical batch", whole, "a patient was split")
 
     def _check_contribution(self) -> Iterator[AuditCheck]:
         """Check what one patient adds: the mean difference of training with and without it."""
         steps, trainer = self.depth.compared_steps, self.bench.make_trainer(sample_rate=1.0)
-        rows, target = self.bench.select_cohort(_COHORT), self.bench.choose_target()
+        rows, target = self.bench.select_cohort(COHORT), self.bench.choose_target()
         sides = []
-        for number, chosen in enumerate((rows, [row for row in rows if row not in target])):
+        for number, left_out in enumerate(([], target)):
             accounting = replace(self.accounting, run=f"audit-{number}", round=1, rounds=1)
-            task = self.bench.make_task(chosen, steps, rests=True)
+            task = self.bench.make_task([row for row in rows if row not in left_out], steps, rests=True)
             std = trainer.make_plan(task, accounting).noise_multiplier * trainer.max_grad_norm
             sides.append((self.bench.record_fit(trainer, task, accounting, 1.0, std), std))
             yield check_noise_size(f"little of it ({number})", [_join_tensors(sides[-1][0].sums)], std)
         (with_it, std), (without, other_std) = sides
-        gradient = self.bench.compute_gradient(target)
-        planned = clip_gradient(
-            gradient, trainer.clipping, trainer.max_grad_norm, sorted(self.bench.task.model.modalities)
-        )
+        towers = sorted(self.bench.task.model.modalities)
+        planned = clip_gradient(self.bench.compute_gradient(target), trainer.clipping, trainer.max_grad_norm, towers)
         found = {name: with_it.sums[name].mean(0) - without.sums[name].mean(0) for name in planned}
         error = math.hypot(std, other_std) / math.sqrt(steps)
         for name in planned:
-            yield check_contribution(name, found[name], planned[name], error)
+            yield check_contribution(f"one patient's contribution: {name}", found[name], planned[name], error)
         whole = (np.concatenate([each[name] for name in planned]) for each in (found, planned))
-        yield check_contribution("all together", next(whole), next(whole), error)
-
-    def _check_scores(self) -> Iterator[AuditCheck]:
-        """Check the noise of the final scores, and that rounds release no statistics."""
-        trainer = copy.copy(self.trainer)
-        trainer.budget = replace(trainer.budget, lifetime_epsilon=math.inf, max_failures=None)
-        counts = np.zeros(_HISTOGRAM, np.int64)
-        single = {"train.loss": np.ones(1, np.int64), "train.examples": np.ones(1, np.int64)}
-        accounting = replace(self.accounting, purpose="evaluate")
-        left = trainer.release_statistics(single | {"validation.positives": counts}, self.own_task, accounting)
-        yield check_fact("statistics of single rounds stay", not left, f"{sorted(left)} left")
-        event = trainer.make_plan(self.own_task, accounting).score_release_event
-        if event is None:
-            return
-        held_out = {
-            f"{split}.{side}": counts for split in ("validation", "test") for side in ("positives", "negatives")
-        }
-        runs = []
-        for number in (1, 2):
-            place = replace(accounting, run=f"audit-scores-{number}")
-            released = trainer.release_statistics(held_out, self.own_task, place)
-            runs.append(np.concatenate([decode_counts(released[name]).ravel() for name in held_out]))
-        std = event.noise_multiplier * math.sqrt(_HISTOGRAM[0])
-        yield check_noise_size("scores", [np.stack(runs)], std)
+        yield check_contribution("one patient's contribution: all together", next(whole), next(whole), error)
 
 
-def _check_bookings(trainer: DPSGDTrainer, accounting: AccountingContext, event: PrivacyEvent) -> Iterator[AuditCheck]:
-    """Check that two rounds were booked and released one to one, and that nothing else can be released."""
-    entries = verify_ledger(get_ledger_path(accounting.folder, trainer.budget.dataset))
-    booked = [entry for entry in entries if entry.kind == "book" and entry.run == accounting.run]
-    paid = [entry.booking for entry in entries if entry.kind == "release" and entry.run == accounting.run]
-    right = [entry.event for entry in booked] == [event, event] and paid == [entry.number for entry in booked]
-    yield check_fact("every round is booked and released once", right, f"{len(booked)} bookings, {len(paid)} releases")
-    try:
-        trainer.record_release(accounting, "words without a booking")
-    except PrivacyError:
-        refused = True
-    else:
-        refused = False
-    yield check_fact("a release without a booking is refused", refused, "it was recorded")
+def check_movement(fits: Sequence[FitRecording]) -> Iterator[AuditCheck]:
+    """Check that nothing but noised sums moves the model, that no loss is reported, and that bookings come first."""
+    excess = max(fit.excess for fit in fits)
+    yield check_fact("the model moves by the released sums only", excess < 0.05, f"{excess:.3f} deviations more")
+    yield check_fact("no loss is reported", all(math.isnan(fit.loss) for fit in fits), "training reports a loss")
+    first = all(fit.is_booked_first for fit in fits)
+    yield check_fact("a round is booked before its first step", first, "the ledger had no open booking")
+
+
+def _check_large_encoders(bench: AuditBench) -> Iterator[AuditCheck]:
+    """Check the noise in every tensor of a model whose other checks left out the large encoders."""
+    multiplier = bench.trainer.make_plan(bench.own_task, bench.accounting).noise_multiplier
+    trainer = bench.make_trainer(noise_multiplier=multiplier, sample_rate=1.0)
+    std, task = multiplier * trainer.max_grad_norm, bench.make_task(bench.select_cohort(_FEW_UNITS), _FEW_STEPS)
+    accounting = replace(bench.accounting, run="audit-whole", round=1, rounds=1)
+    fit = bench.record_fit(trainer, task, accounting, 1.0, std, _FEW_VALUES)
+    for name, sums in fit.sums.items():
+        yield check_noise_size(f"{name}, of the whole model", [sums], std)
+    yield from check_movement([fit])
 
 
 def _join_tensors(sums: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,36 +1,31 @@
-"""The bench of an audit: a trainer with little noise, a few units, and fits whose releases are recorded.
+"""Fits whose releases are recorded, for an audit.
 
 What a step releases is read where it leaves: as the gradient that the wrapped optimizer gets, through the public hook
-for correction terms. What the loader gets is recorded, too.
+for correction terms. What the loader gets is recorded, too, and whether the round was booked before its first step.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from fedhealth.data.examples import Batch, Examples
+from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting.booking import Booking, find_open_booking
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.auditing.independent_numbers import compute_expected_batch
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.training.losses import compute_row_losses
+from fedhealth.training.release_records import ReleaseRecords
 from fedhealth.training.trainer import TrainingTask
 
 if TYPE_CHECKING:
     from fedhealth.training.dpsgd_trainer import DPSGDTrainer
-
-BATCH = 8  # units per step of the sampler's audit
-_LITTLE_NOISE = 1e4  # epsilon at which a contribution shows in a few steps
-_MOVING, _RESTING = 1e-4, 1e-8  # learning rates: weights move measurably, or so little that gradients stay the same
-_RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, StochasticDepth)
-_PHYSICAL_ROWS = 3  # several physical batches per step, and patients at their edges
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,7 @@ class FitRecording:
         loads: by step, the rows of each physical batch.
         excess: the largest movement of a weight that the gradients do not explain, in deviations of the noise.
         loss: that the fit reports.
+        is_booked_first: whether the ledger on the disk had an open booking before the first step.
 
     """
 
@@ -61,166 +57,76 @@ class FitRecording:
     loads: list[list[list[int]]]
     excess: float
     loss: float
+    is_booked_first: bool
+
+    def list_empty_steps(self) -> list[int]:
+        """Return the steps without any patient."""
+        return [step for step, batches in enumerate(self.loads) if not any(batches)]
 
 
-class AuditBench:
-    """One site's fits under audit.
+def record_fit(
+    trainer: DPSGDTrainer,
+    task: TrainingTask,
+    accounting: AccountingContext,
+    units: int,
+    rate: float,
+    std: float,
+    most_values: int | None = None,
+) -> FitRecording:
+    """Train and return what was released.
 
     Args:
-        trainer: as configured for the run.
-        task: of the run; its model stays as it is.
-        accounting: of the audit, with a scratch folder.
-        patients: to train on instead of the task's own.
+        trainer: under audit.
+        task: with plain SGD; its model is trained.
+        accounting: that the fit is booked under.
+        units: of the task's rows.
+        rate: of the sampler, by the audit's own numbers.
+        std: of the noise, by the audit's own numbers.
+        most_values: of a tensor that are recorded, spread over it; None for all.
 
-    Attributes:
-        task: of the audit: a copy of the model without dropout, plain SGD, the patients to train on.
-        own_task: of the run.
-        units: training rows of each unit of `task`.
-        own_units: number of units of `own_task`.
-        most_rows: of one unit in a step; of a unit with more, each step draws some.
+    Raises:
+        PrivacyError: the fit has taken another number of steps.
 
     """
+    source = task.examples
+    examples = RecordingExamples(source.sources, source.labels, source.patient, source.study)
+    taken: list[dict[str, np.ndarray]] = []
+    ends: list[int] = []
+    booked: list[bool] = []
 
-    def __init__(
-        self,
-        trainer: DPSGDTrainer,
-        task: TrainingTask,
-        accounting: AccountingContext,
-        patients: Examples | None,
-    ) -> None:
-        model = copy.deepcopy(task.model)
-        for module in model.modules():
-            if isinstance(module, _RANDOM_LAYERS):
-                module.p = 0.0  # a patient's gradient must be the same in every step
-        optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _MOVING}
-        training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
-        self.trainer, self.accounting = trainer, accounting
-        self.task, self.own_task = replace(task, model=model, training=training), task
-        if patients is not None:
-            self.task = replace(self.task, examples=patients, rows=np.arange(len(patients.patient)))
-        self.units = _group_rows(trainer, self.task)
-        self.own_units = len(_group_rows(trainer, task))
-        self.most_rows = trainer.max_records_per_patient if trainer.unit == "patient" else 1
+    def record_step(step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+        taken.append({name: to_vector(p.grad, most_values) for name, p in parameters.items()})
+        ends.append(len(examples.loads))
+        booked.append(bool(booked) or find_booking(trainer, accounting) is not None)
 
-    def make_trainer(self, **changes: object) -> DPSGDTrainer:
-        """Return the trainer with the little noise of the audit and a scratch budget."""
-        trainer = copy.copy(self.trainer)
-        trainer.budget = replace(
-            trainer.budget,
-            epsilon=_LITTLE_NOISE,
-            lifetime_epsilon=math.inf,
-            min_noise_multiplier=0.0,
-            min_cohort=2,
-            max_failures=None,
-        )
-        settings = {"epsilon": _LITTLE_NOISE, "noise_multiplier": None, "score_release_share": 0.0, "spare_rounds": 0}
-        for name, value in (settings | {"max_physical_batch_size": _PHYSICAL_ROWS} | changes).items():
-            setattr(trainer, name, value)
-        return trainer
-
-    def make_task(self, rows: Sequence[int], steps: int, rests: bool = False) -> TrainingTask:
-        """Return a task of the audit over some rows, with a model of its own; its weights rest if asked for."""
-        optimizer = self.task.training.optimizer | ({"lr": _RESTING} if rests else {})
-        training = replace(self.task.training, local_steps=steps, optimizer=optimizer)
-        model = copy.deepcopy(self.task.model)
-        return replace(self.task, model=model, rows=np.asarray(rows, np.int64), training=training)
-
-    def record_fit(
-        self,
-        trainer: DPSGDTrainer,
-        task: TrainingTask,
-        accounting: AccountingContext,
-        rate: float,
-        std: float,
-    ) -> FitRecording:
-        """Train a task of `make_task` and return what was released; the audit computed `rate` and `std`."""
-        source = self.task.examples
-        examples = RecordingExamples(source.sources, source.labels, source.patient, source.study)
-        taken: list[dict[str, np.ndarray]] = []
-        ends: list[int] = []
-
-        def record_step(step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-            taken.append({name: _to_vector(p.grad) for name, p in parameters.items()})
-            ends.append(len(examples.loads))
-
-        task = replace(task, examples=examples, gradient_hook=record_step)
-        start = {name: _to_vector(p) for name, p in task.model.named_parameters()}
-        report = trainer.fit(task, accounting)
-        expected, learning_rate = (
-            compute_expected_batch(self.count_units(task.rows), rate),
-            task.training.optimizer["lr"],
-        )
-        sums = {name: expected * np.stack([step[name] for step in taken]) for name in taken[0]}
-        unit = learning_rate * std / expected
-        excess = 0.0
-        for name, parameter in task.model.named_parameters():
-            if name in sums:
-                off = start[name] - _to_vector(parameter) - learning_rate * sums[name].sum(0) / expected
-                rounding = len(taken) * np.finfo(np.float32).eps * np.abs(start[name])
-                excess = max(excess, float((np.abs(off) - rounding).max()) / unit)
-        loads = [examples.loads[low:high] for low, high in zip([0, *ends], ends, strict=False)]
-        return FitRecording(sums, loads, excess, report.loss)
-
-    def get_owner(self, row: int) -> int:
-        """Return the unit that a row belongs to."""
-        examples = self.task.examples
-        return int((examples.patient if self.trainer.unit == "patient" else examples.study)[row])
-
-    def count_units(self, rows: Iterable[int]) -> int:
-        """Return the number of units of some rows."""
-        return len({self.get_owner(row) for row in rows})
-
-    def choose_target(self) -> list[int]:
-        """Return the rows of the patient whose contribution is measured: one with several studies, if there is one."""
-        return max(self._list_steady_units(), key=len)
-
-    def select_cohort(self, count: int) -> list[int]:
-        """Return rows of some units that are the same in every step, with the target third, where a batch ends.
-
-        A unit has no more rows than a step takes: the sampler would draw others of them in each step, and the sums
-        would differ by more than their noise.
-        """
-        target = self.choose_target()
-        others = [rows for rows in self._list_steady_units() if rows != target][: count - 1]
-        return [row for rows in (*others[:2], target, *others[2:]) for row in rows]
-
-    def select_crowd(self, count: int) -> list[int]:
-        """Return all rows of some units, those with the most rows first."""
-        return [row for rows in sorted(self.units.values(), key=len, reverse=True)[:count] for row in rows]
-
-    def _list_steady_units(self) -> list[list[int]]:
-        return [rows[: self.most_rows] for rows in self.units.values()]
-
-    def compute_gradient(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
-        """Return the gradient of one patient's summed losses by tensor, zero where it does not reach."""
-        chosen, task = np.asarray(rows, np.int64), self.task
-        model = copy.deepcopy(task.model).train()
-        device = next(model.parameters()).device
-        batch = {name: value.to(device) for name, value in task.examples.batch(chosen).items()}
-        loss = compute_row_losses(model(batch), task.examples.targets(chosen).to(device), task.kind).sum()
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        return {
-            name: np.zeros(p.numel()) if part is None else _to_vector(part)
-            for (name, p), part in zip(named.items(), found, strict=True)
-        }
+    task = replace(task, examples=examples, gradient_hook=record_step)
+    trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
+    start = {name: to_vector(p, most_values) for name, p in trained.items()}
+    report = trainer.fit(task, accounting)
+    if len(taken) != (steps := task.training.local_steps):
+        raise PrivacyError(f"training released {len(taken)} steps of {steps}", "Release every step.")
+    expected, learning_rate = compute_expected_batch(units, rate), task.training.optimizer["lr"]
+    sums = {name: expected * np.stack([step[name] for step in taken]) for name in taken[0]}
+    unit = learning_rate * std / expected
+    excess = 0.0
+    for name, parameter in trained.items():
+        off = start[name] - to_vector(parameter, most_values) - learning_rate * sums[name].sum(0) / expected
+        rounding = len(taken) * np.finfo(np.float32).eps * np.abs(start[name])
+        excess = max(excess, float((np.abs(off) - rounding).max()) / unit)
+    loads = [examples.loads[low:high] for low, high in zip([0, *ends], ends, strict=False)]
+    return FitRecording(sums, loads, excess, report.loss, booked[0])
 
 
-def _group_rows(trainer: DPSGDTrainer, task: TrainingTask) -> dict[int, list[int]]:
-    """Return the training rows of each unit; of a study's patient, the first studies only."""
-    owners = task.examples.patient if trainer.unit == "patient" else task.examples.study
-    found: dict[int, list[int]] = {}
-    studies: dict[int, set[int]] = {}
-    for row in task.rows:
-        used = studies.setdefault(int(task.examples.patient[row]), set())
-        study = int(task.examples.study[row])
-        if trainer.unit == "patient" or study in used or len(used) < trainer.max_records_per_patient:
-            used.add(study)
-            found.setdefault(int(owners[row]), []).append(int(row))
-    return found
+def find_booking(trainer: ReleaseRecords, accounting: AccountingContext) -> Booking | None:
+    """Return the open booking of a run and purpose in the trainer's ledger."""
+    entries = verify_ledger(get_ledger_path(accounting.folder, trainer.budget.dataset))
+    return find_open_booking(entries, accounting.run, accounting.purpose)
 
 
-def _to_vector(tensor: Tensor | None) -> np.ndarray:
+def to_vector(tensor: Tensor | None, most_values: int | None = None) -> np.ndarray:
+    """Return the values of a tensor, float64 [n], or some that are spread over it."""
     assert tensor is not None  # noqa: S101 - every trained weight has a noised gradient
-    found: np.ndarray = tensor.detach().double().cpu().numpy().ravel()
+    flat = tensor.detach().reshape(-1)
+    stride = 1 if most_values is None else math.ceil(flat.numel() / most_values)
+    found: np.ndarray = flat[::stride].double().cpu().numpy()
     return found

@@ -61,6 +61,26 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
         content = json.dumps([OmegaConf.to_container(OmegaConf.load(path), resolve=False)])
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as fault:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(fault).split())}).", advice) from fault
+    return _validate_json(content, kind, check, str(path), advice)
+
+
+def parse_settings(content: Any, kind: type[Kind], where: str, advice: str) -> Kind:
+    """Return a part of a settings file as `kind`, a dataclass; as strict as `load_yaml`.
+
+    Args:
+        content: plain mappings, lists, texts and numbers.
+        kind: as for `load_yaml`.
+        where: name of the part in messages.
+        advice: what to do about a fault.
+
+    Raises:
+        ConfigError: it holds a fault; all faults are listed.
+
+    """
+    return _validate_json(json.dumps([content], default=str), kind, lambda found: [], where, advice)
+
+
+def _validate_json(content: str, kind: type[Kind], check: Callable[[Kind], list[str]], where: str, advice: str) -> Kind:
     try:
         # A list, because pydantic takes a configuration for the dataclasses in a type, not for a dataclass itself.
         (found,) = TypeAdapter(list[kind], config=_STRICT).validate_json(content)  # type: ignore[valid-type]
@@ -68,7 +88,7 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
     except ValidationError as fault:
         faults = [_explain_error(error) for error in fault.errors()]
     if faults:
-        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults), advice)
+        raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults), advice)
     loaded: Kind = found
     return loaded
 

@@ -1,25 +1,23 @@
 """Statistical checks of what private training releases; a check fails if its p-value is below its share of the level.
 
-Each check compares recorded releases with a distribution that is known if the code does what the plan says: Gaussian
-noise of a given size and independent everywhere (chi-square, correlation), Bernoulli draws of patients (binomial,
-dispersion), and a clipped gradient as the mean difference between training with and without a patient.
+Each check compares recorded releases with a distribution that is known if the code does what the plan says: noise
+(`noise_checks`), Bernoulli draws of patients (binomial, dispersion, draws in common), and clipped gradients as the mean
+difference between training with and without a patient, or as the mean sum.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy.stats import binom, chi2, norm
 
 LEVEL = 1e-3
 """Probability that an audit of right code fails, all of its checks together."""
-_SLACK = 3e-3  # relative: the grid of the noise, float32 and the movement of the weights between steps
-_FEWEST_VALUES = 32  # of a tensor, for a correlation
-_LARGEST_OVERLAP = 1 << 14  # values compared between two tensors
+SLACK = 3e-3
+"""Relative: the grid of the noise, float32 and the movement of the weights between steps."""
 
 
 @dataclass(frozen=True)
@@ -58,46 +56,22 @@ def check_fact(name: str, holds: bool, detail: str) -> AuditCheck:
     return AuditCheck(name, 1.0 if holds else 0.0, detail)
 
 
-def check_noise_size(name: str, fits: Sequence[np.ndarray], std: float) -> AuditCheck:
-    """Check the size of the noise in repeated releases of one sum.
+def check_fresh_draws(
+    name: str, pairs: Sequence[tuple[AbstractSet[int], AbstractSet[int]]], units: int, sample_rate: float
+) -> AuditCheck:
+    """Check that two draws share as many units as independent draws do: their number is binomial.
 
     Args:
-        name: of the tensor.
-        fits: each [T, n]: T releases of a sum that is the same within the fit.
-        std: the standard deviation that every value should have.
+        name: where the draws should differ.
+        pairs: of draws; no draw is in two pairs.
+        units: to draw from.
+        sample_rate: of each draw.
 
     """
-    freedom = sum((len(each) - 1) * each.shape[1] for each in fits)
-    ratio = sum(float(np.square(each - each.mean(0)).sum()) for each in fits) / std**2 / freedom
-    nearest = ratio - min(max(ratio - 1, -_SLACK), _SLACK)
-    p_value = 2 * min(chi2.cdf(nearest * freedom, freedom), chi2.sf(nearest * freedom, freedom))
-    return AuditCheck(f"noise of the planned size: {name}", min(1.0, float(p_value)), f"{ratio:.3f} of its variance")
-
-
-def check_independence(name: str, one: np.ndarray, other: np.ndarray) -> AuditCheck:
-    """Check that two noises [n] have no correlation (Fisher's transformation)."""
-    size = min(len(one), len(other), _LARGEST_OVERLAP)
-    x, y = (part[:size] - part[:size].mean() for part in (one, other))
-    scale = math.sqrt(float((x @ x) * (y @ y)))
-    correlation = float(x @ y) / scale if scale else 1.0
-    shown = min(max(correlation, -1 + 1e-12), 1 - 1e-12)
-    p_value = 2 * float(norm.sf(abs(math.atanh(shown)) * math.sqrt(max(size - 3, 1))))
-    return AuditCheck(f"independent noise: {name}", p_value, f"correlation {correlation:.2f} of {size} values")
-
-
-def check_uniqueness(fits: Sequence[Mapping[str, np.ndarray]]) -> Iterator[AuditCheck]:
-    """Check that the noise differs between runs, steps and tensors."""
-    noises = [{name: _remove_mean(sums) for name, sums in fit.items()} for fit in fits]
-    flat = [np.concatenate([part.ravel() for part in noise.values()]) for noise in noises]
-    yield check_independence("of two fits", *flat)
-    steps = np.concatenate(list(fits[0].values()), axis=1)  # a difference of two steps has no gradient in it
-    yield check_independence("of two steps", steps[0] - steps[1], steps[2] - steps[3])
-    names = sorted(noises[0], key=lambda name: -noises[0][name].size)
-    for one, other in pairwise(names):
-        if noises[0][other].size >= _FEWEST_VALUES:
-            width = min(noises[0][one].shape[1], noises[0][other].shape[1])
-            pair = (noises[0][name][:, :width].ravel() for name in (one, other))
-            yield check_independence(f"of {one} and {other}", *pair)
+    shared, most, rate = sum(len(one & other) for one, other in pairs), units * len(pairs), sample_rate**2
+    tails = binom.cdf(shared, most, rate), binom.sf(shared - 1, most, rate)
+    detail = f"{shared} patients drawn twice, expected {most * rate:.0f}"
+    return AuditCheck(f"patients are drawn anew {name}", min(1.0, 2 * float(min(tails))), detail)
 
 
 def check_sampling_law(drawn: Sequence[int], units: int, sample_rate: float) -> list[AuditCheck]:
@@ -120,26 +94,40 @@ def check_sampling_law(drawn: Sequence[int], units: int, sample_rate: float) -> 
     ]
 
 
-def check_contribution(name: str, found: np.ndarray, planned: np.ndarray, std: float) -> AuditCheck:
-    """Check one patient's mean contribution [n], along its direction and at right angles to it.
+def check_equal_rates(counts: Sequence[int], steps: int, sample_rate: float) -> AuditCheck:
+    """Check that every unit is drawn with the same rate.
 
     Args:
-        name: of the tensor, or of all together.
-        found: mean difference between training with and without the patient.
-        planned: the clipped gradient.
+        counts: how often each unit was drawn.
+        steps: in which it could be.
+        sample_rate: of each step, below 1.
+
+    """
+    off = (np.asarray(counts) - steps * sample_rate) ** 2 / (steps * sample_rate * (1 - sample_rate))
+    p_value = 2 * min(chi2.cdf(off.sum(), len(counts)), chi2.sf(off.sum(), len(counts)))
+    return AuditCheck("every patient has the same rate", min(1.0, float(p_value)), f"dispersion {off.mean():.2f} of 1")
+
+
+def check_contribution(
+    name: str, found: np.ndarray, planned: np.ndarray, std: float, scale: float | None = None
+) -> AuditCheck:
+    """Check a mean contribution [n], along its direction and at right angles to it.
+
+    Args:
+        name: whose it is, and of which tensor.
+        found: mean difference between training with and without the patient, or mean sum.
+        planned: the clipped gradient, or the sum of all.
         std: standard deviation of `found`.
+        scale: norm that the slack is relative to; None for that of `planned`.
 
     """
     length = float(np.linalg.norm(planned))
+    slack = SLACK * (length if scale is None else scale)
     off = found - planned
     along = float(off @ planned) / length if length else 0.0
     rest = max(float(off @ off) - along**2, 0.0)
-    p_along = 2 * float(norm.sf(max(abs(along) - _SLACK * length, 0.0) / std))
+    p_along = 2 * float(norm.sf(max(abs(along) - slack, 0.0) / std))
     freedom = max(len(found) - 1, 1)
-    p_rest = float(chi2.sf(rest / std**2 / (1 + 2 * _SLACK), freedom)) if len(found) > 1 else 1.0
+    p_rest = float(chi2.sf((rest - slack**2) / std**2 / (1 + 2 * SLACK), freedom)) if len(found) > 1 else 1.0
     detail = f"{1 + along / length:.3f} of the clipped gradient" if length else "no gradient"
-    return AuditCheck(f"one patient's contribution: {name}", min(1.0, 2 * min(p_along, p_rest)), detail)
-
-
-def _remove_mean(repeated: np.ndarray) -> np.ndarray:
-    return repeated - repeated.mean(0)
+    return AuditCheck(name, min(1.0, 2 * min(p_along, p_rest)), detail)

@@ -40,3 +40,19 @@ limits: {seconds: 0}
 def test_a_misspelt_key_is_a_fault(tmp_path):
     with pytest.raises(ConfigError, match="max_rejectd"):
         load(tmp_path, PLAIN + "max_rejectd: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("{keys: {patient: p}, columns: {text: t}}", "needs either path or source"),
+        ("{path: a.csv, source: {_target_: x}, keys: {patient: p}, columns: {text: t}}", "needs either path or source"),
+        ("{source: {url: x}, keys: {patient: p}, columns: {text: t}}", "source: needs a _target_"),
+        ("{path: a.csv, keys: {patient: p}}", "columns: is missing"),
+        ("{path: a.csv, columns: {text: t}}", "keys: must name at least one column"),
+    ],
+)
+def test_a_table_is_a_file_or_a_source(tmp_path, table, said):
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, f"{PLAIN}tables: [{table}]\n")
+    assert load(tmp_path, f"{PLAIN}tables: [{{path: a.csv, keys: {{file: f, patient: p}}}}]\n").tables[0].source is None

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from torchvision.ops import StochasticDepth
 
-from benchmarks import audit_mutants
-from benchmarks.audit_mutants import MUTANTS, audit_subject, list_failures, make_subject, plant_mutant
+from benchmarks.audit_mutants import MUTANTS, plant_mutant
+from benchmarks.mutant_subject import ROUNDS, audit_subject, list_failures, make_subject
+from benchmarks.stranger_mutants import STRANGERS
 from fedhealth.data.examples import Examples
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.training import fit_audit
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.training import audit_features, audit_gate, fit_audit
 from fedhealth.training.fit_audit import audit_fit
 
 SUBSET = (
@@ -23,6 +25,16 @@ SUBSET = (
     "clip skipped for biases and norms",
     "small tensors without noise",
 )
+STRANGER_SUBSET = (
+    "a seeded sampler",
+    "one class not clipped",
+    "noise seeded by run and round",
+    "uniform noise",
+    "empty batches skipped",
+    "a released booking pays again",
+    "run limit not checked",
+    "un-noised control variates",
+)
 
 
 @pytest.fixture
@@ -31,7 +43,7 @@ def audit_before_runs():
 
 
 def make_place(tmp_path):
-    return AccountingContext("run", "hospital", tmp_path, 0, audit_mutants.ROUNDS)
+    return AccountingContext("run", "hospital", tmp_path, 0, ROUNDS)
 
 
 @pytest.mark.parametrize(
@@ -65,18 +77,46 @@ def test_a_model_with_random_depth_passes(tmp_path):
 
 @pytest.mark.parametrize("name", SUBSET)
 def test_a_planted_bug_is_caught(name):
-    with plant_mutant(name):
+    with plant_mutant(MUTANTS[name]):
         assert list_failures(audit_subject())
+
+
+@pytest.mark.parametrize("name", STRANGER_SUBSET)
+def test_a_bug_that_a_stranger_planted_is_caught(name):
+    planter, settings = STRANGERS[name]
+    with plant_mutant(planter):
+        assert list_failures(audit_subject(**settings))
 
 
 def test_there_are_twenty_bugs():
     assert len(MUTANTS) == 20
 
 
-def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_audit, "_passed", set())
+def leave_out_the_encoder(self, total, std, add=NoiseSource.add_):
+    """Add noise to all tensors but those of the encoder of the audited hospital."""
+    return total if total.shape[0] == 12 else add(self, total, std)
+
+
+def test_large_encoders_run_a_few_times_and_have_noise(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_features, "_LARGE", 100)
     trainer, task = make_subject()
-    with plant_mutant("noise halved"):
+    encoder, calls = type(task.model.towers["tabular"].encoder), []
+    forward = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda self, values: calls.append(len(values)) or forward(self, values))
+    findings = audit_fit(trainer, task, make_place(tmp_path))
+    assert list_failures(findings) == []
+    assert sum(calls) < 200  # rows; without the cache there are thousands
+    assert any("encoder" in each.name and "whole model" in each.name for each in findings)
+    with monkeypatch.context() as planted:
+        planted.setattr(NoiseSource, "add_", leave_out_the_encoder)
+        failures = list_failures(audit_fit(trainer, task, make_place(tmp_path)))
+    assert any("encoder" in failure for failure in failures)
+
+
+def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_gate, "_passed", set())
+    trainer, task = make_subject()
+    with plant_mutant(MUTANTS["noise halved"]):
         [reason] = trainer.check_can_join(task, make_place(tmp_path))
     assert reason == "private training fails its audit on synthetic patients (the site's log says where)"
     assert trainer.check_can_join(task, make_place(tmp_path)) == []
@@ -85,7 +125,7 @@ def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, mon
 
 
 def test_the_audit_before_a_run_reads_no_value_of_a_patient(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_audit, "_passed", set())
+    monkeypatch.setattr(audit_gate, "_passed", set())
     trainer, task = make_subject()
     read = []
     for name in ("batch", "targets"):

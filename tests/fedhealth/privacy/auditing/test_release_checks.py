@@ -7,8 +7,8 @@ from fedhealth.privacy.auditing.release_checks import (
     LEVEL,
     AuditCheck,
     check_contribution,
-    check_independence,
-    check_noise_size,
+    check_equal_rates,
+    check_fresh_draws,
     check_sampling_law,
     judge_checks,
 )
@@ -21,26 +21,6 @@ def draw(seed, *shape):
 def test_the_level_is_divided_among_the_checks():
     checks = [AuditCheck("a", LEVEL / 3, ""), AuditCheck("b", LEVEL / 5, ""), AuditCheck("c", 1.0, "")]
     assert [each.passed for each in judge_checks(checks)] == [True, False, True]
-
-
-@pytest.mark.parametrize(("scale", "size"), [(1.0, 1), (1.0, 5000), (1.1, 5000), (0.5, 20), (0.0, 1)])
-def test_the_size_of_the_noise(scale, size):
-    sums = 7.0 + 2.0 * scale * draw(0, 8, size)
-    p_value = check_noise_size("x", [sums, sums + draw(1, 1, size)], 2.0).p_value
-    assert (p_value > 1e-3) is (scale == 1.0)
-
-
-def test_p_values_of_right_noise_are_uniform():
-    found = [check_noise_size("x", [draw(seed, 6, 30)], 1.0).p_value for seed in range(400)]
-    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.1
-
-
-def test_dependence_is_found():
-    one = draw(0, 4000)
-    assert check_independence("x", one, draw(1, 4000)).p_value > 1e-3
-    assert check_independence("x", one, 0.1 * one + draw(1, 4000)).p_value < 1e-6
-    assert check_independence("x", one[:40], one[:40]).p_value < 1e-6
-    assert check_independence("x", np.zeros(40), np.zeros(40)).p_value < 1e-6
 
 
 def test_the_law_of_the_sampler():
@@ -60,3 +40,25 @@ def test_a_contribution(factor, passes):
     assert (check_contribution("x", factor * planned + noise, planned, 0.02).p_value > 1e-3) is passes
     sideways = planned + np.roll(planned, 7) * 0.5
     assert check_contribution("x", sideways + noise, planned, 0.02).p_value < 1e-6
+
+
+def test_a_sum_is_compared_relative_to_all_that_is_in_it():
+    planned, noise = draw(0, 50), 1e-4 * draw(1, 50)
+    off = planned + 2e-2 * draw(2, 50)
+    assert check_contribution("x", off + noise, planned, 1e-4).p_value < 1e-6
+    assert check_contribution("x", off + noise, planned, 1e-4, scale=100.0).p_value > 1e-3
+
+
+def test_the_same_patients_in_two_draws_are_found():
+    random = np.random.default_rng(0)
+    draws = [set(np.flatnonzero(random.random(40) < 0.25)) for _ in range(48)]
+    assert check_fresh_draws("x", [*zip(draws[:24], draws[24:], strict=True)], 40, 0.25).p_value > 1e-3
+    assert check_fresh_draws("x", [*zip(draws, draws, strict=True)], 40, 0.25).p_value < 1e-6
+
+
+def test_a_patient_that_is_drawn_more_often_is_found():
+    random = np.random.default_rng(0)
+    counts = random.binomial(48, 0.25, 40)
+    assert check_equal_rates(counts, 48, 0.25).p_value > 1e-3
+    assert check_equal_rates([*counts[:-1], 48], 48, 0.25).p_value < 1e-6
+    assert check_equal_rates([12] * 40, 48, 0.25).p_value < 1e-6

@@ -1,0 +1,1 @@
+"""Sources beyond a folder: archives and record systems of a hospital. Each is a class that the settings name."""

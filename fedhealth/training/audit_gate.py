@@ -1,0 +1,40 @@
+"""The audit before a run: once per process and plan, with a reason that the site logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedhealth.privacy.accounting.budget import PrivacyBudget
+from fedhealth.privacy.auditing.release_checks import AuditFinding
+from fedhealth.privacy.context import AccountingContext
+from fedhealth.training.release_records import ReleaseRecords
+from fedhealth.training.trainer import TrainingTask
+
+_passed: set[str] = set()  # what this process has audited
+
+
+def list_failures_once(
+    trainer: ReleaseRecords,
+    task: TrainingTask,
+    accounting: AccountingContext,
+    audit: Callable[[], tuple[AuditFinding, ...]],
+) -> list[str]:
+    """Return which checks fail; an audit that passed is not repeated.
+
+    Args:
+        trainer: as configured for the run.
+        task: of the run.
+        accounting: gives the number of rounds.
+        audit: measures and returns the findings. They leave the site, so they must not depend on a patient.
+
+    """
+    budget: PrivacyBudget = trainer.budget
+    settings = {name: value for name, value in vars(trainer).items() if name != "budget"}
+    limits = {name: value for name, value in vars(budget).items() if name != "dataset"}
+    key = repr((type(trainer), settings, limits, str(task.model), task.training, task.kind, accounting.rounds))
+    if key in _passed:
+        return []
+    failures = [f"{each.name} ({each.detail})" for each in audit() if not each.passed]
+    if not failures:
+        _passed.add(key)
+    return failures
