@@ -28,6 +28,7 @@ from fedhealth.runtime.local_consortium import LocalConsortium
 SITES = ("a", "b", "c", "d")
 IDLE_SITES = 50
 OPEN = {
+    "unattended_studies": True,
     "units": ["none"],
     "secure_aggregation": False,
     "records": ["acceptance", "update", "statistics"],

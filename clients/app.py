@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -21,12 +21,12 @@ from clients.request_check import refuse_mismatches
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
+from clients.study_admission import find_admission_refusal, release_closed_study, reserve_study_sweep
 from clients.terms import load_terms
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.errors import FedhealthError, RequestMismatchError
 from fedhealth.models.weights import set_weights_folder
 from fedhealth.privacy.accounting.release import record_failure
-from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import (
     ABANDON,
@@ -133,7 +133,8 @@ def _handle_as_virtual_site(message: Message, context: Context, job: Job) -> Rec
     request = job.budget_request
     jobs = [replace(job, run=r.run, overrides=r.overrides, digest=r.digest, budget_request=None) for r in request.runs]
     until = time.time() + _RESERVATION_SECONDS
-    return _handle_budget_request(_parse_message(message), gate, site, jobs, request, until)
+    reserve = partial(reserve_sweep_budget, site, jobs, request, until)
+    return _handle_budget_request(_parse_message(message), gate, site.name, reserve)
 
 
 def _parse_message(message: Message) -> ParsedMessage:
@@ -160,30 +161,33 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
         raise RequestMismatchError("The message belongs to another run than its job.", "Nothing was done.")
     gate.log("asked", **describe_request(parsed))
     site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits, home.audit)
+    release_closed_study(terms, home)
     if reasons := terms.decision.reasons or find_restore_reasons(site, parsed):
         return _decline_run(parsed, site.name, reasons, gate)
     set_weights_folder(terms.policy.resources.weights)
     if terms.job.budget_request is not None:
         until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)
-        return _handle_budget_request(parsed, gate, site, terms.decision.jobs, terms.job.budget_request, until)
+        if terms.study.approved is None:
+            reserve = partial(reserve_sweep_budget, site, terms.decision.jobs, terms.job.budget_request, until)
+        else:
+            reserve = partial(reserve_study_sweep, terms, home, site)
+        return _handle_budget_request(parsed, gate, site.name, reserve)
     (job,) = terms.decision.jobs
     source = terms.policy.data[compose_job_config(job).data.name]  # approved: the policy has these data
-    return _handle_and_check(get_institution(replace(site, dataset=source.dataset), job), parsed, gate)
+    institution = get_institution(replace(site, dataset=source.dataset), job)
+    if reason := find_admission_refusal(terms, home, institution, parsed):
+        return _decline_run(parsed, site.name, (reason,), gate)
+    return _handle_and_check(institution, parsed, gate)
 
 
 def _handle_budget_request(
-    message: ParsedMessage,
-    gate: EgressGate,
-    site: SiteContext,
-    jobs: Sequence[Job],
-    request: BudgetRequest,
-    until: float,
+    message: ParsedMessage, gate: EgressGate, site: str, reserve: Callable[[], RecordDict]
 ) -> RecordDict:
     """Reserve the budget of a sweep and reply; a job with a budget request may not ask for anything else."""
     if message.kind != HANDSHAKE:
         raise RequestMismatchError("A sweep's budget request allows a reservation only.", "Nothing was done.")
-    content = reserve_sweep_budget(site, jobs, request, until)
-    gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site.name)})
+    content = reserve()
+    gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site)})
     return content
 
 

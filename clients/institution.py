@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 from flwr.app import RecordDict
@@ -22,7 +21,6 @@ from clients.request_check import compare_directive, refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
 from fedhealth.config.schema import Config, Purpose
-from fedhealth.data.dataset import prepare_public_dataset
 from fedhealth.errors import PrivacyError
 from fedhealth.models.modality_keys import SHARED, find_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
@@ -36,8 +34,8 @@ from fedhealth.site.decline_reasons import (
 )
 from fedhealth.site.egress_gate import ReleaseReceipt, ReplySchema, make_acceptance_schema
 from fedhealth.statistics.descriptive import count_patients, suppress_small_counts
-from fedhealth.statistics.shapes import get_modalities, get_statistic_shapes
-from fedhealth.training.trainer import Workload
+from fedhealth.statistics.shapes import get_statistic_shapes
+from fedhealth.statistics.workload import measure_workload
 
 log = logging.getLogger("fedhealth.site")
 
@@ -111,15 +109,8 @@ class Institution:
             return None
         trainer.check_failures(self.setup.site.folder)
         with private_section(trainer):
-            work = self._measure_workload()
+            work = measure_workload(config, self.setup.cohort)
         return trainer.plan_run(work, config.training, config.strategy.rounds)
-
-    def _measure_workload(self) -> Workload:
-        config = self.setup.config
-        cohorts = [each for each in (self.setup.cohort, prepare_public_dataset(config.data)) if each is not None]
-        rows = [(cohort, cohort.rows("train")) for cohort in cohorts]
-        studies = [_count_studies(cohort.patient[chosen], cohort.study[chosen]) for cohort, chosen in rows]
-        return Workload(tuple(chain.from_iterable(studies)), get_modalities(config))
 
     def train(self, message: ParsedMessage) -> RecordDict:
         """Train one round and reply with the update and the statistics."""
@@ -190,13 +181,6 @@ class Institution:
             for tower, chosen in rows.items()
             if tower == SHARED or len(np.unique(cohort.patient[chosen])) >= least
         }
-
-
-def _count_studies(patient: np.ndarray, study: np.ndarray) -> list[int]:
-    """Return the number of studies of each patient, from the patient and the study of every row."""
-    pairs = np.unique(np.stack([patient, study]), axis=1)
-    counts: list[int] = np.unique(pairs[0], return_counts=True)[1].tolist()
-    return counts
 
 
 def build_refusal(site: str, reasons: Sequence[str]) -> RecordDict:

@@ -24,7 +24,12 @@ from clients.transport.base import ReplyShapes, Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose, TaskKind
 from fedhealth.data.concat import concat_examples
-from fedhealth.data.dataset import SiteDataset, prepare_dataset, prepare_public_dataset
+from fedhealth.data.dataset import (
+    SiteDataset,
+    compute_dataset_digest,
+    prepare_dataset,
+    prepare_public_dataset,
+)
 from fedhealth.data.examples import Examples
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import FederationError
@@ -67,6 +72,11 @@ class SiteSetup:
         cohort = prepare_dataset(self.config.data, self.site.name)
         check_cohort_unchanged(self.site.arrays, cohort)
         return cohort
+
+    @cached_property
+    def data_digest(self) -> str:
+        """The digest of the site's data and of the public ones; nothing is decoded."""
+        return compute_dataset_digest(self.config.data, self.site.name)
 
     @cached_property
     def model(self) -> MultimodalModel:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from fedhealth.cli import lead_study
 from fedhealth.cli.options import Json, LeadFolder, Port
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of the consortium's lead.")
+app.add_typer(lead_study.app, name="study")
 
 
 @app.callback()

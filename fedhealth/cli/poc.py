@@ -8,10 +8,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedhealth.cli.run import run_overrides
+from fedhealth.cli.prompts import print_lines
+from fedhealth.cli.run import compose_run, launch_with_progress
 from fedhealth.config.compose import quote_value
+from fedhealth.config.override_allowlist import select_shared_overrides
+from fedhealth.consortium.study_text import describe_study
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.lead.publish_study import find_or_make_study
 from fedhealth.runtime.local_consortium import LocalConsortium
 
 
@@ -35,9 +40,10 @@ def run_poc(folder: Path, sites: int, overrides: list[str], stay: bool) -> None:
     poc.report = _ProgressReport(console)
     with poc.run():
         job = ["experiment=demo", f"data.sites=[{','.join(names)}]", *overrides]
-        run_overrides(
-            [*job, "runtime=deployment", f"runtime.home={quote_value(poc.lead.path.absolute())}"], folder / "runs"
-        )
+        deployed = [*job, "runtime=deployment", f"runtime.home={quote_value(poc.lead.path.absolute())}"]
+        spec = compose_run(deployed, folder / "runs")
+        _approve_study(console, poc, spec)
+        launch_with_progress(spec)
         _print_next_commands(console, poc, names[0])
         if stay:
             console.print("The consortium keeps running until Ctrl-C.")
@@ -56,6 +62,15 @@ class _ProgressReport:
             self._last = text
 
 
+def _approve_study(console: Console, poc: LocalConsortium, spec: RunSpec) -> None:
+    """Make the study of the run, show it, and approve it at every hospital: here one person is all of them."""
+    signed, _ = find_or_make_study(poc.lead, {spec.run_id: select_shared_overrides(spec.job_overrides)})
+    print_lines(console, *describe_study(signed.study))
+    with console.status("Evaluating the study on every hospital's data"):
+        poc.approve_study(signed, "poc")
+    print_lines(console, f"Approved at {', '.join(poc.data)}, as `fedhealth site study approve` does.")
+
+
 def _print_next_commands(console: Console, poc: LocalConsortium, site: str) -> None:
     """Print commands that the lead and a hospital may try next."""
     lead, home = poc.lead.path, poc.site_home(site).path
@@ -65,6 +80,9 @@ def _print_next_commands(console: Console, poc: LocalConsortium, site: str) -> N
         f"fedhealth site status --home {home}",
         f"fedhealth site budget {home}",
         f"fedhealth site audit show --home {home}",
+        f"fedhealth site study show --home {home}",
+        f"fedhealth lead study status --home {lead}",
         f"fedhealth run runtime=deployment runtime.home={lead} experiment=demo",
     ):
         console.print(f"  {command}", soft_wrap=True)
+    console.print("That last run needs its own study: it prints what each hospital has to approve.")

@@ -121,12 +121,12 @@ def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
     with console.status(f"Writing four synthetic hospitals to {hospitals}"):
         shutil.rmtree(hospitals, ignore_errors=True)
         write_hospitals(hospitals, seed=seed, patients=DEMO_PATIENTS)
-    _launch_with_progress(spec)
+    launch_with_progress(spec)
 
 
-def run_overrides(overrides: list[str], folder: Path) -> None:
-    """Run the configuration that the overrides describe, in a new directory below `folder`, named by the time."""
-    _launch_with_progress(RunSpec.compose(overrides, _make_run_dir(folder)))
+def compose_run(overrides: list[str], folder: Path) -> RunSpec:
+    """Return the run that the overrides describe, with a new directory below `folder`, named by the time."""
+    return RunSpec.compose(overrides, _make_run_dir(folder))
 
 
 def _make_run_dir(folder: Path) -> RunDir:
@@ -145,12 +145,13 @@ def _run_composed(config: DictConfig) -> None:
         if config.sweep:
             sweep.run_search(spec)
         else:
-            _launch_with_progress(spec)
+            launch_with_progress(spec)
     except FedhealthError as fault:
         raise sweep.AbortHydra(fault) from fault
 
 
-def _launch_with_progress(spec: RunSpec) -> None:
+def launch_with_progress(spec: RunSpec) -> None:
+    """Launch a run with live progress, and print where its report is."""
     _show_progress(spec.run_dir, lambda _: launch_run(spec))
 
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.cli import site_audit, site_data
+from fedhealth.cli import site_audit, site_data, site_study
 from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
@@ -19,6 +19,7 @@ from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
 app.add_typer(site_data.app, name="data")
+app.add_typer(site_study.app, name="study")
 
 
 @app.callback()
@@ -69,7 +70,7 @@ def setup(
 @app.command()
 def check(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides of a planned run, to try it: experiment=...")
+        list[str] | None, typer.Argument(help="A study to try, or overrides of a planned run: experiment=...")
     ] = None,
     as_json: Json = False,
     home: SiteFolder = None,

@@ -45,6 +45,7 @@ LOCAL_KEYS = (
     "data.cache",
     "data.site_column",
     "data.columns",
+    "data.faulty_cells",
     "training.device",
     "training.threads",
     "privacy.dataset",
@@ -158,8 +159,13 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def compute_config_digest(config: DictConfig) -> str:
-    """Return the SHA-256 of all settings that decide what is trained; it is equal at the lead and at every site."""
+def select_shared_settings(config: DictConfig) -> dict[str, Any]:
+    """Return all settings that decide what is trained, resolved: those of one site or machine are left out.
+
+    Raises:
+        ConfigError: a mandatory value is missing.
+
+    """
     shared = resolve_config(config)
     for path in LOCAL_KEYS:
         *parents, leaf = path.split(".")
@@ -167,6 +173,22 @@ def compute_config_digest(config: DictConfig) -> str:
         for parent in parents:
             node = node[parent]
         node.pop(leaf, None)
+    return shared
+
+
+def compose_shared_settings(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose all settings that decide what is trained; the folder of the data need not be known.
+
+    Raises:
+        ConfigError: as `compose_config`, or a mandatory value is missing.
+
+    """
+    return select_shared_settings(compose_config([*overrides, "data.root=elsewhere"], config_dir))
+
+
+def compute_config_digest(config: DictConfig) -> str:
+    """Return the SHA-256 of all settings that decide what is trained; it is equal at the lead and at every site."""
+    shared = select_shared_settings(config)
     return digest_parts(b"fedhealth configuration 2", json.dumps(shared, sort_keys=True).encode()).hex()
 
 

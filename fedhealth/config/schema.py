@@ -32,6 +32,13 @@ class Purpose(Enum):
     describe = "describe"
 
 
+class FaultyCells(Enum):
+    """What a cell is that the consortium's description does not allow: an error, or a missing value that is counted."""
+
+    refuse = "refuse"
+    missing = "missing"
+
+
 class ColumnKind(Enum):
     """How a tabular column is encoded."""
 
@@ -128,7 +135,8 @@ class PublicConfig:
 class DataConfig:
     """Where the manifest is, what it means, and what the consortium agreed to read from it.
 
-    `decimal` is how a manifest that no ingest has written writes numbers: with `.` or `,`.
+    `decimal` is how a manifest that no ingest has written writes numbers: with `.` or `,`. `faulty_cells` is the site's
+    choice: in the lead's runs a hospital reads them as missing, so that no run fails because of one patient's cell.
     """
 
     name: str = MISSING
@@ -145,6 +153,7 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     max_rejected: float = 0.025
     decimal: str = "."
+    faulty_cells: FaultyCells = FaultyCells.refuse
     public: PublicConfig = field(default_factory=PublicConfig)
 
 

@@ -54,6 +54,7 @@ class SignedJob:
         nonce: 16 random bytes, hexadecimal.
         budget_request: of a sweep; the job then reserves budget and does nothing else.
         protocol: version, see `fedhealth.protocol.messages`.
+        study: digest of the study that the job belongs to, hexadecimal; empty for none.
         release: of fedhealth at the lead.
 
     """
@@ -69,6 +70,7 @@ class SignedJob:
     nonce: str
     budget_request: BudgetRequest | None = None
     protocol: int = PROTOCOL_VERSION
+    study: str = ""
     release: str = field(default_factory=get_release)
 
     @property
@@ -80,8 +82,9 @@ class SignedJob:
             list(self.overrides),
             self.digest,
             self.budget_request and asdict(self.budget_request),
+            self.study,
         ]
-        return digest_parts(b"fedhealth job 2", encode_canonical(work)).hex()
+        return digest_parts(b"fedhealth job 3", encode_canonical(work)).hex()
 
     def dumps(self) -> str:
         """Return the JSON that is signed and sent."""
@@ -103,6 +106,7 @@ class SignedJob:
         digests = {
             name: parse_hex(get_text(fields, name, "job"), 32, name).hex() for name in ("digest", "roster", "bundle")
         }
+        study = get_text(fields, "study", "job")
         return SignedJob(
             project=get_matching_text(fields, "project", _NAME),
             run=get_matching_text(fields, "run", _RUN),
@@ -112,6 +116,7 @@ class SignedJob:
             nonce=parse_hex(get_text(fields, "nonce", "job"), 16, "nonce").hex(),
             budget_request=_parse_budget_request(fields["budget_request"]),
             protocol=get_whole_number(fields, "protocol"),
+            study=study and parse_hex(study, 32, "study").hex(),
             release=get_matching_text(fields, "release", _RELEASE),
             **digests,
         )

@@ -109,11 +109,25 @@ def prepare_dataset(data: DataConfig, site: str, progress: ImageProgress | None 
     """
     source: ImageSource = instantiate(data.source)
     manifest = source.load_manifest(data, site)
-    folder = expand_user(data.cache) / site / _compute_cache_key(manifest, data, site, source.fingerprint(manifest))
+    folder = _find_cache_folder(source, manifest, data, site)
     if not _is_complete(folder):
         shutil.rmtree(folder, ignore_errors=True)
         _build_cache(manifest, data, site, folder, source, progress or (lambda done, total: None))
     return load_dataset(folder, site)
+
+
+def compute_dataset_digest(data: DataConfig, site: str) -> str:
+    """Return the digest that the prepared dataset of `site` has, its public rows included; nothing is decoded.
+
+    Raises:
+        DataError: a fault in the manifest.
+
+    """
+    digests = []
+    for each, name in ((data, site), *([(rows, PUBLIC)] if (rows := _get_public_config(data)) else [])):
+        source: ImageSource = instantiate(each.source)
+        digests.append(_find_cache_folder(source, source.load_manifest(each, name), each, name).name)
+    return "-".join(digests)
 
 
 def prepare_public_dataset(data: DataConfig) -> SiteDataset | None:
@@ -123,10 +137,19 @@ def prepare_public_dataset(data: DataConfig) -> SiteDataset | None:
         DataError: as for a site's own data.
 
     """
+    rows = _get_public_config(data)
+    return None if rows is None else prepare_dataset(rows, PUBLIC)
+
+
+def _get_public_config(data: DataConfig) -> DataConfig | None:
+    """Return the description of the public dataset; None if none is configured."""
     if data.public.root is None:
         return None
-    rows = replace(data, root=data.public.root, manifest=data.public.manifest, site_column=None, source=FILES)
-    return prepare_dataset(rows, PUBLIC)
+    return replace(data, root=data.public.root, manifest=data.public.manifest, site_column=None, source=FILES)
+
+
+def _find_cache_folder(source: ImageSource, manifest: Manifest, data: DataConfig, site: str) -> Path:
+    return expand_user(data.cache) / site / _compute_cache_key(manifest, data, site, source.fingerprint(manifest))
 
 
 def load_dataset(folder: Path, site: str) -> SiteDataset:
@@ -181,7 +204,7 @@ def _write_cache(
     manifest: Manifest, data: DataConfig, site: str, draft: Path, source: ImageSource, progress: ImageProgress
 ) -> None:
     table = manifest.table
-    encoded = encode_columns(table, data.tabular, manifest.path, data.decimal)
+    encoded = encode_columns(table, data.tabular, manifest.path, data.decimal, data.faulty_cells)
     images = source.write_images(manifest, data, draft / "images.npy", progress)
     image_index = table["image"].map(lambda name: images.slots.get(name, -1)).to_numpy(np.int64)
     texts = table["text"].to_numpy(object)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedhealth.config.schema import DataConfig, SplitConfig, TaskConfig, TaskKind
+from fedhealth.config.schema import DataConfig, FaultyCells, SplitConfig, TaskConfig, TaskKind
 from fedhealth.data.cells import UNCERTAIN, CellFormat, ParsedCells, parse_labels
 from fedhealth.data.find_file import find_file
-from fedhealth.data.findings import DataFinding
+from fedhealth.data.findings import DataFinding, FindingKind
 from fedhealth.data.identifiers import check_lost_digits, clean_identifier
 from fedhealth.data.read_table import read_table
 from fedhealth.data.texts import find_text_findings, read_text_file, select_texts
@@ -179,8 +179,11 @@ def _parse_labels(table: pd.DataFrame, data: DataConfig, path: Path) -> tuple[np
     columns, findings = [], list[DataFinding]()
     for name in data.columns.labels:
         found = parse_labels(table[name].tolist(), data.task, CellFormat())
-        if found.faults:
+        if found.faults and data.faulty_cells is FaultyCells.refuse:
             raise _explain_labels(found, table[name], data.task, path)
+        if found.faults:
+            text = f"Column {name!r}: {len(found.faults)} label(s) do not fit the description and count as missing."
+            findings.append(DataFinding(FindingKind.labels, text, True))
         columns.append(np.array([codes[value] for value in found.values], np.float32))
         findings += found.find_findings(f"Column {name!r}")
     return np.stack(columns, axis=1), findings

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fedhealth.config.schema import ColumnKind, TabularColumnConfig
+from fedhealth.config.schema import ColumnKind, FaultyCells, TabularColumnConfig
 from fedhealth.data.cells import CellFormat, ParsedCells, parse_values
-from fedhealth.data.findings import DataFinding
+from fedhealth.data.findings import DataFinding, FindingKind
 from fedhealth.data.manifest import format_line_numbers
 from fedhealth.errors import DataError
 
@@ -39,28 +39,29 @@ class EncodedColumns(NamedTuple):
 
 
 def encode_columns(
-    rows: pd.DataFrame, columns: dict[str, TabularColumnConfig], path: Path, decimal: str = "."
+    rows: pd.DataFrame,
+    columns: dict[str, TabularColumnConfig],
+    path: Path,
+    decimal: str = ".",
+    faulty_cells: FaultyCells = FaultyCells.refuse,
 ) -> EncodedColumns:
     """Encode the `tabular.*` columns of a manifest.
 
     Raises:
-        DataError: a cell is not what its column needs, or missing although the column is required.
+        DataError: a cell is not what its column needs, or missing although the column is required; with
+            `FaultyCells.missing` it counts as missing instead.
 
     """
     blocks, missing, findings = list[np.ndarray](), list[np.ndarray](), list[DataFinding]()
     for name, column in columns.items():
-        found = parse_values(rows[f"tabular.{name}"].tolist(), column, CellFormat(decimal))
-        check_cells(found, rows[f"tabular.{name}"].tolist(), rows["line"].tolist(), f"{path}: column {name!r}")
-        absent = np.array([value == "" for value in found.values], bool)
-        if column.required and absent.any():
-            raise DataError(
-                f"{path}: column {name!r} is required but empty in {format_line_numbers(rows['line'][absent])}.",
-                "Fill it, or set required: false for this column.",
-            )
-        if column.kind is ColumnKind.numeric:
-            values = _encode_numeric(found.values, column, rows["line"], f"{path}: column {name!r}")
+        cells, where = rows[f"tabular.{name}"].tolist(), f"{path}: column {name!r}"
+        found = parse_values(cells, column, CellFormat(decimal))
+        values, absent = _encode_values(found, column)
+        if faulty_cells is FaultyCells.refuse:
+            _refuse_faults(found, values, absent, column, cells, rows["line"], where)
         else:
-            values = _encode_categorical(found.values, column)
+            values, absent, counted = _set_faults_missing(found, values, absent, column, f"Column {name!r}")
+            findings += counted
         blocks.append(np.column_stack([values, absent]))
         missing.append(absent)
         findings += found.find_findings(f"Column {name!r}")
@@ -68,6 +69,60 @@ def encode_columns(
         return EncodedColumns(np.zeros((len(rows), 0), np.float32), np.zeros(len(rows), bool), ())
     features = np.concatenate(blocks, axis=1).astype(np.float32)
     return EncodedColumns(features, ~np.all(np.stack(missing), axis=0), tuple(findings))
+
+
+def _encode_values(found: ParsedCells, column: TabularColumnConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the encoded values [rows, 1 or levels], and which cells are missing [rows]."""
+    absent = np.array([value == "" for value in found.values], bool)
+    encode = _encode_numeric if column.kind is ColumnKind.numeric else _encode_categorical
+    return encode(found.values, column), absent
+
+
+def _refuse_faults(
+    found: ParsedCells,
+    values: np.ndarray,
+    absent: np.ndarray,
+    column: TabularColumnConfig,
+    cells: Sequence[str],
+    line: pd.Series[int],
+    where: str,
+) -> None:
+    """Raise the first fault of a column: unreadable cells, empty ones in a required column, too large numbers."""
+    check_cells(found, cells, line.tolist(), where)
+    if column.required and absent.any():
+        raise DataError(
+            f"{where} is required but empty in {format_line_numbers(line[absent])}.",
+            "Fill it, or set required: false for this column.",
+        )
+    if (bad := _find_too_large(values)).any():
+        raise DataError(
+            f"{where}, {format_line_numbers(line[bad])}: too large a number.",
+            "Correct the cells; leave a cell empty if the value is missing.",
+        )
+
+
+def _set_faults_missing(
+    found: ParsedCells, values: np.ndarray, absent: np.ndarray, column: TabularColumnConfig, where: str
+) -> tuple[np.ndarray, np.ndarray, list[DataFinding]]:
+    """Return values and missing cells with every fault as a missing value, and how many there are."""
+    bad = _find_too_large(values)
+    count = len(found.faults) + int(bad.sum())
+    empty = int(absent.sum()) - len(found.faults) if column.required else 0
+    findings = [_count_finding(f"{where}: {count} value(s) do not fit the description and count as missing.")] * (
+        count > 0
+    )
+    if empty:
+        findings.append(_count_finding(f"{where} is required but missing in {empty} row(s)."))
+    return np.where(bad[:, None], np.zeros_like(values), values), absent | bad, findings
+
+
+def _count_finding(text: str) -> DataFinding:
+    return DataFinding(FindingKind.values, text, True)
+
+
+def _find_too_large(values: np.ndarray) -> np.ndarray:
+    """Return which rows hold a number that a float32 does not; NaN counts."""
+    return ~(np.abs(values) <= np.finfo(np.float32).max).all(axis=1)
 
 
 def check_cells(found: ParsedCells, cells: Sequence[str], lines: Sequence[int], where: str) -> None:
@@ -94,16 +149,10 @@ def check_cells(found: ParsedCells, cells: Sequence[str], lines: Sequence[int], 
     )
 
 
-def _encode_numeric(values: Sequence[str], column: TabularColumnConfig, line: pd.Series[int], where: str) -> np.ndarray:
+def _encode_numeric(values: Sequence[str], column: TabularColumnConfig) -> np.ndarray:
     numbers = np.array([float(value) if value else column.center for value in values], np.float64)
-    scaled = (numbers - column.center) / column.scale
-    bad = ~(np.abs(scaled) <= np.finfo(np.float32).max)  # also true for NaN
-    if bad.any():
-        raise DataError(
-            f"{where}, {format_line_numbers(line[bad])}: too large a number.",
-            "Correct the cells; leave a cell empty if the value is missing.",
-        )
-    return scaled
+    with np.errstate(all="ignore"):  # what overflows is found afterwards
+        return ((numbers - column.center) / column.scale)[:, None]
 
 
 def _encode_categorical(values: Sequence[str], column: TabularColumnConfig) -> np.ndarray:

@@ -36,6 +36,7 @@ clientapp = "{client_app}"
 [tool.flwr.app.config]
 job = ""
 signature = ""
+study = ""
 """
 
 

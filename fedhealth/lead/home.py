@@ -119,6 +119,11 @@ class LeadHome:
         """Folder of run directories."""
         return self.path / "runs"
 
+    @property
+    def studies(self) -> Path:
+        """Folder of the published studies, one file for each version, to send to the hospitals."""
+        return self.path / "studies"
+
     def create(self) -> None:
         """Create missing folders and secrets of the server; existing ones are kept."""
         for folder in (self.path, self.keys, self.kits, self.members_folder, self.runs):

@@ -23,6 +23,7 @@ def sign_job(
     bundle: str,
     hours: float = 72.0,
     budget_request: BudgetRequest | None = None,
+    study: str = "",
 ) -> tuple[str, str]:
     """Build a job for the current members, sign it, and return (job, signature) as they are sent.
 
@@ -34,6 +35,7 @@ def sign_job(
         bundle: SHA-256 of the code bundle, hexadecimal.
         hours: deadline, after which no site accepts the job.
         budget_request: of a sweep, to be reserved at the sites.
+        study: digest of the study that the job belongs to; empty for none.
 
     Raises:
         ConfigError: the job is larger than a site accepts.
@@ -53,6 +55,7 @@ def sign_job(
         expires=now + int(hours * 3600),
         nonce=secrets.token_hex(16),
         budget_request=budget_request,
+        study=study,
     )
     content = job.dumps()
     if len(content) > MAX_JOB_CHARS:

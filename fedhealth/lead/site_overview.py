@@ -59,6 +59,17 @@ def load_node_names(home: LeadHome) -> dict[int, str]:
         return _name_nodes(control, _load_membership(home))
 
 
+def load_reports(home: LeadHome) -> dict[str, SiteReport]:
+    """Return the last report of every member that has sent one.
+
+    Raises:
+        ConfigError: the server is not running.
+
+    """
+    names, contacts = load_node_names(home), load_contacts(home.contacts)
+    return {names[node]: each.report for node, each in contacts.items() if node in names and each.report}
+
+
 def list_sites(home: LeadHome) -> list[SiteOverview]:
     """Return what is known about every member, sorted by name.
 

@@ -15,12 +15,14 @@ from typing import Any
 from fedhealth.config.override_allowlist import find_override_errors, select_shared_overrides
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.membership import SignedMembership
+from fedhealth.consortium.research_study import SignedStudy
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.flower.app_bundle import build_bundle
 from fedhealth.flower.server.control_client import ControlClient, FlowerRun
 from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import save_job
+from fedhealth.lead.publish_study import find_or_make_study, get_study_path
 from fedhealth.lead.sign_job import sign_job
 from fedhealth.lead.site_overview import SiteOverview, list_sites
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -69,8 +71,30 @@ class DeploymentRuntime:
         save_roster(run.path, {member.site: member.identity for member in membership.members})
         save_job(self.home, job)
         self._check_sites(job, run)
+        study = self._announce_study(job, run, overrides, budget_request)
         with connect_control(self.home) as control:
-            self._run_to_completion(control, run, lambda: self._sign(job, overrides, budget_request))
+            self._run_to_completion(control, run, lambda: self._sign(job, overrides, budget_request, study))
+
+    def _announce_study(
+        self, job: Job, run: RunDir, overrides: Sequence[str], budget_request: BudgetRequest | None
+    ) -> SignedStudy:
+        """Return the published study of the run, or of a sweep's runs; make one where there is none, and say so."""
+        asked: dict[str, Sequence[str]] = {job.run: overrides}
+        if budget_request is not None and budget_request.runs:
+            asked = {each.run: each.overrides for each in budget_request.runs}
+        is_release = budget_request is not None and not budget_request.runs
+        further = Path(job.config_dir) if job.config_dir else None
+        signed, is_new = find_or_make_study(self.home, asked, further, count=not is_release)
+        name, path = signed.study.name, get_study_path(self.home, signed.study)
+        if is_new:
+            run.append_event(
+                "caution",
+                title=f"Study {name}",
+                text=f"{path} was made from this command; it travels with the order. Each hospital decides once: "
+                f"fedhealth site study approve {name}",
+            )
+        run.update_info(study=signed.study.label)
+        return signed
 
     def _check_sites(self, job: Job, run: RunDir) -> None:
         """Name every hospital of the run whose release or kit does not fit, before anything is sent.
@@ -96,10 +120,14 @@ class DeploymentRuntime:
                 "Nothing was sent. `fedhealth lead sites` shows every hospital's release and kit.",
             )
 
-    def _sign(self, job: Job, overrides: Sequence[str], budget_request: BudgetRequest | None) -> tuple[str, str]:
-        return sign_job(self.home, job.run, overrides, job.digest, build_bundle().digest, self.hours, budget_request)
+    def _sign(
+        self, job: Job, overrides: Sequence[str], budget_request: BudgetRequest | None, study: SignedStudy
+    ) -> tuple[str, str, str]:
+        digest, bundle = study.study.digest, build_bundle().digest
+        signed = sign_job(self.home, job.run, overrides, job.digest, bundle, self.hours, budget_request, digest)
+        return (*signed, study.dumps().decode())
 
-    def _run_to_completion(self, control: ControlClient, run: RunDir, sign: Callable[[], tuple[str, str]]) -> None:
+    def _run_to_completion(self, control: ControlClient, run: RunDir, sign: Callable[[], tuple[str, str, str]]) -> None:
         """Run all rounds; restart the server app from the last completed round if it is killed.
 
         Raises:

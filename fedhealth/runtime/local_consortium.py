@@ -20,6 +20,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from fedhealth.consortium.membership import SignedMembership
+from fedhealth.consortium.research_study import SignedStudy
 from fedhealth.errors import ConfigError
 from fedhealth.flower.server.control_client import ControlClient
 from fedhealth.lead.admit import admit_member
@@ -30,6 +32,10 @@ from fedhealth.lead.provision import provision_consortium
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
+from fedhealth.site.policy import load_policy
+from fedhealth.site.receive_study import receive_study
+from fedhealth.site.study_approval import approve_study, evaluate_study
+from fedhealth.site.study_store import StudyStore
 
 _MIN_START_SECONDS = 300.0
 _START_FACTOR = 10  # a site starts as the server does, but all at once
@@ -86,6 +92,16 @@ class LocalConsortium:
         policy = {"name": site, "lead": address, "data": {self.dataset: source}}
         policy |= {"limits": dict(self.limits), "resources": {"threads": 1, **self.resources}}
         self.site_home(site).policy.write_text(OmegaConf.to_yaml(OmegaConf.create(policy)), "utf-8")
+
+    def approve_study(self, signed: SignedStudy, person: str) -> None:
+        """Let every hospital receive a study, evaluate it on its data and approve it, as its people would."""
+        for site in self.data:
+            home = self.site_home(site)
+            policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership
+            study = receive_study(signed.dumps(), membership, home, policy)
+            decision = StudyStore(home).load_decision(study.digest)
+            if decision is None:
+                approve_study(study, evaluate_study(study, policy), home, policy, person)
 
     @contextmanager
     def run(self) -> Iterator[ControlClient]:

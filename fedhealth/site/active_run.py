@@ -18,7 +18,8 @@ from fedhealth.flower.client.message_codec import EncodedMessage
 from fedhealth.protocol.messages import TIMED_KINDS
 from fedhealth.protocol.refusals import OTHER_RELEASE, JobRefusedError
 from fedhealth.site.home import SiteHome
-from fedhealth.site.policy import Resources
+from fedhealth.site.policy import Resources, load_policy
+from fedhealth.site.receive_study import receive_study
 from fedhealth.site.worker import Worker, WorkerError, record_task_failure
 
 
@@ -82,9 +83,14 @@ def verify_run(connection: FleetClient, run_id: int, home: SiteHome, known: Acti
 
     """
     membership = SignedMembership.loads(home.membership.read_bytes()).membership
-    content, signature = (known.content, known.signature) if known else _read_signed_job(connection.get_run(run_id))
+    if known:
+        verify_job(known.content, known.signature, membership, build_bundle().digest)
+        return known
+    content, signature, study = _read_signed_job(connection.get_run(run_id))
     job = verify_job(content, signature, membership, build_bundle().digest)
-    return known or ActiveRun(job, content, signature)
+    if job.study and study:
+        receive_study(study.encode(), membership, home, load_policy(home))
+    return ActiveRun(job, content, signature)
 
 
 def describe_order(run: ActiveRun) -> dict[str, Any]:
@@ -108,8 +114,8 @@ def is_private_job(job: SignedJob, conf: Path | None) -> bool:
     return choices.get("privacy") != "none"
 
 
-def _read_signed_job(run: RunInfo) -> tuple[str, str]:
-    """Return the job and the signature that a Flower run carries.
+def _read_signed_job(run: RunInfo) -> tuple[str, str, str]:
+    """Return the job, its signature and the study that a Flower run carries.
 
     Raises:
         JobRefusedError: it brings another bundle than the installed release.
@@ -121,4 +127,5 @@ def _read_signed_job(run: RunInfo) -> tuple[str, str]:
             "Nothing was run. If this is the lead's run, install a release of fedhealth that fits the lead's.",
             OTHER_RELEASE,
         )
-    return str(run.config.get("job", "")), str(run.config.get("signature", ""))
+    job, signature, study = (str(run.config.get(name, "")) for name in ("job", "signature", "study"))
+    return job, signature, study

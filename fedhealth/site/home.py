@@ -87,6 +87,11 @@ class SiteHome:
         return self.state / "runs" / run
 
     @property
+    def studies(self) -> Path:
+        """Folder of the studies that the lead has sent, and of what this site's people decided on them."""
+        return self.state / "studies"
+
+    @property
     def work(self) -> Path:
         """Scratch folder of tasks."""
         return self.path / "work"

@@ -57,6 +57,8 @@ limits:
   personalizations: null       # allowed options of that group; null: all
   megabytes_per_round: 1000.0  # maximum that leaves
   hours: 72.0                  # maximum duration of one run
+  unattended_studies: false    # whether runs need no study that a person approved here
+  minor_amendments: false      # whether new dates and texts of an approved study need no further approval
 
 # Resources of a task.
 resources:

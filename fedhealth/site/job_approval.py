@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # the trainers take seconds to import
     from fedhealth.training.trainer import Trainer
 
 
+COUNT_FAULTS = "data.faulty_cells=missing"
+"""The override by which a hospital counts cells outside the description instead of failing because of one."""
+
 _THRESHOLDS = {  # of secure aggregation: the job's own and the site's; of two, the stricter holds
     "colluders": decline_reasons.TOO_FEW_COLLUDERS,
     "min_honest": decline_reasons.TOO_FEW_HONEST_SITES,
@@ -73,7 +76,8 @@ def review_job(signed: SignedJob, policy: Policy, membership: Membership, home: 
         source = policy.data.get(name)
         if source is None:
             return ApprovalDecision((), (format_reason(decline_reasons.NO_SUCH_DATA, name),))
-        overrides = (*signed.overrides, *make_site_overrides(policy, source, signed.overrides))
+        own = (*make_site_overrides(policy, source, signed.overrides), COUNT_FAULTS)
+        overrides = (*signed.overrides, *own)
         job = Job(signed.run, overrides, signed.digest, str(home.get_run_folder(signed.run)), str(policy.conf or ""))
         config = compose_job_config(job)
     except ConfigError as fault:

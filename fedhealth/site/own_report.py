@@ -1,4 +1,4 @@
-"""What this site reports to the lead's server about its installation; written to the audit log before it leaves."""
+"""What this site reports to the lead's server about itself; written to the audit log before it leaves."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from fedhealth.errors import TrustError
 from fedhealth.protocol.compatibility import compute_shared_digest, get_release
 from fedhealth.protocol.site_report import NOT_CHECKED, SiteReport
+from fedhealth.protocol.study_answer import ReportedAnswer
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.check.base import CheckResult, CheckStatus
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import load_installed_membership
+from fedhealth.site.study_store import StudyStore
 from fedhealth.utils.atomic_io import read_json, write_json
 
 _SEVERITY = list(CheckStatus)  # from PASS to FAIL
@@ -30,7 +33,7 @@ class SiteReporter:
 
     def __init__(self, home: SiteHome) -> None:
         self._home, self._lock = home, threading.Lock()
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._text = ""
 
     def __call__(self) -> str:
@@ -41,7 +44,8 @@ class SiteReporter:
 
         """
         with self._lock:
-            seen = _get_change_time(self._home.membership), _get_change_time(self._home.last_check)
+            paths = self._home.membership, self._home.last_check, self._home.studies
+            seen = tuple(map(_get_change_time, paths))
             if seen != self._seen:
                 report = build_report(self._home)
                 if report.dumps() != self._text:
@@ -63,7 +67,10 @@ def build_report(home: SiteHome) -> SiteReport:
         last = read_json(home.last_check)
         checked, result = int(last["time"]), str(CheckStatus(last["result"]))
     serial = signed.membership.serial if signed else 0
-    return SiteReport(get_release(), compute_shared_digest(), serial, checked, result)
+    studies: tuple[ReportedAnswer, ...] = ()
+    with suppress(TrustError):  # a damaged file of a study stops its runs, not the site
+        studies = StudyStore(home).list_answers()
+    return SiteReport(get_release(), compute_shared_digest(), serial, checked, result, studies)
 
 
 def record_check(home: SiteHome, results: Iterable[CheckResult]) -> None:

@@ -77,6 +77,8 @@ class SiteLimits:
         megabytes_per_round: maximum that leaves in one round.
         largest_change: maximum absolute value in an update that leaves without secure aggregation.
         hours: maximum duration of one run.
+        unattended_studies: whether runs need no study that a person approved here.
+        minor_amendments: whether a version of an approved study that changes only texts and dates counts as approved.
 
     """
 
@@ -102,6 +104,8 @@ class SiteLimits:
     megabytes_per_round: float = 1000.0
     largest_change: float = 1000.0
     hours: float = 72.0
+    unattended_studies: bool = False
+    minor_amendments: bool = False
 
 
 SIMULATION_LIMITS = SiteLimits(

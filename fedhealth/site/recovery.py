@@ -24,6 +24,7 @@ from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
 from fedhealth.site.policy import Policy, load_policy
+from fedhealth.site.receive_study import suspend_approvals
 from fedhealth.site.state_history import StateHistory, load_statement_book, parse_record
 from fedhealth.utils.hash_chain import salvage_chain
 
@@ -73,6 +74,7 @@ def recover_site(home: SiteHome) -> RecoveryOutcome:
         ledgers = _recover_ledgers(home, policy, newest)
         _end_runs(home, policy, newest)
         ContributorBook(FileStore(home.state / CONTRIBUTORS_FOLDER)).mark_incomplete()
+        suspend_approvals(home)
         highest = StateHistory(home.state, home.audit).find_last_counter()
         audit.write("recovered", **_describe_recovery(newest, ledgers, audit_copy))
         book.finish_recovery(newest.counter if newest is not None else 0, highest)

@@ -32,7 +32,7 @@ name: {name}
 lead: lead.example:9092
 data:
   tiny: {{dataset: tiny-2026, root: {root}, cache: {cache}}}
-limits: {{min_patients: 3{limits}}}
+limits: {{min_patients: 3, unattended_studies: true{limits}}}
 """
 
 

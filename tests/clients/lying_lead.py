@@ -3,6 +3,7 @@
 The messages are built by hand, field by field, as a lead with the consortium's key could build them.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -14,6 +15,7 @@ from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.schema import Purpose
 from fedhealth.consortium.identity import save_roster
 from fedhealth.consortium.signed_job import SignedJob
+from fedhealth.errors import ConfigError
 from fedhealth.flower.compat import set_task_identity
 from fedhealth.models.modality_keys import SHARED
 from fedhealth.models.sum_layout import SumSettings
@@ -41,6 +43,7 @@ from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.statistics.shapes import get_statistic_shapes
 from strategies.app import build_initial_state
+from tests.clients.studies import approve, make_study, send_study
 from tests.fedhealth.site.trust import Consortium
 
 VICTIM = "charite"
@@ -59,7 +62,7 @@ name: charite
 lead: lead.example:9092
 data:
   tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
-limits: {{min_patients: 2, {limits}}}
+limits: {{min_patients: 2, unattended_studies: {unattended}, {limits}}}
 """
 DECLINED = (1018, "RequestMismatchError")
 
@@ -80,10 +83,11 @@ class LyingLead:
         words: of the job, beside those of the tiny model.
         limits: of the victim's policy, as YAML.
         hours: for which the job is valid.
+        study: fields of a study of these words that the hospital approves; None for a hospital that needs none.
 
     """
 
-    def __init__(self, root, data, members=4, run=None, words=PRIVATE, limits="", hours=72, model=MODEL):
+    def __init__(self, root, data, members=4, run=None, words=PRIVATE, limits="", hours=72, model=MODEL, study=None):
         self.sites = name_members(members)
         self.consortium = Consortium(root / "consortium", self.sites)
         self.home = self.consortium.homes[VICTIM]
@@ -91,11 +95,14 @@ class LyingLead:
         self.home.membership.write_bytes(self.consortium.lead.membership.read_bytes())
         self.roster = self.consortium.membership().roster
         save_roster(self.home.state, dict(self.roster.members))
-        self._root, self._data = root, data
+        self._root, self.data, self._needs_study, self.study = root, data, study is not None, ""
         self.set_limits(limits)
         self.cohort = self.sites[: run or members]
         own = ("data.name=tiny", f"data.sites=[{','.join(self.cohort)}]", "secagg=on")
         self.words = (*model, *own, *words)
+        if study is not None:
+            self.study = self.publish(**study).digest
+            approve(self.home, self.home.studies / f"{self.study}.study.json")
         composed = compose_config([*self.words, f"data.root={data}"])
         self.config, self.digest = OmegaConf.to_object(composed), compute_config_digest(composed)
         self.settings = SumSettings(*(self.config.secagg[key] for key in ("bits", "clipping_range", "clamp_share")))
@@ -108,17 +115,37 @@ class LyingLead:
 
     def set_limits(self, limits):
         self.home.policy.write_text(
-            POLICY.format(root=self._data / "north", cache=self._root / "cache", limits=limits), "utf-8"
+            POLICY.format(
+                root=self.data / "north",
+                cache=self._root / "cache",
+                limits=limits,
+                unattended="false" if self._needs_study else "true",
+            ),
+            "utf-8",
         )
+
+    def publish(self, **fields):
+        """Sign a study of the job's words and let the hospital receive it, as with an order."""
+        return send_study(self.consortium, self.home, make_study(self.words, **fields))
+
+    def order(self, *overrides, study=None):
+        """Order other words from now on; overrides replace those of the same key."""
+        keys = {override.partition("=")[0] for override in overrides}
+        self.words = (*(word for word in self.words if word.partition("=")[0] not in keys), *overrides)
+        self.study = self.study if study is None else study
+        with suppress(ConfigError):  # the lead may claim any digest
+            self.digest = compute_config_digest(compose_config([*self.words, f"data.root={self.data}"]))
+
+    def sign(self):
+        """Return the job as it is signed."""
+        expires = ISSUED + int(self.hours * 3600)
+        digests, times = (self.digest, self.roster.digest.hex(), "0" * 64), (ISSUED, expires, "0" * 32)
+        return SignedJob("chest", RUN, self.words, *digests, *times, study=self.study)
 
     def send(self, kind, directive, content=None):
         """Send one message as the site's daemon passes it on, and return the reply."""
         set_task_identity(1, 1)
-        expires = ISSUED + int(self.hours * 3600)
-        job = SignedJob(
-            "chest", RUN, self.words, self.digest, self.roster.digest.hex(), "0" * 64, ISSUED, expires, "0" * 32
-        )
-        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": job.dumps()})
+        context = Context(1, 1, {"home": str(self.home.path)}, RecordDict(), {"job": self.sign().dumps()})
         record = directive if isinstance(directive, ConfigRecord) else directive.record()
         message = Message(RecordDict({DIRECTIVE: record, **(content or {})}), 1, kind)
         message.metadata.__dict__["_message_id"] = "1"

@@ -15,6 +15,7 @@ lead: lead.example:9092
 data:
   tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
 limits:
+  unattended_studies: true
   units: [{unit}]
   secure_aggregation: false
   records: [acceptance, update, statistics]

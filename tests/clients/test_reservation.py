@@ -20,7 +20,7 @@ name: charite
 lead: lead.example:9092
 data:
   tiny: {{dataset: tiny-2026, root: {root}, manifest: manifest.csv, cache: {cache}}}
-limits: {{min_patients: 3, epsilon: 2, lifetime_epsilon: {life}, min_noise_multiplier: 0,
+limits: {{unattended_studies: true, min_patients: 3, epsilon: 2, lifetime_epsilon: {life}, min_noise_multiplier: 0,
   secure_aggregation: false, hours: 24,
   units: [patient], records: [acceptance, update, statistics]}}
 """

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,19 @@ from fedhealth.lead.admit import admit_member
 from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision_consortium
+from fedhealth.lead.publish_study import publish_study
 from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
 from fedhealth.site import audit_log
 from fedhealth.site.check.check_site import check_site
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
+from tests.clients.studies import DRAFT
 from tests.fedhealth.site.consortium import World
 from tests.guide import DOCS, steps
 
 PAGE = "hospital-it.md"
 LEAD = "lead.example:9092"
+STUDY = ("experiment=demo", "privacy=patient", "data.sites=[charite,klinikum,st-brigid]")
 
 
 class Hospital:
@@ -57,6 +61,12 @@ class Hospital:
         """Compare fingerprints, admit, send the kit."""
         admit_member(self.world.lead, self.home.join_request.read_bytes())
         (self.folder / "charite.zip").write_bytes(self.world.kit("charite"))
+
+    def asked(self, yaml):
+        """Publish a study of the demo and send its file."""
+        draft = replace(DRAFT, name="pneumonia", overrides=STUDY)
+        signed = publish_study(self.lead, draft)
+        (self.folder / "pneumonia-v1.study.json").write_bytes(signed.dumps())
 
     def started(self, yaml):
         """Start the site as its script does, and wait until the lead sees it."""
@@ -102,6 +112,7 @@ def test_the_guide_works_as_written(hospital):
     acts = {
         "the lead admits charite and sends charite.zip": hospital.admitted,
         "added to site.yaml": hospital.edited,
+        "the lead sends pneumonia-v1.study.json": hospital.asked,
         "the site runs": hospital.started,
     }
     shown = []
@@ -115,14 +126,32 @@ def test_the_guide_works_as_written(hospital):
     assert not acts
     everything = "".join(shown)
     assert "FAIL" not in everything
-    for message in ("accepted: experiment=demo", "one step of", "the budget suffices", "520 patients"):
+    for message in (
+        "accepted: experiment=demo",
+        "Approved by",
+        "pneumonia version 1 is approved here",
+        "one step of",
+        "the budget suffices",
+        "520 patients",
+    ):
         assert message in re.sub(r"\s+", " ", everything)
     assert "charite: connected" in everything
     assert hospital.process.wait(30) == 0
     counted = audit_log.count_events(hospital.home.audit)
-    assert [counted[event] for event in ("kit installed", "started", "stopped", "left the consortium")] == [1] * 4
+    assert [
+        counted[event] for event in ("kit installed", "study approved", "started", "stopped", "left the consortium")
+    ] == [1] * 5
     assert not hospital.home.node_key.exists()
     assert {path.name for path in hospital.folder.glob("audit.*")} == {"audit.json", "audit.csv"}
+
+
+def test_from_the_kit_to_a_running_site_there_are_few_commands_and_one_file_to_edit():
+    found = steps(PAGE)
+    first = next(number for number, step in enumerate(found) if step.words[1:3] == ("site", "install"))
+    last = next(number for number, step in enumerate(found) if step.mark == "the site runs")
+    way = found[first:last]
+    assert len([step for step in way if step.words]) + 1 <= 10  # and the start itself
+    assert [step.mark for step in way if step.yaml] == ["added to site.yaml"]
 
 
 def first_cells(title):

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.home import LeadHome
+from fedhealth.lead.publish_study import load_published_studies
 from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
 from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
@@ -62,12 +63,23 @@ class Lead:
     def served(self, yaml):
         self.poc.start_lead()
 
+    def completed(self, yaml):
+        """Complete the draft as a person does."""
+        draft = self.folder / "study.yaml"
+        draft.write_text(draft.read_text().replace(': ""', ': "a text of the lead"'))
+
+    def approved(self, yaml):
+        """The hospitals install their kits and approve the study."""
+        for site in SITES:
+            install_kit(self.poc.site_home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
+        (signed,) = load_published_studies(self.poc.lead)
+        self.poc.approve_study(signed, "Dr. Noor")
+
     def worked(self, yaml):
-        """The hospitals install their kits and start."""
+        """The hospitals start."""
         from fedhealth.lead.connect_control import connect_control
 
         for site in SITES:
-            install_kit(self.poc.site_home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
             self.poc.start_site(site)
         with connect_control(self.poc.lead) as control:
             self.poc.wait_until(lambda: self.poc.count_online(control) == len(SITES), "the hospitals")
@@ -85,6 +97,8 @@ def test_the_guide_works_as_written(lead):
         "project.yaml": lead.written,
         "three hospitals send their requests": lead.asked,
         "the server runs": lead.served,
+        "study.yaml is completed": lead.completed,
+        "the hospitals approve the study": lead.approved,
         "the hospitals run": lead.worked,
     }
     shown = {}
@@ -92,10 +106,13 @@ def test_the_guide_works_as_written(lead):
         if step.mark:
             acts.pop(step.mark)(step.yaml)
         else:
-            shown[" ".join(step.words[1:3])] = lead.command(step.words)
+            shown[" ".join(step.words[1 : 4 if step.words[2] == "study" else 3])] = lead.command(step.words)
     assert not acts
     assert all(site in shown["lead sites"] for site in SITES)
     assert "Report: file://" in shown["run runtime=deployment"]
     assert "completed" in shown["lead runs"]
+    assert "1 of 1 runs started" in shown["lead study status"]
+    assert shown["lead study status"].count("takes part") == len(SITES)
+    assert "pneumonia is closed" in shown["lead study close"]
     assert "already ended" in shown["lead stop"]
     assert OmegaConf.load(lead.poc.lead.project).lead == lead.address

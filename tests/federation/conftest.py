@@ -21,9 +21,10 @@ from tests.conftest import write_site
 from tests.federation.proxy import Proxy
 
 SITES = ("north", "south", "east", "west")
-STRICT = {"min_patients": 10}
+STRICT = {"min_patients": 10, "unattended_studies": True}  # test_studies.py has the default
 LOOSE = {
     "min_patients": 1,
+    "unattended_studies": True,
     "units": ["none"],
     "changing_cohorts": True,
     "word_embeddings": True,

@@ -17,7 +17,7 @@ def statistics(run):
 
 
 def test_they_are_those_of_one_machine(consortium, tmp_path):
-    consortium.agree({"min_patients": 10, "units": ["none"]})  # nothing leaves but masked sums
+    consortium.agree({**STRICT, "units": ["none"]})  # nothing leaves but masked sums
     overrides = ("purpose=describe", "secagg=on")
     here, there = (consortium.run(tmp_path / name, *overrides, runtime=name) for name in ("local", "deployment"))
     assert statistics(here) == statistics(there)

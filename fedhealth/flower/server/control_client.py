@@ -68,9 +68,9 @@ class ControlClient:
     def __exit__(self, *about: object) -> None:
         self._client.close()
 
-    def start_run(self, bundle: AppBundle, job: str, signature: str) -> int:
-        """Start a run; return its Flower id."""
-        config = user_config_to_proto({"job": job, "signature": signature})
+    def start_run(self, bundle: AppBundle, job: str, signature: str, study: str = "") -> int:
+        """Start a run with a signed job and the study that it names, if any; return its Flower id."""
+        config = user_config_to_proto({"job": job, "signature": signature, "study": study})
         fab = Fab(hash_str=bundle.digest, content=bundle.content)
         return int(self._send_request(self._client.StartRun, StartRunRequest(fab=fab, override_config=config)).run_id)
 

@@ -113,7 +113,7 @@ class PrivacyBudget:
             _check_clock(ledger)
             _check_failures(ledger.entries, self._get_limits(plan.delta))
             self._check_lifetime(ledger, plan, accounting.run)
-            ledger.update_reservation(accounting.run, _get_cost(plan))
+            ledger.update_reservation(accounting.run, get_plan_cost(plan))
         self._save_target(plan, accounting)
 
     def book(
@@ -166,15 +166,9 @@ class PrivacyBudget:
             PrivacyError: the budget does not allow it, or the ledger is damaged or in use; nothing is reserved.
 
         """
-        costs = {run: _get_cost(plan) for run, plan in plans.items()}
+        costs = {run: get_plan_cost(plan) for run, plan in plans.items()}
         delta = min(plan.delta for plan in plans.values())
-        with self.open_ledger(folder) as ledger:
-            try:
-                ledger.reserve(sweep, costs, expires_at, self._get_limits(delta))
-            except BudgetExceededError as fault:
-                raise PrivacyError(
-                    f"the runs of the sweep together would exceed the privacy budget of {self.dataset}", fault.advice
-                ) from fault
+        self.reserve_costs(folder, sweep, costs, expires_at, delta)
         return ReservedGuarantee(
             epsilon=compute_epsilon([event for cost in costs.values() for event in cost.events], delta),
             delta=delta,
@@ -183,10 +177,34 @@ class PrivacyBudget:
             noise_multiplier=min(plan.noise_multiplier for plan in plans.values()),
         )
 
+    def reserve_costs(
+        self, folder: Path, sweep: str, costs: Mapping[str, RunCost], expires_at: float, delta: float
+    ) -> None:
+        """Reserve what each run costs; this replaces the earlier reservations of a sweep or a study.
+
+        Args:
+            folder: the site's private folder.
+            sweep: the id of the sweep or study.
+            costs: of whole runs, by run id.
+            expires_at: when the reservations expire, seconds since 1970.
+            delta: at which one run is measured.
+
+        Raises:
+            PrivacyError: the budget does not allow it, or the ledger is damaged or in use; nothing is reserved.
+
+        """
+        with self.open_ledger(folder) as ledger:
+            try:
+                ledger.reserve(sweep, costs, expires_at, self._get_limits(delta))
+            except BudgetExceededError as fault:
+                raise PrivacyError(
+                    f"the runs of the sweep together would exceed the privacy budget of {self.dataset}", fault.advice
+                ) from fault
+
     def _check_lifetime(self, ledger: Ledger, plan: PrivacyPlan, run: str) -> None:
         """Raise if the run would exceed the lifetime budget, by what is booked or by what is reserved for others."""
         limits = self._get_limits(plan.delta)
-        remaining = compute_remaining_cost(_get_cost(plan), get_booked_events(ledger.entries, run))
+        remaining = compute_remaining_cost(get_plan_cost(plan), get_booked_events(ledger.entries, run))
         reserved = get_reserved_patient_events([each for each in ledger.get_reservations() if each.run != run])
         events = [*get_patient_events(ledger.entries), *remaining.patient_events]
         if not find_lifetime_excess([*events, *reserved], limits):
@@ -236,7 +254,8 @@ def write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:
     write_json(get_spending_summary_path(path), content)
 
 
-def _get_cost(plan: PrivacyPlan) -> RunCost:
+def get_plan_cost(plan: PrivacyPlan) -> RunCost:
+    """Return what a whole run of a plan spends."""
     return RunCost(plan.unit, plan.run_events, plan.max_records_per_patient)
 
 

@@ -38,6 +38,10 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
     yield from (f"records {name} allowed" for name in limits.records if name not in strict.records)
     if not limits.secure_aggregation:
         yield "secure aggregation not required"
+    if limits.unattended_studies:
+        yield "runs need no approved study"
+    if limits.minor_amendments:
+        yield "new dates and texts of a study need no approval"
     if limits.changing_cohorts:
         yield "sums without privacy may change their contributors"
     if limits.exact_weights:

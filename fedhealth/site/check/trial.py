@@ -14,6 +14,7 @@ from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.schema import Config
 from fedhealth.consortium.membership import Membership
+from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.errors import PrivacyError
@@ -25,14 +26,28 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.install import load_installed_membership
 from fedhealth.site.job_approval import make_site_overrides, review_job
 from fedhealth.site.policy import DataSource, Policy
+from fedhealth.site.study_store import StudyStore
+from fedhealth.site.study_terms import find_study_change, read_study_terms
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.trainer import PlainTrainer, TrainingTask, select_device, set_thread_count
 
 _RUN = "sitecheck"
 
 
-def check_run(home: SiteHome, policy: Policy, overrides: tuple[str, ...]) -> Iterator[CheckResult]:
-    """Yield whether a run with these overrides would be accepted and would train."""
+def check_run(home: SiteHome, policy: Policy, words: tuple[str, ...]) -> Iterator[CheckResult]:
+    """Yield whether a run of a study, or with these overrides, would be accepted and would train.
+
+    Args:
+        home: the hospital's folder.
+        policy: of the hospital.
+        words: the name or digest of a study, or overrides.
+
+    """
+    overrides = words
+    if len(words) == 1 and "=" not in words[0]:
+        study = StudyStore(home).find_study(words[0])
+        overrides = study.overrides
+        yield _check_study(home, policy, study)
     signed = load_installed_membership(home)
     if signed is None:
         yield report_failure(
@@ -54,6 +69,16 @@ def check_run(home: SiteHome, policy: Policy, overrides: tuple[str, ...]) -> Ite
     cohort = prepare_dataset(config.data, policy.name)
     yield from check_cohort("run: data", cohort, policy)
     yield from _check_training(home, config, cohort, policy)
+
+
+def _check_study(home: SiteHome, policy: Policy, study: ResearchStudy) -> CheckResult:
+    """Say whether runs of a study are answered here."""
+    now = int(time.time())
+    order = SignedJob(study.project, _RUN, study.overrides, "", "", "", now, now, "", study=study.digest)
+    reason = read_study_terms(order, home, policy).reason or find_study_change(study, study.overrides, policy)
+    if reason:
+        return report_failure("run: study", reason, f"See `fedhealth site study show {study.name}`.")
+    return report_pass("run: study", f"{study.label} is approved here")
 
 
 def _check_job_approval(

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from fedhealth.config.schema import (
     ColumnsConfig,
     DataConfig,
     ImageDataConfig,
+    PublicConfig,
     TabularColumnConfig,
     TaskConfig,
     TaskKind,
 )
 from fedhealth.data import dataset as module
-from fedhealth.data.dataset import prepare_dataset
+from fedhealth.data.dataset import compute_dataset_digest, prepare_dataset
 from fedhealth.data.image.load import load_image
 from fedhealth.errors import DataError
 
@@ -274,3 +276,16 @@ def test_the_rejected_list_can_be_read_by_hospital_it(data, hospitals):
     folder = prepare_dataset(replace(data, max_rejected=1.0), "north").folder
     report = json.loads((folder / "report.json").read_text("utf-8"))
     assert [entry["path"] for entry in report["rejected"]] == ["images/3.png"]
+
+
+def test_the_digest_is_known_without_decoding_and_names_the_public_rows_too(data, rewrite, hospitals):
+    digest = compute_dataset_digest(data, "north")
+    assert not (Path(data.cache) / "north").exists()
+    assert digest == prepare_dataset(data, "north").digest
+    shared = replace(data, public=PublicConfig(str(hospitals / "south"), "manifest.csv"))
+    with_public = compute_dataset_digest(shared, "north")
+    assert with_public.startswith(f"{digest}-")
+    (hospitals / "south" / "images" / "0.png").write_bytes(b"changed")
+    assert compute_dataset_digest(shared, "north") != with_public
+    rewrite(each("crp", "12"))
+    assert compute_dataset_digest(data, "north") != digest

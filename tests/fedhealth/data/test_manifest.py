@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedhealth.config.schema import ColumnsConfig, DataConfig, SplitConfig, TabularColumnConfig, TaskConfig, TaskKind
+from fedhealth.config.schema import (
+    ColumnsConfig,
+    DataConfig,
+    FaultyCells,
+    SplitConfig,
+    TabularColumnConfig,
+    TaskConfig,
+    TaskKind,
+)
 from fedhealth.data.manifest import format_line_numbers, read_manifest
 from fedhealth.errors import DataError
 
@@ -140,6 +148,14 @@ def test_a_label_outside_the_task_is_refused_with_what_is_allowed(tmp_path, task
     with pytest.raises(DataError, match=f"line 2: '{cell}'") as caught:
         read_manifest(data_of(write(tmp_path, HEAD + f"p,s,a.png,,{cell}\n"), task=task), "a")
     assert f"Allowed: {task.classes[0]}, {task.classes[1]}" in caught.value.advice
+
+
+def test_where_faults_count_as_missing_no_label_is_an_error(tmp_path):
+    write(tmp_path, HEAD + "p,s,a.png,,1\nq,s,b.png,,maybe\n")
+    manifest = read_manifest(data_of(tmp_path, faulty_cells=FaultyCells.missing), "a")
+    np.testing.assert_array_equal(manifest.labels[:, 0], np.array([1, np.nan], np.float32))
+    (finding,) = manifest.findings
+    assert finding.text == "Column 'label': 1 label(s) do not fit the description and count as missing."
 
 
 def test_a_multilabel_row_may_miss_some_labels(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.config.schema import ColumnKind, TabularColumnConfig
+from fedhealth.config.schema import ColumnKind, FaultyCells, TabularColumnConfig
 from fedhealth.data.tabular import count_features, encode_columns
 from fedhealth.errors import DataError
 
@@ -82,3 +82,25 @@ def test_encoding_can_be_undone_and_depends_on_the_row_alone(values, center, sca
     np.testing.assert_array_equal(present, [value is not None for value in values])
     expected = [center if value is None else value for value in values]
     np.testing.assert_allclose(features[:, 0] * scale + center, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_where_faults_count_as_missing_no_cell_is_an_error(tmp_path):
+    columns = {
+        "crp": TabularColumnConfig(center=10.0, scale=1e-300, required=True),
+        "sex": TabularColumnConfig(kind=ColumnKind.categorical, levels=["F", "M"]),
+    }
+    rows = table(crp=["10", "1e9", "", "high", "10"], sex=["F", "M", "X", "", "unknown"])
+    features, present, findings = encode_columns(rows, columns, FILE, faulty_cells=FaultyCells.missing)
+    assert features[:, 1].tolist() == [0, 1, 1, 1, 0]
+    assert features[:, 0].tolist() == [0, 0, 0, 0, 0]
+    assert features[:, 2:].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]]
+    assert present.tolist() == [True, True, False, False, True]
+    assert [each.text for each in findings] == [
+        "Column 'crp': 2 value(s) do not fit the description and count as missing.",
+        "Column 'crp' is required but missing in 1 row(s).",
+        "Column 'sex': 2 value(s) do not fit the description and count as missing.",
+    ]
+    assert all(each.serious for each in findings)
+    for name in columns:
+        with pytest.raises(DataError):
+            encode_columns(rows, {name: columns[name]}, FILE)

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fedhealth.models.weights import WEIGHTS_ENV, find_weights, set_weights_folder
+from fedhealth.models.weights import (
+    WEIGHTS_ENV,
+    compute_weights_digest,
+    find_other_weights,
+    find_weights,
+    set_weights_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +31,19 @@ def test_a_path_is_taken_as_it_is(tmp_path):
     assert find_weights("/srv/resnet18.safetensors") == Path("/srv/resnet18.safetensors")
     assert find_weights("models/bert") == Path("models/bert")
     assert find_weights("~/bert") == Path("~/bert").expanduser()
+
+
+def test_a_replaced_renamed_or_missing_file_has_another_digest(tmp_path):
+    file, folder = tmp_path / "net.safetensors", tmp_path / "bert"
+    file.write_bytes(b"one")
+    folder.mkdir()
+    (folder / "config.json").write_bytes(b"{}")
+    digests = {name: compute_weights_digest(name, tmp_path) for name in ("net.safetensors", "bert")}
+    assert find_other_weights(digests, tmp_path) == []
+    file.write_bytes(b"two")
+    assert find_other_weights(digests, tmp_path) == ["net.safetensors"]
+    (folder / "config.json").rename(folder / "settings.json")
+    assert find_other_weights(digests, tmp_path) == ["net.safetensors", "bert"]
+    file.unlink()
+    assert compute_weights_digest("net.safetensors", tmp_path) == ""
+    assert find_other_weights(digests, tmp_path) == ["net.safetensors", "bert"]

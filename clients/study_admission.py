@@ -1,0 +1,113 @@
+"""Whether a request of a study's run may touch the data: only data that were approved, and no run beyond the study's.
+
+Everything that can be compared without files was compared before (`fedhealth.site.study_terms`). Here the digests of
+pretrained weights are compared with those of the study, and the digest of the data with that of the approval; nothing
+else of the data is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+
+from flwr.app import RecordDict
+
+from clients.context import SiteContext
+from clients.institution import Institution, build_refusal
+from clients.message import ParsedMessage
+from clients.terms import ParticipationTerms
+from fedhealth.consortium.research_study import ResearchStudy
+from fedhealth.errors import PrivacyError
+from fedhealth.models.weights import find_other_weights
+from fedhealth.privacy.accounting.study_share import release_share, reserve_share
+from fedhealth.protocol.job import compose_job_config
+from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, Acceptance, get_versions
+from fedhealth.protocol.study_answer import StudyAnswer
+from fedhealth.site.audit_log import AuditLog
+from fedhealth.site.home import SiteHome
+from fedhealth.site.policy import Policy
+from fedhealth.site.study_approval import make_share
+from fedhealth.site.study_store import StudyDecision, StudyStore
+
+log = logging.getLogger("fedhealth.site")
+
+
+def find_admission_refusal(
+    terms: ParticipationTerms, home: SiteHome, institution: Institution, message: ParsedMessage
+) -> str:
+    """Return why a request may not touch the data; empty if it may. A run that may is recorded before it does."""
+    study, approval = terms.study.study, terms.study.approved
+    if study is None or approval is None or message.kind not in (HANDSHAKE, *DATA_KINDS):
+        return ""
+    if reason := _find_other_weights(study, terms.policy) or _find_other_data(study, approval, institution, home):
+        return reason
+    store, run = StudyStore(home), message.directive.run
+    begun = store.list_runs(study.name)
+    if run not in begun and len(begun) >= study.runs:
+        return f"all {study.runs} runs of the study {study.name} are used"
+    if message.kind == HANDSHAKE:
+        return _claim_share(study, home, {run: institution})
+    store.record_run(study.name, run)
+    return ""
+
+
+def reserve_study_sweep(terms: ParticipationTerms, home: SiteHome, site: SiteContext) -> RecordDict:
+    """Reply to the budget request of a sweep that belongs to an approved study: its share pays for all runs."""
+    study, approval = terms.study.study, terms.study.approved
+    assert study is not None  # noqa: S101 - the caller has an approval
+    assert approval is not None  # noqa: S101 - as above
+    starting = {job.run: Institution(site, compose_job_config(job), job.digest) for job in terms.decision.jobs}
+    changed = (_find_other_data(study, approval, each, home) for each in starting.values())
+    reason = _find_other_weights(study, terms.policy) or next(filter(None, changed), "")
+    reason = reason or _claim_share(study, home, starting)
+    if reason:
+        log.warning("declined: %s", reason)
+        return build_refusal(site.name, [reason])
+    asked = terms.job.budget_request.epsilon if terms.job.budget_request else 0.0
+    return RecordDict({ACCEPTANCE: Acceptance(site.name, (), {}, get_versions(), reserved=round(asked, 3)).record()})
+
+
+def _claim_share(study: ResearchStudy, home: SiteHome, starting: Mapping[str, Institution]) -> str:
+    """Reserve a study's share for runs that are about to begin; return why that fails, empty if it does not."""
+    try:
+        planned = {run: plan for run, each in starting.items() if (plan := each.plan_run())}
+        if planned:
+            budget, usual = next(iter(planned.values()))
+            plans = {run: each for run, (_, each) in planned.items()}
+            begun = StudyStore(home).list_runs(study.name)
+            reserve_share(budget, home.state, make_share(study), begun, usual, plans)
+    except PrivacyError as fault:
+        return fault.problem
+    return ""
+
+
+def _find_other_weights(study: ResearchStudy, policy: Policy) -> str:
+    names = find_other_weights(study.weights, policy.resources.weights)
+    return f"the weights {', '.join(names)} are not those of {study.label}" if names else ""
+
+
+def _find_other_data(study: ResearchStudy, approval: StudyDecision, institution: Institution, home: SiteHome) -> str:
+    """Return whether the data are not those of the approval; other ones end it, data that cannot be read do not."""
+    found = _read_digest(institution)
+    if found == approval.data:
+        return ""
+    if found and StudyStore(home).end_approval(study.digest, StudyAnswer.outdated):
+        AuditLog(home.audit).write("study outdated", study=study.name, version=study.version, digest=study.digest)
+    return f"the data are not those that {study.label} was approved on: approve it again"
+
+
+def release_closed_study(terms: ParticipationTerms, home: SiteHome) -> None:
+    """Give back the share of a study that the lead has closed."""
+    if (study := terms.study.study) is not None and study.closed:
+        with suppress(PrivacyError):  # in use: the reservation ends with the study's last day
+            release_share(home.state, study.name)
+
+
+def _read_digest(institution: Institution) -> str:
+    """Return the digest of the data as they are now; empty if they cannot be read."""
+    try:
+        return institution.setup.data_digest
+    except Exception:  # whatever it is, the lead reads the same
+        log.warning("the data cannot be read as they were approved", exc_info=True)
+        return ""

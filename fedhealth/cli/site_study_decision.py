@@ -1,0 +1,162 @@
+"""Implementation of `fedhealth site study`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
+from fedhealth.config.open_paths import flatten_settings
+from fedhealth.consortium.research_study import ResearchStudy
+from fedhealth.consortium.study_text import describe_changes, describe_study
+from fedhealth.errors import ConfigError
+from fedhealth.protocol.study_answer import REASON_TEXTS, RefusalReason, StudyAnswer
+from fedhealth.site.home import SiteHome
+from fedhealth.site.install import load_installed_membership
+from fedhealth.site.policy import load_policy
+from fedhealth.site.receive_study import receive_study
+from fedhealth.site.study_store import StudyDecision, StudyStore
+
+_AGAIN = {
+    StudyAnswer.suspended: "this machine was restored from a backup since",
+    StudyAnswer.outdated: "the data have changed since",
+}
+_NEXT = "Decide: fedhealth site study approve {name}, or fedhealth site study decline {name}"
+
+
+def run_list(folder: Path | None) -> None:
+    """Print one line for each study."""
+    home, console = SiteHome.find(folder), Console()
+    store = StudyStore(home)
+    studies = store.load_studies()
+    for digest, study in studies.items():
+        print_lines(console, f"{study.label} ({digest[:12]}), {study.title}: {_describe_state(store, study)}")
+    if not studies:
+        print_lines(console, "No study has arrived. It comes as a file from the lead, or with the first run.")
+
+
+def run_show(word: str, settings: bool, folder: Path | None) -> None:
+    """Print a study, what it changes compared with the version before, and the decision."""
+    home, console = SiteHome.find(folder), Console()
+    study = find_or_receive_study(word, home)
+    _print_study(console, study, home)
+    if settings:
+        told = flatten_settings(study.configuration)
+        print_lines(console, *(f"  {path} = {json.dumps(value)}" for path, value in told))
+    store = StudyStore(home)
+    decision = store.load_decision(study.digest)
+    print_lines(console, f"Here: {_describe_state(store, study)}")
+    if decision is not None:
+        print_lines(console, *(f"  {each}" for each in decision.findings))
+    elif not study.closed:
+        print_lines(console, _NEXT.format(name=study.name))
+
+
+def run_approve(word: str, yes: bool, person: str | None, folder: Path | None) -> None:
+    """Print a study and what its evaluation on the hospital's data shows, ask, and approve it.
+
+    Raises:
+        FedhealthError: the data cannot be used for it, its share does not fit into the budget, or nobody confirms.
+
+    """
+    from fedhealth.site.study_approval import approve_study, evaluate_study
+
+    home, console = SiteHome.find(folder), Console()
+    study, policy = find_or_receive_study(word, home), load_policy(home)
+    _print_study(console, study, home)
+    with console.status("Evaluating what the data mean on this hospital's data"):
+        verdict = evaluate_study(study, policy)
+    print_lines(console, f"This hospital's data: {verdict.size}")
+    print_lines(console, *(f"  {finding}" for finding in verdict.findings or ("Every cell fits the description.",)))
+    if not yes:
+        require_confirmation(f"Approve {study.label}?")
+    decision = approve_study(study, verdict, home, policy, person)
+    print_lines(console, f"Approved by {decision.person}; its runs are answered from {study.first_day} on.")
+
+
+def run_decline(word: str, reason: RefusalReason, note: str, person: str | None, folder: Path | None) -> None:
+    """Decline a version of a study."""
+    from fedhealth.site.study_approval import decline_study
+
+    home = SiteHome.find(folder)
+    study = find_or_receive_study(word, home)
+    decision = decline_study(study, home, reason, note, person)
+    print_lines(Console(), f"{study.label} is declined here by {decision.person}. {_describe_sent(reason)}")
+
+
+def run_withdraw(word: str, reason: RefusalReason, note: str, person: str | None, folder: Path | None) -> None:
+    """Withdraw the approval of a study, whichever version was approved."""
+    from fedhealth.site.study_approval import withdraw_study
+
+    home = SiteHome.find(folder)
+    versions = withdraw_study(find_or_receive_study(word, home).name, home, reason, note, person)
+    print_lines(Console(), f"The approval of {versions[-1].label} is withdrawn here. {_describe_sent(reason)}")
+
+
+def _describe_sent(reason: RefusalReason) -> str:
+    return f"A running site reports to the lead: {REASON_TEXTS[reason]}."
+
+
+def find_or_receive_study(word: str, home: SiteHome) -> ResearchStudy:
+    """Return a study by name or digest; a file is received first.
+
+    Raises:
+        ConfigError: there is no such study, or no kit yet.
+        TrustError: the file was not published by this consortium.
+
+    """
+    if not Path(word).is_file():
+        return StudyStore(home).find_study(word)
+    signed = load_installed_membership(home)
+    if signed is None:
+        raise ConfigError("No kit is installed, so the study's signature cannot be checked.", "Install the kit first.")
+    study = receive_study(read_small_file(Path(word)), signed.membership, home, load_policy(home))
+    if study.closed:
+        from fedhealth.privacy.accounting.study_share import release_share
+
+        release_share(home.state, study.name)
+    return study
+
+
+def _print_study(console: Console, study: ResearchStudy, home: SiteHome) -> None:
+    print_lines(console, *describe_study(study))
+    if (before := _find_previous(study, StudyStore(home))) is not None:
+        print_lines(console, f"Compared with {before.label}:", *_indent_changes(before, study))
+
+
+def _indent_changes(before: ResearchStudy, after: ResearchStudy) -> Iterator[str]:
+    yield from [f"  {change}" for change in describe_changes(before, after)] or ["  nothing changes"]
+
+
+def _find_previous(study: ResearchStudy, store: StudyStore) -> ResearchStudy | None:
+    """Return the version before this one, an approved one if there is any."""
+    earlier = [each for each in store.load_studies().values() if each.name == study.name]
+    earlier = [each for each in earlier if each.version < study.version]
+    decided = [each for each in earlier if (found := store.load_decision(each.digest)) and _is_yes(found)]
+    candidates = decided or earlier
+    return candidates[-1] if candidates else None
+
+
+def _is_yes(decision: StudyDecision) -> bool:
+    return decision.answer is StudyAnswer.approved
+
+
+def _describe_state(store: StudyStore, study: ResearchStudy) -> str:
+    decision = store.load_decision(study.digest)
+    if study.closed:
+        return "closed by the lead"
+    if decision is None:
+        return "not decided"
+    day = time.strftime("%Y-%m-%d", time.localtime(decision.time))
+    told = [decision.reason and REASON_TEXTS[decision.reason], decision.note]
+    reason = "".join(f", {each}" for each in told if each)
+    used = (
+        f"; {len(store.list_runs(study.name))} of {study.runs} runs have touched the data" if _is_yes(decision) else ""
+    )
+    if decision.answer in _AGAIN:
+        return f"approved by {decision.person} on {day}; {_AGAIN[decision.answer]}: approve it again"
+    return f"{decision.answer} by {decision.person} on {day}{reason}{used}"

@@ -1,0 +1,208 @@
+"""A research study: what a hospital is asked to agree to, once, by a person; signed with the consortium's key.
+
+It holds the resolved configuration, so that neither a later order nor an installed default or folder of options can
+change what was approved. An order names its study by digest.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fedhealth.config.named_weights import list_named_weights
+from fedhealth.config.open_paths import OpenPath
+from fedhealth.consortium.json_fields import check_fields, get_text, parse_hex
+from fedhealth.consortium.membership import PROJECT, Membership
+from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
+from fedhealth.errors import TrustError
+from fedhealth.types import SITE_ID
+from fedhealth.utils.digest import digest_parts, encode_canonical
+
+PURPOSE = "study"
+STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+MAX_STUDY_BYTES = 2**20
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+MAX_RUNS = 1000
+_ADVICE = "Ask the lead for the study as it was published."
+_LONGEST_TEXT = 2000
+_TEXTS = ("title", "purpose", "contact", "ethics")
+
+
+@dataclass(frozen=True)
+class ResearchStudy:
+    """A study.
+
+    Attributes:
+        project: the consortium.
+        name: of the study, the same in all its versions.
+        version: 1, 2, ...; a later one replaces an earlier one where a hospital approves it.
+        title: for people.
+        purpose: what the results are for.
+        contact: who answers questions.
+        ethics: number of the ethics committee's or data authority's permit.
+        first_day: ISO date; no run before it.
+        last_day: ISO date; no run after it.
+        members: names of the hospitals, sorted.
+        overrides: of the configuration, as a person may try it.
+        configuration: resolved, without the settings of one site or machine; its `data` is the data contract.
+        open: the settings that runs may vary, and their allowed values.
+        weights: digests of the pretrained weights that runs may start from, by the name in the configuration.
+        runs: how many runs may touch the data.
+        epsilon: of all runs together for each protected person; None without differential privacy.
+        delta: at which epsilon holds.
+        releases: what is released at the end, for people.
+        closed: whether the lead has closed the study with this version.
+
+    """
+
+    project: str
+    name: str
+    version: int
+    title: str
+    purpose: str
+    contact: str
+    ethics: str
+    first_day: str
+    last_day: str
+    members: tuple[str, ...]
+    overrides: tuple[str, ...]
+    configuration: Mapping[str, Any]
+    open: tuple[OpenPath, ...]
+    weights: Mapping[str, str]
+    runs: int
+    epsilon: float | None
+    delta: float
+    releases: tuple[str, ...]
+    closed: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """The signed bytes."""
+        return encode_canonical(asdict(self))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 by which orders name this version, hexadecimal."""
+        return digest_parts(b"fedhealth study 1", self.body).hex()
+
+    @property
+    def label(self) -> str:
+        """Name and version, for people."""
+        return f"{self.name} version {self.version}"
+
+    @staticmethod
+    def parse(fields: Any) -> ResearchStudy:
+        """Parse JSON fields.
+
+        Raises:
+            TrustError: a field is missing, unknown or malformed.
+
+        """
+        try:
+            adapter = TypeAdapter(list[ResearchStudy], config=ConfigDict(strict=True, extra="forbid"))
+            (study,) = adapter.validate_json(encode_canonical([fields]))
+            faults = list(find_study_errors(study))
+        except (ValidationError, ValueError) as fault:
+            raise TrustError("The study is malformed.", _ADVICE) from fault
+        if faults:
+            raise TrustError(f"The study is malformed: {'; '.join(faults)}.", _ADVICE)
+        return study
+
+
+@dataclass(frozen=True)
+class SignedStudy:
+    """A study with the consortium's signature."""
+
+    study: ResearchStudy
+    signature: bytes
+
+    def dumps(self) -> bytes:
+        """Return the content of a published file, which also travels with the orders."""
+        return encode_canonical({"study": asdict(self.study), "signature": self.signature.hex()})
+
+    @staticmethod
+    def loads(content: bytes) -> SignedStudy:
+        """Parse a published file; its signature remains to be verified.
+
+        Raises:
+            TrustError: it is malformed.
+
+        """
+        fields = parse_json(content, "The study", MAX_STUDY_BYTES)
+        check_fields(fields, {"study", "signature"}, "study")
+        return SignedStudy(
+            ResearchStudy.parse(fields["study"]), parse_hex(get_text(fields, "signature", "study"), 64, "signature")
+        )
+
+
+def sign_study(study: ResearchStudy, key: Ed25519PrivateKey) -> SignedStudy:
+    """Sign a study with the consortium's key."""
+    return SignedStudy(study, sign_body(key, PURPOSE, study.body))
+
+
+def verify_study(content: bytes, membership: Membership) -> SignedStudy:
+    """Return a published study if the consortium signed it for this project.
+
+    Raises:
+        TrustError: it is malformed, of another project, or not signed by the consortium.
+
+    """
+    found = SignedStudy.loads(content)
+    if not is_valid_signature(membership.consortium, found.signature, PURPOSE, found.study.body):
+        raise TrustError("The study is not signed by the consortium.", _ADVICE)
+    if found.study.project != membership.project:
+        raise TrustError(f"The study belongs to the project {found.study.project}.", _ADVICE)
+    return found
+
+
+def find_study_errors(study: ResearchStudy) -> Iterator[str]:
+    """Yield what is wrong with values that have the right type."""
+    if not (PROJECT.fullmatch(study.project) and STUDY_NAME.fullmatch(study.name)):
+        yield f"name: {study.name[:80]!r} is not a plain name (lower case letters, digits, . _ and -)"
+    if not 1 <= study.version < 2**31:
+        yield "version: must be at least 1"
+    yield from _find_text_errors(study)
+    first, last = _parse_day(study.first_day), _parse_day(study.last_day)
+    if first is None or last is None or first > last:
+        yield "first_day and last_day: give two dates in order, such as 2026-03-31"
+    if not study.members or list(study.members) != sorted(set(study.members)):
+        yield "members: must be named once each, in order"
+    yield from (f"members: {site[:80]!r} is no site name" for site in study.members if not SITE_ID.fullmatch(site))
+    if not 1 <= study.runs <= MAX_RUNS:
+        yield f"runs: must lie between 1 and {MAX_RUNS}"
+    if study.epsilon is not None and not 0 < study.epsilon < math.inf:
+        yield "epsilon: must be positive and finite"
+    if not 0 < study.delta < 1:
+        yield "delta: must lie between 0 and 1"
+    if not isinstance(study.configuration.get("data"), dict):
+        yield "configuration: has no description of the data"
+    if any(each.path.startswith("data.") or each.path == "data" for each in study.open):
+        yield "open: the meaning of the data is never left open"
+    is_named = list_named_weights(study.configuration, study.open) == sorted(study.weights)
+    if not (is_named and all(map(_DIGEST.fullmatch, study.weights.values()))):
+        yield "weights: must be the SHA-256 of all weights that the configuration names, and of no others"
+
+
+def _find_text_errors(study: ResearchStudy) -> Iterator[str]:
+    texts = {name: getattr(study, name) for name in _TEXTS} | {
+        f"releases[{i}]": t for i, t in enumerate(study.releases)
+    }
+    for name, text in texts.items():
+        if not 0 < len(text) <= _LONGEST_TEXT or not text.isprintable():
+            yield f"{name}: give one paragraph of at most {_LONGEST_TEXT} characters"
+    if not all(override.isprintable() and len(override) <= _LONGEST_TEXT for override in study.overrides):
+        yield "overrides: must be printable"
+
+
+def _parse_day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None

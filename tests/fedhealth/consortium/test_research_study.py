@@ -1,0 +1,104 @@
+"""A study: signed, strict to read, and its versions compared in words."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fedhealth.consortium.research_study import SignedStudy, sign_study, verify_study
+from fedhealth.consortium.study_text import describe_changes, describe_study, is_minor_change
+from fedhealth.errors import TrustError
+from fedhealth.utils.private_files import load_signing_key
+from tests.clients.studies import make_study
+from tests.fedhealth.site.trust import Consortium
+
+WORDS = ("experiment=demo", "data.sites=[charite,klinikum]", "seed=0")
+
+
+@pytest.fixture(name="consortium", scope="module")
+def consortium_(tmp_path_factory):
+    return Consortium(tmp_path_factory.mktemp("consortium"))
+
+
+@pytest.fixture(name="study", scope="module")
+def study_():
+    return make_study(WORDS, open={"seed": (0, 1)}, runs=2)
+
+
+@pytest.fixture(name="content", scope="module")
+def content_(study, consortium):
+    return sign_study(study, load_signing_key(consortium.lead.consortium_key)).dumps()
+
+
+def test_what_was_signed_is_read_again(study, content, consortium):
+    found = verify_study(content, consortium.membership()).study
+    assert found == study
+    assert found.digest == study.digest
+    assert (study.members, study.epsilon) == (("charite", "klinikum"), 16.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "../etc"),
+        ("version", 0),
+        ("version", True),
+        ("title", ""),
+        ("purpose", "two\nlines"),
+        ("last_day", "2020-01-01"),
+        ("first_day", "soon"),
+        ("members", ["klinikum", "charite"]),
+        ("runs", 0),
+        ("epsilon", 0),
+        ("epsilon", "8"),
+        ("delta", 1.0),
+        ("configuration", {}),
+        ("open", [{"path": "data.task.classes", "values": [1], "may_be_absent": False}]),
+        ("open", [{"path": "seed", "values": [1]}, 3]),
+        ("closed", 1),
+        ("surprise", 1),
+    ],
+)
+def test_a_malformed_study_is_refused(content, field, value):
+    fields = json.loads(content)
+    fields["study"][field] = value
+    with pytest.raises(TrustError, match="malformed"):
+        SignedStudy.loads(json.dumps(fields).encode())
+
+
+def test_a_changed_study_or_one_of_others_is_refused(study, content, consortium):
+    fields = json.loads(content)
+    fields["study"]["ethics"] = "EK 99/2026"
+    with pytest.raises(TrustError, match="not signed"):
+        verify_study(json.dumps(fields).encode(), consortium.membership())
+    foreign = sign_study(replace(study, project="others"), load_signing_key(consortium.lead.consortium_key))
+    with pytest.raises(TrustError, match="project others"):
+        verify_study(foreign.dumps(), consortium.membership())
+    for damaged in (b"", b"{}", content[:-1], b"[1]", b"null"):
+        with pytest.raises(TrustError):
+            verify_study(damaged, consortium.membership())
+
+
+def test_the_text_says_what_a_person_decides_on(study):
+    text = "\n".join(describe_study(study))
+    for part in (study.title, study.purpose, study.contact, study.ethics, "runs       2", "epsilon 16 at delta"):
+        assert part in text
+    assert "seed: 0, 1" in text
+    assert "a number" in text
+
+
+def test_versions_differ_in_words(study):
+    later = make_study((*WORDS[:2], "seed=0", "training.batch_size=64"), 2, ethics="EK 13/2026", open={"seed": (0, 2)})
+    changes = list(describe_changes(study, later))
+    assert "ethics: EK 12/2026 is now EK 13/2026" in changes
+    assert "runs: 2 is now 1" in changes
+    assert "training.batch_size: 256 is now 64" in changes
+    assert "runs may vary seed: 0, 1 is now 0, 2" in changes
+    assert list(describe_changes(study, replace(study, version=2))) == []
+    assert list(describe_changes(study, replace(study, closed=True))) == ["the lead has closed the study"]
+
+
+def test_only_dates_and_texts_are_minor(study):
+    assert is_minor_change(study, replace(study, version=2, last_day="2098-01-01", contact="somebody@lead.example"))
+    for change in ({"runs": 3}, {"epsilon": 17.0}, {"ethics": "EK 13/2026"}, {"closed": True}, {"open": ()}):
+        assert not is_minor_change(study, replace(study, **change))
