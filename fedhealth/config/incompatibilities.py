@@ -102,6 +102,32 @@ def _describes_with_client_privacy(plain: Plain) -> bool:
     return plain.get("purpose") == "describe" and unit == "client"
 
 
+def _sends_gradients(plain: Plain) -> bool:
+    return plain["training"].get("sends") == "gradient"
+
+
+def _takes_several_steps(plain: Plain) -> bool:
+    return _sends_gradients(plain) and plain["training"]["local_steps"] != 1
+
+
+def _keeps_part_of_gradients(plain: Plain) -> bool:
+    plain_gradients = get_capability(plain["personalization"], "sends_plain_gradients", default=False)
+    return _sends_gradients(plain) and not plain_gradients
+
+
+def _adds_late_gradients(plain: Plain) -> bool:
+    return _sends_gradients(plain) and bool(plain["strategy"]["staleness"])
+
+
+def _sends_gradients_of_client(plain: Plain) -> bool:
+    return _sends_gradients(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
+
+
+def _needs_gradients(plain: Plain) -> bool:
+    takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
+    return takes_gradients and not _sends_gradients(plain)
+
+
 INCOMPATIBILITIES = (
     Incompatibility(
         "personalization=adapters",
@@ -158,5 +184,40 @@ INCOMPATIBILITIES = (
         "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
         "Use privacy=patient, or privacy=none where the policy allows it",
         _describes_with_client_privacy,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "more than one local step",
+        "a second step would follow a gradient that only this hospital has",
+        "Set training.local_steps=1 and training.local_epochs=null",
+        _takes_several_steps,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "a personalization that keeps or adds something",
+        "the lead's optimizer would not train what stays at the hospitals",
+        "Use personalization=none, finetune, ditto or ffa_lora",
+        _keeps_part_of_gradients,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "strategy.staleness",
+        "a late gradient belongs to an earlier model",
+        "Set strategy.staleness=0",
+        _adds_late_gradients,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "privacy=client",
+        "it protects a hospital's change of the model, not a patient's gradient",
+        "Use privacy=patient",
+        _sends_gradients_of_client,
+    ),
+    Incompatibility(
+        "strategy/server_optimizer=training",
+        "training.sends=update",
+        "it applies gradients, and the hospitals would send the changes of their own optimizers",
+        "Use method=fedsgd, or another server optimizer",
+        _needs_gradients,
     ),
 )

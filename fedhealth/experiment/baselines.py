@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, TrainingConfig
+from fedhealth.config.schema import Config, Sends, TrainingConfig
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.data.examples import Examples
@@ -109,7 +109,7 @@ class BaselineData:
             steps = count_steps(training, sum(rows))
         else:
             steps = sum(count_steps(training, count) for count in rows)
-        return replace(training, local_steps=rounds * steps, local_epochs=None)
+        return replace(training, local_steps=rounds * steps, local_epochs=None, sends=Sends.update)
 
 
 def compare_baselines(job: Job, config: Config, run: RunDir) -> None:

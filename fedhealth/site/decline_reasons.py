@@ -29,6 +29,7 @@ EXACT_WEIGHTS_NOT_ALLOWED = "exact weights are not allowed here"
 SITE_NOT_IN_RUN = "{name} is not one of the run's sites"
 UNAPPROVED_SITES = "the run names sites that are not approved members"
 
+NO_PLAIN_GRADIENTS = "training.sends=gradient needs one local step, personalization that shares all, and no staleness"
 NO_BODY_STEPS = "personalization.head_steps {number} leaves no step of a round for the body"
 RECORD_NOT_ALLOWED = "replies that hold the record {name} are not allowed here"
 REPLY_TOO_LARGE = "a reply of {number} bytes is above this site's limit of {number} for one round"
@@ -82,6 +83,7 @@ _TEMPLATES = (
     *(
         SITE_NOT_IN_RUN,
         UNAPPROVED_SITES,
+        NO_PLAIN_GRADIENTS,
         NO_BODY_STEPS,
         RECORD_NOT_ALLOWED,
         REPLY_TOO_LARGE,

@@ -110,6 +110,10 @@ class ClientDPTrainer(ReleaseRecords):
         )
         return self.budget.make_plan(request, 1)
 
+    def count_units(self, task: TrainingTask) -> int:
+        """Return 1: the unit is the site."""
+        return 1
+
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return equal weights: an exact count would leak the number of patients."""
         return {tower: min(count, 1) for tower, count in rows.items()}

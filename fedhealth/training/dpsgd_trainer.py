@@ -39,7 +39,7 @@ from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
 from fedhealth.privacy.statistics_release import release_descriptive_counts, release_score_histograms
 from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.fit_audit import list_audit_failures
-from fedhealth.training.optimizers import build_optimizer, count_steps
+from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
 from fedhealth.training.private_batches import (
     build_loss_fn,
     group_rows_by_unit,
@@ -271,7 +271,7 @@ class DPSGDTrainer(ReleaseRecords):
         checkpoint.delete()
         if not all(bool(p.isfinite().all()) for p in parameters.values()):
             raise ModelError("The private training diverged.", "Lower the learning rate.")
-        return FitReport(plan.steps, len(task.rows), math.nan)
+        return FitReport(plan.steps, len(task.rows), math.nan, collect_gradients(task.training, parameters))
 
     def _build_sampler(self, task: TrainingTask, plan: PrivacyPlan) -> PatientSampler:
         return PatientSampler(
@@ -283,6 +283,10 @@ class DPSGDTrainer(ReleaseRecords):
         )
 
     # --- what may leave the site ---
+
+    def count_units(self, task: TrainingTask) -> int:
+        """Return the number of patients or studies; every one of them counts alike in a step."""
+        return len(self._group_units(task))
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return coarse training weights: rounded down to a power of sqrt 2."""

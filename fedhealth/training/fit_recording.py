@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from fedhealth.config.schema import Sends
 from fedhealth.data.examples import Batch, Examples
 from fedhealth.privacy.auditing.independent_numbers import compute_expected_batch
 from fedhealth.privacy.context import AccountingContext
@@ -94,6 +95,7 @@ class AuditBench:
                 module.p = 0.0  # a patient's gradient must be the same in every step
         optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _MOVING}
         training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
+        training = replace(training, sends=Sends.update)  # the audit follows several steps
         self.trainer, self.accounting = trainer, accounting
         self.task, self.own_task = replace(task, model=model, training=training), task
         if patients is not None:

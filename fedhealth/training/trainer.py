@@ -20,7 +20,7 @@ from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.losses import compute_row_losses
-from fedhealth.training.optimizers import build_optimizer, count_steps
+from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
 
@@ -38,14 +38,21 @@ after the noise. It may change `p.grad` by terms that do not depend on patients,
 
 @dataclass(frozen=True)
 class FitReport:
-    """The result of local training: optimizer steps, number of distinct training rows, mean loss per row.
+    """The result of local training.
 
-    The loss is NaN in private training: it is computed without noise, so nothing may be derived from it.
+    Attributes:
+        steps: optimizer steps.
+        examples: number of distinct training rows.
+        loss: mean per row; NaN in private training: it has no noise, so nothing may be derived from it.
+        direction: the negative gradient of the only step, in the form that leaves, by name; None if the site sends the
+            change of its weights.
+
     """
 
     steps: int
     examples: int
     loss: float
+    direction: State | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,9 @@ class Trainer(Protocol):
 
         """
 
+    def count_units(self, task: TrainingTask) -> int:
+        """Return how many of what a step averages over the site has: training rows, or units of privacy."""
+
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the site's weights in the mean, by tower, from its numbers of training rows."""
 
@@ -190,6 +200,10 @@ class PlainTrainer:
 
     def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> None:
         """Return None: the run has no privacy plan."""
+
+    def count_units(self, task: TrainingTask) -> int:
+        """Return the number of training rows."""
+        return len(task.rows)
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""
@@ -265,7 +279,7 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
             optimizer.step()
             checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
     checkpoint.delete()
-    return FitReport(steps, len(rows), checkpoint.loss / steps)
+    return FitReport(steps, len(rows), checkpoint.loss / steps, collect_gradients(training, parameters))
 
 
 def get_checkpoint_folder(task: TrainingTask, accounting: AccountingContext | None) -> Path | None:
