@@ -32,6 +32,7 @@ from fedhealth.site.decline_reasons import (
     COHORT_TOO_SMALL,
     CONFIG_MISMATCH,
     NO_PLAIN_GRADIENTS,
+    NO_SHARED_NOISE,
     WORD_EMBEDDINGS_NOT_ALLOWED,
     redact_reason,
 )
@@ -41,6 +42,7 @@ from fedhealth.statistics.shapes import get_modalities, get_statistic_shapes
 from fedhealth.training.trainer import Workload
 
 log = logging.getLogger("fedhealth.site")
+_FEWEST_SITES = 3  # of a run that shares noise
 
 
 class Institution:
@@ -68,8 +70,10 @@ class Institution:
             if reasons := self._find_decline_reasons(directive):
                 return build_refusal(setup.site.name, reasons)
             rows = setup.trainer.compute_aggregation_weights(self._count_announced_rows(directive))
+            accounting = setup.get_accounting(directive, setup.config.purpose.value)
+            noise = setup.trainer.compute_least_noise(setup.build_task(directive), accounting)
         run = setup.get_run_context(directive)
-        weights, reply = setup.transport.announce(run, rows)
+        weights, reply = setup.transport.announce(run, rows, noise)
         last = setup.transport.get_last_exchange(run)
         reply[ACCEPTANCE] = Acceptance(setup.site.name, (), weights, get_versions(), last).record()
         return reply
@@ -88,7 +92,16 @@ class Institution:
             return []
         if setup.config.training.sends is Sends.gradient and not self._sends_plain_gradients:
             return [NO_PLAIN_GRADIENTS]
+        if setup.trainer.shares_noise and not self._can_share_noise:
+            return [NO_SHARED_NOISE]
         return [WORD_EMBEDDINGS_NOT_ALLOWED] if setup.shares_word_rows else []
+
+    @property
+    def _can_share_noise(self) -> bool:
+        """Whether nothing but a secure sum of enough sites would show this site's words."""
+        config = self.setup.config
+        is_summed = not self.setup.transport.is_plaintext and config.strategy.max_update_norm is None
+        return is_summed and len(config.data.sites) >= _FEWEST_SITES
 
     @property
     def _sends_plain_gradients(self) -> bool:
@@ -124,7 +137,7 @@ class Institution:
         trainer.check_failures(self.setup.site.folder)
         with private_section(trainer):
             work = self._measure_workload()
-        return trainer.plan_run(work, config.training, config.strategy.rounds)
+        return trainer.plan_run(work, config.training, config.strategy.rounds, self.setup.noise_shares)
 
     def _measure_workload(self) -> Workload:
         config = self.setup.config

@@ -16,6 +16,7 @@ from fedhealth.config.capabilities import (
 )
 
 Plain = dict[str, Any]
+_FEWEST_SITES = 3  # of a run that shares noise
 MODALITIES = ("image", "text", "tabular")
 
 
@@ -123,6 +124,30 @@ def _sends_gradients_of_client(plain: Plain) -> bool:
     return _sends_gradients(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
 
 
+def _shares_noise(plain: Plain) -> bool:
+    return plain["privacy"].get("noise") == "shared"
+
+
+def _shares_noise_in_the_open(plain: Plain) -> bool:
+    return _shares_noise(plain) and get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
+
+
+def _shares_noise_of_updates(plain: Plain) -> bool:
+    return _shares_noise(plain) and not _sends_gradients(plain)
+
+
+def _shares_noise_at_own_rates(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain["privacy"].get("sample_rate") is None
+
+
+def _shares_noise_of_two(plain: Plain) -> bool:
+    return _shares_noise(plain) and len(plain.get("data", {}).get("sites", "abc")) < _FEWEST_SITES
+
+
+def _scales_shared_noise(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain["strategy"]["max_update_norm"] is not None
+
+
 def _needs_gradients(plain: Plain) -> bool:
     takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
     return takes_gradients and not _sends_gradients(plain)
@@ -219,5 +244,40 @@ INCOMPATIBILITIES = (
         "it applies gradients, and the hospitals would send the changes of their own optimizers",
         "Use method=fedsgd, or another server optimizer",
         _needs_gradients,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "secagg=off",
+        "each hospital adds only a part of the noise, and the lead would see its sum alone",
+        "Use secagg=on, or privacy.noise=local",
+        _shares_noise_in_the_open,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "training.sends=update",
+        "a second local step would follow a model that holds only this hospital's part of the noise",
+        "Use method=fedsgd, or privacy.noise=local",
+        _shares_noise_of_updates,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "privacy.sample_rate=null",
+        "all hospitals need one public probability, because one sum has one noise",
+        "Give privacy.sample_rate a probability",
+        _shares_noise_at_own_rates,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "fewer than three hospitals",
+        "the part of each would be all that protects it from the other",
+        "Use privacy.noise=local",
+        _shares_noise_of_two,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "strategy.max_update_norm",
+        "what has its noise must not be scaled at the hospital; gradients are clipped by patient",
+        "Set strategy.max_update_norm=null",
+        _scales_shared_noise,
     ),
 )

@@ -52,6 +52,7 @@ class ClientDPTrainer(ReleaseRecords):
     """
 
     is_private = True
+    shares_noise = False
     unit = "client"
 
     def __init__(
@@ -88,7 +89,13 @@ class ClientDPTrainer(ReleaseRecords):
         """Return the number of optimizer steps of one round."""
         return count_steps(task.training, len(task.rows))
 
-    def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[PrivacyBudget, PrivacyPlan]:
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
+        """Return 0: the site adds all noise itself."""
+        return 0.0
+
+    def plan_run(
+        self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1
+    ) -> tuple[PrivacyBudget, PrivacyPlan]:
         """Return what the whole run would spend."""
         return self.budget, self._make_plan(rounds)
 

@@ -96,7 +96,8 @@ class AuditBench:
         optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _MOVING}
         training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
         training = replace(training, sends=Sends.update)  # the audit follows several steps
-        self.trainer, self.accounting = trainer, accounting
+        self.trainer, self.accounting = copy.copy(trainer), accounting
+        self.trainer.shares_noise = False  # under audit the site's noise is all there is
         self.task, self.own_task = replace(task, model=model, training=training), task
         if patients is not None:
             self.task = replace(self.task, examples=patients, rows=np.arange(len(patients.patient)))
