@@ -70,14 +70,8 @@ class TrainingOptimizer:
             for name in sorted(update)
             if not is_running_statistic(name)
         }
-        optimizer = make_optimizer(self._make, self.encoder_lr, named)
-        for group in optimizer.param_groups:
-            group["lr"] *= self.compute_rate_factor(number)
-        self._load_state(optimizer, named)
-        for name, parameter in named.items():
-            parameter.grad = torch.from_numpy(-np.asarray(update[name], np.float32))
-        optimizer.step()
-        self._save_state(optimizer, named)
+        if named:
+            self._take_step(named, update, self.compute_rate_factor(number))
         self.state[_STEPS] = np.array([number], np.float32)
         stepped |= {name: parameter.detach().numpy() for name, parameter in named.items()}
         return self._average_last(stepped, number)
@@ -90,6 +84,17 @@ class TrainingOptimizer:
         if self.schedule == "constant":
             return 1.0
         return 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+    def _take_step(self, named: dict[str, nn.Parameter], update: State, factor: float) -> None:
+        """Step the parameters in place with the state of the last step, and keep the new state."""
+        optimizer = make_optimizer(self._make, self.encoder_lr, named)
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+        self._load_state(optimizer, named)
+        for name, parameter in named.items():
+            parameter.grad = torch.from_numpy(-np.asarray(update[name], np.float32))
+        optimizer.step()
+        self._save_state(optimizer, named)
 
     def _load_state(self, optimizer: Optimizer, named: dict[str, nn.Parameter]) -> None:
         for key, value in self.state.items():
