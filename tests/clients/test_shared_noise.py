@@ -181,7 +181,7 @@ def test_the_same_question_in_another_attempt_masks_the_same_draw_again(join):
     assert read_error(lead.ask(TRAIN, lead.directive(TRAIN, exchange=1))) is None
     assert read_error(lead.ask(TRAIN, lead.directive(TRAIN, exchange=2, repetition=1))) is None
     (booking,) = find_bookings(load_entries(lead), RUN)
-    assert booking.exchanges == {1, 2}
+    assert booking.state == "released"
 
 
 def test_the_same_question_to_fewer_sites_needs_a_draw_with_a_larger_share(join):

@@ -48,7 +48,7 @@ FACTORS = {
     "privacy": ["none", "patient"],
     "secagg": ["off", "on"],
     "towers": list(TOWERS),
-    "optimizer": _options("strategy/server_optimizer"),
+    "optimizer": [name for name in _options("strategy/server_optimizer") if name != "training"],  # of fedsgd only
     "modalities": ["all", "missing"],
 }
 
