@@ -2,11 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.accounting.plan import bucket_count
+from fedhealth.privacy.accounting.spending import iter_run_spending
 from fedhealth.runs.run_dir import RunDir
 from strategies.checkpoint import CheckpointStore
 from tests.fedhealth.runtime.central import WHOLE, measure_distance, train_centrally
@@ -78,3 +81,32 @@ def test_the_optimizer_of_the_lead_survives_a_restart(run, good_hospitals, monke
     resume_run(broken)
     first, second = (load_file(folder.path / "model.safetensors") for folder in (whole, broken))
     assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_a_run_with_shared_noise_books_and_shows_both_numbers(run, good_hospitals):
+    shared = ["privacy=patient", "privacy.min_cohort=2", "privacy.sample_rate=0.5", "privacy.noise=shared"]
+    folder, _ = run("run", good_hospitals, "secagg=on", "strategy.rounds=2", *shared)
+    spent = [*iter_run_spending(folder.path)]
+    assert [each.shares for each in spent] == [3, 3, 3]  # three members, of whom none is assumed to collude
+    assert all(0 < each.epsilon <= 8 < each.local_epsilon for each in spent)
+    completed = [event for event in folder.read_events()[0] if event["event"] == "round_completed"]
+    assert [event["divergence"] for event in completed] == [None, None]
+    page = (folder.path / "report.html").read_text()
+    assert "as long as no more than 0 of the 3 hospitals pool what they know" in page
+    assert "If all 2 others did, the bound would be epsilon" in page
+
+
+def test_the_noise_of_the_sum_is_that_of_one_mechanism_and_not_of_each_hospital(run, good_hospitals):
+    """Three hospitals: with shared noise a third of the variance; both as the plan says."""
+    private = ["privacy=patient", "privacy.min_cohort=2", "privacy.sample_rate=1", "strategy.rounds=1", "secagg=on"]
+    quiet = ["training.optimizer.momentum=0", "training.optimizer.weight_decay=0", "training.optimizer.lr=1"]
+    found = {}
+    for noise in ("local", "shared"):
+        folder, composed = run(noise, good_hospitals, *private, *quiet, f"privacy.noise={noise}")
+        central, noised = train_centrally(composed, clip=1.0), load_file(folder.path / "model.safetensors")
+        off = np.concatenate([(noised[name] - central[name]).ravel() for name in central])
+        spent = [*iter_run_spending(folder.path)]
+        found[noise] = off.std() / spent[0].noise_multiplier
+    sizes = [bucket_count(int(0.7 * 24)) for _ in range(3)]
+    assert found["shared"] * np.sqrt(3) == pytest.approx(found["local"], rel=0.05)
+    assert 0.5 / sum(sizes) < found["shared"] < 2 / sum(sizes)
