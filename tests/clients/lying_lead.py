@@ -158,8 +158,10 @@ class LyingLead:
         members = [member for member in announced if member.site in self.cohort]
         statistics = get_statistic_shapes(self.config)[kind]
         shapes = {name: array.shape for name, array in arrays.items()} if kind == TRAIN else {}
-        policy = ThresholdPolicy(self.config.secagg["colluders"], self.config.secagg["min_honest"])
-        thresholds = compute_thresholds(len(self.cohort), policy, len(self.sites))
+        thresholds = None
+        if self.settings.shares_noise:
+            policy = ThresholdPolicy(self.config.secagg["colluders"], self.config.secagg["min_honest"])
+            thresholds = compute_thresholds(len(self.cohort), policy, len(self.sites))
         plan = self.settings.plan_layout(shapes, statistics, thresholds)
         return AttemptDescriptor(
             run=RUN,

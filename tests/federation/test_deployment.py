@@ -73,17 +73,26 @@ def test_the_model_is_that_of_one_machine(consortium, tmp_path):
     assert first == second
 
 
-def test_rounds_of_one_step_are_central_training_on_all_patients(consortium, tmp_path):
+def replace_overrides(consortium, monkeypatch, overrides):
+    """Leave out of the consortium's own overrides what these set: hospitals accept each key once."""
+    keys = {override.partition("=")[0] for override in overrides}
+    kept = [override for override in consortium.overrides if override.partition("=")[0] not in keys]
+    monkeypatch.setattr(consortium, "overrides", kept)
+
+
+def test_rounds_of_one_step_are_central_training_on_all_patients(consortium, monkeypatch, tmp_path):
     consortium.agree(LOOSE)
+    replace_overrides(consortium, monkeypatch, WHOLE)
     run = consortium.run(tmp_path / "run", "secagg=off", *WHOLE)
     central = train_centrally([*consortium.overrides, "secagg=off", *WHOLE])
     assert measure_distance(central, run) <= 1e-6
 
 
-def test_hospitals_share_the_noise_over_tls(consortium, tmp_path):
+def test_hospitals_share_the_noise_over_tls(consortium, monkeypatch, tmp_path):
     consortium.agree({**STRICT, "local_epsilon": 8.0})
     shared = ("privacy=patient", "privacy.epsilon=0.5", "privacy.noise=shared", "privacy.sample_rate=0.5")
     one_step = ("method=fedsgd", "training.local_steps=1", "strategy.rounds=2")
+    replace_overrides(consortium, monkeypatch, one_step)
     run = consortium.run(tmp_path / "run", "secagg=on", *one_step, *shared)
     assert run.info["state"] == "completed"
     for site in SITES:
