@@ -148,6 +148,10 @@ def _scales_shared_noise(plain: Plain) -> bool:
     return _shares_noise(plain) and plain["strategy"]["max_update_norm"] is not None
 
 
+def _shares_noise_of_equal_sites(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
+
+
 def _needs_gradients(plain: Plain) -> bool:
     takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
     return takes_gradients and not _sends_gradients(plain)
@@ -279,5 +283,12 @@ INCOMPATIBILITIES = (
         "what has its noise must not be scaled at the hospital; gradients are clipped by patient",
         "Set strategy.max_update_norm=null",
         _scales_shared_noise,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "secagg.weights=uniform",
+        "the lead divides the sum of gradients by the sizes that the hospitals announce",
+        "Use secagg.weights=bucket",
+        _shares_noise_of_equal_sites,
     ),
 )
