@@ -36,6 +36,7 @@ def _options(group: str) -> list[str]:
 
 METHODS = {name: [f"personalization={name}"] for name in _options("personalization")}
 METHODS |= {name: [f"method={name}"] for name in _options("method") if name != "fedavg"}
+METHODS["fedsgd"].append("training.local_steps=1")
 TOWERS = {
     "image": ["model.text=null", "model.tabular=null"],
     "text": ["model.image=null", "model.tabular=null"],
