@@ -27,7 +27,7 @@ def load_terms(text: str, home: SiteHome) -> ParticipationTerms:
     return _load_terms(text, home, _get_modification_time(home.policy), _get_modification_time(home.membership))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _load_terms(text: str, home: SiteHome, *modification_times: int) -> ParticipationTerms:
     """Return the terms; the modification times of policy and members are cache keys."""
     policy, membership = load_policy(home), SignedMembership.loads(home.membership.read_bytes()).membership

@@ -130,8 +130,19 @@ def get_group_choices(overrides: Sequence[str], config_dir: Path | None = None) 
         ConfigError: as `compose_config`.
 
     """
-    chosen = _compose(overrides, config_dir, whole=True).hydra.runtime.choices
-    return {group: option for group, option in chosen.items() if isinstance(option, str)}
+    return compose_with_choices(overrides, config_dir)[1]
+
+
+def compose_with_choices(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, str]]:
+    """Return the configuration, Hydra's own settings included, and the chosen option of every group.
+
+    Raises:
+        ConfigError: as `compose_config`.
+
+    """
+    config = _compose(overrides, config_dir, whole=True)
+    choices = config.hydra.runtime.choices
+    return config, {group: option for group, option in choices.items() if isinstance(option, str)}
 
 
 def resolve_config(config: DictConfig) -> dict[str, Any]:

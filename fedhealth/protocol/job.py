@@ -59,7 +59,7 @@ class Job:
             raise ConfigError(f"This is not a fedhealth job ({fault}).", "Start runs with `fedhealth run`.") from fault
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def compose_job_config(job: Job) -> Config:
     """Compose the job's typed configuration and check that it equals the lead's.
 

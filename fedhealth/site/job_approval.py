@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from fedhealth.config.compose import compose_config, get_group_choices, quote_value
+from fedhealth.config.compose import compose_with_choices, quote_value
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.schema import Config
@@ -68,7 +68,8 @@ def review_job(signed: SignedJob, policy: Policy, membership: Membership, home: 
         named = [fault.rpartition(": ")[0].strip("'\"").partition("=")[0] for fault in faults]
         return ApprovalDecision((), tuple(format_reason(decline_reasons.OVERRIDE_NOT_ACCEPTED, name) for name in named))
     try:
-        name, chosen = _compose_choices(signed.overrides, policy.conf)
+        composed, chosen = _compose(signed.overrides, policy.conf)
+        name = str(composed.data.name)
         source = policy.data.get(name)
         if source is None:
             return ApprovalDecision((), (format_reason(decline_reasons.NO_SUCH_DATA, name),))
@@ -100,16 +101,17 @@ def find_private_datasets(job: SignedJob, policy: Policy) -> set[str]:
     found = set()
     for overrides in asked:
         with suppress(ConfigError):  # such a run is declined before it touches data
-            name, chosen = _compose_choices(overrides, policy.conf)
+            config, chosen = _compose(overrides, policy.conf)
+            name = str(config.data.name)
             if chosen.get("privacy") != "none" and name in policy.data:
                 found.add(policy.data[name].dataset)
     return found
 
 
-@lru_cache(maxsize=16)
-def _compose_choices(overrides: tuple[str, ...], conf: Path | None) -> tuple[str, dict[str, str]]:
-    """Return the name of the data and the chosen options; the overrides were checked before."""
-    return str(compose_config(overrides, conf).data.name), get_group_choices(overrides, conf)
+@lru_cache(maxsize=64)
+def _compose(overrides: tuple[str, ...], conf: Path | None) -> tuple[DictConfig, dict[str, str]]:
+    """Return the configuration of checked overrides and its chosen options; three steps of one review need it."""
+    return compose_with_choices(overrides, conf)
 
 
 def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[str]) -> Iterator[str]:
@@ -137,7 +139,7 @@ def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[
         "lifetime_delta": limits.delta,
         "max_failures": "null" if limits.max_failures is None else limits.max_failures,
     }
-    known = compose_config(overrides, policy.conf).privacy
+    known = _compose(tuple(overrides), policy.conf)[0].privacy
     yield from (f"privacy.{key}={value}" for key, value in own.items() if key in known)
 
 
