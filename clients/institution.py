@@ -20,7 +20,7 @@ from clients.private_section import private_section
 from clients.request_check import compare_directive, refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
-from fedhealth.config.schema import Config, Purpose
+from fedhealth.config.schema import Config, Purpose, Sends
 from fedhealth.errors import PrivacyError
 from fedhealth.models.modality_keys import SHARED, find_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
@@ -29,6 +29,8 @@ from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN
 from fedhealth.site.decline_reasons import (
     COHORT_TOO_SMALL,
     CONFIG_MISMATCH,
+    NO_PLAIN_GRADIENTS,
+    NO_SHARED_NOISE,
     WORD_EMBEDDINGS_NOT_ALLOWED,
     redact_reason,
 )
@@ -38,6 +40,7 @@ from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.statistics.workload import measure_workload
 
 log = logging.getLogger("fedhealth.site")
+_FEWEST_SITES = 3  # of a run that shares noise
 
 
 class Institution:
@@ -64,9 +67,11 @@ class Institution:
         with private_section(setup.trainer):
             if reasons := self._find_decline_reasons(directive):
                 return build_refusal(setup.site.name, reasons)
-            rows = setup.trainer.compute_aggregation_weights(self._count_announced_rows())
+            rows = setup.trainer.compute_aggregation_weights(self._count_announced_rows(directive))
+            accounting = setup.get_accounting(directive, setup.config.purpose.value)
+            noise = setup.trainer.compute_least_noise(setup.build_task(directive), accounting)
         run = setup.get_run_context(directive)
-        weights, reply = setup.transport.announce(run, rows)
+        weights, reply = setup.transport.announce(run, rows, noise)
         last = setup.transport.get_last_exchange(run)
         reply[ACCEPTANCE] = Acceptance(setup.site.name, (), weights, get_versions(), last).record()
         return reply
@@ -81,8 +86,28 @@ class Institution:
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return [fault.problem]
-        is_training = setup.config.purpose is Purpose.train
-        return [WORD_EMBEDDINGS_NOT_ALLOWED] if is_training and setup.shares_word_rows else []
+        if setup.config.purpose is not Purpose.train:
+            return []
+        if setup.config.training.sends is Sends.gradient and not self._sends_plain_gradients:
+            return [NO_PLAIN_GRADIENTS]
+        if setup.trainer.shares_noise and not self._can_share_noise:
+            return [NO_SHARED_NOISE]
+        return [WORD_EMBEDDINGS_NOT_ALLOWED] if setup.shares_word_rows else []
+
+    @property
+    def _can_share_noise(self) -> bool:
+        """Whether nothing but a secure sum of enough sites would show this site's words."""
+        config = self.setup.config
+        is_summed = not self.setup.transport.is_plaintext and config.strategy.max_update_norm is None
+        return is_summed and len(config.data.sites) >= _FEWEST_SITES
+
+    @property
+    def _sends_plain_gradients(self) -> bool:
+        """Whether one step of the incoming model is all that the site would send."""
+        config = self.setup.config
+        is_one_step = config.training.local_steps == 1 and not config.strategy.staleness
+        is_update = self.setup.trainer.unit == "client"
+        return is_one_step and not is_update and self.setup.personalization.sends_plain_gradients
 
     def _find_decline_reasons(self, directive: Directive) -> list[str]:
         """Return why this site cannot take part: whatever would otherwise fail after a round was booked, too."""
@@ -110,7 +135,7 @@ class Institution:
         trainer.check_failures(self.setup.site.folder)
         with private_section(trainer):
             work = measure_workload(config, self.setup.cohort)
-        return trainer.plan_run(work, config.training, config.strategy.rounds)
+        return trainer.plan_run(work, config.training, config.strategy.rounds, self.setup.noise_shares)
 
     def train(self, message: ParsedMessage) -> RecordDict:
         """Train one round and reply with the update and the statistics."""
@@ -172,12 +197,18 @@ class Institution:
         is_seen = self.setup.transport.is_plaintext and not self.setup.trainer.is_private
         return self.setup.config.evaluation.min_group if is_seen else 0
 
-    def _count_announced_rows(self) -> dict[str, int]:
-        """Return the number of training rows by tower, without towers that too few patients have."""
-        cohort, least = self.setup.cohort, self.setup.site.limits.min_patients
-        rows = find_training_rows(cohort, self.setup.model.modalities)
+    def _count_announced_rows(self, directive: Directive) -> dict[str, int]:
+        """Return the number of training rows by tower, without towers that too few patients have.
+
+        A gradient is a mean over all that the site trains on, also in a tower that not all of them have.
+        """
+        setup, least = self.setup, self.setup.site.limits.min_patients
+        cohort = setup.cohort
+        rows = find_training_rows(cohort, setup.model.modalities)
+        is_gradient = setup.config.training.sends is Sends.gradient
+        units = setup.trainer.count_units(setup.build_task(directive)) if is_gradient else 0
         return {
-            tower: len(chosen)
+            tower: units or len(chosen)
             for tower, chosen in rows.items()
             if tower == SHARED or len(np.unique(cohort.patient[chosen])) >= least
         }

@@ -110,6 +110,7 @@ class StateMerger:
         """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
         after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
         own = {name: array - local.shared[name] for name, array in after.items()}
+        own |= {name: array for name, array in (result.report.direction or {}).items() if name in own}
         own |= {METHOD + name: change for name, change in result.extra.items()}
         # under secure aggregation an update that seems late may be in an opened sum, and must not be in a second one
         is_late = strategy.staleness and self.setup.transport.is_plaintext and self.setup.site.name in directive.missed

@@ -149,9 +149,13 @@ class SiteSetup:
     def get_accounting(self, directive: Directive, purpose: str = "train") -> AccountingContext:
         """Return the run, round and purpose that privacy spending is booked under."""
         folder, rounds = self.site.folder, self.config.strategy.rounds
-        return AccountingContext(
-            directive.run, self.site.name, folder, directive.round, rounds, purpose, directive.exchange
-        )
+        run, number, exchange = directive.run, directive.round, directive.exchange
+        return AccountingContext(run, self.site.name, folder, number, rounds, purpose, exchange, self.noise_shares)
+
+    @cached_property
+    def noise_shares(self) -> int:
+        """The most honest sites that the noise of a sum can count on; 1 where each site adds its own."""
+        return self.transport.count_noise_shares(self.site) if self.trainer.shares_noise else 1
 
     def get_recorder(self, directive: Directive, kind: str = TRAIN) -> ReleaseRecorder:
         """Return the recorder of the releases of a kind of request."""

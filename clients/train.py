@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -60,13 +61,15 @@ class RoundTrainer:
         aggregated = {name: array for name, array in incoming.items() if attempt.is_aggregated(get_tower(name))}
         local = self.merger.merge(directive, incoming, aggregated, attempt)
         scores = self._count_scores(local)
+        local = replace(local, task=replace(local.task, shares=attempt.get_noise_shares()))
         set_model_arrays(setup.model, local.merged)
         result = setup.personalization.train(local)
         released = self._release_statistics(local, scores, result.report)
         update = self.merger.compute_update(directive, local, result)
         protected = setup.trainer.protect_update(update.total, local.task, local.accounting)
-        # the drift is computed from the update as it leaves, so it needs no privacy budget
-        statistics = released | compute_drift(protected)
+        # the drift is computed from the update as it leaves, so it needs no privacy budget; a share of the noise is
+        # less than what the budget pays for, so there is no drift of a single site's update then
+        statistics = released if setup.trainer.shares_noise else released | compute_drift(protected)
         release = attempt.recorder.identify(protected, statistics, update.late_rounds)
         self.merger.save_round(directive, local, update, release.digest, attempt)
         return attempt.build_reply(protected, statistics, release)

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, Purpose
+from fedhealth.config.schema import Config, Purpose, Sends
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
@@ -158,6 +158,7 @@ def build_strategy(
         instantiate(lead.server_optimizer),
         server_state=instantiate(lead.server_state),
         extra=instantiate(config.personalization).get_extra_shapes(shapes),
+        sends_gradients=config.training.sends is Sends.gradient,
         statistics=get_statistic_shapes(config),
         attempts=lead.attempts,
         deadlines=ReplyDeadlines(lead.deadline_factor),

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedhealth.errors import FederationError
-from fedhealth.models.modality_keys import METHOD, get_tower
+from fedhealth.models.modality_keys import METHOD, SHARED, get_tower
 from fedhealth.protocol.array_codec import pack_arrays, to_array_record, unpack_arrays
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.statistics.heterogeneity import HeterogeneityTable, compute_divergence
@@ -28,7 +28,7 @@ from strategies.messaging import EventCallback, Reply
 from strategies.participants import Participation
 from strategies.round_driver import RoundDriver
 from strategies.round_request import RoundRequest, RunIdentity, build_messages, build_request
-from strategies.server_optimizers.base import ServerOptimizer
+from strategies.server_optimizers.base import ServerOptimizer, is_running_statistic
 from strategies.server_state.base import ServerMethodState
 from strategies.server_state.mean import MeanAccumulator
 from strategies.statistics import build_metric_record, summarize_statistics
@@ -44,6 +44,7 @@ class FedAvg(Strategy):
         server_optimizer: computes the next model from the update.
         server_state: the lead's part of a two-sided method; its arrays are sent together with the model.
         extra: shapes of those arrays.
+        sends_gradients: whether the sites send gradients, each a mean over all that a site trains on.
         statistics: by message type, the shape of every vector of statistics in a site's reply.
         attempts: number of attempts at a round when too few sites reply.
         deadlines: of each site's replies.
@@ -64,6 +65,7 @@ class FedAvg(Strategy):
         server_optimizer: ServerOptimizer,
         server_state: ServerMethodState | None = None,
         extra: Shapes | None = None,
+        sends_gradients: bool = False,
         statistics: Mapping[str, Shapes] | None = None,
         attempts: int = 3,
         deadlines: ReplyDeadlines | None = None,
@@ -73,7 +75,7 @@ class FedAvg(Strategy):
     ) -> None:
         self.server_optimizer = server_optimizer
         self.server_state = server_state or MeanAccumulator()
-        self.extra = extra or {}
+        self.extra, self.sends_gradients = extra or {}, sends_gradients
         self.statistics = statistics or {}
         self.checkpoints = checkpoints
         self.tables = tables or {}
@@ -215,7 +217,8 @@ class FedAvg(Strategy):
 
     def _step(self, arrays: State, aggregate: Aggregate) -> State:
         """Return the next arrays: the model's by the server optimizer, the method's by its server state."""
-        model = self.server_optimizer.step(_select_model_arrays(arrays), _select_model_arrays(aggregate.update))
+        update = _select_model_arrays(self._average_over_all(aggregate) if self.sends_gradients else aggregate.update)
+        model = self.server_optimizer.step(_select_model_arrays(arrays), update)
         changed = {
             name: change * self._get_reply_share(name, aggregate.sites) for name, change in aggregate.update.items()
         }
@@ -223,6 +226,19 @@ class FedAvg(Strategy):
             _select_method_arrays(arrays), _select_method_arrays(changed), aggregate.statistics
         )
         return model | {METHOD + name: value for name, value in extra.items()}
+
+    def _average_over_all(self, aggregate: Aggregate) -> State:
+        """Return the gradients as means over all sites that replied, also of a tower that only some of them train."""
+        weights = {site: self.driver.members.weights.get(site, {}) for site in aggregate.sites}
+        total = sum(towers.get(SHARED, 0.0) for towers in weights.values()) or 1.0
+        shares = {
+            tower: np.float32(sum(towers.get(tower, 0.0) for towers in weights.values()) / total)
+            for tower in map(get_tower, aggregate.update)
+        }
+        return {
+            name: array if is_running_statistic(name) else array * shares[get_tower(name)]
+            for name, array in aggregate.update.items()
+        }
 
     def _get_reply_share(self, name: str, replied: Iterable[str]) -> np.float32:
         """Return the share of the total weight that replied, for the tower of an array."""

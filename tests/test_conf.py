@@ -18,6 +18,7 @@ NEEDS = {  # options that the default model has nothing for
     ("personalization", "ffa_lora"): ADAPTED,
     ("specialized", "derm_patient"): ["experiment=derm", "privacy=patient"],
     ("specialized", "heart_patient"): ["experiment=heart", "privacy=patient"],
+    ("strategy/server_optimizer", "training"): ["training.sends=gradient", "training.local_steps=1"],
     **{("strategy/aggregation", name): ["secagg=off"] for name in ("median", "trimmed_mean", "krum", "multi_krum")},
 }
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from fedhealth.config.schema import Sends
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
@@ -71,7 +72,8 @@ class LocalRound:
         before = get_model_arrays(self.model, sorted(start))
         set_model_arrays(self.model, start)
         fit = fit_without_noise if self.trainer.is_private else PlainTrainer().fit
-        report = fit(replace(self.task, gradient_hook=gradient_hook))
+        training = replace(self.task.training, sends=Sends.update)
+        report = fit(replace(self.task, training=training, gradient_hook=gradient_hook))
         trained = get_model_arrays(self.model, sorted(start))
         set_model_arrays(self.model, before)
         return trained if math.isfinite(report.loss) else start
@@ -96,11 +98,15 @@ class Personalization(Protocol):
         personal_model_is_dp: whether only the trainer trains the personal model. If not, a site with private training
             reports scores of the shared model and never those of its personal model.
         requires: capabilities that the configuration must provide, by the names in `fedhealth.config.capabilities`.
+        sends_plain_gradients: whether what is sent is made of the gradients of the incoming model alone: every trained
+            array is shared, and nothing that stays at the site or is added there feeds it. Only then may the lead have
+            the optimizer (`training.sends=gradient`).
 
     """
 
     personal_model_is_dp: bool
     requires: tuple[str, ...]
+    sends_plain_gradients: bool
 
     def freeze(self, model: MultimodalModel) -> None:
         """Freeze the parameters that this method does not train; called at the lead and at every site.
@@ -144,6 +150,7 @@ class BasePersonalization:
 
     personal_model_is_dp = True
     requires: tuple[str, ...] = ()
+    sends_plain_gradients = False
 
     def freeze(self, model: MultimodalModel) -> None:
         """Freeze nothing."""

@@ -22,6 +22,7 @@ class Ditto(BasePersonalization):
     """
 
     personal_model_is_dp = False
+    sends_plain_gradients = True
 
     def __init__(self, weight: float = 0.1) -> None:
         self.weight = weight

@@ -18,6 +18,7 @@ class FrozenALora(BasePersonalization):
     """Share adapters with a frozen A; every site initializes A from the run's seed."""
 
     requires = (LORA_HALVES,)
+    sends_plain_gradients = True
 
     def freeze(self, model: MultimodalModel) -> None:
         """Freeze every A."""

@@ -7,3 +7,5 @@ from clients.personalization.base import BasePersonalization
 
 class NoPersonalization(BasePersonalization):
     """One model for all."""
+
+    sends_plain_gradients = True

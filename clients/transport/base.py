@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 from flwr.app import RecordDict
 
-from clients.context import RunContext
+from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
 from clients.site_store import SiteStore
+from fedhealth.privacy.mechanisms.noise_share import NoiseShare
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.site.egress_gate import ReplySchema, Shapes
 from fedhealth.types import State
@@ -45,6 +46,9 @@ class UploadAttempt(Protocol):
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether the tower is part of the sum; otherwise each site that trains it keeps it local."""
+
+    def get_noise_shares(self) -> Mapping[str, NoiseShare] | None:
+        """Return this site's share of the noise by array of the update; None if each site adds its own."""
 
     def load_private(self, store: SiteStore, number: int) -> State:
         """Return the private arrays from before round `number`.
@@ -79,8 +83,20 @@ class Transport(Protocol):
 
     is_plaintext: bool
 
-    def announce(self, run: RunContext, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
-        """Return the weights to announce for training rows by tower, and the records to add to the acceptance."""
+    def announce(
+        self, run: RunContext, rows: Mapping[str, int], noise: float = 0.0
+    ) -> tuple[dict[str, float], RecordDict]:
+        """Return the weights to announce for training rows by tower, and the records to add to the acceptance.
+
+        Args:
+            run: site and run.
+            rows: by tower.
+            noise: the least noise multiplier that the site accepts in a sum whose noise is shared.
+
+        """
+
+    def count_noise_shares(self, site: SiteContext) -> int:
+        """Return the most honest sites that the noise of a sum can count on; 1 if each site adds its own noise."""
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the latest exchange of the run that this site accepted; 0 if the transport does not record it."""

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from clients.context import RunContext
+from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
 from clients.site_store import SiteStore
@@ -41,6 +41,9 @@ class PlaintextAttempt:
     def is_aggregated(self, tower: str) -> bool:
         """Return True."""
         return True
+
+    def get_noise_shares(self) -> None:
+        """Return None: the lead sees each reply, so each has its whole noise."""
 
     def load_private(self, store: SiteStore, number: int) -> State:
         """Return the private arrays from before round `number`, also if the round was started several times."""
@@ -100,9 +103,15 @@ class PlaintextTransport:
 
     is_plaintext = True
 
-    def announce(self, run: RunContext, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
+    def announce(
+        self, run: RunContext, rows: Mapping[str, int], noise: float = 0.0
+    ) -> tuple[dict[str, float], RecordDict]:
         """Announce exact counts."""
         return {tower: float(count) for tower, count in rows.items()}, RecordDict()
+
+    def count_noise_shares(self, site: SiteContext) -> int:
+        """Return 1: nobody adds up noise that the lead can see through."""
+        return 1
 
     def accept_attempt(
         self,

@@ -7,10 +7,12 @@ and outlive the process that handles a message, so nothing is kept in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 from flwr.app import ConfigRecord, RecordDict
 
-from clients.context import RunContext
+from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
 from clients.release import Release, ReleaseRecorder
 from clients.request_check import compare_attempt
@@ -50,6 +52,7 @@ from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
 from fedhealth.site.egress_gate import TOWERS, ArrayRecordSchema, ConfigRecordSchema, ReplySchema
+from fedhealth.site.policy import SiteLimits
 from fedhealth.types import State
 
 _SecretReply = KeyAnnouncement | Head | SurvivorSignature | UnmaskReply | Abandonment
@@ -76,6 +79,9 @@ class SecureTransport:
         bits: per model value on the wire; the same at the lead.
         clipping_range: largest magnitude of one value in an update; the same at the lead.
         clamp_share: share of a layer's values that may exceed it and are clamped; the same at the lead.
+        noise: `shared` if the sites share the noise of the model's sum; this and the next two are the same at the lead.
+        noise_bits: per model value on the wire if they do.
+        max_grad_norm: the clipping bound of one patient.
         sites: members of the run.
 
     """
@@ -91,18 +97,23 @@ class SecureTransport:
         bits: int = 32,
         clipping_range: float = 8.0,
         clamp_share: float = 0.0,
+        noise: Literal["local", "shared"] = "local",
+        noise_bits: int = 24,
+        max_grad_norm: float = 0.0,
         *,
         sites: Sequence[str],
     ) -> None:
         self.weights = weights
-        self.settings = SumSettings(bits, clipping_range, clamp_share)
+        self.settings = SumSettings(bits, clipping_range, clamp_share, noise, noise_bits, max_grad_norm)
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites = tuple(sites)
 
-    def announce(self, run: RunContext, rows: Mapping[str, int]) -> tuple[dict[str, float], RecordDict]:
-        """Announce a new key and coarse weights, signed with the site's identity key."""
+    def announce(
+        self, run: RunContext, rows: Mapping[str, int], noise: float = 0.0
+    ) -> tuple[dict[str, float], RecordDict]:
+        """Announce a new key, coarse weights and the least noise multiplier, signed with the site's identity key."""
         weights = {tower: compute_announced_weight(count, self.weights) for tower, count in rows.items()}
-        announcement = self._session(run).announce({SHARED: 0} | weights)
+        announcement = self._session(run).announce({SHARED: 0} | weights, noise)
         shown = {tower: weight / WEIGHT_ONE for tower, weight in weights.items()}
         return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement})})
 
@@ -123,9 +134,10 @@ class SecureTransport:
         history = _read_history(session.me, run, message, digest_initial())
         history.check_request(asked, _digest_shown(incoming, history.is_start(asked.history)))
         model, task = digest_arrays(incoming), digest_task(message.kind, directive)
-        plan = self.settings.plan_layout(shapes.update, shapes.statistics)
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds)
         certificates = _read_list(message.content, "abandoned")
-        context = session.accept(descriptor, model, task, plan.build, certificates)
+        derive_layout = partial(plan.build, threshold=asked.threshold)
+        context = session.accept(descriptor, model, task, derive_layout, certificates)
         return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
@@ -171,10 +183,21 @@ class SecureTransport:
             forms[SEALED] = ArrayRecordSchema({name: (size,) for name, size in sizes.items()}, "|u1")
         return forms
 
+    def count_noise_shares(self, site: SiteContext) -> int:
+        """Return the most honest sites that the noise of a sum can count on; 1 if each site adds its own noise."""
+        if not self.settings.shares_noise:
+            return 1
+        roster = load_roster(site.folder)
+        colluders = self._combine_policies(site.limits, len(roster.members)).colluders or 0
+        return len(self.sites) - colluders
+
+    def _combine_policies(self, own: SiteLimits, approved: int) -> ThresholdPolicy:
+        """Return the stricter of the job's and the site's policy in every number."""
+        return self.policy.combine(ThresholdPolicy(own.colluders, own.min_honest, own.min_sites), approved)
+
     def _session(self, run: RunContext) -> SiteSession:
-        roster, digest, own = load_roster(run.site.folder), bytes.fromhex(run.digest), run.site.limits
-        site = ThresholdPolicy(own.colluders, own.min_honest, own.min_sites)
-        policy = self.policy.combine(site, len(roster.members))
+        roster, digest = load_roster(run.site.folder), bytes.fromhex(run.digest)
+        policy = self._combine_policies(run.site.limits, len(roster.members))
         identity = load_identity(run.site.keys)
         me = SiteCredentials(run.run, run.site.name, identity, roster, digest, policy, self.sites)
         journal = FileStore(run.site.folder / "secagg" / run.run)

@@ -14,6 +14,7 @@ from clients.transport import contributors
 from clients.transport.contributors import KeptUpload
 from clients.transport.history import HistoryBook
 from fedhealth.errors import ModelError, PrivacyError
+from fedhealth.privacy.mechanisms.noise_share import NoiseShare
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import SEALED, SECAGG
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
@@ -44,7 +45,16 @@ class SecureAttempt:
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether enough sites train the tower for it to be summed, with or without this site."""
-        return any(segment.tower == tower and segment.kind == "model" for segment in self._context.layout)
+        return any(segment.tower == tower and segment.kind != "statistics" for segment in self._context.layout)
+
+    def get_noise_shares(self) -> dict[str, NoiseShare] | None:
+        """Return this site's share of the noise by array, as the attempt's layout describes it; None without shares."""
+        noised = [segment for segment in self._owned.values() if segment.kind == "noised"]
+        return {
+            entry.name: NoiseShare(segment.share_std, entry.step, entry.bound, segment.shares)
+            for segment in noised
+            for entry in segment.entries
+        } or None
 
     def load_private(self, store: SiteStore, number: int) -> State:
         """Return the private arrays that the history of the request ends with; rounds never opened left none."""
@@ -79,7 +89,7 @@ class SecureAttempt:
         """Quantize, store, record the release and mask; statistics that may not leave are sent as zeros."""
         vectors: dict[str, dict[str, np.ndarray]] = {}
         for segment in self._owned.values():
-            values = update if segment.kind == "model" else statistics
+            values = statistics if segment.kind == "statistics" else update
             vectors[segment.name] = {
                 entry.name: np.asarray(values.get(entry.name, np.zeros(entry.length, np.int64))).reshape(-1)
                 for entry in segment.entries

@@ -14,7 +14,13 @@ from rich.table import Table
 from fedhealth.cli import site_audit, site_data, site_study
 from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
+from fedhealth.utils.privacy_text import (
+    format_delta,
+    format_guarantee,
+    format_local_epsilon,
+    format_noise_multiplier,
+    format_unit,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
@@ -238,6 +244,7 @@ def _build_spending_table(folder: Path, delta: float | None) -> Table:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for each in iter_run_spending(folder, delta):
         epsilon = f"{each.epsilon:.3f}" + ("" if each.target is None else f" of {each.target:g}")
+        epsilon += f" (local {each.local_epsilon:.3f})" if each.shares > 1 else ""
         numbers = (
             epsilon,
             format_delta(each.delta),
@@ -254,6 +261,8 @@ def _print_total(console: Console, site: str, path: Path, delta: float | None) -
     total = compute_dataset_spending(site, path, delta)
     spent = format_guarantee(total.epsilon, total.delta, total.noise_multiplier, total.unit, digits=4)
     said = f"{site}, {path.stem}: all runs together spent {spent} or more"
+    if total.local_epsilon is not None:
+        said += f"; {format_local_epsilon(total.local_epsilon, total.delta)}"
     with_kept, until = compute_reserved_epsilon(path, total.delta)
     if until:
         lapses = datetime.fromtimestamp(until).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -18,7 +18,7 @@ from fedhealth.flower.app_bundle import CLIENT_APP
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.utils.privacy_text import format_guarantee
+from fedhealth.utils.privacy_text import format_guarantee, format_local_epsilon
 
 if TYPE_CHECKING:
     from fedhealth.privacy.accounting.spending import DatasetSpending
@@ -69,7 +69,9 @@ def run_status(home: Path | None, as_json: bool) -> None:
             console.print(f"{label}: {about[key]}", markup=False)
     for each in budgets:
         spent = format_guarantee(each.epsilon, each.delta, each.noise_multiplier, each.unit, digits=4)
-        console.print(f"{each.dataset}: all runs together spent {spent} or more", markup=False, soft_wrap=True)
+        local = each.local_epsilon
+        more = "" if local is None else f"; {format_local_epsilon(local, each.delta)}"
+        console.print(f"{each.dataset}: all runs together spent {spent} or more{more}", markup=False, soft_wrap=True)
 
 
 def run_stop(home: Path | None) -> None:
@@ -134,6 +136,7 @@ def _to_json(spent: DatasetSpending) -> dict[str, float | str | None]:
     noise_multiplier = None if math.isnan(spent.noise_multiplier) else spent.noise_multiplier
     return {
         "epsilon": spent.epsilon,
+        "local_epsilon": spent.local_epsilon,
         "delta": spent.delta,
         "smallest_noise_multiplier": noise_multiplier,
         "unit": spent.unit,

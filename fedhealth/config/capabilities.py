@@ -13,7 +13,9 @@ differential privacy, updates that the lead can read, data that are not on this 
 | `is_plaintext` | transport | True |
 | `data_are_local` | runtime | False |
 | `requires` | personalization | () |
+| `sends_plain_gradients` | personalization | False |
 | `provides` | server state | () |
+| `needs_gradients` | server optimizer | False |
 | `may_have_own_adapters` | encoder | True |
 """
 

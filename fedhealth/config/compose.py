@@ -51,6 +51,8 @@ LOCAL_KEYS = (
     "privacy.dataset",
     "privacy.max_epsilon",
     "privacy.lifetime_epsilon",
+    "privacy.max_local_epsilon",
+    "privacy.lifetime_local_epsilon",
     "privacy.min_noise_multiplier",
     "privacy.min_cohort",
     "privacy.lifetime_delta",

@@ -16,6 +16,7 @@ from fedhealth.config.capabilities import (
 )
 
 Plain = dict[str, Any]
+_FEWEST_SITES = 3  # of a run that shares noise
 MODALITIES = ("image", "text", "tabular")
 
 
@@ -102,6 +103,60 @@ def _describes_with_client_privacy(plain: Plain) -> bool:
     return plain.get("purpose") == "describe" and unit == "client"
 
 
+def _sends_gradients(plain: Plain) -> bool:
+    return plain["training"].get("sends") == "gradient"
+
+
+def _takes_several_steps(plain: Plain) -> bool:
+    return _sends_gradients(plain) and plain["training"]["local_steps"] != 1
+
+
+def _keeps_part_of_gradients(plain: Plain) -> bool:
+    plain_gradients = get_capability(plain["personalization"], "sends_plain_gradients", default=False)
+    return _sends_gradients(plain) and not plain_gradients
+
+
+def _adds_late_gradients(plain: Plain) -> bool:
+    return _sends_gradients(plain) and bool(plain["strategy"]["staleness"])
+
+
+def _sends_gradients_of_client(plain: Plain) -> bool:
+    return _sends_gradients(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
+
+
+def _shares_noise(plain: Plain) -> bool:
+    return plain["privacy"].get("noise") == "shared"
+
+
+def _shares_noise_in_the_open(plain: Plain) -> bool:
+    return _shares_noise(plain) and get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
+
+
+def _shares_noise_of_updates(plain: Plain) -> bool:
+    return _shares_noise(plain) and not _sends_gradients(plain)
+
+
+def _shares_noise_at_own_rates(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain["privacy"].get("sample_rate") is None
+
+
+def _shares_noise_of_two(plain: Plain) -> bool:
+    return _shares_noise(plain) and len(plain.get("data", {}).get("sites", "abc")) < _FEWEST_SITES
+
+
+def _scales_shared_noise(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain["strategy"]["max_update_norm"] is not None
+
+
+def _shares_noise_of_equal_sites(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
+
+
+def _needs_gradients(plain: Plain) -> bool:
+    takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
+    return takes_gradients and not _sends_gradients(plain)
+
+
 INCOMPATIBILITIES = (
     Incompatibility(
         "personalization=adapters",
@@ -158,5 +213,82 @@ INCOMPATIBILITIES = (
         "counts of a whole hospital's patients have no bounded sensitivity to that hospital",
         "Use privacy=patient, or privacy=none where the policy allows it",
         _describes_with_client_privacy,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "more than one local step",
+        "a second step would follow a gradient that only this hospital has",
+        "Set training.local_steps=1 and training.local_epochs=null",
+        _takes_several_steps,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "a personalization that keeps or adds something",
+        "the lead's optimizer would not train what stays at the hospitals",
+        "Use personalization=none, finetune, ditto or ffa_lora",
+        _keeps_part_of_gradients,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "strategy.staleness",
+        "a late gradient belongs to an earlier model",
+        "Set strategy.staleness=0",
+        _adds_late_gradients,
+    ),
+    Incompatibility(
+        "training.sends=gradient",
+        "privacy=client",
+        "it protects a hospital's change of the model, not a patient's gradient",
+        "Use privacy=patient",
+        _sends_gradients_of_client,
+    ),
+    Incompatibility(
+        "strategy/server_optimizer=training",
+        "training.sends=update",
+        "it applies gradients, and the hospitals would send the changes of their own optimizers",
+        "Use method=fedsgd, or another server optimizer",
+        _needs_gradients,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "secagg=off",
+        "each hospital adds only a part of the noise, and the lead would see its sum alone",
+        "Use secagg=on, or privacy.noise=local",
+        _shares_noise_in_the_open,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "training.sends=update",
+        "a second local step would follow a model that holds only this hospital's part of the noise",
+        "Use method=fedsgd, or privacy.noise=local",
+        _shares_noise_of_updates,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "privacy.sample_rate=null",
+        "all hospitals need one public probability, because one sum has one noise",
+        "Give privacy.sample_rate a probability",
+        _shares_noise_at_own_rates,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "fewer than three hospitals",
+        "the part of each would be all that protects it from the other",
+        "Use privacy.noise=local",
+        _shares_noise_of_two,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "strategy.max_update_norm",
+        "what has its noise must not be scaled at the hospital; gradients are clipped by patient",
+        "Set strategy.max_update_norm=null",
+        _scales_shared_noise,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "secagg.weights=uniform",
+        "the lead divides the sum of gradients by the sizes that the hospitals announce",
+        "Use secagg.weights=bucket",
+        _shares_noise_of_equal_sites,
     ),
 )

@@ -39,6 +39,13 @@ class FaultyCells(Enum):
     missing = "missing"
 
 
+class Sends(Enum):
+    """What a site sends for the model: the change that its own optimizer made, or the gradient of one step."""
+
+    update = "update"
+    gradient = "gradient"
+
+
 class ColumnKind(Enum):
     """How a tabular column is encoded."""
 
@@ -173,6 +180,7 @@ class TrainingConfig:
     """A site's work in one round: `local_steps` optimizer steps, or `local_epochs` passes; exactly one of them.
 
     Attributes:
+        sends: what leaves the site; with `gradient`, rounds have one step and the lead has the optimizer.
         encoder_lr: factor on the learning rate of what is trained inside encoders: pretrained layers want small changes
             (Howard and Ruder, ACL 2018), and under differential privacy noise grows with the rate.
 
@@ -181,6 +189,7 @@ class TrainingConfig:
     batch_size: int = 32
     local_steps: int | None = None
     local_epochs: int | None = None
+    sends: Sends = Sends.update
     optimizer: Any = MISSING
     encoder_lr: float = 1.0
     device: str = "auto"

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, TrainingConfig
+from fedhealth.config.schema import Config, Sends, TrainingConfig
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.data.examples import Examples
@@ -92,8 +92,9 @@ class BaselineData:
         rows = [self.cohorts[site].rows("train") for site in sites]
         shifted = np.concatenate([own + start for own, start in zip(rows, starts, strict=False)])
         # All steps are one round, which is never repeated.
-        spare = {"spare_rounds": 0} if "spare_rounds" in self.config.privacy else {}
-        trainer: Trainer = instantiate(self.config.privacy, **spare)
+        alone = {"spare_rounds": 0, "noise": "local"}  # no sum with others
+        changes = {key: value for key, value in alone.items() if key in self.config.privacy}
+        trainer: Trainer = instantiate(self.config.privacy, **changes)
         work = self._work([len(own) for own in rows], trainer.is_private)
         task = TrainingTask(self.model, pooled, shifted, work, self.config.data.task.kind, self.config.seed)
         with TemporaryDirectory() as folder:  # this model is not shared: its ledger is temporary
@@ -109,7 +110,7 @@ class BaselineData:
             steps = count_steps(training, sum(rows))
         else:
             steps = sum(count_steps(training, count) for count in rows)
-        return replace(training, local_steps=rounds * steps, local_epochs=None)
+        return replace(training, local_steps=rounds * steps, local_epochs=None, sends=Sends.update)
 
 
 def compare_baselines(job: Job, config: Config, run: RunDir) -> None:

@@ -77,7 +77,8 @@ def audit_sites(
         PrivacyError: the configuration's training is not private.
 
     """
-    trainer = instantiate(config.privacy)
+    alone = {"noise": "local"} if "noise" in config.privacy else {}  # what one site adds to a sum proves nothing alone
+    trainer = instantiate(config.privacy, **alone)
     if not isinstance(trainer, DPSGDTrainer | ClientDPTrainer):
         raise PrivacyError("There is no private training to audit.", "Use privacy=patient, record or client.")
     bench = BaselineData.prepare(config)

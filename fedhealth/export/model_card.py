@@ -13,7 +13,13 @@ from jinja2 import Environment, StrictUndefined
 from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
 from fedhealth.report.noise_notes import describe_noise, format_studies
 from fedhealth.report.notices import collect_notices
-from fedhealth.report.privacy import EXACT_NOTE, describe_epsilon, describe_guarantee, describe_spare_rounds
+from fedhealth.report.privacy import (
+    EXACT_NOTE,
+    describe_epsilon,
+    describe_guarantee,
+    describe_spare_rounds,
+    describe_trust,
+)
 from fedhealth.report.render import list_run_facts
 from fedhealth.report.summary import summarize_run
 from fedhealth.report.wording import METRIC_NAMES, format_integer, format_interval, format_number
@@ -101,7 +107,7 @@ def _describe_privacy(run: RunRecord) -> list[str]:
     ]
     if spent := get_spent_guarantee(run):
         sentences.append(f"The most that a hospital spent: {describe_epsilon(spent)}.")
-    sentences += describe_spare_rounds(run) if private else ()
+    sentences += (*describe_trust(run), *describe_spare_rounds(run)) if private else ()
     sentences.append(
         "Secure aggregation: the lead saw only sums over hospitals."
         if sealed

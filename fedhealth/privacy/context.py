@@ -18,6 +18,7 @@ class AccountingContext:
         rounds: the number of rounds of the run.
         purpose: of the request: `train`, `evaluate` or `describe`.
         exchange: number of the exchange that the request belongs to.
+        shares: the most honest sites that the noise of a sum can count on; 1 where each site adds its own.
 
     """
 
@@ -28,3 +29,4 @@ class AccountingContext:
     rounds: int
     purpose: str = "train"
     exchange: int = 0
+    shares: int = 1

@@ -16,10 +16,17 @@ from fedhealth.runs.guarantee import (
     count_planned_bookings,
     count_spare_rounds,
     get_promised_guarantee,
+    get_shared_noise_trust,
     get_spent_guarantee,
 )
 from fedhealth.runs.record import RunRecord
-from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
+from fedhealth.utils.privacy_text import (
+    format_delta,
+    format_epsilon,
+    format_guarantee,
+    format_noise_multiplier,
+    format_unit,
+)
 
 EXACT_NOTE = (
     "Exact numbers, without noise: they were computed from all data on one machine. The members of a private "
@@ -53,11 +60,26 @@ def build_privacy_section(run: RunRecord) -> Section | None:
     failures = {each.site: each.failed_count for each in run.spending}
     notes = (
         _COVERED,
+        *describe_trust(run),
         *(("Baseline models that were trained on this machine are not included.",) if run.comparison else ()),
         *describe_spare_rounds(run),
         *_describe_failures(run, failures),
     )
     return Section("privacy", "Privacy spent", lead, (_draw_epsilon(run),), (_build_ledger_table(run),), notes)
+
+
+def describe_trust(run: RunRecord) -> tuple[str, ...]:
+    """Return sentences about whom a promise with shared noise trusts, and what it would be without them."""
+    trust = get_shared_noise_trust(run)
+    if trust is None:
+        return ()
+    whom = f"no more than {trust.colluders} of the {trust.sites} hospitals pool what they know with the lead"
+    if trust.local_epsilon is None:
+        without = "If all others did, each hospital's own limit (limits.local_epsilon) would bound it."
+    else:
+        bound = format_epsilon(trust.local_epsilon, trust.delta)
+        without = f"If all {trust.sites - 1} others did, the bound would be {bound}."
+    return (f"The hospitals share the noise: the promise holds as long as {whom}. {without}",)
 
 
 def describe_spare_rounds(run: RunRecord) -> tuple[str, ...]:
@@ -98,7 +120,7 @@ def _build_promise_section(run: RunRecord, promised: PrivacyGuarantee) -> Sectio
     )
     lead = f"Trained with {describe_guarantee(run)}. What was spent is in the hospitals' own ledgers."
     failures = {site.name: sum(site.name in each.failures for each in run.exchanges) for site in run.sites}
-    notes = (_COVERED, *describe_spare_rounds(run), *_describe_failures(run, failures))
+    notes = (_COVERED, *describe_trust(run), *describe_spare_rounds(run), *_describe_failures(run, failures))
     return Section("privacy", "Privacy", lead, (), (ReportTable("Promised", head, (row,)),), notes)
 
 
@@ -112,7 +134,7 @@ def _build_ledger_table(run: RunRecord) -> ReportTable:
 def _build_row(each: RunSpending, planned: str) -> tuple[Cell, ...]:
     return (
         Cell(each.site),
-        Cell(f"{each.epsilon:.3f}", f"for each {format_unit(each.unit)}"),
+        Cell(f"{each.epsilon:.3f}", _describe_protected(each)),
         Cell("–" if each.target is None else f"{each.target:g}"),
         Cell(format_delta(each.delta)),
         Cell(format_noise_multiplier(each.noise_multiplier)),
@@ -120,6 +142,11 @@ def _build_row(each: RunSpending, planned: str) -> tuple[Cell, ...]:
         Cell(str(each.failed_count), f"{each.retried_count} retried" if each.retried_count else ""),
         Cell(str(each.declined_count)),
     )
+
+
+def _describe_protected(each: RunSpending) -> str:
+    whom = f"for each {format_unit(each.unit)}"
+    return f"{whom}; {each.local_epsilon:.3f} if all others colluded" if each.shares > 1 else whom
 
 
 def _draw_epsilon(run: RunRecord) -> Chart:

@@ -72,6 +72,36 @@ def get_spent_guarantee(run: RunRecord) -> PrivacyGuarantee | None:
     return PrivacyGuarantee(most.unit, most.epsilon, most.delta, most.noise_multiplier)
 
 
+@dataclass(frozen=True)
+class SharedNoiseTrust:
+    """What a promise with shared noise rests on.
+
+    Attributes:
+        sites: hospitals of the run.
+        colluders: how many of them may work with the lead.
+        local_epsilon: the most that a hospital spent if all others colluded; None where no ledger is known.
+        delta: at which it is measured.
+
+    """
+
+    sites: int
+    colluders: int
+    local_epsilon: float | None
+    delta: float
+
+
+def get_shared_noise_trust(run: RunRecord) -> SharedNoiseTrust | None:
+    """Return what the promise rests on; None if every hospital adds all noise itself."""
+    if run.get_setting("privacy.noise") != "shared":
+        return None
+    sites, colluders = len(run.get_setting("data.sites") or ()), run.get_setting("secagg.colluders")
+    shared = [each for each in run.spending if each.shares > 1]
+    if not shared:
+        return SharedNoiseTrust(sites, (sites - 1) // 3 if colluders is None else int(colluders), None, math.nan)
+    most = max(shared, key=lambda each: each.local_epsilon)
+    return SharedNoiseTrust(sites, sites - most.shares, most.local_epsilon, most.delta)
+
+
 def count_spare_rounds(run: RunRecord) -> int:
     """Return the number of rounds beyond the planned ones that the noise is calibrated for."""
     return int(run.get_setting("privacy.spare_rounds") or 0)

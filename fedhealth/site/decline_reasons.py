@@ -29,6 +29,9 @@ EXACT_WEIGHTS_NOT_ALLOWED = "exact weights are not allowed here"
 SITE_NOT_IN_RUN = "{name} is not one of the run's sites"
 UNAPPROVED_SITES = "the run names sites that are not approved members"
 
+NO_PLAIN_GRADIENTS = "training.sends=gradient needs one local step, personalization that shares all, and no staleness"
+NO_SHARED_NOISE = "shared noise needs secure aggregation, three sites and no strategy.max_update_norm"
+SHARED_NOISE_NOT_ALLOWED = "shared noise is not allowed here: limits.local_epsilon is not set"
 NO_BODY_STEPS = "personalization.head_steps {number} leaves no step of a round for the body"
 RECORD_NOT_ALLOWED = "replies that hold the record {name} are not allowed here"
 REPLY_TOO_LARGE = "a reply of {number} bytes is above this site's limit of {number} for one round"
@@ -55,6 +58,9 @@ _TRAINER_REASONS = (  # from the privacy and training code
     "epsilon {number} at delta {number} is unreachable with sample rate {number} and {number} steps",
     "a score release share of {number} is not in [0, 1)",
     "privacy.epsilon must be positive, not {number}",
+    "shared noise needs training.sends=gradient with one local step",
+    "shared noise needs one privacy.sample_rate for all sites",
+    "shared noise needs secure aggregation and two honest sites in every sum",
     "the gradient engine fails its self-check on this model (the site's log says where)",
     "private training fails its audit on synthetic patients (the site's log says where)",
     "layer {name} ({name}) computes statistics over the batch",
@@ -82,6 +88,9 @@ _TEMPLATES = (
     *(
         SITE_NOT_IN_RUN,
         UNAPPROVED_SITES,
+        NO_PLAIN_GRADIENTS,
+        NO_SHARED_NOISE,
+        SHARED_NOISE_NOT_ALLOWED,
         NO_BODY_STEPS,
         RECORD_NOT_ALLOWED,
         REPLY_TOO_LARGE,

@@ -40,6 +40,8 @@ limits:
   units: [patient]             # privacy units: patient, record, client; none also allows runs without privacy
   epsilon: 8.0                 # maximum for one run
   lifetime_epsilon: 20.0       # maximum for all runs on one data set together
+  local_epsilon: null          # maximum for one run with shared noise if all other sites collude; null: no such runs
+  lifetime_local_epsilon: null # the same for all runs on one data set together; null: lifetime_epsilon
   max_delta: 0.0001            # maximum delta of a job
   delta: 0.000001              # at which lifetime_epsilon is measured
   max_failures: 20             # maximum number of failed private requests on one data set, of all runs

@@ -136,6 +136,8 @@ def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[
         "dataset": quote_value(source.dataset),
         "max_epsilon": limits.epsilon,
         "lifetime_epsilon": limits.lifetime_epsilon,
+        "max_local_epsilon": "null" if limits.local_epsilon is None else limits.local_epsilon,
+        "lifetime_local_epsilon": limits.lifetime_local_epsilon or limits.lifetime_epsilon,
         "min_noise_multiplier": limits.min_noise_multiplier,
         "min_cohort": limits.min_patients,
         "lifetime_delta": limits.delta,
@@ -166,6 +168,8 @@ def _find_violations(config: Config, chosen: dict[str, str], policy: Policy, mem
     trainer: Trainer = instantiate(config.privacy)
     if trainer.unit not in limits.units:
         yield format_reason(decline_reasons.PRIVACY_UNIT_NOT_ALLOWED, trainer.unit, ", ".join(limits.units))
+    if trainer.shares_noise and limits.local_epsilon is None:
+        yield decline_reasons.SHARED_NOISE_NOT_ALLOWED
     if not trainer.delta <= limits.max_delta:
         yield format_reason(decline_reasons.DELTA_ABOVE_LIMIT, trainer.delta, limits.max_delta)
     yield from _find_aggregation_violations(config, policy, len(members))

@@ -54,6 +54,9 @@ class SiteLimits:
         units: allowed privacy units: `patient`, `record`, `client`; `none` allows runs without privacy.
         epsilon: maximum for one run.
         lifetime_epsilon: maximum for all runs on one data set together.
+        local_epsilon: maximum for one run with shared noise if all other sites collude with the lead; None declines
+            runs that share noise.
+        lifetime_local_epsilon: the same for all runs on one data set together; None takes lifetime_epsilon.
         max_delta: maximum delta of a job.
         delta: at which the epsilon of all runs on one data set is measured.
         max_failures: maximum number of private requests on one data set, of all runs, that may fail after they were
@@ -85,6 +88,8 @@ class SiteLimits:
     units: tuple[str, ...] = ("patient",)
     epsilon: float = 8.0
     lifetime_epsilon: float = 20.0
+    local_epsilon: float | None = None
+    lifetime_local_epsilon: float | None = None
     max_delta: float = 1e-4
     delta: float = 1e-6
     max_failures: int | None = 20
@@ -221,6 +226,8 @@ def _find_range_errors(policy: Policy) -> list[str]:
             for name in ("threads", "memory_gb", "minutes", "incoming_megabytes")
         },
     }
+    own = {"local_epsilon": limits.local_epsilon, "lifetime_local_epsilon": limits.lifetime_local_epsilon}
+    positive |= {f"limits.{name}": value for name, value in own.items() if value is not None}
     faults = [f"{name}: must be positive and finite." for name, value in positive.items() if not 0 < value < math.inf]
     if not SITE_ID.fullmatch(policy.name):
         faults.append(f"name: {policy.name!r} is not a valid site name (lower case letters, digits, . _ and -).")

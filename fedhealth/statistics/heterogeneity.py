@@ -84,10 +84,10 @@ def compute_divergence(statistics: Mapping[str, np.ndarray], mean: State, sites:
     """Return the divergence of the sites' updates: mean squared norm over the squared norm of the mean update.
 
     It is 1 if all updates are equal, about the number of sites if they are orthogonal, and larger if they oppose each
-    other. None if it is not known.
+    other. None if it is not known; where the noise is shared, no site reports the norm of its own update.
     """
     length = compute_l2_norm(mean) ** 2
-    if DRIFT not in statistics or not sites or not length:
+    if DRIFT not in statistics or not sites or not length or not statistics[DRIFT][0]:
         return None
     return float(statistics[DRIFT][0]) / DRIFT_UNIT / sites / length
 

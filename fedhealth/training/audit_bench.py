@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from fedhealth.config.schema import Sends
 from fedhealth.data.examples import Examples
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.audit_features import freeze_encoders, list_large_encoders
@@ -65,7 +66,9 @@ class AuditBench:
                 module.p = 0.0  # a patient's gradient must be the same in every step
         optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": _MOVING}
         training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
-        self.trainer, self.accounting = trainer, accounting
+        training = replace(training, sends=Sends.update)  # the audit follows several steps
+        self.trainer, self.accounting = copy.copy(trainer), accounting
+        self.trainer.shares_noise = False  # under audit the site's noise is all there is
         self.task, self.own_task = replace(task, model=model, training=training), task
         if patients is not None:
             self.task = replace(self.task, examples=patients, rows=np.arange(len(patients.patient)))

@@ -54,6 +54,7 @@ class ClientDPTrainer(ReleaseRecords):
 
     is_private = True
     is_auditable = True
+    shares_noise = False
     unit = "client"
 
     def __init__(
@@ -93,7 +94,13 @@ class ClientDPTrainer(ReleaseRecords):
         """Return the number of optimizer steps of one round."""
         return count_steps(task.training, len(task.rows))
 
-    def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[PrivacyBudget, PrivacyPlan]:
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
+        """Return 0: the site adds all noise itself."""
+        return 0.0
+
+    def plan_run(
+        self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1
+    ) -> tuple[PrivacyBudget, PrivacyPlan]:
         """Return what the whole run would spend."""
         return self.budget, self._make_plan(rounds)
 
@@ -114,6 +121,10 @@ class ClientDPTrainer(ReleaseRecords):
             spare_rounds=self.spare_rounds,
         )
         return self.budget.make_plan(request, 1)
+
+    def count_units(self, task: TrainingTask) -> int:
+        """Return 1: the unit is the site."""
+        return 1
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return equal weights: an exact count would leak the number of patients."""

@@ -32,14 +32,15 @@ from fedhealth.privacy.engines.dp_optimizer import AfterNoise, NoisyOptimizer
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.self_check import EngineFactory, run_self_check
-from fedhealth.privacy.engines.step import take_private_step
+from fedhealth.privacy.engines.step import sum_clipped_gradients, take_private_step
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.privacy.mechanisms.histogram_release import DESCRIPTIVE_PREFIX, select_studies_per_patient
 from fedhealth.privacy.mechanisms.poisson_sampler import PatientSampler
 from fedhealth.privacy.statistics_release import release_descriptive_counts, release_score_histograms
 from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.fit_audit import list_audit_failures
-from fedhealth.training.optimizers import build_optimizer, count_steps
+from fedhealth.training.noise_shares import check_noise_shares, check_shared_settings, draw_directions
+from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
 from fedhealth.training.private_batches import (
     build_loss_fn,
     group_rows_by_unit,
@@ -78,6 +79,8 @@ class DPSGDTrainer(ReleaseRecords):
         max_records_per_patient: studies of one patient used in a step; for unit `record`, in the whole run.
         max_physical_batch_size: rows computed at a time; changes memory, not the result.
         noise_multiplier: the least noise that the run asks for; null takes what epsilon needs.
+        noise: `local` if each site adds the noise of its own sum; `shared` if the honest sites of a secure sum add it
+            together: each adds less, and the promise rests on how many of them collude.
         score_release_share: share of the budget for the final model's score histograms; 0 releases none.
         spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
         max_epsilon: the site's limit for one run; null for none.
@@ -86,6 +89,8 @@ class DPSGDTrainer(ReleaseRecords):
         min_cohort: the fewest patients that the site trains on.
         lifetime_delta: the delta at which the site measures all runs together.
         max_failures: the site's limit on failed private requests on the data set, of all runs; null for none.
+        max_local_epsilon: the site's limit for one run with shared noise if all others collude; null for none.
+        lifetime_local_epsilon: the same for all runs on the data set; null for none.
 
     """
 
@@ -113,9 +118,14 @@ class DPSGDTrainer(ReleaseRecords):
         min_cohort: int = 10,
         lifetime_delta: float = LIFETIME_DELTA,
         max_failures: int | None = None,
+        noise: Literal["local", "shared"] = "local",
+        max_local_epsilon: float | None = None,
+        lifetime_local_epsilon: float | None = None,
     ) -> None:
         if unit not in ("patient", "record"):
             raise PrivacyError(f"privacy.unit: unknown unit {unit!r}", "Use patient, record or privacy=client.")
+        if noise not in ("local", "shared"):
+            raise PrivacyError(f"privacy.noise: unknown noise {noise!r}", "Use local or shared.")
         if engine not in ENGINES:
             raise PrivacyError(f"privacy.engine: unknown engine {engine!r}", f"Use one of {', '.join(ENGINES)}.")
         if sample_rate is not None and not 0 < sample_rate <= 1:
@@ -124,8 +134,17 @@ class DPSGDTrainer(ReleaseRecords):
             )
         run_epsilon, lifetime = min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf
         self.budget = PrivacyBudget(
-            dataset, run_epsilon, lifetime, min_noise_multiplier, max(2, min_cohort), lifetime_delta, max_failures
+            dataset,
+            run_epsilon,
+            lifetime,
+            min_noise_multiplier,
+            max(2, min_cohort),
+            lifetime_delta,
+            max_failures,
+            max_local_epsilon or math.inf,
+            lifetime_local_epsilon or math.inf,
         )
+        self.shares_noise = noise == "shared"
         self.epsilon, self.delta, self.unit = epsilon, delta, unit
         self.clipping, self.max_grad_norm = clipping, max_grad_norm
         self.sample_rate, self.noise_multiplier = sample_rate, noise_multiplier
@@ -162,7 +181,13 @@ class DPSGDTrainer(ReleaseRecords):
         """Return the number of optimizer steps of one round, which the plan fixes."""
         return self.make_plan(task, accounting).steps
 
-    def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> tuple[PrivacyBudget, PrivacyPlan]:
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
+        """Return the noise multiplier of the plan if the noise is shared; else 0."""
+        return self.make_plan(task, accounting).noise_multiplier if self.shares_noise else 0.0
+
+    def plan_run(
+        self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1
+    ) -> tuple[PrivacyBudget, PrivacyPlan]:
         """Return what the whole run would spend.
 
         Raises:
@@ -172,7 +197,7 @@ class DPSGDTrainer(ReleaseRecords):
         k = self.max_records_per_patient
         patients = len(work.studies)
         units = patients if self.unit == "patient" else sum(min(count, k) for count in work.studies)
-        return self.budget, self._make_plan(units, patients, work.modalities, training, rounds)
+        return self.budget, self._make_plan(units, patients, work.modalities, training, rounds, shares)
 
     def make_plan(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan:
         """Return the whole run's plan at this site.
@@ -182,15 +207,18 @@ class DPSGDTrainer(ReleaseRecords):
 
         """
         units, patients = len(self._group_units(task)), len(np.unique(task.examples.patient[task.rows]))
-        return self._make_plan(units, patients, task.model.modalities, task.training, accounting.rounds)
+        rounds, shares = accounting.rounds, accounting.shares
+        return self._make_plan(units, patients, task.model.modalities, task.training, rounds, shares)
 
     def _make_plan(
-        self, units: int, patients: int, modalities: frozenset[str], training: TrainingConfig, rounds: int
+        self, units: int, patients: int, modalities: frozenset[str], training: TrainingConfig, rounds: int, shares: int
     ) -> PrivacyPlan:
         towers = tuple(f"towers.{name}" for name in sorted(modalities)) if self.clipping == "tower" else ()
         if patients < self.budget.min_cohort:
             units = 1  # below the minimum, the exact number stays secret
         size = bucket_count(units)
+        if self.shares_noise:
+            check_shared_settings(training, self.sample_rate, shares)
         request = PrivacyRequest(
             unit=self.unit,
             epsilon=self.epsilon,
@@ -203,6 +231,7 @@ class DPSGDTrainer(ReleaseRecords):
             max_records_per_patient=self.max_records_per_patient,
             score_release_share=self.score_release_share,
             spare_rounds=self.spare_rounds,
+            shares=shares if self.shares_noise else 1,
         )
         return self.budget.make_plan(request, units)
 
@@ -246,6 +275,8 @@ class DPSGDTrainer(ReleaseRecords):
         if accounting is None:
             raise PrivacyError("private training needs a ledger", "Pass an AccountingContext: fit(task, accounting).")
         plan, model = self.make_plan(task, accounting), task.model.train()
+        if self.shares_noise:
+            return self._fit_with_shares(task, accounting, plan)
         parameters = get_trainable_parameters(model)
         plain = build_optimizer(task.training, parameters)
         folder = get_checkpoint_folder(task, accounting)
@@ -271,7 +302,22 @@ class DPSGDTrainer(ReleaseRecords):
         checkpoint.delete()
         if not all(bool(p.isfinite().all()) for p in parameters.values()):
             raise ModelError("The private training diverged.", "Lower the learning rate.")
-        return FitReport(plan.steps, len(task.rows), math.nan)
+        return FitReport(plan.steps, len(task.rows), math.nan, collect_gradients(task.training, parameters))
+
+    def _fit_with_shares(self, task: TrainingTask, accounting: AccountingContext, plan: PrivacyPlan) -> FitReport:
+        """Take one step's clipped sum, with this site's share of the noise of all sites' sums."""
+        shares = check_noise_shares(task, plan)
+        model = task.model
+        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        device = next(model.parameters()).device
+        devices = [device] if device.type == "cuda" else []
+        with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
+            self.budget.book(ledger, plan, accounting, plan.round_event)
+            torch.manual_seed(secrets.randbits(63))  # for dropout; see `fit`
+            (physical,) = self._build_sampler(task, plan)
+            batches = load_physical_batches(task.examples, physical, device)
+            sums = sum_clipped_gradients(engine, get_trainable_parameters(model), batches)
+        return FitReport(1, len(task.rows), math.nan, draw_directions(sums, shares))
 
     def _build_sampler(self, task: TrainingTask, plan: PrivacyPlan) -> PatientSampler:
         return PatientSampler(
@@ -283,6 +329,10 @@ class DPSGDTrainer(ReleaseRecords):
         )
 
     # --- what may leave the site ---
+
+    def count_units(self, task: TrainingTask) -> int:
+        """Return the number of patients or studies; every one of them counts alike in a step."""
+        return len(self._group_units(task))
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return coarse training weights: rounded down to a power of sqrt 2."""

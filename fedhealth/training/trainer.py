@@ -21,13 +21,14 @@ from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.losses import compute_row_losses
-from fedhealth.training.optimizers import build_optimizer, count_steps
+from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
 
 if TYPE_CHECKING:  # the accountants take time to import, and plain training does not need them
     from fedhealth.privacy.accounting.budget import PrivacyBudget
     from fedhealth.privacy.accounting.plan import PrivacyPlan
+    from fedhealth.privacy.mechanisms.noise_share import NoiseShare
 
 
 Statistics = dict[str, np.ndarray]
@@ -39,14 +40,21 @@ after the noise. It may change `p.grad` by terms that do not depend on patients,
 
 @dataclass(frozen=True)
 class FitReport:
-    """The result of local training: optimizer steps, number of distinct training rows, mean loss per row.
+    """The result of local training.
 
-    The loss is NaN in private training: it is computed without noise, so nothing may be derived from it.
+    Attributes:
+        steps: optimizer steps.
+        examples: number of distinct training rows.
+        loss: mean per row; NaN in private training: it has no noise, so nothing may be derived from it.
+        direction: the negative gradient of the only step, in the form that leaves, by name; None if the site sends the
+            change of its weights. Where the noise is shared: in steps of the noise's grid.
+
     """
 
     steps: int
     examples: int
     loss: float
+    direction: State | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class TrainingTask:
         seed: determines batch order and dropout of training without noise; DP-SGD draws everything anew.
         gradient_hook: changes the gradients of each step; None for none.
         is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
+        shares: this site's share of the noise of the sum, by array; None if the site adds all noise itself.
 
     """
 
@@ -73,6 +82,7 @@ class TrainingTask:
     seed: int
     gradient_hook: GradientHook | None = None
     is_resumable: bool = True
+    shares: Mapping[str, NoiseShare] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,13 @@ class Trainer(Protocol):
     Attributes:
         is_private: whether training is differentially private; then only privately computed values may leave the site.
         delta: of the guarantee; 0 without differential privacy.
+        shares_noise: whether the sites share the noise of a sum, instead of each adding all of it.
 
     """
 
     is_private: bool
     delta: float
+    shares_noise: bool
 
     @property
     def dataset(self) -> str:
@@ -126,15 +138,32 @@ class Trainer(Protocol):
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
         """Return the number of optimizer steps of one round; in private training it follows public numbers."""
 
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
+        """Return the least noise multiplier that the site accepts in a sum; 0 if it adds all noise itself, or none.
+
+        Raises:
+            PrivacyError: no plan meets the run's target epsilon and the site's policy.
+
+        """
+
     def plan_run(
-        self, work: Workload, training: TrainingConfig, rounds: int
+        self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1
     ) -> tuple[PrivacyBudget, PrivacyPlan] | None:
         """Return the site's privacy budget and the plan of the whole run; None without differential privacy.
+
+        Args:
+            work: size of the training data.
+            training: the settings.
+            rounds: of the run.
+            shares: the most honest sites that share the noise of a sum.
 
         Raises:
             PrivacyError: the privacy target cannot be met within the site's policy.
 
         """
+
+    def count_units(self, task: TrainingTask) -> int:
+        """Return how many of what a step averages over the site has: training rows, or units of privacy."""
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the site's weights in the mean, by tower, from its numbers of training rows."""
@@ -174,6 +203,7 @@ class PlainTrainer:
     """Minibatch training without differential privacy."""
 
     is_private = False
+    shares_noise = False
     delta = 0.0
     dataset = ""
     unit = "none"
@@ -189,8 +219,16 @@ class PlainTrainer:
         """Return the number of optimizer steps of one round."""
         return count_steps(task.training, len(task.rows))
 
-    def plan_run(self, work: Workload, training: TrainingConfig, rounds: int) -> None:
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
+        """Return 0: there is no noise."""
+        return 0.0
+
+    def plan_run(self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1) -> None:
         """Return None: the run has no privacy plan."""
+
+    def count_units(self, task: TrainingTask) -> int:
+        """Return the number of training rows."""
+        return len(task.rows)
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""
@@ -268,7 +306,7 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
             optimizer.step()
             checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
     checkpoint.delete()
-    return FitReport(steps, len(rows), checkpoint.loss / steps)
+    return FitReport(steps, len(rows), checkpoint.loss / steps, collect_gradients(training, parameters))
 
 
 @contextmanager

@@ -37,6 +37,19 @@ class ChainTail:
     size: int
 
 
+@dataclass(frozen=True)
+class _VerifiedLines:
+    """The complete lines of a chain, verified: their bytes, entries and hashes."""
+
+    content: bytes
+    entries: tuple[dict[str, Any], ...]
+    digests: tuple[str, ...]
+
+
+_MOST_VERIFIED = 32  # chains whose lines a process keeps
+_verified: dict[Path, _VerifiedLines] = {}
+
+
 def create_chain(path: Path) -> None:
     """Create the files of a new chain: the head first, so that a chain never lacks it."""
     if not path.exists() and (not get_head_path(path).exists() or _read_head(path)[0] == 0):
@@ -56,25 +69,37 @@ def load_chain(path: Path) -> tuple[list[dict[str, Any]], ChainTail]:
     if not path.exists():
         raise BrokenChainError("the file is gone, but its head file exists")
     expected, head = _read_head(path)
-    entries: list[dict[str, Any]] = []
-    digest, size, passed_head = START, 0, expected == 0
-    for line in path.read_bytes().splitlines(keepends=True):
+    found = _verify_lines(path, path.read_bytes())
+    entries, count = [dict(entry) for entry in found.entries], len(found.entries)
+    if count < expected:
+        raise BrokenChainError(f"{expected} entries were written, {count} are left")
+    if expected and found.digests[expected - 1] != head:
+        raise BrokenChainError(f"entry {expected} is not the one the head file names")
+    if count > expected + 1:
+        raise BrokenChainError(f"{count} entries, but the head file knows {expected}")
+    return entries, ChainTail(count, found.digests[-1] if count else START, len(found.content))
+
+
+def _verify_lines(path: Path, content: bytes) -> _VerifiedLines:
+    """Return the complete lines; those that this process has verified before are only compared with its copy."""
+    known = _verified.get(path)
+    if known is None or not content.startswith(known.content):
+        known = _VerifiedLines(b"", (), ())
+    entries, digests, size = list(known.entries), list(known.digests), len(known.content)
+    for line in content[size:].splitlines(keepends=True):
         if not line.endswith(b"\n"):
-            break  # torn by a crash; if it ever counted, the check of the head below fails
-        entry, digest = _parse_entry(line, digest)
+            break  # torn by a crash; if it ever counted, the check of the head fails
+        entry, digest = _parse_entry(line, digests[-1] if digests else START)
         entries.append(entry)
+        digests.append(digest)
         size += len(line)
         if entry.get("number") != len(entries):
             raise BrokenChainError(f"entry {len(entries)} is numbered {entry.get('number')}")
-        if len(entries) == expected:
-            passed_head = True
-            if digest != head:
-                raise BrokenChainError(f"entry {expected} is not the one the head file names")
-    if not passed_head:
-        raise BrokenChainError(f"{expected} entries were written, {len(entries)} are left")
-    if len(entries) > expected + 1:
-        raise BrokenChainError(f"{len(entries)} entries, but the head file knows {expected}")
-    return entries, ChainTail(len(entries), digest, size)
+    found = _VerifiedLines(content[:size], tuple(entries), tuple(digests))
+    _verified[path] = found
+    if len(_verified) > _MOST_VERIFIED:
+        del _verified[next(iter(_verified))]
+    return found
 
 
 def read_tail(path: Path) -> ChainTail:
@@ -110,7 +135,9 @@ def append_entry(path: Path, end: ChainTail, body: Mapping[str, Any]) -> ChainTa
 
 
 def truncate_torn_entry(path: Path, end: ChainTail) -> None:
-    """Remove a torn line after `end` and make the head name `end`."""
+    """Remove a torn line after `end` and make the head name `end`, where that is not so already."""
+    if path.stat().st_size == end.size and _read_head(path) == (end.number, end.digest):
+        return
     with path.open("r+b") as file:
         file.truncate(end.size)
         os.fsync(file.fileno())

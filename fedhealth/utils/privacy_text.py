@@ -34,3 +34,8 @@ def format_guarantee(epsilon: float, delta: float, noise_multiplier: float, unit
     """Return `epsilon 7.98 at delta 1e-6 for each patient, noise multiplier 2.53`."""
     noise = f"noise multiplier {format_noise_multiplier(noise_multiplier)}"
     return f"{format_epsilon(epsilon, delta, digits)} for each {format_unit(unit)}, {noise}"
+
+
+def format_local_epsilon(epsilon: float, delta: float) -> str:
+    """Return `if all other hospitals colluded, epsilon 12.3 at delta 1e-6`."""
+    return f"if all other hospitals colluded, {format_epsilon(epsilon, delta)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -21,6 +22,7 @@ from fedhealth.protocol.messages import (
     SEALED,
     SIGN,
     UNMASK,
+    Directive,
     digest_arrays,
     digest_task,
 )
@@ -52,6 +54,12 @@ class SecureSum:
         colluders: number of sites assumed to collude with the lead; null uses (n - 1) // 3.
         min_honest: smallest number of honest contributions in a sum; null uses 3 (2 for up to five sites).
         min_sites: smallest number of sites in a sum that is unmasked.
+        noise: `shared` if the sites share the noise of the model's sum.
+        noise_bits: transmitted for each value of the model if they do.
+        max_grad_norm: the clipping bound of one patient.
+        sample_rate: probability with which a patient is in a step's batch; for the mean of shared sums.
+        min_answers: `all` opens a sum only if every site of its cohort answers, `threshold` as soon as it may; null
+            takes `all` where the noise is shared, since each share is then the smallest.
         sites: members of the run.
 
     """
@@ -66,10 +74,17 @@ class SecureSum:
         colluders: int | None = None,
         min_honest: int | None = None,
         min_sites: int = 3,
+        noise: Literal["local", "shared"] = "local",
+        noise_bits: int = 24,
+        max_grad_norm: float = 0.0,
+        sample_rate: float | None = None,
+        min_answers: Literal["all", "threshold"] | None = None,
         *,
         sites: Sequence[str],
     ) -> None:
-        self.settings = SumSettings(bits, clipping_range, clamp_share)
+        self.settings = SumSettings(bits, clipping_range, clamp_share, noise, noise_bits, max_grad_norm)
+        self.sample_rate = sample_rate
+        self.asks_all = (min_answers or ("all" if self.settings.shares_noise else "threshold")) == "all"
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites = tuple(sites)
 
@@ -146,6 +161,7 @@ class SecureSum:
             layout=self._build_layout(attempt),
             model_digest=digest_arrays(attempt.incoming),
             training_digest=digest_task(attempt.kind, directive),
+            threshold=self._choose_threshold(directive),
         )
         train = self._session.open_attempt(plan)
         links = self._history.list_links(None if self._fresh_sites else _RECENT_LINKS)
@@ -171,7 +187,11 @@ class SecureSum:
         update: State = {}
         for segment, arrays in opened.vectors.items():
             if segment != STATISTICS_SEGMENT:
-                update |= {n: a.reshape(self._round.expected[n].shape).astype(np.float32) for n, a in arrays.items()}
+                divisor = self._get_divisor(opened.weights[segment])
+                update |= {
+                    n: (a / divisor).reshape(self._round.expected[n].shape).astype(np.float32)
+                    for n, a in arrays.items()
+                }
         statistics = self._read_statistics(opened)
         link = self._session.build_link(digest_arrays(update | {f"statistics.{n}": a for n, a in statistics.items()}))
         aggregate = Aggregate(update, statistics, survivors, link.to_bytes())
@@ -220,7 +240,19 @@ class SecureSum:
         """Return a segment for each tower of the update and one for the statistics."""
         members = [announced for _, announced in sorted(self._session.members.items())]
         update = {name: array.shape for name, array in attempt.expected.items()}
-        return self.settings.plan_layout(update, attempt.statistics).build(members)
+        plan = self.settings.plan_layout(update, attempt.statistics, self._session.lead.thresholds)
+        return plan.build(members, self._choose_threshold(attempt.directive))
+
+    def _choose_threshold(self, directive: Directive) -> int:
+        """Return how many sites must answer: never fewer than the thresholds of the run."""
+        least = self._session.lead.thresholds.threshold
+        return max(least, len(directive.cohort)) if self.asks_all else least
+
+    def _get_divisor(self, weight: float) -> float:
+        """Return what makes an opened vector a mean: of a sum, the expected batch of its sites."""
+        if not self.settings.shares_noise or self.sample_rate is None:
+            return 1.0
+        return max(1.0, self.sample_rate * weight)
 
     def _read_statistics(self, opened: OpenedSums) -> dict[str, np.ndarray]:
         sums = opened.vectors.get(STATISTICS_SEGMENT, {})

@@ -40,6 +40,7 @@ from fedhealth.secagg.protocol.context import digest_attempt
 from fedhealth.secagg.protocol.history import HistoryLink, build_opening_label, compute_history_start, digest_shares
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
 from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.statistics.shapes import get_statistic_shapes
 from strategies.app import build_initial_state
@@ -105,7 +106,9 @@ class LyingLead:
             approve(self.home, self.home.studies / f"{self.study}.study.json")
         composed = compose_config([*self.words, f"data.root={data}"])
         self.config, self.digest = OmegaConf.to_object(composed), compute_config_digest(composed)
-        self.settings = SumSettings(*(self.config.secagg[key] for key in ("bits", "clipping_range", "clamp_share")))
+        secagg, privacy = self.config.secagg, self.config.privacy
+        noise = (privacy.get("noise", "local"), secagg["noise_bits"], privacy.get("max_grad_norm", 0.0))
+        self.settings = SumSettings(secagg["bits"], secagg["clipping_range"], secagg["clamp_share"], *noise)
         self.hours = hours
         self.state = build_initial_state(self.config)
         self.announced, self.links = (), []
@@ -160,12 +163,13 @@ class LyingLead:
             self.announced = (own, *(self.announce(site, towers) for site, towers in self.towers.items()))
         return accepted.reasons
 
-    def announce(self, site, towers, run=RUN):
+    def announce(self, site, towers, run=RUN, noise=0.0):
         """Return a member's announcement, signed with its identity key."""
         key = X25519PrivateKey.generate().public_key().public_bytes_raw()
         identity = self.consortium.homes[site].load_identity_key()
         statement = StateStatement(site, 1, run, 0, StateHeads(), b"").sign(identity).to_bytes()
-        draft = KeyAnnouncement(run, self.roster.digest, site, 1, key, tuple(sorted(towers.items())), statement, ())
+        listed = tuple(sorted(towers.items()))
+        draft = KeyAnnouncement(run, self.roster.digest, site, 1, key, listed, statement, (), noise=noise)
         return replace(draft, signature=keys.sign_parts(identity, b"announce", draft.body())).to_bytes()
 
     def directive(self, kind, number=None, exchange=1, attempt=0, cohort=None, repetition=None):
@@ -181,7 +185,11 @@ class LyingLead:
         members = [member for member in announced if member.site in self.cohort]
         statistics = get_statistic_shapes(self.config)[kind]
         shapes = {name: array.shape for name, array in arrays.items()} if kind == TRAIN else {}
-        plan = self.settings.plan_layout(shapes, statistics)
+        thresholds = None
+        if self.settings.shares_noise:
+            policy = ThresholdPolicy(self.config.secagg["colluders"], self.config.secagg["min_honest"])
+            thresholds = compute_thresholds(len(self.cohort), policy, len(self.sites))
+        plan = self.settings.plan_layout(shapes, statistics, thresholds)
         return AttemptDescriptor(
             run=RUN,
             config_digest=bytes.fromhex(self.digest),
@@ -197,7 +205,7 @@ class LyingLead:
             cohort=directive.cohort,
             model_digest=digest_arrays(arrays),
             training_digest=digest_task(kind, directive),
-            layout=plan.build(members),
+            layout=plan.build(members, threshold),
         )
 
     def ask(self, kind, directive=None, descriptor=None, arrays=None, threshold=3, signed=False, **lies):

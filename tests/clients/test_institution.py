@@ -77,7 +77,8 @@ def test_a_tower_is_announced_for_enough_patients_and_not_for_their_many_studies
     for least in (1, 3):
         limits = replace(SIMULATION_LIMITS, min_patients=least)
         site = SiteContext("north", tmp_path, tmp_path, tmp_path, limits)
-        weights[least] = Institution(site, OmegaConf.to_object(config), "0" * 64)._count_announced_rows()
+        institution = Institution(site, OmegaConf.to_object(config), "0" * 64)
+        weights[least] = institution._count_announced_rows(Directive("run", "0" * 64, 0, 0, 0, ()))
     assert weights[1]["image"] == 8
     assert set(weights[1]) - set(weights[3]) == {"image"}
 

@@ -36,6 +36,7 @@ def _options(group: str) -> list[str]:
 
 METHODS = {name: [f"personalization={name}"] for name in _options("personalization")}
 METHODS |= {name: [f"method={name}"] for name in _options("method") if name != "fedavg"}
+METHODS["fedsgd"].append("training.local_steps=1")
 TOWERS = {
     "image": ["model.text=null", "model.tabular=null"],
     "text": ["model.image=null", "model.tabular=null"],
@@ -48,7 +49,7 @@ FACTORS = {
     "privacy": ["none", "patient"],
     "secagg": ["off", "on"],
     "towers": list(TOWERS),
-    "optimizer": _options("strategy/server_optimizer"),
+    "optimizer": [name for name in _options("strategy/server_optimizer") if name != "training"],  # of fedsgd only
     "modalities": ["all", "missing"],
 }
 
@@ -257,6 +258,7 @@ def test_an_impossible_pair_stops_a_run_before_it_starts():
         validate_config(compose_config([*COMMON, "personalization=adapters"]))
 
 
+SHARED_NOISE = ["method=fedsgd", "privacy=patient", "privacy.noise=shared", "privacy.sample_rate=0.5"]
 IMPOSSIBLE = {
     ("fedhealth stats", "privacy=client"): ["purpose=describe", "privacy=client"],
     ("personalization=adapters", "a model without LoRA"): ["personalization=adapters"],
@@ -273,4 +275,18 @@ IMPOSSIBLE = {
         "privacy=patient",
     ],
     ("robust aggregation", "secagg=on"): ["strategy/aggregation=median"],
+    ("training.sends=gradient", "more than one local step"): ["method=fedsgd", "training.local_steps=2"],
+    ("training.sends=gradient", "a personalization that keeps or adds something"): [
+        "method=fedsgd",
+        "personalization=fedper",
+    ],
+    ("training.sends=gradient", "strategy.staleness"): ["method=fedsgd", "strategy.staleness=0.5"],
+    ("training.sends=gradient", "privacy=client"): ["method=fedsgd", "privacy=client"],
+    ("strategy/server_optimizer=training", "training.sends=update"): ["strategy/server_optimizer=training"],
+    ("privacy.noise=shared", "secagg=off"): [*SHARED_NOISE, "secagg=off"],
+    ("privacy.noise=shared", "training.sends=update"): [*SHARED_NOISE, "training.sends=update"],
+    ("privacy.noise=shared", "privacy.sample_rate=null"): ["privacy=patient", "privacy.noise=shared"],
+    ("privacy.noise=shared", "fewer than three hospitals"): [*SHARED_NOISE, "data.sites=[north,south]"],
+    ("privacy.noise=shared", "strategy.max_update_norm"): [*SHARED_NOISE, "strategy.max_update_norm=1"],
+    ("privacy.noise=shared", "secagg.weights=uniform"): [*SHARED_NOISE, "secagg.weights=uniform"],
 }

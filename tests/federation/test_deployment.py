@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
-from fedhealth.privacy.accounting.spending import compute_total_epsilon
+from fedhealth.privacy.accounting.spending import compute_dataset_spending, compute_total_epsilon
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATEMENT
 from fedhealth.runs.run_dir import METRICS_FILE
 from fedhealth.runs.run_status import get_run_status
@@ -16,6 +16,7 @@ from fedhealth.site.audit_log import verify_log
 from fedhealth.site.daemon_state import DaemonState
 from tests.federation.conftest import LOOSE, SITES, STRICT
 from tests.fedhealth.monitor.test_run_metrics import values
+from tests.fedhealth.runtime.central import WHOLE, measure_distance, train_centrally
 
 pytestmark = pytest.mark.xdist_group("federation")
 
@@ -70,3 +71,32 @@ def test_the_model_is_that_of_one_machine(consortium, tmp_path):
     assert all(np.array_equal(one[name], other[name]) for name in one)
     first, second = (json.loads((run.path / "evaluation.json").read_text()) for run in (here, there))
     assert first == second
+
+
+def replace_overrides(consortium, monkeypatch, overrides):
+    """Leave out of the consortium's own overrides what these set: hospitals accept each key once."""
+    keys = {override.partition("=")[0] for override in overrides}
+    kept = [override for override in consortium.overrides if override.partition("=")[0] not in keys]
+    monkeypatch.setattr(consortium, "overrides", kept)
+
+
+def test_rounds_of_one_step_are_central_training_on_all_patients(consortium, monkeypatch, tmp_path):
+    consortium.agree(LOOSE)
+    replace_overrides(consortium, monkeypatch, WHOLE)
+    run = consortium.run(tmp_path / "run", "secagg=off", *WHOLE)
+    central = train_centrally([*consortium.overrides, "secagg=off", *WHOLE])
+    assert measure_distance(central, run) <= 1e-6
+
+
+def test_hospitals_share_the_noise_over_tls(consortium, monkeypatch, tmp_path):
+    consortium.agree({**STRICT, "local_epsilon": 8.0})
+    shared = ("privacy=patient", "privacy.epsilon=0.5", "privacy.noise=shared", "privacy.sample_rate=0.5")
+    one_step = ("method=fedsgd", "training.local_steps=1", "strategy.rounds=2")
+    replace_overrides(consortium, monkeypatch, one_step)
+    run = consortium.run(tmp_path / "run", "secagg=on", *one_step, *shared)
+    assert run.info["state"] == "completed"
+    for site in SITES:
+        ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
+        spent = compute_dataset_spending(site, ledger)
+        assert spent.local_epsilon is not None
+        assert spent.local_epsilon > spent.epsilon

@@ -5,10 +5,12 @@ Quick estimates use RDP from Opacus, which never underestimates. Reports and cal
 zeroing out one unit. The central limit theorem of Gaussian differential privacy is never used: it underestimates.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -41,20 +43,38 @@ class PrivacyEvent:
         noise_multiplier: noise standard deviation divided by the L2 sensitivity.
         sample_rate: probability with which each unit is in a step's batch; 1 for no sampling.
         steps: number of releases.
+        shares: honest sites whose noise together has this multiplier; 1 if the site adds the whole noise itself.
 
     """
 
     noise_multiplier: float
     sample_rate: float
     steps: int
+    shares: int = 1
 
     def __post_init__(self) -> None:
-        if not (0 < self.noise_multiplier < math.inf and 0 < self.sample_rate <= 1 and self.steps >= 1):
+        known = 0 < self.noise_multiplier < math.inf and 0 < self.sample_rate <= 1
+        if not (known and self.steps >= 1 and self.shares >= 1):
             raise PrivacyError(
                 f"an event with noise multiplier {self.noise_multiplier}, sample rate {self.sample_rate} and "
                 f"{self.steps} steps cannot be accounted",
                 "The noise multiplier must be positive, the sample rate in (0, 1] and the steps at least 1.",
             )
+
+    @property
+    def local(self) -> PrivacyEvent:
+        """The event if everybody else colludes: then only the site's own share of the noise protects."""
+        return self if self.shares == 1 else replace(self, noise_multiplier=self.share_multiplier, shares=1)
+
+    @property
+    def share_multiplier(self) -> float:
+        """The noise multiplier of the site's own share."""
+        return self.noise_multiplier / math.sqrt(self.shares)
+
+
+def get_local_events(events: Iterable[PrivacyEvent]) -> list[PrivacyEvent]:
+    """Return the events as they are if everybody else colludes."""
+    return [event.local for event in events]
 
 
 def _merge_events(events: Iterable[PrivacyEvent]) -> list[tuple[float, float, int]]:

@@ -53,6 +53,8 @@ class PrivacyBudget:
         min_cohort: the fewest units to train on.
         lifetime_delta: at which the epsilon of all runs is measured.
         max_failures: the most tasks that may end in an error reply, of all runs together; None for no limit.
+        local_epsilon: the most that one run may spend if everybody else colludes; it counts where noise is shared.
+        lifetime_local_epsilon: the same for all runs on the data set together.
 
     """
 
@@ -63,6 +65,8 @@ class PrivacyBudget:
     min_cohort: int = 1
     lifetime_delta: float = LIFETIME_DELTA
     max_failures: int | None = None
+    local_epsilon: float = math.inf
+    lifetime_local_epsilon: float = math.inf
 
     def __post_init__(self) -> None:
         if not self.dataset or Path(self.dataset).name != self.dataset or self.dataset.startswith("."):
@@ -76,7 +80,7 @@ class PrivacyBudget:
                 than the policy demands.
 
         """
-        constraints = PlanConstraints(self.epsilon, self.min_noise_multiplier, self.min_cohort)
+        constraints = PlanConstraints(self.epsilon, self.min_noise_multiplier, self.min_cohort, self.local_epsilon)
         return _make_cached_plan(request, constraints, units)
 
     @contextmanager
@@ -221,7 +225,15 @@ class PrivacyBudget:
         save_target(accounting.folder, PrivacyTarget(accounting.run, plan.unit, *numbers, self.dataset, releases, most))
 
     def _get_limits(self, delta: float) -> EpsilonLimits:
-        return EpsilonLimits(delta, self.epsilon, self.lifetime_epsilon, self.lifetime_delta, self.max_failures)
+        return EpsilonLimits(
+            delta,
+            self.epsilon,
+            self.lifetime_epsilon,
+            self.lifetime_delta,
+            self.max_failures,
+            self.local_epsilon,
+            self.lifetime_local_epsilon,
+        )
 
 
 def cancel_reservations(folder: Path, sweep: str, except_datasets: Collection[str] = ()) -> None:

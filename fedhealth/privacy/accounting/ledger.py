@@ -95,7 +95,8 @@ class Ledger:
 
     def find_exceeded_limit(self, cost: RunCost, limits: EpsilonLimits, run: str) -> str:
         """Return which limit more events of a run would exceed and by how much; empty if they exceed none."""
-        reservations = self.get_reservations() if limits.lifetime_epsilon < inf else []
+        has_limit = min(limits.lifetime_epsilon, limits.lifetime_local_epsilon) < inf
+        reservations = self.get_reservations() if has_limit else []
         return find_exceeded_limit(self._entries, reservations, cost, limits, run)
 
     def book(

@@ -8,7 +8,7 @@ and the lost one are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,11 @@ def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
 
 
 def _build_booked_run(run: str, spent: Sequence[LedgerEntry]) -> BookedRun:
-    steps: dict[tuple[float, float], int] = {}
+    steps: dict[PrivacyEvent, int] = {}
     for entry in spent:
-        key = entry.mechanism.noise_multiplier, entry.mechanism.sample_rate
-        steps[key] = steps.get(key, 0) + entry.mechanism.steps
-    events = tuple(PrivacyEvent(noise, rate, count) for (noise, rate), count in steps.items())
+        mechanism = replace(entry.mechanism, steps=1)
+        steps[mechanism] = steps.get(mechanism, 0) + entry.mechanism.steps
+    events = tuple(replace(mechanism, steps=count) for mechanism, count in steps.items())
     return BookedRun(run, RunCost(spent[-1].unit, events, _find_most_records(spent)), spent[-1].number)
 
 
@@ -149,7 +149,7 @@ def _choose_marked_lines(count: int, dense: int) -> set[int]:
 
 
 def _dump_cost(cost: RunCost) -> list[Any]:
-    events = [[event.noise_multiplier, event.sample_rate, event.steps] for event in cost.events]
+    events = [[event.noise_multiplier, event.sample_rate, event.steps, event.shares] for event in cost.events]
     return [cost.unit, cost.max_records_per_patient, events]
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from math import inf
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilon, compute_epsilon_rdp
+from fedhealth.privacy.accounting.accountant import (
+    PrivacyEvent,
+    compute_epsilon,
+    compute_epsilon_rdp,
+    get_local_events,
+)
 from fedhealth.privacy.accounting.ledger_entry import (
     LIFETIME_DELTA,
     SPENT_KINDS,
@@ -18,6 +23,8 @@ from fedhealth.privacy.accounting.ledger_entry import (
 from fedhealth.privacy.accounting.rdp_filter import make_rdp_filter
 from fedhealth.privacy.accounting.reservations import Reservation, RunCost, get_reserved_patient_events
 from fedhealth.utils.privacy_text import format_guarantee
+
+_IF_ALL_COLLUDE = "if all other sites collude,"
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class EpsilonLimits:
         lifetime_epsilon: epsilon of all runs on this data set together, for one patient.
         lifetime_delta: at which the epsilon of all runs is measured.
         max_failures: the most tasks that may end in an error reply, of all runs together; None for no limit.
+        run_local_epsilon: epsilon of any one run if everybody else colludes.
+        lifetime_local_epsilon: epsilon of all runs together if everybody else colludes.
 
     """
 
@@ -38,6 +47,8 @@ class EpsilonLimits:
     lifetime_epsilon: float = inf
     lifetime_delta: float = LIFETIME_DELTA
     max_failures: int | None = None
+    run_local_epsilon: float = inf
+    lifetime_local_epsilon: float = inf
 
 
 class BudgetExceededError(PrivacyError):
@@ -89,8 +100,20 @@ def find_failure_excess(entries: Sequence[LedgerEntry], limits: EpsilonLimits) -
 
 
 def find_lifetime_excess(patient_events: Sequence[PrivacyEvent], limits: EpsilonLimits) -> str:
-    """Return by how much the events exceed the lifetime limit; empty if they do not."""
-    limit, delta = limits.lifetime_epsilon, limits.lifetime_delta
+    """Return by how much the events exceed a lifetime limit; empty if they do not."""
+    found = _find_total_excess(patient_events, limits.lifetime_epsilon, limits.lifetime_delta)
+    if found or not _shares_noise(patient_events):
+        return found
+    local = get_local_events(patient_events)
+    found = _find_total_excess(local, limits.lifetime_local_epsilon, limits.lifetime_delta)
+    return found and f"{_IF_ALL_COLLUDE} {found}"
+
+
+def _shares_noise(events: Sequence[PrivacyEvent]) -> bool:
+    return any(event.shares > 1 for event in events)
+
+
+def _find_total_excess(patient_events: Sequence[PrivacyEvent], limit: float, delta: float) -> str:
     if limit == inf or not patient_events:
         return ""
     rdp_filter = make_rdp_filter(limit, delta)
@@ -103,16 +126,26 @@ def find_lifetime_excess(patient_events: Sequence[PrivacyEvent], limits: Epsilon
 
 
 def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: EpsilonLimits, run: str) -> str:
-    limit = limits.run_epsilon
+    events = [*get_booked_events(entries, run), *cost.events]
+    found = _find_excess_of_run(entries, events, limits.run_epsilon, cost.unit, limits.delta, run)
+    if found or not _shares_noise(events):
+        return found
+    local, limit = get_local_events(events), limits.run_local_epsilon
+    found = _find_excess_of_run(entries, local, limit, cost.unit, limits.delta, run)
+    return found and f"{_IF_ALL_COLLUDE} {found}"
+
+
+def _find_excess_of_run(
+    entries: Sequence[LedgerEntry], events: Sequence[PrivacyEvent], limit: float, unit: str, delta: float, run: str
+) -> str:
     if limit == inf:
         return ""
-    events = [*get_booked_events(entries, run), *cost.events]
-    if compute_epsilon_rdp(events, limits.delta) <= limit:  # never below the exact value, and faster
+    if compute_epsilon_rdp(events, delta) <= limit:  # never below the exact value, and faster
         return ""
-    total = compute_epsilon(events, limits.delta)
+    total = compute_epsilon(events, delta)
     if total <= limit:
         return ""
-    spent = format_guarantee(total, limits.delta, min(event.noise_multiplier for event in events), cost.unit, digits=4)
+    spent = format_guarantee(total, delta, min(event.noise_multiplier for event in events), unit, digits=4)
     failed = sum(entry.kind == "fail" and entry.run == run and entry.booking > 0 for entry in entries)
     lost = f"; {failed} of its bookings failed and are spent, more than privacy.spare_rounds pays for" if failed else ""
     return f"{spent}, of run {run} would exceed the limit of {limit:g} at this delta{lost}"

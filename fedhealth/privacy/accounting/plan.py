@@ -4,10 +4,15 @@ Training takes every number from the plan, so the ledger books exactly what is d
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedhealth.errors import PrivacyError
-from fedhealth.privacy.accounting.accountant import PrivacyEvent, calibrate_noise_multiplier, compute_epsilon
+from fedhealth.privacy.accounting.accountant import (
+    PrivacyEvent,
+    calibrate_noise_multiplier,
+    compute_epsilon,
+    get_local_events,
+)
 from fedhealth.privacy.accounting.units import PrivacyUnit
 from fedhealth.privacy.mechanisms.clipping import Clipping
 
@@ -31,6 +36,7 @@ class PrivacyRequest:
         max_records_per_patient: studies of one patient used in a step, or, for unit `record`, in the whole run.
         score_release_share: share of the budget for a single Gaussian release of the final model's scores.
         spare_rounds: rounds that the noise is calibrated for in addition, so that a failed one can be repeated.
+        shares: the most honest sites that share the noise of a step; 1 if the site adds all of it.
 
     """
 
@@ -45,6 +51,7 @@ class PrivacyRequest:
     max_records_per_patient: int = 4
     score_release_share: float = 0.0
     spare_rounds: int = 0
+    shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,14 @@ class PlanConstraints:
         epsilon: the most one run may spend.
         min_noise_multiplier: the least noise.
         min_cohort: the fewest units to train on.
+        local_epsilon: the most one run may spend if everybody else colludes; it counts where the noise is shared.
 
     """
 
     epsilon: float = math.inf
     min_noise_multiplier: float = 0.0
     min_cohort: int = 1
+    local_epsilon: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class PrivacyPlan:
         max_records_per_patient: studies of one patient used in a step, or, for unit `record`, in the whole run.
         score_release_event: the release of the final model's scores, part of the run's cost; None without one.
         spare_rounds: rounds that the run may book in addition, where one of its rounds failed.
+        shares: the most honest sites that share the noise of a step; 1 if the site adds all of it.
 
     """
 
@@ -93,6 +103,7 @@ class PrivacyPlan:
     max_records_per_patient: int
     score_release_event: PrivacyEvent | None = None
     spare_rounds: int = 0
+    shares: int = 1
 
     @property
     def max_records_per_unit(self) -> int:
@@ -107,12 +118,12 @@ class PrivacyPlan:
     @property
     def round_event(self) -> PrivacyEvent:
         """What one round costs."""
-        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps)
+        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps, self.shares)
 
     @property
     def run_event(self) -> PrivacyEvent:
         """What the training of the whole run costs at most, spare rounds included."""
-        return PrivacyEvent(self.noise_multiplier, self.sample_rate, self.steps * (self.rounds + self.spare_rounds))
+        return replace(self.round_event, steps=self.steps * (self.rounds + self.spare_rounds))
 
     @property
     def run_events(self) -> tuple[PrivacyEvent, ...]:
@@ -128,6 +139,11 @@ class PrivacyPlan:
     def epsilon(self) -> float:
         """Epsilon of the whole run at the plan's delta, in the run's own unit; its spare rounds are included."""
         return compute_epsilon(self.run_events, self.delta)
+
+    @property
+    def local_epsilon(self) -> float:
+        """The same if everybody else colludes; equal to `epsilon` if the site adds the whole noise."""
+        return compute_epsilon(get_local_events(self.run_events), self.delta)
 
 
 def bucket_count(count: int) -> int:
@@ -155,9 +171,11 @@ def make_plan(request: PrivacyRequest, constraints: PlanConstraints, cohort: int
     delta, target = request.delta, min(request.epsilon, constraints.epsilon)
     score_release = _build_score_release_event(target, delta, request.score_release_share)
     most_steps = steps * (request.rounds + request.spare_rounds)
-    needed = calibrate_noise_multiplier(
-        target, delta, sample_rate, most_steps, (score_release,) if score_release else ()
-    )
+    others = (score_release,) if score_release else ()
+    needed = calibrate_noise_multiplier(target, delta, sample_rate, most_steps, others)
+    if request.shares > 1 and constraints.local_epsilon < math.inf:
+        own = calibrate_noise_multiplier(constraints.local_epsilon, delta, sample_rate, most_steps, others)
+        needed = max(needed, own * math.sqrt(request.shares) * (1 + 1e-9))
     return PrivacyPlan(
         unit=request.unit,
         sample_rate=sample_rate,
@@ -170,6 +188,7 @@ def make_plan(request: PrivacyRequest, constraints: PlanConstraints, cohort: int
         max_records_per_patient=1 if client else request.max_records_per_patient,
         score_release_event=score_release,
         spare_rounds=request.spare_rounds,
+        shares=request.shares,
     )
 
 

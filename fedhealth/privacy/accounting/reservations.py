@@ -14,8 +14,8 @@ from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.units import convert_to_patient
 
-StepCounts = Counter[tuple[float, float]]
-"""Number of releases, by noise multiplier and sample rate."""
+StepCounts = Counter[tuple[float, float, int]]
+"""Number of releases, by noise multiplier, sample rate and shares of the noise."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def find_active_reservations(entries: Iterable[LedgerEntry], now: float) -> list
         last = newest.get(entry.run)
         if entry.kind not in ("reserve", "cancel", *SPENT_KINDS):
             continue
-        key, steps = (entry.mechanism.noise_multiplier, entry.mechanism.sample_rate), entry.mechanism.steps
+        key, steps = _get_mechanism(entry.mechanism), entry.mechanism.steps
         if entry.kind == "reserve":
             if last is None or last.expires_at < entry.time:  # the earlier reservation had expired
                 reserved[entry.run] = Counter()
@@ -118,13 +118,17 @@ def get_reserved_patient_events(reservations: Sequence[Reservation]) -> list[Pri
 def _count_steps(events: Iterable[PrivacyEvent]) -> StepCounts:
     steps: StepCounts = Counter()
     for event in events:
-        steps[event.noise_multiplier, event.sample_rate] += event.steps
+        steps[_get_mechanism(event)] += event.steps
     return steps
+
+
+def _get_mechanism(event: PrivacyEvent) -> tuple[float, float, int]:
+    return event.noise_multiplier, event.sample_rate, event.shares
 
 
 def _events_from_steps(steps: StepCounts) -> tuple[PrivacyEvent, ...]:
     return tuple(
-        PrivacyEvent(noise_multiplier, sample_rate, count)
-        for (noise_multiplier, sample_rate), count in sorted(steps.items())
+        PrivacyEvent(noise_multiplier, sample_rate, count, shares)
+        for (noise_multiplier, sample_rate, shares), count in sorted(steps.items())
         if count > 0
     )

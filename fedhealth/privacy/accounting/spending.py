@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedhealth.privacy.accounting.accountant import compute_epsilon
+from fedhealth.privacy.accounting.accountant import compute_epsilon, get_local_events
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import (
     LIFETIME_DELTA,
@@ -45,6 +45,8 @@ class RunSpending:
         failed_count: number of failed tasks; what they had booked is spent.
         retried_count: number of attempts to train again under an open booking.
         curve: (round, epsilon so far), for a few rounds and the last.
+        shares: honest sites that the noise of a sum counts on; 1 if the site adds all noise itself.
+        local_epsilon: spent so far if everybody else colludes; equal to `epsilon` if the noise is not shared.
 
     """
 
@@ -61,6 +63,8 @@ class RunSpending:
     curve: tuple[tuple[int, float], ...]
     failed_count: int = 0
     retried_count: int = 0
+    shares: int = 1
+    local_epsilon: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class DatasetSpending:
         delta: at which epsilon is measured.
         noise_multiplier: the smallest of any booked event, as converted to the unit; NaN before the first.
         unit: whom the epsilon protects: a ledger composes one unit, the patient.
+        local_epsilon: the same if everybody else colludes; None if no run shared its noise.
 
     """
 
@@ -83,6 +88,7 @@ class DatasetSpending:
     delta: float
     noise_multiplier: float = math.nan
     unit: str = "patient"
+    local_epsilon: float | None = None
 
 
 def iter_run_spending(folder: Path, delta: float | None = None) -> Iterator[RunSpending]:
@@ -111,8 +117,11 @@ def iter_dataset_spending(folder: Path, delta: float | None = None) -> Iterator[
 
 def compute_dataset_spending(site: str, path: Path, delta: float | None = None) -> DatasetSpending:
     """Return what all runs of a ledger spent together, measured at `delta`."""
-    noise = [event.noise_multiplier for event in get_patient_events(verify_ledger(path))]
-    return DatasetSpending(site, path.stem, *compute_total_epsilon(path, delta), min(noise, default=math.nan))
+    events = get_patient_events(verify_ledger(path))
+    noise = min((event.noise_multiplier for event in events), default=math.nan)
+    is_shared, at = any(event.shares > 1 for event in events), delta or LIFETIME_DELTA
+    local = compute_epsilon(get_local_events(events), at) if is_shared else None
+    return DatasetSpending(site, path.stem, *compute_total_epsilon(path, delta), noise, local_epsilon=local)
 
 
 def compute_total_epsilon(path: Path, delta: float | None = None) -> tuple[float, float]:
@@ -164,6 +173,8 @@ def _build_run_spending(
         curve=tuple((booked[k - 1].round, compute_epsilon(events[:k], at)) for k in counts),
         failed_count=sum(entry.kind == "fail" for entry in entries),
         retried_count=sum(entry.kind == "retry" for entry in entries),
+        shares=max((event.shares for event in events), default=1),
+        local_epsilon=compute_epsilon(get_local_events(events), at),
     )
 
 

@@ -10,6 +10,7 @@ A ledger composes one unit, the patient. Two bounds convert the others:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 from fedhealth.errors import PrivacyError
@@ -34,7 +35,7 @@ def convert_to_patient(event: PrivacyEvent, unit: str, max_records_per_patient: 
     if unit == "patient":
         return event
     if unit == "client":
-        return PrivacyEvent(event.noise_multiplier / _CLIENT_CHANGE, event.sample_rate, event.steps)
+        return replace(event, noise_multiplier=event.noise_multiplier / _CLIENT_CHANGE)
     if unit != "record" or max_records_per_patient < 1:
         raise PrivacyError(
             f"an event of unit {unit!r} with {max_records_per_patient} records per patient cannot be converted",
@@ -42,4 +43,4 @@ def convert_to_patient(event: PrivacyEvent, unit: str, max_records_per_patient: 
         )
     rate, k = event.sample_rate, max_records_per_patient
     any_rate = 1.0 if rate == 1 else min(1.0, -math.expm1(k * math.log1p(-rate)))
-    return PrivacyEvent(event.noise_multiplier / k, any_rate, event.steps)
+    return replace(event, noise_multiplier=event.noise_multiplier / k, sample_rate=any_rate)

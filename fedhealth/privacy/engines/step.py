@@ -1,6 +1,9 @@
 """One step of private training, as the trainer takes it and the audit checks it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
 
 from fedhealth.privacy.engines.base import Batch, GradientEngine
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
@@ -18,3 +21,18 @@ def take_private_step(engine: GradientEngine, optimizer: NoisyOptimizer, physica
     for batch, patients in physical:
         engine.accumulate(batch, patients)
     optimizer.step()
+
+
+def sum_clipped_gradients(
+    engine: GradientEngine, parameters: Mapping[str, nn.Parameter], physical: PhysicalBatches
+) -> dict[str, Tensor]:
+    """Return the sum of a logical batch by parameter; it has no noise yet and stays in this process."""
+    for parameter in parameters.values():
+        parameter.summed_grad = None  # type: ignore[attr-defined]
+    for batch, patients in physical:
+        engine.accumulate(batch, patients)
+    sums = {}
+    for name, parameter in parameters.items():
+        total: Tensor | None = parameter.summed_grad  # type: ignore[attr-defined]
+        sums[name], parameter.summed_grad = torch.zeros_like(parameter) if total is None else total, None  # type: ignore[attr-defined]
+    return sums

@@ -12,6 +12,7 @@ with the probability that a true Gaussian gives it within about 2^-17. docs/priv
 
 import math
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ _GRID_BITS = 4
 _TAIL = 1 << 12
 
 _Floats = NDArray[np.float32]
+_Steps = NDArray[np.int64]
 
 
 class NoiseSource:
@@ -72,6 +74,43 @@ class NoiseSource:
                 "the clipped sum is not finite", "Check the model and its learning rate; nothing was released."
             )
         return total
+
+    def round_with_noise(self, total: NDArray[np.floating[Any]], std: float, step: float, bound: float) -> _Steps:
+        """Return the nearest whole steps to clip(total, -bound, bound) + N(0, std^2), as [total.size] int64.
+
+        Args:
+            total: any shape; not modified.
+            std: of the noise, above 0.
+            step: of the grid; at most std / 16, so that the values of the float32 source are dense in it.
+            bound: largest magnitude before the noise.
+
+        Raises:
+            PrivacyError: the numbers do not fit each other, or the total is not finite.
+
+        """
+        if not 0 < 16 * step <= std < math.inf:
+            raise PrivacyError(f"noise of standard deviation {std} on a grid of {step} protects nobody", "Report this.")
+        if self._owner != os.getpid():
+            self._rekey()
+        flat, steps = total.reshape(-1), np.empty(total.size, np.int64)
+        finite, done = True, 0
+        while done < flat.size:
+            if not len(self._ready):
+                self._ready = self._block()
+            take = min(flat.size - done, len(self._ready))
+            chunk = flat[done : done + take].astype(np.float64)
+            finite &= math.isfinite(np.dot(chunk, chunk))
+            np.clip(chunk, -bound, bound, out=chunk)
+            chunk /= step
+            chunk += self._ready[:take] * (std / step)
+            steps[done : done + take] = np.rint(np.nan_to_num(chunk, copy=False), out=chunk)
+            self._ready = self._ready[take:]
+            done += take
+        if not finite:
+            raise PrivacyError(
+                "the clipped sum is not finite", "Check the model and its learning rate; nothing was released."
+            )
+        return steps
 
     def _add_on_gpu(self, total: Tensor, std: float, grid: float) -> bool:
         stream = self._streams.setdefault(total.device, ChaChaStream(total.device))

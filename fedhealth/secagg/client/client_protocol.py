@@ -46,6 +46,7 @@ def announce_key(
     towers: Mapping[str, int],
     clock: int,
     statements: tuple[bytes, ...],
+    noise: float = 0.0,
 ) -> tuple[Journal, Secrets, KeyAnnouncement]:
     """Generate a new key and announce it. `towers` maps the towers that this site trains to its announced weight.
 
@@ -55,7 +56,8 @@ def announce_key(
     epoch = max(journal.epoch + 1, clock)
     private = keys.generate_private_key()
     key, listed = keys.derive_public_key(private), tuple(sorted(towers.items()))
-    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, statements[0], statements[1:])
+    own, shown = statements[0], statements[1:]
+    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, own, shown, noise=noise)
     signed = replace(draft, signature=keys.sign_parts(me.identity, b"announce", draft.body()))
     secrets = replace(secrets, pending=signed.to_bytes(), private=private)
     return replace(journal, epoch=epoch), secrets, signed

@@ -60,14 +60,20 @@ class SiteSession:
         """Return the latest accepted exchange; the lead must continue above it."""
         return site_journal.load_journal(self._journal).exchange
 
-    def announce(self, towers: Mapping[str, int]) -> bytes:
-        """Return ANNOUNCE for a new epoch. `towers`: {tower: announced weight} that this site trains."""
+    def announce(self, towers: Mapping[str, int], noise: float = 0.0) -> bytes:
+        """Return ANNOUNCE for a new epoch.
+
+        Args:
+            towers: {tower: announced weight} that this site trains.
+            noise: the least noise multiplier that it accepts in a sum whose noise is shared.
+
+        """
         own = self._statements.issue_statement(self.me.run, self.exchange)
         statements = (own, *self._statements.list_known_statements())
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, message = client_protocol.announce_key(
-                self.me, journal, secrets, towers, int(self._clock()), statements
+                self.me, journal, secrets, towers, int(self._clock()), statements, noise
             )
             self._save(journal, secrets)
         return message.to_bytes()

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
+from fedhealth.secagg.primitives import noise_grid
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 
 Words = NDArray[np.unsignedinteger[Any]]
-SegmentKind = Literal["model", "statistics"]
-SEGMENT_KINDS: tuple[SegmentKind, ...] = ("model", "statistics")
+SegmentKind = Literal["model", "statistics", "noised"]
+SEGMENT_KINDS: tuple[SegmentKind, ...] = ("model", "statistics", "noised")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]{0,199}", re.ASCII)
 # Weights are whole multiples of 2^-16, so that all parties compute the same total.
 WEIGHT_ONE = 2**16
@@ -49,13 +50,16 @@ class Segment:
     Args:
         name: unique in the layout.
         tower: sites that announced this tower own the segment and contribute to it.
-        kind: "model" (fixed point, weighted mean) or "statistics" (plain sum of integers or multiples of a step).
-        bits: word size on the wire; 16 to 32 for a model, 64 for statistics.
+        kind: "model" (fixed point, weighted mean), "statistics" (plain sum of integers or multiples of a step) or
+            "noised" (plain sum of multiples of a step, of which every owner's hold a share of the noise).
+        bits: word size on the wire; 64 for statistics, else 16 to 32.
         entries: the vectors, in order.
         sites: most sites that may contribute; reserves the headroom for their rounding.
         normaliser: every weight is divided by this, at least the sum of all announced weights (multiples of
             2^-16); constant while the members are, so that a stored vector fits a later attempt.
         clamp_share: largest share of a layer's values that may lie beyond `bound` and be clamped to it.
+        share_std: standard deviation of one owner's share of the noise; 0 without noise.
+        shares: owners in every opened sum whose shares count, see `noise_grid`; 0 without noise.
 
     """
 
@@ -67,28 +71,46 @@ class Segment:
     sites: int
     normaliser: int = WEIGHT_ONE
     clamp_share: float = 0.0
+    share_std: float = 0.0
+    shares: int = 0
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
         for name in (self.name, self.tower, *names):
             refuse_unless(bool(NAME.fullmatch(name)), f"{name!r} is no name for a segment, tower or vector")
         refuse_unless(len(set(names)) == len(names) > 0, f"segment {self.name}: vectors must have unique names")
-        in_range = 16 <= self.bits <= 32 if self.kind == "model" else self.bits == 64
+        in_range = self.bits == 64 if self.kind == "statistics" else 16 <= self.bits <= 32
         refuse_unless(in_range, f"segment {self.name}: {self.bits} bits do not suit a {self.kind} segment")
         refuse_unless(
             self.sites > 0 and 0 < self.normaliser < 2**63 and 0 <= self.clamp_share < 1,
             f"segment {self.name}: sites, normaliser or clamp_share out of range",
         )
+        self._refuse_false_noise()
         for entry in self.entries:
             sound = entry.length > 0 and 0 < entry.bound < math.inf
             stepped = entry.step == 0 if self.kind == "model" else 0 < entry.step <= entry.bound
             refuse_unless(sound and stepped, f"segment {self.name}: {entry.name} has a bad length, bound or step")
             self._refuse_overflow(entry)
 
+    def _refuse_false_noise(self) -> None:
+        """Refuse noise in a segment of another kind, and a grid or bounds that do not follow from the noise."""
+        if self.kind != "noised":
+            none = self.share_std == 0 and self.shares == 0
+            refuse_unless(none, f"segment {self.name}: a {self.kind} segment has no noise")
+            return
+        sound = 0 < self.share_std < math.inf and self.shares >= noise_grid.LEAST_SHARES
+        refuse_unless(sound, f"segment {self.name}: too few shares or no noise")
+        step = noise_grid.compute_grid_step(self.share_std)
+        bound = noise_grid.compute_share_bound(self.share_std, self.bits, self.sites)
+        same = all((entry.step, entry.bound) == (step, bound) for entry in self.entries)
+        refuse_unless(same, f"segment {self.name}: the grid does not follow from the noise")
+
     def _refuse_overflow(self, entry: VectorSpec) -> None:
         """Refuse values whose sum over all sites could overflow."""
         if self.kind == "model":
             fits = self.levels >= 2 ** (self.bits - 2)
+        elif self.kind == "noised":
+            fits = True  # the bound follows from the size of the words, and what exceeds it is clamped
         else:
             fits = entry.bound / entry.step * self.sites < 2.0**62
         refuse_unless(
@@ -142,7 +164,8 @@ class Segment:
     def write_to(self, out: MessageWriter) -> None:
         """Append the segment to a message."""
         out.text(self.name).text(self.tower).number(SEGMENT_KINDS.index(self.kind), 1).number(self.bits, 1)
-        out.number(self.sites, 4).number(self.normaliser).real(self.clamp_share).number(len(self.entries), 4)
+        out.number(self.sites, 4).number(self.normaliser).real(self.clamp_share)
+        out.real(self.share_std).number(self.shares, 4).number(len(self.entries), 4)
         for entry in self.entries:
             out.text(entry.name).number(entry.length).real(entry.bound).real(entry.step)
 
@@ -151,13 +174,15 @@ class Segment:
         """Take a segment from a message."""
         name, tower, kind, bits = source.text(), source.text(), source.number(1), source.number(1)
         sites, normaliser, clamp_share = source.number(4), source.number(), source.real()
+        share_std, shares = source.real(), source.number(4)
         if kind >= len(SEGMENT_KINDS):
             raise source.fault("malformed (segment kind)")
         entries = source.sequence(
             lambda: VectorSpec(source.text(), source.number(), bound=source.real(), step=source.real())
         )
         try:
-            return cls(name, tower, SEGMENT_KINDS[kind], bits, entries, sites, normaliser, clamp_share)
+            chosen = SEGMENT_KINDS[kind]
+            return cls(name, tower, chosen, bits, entries, sites, normaliser, clamp_share, share_std, shares)
         except ProtocolViolationError as fault:
             raise source.fault(f"malformed ({fault.problem})") from None
 
@@ -186,6 +211,28 @@ def make_model_segment(
     """Describe a model's layers {name: length} with one bound for all."""
     entries = tuple(VectorSpec(layer, length, bound) for layer, length in layers.items())
     return Segment(name, tower, "model", bits, entries, sites, normaliser, clamp_share)
+
+
+def make_noised_segment(
+    name: str, tower: str, layers: dict[str, int], *, noise_std: float, shares: int, bits: int, sites: int
+) -> Segment:
+    """Describe a model's layers {name: length} whose owners share the noise of their sum.
+
+    Args:
+        name: of the segment.
+        tower: of its owners.
+        layers: {name: length}.
+        noise_std: standard deviation of the noise of the sum.
+        shares: owners in every opened sum whose shares count.
+        bits: of a word.
+        sites: most sites in the sum.
+
+    """
+    share_std = noise_grid.compute_share_std(noise_std, shares)
+    bound = noise_grid.compute_share_bound(share_std, bits, sites)
+    step = noise_grid.compute_grid_step(share_std)
+    entries = tuple(VectorSpec(layer, length, bound, step) for layer, length in layers.items())
+    return Segment(name, tower, "noised", bits, entries, sites, share_std=share_std, shares=shares)
 
 
 def make_statistics_segment(name: str, tower: str, entries: tuple[VectorSpec, ...], *, sites: int) -> Segment:

@@ -7,7 +7,7 @@ the sum of values within the bound, plus one unit of rounding per site, cannot w
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def quantize(segment: Segment, vectors: Vectors, weight: int) -> Words:
 
     Args:
         segment: names, lengths and bounds of the vectors.
-        vectors: {entry name: real or integer array of any shape}.
+        vectors: {entry name: real or integer array of any shape}; of a noised segment, whole steps with their noise.
         weight: the site's announced weight, in multiples of 2^-16; statistics do not use it.
 
     Raises:
@@ -42,6 +42,8 @@ def quantize(segment: Segment, vectors: Vectors, weight: int) -> Words:
         if segment.kind == "model":
             share = weight / segment.normaliser
             rounding.round(segment, entry, values, share * segment.levels / entry.bound, words[place])
+        elif segment.kind == "noised":
+            words[place] = _wrap_steps(segment, entry, values)
         else:
             words[place] = _to_steps(segment, entry, values).view(np.uint64)
     words[segment.length : segment.length + segment.count_words] = 1
@@ -62,10 +64,10 @@ def dequantize(segment: Segment, total: Words, weight: int) -> dict[str, NDArray
     """
     shift = 8 * segment.dtype.itemsize - segment.bits
     signed = np.dtype(f"<i{segment.dtype.itemsize}")
-    model = segment.kind == "model"
+    model, statistics = segment.kind == "model", segment.kind == "statistics"
     found: dict[str, NDArray[Any]] = {}
     for entry, place in segment.slices():
-        counts = not model and entry.step == 1
+        counts = statistics and entry.step == 1
         out = np.empty(entry.length, dtype=np.float32 if model else np.int64 if counts else np.float64)
         scale = segment.step(entry) * (segment.normaliser / weight if model else 1)
         source = total[place]
@@ -143,6 +145,13 @@ def _clamp_outliers(segment: Segment, entry: VectorSpec, chunk: NDArray[Any]) ->
         raise _build_value_error(segment, entry, "is not finite")
     outliers = int(np.count_nonzero(np.abs(chunk) > entry.bound))
     return np.clip(chunk, -entry.bound, entry.bound), outliers
+
+
+def _wrap_steps(segment: Segment, entry: VectorSpec, values: NDArray[Any]) -> Words:
+    """Return whole steps modulo the word size; they hold noise, so nothing about them is checked or clamped."""
+    if not np.issubdtype(values.dtype, np.signedinteger):
+        raise _build_value_error(segment, entry, "is not in whole steps of the grid")
+    return cast(Words, values.astype(np.int64).astype(segment.dtype))
 
 
 def _to_steps(segment: Segment, entry: VectorSpec, values: NDArray[Any]) -> NDArray[np.int64]:

@@ -14,6 +14,8 @@ from fedhealth.secagg.protocol.messages import LEAD, AttemptDescriptor, KeyAnnou
 from fedhealth.secagg.protocol.statement import verify_shown_statements, verify_statement
 from fedhealth.utils.digest import digest_parts, encode_parts
 
+_MOST_NOISE = 1e6  # a noise multiplier; far above what any budget needs
+
 
 def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> KeyAnnouncement:
     """Decode an announcement and verify its origin; `ProtocolViolationError` blames the claimed site or the sender."""
@@ -33,7 +35,7 @@ def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> K
     refuse_unless(not is_low_order(found.key), f"the key of {site} is of low order", blame=who)
     towers = [tower for tower, _ in found.towers]
     sound = towers == sorted(set(towers)) and all(NAME.fullmatch(tower) for tower in towers)
-    sound = sound and all(weight < 2**55 for _, weight in found.towers)
+    sound = sound and all(weight < 2**55 for _, weight in found.towers) and 0 <= found.noise < _MOST_NOISE
     refuse_unless(sound, f"{site} announced malformed towers or weights", blame=who)
     return found
 

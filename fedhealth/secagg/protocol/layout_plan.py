@@ -7,11 +7,59 @@ its own.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedhealth.secagg.primitives.layout import Layout, VectorSpec, make_model_segment, make_statistics_segment
+from fedhealth.secagg.errors import refuse_unless
+from fedhealth.secagg.primitives.layout import (
+    Layout,
+    Segment,
+    VectorSpec,
+    make_model_segment,
+    make_noised_segment,
+    make_statistics_segment,
+)
+from fedhealth.secagg.primitives.noise_grid import LEAST_SHARES, count_honest_shares
 from fedhealth.secagg.protocol.messages import KeyAnnouncement
 
 STATISTICS_SEGMENT = "statistics"
+_LEAST_ROOM = 20  # of one site's sum before it is clamped, in clipping bounds
 STATISTICS_BOUND = 2.0**50  # of one site's count or fixed-point sum; hundreds of sites stay far below 2^62
+
+
+@dataclass(frozen=True)
+class SharedNoise:
+    """How the noise of a model's sum is shared; the members announce its multiplier, of which the largest holds.
+
+    Args:
+        max_grad_norm: the clipping bound of one patient, in units of which the multiplier is.
+        bits: word size.
+        colluders: sites that are assumed to collude with the lead: their shares do not count.
+        min_owners: owners without which a segment is not opened.
+
+    """
+
+    max_grad_norm: float
+    bits: int
+    colluders: int
+    min_owners: int
+
+    def make_segment(
+        self, tower: str, layers: Mapping[str, int], members: Sequence[KeyAnnouncement], threshold: int
+    ) -> Segment:
+        """Return the segment of a tower; without members its size on the wire is right and the noise is not."""
+        owners = sum(any(name == tower for name, _ in member.towers) for member in members)
+        honest = count_honest_shares(owners, len(members), threshold, self.colluders, self.min_owners)
+        multiplier = max((member.noise for member in members), default=1.0)
+        segment = make_noised_segment(
+            tower,
+            tower,
+            dict(sorted(layers.items())),
+            noise_std=multiplier * self.max_grad_norm,
+            shares=honest if members else LEAST_SHARES,
+            bits=self.bits,
+            sites=max(1, len(members)),
+        )
+        has_room = segment.entries[0].bound >= _LEAST_ROOM * self.max_grad_norm
+        refuse_unless(has_room, f"words of {self.bits} bits clamp sums of {_LEAST_ROOM} patients; raise noise_bits")
+        return segment
 
 
 @dataclass(frozen=True)
@@ -25,6 +73,7 @@ class LayoutPlan:
         bits: word size of a model's values.
         bound: largest magnitude of one value in a site's update.
         clamp_share: largest share of a layer's values that may lie beyond it and be clamped.
+        noise: how the sites share the noise of the model's sum; None if each adds its own.
 
     """
 
@@ -34,31 +83,39 @@ class LayoutPlan:
     bits: int
     bound: float
     clamp_share: float
+    noise: SharedNoise | None = None
 
-    def build(self, members: Sequence[KeyAnnouncement]) -> Layout:
+    def build(self, members: Sequence[KeyAnnouncement], threshold: int = 0) -> Layout:
         """Return a segment for each tower and one for the statistics, with room for the weights of these members.
 
         Without members the sizes on the wire are right and the headroom is not.
+
+        Args:
+            members: that have announced a key.
+            threshold: answers that open a sum; for the shares of the noise.
+
         """
         sites = max(1, len(members))
-        segments = [
-            make_model_segment(
-                tower,
-                tower,
-                dict(sorted(self.towers[tower].items())),
-                bound=self.bound,
-                bits=self.bits,
-                sites=sites,
-                normaliser=max(1, _sum_weights(members, tower)),
-                clamp_share=self.clamp_share,
-            )
-            for tower in sorted(self.towers)
-        ]
+        segments = [self._make_tower_segment(tower, members, threshold) for tower in sorted(self.towers)]
         sizes = sorted(self.statistics.items())
         if entries := tuple(VectorSpec(name, length, STATISTICS_BOUND, 1.0) for name, length in sizes):
             tower = self.statistics_tower
             segments.append(make_statistics_segment(STATISTICS_SEGMENT, tower, entries, sites=sites))
         return tuple(segments)
+
+    def _make_tower_segment(self, tower: str, members: Sequence[KeyAnnouncement], threshold: int) -> Segment:
+        if self.noise is not None:
+            return self.noise.make_segment(tower, self.towers[tower], members, threshold)
+        return make_model_segment(
+            tower,
+            tower,
+            dict(sorted(self.towers[tower].items())),
+            bound=self.bound,
+            bits=self.bits,
+            sites=max(1, len(members)),
+            normaliser=max(1, _sum_weights(members, tower)),
+            clamp_share=self.clamp_share,
+        )
 
 
 def _sum_weights(members: Sequence[KeyAnnouncement], tower: str) -> int:

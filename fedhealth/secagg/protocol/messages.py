@@ -33,7 +33,8 @@ class MessageKind(IntEnum):
 class KeyAnnouncement:
     """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights.
 
-    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows.
+    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows. `noise` is
+    the least noise multiplier that the site accepts in a sum whose noise is shared; 0 in other runs.
     """
 
     run: str
@@ -45,6 +46,7 @@ class KeyAnnouncement:
     statement: bytes
     shown: tuple[bytes, ...]
     signature: bytes = bytes(SIGNATURE_BYTES)
+    noise: float = 0.0
 
     def body(self) -> bytes:
         """Return the signed bytes."""
@@ -57,7 +59,7 @@ class KeyAnnouncement:
         out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
-        return out.blob(self.statement).blobs(self.shown).bytes()
+        return out.real(self.noise).blob(self.statement).blobs(self.shown).bytes()
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -70,8 +72,8 @@ class KeyAnnouncement:
         run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
         epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
         towers = r.sequence(lambda: (r.text(), r.number()))
-        statement, shown = r.blob(), r.sequence(r.blob)
-        found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES))
+        noise, statement, shown = r.real(), r.blob(), r.sequence(r.blob)
+        found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES), noise)
         r.end()
         return found
 

@@ -40,9 +40,14 @@ def r1_survivors(
 
 
 def select_open_segments(context: AttemptContext, survivors: Sequence[str], thresholds: Thresholds) -> tuple[str, ...]:
-    """Return the segments with enough owners among the survivors to hide each other; the others stay masked."""
+    """Return the segments with enough owners among the survivors to hide each other; the others stay masked.
+
+    The owners' shares of the noise must be enough too, also without those of the colluders.
+    """
     return tuple(
-        segment.name for segment in context.layout if len(context.owners(segment, survivors)) >= thresholds.min_owners
+        segment.name
+        for segment in context.layout
+        if len(context.owners(segment, survivors)) >= max(thresholds.min_owners, segment.shares + thresholds.colluders)
     )
 
 
@@ -139,7 +144,8 @@ def attempt_needs_signatures(context: AttemptContext, thresholds: Thresholds) ->
     """Return whether this attempt's survivors must sign their list."""
     owners = tuple(len(context.owners(segment, context.cohort)) for segment in context.layout)
     thresholds = replace(thresholds, threshold=context.descriptor.threshold)
-    return needs_signatures(thresholds, len(context.cohort), owners)
+    shares = tuple(segment.shares for segment in context.layout)
+    return needs_signatures(thresholds, len(context.cohort), owners, shares)
 
 
 def r8_layout(context: AttemptContext, thresholds: Thresholds) -> None:
@@ -152,7 +158,7 @@ def r8_layout(context: AttemptContext, thresholds: Thresholds) -> None:
         lead_must(enough, "R8", f"tower {segment.tower} has {len(owners)} owners, needs {thresholds.min_owners}")
         base = context.owners(segment, context.descriptor.base)
         weight = sum(context.weights[site, segment.tower] for site in base)
-        room = len(base) <= segment.sites and (segment.kind == "statistics" or weight <= segment.normaliser)
+        room = len(base) <= segment.sites and (segment.kind != "model" or weight <= segment.normaliser)
         lead_must(room, "R8", f"segment {segment.name} has no headroom for {len(base)} sites of weight {weight}")
 
 

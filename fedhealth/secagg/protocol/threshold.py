@@ -10,6 +10,7 @@ open a secret. c follows from R and t from N, so both are the same for every bas
 """
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from fedhealth.secagg.errors import ProtocolViolationError
 
@@ -134,15 +135,21 @@ def _compute_smallest_cut(members: int, others: int, omissions: int, needed: int
     return members
 
 
-def needs_signatures(thresholds: Thresholds, cohort: int, tower_owners: tuple[int, ...]) -> bool:
-    """Return whether split lists could open fewer than min_honest honest sites without the [SIGN] step.
+def needs_signatures(
+    thresholds: Thresholds, cohort: int, tower_owners: tuple[int, ...], shares: tuple[int, ...] = ()
+) -> bool:
+    """Return whether split lists could open too few honest sites without the [SIGN] step.
 
     Args:
         thresholds: with the threshold of the attempt.
         cohort: sites of the attempt.
         tower_owners: owners of each segment among them.
+        shares: honest sites that the noise of each segment counts on; 0 for a segment without noise.
 
     """
-    cuts = [compute_smallest_split(cohort, thresholds.threshold, thresholds.colluders)]
-    cuts += [compute_smallest_tower_split(thresholds, cohort, owners) for owners in tower_owners if owners < cohort]
-    return min(cuts) < thresholds.min_honest
+    whole = compute_smallest_split(cohort, thresholds.threshold, thresholds.colluders)
+    for owners, counted in zip_longest(tower_owners, shares, fillvalue=0):
+        cut = compute_smallest_tower_split(thresholds, cohort, owners) if 0 < owners < cohort else whole
+        if cut < max(thresholds.min_honest, counted):
+            return True
+    return whole < thresholds.min_honest

@@ -11,7 +11,7 @@ from fedhealth.site import audit_log
 from fedhealth.site.check.base import CheckResult, report_failure, report_pass, report_warning
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, SiteLimits
-from fedhealth.utils.privacy_text import format_delta, format_epsilon, format_guarantee
+from fedhealth.utils.privacy_text import format_delta, format_epsilon, format_guarantee, format_local_epsilon
 
 
 def check_policy(policy: Policy) -> Iterator[CheckResult]:
@@ -56,6 +56,8 @@ def _find_loose_limits(limits: SiteLimits) -> Iterator[str]:
         yield f"epsilon {limits.epsilon:g} per run (delta at most {format_delta(limits.max_delta)})"
     if limits.lifetime_epsilon > strict.lifetime_epsilon:
         yield f"lifetime_{format_epsilon(limits.lifetime_epsilon, limits.delta)} for each patient"
+    if limits.local_epsilon is not None:
+        yield f"noise may be shared: local epsilon {limits.local_epsilon:g} per run at the run's delta"
     for name in ("max_delta", "delta"):
         if getattr(limits, name) > getattr(strict, name):
             yield f"{name} {getattr(limits, name):g}"
@@ -97,6 +99,8 @@ def check_budget(home: SiteHome, policy: Policy) -> Iterator[CheckResult]:
         spent = compute_dataset_spending(site, path, policy.limits.delta)
         used = format_guarantee(spent.epsilon, spent.delta, spent.noise_multiplier, spent.unit)
         finding = f"{path.stem}: {used} or more; the limit is {life:g}"
+        if spent.local_epsilon is not None:
+            finding += f"; {format_local_epsilon(spent.local_epsilon, spent.delta)}"
         if spent.epsilon >= HIGH_SPENDING_SHARE * life:
             yield report_warning(
                 "budget", finding, "Runs that would exceed it are declined; `fedhealth site budget` shows them."

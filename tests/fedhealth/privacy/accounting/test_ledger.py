@@ -202,7 +202,7 @@ def test_it_is_booked_on_the_disk_before_book_returns(path):
     with Ledger.open(path) as ledger:
         ledger.book("a", 1, "patient", EVENT, FREE)
         line = json.loads(path.read_bytes())
-        assert line["entry"]["event"] == {"noise_multiplier": 1.0, "sample_rate": 0.1, "steps": 10}
+        assert line["entry"]["event"] == {"noise_multiplier": 1.0, "sample_rate": 0.1, "steps": 10, "shares": 1}
         assert path.with_suffix(".head").read_text() == f"1 {ledger.head}\n"
 
 
