@@ -27,6 +27,8 @@ SERIAL = "safetensors"  # the format of its content
 SMALL = 2**20  # bytes up to which packed arrays are one object; Flower cuts larger ones into pieces
 _DTYPE_NAMES = {"<f4": "F32", "<i8": "I64", "|u1": "U8"}
 
+_NUMERIC_KINDS = "biuf"  # of numpy
+
 Packed = ArrayRecord | ConfigRecord
 
 
@@ -67,11 +69,14 @@ def unpack_arrays(record: Packed) -> State:
     if content is None and (not isinstance(record, ArrayRecord) or PACKED in record):
         raise FederationError("The arrays of a message are not packed correctly.", SAME_RELEASE)
     try:
-        if content is None:
-            return {name: array.numpy() for name, array in cast(ArrayRecord, record).items()}
-        arrays = load(content)
+        plain = content is None
+        arrays = {n: each.numpy() for n, each in cast(ArrayRecord, record).items()} if plain else load(content)
     except Exception as fault:  # three libraries parse bytes that come from outside
         raise FederationError("The arrays of a message cannot be read.", SAME_RELEASE) from fault
+    if any(array.dtype.kind not in _NUMERIC_KINDS for array in arrays.values()):
+        raise FederationError("The arrays of a message are no numbers.", SAME_RELEASE)
+    if plain:
+        return arrays
     return {name: arrays[name] for name in sorted(arrays)}  # `load` returns them in varying order
 
 

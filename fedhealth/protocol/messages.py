@@ -53,6 +53,7 @@ LOSS_UNIT = 2**20  # fixed point of sums of losses
 
 _ERRORS = {"InternalError": SITE_ERROR}
 _ERRORS |= {kind.__name__: SITE_ERROR + kind.exit_code for kind in ERROR_TYPES}
+_LONGEST_TEXT = 200  # characters of a name or digest in a directive, which goes into the log
 _PACKAGES = ("fedhealth", "flwr", "torch", "numpy")
 
 
@@ -97,15 +98,39 @@ class Directive:
         try:
             record = get_config_record(content, DIRECTIVE)
             protocol = record["protocol"]
-            texts = [str(record[name]) for name in ("run", "digest")]
-            numbers = [int(record[name]) for name in ("round", "exchange", "attempt", "repetition")]
-            cohort, missed = (tuple(map(str, record[name])) for name in ("cohort", "missed"))
+            texts = [_require_text(record[name]) for name in ("run", "digest")]
+            numbers = [_require_integer(record[name]) for name in ("round", "exchange", "attempt", "repetition")]
+            cohort, missed = (tuple(map(_require_text, record[name])) for name in ("cohort", "missed"))
         except (KeyError, TypeError, ValueError) as fault:
             raise FederationError(f"A directive is missing or has malformed {fault}.", SAME_RELEASE) from fault
         if protocol != PROTOCOL_VERSION:
             raise FederationError(f"The lead uses protocol {protocol!r}, this site {PROTOCOL_VERSION}.", SAME_RELEASE)
         number, exchange, attempt, repetition = numbers
         return Directive(texts[0], texts[1], number, exchange, attempt, cohort, missed, repetition)
+
+
+def _require_text(value: object) -> str:
+    """Return a value of a message that must be a text of a name's or a digest's length.
+
+    Raises:
+        ValueError: it is something else, or longer.
+
+    """
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise ValueError("text")
+    return value
+
+
+def _require_integer(value: object) -> int:
+    """Return a value of a message that must be a whole number.
+
+    Raises:
+        TypeError: it is something else, such as an infinite float.
+
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("number")
+    return value
 
 
 @dataclass(frozen=True)

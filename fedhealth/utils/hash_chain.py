@@ -145,8 +145,11 @@ def truncate_torn_entry(path: Path, end: ChainTail) -> None:
 
 
 def read_hashes(path: Path) -> list[str]:
-    """Return the hash of every line, in order, without verifying the chain; none if there is no file."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    """Return the hash of every complete line, in order, without verifying the chain; none if there is no file.
+
+    A torn last line is no entry: the next append removes it.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [line[-2 - len(START) : -2].decode("ascii", "replace") for line in lines]
 
 

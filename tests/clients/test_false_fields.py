@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ from clients.merge import StateMerger
 from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.protocol.messages import ABANDON, EVALUATE, PURPOSES, SEALED, SECAGG, SIGN, TRAIN, UNMASK
+from fedhealth.protocol.messages import ABANDON, EVALUATE, GLOBAL, PURPOSES, SEALED, SECAGG, SIGN, TRAIN, UNMASK
 from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.messages import SignRequest, UnmaskRequest
@@ -193,6 +193,37 @@ def test_malformed_directives_get_the_one_refusal(leads, kind, protocol):
     assert_refused(lead, lead.send(kind, record, {}), before)
     del record["round"]
     assert_refused(lead, lead.send(kind, record, {}), before)
+
+
+MALFORMED_FIELDS = {
+    "round": [float("inf"), 1.0, True, "1"],
+    "repetition": [float("-inf"), float("nan")],
+    "exchange": [float("inf")],
+    "attempt": [float("inf")],
+    "digest": ["0" * 2**20, b"0", 0],
+    "cohort": [b"ab", ["x" * 2**20], [1]],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, all_ in MALFORMED_FIELDS.items() for value in all_]
+)
+def test_fields_of_other_types_and_sizes_get_the_one_refusal(leads, field, value):
+    lead = leads(TRAIN)
+    record = lead.directive(TRAIN).record()
+    record[field] = value
+    before, size = lead.books(), lead.home.audit.stat().st_size
+    assert_refused(lead, lead.send(TRAIN, record, {}), before)
+    assert lead.home.audit.stat().st_size - size < 2**14
+
+
+@pytest.mark.parametrize("values", [np.zeros(2, "datetime64[s]"), np.array(["x"]), np.zeros(2, np.complex64)])
+def test_arrays_that_are_no_numbers_get_the_one_refusal(leads, values):
+    lead = leads(TRAIN)
+    before, directive = lead.books(), lead.directive(TRAIN)
+    train = lead.describe_attempt(TRAIN, directive, lead.state, threshold=3).to_bytes()
+    content = {SECAGG: ConfigRecord({"train": train, "links": []}), GLOBAL: ArrayRecord({"a": Array(values)})}
+    assert_refused(lead, lead.send(TRAIN, directive, content), before)
 
 
 def test_a_refusal_spends_no_open_booking(meet, monkeypatch):
