@@ -74,7 +74,7 @@ def build_release(wheel, release):
     folder, build = wheel
     source = folder / f"source-{release}"
     source.mkdir()
-    for name in ("fedhealth", "strategies", "clients", "conf", "README.md", "LICENSE"):
+    for name in ("fedhealth", "strategies", "clients", "conf", "scripts", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     (source / "pyproject.toml").write_text(project.replace('version = "0.1.0"', f'version = "{release}"'), "utf-8")
