@@ -138,15 +138,15 @@ def test_a_replaced_and_a_closed_study(lead):
 @pytest.mark.parametrize("kind", [HANDSHAKE, TRAIN])
 def test_a_study_approved_on_other_data(lead, own_data, kind):
     path, store = own_data / "north" / "manifest.csv", StudyStore(lead.home)
-    before, sentence = path.read_text(), "the data are not those that crp version 1 was approved on: approve it again"
+    before, sentence = path.read_bytes(), "the data are not those that crp version 1 was approved on: approve it again"
     assert lead.handshake() == ()
-    added = f"{before}new,1,,late note,1,12,200\n"
-    for content, answer in ((b"", "approved"), (b"\xff,\0", "approved"), (added.encode(), "outdated")):
+    added = before + b"new,1,,late note,1,12,200\n"
+    for content, answer in ((b"", "approved"), (b"\xff,\0", "approved"), (added, "outdated")):
         path.write_bytes(content)
         get_institution_cache.cache_clear()  # as after a restart of the site
         assert ask_sentence(lead, kind) == sentence
         assert store.load_decision(lead.study).answer == answer
-        path.write_text(before)
+        path.write_bytes(before)
     get_institution_cache.cache_clear()
     assert ask_sentence(lead, kind) == sentence  # other data had been there: a person looks at them once more
     assert [each.answer for each in store.list_answers()] == [StudyAnswer.outdated]

@@ -175,7 +175,7 @@ def pick(pool):
     return keys.flatmap(lambda chosen: st.tuples(*(st.sampled_from([f"{k}={v}" for v in pool[k]]) for k in chosen)))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(inside=pick(WITHIN), outside=pick(OUTSIDE))
 def test_any_order_outside_the_open_paths_is_refused_and_any_inside_composes_to_the_same_digest(
     open_lead, inside, outside
