@@ -18,6 +18,7 @@ from PIL import Image
 
 from fedhealth.config import compose
 from fedhealth.runs.run_dir import RunDir
+from tests.data_sets import DATA_SETS
 
 SITES = ("north", "south", "east")
 COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
@@ -192,11 +193,9 @@ def begun(folder: Path, name: str = "abc123") -> RunDir:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real data sets beside the checkout; FEDHEALTH_TEST_DATA names another place."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("FEDHEALTH_TEST_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"needs the real data sets in {folder} (FEDHEALTH_TEST_DATA names another folder)")
-    return folder
+    if not DATA_SETS.is_dir():
+        pytest.skip(f"needs the real data sets in {DATA_SETS} (FEDHEALTH_TEST_DATA names another folder)")
+    return DATA_SETS
 
 
 @pytest.fixture(scope="session")

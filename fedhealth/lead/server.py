@@ -52,11 +52,11 @@ def serve_superlink(home: LeadHome) -> None:
     for path in (home.certificate, home.server_key, home.ca):
         if not path.is_file():
             raise ConfigError(f"{path} is missing.", "Run `fedhealth lead provision` first.")
-    os.environ.update(build_environment(home))
     superexec = SuperExec(home.path, project.control_port, home.superexec_secret)
     with home.lock_server(), ExitStack() as stack:
         addresses = [("127.0.0.1", project.control_port), project.listen_address]
         listeners = [stack.enter_context(open_listener(*address)) for address in addresses]
+        os.environ.update(build_environment(home))
         asyncio.run(_serve_listeners(home, project, superexec, listeners))
         superexec.stop()  # not after a crash: the runs continue, and the next server finds it
 

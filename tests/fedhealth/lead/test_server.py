@@ -1,5 +1,6 @@
 """A start that must not be leaves the running server and its SuperExec alone."""
 
+import os
 import socket
 
 import pytest
@@ -24,7 +25,10 @@ def home(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SuperExec, "stop", touch)
     monkeypatch.setattr(SuperExec, "ensure_running", touch)
-    return LeadHome(tmp_path / "lead")
+    before = dict(os.environ)
+    yield LeadHome(tmp_path / "lead")
+    changed = {name for name, value in os.environ.items() if before.get(name) != value} - {"PYTEST_CURRENT_TEST"}
+    assert not changed  # a start that is refused leaves the process as it was
 
 
 def test_a_second_server_of_the_same_lead_is_refused(home):

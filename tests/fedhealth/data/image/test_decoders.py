@@ -1,7 +1,6 @@
 """Decoded pixels against reference pixels: pairs of one picture in two encodings, from two corpora."""
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from fedhealth.data.image.decoders import (
 from fedhealth.data.image.dicom import count_frames, open_dicom, read_frame
 from fedhealth.data.image.errors import ImageError
 from fedhealth.data.image.load import guard_parsers, load_image
+from tests.data_sets import DATA_SETS
 
-DATA = Path(os.environ.get("FEDHEALTH_TEST_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
-CORPUS = DATA / "dicom" / "files"
+CORPUS = DATA_SETS / "dicom" / "files"
 PACKAGED = Path(pydicom.data.__file__).parent / "test_files"
 PALE = 6  # grey levels that lossy encodings of one picture may differ by, in the mean
 

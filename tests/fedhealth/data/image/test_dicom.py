@@ -2,9 +2,7 @@
 
 import csv
 import logging
-import os
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,9 +24,9 @@ from pydicom.uid import (
 
 from fedhealth.data.image.load import ImageError, load_image
 from fedhealth.errors import DataError
+from tests.data_sets import DATA_SETS
 
-DATA = Path(os.environ.get("FEDHEALTH_TEST_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
-CORPUS = DATA / "dicom" / "files"
+CORPUS = DATA_SETS / "dicom" / "files"
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8)
 SECRET = "SECRET^NAME"
 
@@ -311,7 +309,7 @@ def test_damaged_files_raise_nothing_but_data_errors(tmp_path, data):
 
 
 def corpus():
-    index = DATA / "dicom" / "files.csv"
+    index = DATA_SETS / "dicom" / "files.csv"
     if not index.is_file():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"no DICOM corpus at {index.parent}"))]
     with index.open(newline="") as file:

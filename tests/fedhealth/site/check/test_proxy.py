@@ -21,6 +21,13 @@ def authority_(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
+@pytest.fixture(autouse=True)
+def proxies_unset(monkeypatch):
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 @pytest.fixture(name="secret")
 def secret_(tmp_path):
     path = tmp_path / "proxy.txt"
