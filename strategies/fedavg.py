@@ -46,6 +46,7 @@ class FedAvg(Strategy):
         extra: shapes of those arrays.
         sends_gradients: whether the sites send gradients, each a mean over all that a site trains on.
         statistics: by message type, the shape of every vector of statistics in a site's reply.
+        sensitivities: by message type, of the statistics whose noise the sites share.
         attempts: number of attempts at a round when too few sites reply.
         deadlines: of each site's replies.
         checkpoints: store of completed rounds; None stores none.
@@ -67,6 +68,7 @@ class FedAvg(Strategy):
         extra: Shapes | None = None,
         sends_gradients: bool = False,
         statistics: Mapping[str, Shapes] | None = None,
+        sensitivities: Mapping[str, float] | None = None,
         attempts: int = 3,
         deadlines: ReplyDeadlines | None = None,
         checkpoints: CheckpointStore | None = None,
@@ -76,7 +78,7 @@ class FedAvg(Strategy):
         self.server_optimizer = server_optimizer
         self.server_state = server_state or MeanAccumulator()
         self.extra, self.sends_gradients = extra or {}, sends_gradients
-        self.statistics = statistics or {}
+        self.statistics, self.sensitivities = statistics or {}, sensitivities or {}
         self.checkpoints = checkpoints
         self.tables = tables or {}
         self.event = event
@@ -136,7 +138,8 @@ class FedAvg(Strategy):
         """
         self.driver.join(grid, timeout)
         self.event("describing", sites=sorted(self.driver.members.nodes))
-        request = RoundRequest(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE])
+        sensitivity = self.sensitivities.get(DESCRIBE, 0.0)
+        request = RoundRequest(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE], sensitivity=sensitivity)
         return self.driver.run_exchange(grid, request, timeout).statistics
 
     def configure_train(
@@ -290,7 +293,8 @@ class FedAvg(Strategy):
         """Return the summed statistics of the final model on every site's validation and test rows."""
         self.driver.rejoin(grid, timeout)
         self.event("evaluation_started")
-        request = RoundRequest(EVALUATE, number, arrays, {}, self.statistics.get(EVALUATE, {}), config)
+        statistics, sensitivity = self.statistics.get(EVALUATE, {}), self.sensitivities.get(EVALUATE, 0.0)
+        request = RoundRequest(EVALUATE, number, arrays, {}, statistics, config, sensitivity)
         final = self.driver.run_exchange(grid, request, timeout)
         self.event("evaluation_completed", sites=list(final.sites), pooled=summarize_statistics(final.statistics))
         return final.statistics

@@ -132,12 +132,16 @@ def _shares_noise_in_the_open(plain: Plain) -> bool:
     return _shares_noise(plain) and get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
 
 
+def _trains_with_shared_noise(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain.get("purpose") != "describe"
+
+
 def _shares_noise_of_updates(plain: Plain) -> bool:
-    return _shares_noise(plain) and not _sends_gradients(plain)
+    return _trains_with_shared_noise(plain) and not _sends_gradients(plain)
 
 
 def _shares_noise_at_own_rates(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["privacy"].get("sample_rate") is None
+    return _trains_with_shared_noise(plain) and plain["privacy"].get("sample_rate") is None
 
 
 def _shares_noise_of_two(plain: Plain) -> bool:
@@ -145,11 +149,11 @@ def _shares_noise_of_two(plain: Plain) -> bool:
 
 
 def _scales_shared_noise(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["strategy"]["max_update_norm"] is not None
+    return _trains_with_shared_noise(plain) and plain["strategy"]["max_update_norm"] is not None
 
 
 def _shares_noise_of_equal_sites(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
+    return _trains_with_shared_noise(plain) and plain["secagg"].get("weights") == "uniform"
 
 
 def _needs_gradients(plain: Plain) -> bool:

@@ -1,4 +1,8 @@
-"""Statistics that may leave a private site: a single noisy release per run, booked and stored."""
+"""Statistics that may leave a private site: a single noisy release per run, booked and stored.
+
+Where the sites share the noise, a draw is for one sum: nothing is stored, and every further sum is drawn and booked
+anew. The same words may be masked again, as long as only one of these sums can open.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,27 @@ from fedhealth.privacy.accounting.ledger_folder import get_score_release_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.privacy.mechanisms.histogram_release import noise_histograms, noise_tables
+from fedhealth.privacy.mechanisms.histogram_release import (
+    compute_histogram_sensitivity,
+    compute_table_sensitivity,
+    noise_histograms,
+    noise_tables,
+)
+from fedhealth.privacy.mechanisms.noise_share import NoiseShare
+from fedhealth.privacy.shared_release import check_noise_shares, draw_shared_tables
 from fedhealth.utils.atomic_io import write_atomic
 
 Arrays = dict[str, np.ndarray]
+Shares = Mapping[str, NoiseShare]
 _BOOKING = "booking"
 
 
 def release_score_histograms(
-    budget: PrivacyBudget, plan: PrivacyPlan, statistics: Mapping[str, np.ndarray], accounting: AccountingContext
+    budget: PrivacyBudget,
+    plan: PrivacyPlan,
+    statistics: Mapping[str, np.ndarray],
+    accounting: AccountingContext,
+    shares: Shares | None = None,
 ) -> Arrays:
     """Return the final model's score histograms, noised and booked once per run; nothing of single rounds.
 
@@ -33,15 +49,20 @@ def release_score_histograms(
         plan: of the run; without a `score_release_event` nothing is released.
         statistics: what the site counted; only histograms of a held-out split are released.
         accounting: the run and the site.
+        shares: of the noise of their sum; used if the plan shares it.
 
     Raises:
-        PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
+        PrivacyError: the budget does not allow it, the sum would have too little noise, or the ledger is damaged or in
+            use.
 
     """
     held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
     event = plan.score_release_event
     if event is None or not any(name.startswith("test.") for name in held_out):
         return {}
+    if event.shares > 1:
+        sensitivity = max(compute_histogram_sensitivity(len(counts)) for counts in held_out.values())
+        return _release_shares(budget, plan, event, accounting, held_out, sensitivity, shares or {})
     noise_multiplier = event.noise_multiplier
     return _release_once(
         budget, plan, event, accounting, lambda: noise_histograms(held_out, noise_multiplier, NoiseSource())
@@ -54,6 +75,7 @@ def release_descriptive_counts(
     counts: Mapping[str, np.ndarray],
     moved: int,
     accounting: AccountingContext,
+    shares: Shares | None = None,
 ) -> Arrays:
     """Return counts of patients, noised and booked once per run: they use the whole epsilon of the run.
 
@@ -63,11 +85,16 @@ def release_descriptive_counts(
         counts: tables of counts, by name.
         moved: how many counts of a table one unit can change, each by one.
         accounting: the run and the site.
+        shares: of the noise of their sum; used if the plan shares it.
 
     Raises:
-        PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
+        PrivacyError: the budget does not allow it, the sum would have too little noise, or the ledger is damaged or in
+            use.
 
     """
+    if plan.shares > 1:
+        sensitivity = compute_table_sensitivity(len(counts), moved)
+        return _release_shares(budget, plan, plan.round_event, accounting, counts, sensitivity, shares or {})
     return _release_once(
         budget,
         plan,
@@ -100,6 +127,22 @@ def _release_once(
         drawn = draw()
         _save_arrays(path, booking.number, drawn)
     return drawn
+
+
+def _release_shares(
+    budget: PrivacyBudget,
+    plan: PrivacyPlan,
+    event: PrivacyEvent,
+    accounting: AccountingContext,
+    tables: Mapping[str, np.ndarray],
+    sensitivity: float,
+    shares: Shares,
+) -> Arrays:
+    """Book and draw what this site adds to one sum."""
+    check_noise_shares(shares, sensitivity, event)
+    with budget.open_ledger(accounting.folder) as ledger:
+        budget.book(ledger, plan, replace(accounting, round=accounting.rounds + 1), event)
+        return draw_shared_tables(tables, shares)
 
 
 def _load_arrays(path: Path) -> tuple[int, Arrays]:

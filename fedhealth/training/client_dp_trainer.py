@@ -94,9 +94,9 @@ class ClientDPTrainer(ReleaseRecords):
         """Return the number of optimizer steps of one round."""
         return count_steps(task.training, len(task.rows))
 
-    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
-        """Return 0: the site adds all noise itself."""
-        return 0.0
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> tuple[float, float]:
+        """Return zeros: the site adds all noise itself."""
+        return 0.0, 0.0
 
     def plan_run(
         self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1

@@ -40,6 +40,24 @@ def select_studies_per_patient(
     return rows[[int(study[row]) in first[int(patient[row])] for row in rows]] if len(rows) else rows
 
 
+def compute_histogram_sensitivity(columns: int) -> float:
+    """Return the L2 sensitivity of all score histograms together: a unit adds one count for each score column."""
+    return math.sqrt(columns)
+
+
+def compute_table_sensitivity(tables: int, moved: int) -> float:
+    """Return the L2 sensitivity of tables of counts, of each of which a unit changes `moved` counts by one."""
+    return math.sqrt(moved * tables)
+
+
+def count_moved(unit: str) -> int:
+    """Return how many counts of a table one unit changes.
+
+    Without one of its studies, a patient may count by another: one count less in a bin, one more in another.
+    """
+    return 1 if unit == "patient" else 2
+
+
 def noise_histograms(
     histograms: Mapping[str, np.ndarray], noise_multiplier: float, noise: NoiseSource
 ) -> dict[str, np.ndarray]:
@@ -53,7 +71,7 @@ def noise_histograms(
     """
     released = {}
     for name, counts in histograms.items():
-        std = noise_multiplier * math.sqrt(len(counts))
+        std = noise_multiplier * compute_histogram_sensitivity(len(counts))
         released[name] = _noise_counts(counts, std, noise)
         released[f"{name.partition('.')[0]}.{NOISE}"] = encode_counts(np.array([std**2]))
     return released
@@ -71,7 +89,7 @@ def noise_tables(
         noise: the cryptographic source.
 
     """
-    std = noise_multiplier * math.sqrt(moved * len(counts))
+    std = noise_multiplier * compute_table_sensitivity(len(counts), moved)
     released = {name: _noise_counts(table, std, noise) for name, table in counts.items()}
     return released | {DESCRIPTIVE_PREFIX + NOISE: encode_counts(np.array([std**2]))}
 

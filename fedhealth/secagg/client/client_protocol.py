@@ -46,18 +46,20 @@ def announce_key(
     towers: Mapping[str, int],
     clock: int,
     statements: tuple[bytes, ...],
-    noise: float = 0.0,
+    noise: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Journal, Secrets, KeyAnnouncement]:
     """Generate a new key and announce it. `towers` maps the towers that this site trains to its announced weight.
 
-    `statements` holds the site's own state statement, and after it the others' latest ones. The epoch is the clock
+    `statements` holds the site's own state statement, and after it the others' latest ones; `noise` the least noise
+    multipliers that the site accepts in sums of models and of statistics whose noise is shared. The epoch is the clock
     (seconds), or one more than the last: it increases even if the journal was lost.
     """
     epoch = max(journal.epoch + 1, clock)
     private = keys.generate_private_key()
     key, listed = keys.derive_public_key(private), tuple(sorted(towers.items()))
     own, shown = statements[0], statements[1:]
-    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, own, shown, noise=noise)
+    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, own, shown)
+    draft = replace(draft, noise=noise[0], statistics_noise=noise[1])
     signed = replace(draft, signature=keys.sign_parts(me.identity, b"announce", draft.body()))
     secrets = replace(secrets, pending=signed.to_bytes(), private=private)
     return replace(journal, epoch=epoch), secrets, signed

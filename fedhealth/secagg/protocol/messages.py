@@ -33,8 +33,9 @@ class MessageKind(IntEnum):
 class KeyAnnouncement:
     """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights.
 
-    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows. `noise` is
-    the least noise multiplier that the site accepts in a sum whose noise is shared; 0 in other runs.
+    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows. `noise` and
+    `statistics_noise` are the least noise multipliers that the site accepts in sums of models and of statistics whose
+    noise is shared; 0 in other runs.
     """
 
     run: str
@@ -47,6 +48,7 @@ class KeyAnnouncement:
     shown: tuple[bytes, ...]
     signature: bytes = bytes(SIGNATURE_BYTES)
     noise: float = 0.0
+    statistics_noise: float = 0.0
 
     def body(self) -> bytes:
         """Return the signed bytes."""
@@ -59,7 +61,8 @@ class KeyAnnouncement:
         out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
-        return out.real(self.noise).blob(self.statement).blobs(self.shown).bytes()
+        out.real(self.noise).real(self.statistics_noise)
+        return out.blob(self.statement).blobs(self.shown).bytes()
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -72,8 +75,9 @@ class KeyAnnouncement:
         run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
         epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
         towers = r.sequence(lambda: (r.text(), r.number()))
-        noise, statement, shown = r.real(), r.blob(), r.sequence(r.blob)
-        found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES), noise)
+        noise, statistics, statement, shown = r.real(), r.real(), r.blob(), r.sequence(r.blob)
+        signature = r.fixed_bytes(SIGNATURE_BYTES)
+        found = cls(run, roster, site, epoch, key, towers, statement, shown, signature, noise, statistics)
         r.end()
         return found
 
