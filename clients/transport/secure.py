@@ -97,7 +97,7 @@ class SecureTransport:
         bits: int = 32,
         clipping_range: float = 8.0,
         clamp_share: float = 0.0,
-        noise: Literal["local", "shared"] = "local",
+        noise: Literal["local", "shared"] | None = None,
         noise_bits: int = 24,
         max_grad_norm: float = 0.0,
         *,

@@ -148,6 +148,10 @@ def _shares_noise_of_two(plain: Plain) -> bool:
     return _shares_noise(plain) and len(plain.get("data", {}).get("sites", "abc")) < _FEWEST_SITES
 
 
+def _shares_noise_of_clients(plain: Plain) -> bool:
+    return _shares_noise(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
+
+
 def _scales_shared_noise(plain: Plain) -> bool:
     return _trains_with_shared_noise(plain) and plain["strategy"]["max_update_norm"] is not None
 
@@ -280,6 +284,13 @@ INCOMPATIBILITIES = (
         "the part of each would be all that protects it from the other",
         "Use privacy.noise=local",
         _shares_noise_of_two,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "privacy=client",
+        "what is protected is a hospital, and its noise would rest on the hospitals that it is protected from",
+        "Use privacy.noise=local, or privacy=patient",
+        _shares_noise_of_clients,
     ),
     Incompatibility(
         "privacy.noise=shared",

@@ -30,7 +30,7 @@ class SumSettings:
     bits: int
     clipping_range: float
     clamp_share: float
-    noise: Literal["local", "shared"] = "local"
+    noise: Literal["local", "shared"] | None = None
     noise_bits: int = 24
     max_grad_norm: float = 0.0
 

@@ -50,8 +50,8 @@ class DPSGDPlans(ReleaseRecords):
         max_records_per_patient: studies of one patient used in a step; for unit `record`, in the whole run.
         max_physical_batch_size: rows computed at a time; changes memory, not the result.
         noise_multiplier: the least noise that the run asks for; null takes what epsilon needs.
-        noise: `local` if each site adds the noise of its own sum; `shared` if the honest sites of a secure sum add it
-            together: each adds less, and the promise rests on how many of them collude.
+        noise: `local` (or null) if each site adds the noise of its own sum; `shared` if the honest sites of a secure
+            sum add it together: each adds less, and the promise rests on how many of them collude.
         score_release_share: share of the budget for the final model's score histograms; 0 releases none.
         spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
         max_epsilon: the site's limit for one run; null for none.
@@ -86,13 +86,13 @@ class DPSGDPlans(ReleaseRecords):
         min_cohort: int = 10,
         lifetime_delta: float = LIFETIME_DELTA,
         max_failures: int | None = None,
-        noise: Literal["local", "shared"] = "local",
+        noise: Literal["local", "shared"] | None = None,
         max_local_epsilon: float | None = None,
         lifetime_local_epsilon: float | None = None,
     ) -> None:
         if unit not in ("patient", "record"):
             raise PrivacyError(f"privacy.unit: unknown unit {unit!r}", "Use patient, record or privacy=client.")
-        if noise not in ("local", "shared"):
+        if noise not in (None, "local", "shared"):
             raise PrivacyError(f"privacy.noise: unknown noise {noise!r}", "Use local or shared.")
         if engine not in ENGINES:
             raise PrivacyError(f"privacy.engine: unknown engine {engine!r}", f"Use one of {', '.join(ENGINES)}.")

@@ -18,6 +18,7 @@ import torch
 from scipy.stats import binom, norm
 
 from fedhealth.config.schema import Sends
+from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.auditing.independent_numbers import clip_gradient, is_within_target
 from fedhealth.privacy.auditing.noise_checks import (
@@ -32,6 +33,7 @@ from fedhealth.privacy.auditing.release_checks import (
     check_fact,
     check_sampling_law,
 )
+from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.mechanisms import noise_share
 from fedhealth.privacy.mechanisms.noise_share import NoiseShare
 from fedhealth.privacy.mechanisms.noised_counts import NOISE
@@ -72,8 +74,8 @@ def check_shares(bench: AuditBench, plan: PrivacyPlan) -> Iterator[AuditCheck]:
     yield from _check_tables(bench)
 
 
-def _list_numbers(event: object) -> tuple[float, float, int]:
-    return event.noise_multiplier, event.sample_rate, event.steps  # type: ignore[attr-defined]
+def _list_numbers(event: PrivacyEvent) -> tuple[float, float, int]:
+    return event.noise_multiplier, event.sample_rate, event.steps
 
 
 def _check_rounds(bench: AuditBench, noise_multiplier: float) -> Iterator[AuditCheck]:
@@ -84,7 +86,7 @@ def _check_rounds(bench: AuditBench, noise_multiplier: float) -> Iterator[AuditC
     booked = count_bookings(trainer, accounting)
     yield check_fact("every share is booked by itself", booked == _ROUNDS, f"{booked} bookings of {_ROUNDS} rounds")
     blanks = [each.pop(_BLANKS) for each in rounds]
-    yield check_noise_size("a share, blank values", blanks, std, known_mean=True)
+    yield check_noise_size("a share, blank values", [np.stack(blanks)], std, known_mean=True)
     yield from check_tails("a share", np.concatenate(blanks) / std)
     yield _check_far_tail(np.concatenate(blanks) / std)
     yield check_independence("of two shares", *blanks[:2])
@@ -105,8 +107,7 @@ def _check_clipped_sum(bench: AuditBench) -> Iterator[AuditCheck]:
     """Check, under little noise, that a share is added to the sum of the clipped gradients of the patients drawn."""
     trainer = _make_trainer(bench, sample_rate=1.0)
     task, towers = _make_task(bench, bench.select_cohort(COHORT)), sorted(bench.task.model.modalities)
-    multiplier = trainer.make_plan(task, replace(bench.accounting, shares=HONEST)).noise_multiplier
-    std = multiplier * trainer.max_grad_norm / math.sqrt(HONEST)
+    std = _compute_share_std(bench, trainer, task)
     rounds, _ = _take_rounds(bench, trainer, std, "audit-shared-sum", _ROUNDS, 1)
     gradients = [bench.compute_gradient(unit) for unit in bench.list_units(task.rows)]
     clipped = [clip_gradient(each, trainer.clipping, trainer.max_grad_norm, towers) for each in gradients]
@@ -117,6 +118,7 @@ def _check_clipped_sum(bench: AuditBench) -> Iterator[AuditCheck]:
     yield check_contribution("shares are added to the clipped sum", found, planned, error, scale)
     sampled = _make_trainer(bench, sample_rate=_SAMPLE_RATE)
     drawn: list[int] = []
+    std = _compute_share_std(bench, sampled, task)
     _take_rounds(bench, sampled, std, "audit-shared-rate", _SAMPLED_ROUNDS, 1, drawn)
     for each in check_sampling_law(drawn, bench.count_units(task.rows), _SAMPLE_RATE):
         yield replace(each, name=f"{each.name}, where the noise is shared")
@@ -141,7 +143,8 @@ def _check_tables(bench: AuditBench) -> Iterator[AuditCheck]:
     trainer = _share_noise(copy.copy(bench.trainer))
     trainer.budget = replace(trainer.budget, epsilon=math.inf, lifetime_epsilon=math.inf, max_failures=None)
     trainer.budget = replace(trainer.budget, local_epsilon=math.inf, lifetime_local_epsilon=math.inf)
-    accounting = replace(bench.accounting, run="audit-shared-scores", purpose="evaluate", shares=HONEST)
+    place = bench.accounting.folder / "audit-shared-scores"
+    accounting = replace(bench.accounting, run="audit", folder=place, purpose="evaluate", shares=HONEST)
     event = trainer.make_plan(bench.own_task, accounting).score_release_event
     if event is None:
         return
@@ -169,13 +172,14 @@ def _take_rounds(
     rounds: int,
     blanks: int,
     drawn: list[int] | None = None,
-) -> tuple[list[dict[str, np.ndarray]], object]:
+) -> tuple[list[dict[str, np.ndarray]], AccountingContext]:
     """Return what each of several rounds adds to its sums, as real numbers; count the patients drawn in each."""
     share = NoiseShare(std, compute_grid_step(std), 1e9, HONEST)
     task, found = _make_task(bench, bench.select_cohort(COHORT)), []
     names = [name for name, p in task.model.named_parameters() if p.requires_grad]
     shares = {**dict.fromkeys(names, share), _BLANKS: replace(share, size=blanks)}
-    accounting = replace(bench.accounting, run=run, rounds=rounds, shares=HONEST)
+    folder = bench.accounting.folder / run
+    accounting = replace(bench.accounting, run=run, folder=folder, rounds=_SAMPLED_ROUNDS, shares=HONEST)
     for number in range(1, rounds + 1):
         accounting, source = replace(accounting, round=number), task.examples
         examples = RecordingExamples(source.sources, source.labels, source.patient, source.study)
@@ -186,6 +190,11 @@ def _take_rounds(
         words: Mapping[str, np.ndarray] = report.direction or {}
         found.append({name: to_vector(torch.from_numpy(words[name] * share.step)) for name in (*names, _BLANKS)})
     return found, accounting
+
+
+def _compute_share_std(bench: AuditBench, trainer: DPSGDTrainer, task: TrainingTask) -> float:
+    accounting = replace(bench.accounting, rounds=_SAMPLED_ROUNDS, shares=HONEST)
+    return trainer.make_plan(task, accounting).noise_multiplier * trainer.max_grad_norm / math.sqrt(HONEST)
 
 
 def _make_trainer(bench: AuditBench, **changes: object) -> DPSGDTrainer:

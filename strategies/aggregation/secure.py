@@ -72,7 +72,7 @@ class SecureSum:
         colluders: int | None = None,
         min_honest: int | None = None,
         min_sites: int = 3,
-        noise: Literal["local", "shared"] = "local",
+        noise: Literal["local", "shared"] | None = None,
         noise_bits: int = 24,
         max_grad_norm: float = 0.0,
         sample_rate: float | None = None,

@@ -21,6 +21,11 @@ def open_sums(seed=0, owners=OWNERS, std=STD, change=lambda shares: shares, roun
         yield {"image": measure_blanks((np.rint(shares / STEP) * STEP).sum(0), OWNERS, STD, STEP)}
 
 
+def check_all(watch, sums):
+    for number, blanks in enumerate(sums, 1):
+        watch.check(number, blanks)
+
+
 def list_failures(found):
     return [each.name for each in audit_blanks(add_blanks(list(found))) if not each.passed]
 
@@ -54,8 +59,7 @@ def test_the_lead_stops_a_run_in_which_one_hospital_adds_nothing():
     told = []
     watch = NoiseWatch(lambda kind, **fields: told.append((kind, fields)))
     with pytest.raises(PrivacyError, match="a hospital adds less than its part"):
-        for number, blanks in enumerate(open_sums(owners=OWNERS - 1), 1):
-            watch.check(number, blanks)
+        check_all(watch, open_sums(owners=OWNERS - 1))
     assert 3 <= len(told) <= 12  # 40 m^2 values show it with certainty
     assert told[0] == ("noise_measured", {"round": 1, "blanks": told[0][1]["blanks"]})
 
@@ -63,6 +67,5 @@ def test_the_lead_stops_a_run_in_which_one_hospital_adds_nothing():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_lead_lets_right_noise_go_on(seed):
     watch = NoiseWatch(lambda kind, **fields: None)
-    for number, blanks in enumerate(open_sums(seed, rounds=100), 1):
-        watch.check(number, blanks)
+    check_all(watch, open_sums(seed, rounds=100))
     watch.check(101, {})
