@@ -1,4 +1,4 @@
-"""Who adds the noise where the configuration leaves it open: all together in rehearsals, each alone between hospitals."""
+"""Who adds the noise where the configuration leaves it open: all together in rehearsals, each alone elsewhere."""
 
 from pathlib import Path
 
