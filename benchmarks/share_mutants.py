@@ -28,7 +28,7 @@ from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.noised_counts import project_to_counts
 from fedhealth.training import dpsgd_trainer
 from fedhealth.training.audit_bench import AuditBench
-from fedhealth.training.share_audit import HONEST, check_shares
+from fedhealth.training.share_audit import HONEST, check_draws, check_shares
 
 _round = NoiseSource.round_with_noise
 _draw = noise_share.draw_shares
@@ -43,7 +43,7 @@ def audit_shares(seed: int = 0, **settings: Any) -> tuple[AuditFinding, ...]:
     with TemporaryDirectory() as folder:
         place = AccountingContext("audit", "hospital", Path(folder), 1, ROUNDS, shares=HONEST)
         bench = AuditBench(trainer, task, place, None)
-        return judge_checks(list(check_shares(bench, trainer.make_plan(task, place))))
+        return judge_checks([*check_draws(), *check_shares(bench, trainer.make_plan(task, place))])
 
 
 def _change_rounding(change: Callable[..., np.ndarray]) -> Planter:

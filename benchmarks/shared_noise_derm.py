@@ -66,7 +66,9 @@ def _select_first_studies(rows: np.ndarray, patient: np.ndarray) -> np.ndarray:
     return rows[np.unique(patient[rows], return_index=True)[1]]
 
 
-def train(patients: Patients, noise_std: float, rounds: int, bound: float, rate: float, seed: int) -> np.ndarray:
+def train_weights(
+    patients: Patients, noise_std: float, rounds: int, bound: float, rate: float, seed: int
+) -> np.ndarray:
     """Return the weights of logistic regression after clipped and noised full-batch steps."""
     generator = np.random.default_rng(seed)
     weights, lengths = np.zeros(patients.inputs.shape[1]), np.linalg.norm(patients.inputs, axis=1)
@@ -85,9 +87,9 @@ def measure_gain(splits: dict[str, Patients], epsilon: float, seeds: int) -> Ite
         tried = {}
         for rounds, bound, rate in itertools.product(ROUNDS, BOUNDS, RATES):
             std = calibrate_noise_multiplier(epsilon, DELTA, 1.0, rounds + 1) * math.sqrt(factor)
-            trained = [train(splits["train"], std, rounds, bound, rate, seed) for seed in range(seeds)]
+            trained = [train_weights(splits["train"], std, rounds, bound, rate, seed) for seed in range(seeds)]
             tried[rounds, bound, rate] = [
-                [score(splits[name], each) for each in trained] for name in ("validation", "test")
+                [score_patients(splits[name], each) for each in trained] for name in ("validation", "test")
             ]
         best = max(tried, key=lambda setting: float(np.mean(tried[setting][0])))
         scores[arm] = np.array(tried[best][1])
@@ -99,7 +101,7 @@ def measure_gain(splits: dict[str, Patients], epsilon: float, seeds: int) -> Ite
     yield f"derm_eps{epsilon:g}_gain_high", float(gains.mean() + half)
 
 
-def score(patients: Patients, weights: np.ndarray) -> float:
+def score_patients(patients: Patients, weights: np.ndarray) -> float:
     """Return the AUROC of a model on some patients."""
     distinct, place = np.unique(patients.inputs @ weights, return_inverse=True)
     positives, negatives = (np.bincount(place, part, len(distinct)) for part in (patients.labels, 1 - patients.labels))

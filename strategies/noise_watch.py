@@ -22,7 +22,7 @@ class NoiseWatch:
         self._event = event
         self._blanks: dict[str, BlankValues] = {}
 
-    def check(self, number: int, blanks: Mapping[str, BlankValues]) -> None:
+    def check_sum(self, number: int, blanks: Mapping[str, BlankValues]) -> None:
         """Report the blanks of a sum, and stop where all sums together lack some of the promised noise.
 
         Args:

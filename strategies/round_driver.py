@@ -108,7 +108,7 @@ class RoundDriver:
         opened = self._resume_unmasking(grid, request, timeout)
         if opened is None:
             opened = self._attempt_exchange(grid, request, timeout)
-        self.noise.check(request.round, opened.blanks)
+        self.noise.check_sum(request.round, opened.blanks)
         return opened
 
     def _attempt_exchange(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate:

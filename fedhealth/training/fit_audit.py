@@ -50,7 +50,7 @@ from fedhealth.training.release_audit import (
     check_update_names,
     check_weights,
 )
-from fedhealth.training.share_audit import check_shares
+from fedhealth.training.share_audit import check_draws, check_shares
 from fedhealth.training.trainer import TrainingTask
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class _FitAudit:
         yield check_update_names(self.bench)
         yield check_weights(self.trainer)
         yield from check_budget_end(self.bench)
+        yield from check_draws()
         if self.bench.run_trainer.shares_noise:
             yield from check_shares(self.bench, plan)
 

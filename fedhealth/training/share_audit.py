@@ -70,7 +70,6 @@ def check_shares(bench: AuditBench, plan: PrivacyPlan) -> Iterator[AuditCheck]:
         yield check_fact("a share keeps the whole run within the local epsilon", within, f"limit {limit:g}")
     yield from _check_rounds(bench, plan.noise_multiplier)
     yield from _check_clipped_sum(bench)
-    yield from _check_draws()
     yield from _check_tables(bench)
 
 
@@ -124,8 +123,8 @@ def _check_clipped_sum(bench: AuditBench) -> Iterator[AuditCheck]:
         yield replace(each, name=f"{each.name}, where the noise is shared")
 
 
-def _check_draws() -> Iterator[AuditCheck]:
-    """Check the order of clamp, noise and rounding, by values that each wrong order changes."""
+def check_draws() -> Iterator[AuditCheck]:
+    """Check the order of clamp, noise and rounding in a share, by values that each wrong order changes."""
     step, size = compute_grid_step(1.0), _BLANK_VALUES
     share = NoiseShare(1.0, step, 2 * step, HONEST)
     values = {"off": torch.full((size,), _OFFSET * step), "far": torch.full((size,), 1e3)}

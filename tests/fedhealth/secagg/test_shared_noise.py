@@ -119,3 +119,32 @@ def test_no_draw_is_in_two_opened_sums():
     descriptor = federation.server.open_attempt(repeated)
     with pytest.raises(ProtocolViolationError, match="already answered"):
         federation.accept(name(0), descriptor, repeated)
+
+
+def test_hospitals_that_restart_between_upload_and_unmasking_open_the_same_draw_once():
+    federation = NoisyFederation(4)
+    plan = federation.plan(layout=(federation.noised(),))
+    federation.collect(plan, federation.ids)
+    federation.server.fix_survivors()
+    for site in federation.ids:
+        federation.restart(site)
+    federation.unmask(federation.ids)
+    opened = federation.server.open_sums()
+    check_noise(opened.vectors["shared"]["w"], plan.layout[0], 4, federation.lead.thresholds.colluders)
+    repeated = federation.plan(exchange=2, layout=plan.layout, vector=plan.vector, model_digest=plan.model_digest)
+    descriptor = federation.server.open_attempt(repeated)
+    for site in federation.ids:
+        with pytest.raises(ProtocolViolationError, match="already answered"):
+            federation.accept(site, descriptor, repeated)
+
+
+def test_a_hospital_that_restarts_before_it_masked_cannot_mask_that_attempt():
+    """A crash loses the attempt, never the rule that a draw is in one sum."""
+    federation = NoisyFederation(4)
+    plan = federation.plan(layout=(federation.noised(),))
+    descriptor = federation.server.open_attempt(plan)
+    context = federation.accept(name(0), descriptor, plan)
+    session = federation.restart(name(0))
+    quantized = session.quantize(context, federation.vectors(name(0), context.layout))
+    with pytest.raises(ProtocolViolationError, match="not accepted here"):
+        session.mask_upload(context, quantized)

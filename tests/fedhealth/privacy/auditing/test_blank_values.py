@@ -23,7 +23,7 @@ def open_sums(seed=0, owners=OWNERS, std=STD, change=lambda shares: shares, roun
 
 def check_all(watch, sums):
     for number, blanks in enumerate(sums, 1):
-        watch.check(number, blanks)
+        watch.check_sum(number, blanks)
 
 
 def list_failures(found):
@@ -68,4 +68,4 @@ def test_the_lead_stops_a_run_in_which_one_hospital_adds_nothing():
 def test_the_lead_lets_right_noise_go_on(seed):
     watch = NoiseWatch(lambda kind, **fields: None)
     check_all(watch, open_sums(seed, rounds=100))
-    watch.check(101, {})
+    watch.check_sum(101, {})
