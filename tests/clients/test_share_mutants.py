@@ -9,6 +9,7 @@ from clients.transport.secure import SecureTransport
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.protocol.messages import TRAIN
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol import layout_plan, rules
 from fedhealth.secagg.protocol.threshold import needs_signatures
 from fedhealth.site import decline_reasons
@@ -18,7 +19,7 @@ from tests.clients.test_shared_noise import ALLOWED, SHARED_NOISE, join  # noqa:
 from tests.fedhealth.privacy.accounting import test_shared_events as accounting
 from tests.fedhealth.secagg import test_shared_noise as in_sums
 
-FAILED = (AssertionError, pytest.fail.Exception)
+FAILED = (AssertionError, pytest.fail.Exception, ProtocolViolationError)
 
 
 def test_the_colluders_follow_from_the_roster_and_not_from_the_run(meet):

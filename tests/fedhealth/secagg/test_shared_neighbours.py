@@ -12,8 +12,10 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from fedhealth.privacy.mechanisms import noise_share
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.noise_share import NoiseShare, draw_share
+from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.layout import make_noised_segment
 from fedhealth.secagg.primitives.noise_grid import count_honest_shares
 from tests.fedhealth.secagg.federation import Federation, name
@@ -79,9 +81,18 @@ def test_the_opened_sum_tells_no_more_about_a_patient_than_is_booked(drop, share
     assert guessed < norm.cdf(claimed / math.sqrt(2)) + 4.5 / math.sqrt(4 * BLOCKS)
 
 
-def test_a_mechanism_with_less_noise_would_fail_this_test(monkeypatch):
-    """Shares by n: one colluder and one drop-out leave less than is booked."""
+def test_a_share_with_less_noise_fails_this_test(monkeypatch):
+    def draw_less(total, share, source):
+        noise = noise_share.draw_share(torch.zeros_like(total), share, source)
+        return np.rint(total.numpy() / share.step + 0.7 * noise).astype(np.int64)
+
+    monkeypatch.setattr("tests.fedhealth.secagg.test_shared_neighbours.draw_share", draw_less)
+    with pytest.raises(AssertionError):
+        test_the_opened_sum_tells_no_more_about_a_patient_than_is_booked(1, 2)
+
+
+def test_a_sum_that_counts_on_the_colluder_is_not_opened(monkeypatch):
     module = "tests.fedhealth.secagg.test_shared_neighbours.count_honest_shares"
     monkeypatch.setattr(module, lambda owners, *_: owners)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ProtocolViolationError):
         test_the_opened_sum_tells_no_more_about_a_patient_than_is_booked(1, 2)
