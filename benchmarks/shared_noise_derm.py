@@ -40,11 +40,14 @@ def load_patients(data: Path, cache: Path) -> dict[str, Patients]:
     from omegaconf import OmegaConf
 
     from fedhealth.config.compose import compose_config
+    from fedhealth.config.schema import Config
     from fedhealth.experiment.baselines import BaselineData
 
     weights = data / "image_encoder" / "mobilenet_v2_imagenet_fp16.safetensors"
     words = ["experiment=derm", "privacy=patient", f"data.root='{data / 'fed_derm'}'", f"data.cache='{cache}'"]
-    bench = BaselineData.prepare(OmegaConf.to_object(compose_config([*words, f"model.image.weights='{weights}'"])))
+    config = OmegaConf.to_object(compose_config([*words, f"model.image.weights='{weights}'"]))
+    assert isinstance(config, Config)  # noqa: S101 - the schema's root
+    bench = BaselineData.prepare(config)
     last = [module for module in bench.model.modules() if isinstance(module, torch.nn.Linear)][-1]
     seen: list[np.ndarray] = []
     last.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().double().numpy()))

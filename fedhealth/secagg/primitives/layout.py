@@ -165,11 +165,19 @@ class Segment:
 
     def write_to(self, out: MessageWriter) -> None:
         """Append the segment to a message."""
+        out.fixed_bytes(self._encoding, len(self._encoding))
+
+    @cached_property
+    def _encoding(self) -> bytes:
+        """What every message that holds the segment repeats; encoded once."""
+        out = MessageWriter(0)
+        head = len(out.bytes())
         out.text(self.name).text(self.tower).number(SEGMENT_KINDS.index(self.kind), 1).number(self.bits, 1)
         out.number(self.sites, 4).number(self.normaliser).real(self.clamp_share)
         out.real(self.share_std).number(self.shares, 4).number(len(self.entries), 4)
         for entry in self.entries:
             out.text(entry.name).number(entry.length).real(entry.bound).real(entry.step)
+        return out.bytes()[head:]
 
     @classmethod
     def read_from(cls, source: MessageReader) -> Self:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Self
 
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
@@ -10,6 +11,7 @@ from fedhealth.secagg.primitives.layout import Layout, Segment
 from fedhealth.secagg.protocol.vector_name import VectorName
 
 DIGEST_BYTES = 32
+_CACHED_BYTES = 2**20  # of a descriptor that is kept parsed
 LEAD = "the lead"
 
 
@@ -117,28 +119,35 @@ class AttemptDescriptor:
         return out.bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
-        """Decode."""
-        r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
-        found = cls(
-            run=r.text(),
-            config_digest=r.fixed_bytes(DIGEST_BYTES),
-            roster_digest=r.fixed_bytes(DIGEST_BYTES),
-            exchange=r.number(),
-            attempt=r.number(),
-            vector=VectorName.read_from(r),
-            history=r.fixed_bytes(DIGEST_BYTES),
-            threshold=r.number(4),
-            signed=r.flag(),
-            members=r.sequence(r.blob),
-            base=r.sequence(r.site),
-            cohort=r.sequence(r.site),
-            model_digest=r.fixed_bytes(DIGEST_BYTES),
-            training_digest=r.fixed_bytes(DIGEST_BYTES),
-            layout=r.sequence(lambda: Segment.read_from(r)),
-        )
-        r.end()
-        return found
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> "AttemptDescriptor":
+        """Decode; a descriptor is read several times in a round, so one of ordinary size is parsed once."""
+        return (_parse_descriptor_once if len(data) <= _CACHED_BYTES else _parse_descriptor)(data, sender)
+
+
+def _parse_descriptor(data: bytes, sender: str) -> AttemptDescriptor:
+    r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
+    found = AttemptDescriptor(
+        run=r.text(),
+        config_digest=r.fixed_bytes(DIGEST_BYTES),
+        roster_digest=r.fixed_bytes(DIGEST_BYTES),
+        exchange=r.number(),
+        attempt=r.number(),
+        vector=VectorName.read_from(r),
+        history=r.fixed_bytes(DIGEST_BYTES),
+        threshold=r.number(4),
+        signed=r.flag(),
+        members=r.sequence(r.blob),
+        base=r.sequence(r.site),
+        cohort=r.sequence(r.site),
+        model_digest=r.fixed_bytes(DIGEST_BYTES),
+        training_digest=r.fixed_bytes(DIGEST_BYTES),
+        layout=r.sequence(lambda: Segment.read_from(r)),
+    )
+    r.end()
+    return found
+
+
+_parse_descriptor_once = lru_cache(maxsize=8)(_parse_descriptor)
 
 
 @dataclass(frozen=True)

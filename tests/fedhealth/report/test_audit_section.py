@@ -25,7 +25,7 @@ def test_right_noise_is_said_with_its_size(run):
     assert record.opened_noise["shared"].count == 20 * 256
     section = build_audit_section(record)
     assert "The noise of the opened sums is as promised" in section.lead
-    assert "5,120 blank values" in section.lead
+    assert "5,120\N{NO-BREAK SPACE}blank values" in section.lead
     assert not section.tables
     assert "no patient contributes" in section.notes[0]
 

@@ -6,13 +6,22 @@ from benchmarks.audit_mutants import plant_mutant
 from benchmarks.mutant_subject import list_failures
 from benchmarks.share_mutants import SHARES, audit_shares
 
+SUBSET = (  # `make audit-mutants` plants them all
+    "share by t",
+    "clamped after the noise",
+    "rounded before the noise",
+    "counts projected at the site",
+    "a kept draw of shares used again",
+    "patients drawn with twice the booked rate",
+)
 
-@pytest.mark.parametrize("settings", [{}, {"clipping": "tower"}, {"unit": "record"}, {"score_release_share": 0.0}])
+
+@pytest.mark.parametrize("settings", [{}, {"unit": "record", "clipping": "tower"}])
 def test_right_shares_pass(settings):
     assert not list_failures(audit_shares(**settings))
 
 
-@pytest.mark.parametrize("mutant", SHARES)
+@pytest.mark.parametrize("mutant", SUBSET)
 def test_a_planted_bug_is_caught(mutant):
     with plant_mutant(SHARES[mutant]):
         assert list_failures(audit_shares())
