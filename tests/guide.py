@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-_PART = re.compile(r"<!-- test: (?P<mark>.+?) -->(?:\n```yaml\n(?P<yaml>.*?)```)?|```console\n(?P<block>.*?)```|```python\n(?P<code>.*?)```", re.S)
+_PART = re.compile(
+    r"<!-- test: (?P<mark>.+?) -->(?:\n```yaml\n(?P<yaml>.*?)```)?"
+    r"|```console\n(?P<block>.*?)```|```python\n(?P<code>.*?)```",
+    re.S,
+)
 
 
 @dataclass(frozen=True)
