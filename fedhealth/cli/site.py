@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.cli import site_audit, site_data, site_study
+from fedhealth.cli import site_audit, site_data, site_runs, site_study
 from fedhealth.cli.options import Json, Port, SiteFolder
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.utils.privacy_text import (
@@ -25,6 +25,7 @@ from fedhealth.utils.privacy_text import (
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
 app.add_typer(site_data.app, name="data")
+app.add_typer(site_runs.app, name="runs")
 app.add_typer(site_study.app, name="study")
 
 
