@@ -141,7 +141,12 @@ class Federation:
 
     def accept(self, site: str, descriptor: bytes, plan: AttemptPlan, certificates: Sequence[bytes] = ()):
         return self.sites[site].accept(
-            descriptor, plan.model_digest, plan.training_digest, lambda members: tuple(plan.layout), certificates
+            descriptor,
+            plan.model_digest,
+            plan.training_digest,
+            lambda members: tuple(plan.layout),
+            certificates,
+            self.server.get_envelopes(site),
         )
 
     def protect(self, site: str, descriptor: bytes, plan: AttemptPlan) -> tuple[bytes, dict[str, PackedWords]]:
