@@ -60,14 +60,15 @@ class RoundDriver:
 
     def join(self, grid: Grid, timeout: float) -> None:
         """Gather the sites; exchange numbers continue above the highest one that any of them has seen."""
-        request = build_request(self.create_directive(HANDSHAKE, 0))
-        self.members = gather_members(grid, self.participation, self.aggregation, request, self.event, timeout)
+        request, silent = build_request(self.create_directive(HANDSHAKE, 0)), self.members.unresponsive_nodes
+        self.members = gather_members(grid, self.participation, self.aggregation, request, self.event, timeout, silent)
         self.exchange = max(self.exchange, self.aggregation.last_exchange, self.members.last_exchange)
         self.failed_sites = ()
 
     def rejoin(self, grid: Grid, timeout: float) -> None:
-        """Gather the sites again if one failed, connected or disconnected since the last time."""
-        if self.failed_sites or set(grid.get_node_ids()) != self.members.connected_nodes:
+        """Gather the sites again if one failed, connected, disconnected or did not reply the last time."""
+        members, connected = self.members, set(grid.get_node_ids())
+        if self.failed_sites or members.unresponsive_nodes or connected != members.connected_nodes:
             failed = self.failed_sites
             self.join(grid, min(timeout, _REJOIN_SECONDS))
             self.failed_sites = tuple(site for site in failed if site in self.members.nodes)

@@ -26,6 +26,7 @@ from fedhealth.protocol.messages import (
     Directive,
     digest_arrays,
     digest_task,
+    get_config_record,
 )
 from fedhealth.secagg.primitives.layout import Layout, Segment
 from fedhealth.secagg.protocol.history import HistoryLink
@@ -181,7 +182,8 @@ class SecureSum:
         envelopes = self._session.get_envelopes(site)
         if not envelopes:
             return request
-        return RecordDict({**request, SECAGG: ConfigRecord({**request[SECAGG], "envelopes": envelopes})})
+        own = ConfigRecord({**get_config_record(request, SECAGG), "envelopes": envelopes})
+        return RecordDict({**request, SECAGG: own})
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed
