@@ -156,7 +156,8 @@ class RoundDriver:
         """
         secret = self.aggregation.open(self.build_attempt(request, directive))
         content = build_request(directive, pack_arrays(request.arrays), request.config, secret)
-        self._collect_replies(grid, request.kind, directive, content, timeout)
+        contents = {site: self.aggregation.complete_request(site, content) for site in directive.cohort}
+        self._collect_replies(grid, request.kind, directive, contents, timeout)
         self._require_quorum(directive)
         return self.aggregation.close(partial(self._send_follow_up, grid, directive, timeout))
 
@@ -178,13 +179,14 @@ class RoundDriver:
         return True
 
     def _collect_replies(
-        self, grid: Grid, kind: str, directive: Directive, content: RecordDict, timeout: float
+        self, grid: Grid, kind: str, directive: Directive, contents: Mapping[str, RecordDict], timeout: float
     ) -> None:
-        """Send the request to all members and aggregate replies as they arrive; report sites that miss the deadline."""
+        """Send each site its request and aggregate replies as they arrive; report sites that miss the deadline."""
         pending = {self.members.nodes[site]: site for site in directive.cohort}
         timeouts = {node: self.deadlines.get_deadline(site, timeout) for node, site in pending.items()}
+        requests = {node: contents[site] for node, site in pending.items()}
         failed = []
-        for reply in exchange_messages(grid, kind, dict.fromkeys(pending, content), str(directive.round), timeouts):
+        for reply in exchange_messages(grid, kind, requests, str(directive.round), timeouts):
             site = pending.pop(reply.node)
             if not self.add_reply(reply, directive.round):
                 failed.append(site)

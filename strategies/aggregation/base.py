@@ -138,6 +138,9 @@ class Aggregation(Protocol):
     def open(self, attempt: RoundAttempt) -> ConfigRecord | None:
         """Begin an attempt; return a record to send to every site with the request."""
 
+    def complete_request(self, site: str, request: RecordDict) -> RecordDict:
+        """Return the request of the attempt with what this site alone is sent."""
+
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray] | None:
         """Aggregate one site's reply; return its own statistics if the lead may see them.
 

@@ -40,5 +40,9 @@ class StatelessAggregation:
     def give_up(self) -> None:
         """Do nothing: there is no sum to open."""
 
+    def complete_request(self, site: str, request: RecordDict) -> RecordDict:
+        """Return the request: it is the same for all sites."""
+        return request
+
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> None:
         """Return None: the sum is not stored."""

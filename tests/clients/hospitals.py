@@ -129,7 +129,9 @@ class Lead:
         statistics = get_statistic_shapes(self.config)[kind]
         secret = self.sum.open(RoundAttempt(kind, directive, arrays, expected, statistics, {}))
         for site in cohort:
-            records = {DIRECTIVE: directive.record(), SECAGG: self.change(site, secret)}
+            records = RecordDict({DIRECTIVE: directive.record(), SECAGG: secret})
+            records = dict(self.sum.complete_request(site, records))
+            records[SECAGG] = self.change(site, records[SECAGG])
             reply = self.hospitals.send(
                 site, self.job, kind, records | ({GLOBAL: pack_arrays(arrays)} if arrays else {})
             )

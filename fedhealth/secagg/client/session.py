@@ -69,11 +69,11 @@ class SiteSession:
 
         """
         own = self._statements.issue_statement(self.me.run, self.exchange)
-        statements = (own, *self._statements.list_known_statements())
+        shown = self._statements.name_known_statements()
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, message = client_protocol.announce_key(
-                self.me, journal, secrets, towers, int(self._clock()), statements, noise
+                self.me, journal, secrets, towers, int(self._clock()), own, shown, noise
             )
             self._save(journal, secrets)
         return message.to_bytes()
@@ -85,11 +85,13 @@ class SiteSession:
         training_digest: bytes,
         derive_layout: client_protocol.DeriveLayout,
         certificates: Sequence[bytes] = (),
+        shown: Sequence[bytes] = (),
     ) -> AttemptContext:
         """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`.
 
         Raises `RestoredSiteError` if a member shows that this machine was restored from an older copy.
-        `certificates`: of abandoned attempts (see `abandon_attempt`).
+        `certificates`: of abandoned attempts (see `abandon_attempt`). `shown`: this site's own statements that the
+        members' announcements name.
         """
         self._statements.require_current()
         found = AttemptDescriptor.from_bytes(descriptor)
@@ -98,8 +100,7 @@ class SiteSession:
             journal, secrets, context = client_protocol.accept_attempt(
                 self.me, journal, secrets, found, model_digest, training_digest, derive_layout, certificates
             )
-            members = context.members
-            self._statements.learn_statements((m.site, data) for m in members for data in (m.statement, *m.shown))
+            self._statements.learn_announcements(context.members, shown)
             self._save(journal, secrets)
         self._accepted = context.ctx
         return context
