@@ -6,7 +6,7 @@ is forgotten for it: the caller then refuses the exchange that it came with.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.protocol.statement import (
@@ -38,7 +38,8 @@ class PeerStatements:
         before, full = self._load(), []
         peers = dict(before)
         for data, each in sorted(found.items(), key=lambda item: item[1].counter):
-            kept = _add_statement(peers.get(each.site, []), data, each)
+            showable = self._select_genuine(peers.get(each.site, []))  # without those of an earlier key
+            kept = _add_statement(showable, data, each)
             if kept is None:
                 full.append(each.site)
             else:
@@ -55,27 +56,24 @@ class PeerStatements:
 
     def list_kept(self, site: str) -> tuple[bytes, ...]:
         """Return the kept statements of a site that are signed with its key of today."""
-        return tuple(data for data in self._load().get(site, []) if is_genuine_statement(data, self._roster))
+        return tuple(self._select_genuine(self._load().get(site, [])))
 
     def name_kept(self) -> ShownNames:
         """Return the digests of the kept statements of every site, sorted."""
-        kept = {site: self.list_kept(site) for site in sorted(self._load())}
+        kept = {site: self._select_genuine(found) for site, found in sorted(self._load().items())}
         return tuple((site, tuple(map(digest_statement, found))) for site, found in kept.items() if found)
 
     def list_all(self) -> tuple[bytes, ...]:
         """Return the kept statements of every site."""
-        return tuple(data for site in sorted(self._load()) for data in self.list_kept(site))
+        return tuple(data for _, found in sorted(self._load().items()) for data in self._select_genuine(found))
+
+    def _select_genuine(self, kept: Iterable[bytes]) -> list[bytes]:
+        return [data for data in kept if is_genuine_statement(data, self._roster)]
 
     def _load(self) -> dict[str, list[bytes]]:
-        """Return what is kept, without statements of an earlier key: nobody can show them any more."""
         data = self._store.get(_PEERS)
         stored: dict[str, list[str]] = json.loads(data) if data else {}
-        found = {site: list(map(bytes.fromhex, kept)) for site, kept in stored.items()}
-        return {site: [each for each in kept if self._may_be_shown(site, each)] for site, kept in found.items()}
-
-    def _may_be_shown(self, site: str, data: bytes) -> bool:
-        """Return whether a statement is genuine, or its site no member today: it may become one again."""
-        return site not in self._roster.keys or is_genuine_statement(data, self._roster)
+        return {site: list(map(bytes.fromhex, kept)) for site, kept in stored.items()}
 
 
 def _add_statement(kept: Sequence[bytes], data: bytes, found: StateStatement) -> list[bytes] | None:
