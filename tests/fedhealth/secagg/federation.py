@@ -111,12 +111,13 @@ class Federation:
 
     def announce(self, sites: Sequence[str] | None = None) -> None:
         for site in sites or self.ids:
-            self.register(self.sites[site].announce(self.towers[site]), site)
+            self.server.register(self.announce_site(site), site)
 
-    def register(self, announcement: bytes, site: str) -> None:
-        """Register an announcement with the statements that it names."""
+    def announce_site(self, site: str) -> bytes:
+        """Return a new announcement of a site; the lead keeps the statements that it names."""
+        announcement = self.sites[site].announce(self.towers[site])
         self.shown.keep_shown(announcement, self.book(site).list_known_statements(), site)
-        self.server.register(announcement, site)
+        return announcement
 
     def restart_server(self) -> ServerSession:
         self.server = ServerSession(self.lead, self.store)

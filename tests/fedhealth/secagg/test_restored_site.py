@@ -57,7 +57,7 @@ def run_rounds(federation: Federation, first: int, last: int) -> None:
 
 def announce_again(federation: Federation) -> None:
     for site in federation.ids:
-        federation.register(federation.sites[site].announce(federation.towers[site]), site)
+        federation.server.register(federation.announce_site(site), site)
 
 
 @pytest.mark.parametrize("n", [3, 4, 7])
