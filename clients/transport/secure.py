@@ -47,7 +47,7 @@ from fedhealth.secagg.protocol.abandon import Abandonment
 from fedhealth.secagg.protocol.history import HistoryLink, compute_history_start, verify_link
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
-from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
+from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES, StateStatement
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
@@ -114,8 +114,9 @@ class SecureTransport:
         """Announce a new key, coarse weights and the least noise multiplier, signed with the site's identity key."""
         weights = {tower: compute_announced_weight(count, self.weights) for tower, count in rows.items()}
         announcement = self._session(run).announce({SHARED: 0} | weights, noise)
+        named = list(open_statement_book(run.site).list_known_statements())
         shown = {tower: weight / WEIGHT_ONE for tower, weight in weights.items()}
-        return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement})})
+        return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement, "shown": named})})
 
     def accept_attempt(
         self,
@@ -137,8 +138,8 @@ class SecureTransport:
         plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds)
         certificates = _read_list(message.content, "abandoned")
         derive_layout = partial(plan.build, threshold=asked.threshold)
-        envelopes = _read_envelopes(message.content)
-        context = session.accept(descriptor, model, task, derive_layout, certificates, envelopes)
+        shown, envelopes = _read_list(message.content, "shown"), _read_envelopes(message.content)
+        context = session.accept(descriptor, model, task, derive_layout, certificates, shown, envelopes)
         return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
@@ -179,7 +180,8 @@ class SecureTransport:
             except SecureAggregationError:
                 return False
 
-        forms: dict[str, ArrayRecordSchema | ConfigRecordSchema] = {SECAGG: ConfigRecordSchema({key: is_genuine})}
+        keys = {key: is_genuine} | ({"shown": _are_statements} if kind == HANDSHAKE else {})
+        forms: dict[str, ArrayRecordSchema | ConfigRecordSchema] = {SECAGG: ConfigRecordSchema(keys)}
         if kind in (TRAIN, EVALUATE, DESCRIBE):
             forms[SEALED] = ArrayRecordSchema({name: (size,) for name, size in sizes.items()}, "|u1")
         return forms
@@ -206,6 +208,14 @@ class SecureTransport:
 
     def _secrets(self, run: RunContext) -> FileStore:
         return FileStore(make_secrets_folder(run.run, run.site.name, run.site.folder))
+
+
+def _are_statements(value: object) -> bool:
+    """Return whether a value is a list of well-formed state statements."""
+    try:
+        return isinstance(value, list) and all(StateStatement.from_bytes(each, "") for each in value)
+    except (SecureAggregationError, TypeError):
+        return False
 
 
 def _read_history(me: SiteCredentials, run: RunContext, message: ParsedMessage, initial_digest: bytes) -> HistoryBook:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -36,12 +36,18 @@ from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
+from fedhealth.secagg.server.shown_statements import ShownStatements
 from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
 from strategies.aggregation.fixed_contributors import FixedContributors
 from strategies.aggregation.run_history import RunHistory
-from strategies.aggregation.secagg_requests import build_secagg_record, read_secagg_bytes, request_until_enough
+from strategies.aggregation.secagg_requests import (
+    build_secagg_record,
+    read_secagg_bytes,
+    read_secagg_list,
+    request_until_enough,
+)
 from strategies.aggregation.sum_store import SumStore
 
 _RECENT_LINKS = 3  # of the history: all links go to sites that have just joined
@@ -98,7 +104,7 @@ class SecureSum:
         lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy, self.sites)
         self.required_sites = lead.thresholds.threshold  # refuses a run of too few sites before anything is sent
         self._store = FileStore(folder / "secagg")
-        self._session = ServerSession(lead, self._store)
+        self._session, self._shown = ServerSession(lead, self._store), ShownStatements(self._store, lead.roster)
         self._history, self._fresh_sites = RunHistory(self._store, lead, digest_arrays({})), True
         self._sums = SumStore(folder / "sums")
         self._contributors = FixedContributors(self._store, is_private=self.is_private)
@@ -106,7 +112,9 @@ class SecureSum:
     def admit(self, site: str, content: RecordDict) -> None:
         """Register a site's announcement, which must be signed by the identity of that name."""
         self._fresh_sites = True
-        found = self._session.register(read_secagg_bytes(content, "announcement", site), site)
+        announcement = read_secagg_bytes(content, "announcement", site)
+        self._shown.keep_shown(announcement, read_secagg_list(content, "shown"), site)
+        found = self._session.register(announcement, site)
         if found.site != site:
             raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
 
@@ -178,12 +186,11 @@ class SecureSum:
         return ConfigRecord({"train": train, "abandoned": list(self._session.certificates), "links": links})
 
     def complete_request(self, site: str, request: RecordDict) -> RecordDict:
-        """Add what was sealed to a site in the exchange before, if it may not have been shown it yet."""
-        envelopes = self._session.get_envelopes(site)
-        if not envelopes:
-            return request
-        own = ConfigRecord({**get_config_record(request, SECAGG), "envelopes": envelopes})
-        return RecordDict({**request, SECAGG: own})
+        """Add the site's own statements that the members name, and what was sealed to it if it may not know it yet."""
+        own: dict[str, Any] = {"shown": list(self._shown.list_shown(site, self._session.context.members))}
+        if envelopes := self._session.get_envelopes(site):
+            own["envelopes"] = envelopes
+        return RecordDict({**request, SECAGG: ConfigRecord({**get_config_record(request, SECAGG), **own})})
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed

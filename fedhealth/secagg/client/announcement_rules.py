@@ -27,8 +27,9 @@ def r14_shows_what_is_known(
 
     """
     for member in members:
+        shown = own.get_shown_names(member.site)
         for known in get_known_statements(member.site):
-            if known not in own.shown and not _is_acknowledged(known, member):
+            if digest_statement(known) not in shown and not _is_acknowledged(known, member):
                 problem = f"this site's announcement does not show what it knows of {member.site} by now"
                 raise ProtocolViolationError(problem, "Announce a new epoch.", rule="R14", blame=(LEAD,))
 

@@ -27,6 +27,7 @@ from fedhealth.secagg.protocol.messages import (
     KeyAnnouncement,
     MaskedUpload,
 )
+from fedhealth.secagg.protocol.statement import ShownNames
 
 DeriveLayout = Callable[[Sequence[KeyAnnouncement]], Layout]
 """Called with the verified announcements of an attempt."""
@@ -38,19 +39,19 @@ def announce_key(
     secrets: Secrets,
     towers: Mapping[str, int],
     clock: int,
-    statements: tuple[bytes, ...],
+    statement: bytes,
+    shown: ShownNames,
     noise: float = 0.0,
 ) -> tuple[Journal, Secrets, KeyAnnouncement]:
     """Generate a new key and announce it. `towers` maps the towers that this site trains to its announced weight.
 
-    `statements` holds the site's own state statement, and after it the others' latest ones. The epoch is the clock
-    (seconds), or one more than the last: it increases even if the journal was lost.
+    `statement` is the site's own state statement, `shown` names those of the others that it keeps. The epoch is the
+    clock (seconds), or one more than the last: it increases even if the journal was lost.
     """
     epoch = max(journal.epoch + 1, clock)
     private = keys.generate_private_key()
     key, listed = keys.derive_public_key(private), tuple(sorted(towers.items()))
-    own, shown = statements[0], statements[1:]
-    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, own, shown, noise=noise)
+    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, statement, shown, noise=noise)
     signed = replace(draft, signature=keys.sign_parts(me.identity, b"announce", draft.body()))
     secrets = replace(secrets, pending=signed.to_bytes(), private=private)
     return replace(journal, epoch=epoch, announced=True), secrets, signed

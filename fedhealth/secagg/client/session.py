@@ -70,11 +70,11 @@ class SiteSession:
 
         """
         own = self._statements.issue_statement(self.me.run, self.exchange)
-        statements = (own, *self._statements.list_known_statements())
+        shown = self._statements.name_known_statements()
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, message = client_protocol.announce_key(
-                self.me, journal, secrets, towers, int(self._clock()), statements, noise
+                self.me, journal, secrets, towers, int(self._clock()), own, shown, noise
             )
             self._save(journal, secrets)
         return message.to_bytes()
@@ -86,6 +86,7 @@ class SiteSession:
         training_digest: bytes,
         derive_layout: client_protocol.DeriveLayout,
         certificates: Sequence[bytes] = (),
+        shown: Sequence[bytes] = (),
         envelopes: bytes = b"",
     ) -> AttemptContext:
         """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`.
@@ -98,6 +99,7 @@ class SiteSession:
             training_digest: SHA-256 of the training directives that arrived with it, computed here.
             derive_layout: returns the layout for the members' announcements, from what this site approved.
             certificates: of abandoned attempts (see `abandon_attempt`).
+            shown: this site's own statements that the members' announcements name.
             envelopes: UNMASK of the attempt before, for a site whose reply the lead does not have; empty otherwise.
 
         """
@@ -112,11 +114,10 @@ class SiteSession:
             journal, secrets, context = client_protocol.accept_attempt(
                 self.me, journal, secrets, found, model_digest, training_digest, derive_layout, certificates
             )
-            members = context.members
             if renews_keys:
                 own = KeyAnnouncement.from_bytes(pending, self.me.site)
-                r14_shows_what_is_known(own, members, self._statements.get_known_statements)
-            self._statements.learn_statements((m.site, data) for m in members for data in (m.statement, *m.shown))
+                r14_shows_what_is_known(own, context.members, self._statements.get_known_statements)
+            self._statements.learn_announcements(context.members, shown)
             self._save(journal, secrets)
         self._accepted = context.ctx
         return context

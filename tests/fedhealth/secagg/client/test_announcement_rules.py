@@ -9,13 +9,14 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.server.server_protocol import ServerParameters
 from fedhealth.secagg.server.session import ServerSession
+from fedhealth.secagg.server.shown_statements import ShownStatements
 from tests.fedhealth.secagg.federation import CONFIG, Federation
 from tests.fedhealth.secagg.test_restored_site import VICTIM, Backup, announce_again, run_rounds
 
 
 def announce(federation, *sites):
     """Return announcements that the lead keeps to itself for now."""
-    return {site: federation.sites[site].announce(federation.towers[site]) for site in sites}
+    return {site: federation.announce_site(site) for site in sites}
 
 
 def others(federation):
@@ -50,7 +51,7 @@ def begin_other_run(federation, run="run-2"):
     other.journals, other.secrets = ({site: MemoryStore() for site in federation.ids} for _ in range(2))
     other.sites = {site: other.session(site, run) for site in federation.ids}
     other.store, other.lead = MemoryStore(), ServerParameters(run, federation.roster, CONFIG, federation.policy)
-    other.server = ServerSession(other.lead, other.store)
+    other.server, other.shown = ServerSession(other.lead, other.store), ShownStatements(other.store, other.roster)
     other.announce()
     return other
 
