@@ -7,6 +7,7 @@ import pytest
 from fedhealth.secagg.client.statement_book import RestoredSiteError
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.store import MemoryStore
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.secagg.server.server_protocol import ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 from fedhealth.secagg.server.shown_statements import ShownStatements
@@ -127,3 +128,31 @@ def test_honest_restarts_are_refused_by_nobody():
     announce_again(federation)
     run_rounds(other, 1, 3)  # between the handshake and the first request
     assert show(federation, 4) == (federation.ids, {})
+
+
+@pytest.mark.parametrize("colluders", [1, 2])
+def test_a_restored_site_counts_among_the_colluders(colluders):
+    """What docs/secure-aggregation.md says of N = 4, 7, 10, ...: one honest member is out before, one after."""
+    federation = Federation(4, policy=ThresholdPolicy(colluders=colluders))
+    first, quiet, second = others(federation)
+    run_rounds(federation, 1, 1)
+    backup = Backup(federation)
+    present = sorted([VICTIM, first, quiet]) if colluders == 1 else federation.ids
+    federation.round(federation.plan(2, base=present, cohort=present), present, present)
+    backup.restore(with_keys=False)
+    federation.books[quiet].delete("peers")
+    announce_again(federation)
+    later = sorted([VICTIM, quiet, second]) if colluders == 1 else federation.ids
+    if colluders == 1:
+        del federation.server.members[first]
+    refused = show(federation, 3, base=later, cohort=later)[1]
+    assert refused.get(VICTIM) == (None if colluders == 1 else "restored")
+
+
+@pytest.mark.parametrize("n", range(3, 41))
+def test_with_the_default_thresholds_somebody_honest_is_in_both_unless_n_is_3c_plus_1(n):
+    limits = compute_thresholds(n, ThresholdPolicy())
+    shared = 2 * limits.threshold - n - 1  # of two sets of t sites, besides the restored one
+    assert (shared > limits.colluders) == (n == 3 or n % 3 != 1)
+    stricter = compute_thresholds(n, ThresholdPolicy(colluders=limits.colluders + 1)) if n > 3 else limits
+    assert 2 * stricter.threshold - n - 1 >= limits.colluders + 1

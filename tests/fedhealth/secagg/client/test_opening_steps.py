@@ -128,6 +128,15 @@ def test_an_honest_run_goes_on_whoever_is_not_asked():
         assert_sums(federation, federation.server.open_sums(), plan, federation.ids)
 
 
+def test_it_costs_no_message_and_few_bytes_for_those_who_did_not_answer():
+    federation = Federation(4)
+    open_without_victim(federation, 1)
+    federation.server.open_attempt(federation.plan(2))
+    sizes = {site: len(federation.server.get_envelopes(site)) for site in federation.ids}
+    assert [size for site, size in sizes.items() if site != VICTIM] == [0, 0, 0]
+    assert 2000 < sizes[VICTIM] < 5000
+
+
 def stuck(answering=1):
     """Return an attempt that three of four sites uploaded and one answered; the last one never received it."""
     federation = Federation(4)
