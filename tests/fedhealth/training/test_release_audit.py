@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.mutant_subject import ROUNDS, list_failures, make_subject
+from benchmarks.mutants.subject import ROUNDS, list_failures, make_subject
 from fedhealth.privacy import statistics_release
 from fedhealth.privacy.auditing.release_checks import judge_checks
 from fedhealth.privacy.context import AccountingContext
