@@ -165,6 +165,8 @@ def _find_subgroup_errors(plain: dict[str, Any]) -> Iterator[str]:
         where = f"evaluation.subgroups.{name}"
         if name not in columns:
             yield f"{where}: data.tabular has no such column."
+        elif name == "noise":  # of a private run: the name of the vector with the variance of its noise
+            yield f"{where}: the name is reserved; give the column another one."
         elif columns[name]["kind"] == "categorical" and edges:
             yield f"{where}: the column's levels are its groups; give an empty list."
         elif columns[name]["kind"] == "numeric" and not is_ascending(edges):
