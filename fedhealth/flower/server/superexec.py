@@ -14,6 +14,8 @@ from fedhealth.utils.private_files import write_private_file
 
 log = logging.getLogger("fedhealth.lead")
 
+_MODULE = "fedhealth.flower.server.superexec_process"
+
 
 class SuperExec:
     """The SuperExec process; one that an earlier server started is reused.
@@ -27,8 +29,8 @@ class SuperExec:
 
     def __init__(self, folder: Path, control_port: int, secret: Path) -> None:
         self._folder, self._pid_file = folder, folder / "executor.pid"
-        program = Path(sys.executable).with_name("flower-superexec")
-        self._command = [str(program), "--insecure", "--runtime-api-address", f"127.0.0.1:{control_port}"]
+        self._command = [sys.executable, "-m", _MODULE]
+        self._command += ["--insecure", "--runtime-api-address", f"127.0.0.1:{control_port}"]
         self._command += ["--superexec-auth-secret-file", str(secret)]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -55,6 +57,6 @@ class SuperExec:
     def _is_running(self) -> bool:
         try:
             pid = int(self._pid_file.read_text("ascii"))
-            return b"flower-superexec" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return b"superexec" in Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return False

@@ -40,6 +40,15 @@ def test_every_kind_is_read(tmp_path):
     assert found == Outer("a", 0.0, ("b", "c"), Inner(1, Path("~/x").expanduser()), {"d": Inner(2)})
 
 
+def test_a_file_in_a_windows_encoding_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "site.yaml"
+    path.write_bytes("name: a\n# Klinik für Kinder\nshare: 0.5\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match="line 2, '# Klinik für Kinder'") as caught:
+        load_yaml(path, Outer, lambda outer: [], "Correct it.")
+    assert caught.value.problem.startswith(f"{path} is not in UTF-8")
+    assert "Save it as UTF-8" in caught.value.advice
+
+
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
