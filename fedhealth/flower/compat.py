@@ -99,7 +99,7 @@ def hide_task_tokens() -> None:
     Reason: Flower writes it on the command line, which every user of the machine can read; with it, one can send
     messages to the hospitals in the name of the run.
     """
-    SubprocessExecutor.launch = _launch_task  # type: ignore[method-assign]
+    SubprocessExecutor.launch = _launch_task  # type: ignore[method-assign, assignment]
 
 
 def _launch_task(executor: SubprocessExecutor, spec: ExecutionSpec) -> LaunchResult:

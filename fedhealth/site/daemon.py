@@ -225,7 +225,7 @@ class SiteDaemon:
 
     def _release_ended_runs(self, connection: FleetClient) -> None:
         """Stop the workers of runs that have ended at the lead, where one may be resumed later; forget their error."""
-        runs = {*self._runs, self._failed_run} - {None}
+        runs = {*self._runs, *([] if self._failed_run is None else [self._failed_run])}
         if not runs or time.monotonic() - self._runs_checked < _RUN_CHECK_SECONDS:
             return
         self._runs_checked = time.monotonic()

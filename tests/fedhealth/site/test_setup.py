@@ -13,8 +13,8 @@ import pytest
 
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.site.policy import DataSource, ProxySettings
-from fedhealth.site.setup import MachineSetup
+from fedhealth.site.policy import DataSource, ProxySettings, load_policy
+from fedhealth.site.setup import MachineSetup, find_program
 from fedhealth.site.setup_plan import UNIT_NAME, SetupAnswers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,12 +112,47 @@ def test_the_check_sees_what_the_service_sees(place, capfd):
 
 def test_what_contradicts_the_answers_is_an_error(place):
     build_setup(place, []).prepare_machine()
+    policy = place / "home" / "site.yaml"
+    policy.write_text(policy.read_text() + "# edited\n")
+    (place / "data").mkdir()
     other = {"demo": DataSource("ward-8", place / "data")}
     with pytest.raises(ConfigError, match="says something else about data"):
         build_setup(place, [], data=other).prepare_machine()
     os.chown(place / "home", 0, 0)
     with pytest.raises(TrustError, match="does not belong to nobody"):
         build_setup(place, []).prepare_machine()
+
+
+def test_a_setup_that_was_killed_after_its_first_step_goes_on(place):
+    """The keys and a site.yaml without data are there already: they are the setup's own."""
+    [name] = write_hospitals(place / "data", patients=40, sites=1)
+    data = {"demo": DataSource("ward-7", place / "data" / name)}
+    setup = build_setup(place, [], data=data)
+    setup._write_policy = lambda known: sys.exit(137)
+    with pytest.raises(SystemExit):
+        setup.prepare_machine()
+    assert load_policy(setup.home).data == {}
+    build_setup(place, [], data=data).prepare_machine()
+    assert load_policy(setup.home).data == data
+
+
+def test_a_folder_that_is_not_there_changes_nothing(place):
+    setup = build_setup(place, [], data={"demo": DataSource("ward-7", place / "gone")})
+    with pytest.raises(ConfigError, match=f"data.demo.root: there is no folder {place}/gone"):
+        setup.prepare_machine()
+    assert not (place / "home").exists()
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_the_unit_names_the_program_as_it_was_started(tmp_path, monkeypatch, link):
+    """/opt/fedhealth leads to the installed release; an upgrade changes the link, and the unit follows it."""
+    program = tmp_path / "fedhealth-0.1.0" / "bin" / "fedhealth"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    (tmp_path / "fedhealth").symlink_to(tmp_path / "fedhealth-0.1.0")
+    started = tmp_path / "fedhealth" / "bin" / "fedhealth" if link else program
+    monkeypatch.setattr(sys, "argv", [str(started), "site", "setup"])
+    assert find_program() == [str(started)]
 
 
 def test_a_damaged_kit_is_refused_and_removed(place):
