@@ -14,7 +14,7 @@ import pytest
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.site.policy import DataSource, ProxySettings, load_policy
-from fedhealth.site.setup import MachineSetup, find_program
+from fedhealth.site.setup import MachineSetup
 from fedhealth.site.setup_plan import UNIT_NAME, SetupAnswers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,18 +141,6 @@ def test_a_folder_that_is_not_there_changes_nothing(place):
     with pytest.raises(ConfigError, match=f"data.demo.root: there is no folder {place}/gone"):
         setup.prepare_machine()
     assert not (place / "home").exists()
-
-
-@pytest.mark.parametrize("link", [True, False])
-def test_the_unit_names_the_program_as_it_was_started(tmp_path, monkeypatch, link):
-    """/opt/fedhealth leads to the installed release; an upgrade changes the link, and the unit follows it."""
-    program = tmp_path / "fedhealth-0.1.0" / "bin" / "fedhealth"
-    program.parent.mkdir(parents=True)
-    program.touch()
-    (tmp_path / "fedhealth").symlink_to(tmp_path / "fedhealth-0.1.0")
-    started = tmp_path / "fedhealth" / "bin" / "fedhealth" if link else program
-    monkeypatch.setattr(sys, "argv", [str(started), "site", "setup"])
-    assert find_program() == [str(started)]
 
 
 def test_a_damaged_kit_is_refused_and_removed(place):

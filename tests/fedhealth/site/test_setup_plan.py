@@ -1,5 +1,6 @@
 """Answers of a setup, and the unit and policy that follow from them."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import yaml
 from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
 from fedhealth.site.init import init_site
-from fedhealth.site.policy import DataSource, load_policy
+from fedhealth.site.policy import DataSource, ProxySettings, load_policy
 from fedhealth.site.run_as_service import build_bubblewrap_command, build_systemd_command
+from fedhealth.site.setup import find_program
 from fedhealth.site.setup_plan import (
+    SetupAnswers,
     find_machine_faults,
     load_setup_answers,
     read_unit_environment,
@@ -39,7 +42,7 @@ def load(tmp_path, **changes):
 def test_the_file_of_a_release_is_valid_once_it_was_edited(tmp_path):
     path, text = tmp_path / "setup.yaml", (ROOT / "scripts" / "setup.yaml").read_text()
     path.write_text(text)
-    with pytest.raises(ConfigError, match="lead.example:9092 is the example that this file came with"):
+    with pytest.raises(ConfigError, match=r"lead\.example:9092 is the example that this file came with"):
         load_setup_answers(path)
     path.write_text(text.replace("lead.example", "lead.hospital.test"))
     answers = load_setup_answers(path)
@@ -48,8 +51,8 @@ def test_the_file_of_a_release_is_valid_once_it_was_edited(tmp_path):
 
 def test_what_this_machine_does_not_have_is_named_before_anything_is_changed(tmp_path):
     data, secret = tmp_path / "ward", tmp_path / "password"
-    proxy = {"address": "http://proxy.hospital.test:3128", "credentials": str(secret)}
-    answers = load(tmp_path, data={"chest": {"dataset": "a", "root": str(data)}}, proxy=proxy)
+    proxy = ProxySettings("http://proxy.hospital.test:3128", secret)
+    answers = SetupAnswers("charite", "lead.hospital.test:443", {"chest": DataSource("a", data)}, proxy)
     assert find_machine_faults(answers) == [
         f"data.chest.root: there is no folder {data}.",
         f"proxy.credentials: {secret} cannot be read (No such file or directory).",
@@ -121,3 +124,15 @@ def test_bubblewrap_opens_one_folder_for_writing():
     assert command[command.index("--bind") : command.index("--bind") + 3] == ["--bind"] + ["/data/fedhealth"] * 2
     assert command.count("--bind") == 1
     assert command[command.index("--ro-bind") + 1] == "/"
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_the_unit_names_the_program_as_it_was_started(tmp_path, monkeypatch, link):
+    """/opt/fedhealth leads to the installed release; an upgrade changes the link, and the unit follows it."""
+    program = tmp_path / "fedhealth-0.1.0" / "bin" / "fedhealth"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    (tmp_path / "fedhealth").symlink_to(tmp_path / "fedhealth-0.1.0")
+    started = tmp_path / "fedhealth" / "bin" / "fedhealth" if link else program
+    monkeypatch.setattr(sys, "argv", [str(started), "site", "setup"])
+    assert find_program() == [str(started)]
