@@ -41,7 +41,7 @@ def test_no_secret_is_in_the_list_of_processes(consortium, tmp_path):
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        consortium.run(tmp_path / "run", *PLAIN, "strategy.rounds=1")
+        consortium.run(tmp_path / "run", *PLAIN)
     finally:
         ended.set()
         watcher.join()

@@ -35,28 +35,41 @@ class SuperExec:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ensure_running(self) -> None:
-        """Start the process unless it is running."""
-        if self._process is not None and self._process.poll() is not None:
-            log.warning("SuperExec ended unexpectedly (see executor.log) and is restarted")
-        elif self._is_running():
+        """Start the process unless it is running.
+
+        Raises:
+            OSError: its log or its process id cannot be written; the next call does what is left.
+
+        """
+        if self._process is None and self._is_running():
             return
-        with (self._folder / "executor.log").open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                self._command, stdout=output, stderr=output, start_new_session=True
-            )
-        write_private_file(self._pid_file, str(self._process.pid).encode())
+        if self._process is None or self._process.poll() is not None:
+            if self._process is not None:
+                log.warning("SuperExec ended unexpectedly (see executor.log) and is restarted")
+            with (self._folder / "executor.log").open("ab") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    self._command, stdout=output, stderr=output, start_new_session=True
+                )
+        if self._read_pid() != self._process.pid:
+            write_private_file(self._pid_file, str(self._process.pid).encode())
 
     def stop(self) -> None:
         """Terminate the process and all processes that it started."""
-        with contextlib.suppress(OSError, ValueError):
-            os.killpg(int(self._pid_file.read_text("ascii")), signal.SIGTERM)
+        pid = self._process.pid if self._process is not None else self._read_pid()
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGTERM)
         self._pid_file.unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait()
 
     def _is_running(self) -> bool:
+        with contextlib.suppress(OSError):
+            return b"superexec" in Path(f"/proc/{self._read_pid()}/cmdline").read_bytes()
+        return False
+
+    def _read_pid(self) -> int | None:
         try:
-            pid = int(self._pid_file.read_text("ascii"))
-            return b"superexec" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return int(self._pid_file.read_text("ascii"))
         except (OSError, ValueError):
-            return False
+            return None
