@@ -29,7 +29,7 @@ def run_setup(path: Path | None, kit: Path | None, fingerprint: str | None) -> N
 
     """
     console = Console(highlight=False)
-    answers = load_setup_answers(path) if path else _ask_for_answers()
+    answers = _load_answers(path) if path else _ask_for_answers()
     content = read_small_file(kit) if kit else None
     setup = MachineSetup(answers, find_program(), lambda line: print_lines(console, line))
     setup.prepare_machine()
@@ -40,15 +40,25 @@ def run_setup(path: Path | None, kit: Path | None, fingerprint: str | None) -> N
     print_lines(console, f"Checking as {answers.user}, {text}.")
     code = setup.run_check()
     if not content and not setup.home.membership.is_file():
+        again = f"{setup.program[0]} site setup {path.resolve() if path else ''}".strip()
         print_lines(
             console,
-            f"Next: send {setup.home.join_request} to the lead, with its fingerprint by telephone (above).",
-            "When the kit is here: the same command with --kit FILE.",
+            "Everything is prepared but the kit, which the lead sends after this step.",
+            f"Next: send {setup.home.join_request} to the lead, and tell them its fingerprint (above) by telephone.",
+            f"When the kit is here: sudo {again} --kit FILE",
         )
         return
     if code:
         raise NotReadyError("The service is not ready: the table of checks shows why.", "Fix them in this order.")
     print_lines(console, f"Ready. Start it: systemctl enable --now {UNIT_NAME.removesuffix('.service')}")
+
+
+def _load_answers(path: Path) -> SetupAnswers:
+    answers = load_setup_answers(path)
+    if faults := find_machine_faults(answers):
+        problem = "\n".join(f"{path}: {fault}" for fault in faults)
+        raise ConfigError(problem, "Correct the file. Nothing was changed on this machine.")
+    return answers
 
 
 def _install_kit(setup: MachineSetup, name: str, content: bytes, fingerprint: str | None) -> None:

@@ -20,7 +20,6 @@ from fedhealth.site.run_as_service import SYSTEMD_RUNS, run_as_service
 from fedhealth.site.setup_plan import (
     UNIT_NAME,
     SetupAnswers,
-    find_machine_faults,
     render_policy_sections,
     render_unit,
 )
@@ -54,8 +53,6 @@ class MachineSetup:
         """
         if os.geteuid() != 0:
             raise ConfigError("`fedhealth site setup` creates an account and a service.", "Run it with sudo.")
-        if faults := find_machine_faults(self.answers):
-            raise ConfigError("\n".join(faults), "Correct your answers. Nothing was changed on this machine.")
         self._ensure_account()
         self._ensure_folder()
         known = self._has_own_policy()
@@ -137,7 +134,7 @@ class MachineSetup:
             self._write_own_file(
                 self.home.policy, f"{self.home.policy.read_text('utf-8').rstrip()}\n\n{sections}".encode()
             )
-            self._report(f"Wrote {self.home.policy}: every limit has its strict default.")
+            self._report(f"Wrote your data and proxy into {self.home.policy}; every limit has its strict default.")
         load_policy(self.home)
 
     def _copy_password(self) -> Path | None:

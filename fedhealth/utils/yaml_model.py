@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from fedhealth.errors import ConfigError
 
@@ -61,6 +61,8 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
         if ambiguous := find_ambiguous_words(path.read_text("utf-8")):
             raise ConfigError("\n".join(f"{path}: {fault}" for fault in ambiguous), "Put these words into quotes.")
         content = json.dumps([OmegaConf.to_container(OmegaConf.load(path), resolve=False)])
+    except MarkedYAMLError as fault:
+        raise ConfigError(f"{path}{_describe_yaml_fault(fault)}", advice) from fault
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as fault:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(fault).split())}).", advice) from fault
     return _validate_json(content, kind, check, str(path), advice)
@@ -93,6 +95,14 @@ def _validate_json(content: str, kind: type[Kind], check: Callable[[Kind], list[
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults), advice)
     loaded: Kind = found
     return loaded
+
+
+def _describe_yaml_fault(fault: MarkedYAMLError) -> str:
+    """Return where and why a text is not YAML."""
+    mark, problem = fault.context_mark or fault.problem_mark, fault.problem or "not YAML"
+    if "'\\t'" in problem:
+        mark, problem = fault.problem_mark, "a tab; indent with blanks"
+    return f", line {mark.line + 1}: {problem}." if mark else f": {problem}."
 
 
 def describe_undecodable_line(fault: UnicodeDecodeError) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedhealth.cli.site_service import run_setup
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.site.policy import DataSource, ProxySettings, load_policy
@@ -137,9 +138,14 @@ def test_a_setup_that_was_killed_after_its_first_step_goes_on(place):
 
 
 def test_a_folder_that_is_not_there_changes_nothing(place):
-    setup = build_setup(place, [], data={"demo": DataSource("ward-7", place / "gone")})
-    with pytest.raises(ConfigError, match=f"data.demo.root: there is no folder {place}/gone"):
-        setup.prepare_machine()
+    answers = place / "setup.yaml"
+    answers.write_text(
+        f"name: charite\nlead: 127.0.0.1:9\nuser: {ACCOUNT}\nhome: {place}/home\nunits: {place}/units\n"
+        f"data: {{demo: {{dataset: ward-7, root: {place}/gone}}}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        run_setup(answers, None, None)
+    assert caught.value.problem == f"{answers}: data.demo.root: there is no folder {place}/gone."
     assert not (place / "home").exists()
 
 
