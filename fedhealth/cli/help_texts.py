@@ -52,6 +52,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "site audit show": (f"site audit show --last 50 --json {_SITE}",),
     "site audit export": (f"site audit export audit.json {_SITE}",),
     "site data purge": ("site data purge ingest.yaml data.max_rejected=0.1 --out /srv/ward-7",),
+    "site data cache": (f"site data cache --json {_SITE}", "site data cache --purge"),
     "site study show": (f"site study show pneumonia-v1.study.json --settings {_SITE}", "site study show --json"),
     "site study approve": (f"site study approve pneumonia-v1.study.json --by 'Dr Example' --yes {_SITE}",),
     "site study decline": (f"site study decline pneumonia --reason permit --note late --by 'Dr Example' {_SITE}",),
