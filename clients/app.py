@@ -105,9 +105,21 @@ def handle_message(message: Message, context: Context, job: Job | None = None) -
         is_counted = not is_refused and (kind in DATA_KINDS or bool(datasets))
         if is_counted and (booked := _find_run(message, context, job)) is not None:
             record_failure(*booked, datasets)  # spends what is booked, before the error reply leaves
+        if home is None:
+            _show_cause(message, context, job, fault)
         reply = build_error_reply(fault, message)
         check_error(kind, reply.error.code, str(reply.error.reason), write)
         return reply
+
+
+def _show_cause(message: Message, context: Context, job: Job | None, fault: Exception) -> None:
+    """Write the cause of a virtual site's fault into the run's events: on one machine it is no secret."""
+    with suppress(FedhealthError):
+        run = job or Job.loads(str(context.run_config.get("job", "")))
+        cause = fault.__cause__ if isinstance(fault, PrivateTaskError) and fault.__cause__ else fault
+        told = (cause.problem, cause.advice) if isinstance(cause, FedhealthError) else (repr(cause), "")
+        event = {"site": get_virtual_site(context, run).name, "problem": told[0], "advice": told[1]}
+        RunDir(Path(run.folder)).append_event("site_fault", task=message.metadata.message_type, **event)
 
 
 def _find_run(message: Message, context: Context, job: Job | None) -> tuple[Path, str] | None:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from fedhealth.cli import lead, site
+from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 from fedhealth.version import __version__
@@ -230,6 +231,8 @@ def audit(
 
     run_audit(level, context.args)
 
+
+complete_help(app)
 
 if __name__ == "__main__":
     main()

@@ -40,7 +40,15 @@ def test_the_defaults_are_valid():
         (["training.local_epochs=1"], "training: give exactly one of local_steps and local_epochs."),
         (["training.local_steps=null"], "training: give exactly one of local_steps and local_epochs."),
         (["data.sites=[]"], "data.sites: must name at least one site."),
-        (["data.sites=[a,../b]"], "data.sites: '../b' is not a unique plain name."),
+        (
+            ["data.sites=[a,../b]"],
+            "data.sites: '../b' is no site name (lower case letters, digits, . _ and -).",
+        ),
+        (
+            ["data.sites=[North]"],
+            "data.sites: 'North' is no site name (lower case letters, digits, . _ and -).",
+        ),
+        (["data.sites=[a,a]"], "data.sites: 'a' is named twice."),
         (["data.tabular.age.scale=0"], "data.tabular.age.scale: must be positive, is 0.0."),
         (["data.tabular.age.scale=nan"], "data.tabular.age.scale: must be positive, is nan."),
         (["data.tabular.sex.levels=[]"], "data.tabular.sex.levels: a categorical column needs its levels."),
