@@ -152,6 +152,11 @@ def _shares_noise_of_equal_sites(plain: Plain) -> bool:
     return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
 
 
+def _waits_for_private_scores(plain: Plain) -> bool:
+    is_private = get_capability(plain["privacy"], "is_private", default=False)
+    return is_private and plain["strategy"].get("patience") is not None
+
+
 def _needs_gradients(plain: Plain) -> bool:
     takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
     return takes_gradients and not _sends_gradients(plain)
@@ -248,6 +253,13 @@ INCOMPATIBILITIES = (
         "it applies gradients, and the hospitals would send the changes of their own optimizers",
         "Use method=fedsgd, or another server optimizer",
         _needs_gradients,
+    ),
+    Incompatibility(
+        "strategy.patience",
+        "private training",
+        "no single round has a score, because every score would cost privacy budget",
+        "Set strategy.patience=null; strategy.ema=0.7 averages the rounds at no cost",
+        _waits_for_private_scores,
     ),
     Incompatibility(
         "privacy.noise=shared",

@@ -46,6 +46,13 @@ class Sends(Enum):
     gradient = "gradient"
 
 
+class Select(Enum):
+    """Which round's model a run exports: the best on pooled validation rows, or the last."""
+
+    best = "best"
+    last = "last"
+
+
 class ColumnKind(Enum):
     """How a tabular column is encoded."""
 
@@ -210,7 +217,12 @@ class StrategyConfig:
             `round_timeout`; null for none.
         staleness: weight, in the next round, of an update that missed its round; 0 drops it.
         join_timeout: seconds to wait while too few sites are connected.
-        checkpoints: how many of the newest checkpoints are kept.
+        checkpoints: how many of the newest checkpoints are kept, beside the best.
+        select: which round is exported: the best by the pooled validation AUROC, or the last; the last also where no
+            round has a score (no validation rows, differential privacy) or where sites keep layers of their own.
+        patience: training ends after so many rounds without a better score; null trains all rounds.
+        ema: weight of the earlier rounds in a moving average of the models, which the last round then leaves; 0 for
+            none.
         server_optimizer: turns the mean update into the next model.
         server_state: the server component of a method.
         aggregation: replaces the weighted mean where there is no secure aggregation.
@@ -227,6 +239,9 @@ class StrategyConfig:
     staleness: float = 0.0
     join_timeout: float = 600.0
     checkpoints: int = 2
+    select: Select = Select.best
+    patience: int | None = None
+    ema: float = 0.0
     server_optimizer: Any = MISSING
     server_state: Any = MISSING
     aggregation: Any = None

@@ -100,6 +100,8 @@ def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
             at_least_one[f"training.{key}"] = training[key]
     if plain["model"]["dim"] is not None:
         at_least_one["model.dim"] = plain["model"]["dim"]
+    if strategy["patience"] is not None:
+        at_least_one["strategy.patience"] = strategy["patience"]
     if training["threads"] is not None:
         at_least_one["training.threads"] = training["threads"]
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
@@ -109,6 +111,8 @@ def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
         yield f"seed: must not be negative, is {plain['seed']}."
     if not strategy["round_timeout"] > 0:
         yield f"strategy.round_timeout: must be positive, is {strategy['round_timeout']}."
+    if not 0 <= strategy["ema"] < 1:
+        yield f"strategy.ema: must be at least 0 and below 1, is {strategy['ema']}."
     if strategy["max_update_norm"] is not None and not strategy["max_update_norm"] > 0:
         yield f"strategy.max_update_norm: must be positive or null, is {strategy['max_update_norm']}."
     if strategy["deadline_factor"] is not None and not strategy["deadline_factor"] >= 1:

@@ -283,6 +283,7 @@ IMPOSSIBLE = {
     ("training.sends=gradient", "strategy.staleness"): ["method=fedsgd", "strategy.staleness=0.5"],
     ("training.sends=gradient", "privacy=client"): ["method=fedsgd", "privacy=client"],
     ("strategy/server_optimizer=training", "training.sends=update"): ["strategy/server_optimizer=training"],
+    ("strategy.patience", "private training"): ["strategy.patience=2", "privacy=patient"],
     ("privacy.noise=shared", "secagg=off"): [*SHARED_NOISE, "secagg=off"],
     ("privacy.noise=shared", "training.sends=update"): [*SHARED_NOISE, "training.sends=update"],
     ("privacy.noise=shared", "privacy.sample_rate=null"): ["privacy=patient", "privacy.noise=shared"],
