@@ -129,8 +129,12 @@ def _explain_changed_config(spec: RunSpec) -> ConfigError:
 
 
 def _check_and_record(spec: RunSpec) -> None:
-    """Check the configuration and write it into the run directory, with what its parts declare."""
+    """Check the configuration and its model, and write it into the run directory, with what its parts declare."""
     spec.check()
+    if spec.settings.purpose is Purpose.train:
+        from fedhealth.training.check_model import check_model
+
+        check_model(spec.settings)
     job = spec.job
     spec.run_dir.update_info(
         name=spec.settings.name,
