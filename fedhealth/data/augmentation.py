@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import TrainingConfig
@@ -47,7 +46,7 @@ class Augmentation:
         if copies < 1:
             raise ConfigError(f"{_WHERE}.copies: must be at least 1, is {copies}.", "Use 1, or up to about 8.")
         self.copies = copies
-        self._change = v2.Compose([_make_transform(each) for each in transforms] or [v2.Identity()])
+        self._changes = [_make_transform(each) for each in transforms]
 
     def change_images(self, images: Tensor, present: Tensor) -> Tensor:
         """Return images [B, C, H, W] of the same type, each changed by draws of its own; missing ones stay as they are.
@@ -67,7 +66,9 @@ class Augmentation:
         return (found.clamp(0, 1) * 65535).round().to(torch.int32).to(torch.uint16)
 
     def _apply(self, image: Tensor) -> Tensor:
-        changed: Tensor = self._change(image)
+        changed = image
+        for change in self._changes:
+            changed = change(changed)
         if changed.shape != image.shape:
             raise ConfigError(f"{_WHERE}: it changes the size of images.", "Use transforms that keep it.")
         return changed
@@ -86,6 +87,8 @@ def _make_transform(about: Mapping[str, Any]) -> Any:
         ConfigError: it is not in the list, or its arguments do not fit.
 
     """
+    from torchvision.transforms import v2  # takes a second to import, and most runs change no images
+
     name, arguments = str(about.get("name")), {key: value for key, value in about.items() if key != "name"}
     if name not in KNOWN_TRANSFORMS:
         raise ConfigError(f"{_WHERE}: {name!r} is not allowed.", f"Use one of {', '.join(KNOWN_TRANSFORMS)}.")

@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedhealth.data.augmentation import Augmentation
 from fedhealth.data.dataset import SiteDataset
 from fedhealth.utils.atomic_io import atomic_writer
+
+if TYPE_CHECKING:
+    from fedhealth.data.augmentation import Augmentation
 
 Batch = dict[str, Tensor]
 Tokenize = Callable[[list[str]], np.ndarray]

@@ -64,7 +64,7 @@ FACTORS = {
 }
 
 
-COMMON = ["data.root=/data"]
+COMMON = ["data.root=/data", "model/text=words"]
 SECTIONS = ("model", "training", "strategy")
 
 
