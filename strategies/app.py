@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose, Sends
+from fedhealth.config.selection_rule import find_selection_rule
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
@@ -41,7 +42,9 @@ from strategies.fedavg import FedAvg
 from strategies.messaging import exchange_messages
 from strategies.participants import Participation
 from strategies.reservation import request_reservations
+from strategies.round_average import RoundAverage
 from strategies.round_request import RunIdentity
+from strategies.selection import RoundSelection
 from strategies.statement_carrier import StatementCarrier
 from strategies.statistics import read_score_counts
 
@@ -148,6 +151,7 @@ def build_strategy(
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
     sites = tuple(config.data.sites)
+    rule, reason = find_selection_rule(config)
     fewest = max(lead.min_sites or len(sites), aggregation.required_sites)
     return FedAvg(
         RunIdentity(job.run, job.digest),
@@ -161,6 +165,9 @@ def build_strategy(
         attempts=lead.attempts,
         deadlines=ReplyDeadlines(lead.deadline_factor),
         checkpoints=CheckpointStore(folder.path, lead.checkpoints),
+        selection=RoundSelection(rule, lead.patience),
+        selection_reason=reason,
+        average=RoundAverage(lead.ema),
         tables={
             heterogeneity.PROFILE + table.name: table
             for table in heterogeneity.list_heterogeneity_tables(config.data, get_modalities(config))
