@@ -21,6 +21,7 @@ from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.histogram_release import (
+    SUBGROUP_PREFIX,
     compute_histogram_sensitivity,
     compute_table_sensitivity,
     noise_histograms,
@@ -40,6 +41,7 @@ def release_score_histograms(
     plan: PrivacyPlan,
     statistics: Mapping[str, np.ndarray],
     accounting: AccountingContext,
+    subgroup_share: float = 0.0,
     shares: Shares | None = None,
 ) -> Arrays:
     """Return the final model's score histograms, noised and booked once per run; nothing of single rounds.
@@ -49,6 +51,7 @@ def release_score_histograms(
         plan: of the run; without a `score_release_event` nothing is released.
         statistics: what the site counted; only histograms of a held-out split are released.
         accounting: the run and the site.
+        subgroup_share: part of the release for the histograms by subgroup; with 0 none of them is released.
         shares: of the noise of their sum; used if the plan shares it.
 
     Raises:
@@ -56,16 +59,23 @@ def release_score_histograms(
             use.
 
     """
-    held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
+    parts = ("validation.", "test.", *([SUBGROUP_PREFIX] if subgroup_share else []))
+    held_out = {name: counts for name, counts in statistics.items() if name.startswith(parts)}
     event = plan.score_release_event
     if event is None or not any(name.startswith("test.") for name in held_out):
         return {}
     if event.shares > 1:
-        sensitivity = max(compute_histogram_sensitivity(len(counts)) for counts in held_out.values())
+        variables = sum(name.startswith(SUBGROUP_PREFIX) for name in held_out)
+        columns = max(counts.shape[-2] for counts in held_out.values())
+        sensitivity = compute_histogram_sensitivity(columns, variables)
         return _release_shares(budget, plan, event, accounting, held_out, sensitivity, shares or {})
     noise_multiplier = event.noise_multiplier
     return _release_once(
-        budget, plan, event, accounting, lambda: noise_histograms(held_out, noise_multiplier, NoiseSource())
+        budget,
+        plan,
+        event,
+        accounting,
+        lambda: noise_histograms(held_out, noise_multiplier, NoiseSource(), subgroup_share),
     )
 
 

@@ -44,7 +44,8 @@ def compute_shared_sensitivity(config: Config, kind: str) -> float:
     if config.privacy.get("noise") != "shared":
         return 0.0
     if kind == EVALUATE and config.privacy.get("score_release_share"):
-        return compute_histogram_sensitivity(get_output_width(config.data))
+        variables = len(subgroups.list_subgroup_variables(config)) if subgroups.releases_subgroups(config) else 0
+        return compute_histogram_sensitivity(get_output_width(config.data), variables)
     if kind == DESCRIBE:
         tables = len(descriptive.list_quantities(config))
         return compute_table_sensitivity(tables, count_moved(str(config.privacy["unit"])))

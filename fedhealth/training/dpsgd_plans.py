@@ -53,6 +53,8 @@ class DPSGDPlans(ReleaseRecords):
         noise: `local` (or null) if each site adds the noise of its own sum; `shared` if the honest sites of a secure
             sum add it together: each adds less, and the promise rests on how many of them collude.
         score_release_share: share of the budget for the final model's score histograms; 0 releases none.
+        subgroup_release_share: of that share, the part for scores by subgroup; 0 releases none by subgroup. Where the
+            noise is shared, all histograms have the same noise, whatever this part is.
         spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
         max_epsilon: the site's limit for one run; null for none.
         lifetime_epsilon: the site's limit for all runs on the data set; null for none.
@@ -89,6 +91,7 @@ class DPSGDPlans(ReleaseRecords):
         noise: Literal["local", "shared"] | None = None,
         max_local_epsilon: float | None = None,
         lifetime_local_epsilon: float | None = None,
+        subgroup_release_share: float = 0.0,
     ) -> None:
         if unit not in ("patient", "record"):
             raise PrivacyError(f"privacy.unit: unknown unit {unit!r}", "Use patient, record or privacy=client.")
@@ -99,6 +102,10 @@ class DPSGDPlans(ReleaseRecords):
         if sample_rate is not None and not 0 < sample_rate <= 1:
             raise PrivacyError(
                 f"privacy.sample_rate: {sample_rate} is not in (0, 1]", "Leave it null, or give a probability."
+            )
+        if not 0 <= subgroup_release_share < 1:
+            raise PrivacyError(
+                f"privacy.subgroup_release_share: {subgroup_release_share} is not in [0, 1)", "Use 0, or about 0.5."
             )
         run_epsilon, lifetime = min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf
         self.budget = PrivacyBudget(
@@ -119,6 +126,7 @@ class DPSGDPlans(ReleaseRecords):
         self.max_records_per_patient = max_records_per_patient
         self.max_physical_batch_size = max_physical_batch_size
         self.score_release_share, self.spare_rounds = score_release_share, spare_rounds
+        self.subgroup_release_share = subgroup_release_share
         self.make_engine = ENGINES[engine]
 
     def plan_run(

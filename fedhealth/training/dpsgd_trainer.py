@@ -61,7 +61,7 @@ class DPSGDTrainer(DPSGDPlans):
         """Return why this site cannot take part; the reasons contain no number that depends on a patient."""
         try:
             plan = self.make_plan(task, accounting)
-            self.make_engine(task.model.train(), build_loss_fn(task.kind), plan.clipping)
+            self.make_engine(task.model.train(), build_loss_fn(task.kind, task.training), plan.clipping)
             is_descriptive = accounting.purpose == "describe"
             self.budget.check_run(self.make_descriptive_plan(task, accounting) if is_descriptive else plan, accounting)
         except PrivacyError as fault:
@@ -70,7 +70,9 @@ class DPSGDTrainer(DPSGDPlans):
         try:
             # on synthetic rows: the reason leaves the site
             batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
-            run_self_check(self.make_engine, task.model, build_loss_fn(task.kind), plan.clipping, batch, owners)
+            run_self_check(
+                self.make_engine, task.model, build_loss_fn(task.kind, task.training), plan.clipping, batch, owners
+            )
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
@@ -112,9 +114,9 @@ class DPSGDTrainer(DPSGDPlans):
         if self.shares_noise:
             return self._fit_with_shares(task, accounting, plan)
         parameters = get_trainable_parameters(model)
-        plain = build_optimizer(task.training, parameters)
+        plain = build_optimizer(task.training, parameters, task.rate_factor)
         folder = get_checkpoint_folder(task, accounting)
-        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         sampler = self._build_sampler(task, plan)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
@@ -142,7 +144,7 @@ class DPSGDTrainer(DPSGDPlans):
         """Take one step's clipped sum, with this site's share of the noise of all sites' sums."""
         shares = get_step_shares(task, plan)
         model = task.model
-        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
@@ -160,7 +162,7 @@ class DPSGDTrainer(DPSGDPlans):
             sample_rate=plan.sample_rate,
             steps=plan.steps,
             max_records_per_patient=plan.max_records_per_unit,
-            max_physical_batch_size=self.max_physical_batch_size,
+            max_physical_batch_size=max(1, self.max_physical_batch_size // task.examples.copies),
         )
 
     # --- what may leave the site ---
@@ -195,8 +197,8 @@ class DPSGDTrainer(DPSGDPlans):
             return release_descriptive_counts(self.budget, plan, statistics, moved, accounting, task.shares)
         if not self.score_release_share or not any(name.startswith("test.") for name in statistics):
             return {}
-        plan = self.make_plan(task, accounting)
-        return release_score_histograms(self.budget, plan, statistics, accounting, task.shares)
+        plan, share = self.make_plan(task, accounting), self.subgroup_release_share
+        return release_score_histograms(self.budget, plan, statistics, accounting, share, task.shares)
 
 
 def _build_after_noise(hook: GradientHook, model: nn.Module, done: int) -> AfterNoise:

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.audit_mutants import plant_mutant
-from benchmarks.mutant_subject import list_failures
-from benchmarks.share_mutants import SHARES, audit_shares
+from benchmarks.mutants.shares import SHARES, audit_shares
+from benchmarks.mutants.subject import list_failures
 
 SUBSET = (  # `make audit-mutants` plants them all
     "share by t",

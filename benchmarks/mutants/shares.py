@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.mutant_subject import ROUNDS, Planter, clear_caches, make_subject
+from benchmarks.mutants.subject import ROUNDS, Planter, clear_caches, make_subject
 from fedhealth.config.schema import Sends
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy import shared_release, statistics_release
