@@ -79,7 +79,7 @@ class SumStore:
         if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):
             return None
         update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
-        blanks = {name: BlankValues(**each) for name, each in json.loads(about["blanks"]).items()}
+        blanks = {name: BlankValues(**each) for name, each in json.loads(about.get("blanks", "{}")).items()}
         return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]), blanks)
 
     def _path(self, kind: str, number: int) -> Path:
