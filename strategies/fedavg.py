@@ -136,7 +136,7 @@ class FedAvg(Strategy):
             result.train_metrics_clientapp[number] = build_metric_record(aggregate.statistics)
             if evaluate_fn and (scored := evaluate_fn(number, to_array_record(_select_model_arrays(state.arrays)))):
                 result.evaluate_metrics_serverapp[number] = scored
-        state, self.final = self.chooser.choose(grid, state, evaluate_config, timeout)
+        state, self.final = self.chooser.choose_model(grid, state, evaluate_config, timeout)
         result.evaluate_metrics_clientapp[state.round] = build_metric_record(self.final)
         result.arrays = to_array_record(_select_model_arrays(state.arrays))
         return result

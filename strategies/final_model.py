@@ -48,7 +48,7 @@ class FinalModel:
     statistics: Shapes
     event: EventCallback
 
-    def choose(
+    def choose_model(
         self, grid: Grid, state: RoundCheckpoint, config: ConfigRecord | None, timeout: float
     ) -> tuple[RoundCheckpoint, Summed]:
         """Return the state of the exported round, and the summed statistics of its model.

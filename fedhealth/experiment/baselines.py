@@ -25,6 +25,7 @@ from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Select, Sends, TrainingConfig
 from fedhealth.config.selection_rule import find_selection_rule
+from fedhealth.data.augmentation import make_augmentation
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.data.examples import Examples
@@ -65,7 +66,8 @@ class BaselineData:
         set_thread_count(config.training)
         model = build_model(config.model, config.data, config.seed).to(select_device(config.training.device))
         cohorts = {site: prepare_dataset(config.data, site) for site in config.data.sites}
-        inputs = {site: build_model_inputs(cohort, model) for site, cohort in cohorts.items()}
+        raw = config.training.augmentation is not None
+        inputs = {site: build_model_inputs(cohort, model, raw) for site, cohort in cohorts.items()}
         return BaselineData(config, model, cohorts, inputs)
 
     def predict(self, run: RunDir | None = None, split: str = "test") -> dict[str, Predictions]:
@@ -95,6 +97,7 @@ class BaselineData:
         self.model.load_state_dict(fresh.state_dict())
         text = self.model.towers["text"].encoder if "text" in self.model.towers else None
         pooled = concat_examples([self.examples[site] for site in sites], pad=getattr(text, "pad", 0))
+        pooled = replace(pooled, augmentation=make_augmentation(self.config.training))
         starts = np.cumsum([0, *(len(self.examples[site].labels) for site in sites)])
         rows = [self.cohorts[site].rows("train") for site in sites]
         shifted = np.concatenate([own + start for own, start in zip(rows, starts, strict=False)])
@@ -254,6 +257,9 @@ def _format_summary(result: Mapping[str, object]) -> Iterator[str]:
     for row in differences:
         gain = _format_estimate(row["gain"], sign=True)
         yield f"  {row['name']}: {_format_estimate(row['alternative'])}; federating gains {gain}"
+    for row in differences:
+        if row["name"].endswith(" only") and (row["gain"]["high"] or 0) < 0:
+            yield f"[bold red]{row['name'].capitalize()} is better than all modalities together.[/] See the report."
 
 
 def _format_estimate(value: Mapping[str, float | None], sign: bool = False) -> str:

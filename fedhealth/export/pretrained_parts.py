@@ -50,8 +50,8 @@ def _iter_encoders(node: Any) -> Iterator[tuple[dict[str, Any], str, str]]:
     """Yield the encoders of a modality: itself, or several side by side; and their place in names."""
     if node:
         yield node, "", ""
-        for place, each in enumerate(node.get("encoders") or ()):
-            yield each, str(place), f"encoders.{place}."
+        for name, each in (node.get("encoders") or {}).items():
+            yield each, f"-{name}", f"encoders.{name}."
 
 
 def _copy_text_encoder(node: Mapping[str, Any], target: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.data import tabular
+from fedhealth.data.augmentation import make_augmentation
 from fedhealth.data.examples import Batch, Examples, ModalitySource
 from fedhealth.errors import ConfigError, ModelError
 from fedhealth.models.multimodal import MultimodalModel, build_model
@@ -35,13 +36,18 @@ def check_model(config: Config) -> None:
     model = build_model(config.model, config.data, config.seed)
     instantiate(config.personalization).freeze(model)
     _check_batch_norm(model.train(), config)
+    augmentation = make_augmentation(config.training)
     batch, owners = make_check_batch(model, make_blank_examples(model, config), config.data.task.kind, 1)
+    if augmentation and "image" in batch:
+        augmentation.change_images(batch["image"], batch["image_present"])
     _check_forward(model, batch, config)
     trainer = instantiate(config.privacy)
     if make_engine := getattr(trainer, "make_engine", None):
         towers = tuple(f"towers.{name}" for name in sorted(model.modalities)) if trainer.clipping == "tower" else ()
         clipping = Clipping(trainer.max_grad_norm, trainer.clipping, towers)
-        run_self_check(make_engine, model.train(), build_loss_fn(config.data.task.kind), clipping, batch, owners)
+        run_self_check(
+            make_engine, model.train(), build_loss_fn(config.data.task.kind, config.training), clipping, batch, owners
+        )
 
 
 def make_blank_examples(model: MultimodalModel, config: Config) -> Examples:

@@ -159,7 +159,7 @@ class DPSGDTrainer(ReleaseRecords):
         """Return why this site cannot take part; the reasons contain no number that depends on a patient."""
         try:
             plan = self.make_plan(task, accounting)
-            self.make_engine(task.model.train(), build_loss_fn(task.kind), plan.clipping)
+            self.make_engine(task.model.train(), build_loss_fn(task.kind, task.training), plan.clipping)
             is_descriptive = accounting.purpose == "describe"
             self.budget.check_run(self._make_descriptive_plan(task) if is_descriptive else plan, accounting)
         except PrivacyError as fault:
@@ -168,7 +168,9 @@ class DPSGDTrainer(ReleaseRecords):
         try:
             # on synthetic rows: the reason leaves the site
             batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
-            run_self_check(self.make_engine, task.model, build_loss_fn(task.kind), plan.clipping, batch, owners)
+            run_self_check(
+                self.make_engine, task.model, build_loss_fn(task.kind, task.training), plan.clipping, batch, owners
+            )
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
@@ -278,9 +280,9 @@ class DPSGDTrainer(ReleaseRecords):
         if self.shares_noise:
             return self._fit_with_shares(task, accounting, plan)
         parameters = get_trainable_parameters(model)
-        plain = build_optimizer(task.training, parameters)
+        plain = build_optimizer(task.training, parameters, task.rate_factor)
         folder = get_checkpoint_folder(task, accounting)
-        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         sampler = self._build_sampler(task, plan)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
@@ -308,7 +310,7 @@ class DPSGDTrainer(ReleaseRecords):
         """Take one step's clipped sum, with this site's share of the noise of all sites' sums."""
         shares = check_noise_shares(task, plan)
         model = task.model
-        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
@@ -325,7 +327,7 @@ class DPSGDTrainer(ReleaseRecords):
             sample_rate=plan.sample_rate,
             steps=plan.steps,
             max_records_per_patient=plan.max_records_per_unit,
-            max_physical_batch_size=self.max_physical_batch_size,
+            max_physical_batch_size=max(1, self.max_physical_batch_size // task.examples.copies),
         )
 
     # --- what may leave the site ---

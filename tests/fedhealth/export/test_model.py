@@ -122,16 +122,16 @@ def test_pretrained_encoders_of_images_travel_too(tmp_path, part):
     folder = save_image_encoder(tmp_path / "vit", "vit")
     text = save_text_encoder(tmp_path / "t5", "t5")
     options = {"alone": "pretrained", "adapters": "pretrained_lora", "side by side": "concat"}
-    place = "model.image.encoders.1" if part == "side by side" else "model.image"
+    place = "model.image.encoders.second" if part == "side by side" else "model.image"
     config = compose_config(
         ["data.root=x", f"model/image={options[part]}", "data.image.size=32", "model/text=pretrained"]
     )
     OmegaConf.update(config, f"{place}.pretrained", str(folder))
     OmegaConf.update(config, f"{place}.normalization", "imagenet", force_add=True)
     if part == "side by side":
-        OmegaConf.update(config, "model.image.encoders.0.architecture", "small_cnn")
-        OmegaConf.update(config, "model.image.encoders.0.weights", None)
-        OmegaConf.update(config, "model.image.encoders.0.train", "all")
+        OmegaConf.update(config, "model.image.encoders.first.architecture", "small_cnn")
+        OmegaConf.update(config, "model.image.encoders.first.weights", None)
+        OmegaConf.update(config, "model.image.encoders.first.train", "all")
     OmegaConf.update(config, "model.text.pretrained", str(text))
     typed = OmegaConf.to_object(config)
     model = build_model(typed.model, typed.data, typed.seed).eval()

@@ -238,9 +238,9 @@ def test_a_folder_without_a_vision_encoder_is_refused(tmp_path, name):
 
 def test_several_encoders_stand_side_by_side(weights, tmp_path):
     both = [ImageEncoder(), PretrainedImageEncoder(str(save_image_encoder(tmp_path, "vit")), normalization="half")]
-    encoder, grey = ConcatEncoder(both).eval(), images(1)
+    encoder, grey = ConcatEncoder(dict(zip("ab", both, strict=True))).eval(), images(1)
     assert encoder.width == 96 + 8
     with torch.inference_mode():
         torch.testing.assert_close(encoder(grey), torch.cat([each.eval()(grey) for each in both], dim=1))
     with pytest.raises(ModelError, match="fewer than two"):
-        ConcatEncoder(both[:1])
+        ConcatEncoder({"a": both[0]})
