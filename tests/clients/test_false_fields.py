@@ -195,7 +195,7 @@ def test_malformed_directives_get_the_one_refusal(leads, kind, protocol):
     assert_refused(lead, lead.send(kind, record, {}), before)
 
 
-MALFORMED_FIELDS = {
+MALFORMED_FIELDS: dict[str, list[object]] = {
     "round": [float("inf"), 1.0, True, "1"],
     "repetition": [float("-inf"), float("nan")],
     "exchange": [float("inf")],

@@ -218,7 +218,7 @@ def test_the_commands_say_it_in_one_line(monkeypatch, capfd, tmp_path):
     def full():
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.safetensors"))
 
-    monkeypatch.setattr(module, "app", lambda standalone_mode: full())
+    monkeypatch.setattr(module, "app", lambda **_: full())
     with pytest.raises(SystemExit) as stopped:
         module.main()
     assert stopped.value.code == StorageError.exit_code

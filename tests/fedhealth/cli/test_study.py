@@ -34,7 +34,7 @@ def command_(tmp_path, good_hospitals, monkeypatch, capfd):
         out, err = capfd.readouterr()
         return stopped.value.code or 0, out + err
 
-    run.lead = lead
+    run.__dict__["lead"] = lead
     return run
 
 

@@ -113,7 +113,7 @@ def test_settings_out_of_range_are_refused(settings):
 
 def test_an_optimizer_whose_state_cannot_be_kept_is_refused():
     class Forgetful(torch.optim.SGD):
-        def step(self):
+        def step(self, closure=None):
             for group in self.param_groups:
                 for parameter in group["params"]:
                     self.state[parameter]["count"] = 1
