@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
 from fedhealth.evaluation.histogram_error import bound_errors
-from fedhealth.evaluation.noised_scores import is_scorable
-from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
+from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics, describe_histogram_noise
 from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import load_job
@@ -206,15 +204,7 @@ def _describe_error(summed: ScoreHistograms) -> dict[str, object]:
     """Return the error bounds of exact histograms; with noise, the size of the noise and how many classes count."""
     if not summed.noise_std:
         return {"error": {name: round(error, 7) for name, error in bound_errors(summed).items()}}
-    cells = summed.positives.shape[1]
-    return {
-        "noise": {
-            "count_std": round(summed.noise_std, 4),
-            "studies_std": round(summed.noise_std * math.sqrt(2 * cells), 4),
-            "cells": cells,
-            "classes_scored": sum(map(is_scorable, summed.columns)),
-        }
-    }
+    return {"noise": describe_histogram_noise(summed)}
 
 
 def _name_histograms(counts: Mapping[str, ScoreHistograms]) -> dict[str, np.ndarray]:

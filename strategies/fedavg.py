@@ -164,7 +164,7 @@ class FedAvg(Strategy):
             self.driver.aggregation.begin_history(unpack_arrays(arrays), "")
         self._arrays |= unpack_arrays(arrays)
         request = self._build_train_request(server_round, self._arrays, config)
-        directive = self.driver.create_directive(server_round)
+        directive = self.driver.create_directive(TRAIN, server_round)
         secret = self.driver.aggregation.open(self.driver.build_attempt(request, directive))
         content = build_request(directive, pack_arrays(self._arrays), config, secret)
         return build_messages(self.driver.members, content, TRAIN, str(server_round))

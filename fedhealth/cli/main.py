@@ -14,10 +14,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedhealth import __version__
 from fedhealth.cli import lead, site
+from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
+from fedhealth.version import __version__
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
@@ -248,6 +249,8 @@ def audit(
 
     run_audit(level, context.args)
 
+
+complete_help(app)
 
 if __name__ == "__main__":
     main()

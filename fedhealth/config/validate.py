@@ -6,7 +6,6 @@ import difflib
 import inspect
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig
@@ -17,6 +16,7 @@ from fedhealth.config.data_contract import find_data_errors
 from fedhealth.config.incompatibilities import find_incompatibilities
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
+from fedhealth.types import SITE_ID
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
@@ -144,8 +144,10 @@ def _find_consistency_errors(plain: dict[str, Any]) -> Iterator[str]:
     if data["public"]["root"] and "public" in data["sites"]:
         yield "data.sites: no site can be called public beside data.public.root; rename it."
     for site in data["sites"]:
-        if data["sites"].count(site) > 1 or Path(site).name != site or site in (".", ".."):
-            yield f"data.sites: {site!r} is not a unique plain name."
+        if not SITE_ID.fullmatch(site):
+            yield f"data.sites: {site!r} is no site name (lower case letters, digits, . _ and -)."
+        elif data["sites"].count(site) > 1:
+            yield f"data.sites: {site!r} is named twice."
     minimum = plain["strategy"]["min_sites"]
     if minimum is not None and not 1 <= minimum <= len(data["sites"]):
         yield f"strategy.min_sites: {minimum} of {len(data['sites'])} sites cannot be required."
@@ -188,6 +190,8 @@ def _find_subgroup_errors(plain: dict[str, Any]) -> Iterator[str]:
         where = f"evaluation.subgroups.{name}"
         if name not in columns:
             yield f"{where}: data.tabular has no such column."
+        elif name == "noise":  # of a private run: the name of the vector with the variance of its noise
+            yield f"{where}: the name is reserved; give the column another one."
         elif columns[name]["kind"] == "categorical" and edges:
             yield f"{where}: the column's levels are its groups; give an empty list."
         elif columns[name]["kind"] == "numeric" and not is_ascending(edges):

@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from fedhealth import __version__
 from fedhealth.config.compose import get_conf_dir, resolve_config
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig
@@ -31,6 +30,7 @@ from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, 
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.version import __version__
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

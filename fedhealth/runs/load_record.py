@@ -176,8 +176,12 @@ def _compute_training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _parse_split_result(entry: Mapping[str, Any]) -> SplitResult:
-    noise = HistogramNoise(**entry["noise"]) if entry.get("noise") else None
-    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), dict(entry.get("error", {})), noise)
+    errors = dict(entry.get("error", {}))
+    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), errors, _parse_noise(entry))
+
+
+def _parse_noise(entry: Mapping[str, Any]) -> HistogramNoise | None:
+    return HistogramNoise(**entry["noise"]) if entry.get("noise") else None
 
 
 def _parse_metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:
@@ -211,7 +215,7 @@ def _parse_grouping(entry: Mapping[str, Any]) -> GroupingResult:
         )
         for row in entry["groups"]
     )
-    return GroupingResult(str(entry["variable"]), groups, parse_estimate(entry["gap"]))
+    return GroupingResult(str(entry["variable"]), groups, parse_estimate(entry["gap"]), _parse_noise(entry))
 
 
 def _parse_audit(entry: Mapping[str, Any]) -> AuditResult:

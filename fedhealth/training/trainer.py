@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ if TYPE_CHECKING:  # the accountants take time to import, and plain training doe
 
 
 Statistics = dict[str, np.ndarray]
+_DIVERGED_LOSS = 2.0**16  # far above any loss of a model that learns; its sum over all rows fits into 64 bits
 
 GradientHook = Callable[[int, Mapping[str, nn.Parameter]], None]
 """Called at every step (from 0) as hook(step, trained parameters), after the backward pass and, in private training,
@@ -262,14 +262,14 @@ class PlainTrainer:
 
         Raises:
             DataError: there are no rows.
-            ModelError: the loss is not finite.
+            ModelError: the loss is not finite, or huge.
 
         """
         report = fit_without_noise(task, accounting)
-        if not math.isfinite(report.loss):
+        if not report.loss < _DIVERGED_LOSS:  # also NaN
             raise ModelError(
-                "The training loss is not a finite number.",
-                "Lower the learning rate, or check the inputs for extreme values.",
+                f"Training diverged: the mean loss of the round is above {_DIVERGED_LOSS:g} or not a number.",
+                "Lower training.optimizer.lr, or check the inputs for extreme values.",
             )
         return report
 

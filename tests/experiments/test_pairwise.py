@@ -175,7 +175,16 @@ ALLOWED = Allowed()
 CASES = covering(FACTORS, ALLOWED)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
+def _mark_long(cases):
+    """Mark the cases whose options all occur in cases before them."""
+    seen = set()
+    for case in cases:
+        is_new = not seen.issuperset(case.items())
+        seen |= set(case.items())
+        yield pytest.param(case, id="-".join(case.values()), marks=[] if is_new else [pytest.mark.long])
+
+
+@pytest.mark.parametrize("case", [*_mark_long(CASES)])
 def test_every_pair_trains_and_keeps_private_what_is_private(case, run):
     folder, grid = run(case)
     assert sum(kind == TRAIN for kind, *_ in grid.messages) == ROUNDS * len(SITES)

@@ -48,7 +48,15 @@ def test_the_defaults_are_valid():
         (["training.prevalence=[1.0]"], "training.prevalence: [1.0] are not shares between 0 and 1."),
         (["training.local_steps=null"], "training: give exactly one of local_steps and local_epochs."),
         (["data.sites=[]"], "data.sites: must name at least one site."),
-        (["data.sites=[a,../b]"], "data.sites: '../b' is not a unique plain name."),
+        (
+            ["data.sites=[a,../b]"],
+            "data.sites: '../b' is no site name (lower case letters, digits, . _ and -).",
+        ),
+        (
+            ["data.sites=[North]"],
+            "data.sites: 'North' is no site name (lower case letters, digits, . _ and -).",
+        ),
+        (["data.sites=[a,a]"], "data.sites: 'a' is named twice."),
         (["data.tabular.age.scale=0"], "data.tabular.age.scale: must be positive, is 0.0."),
         (["data.tabular.age.scale=nan"], "data.tabular.age.scale: must be positive, is nan."),
         (["data.tabular.sex.levels=[]"], "data.tabular.sex.levels: a categorical column needs its levels."),
