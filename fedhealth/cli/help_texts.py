@@ -15,6 +15,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "poc": ("poc --folder outputs/poc --sites 4 --no-stay strategy.rounds=2",),
     "doctor": ("doctor --json",),
     "verify": ("verify fedhealth-0.2.0-release.tar.gz --key fedhealth.pub",),
+    "recommend": (
+        "recommend --patients 400 --sites 4 --modalities image,text --epsilon 8 --text-encoder minilm --image-encoder vit",
+        "recommend --patients 400 --sites 4 --modalities image,tabular --image-weights mobilenet_v2.safetensors",
+    ),
     "run": (
         "run experiment=derm data.root=/srv/derm training.optimizer.lr=0.001",
         "run resume=outputs/2026-03-01/12-00-00",
