@@ -163,6 +163,11 @@ class LyingLead:
             self.announced = (own, *(self.announce(site, towers) for site, towers in self.towers.items()))
         return accepted.reasons
 
+    def renew_keys(self):
+        """Let the victim announce a new key: it may then be asked for another vector, without envelopes of the last."""
+        reply = self.send(HANDSHAKE, Directive(RUN, self.digest, 0, 0, 0, ()))
+        self.announced = (bytes(reply.content[SECAGG]["announcement"]), *self.announced[1:])
+
     def announce(self, site, towers, run=RUN, noise=0.0, statistics_noise=0.0):
         """Return a member's announcement, signed with its identity key."""
         key = X25519PrivateKey.generate().public_key().public_bytes_raw()

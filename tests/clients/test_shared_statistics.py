@@ -107,6 +107,7 @@ def test_the_same_question_masks_the_same_draw_again_and_another_one_needs_a_boo
     fewer = lead.directive(kind, exchange=3, repetition=1, cohort=lead.cohort[:3])
     assert read_error(lead.ask(kind, fewer)) is None  # one who is missing costs no second draw
     assert len(list_bookings(lead)) == 1
+    lead.renew_keys()
     second = read_error(lead.ask(kind, lead.directive(kind, exchange=4)))
     if kind == DESCRIBE:  # it used the whole epsilon of the run
         assert second is not None
@@ -123,6 +124,7 @@ def test_a_second_draw_within_the_budget_is_independent(meet):
     assert lead.handshake() == ()
     assert read_error(lead.ask(DESCRIBE, lead.directive(DESCRIBE, exchange=1))) is None
     segment, first = load_words(lead)
+    lead.renew_keys()
     assert read_error(lead.ask(DESCRIBE, lead.directive(DESCRIBE, exchange=2))) is None
     _, second = load_words(lead)
     blank = next(place for entry, place in segment.slices() if entry.name == BLANKS)

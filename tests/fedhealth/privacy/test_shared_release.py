@@ -1,4 +1,4 @@
-"""Scores with shared noise: all histograms of one draw have the noise of their common sensitivity, or nothing leaves."""
+"""Scores with shared noise: all histograms of a draw have the noise of their common sensitivity, or nothing leaves."""
 
 import math
 
