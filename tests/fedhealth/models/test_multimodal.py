@@ -199,7 +199,7 @@ def test_modality_dropout_hides_modalities_in_training_only_and_never_all():
     drawn = torch.stack([hide(present) for _ in range(200)])
     assert not (drawn & ~present).any()
     assert torch.equal(drawn.any(dim=2), present.any(dim=1).expand(200, 4))
-    assert 0 < drawn[:, 0].float().mean() < 0.5
+    assert 1 / 3 < drawn[:, 0].float().mean() < 2 / 3  # of the two that row 0 has
     assert torch.equal(hide.eval()(present), present)
 
 

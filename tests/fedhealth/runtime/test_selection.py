@@ -142,7 +142,7 @@ def test_otherwise_the_last_round_is_exported_and_the_reason_is_told(run, overri
 
 
 def test_the_moving_average_is_what_the_sites_evaluate(run):
-    calm = ["strategy.rounds=3", "strategy.select=last", "secagg=on"]
+    calm = ["strategy.rounds=3", "strategy.select=last"]
     plain, averaged = run(*calm, "strategy.checkpoints=3"), run(*calm, "strategy.ema=0.5")
     store = CheckpointStore(plain.path)
     models = [store.load_round(number).arrays for number in (1, 2, 3)]
