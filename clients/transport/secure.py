@@ -138,8 +138,8 @@ class SecureTransport:
         plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds)
         certificates = _read_list(message.content, "abandoned")
         derive_layout = partial(plan.build, threshold=asked.threshold)
-        shown = _read_list(message.content, "shown")
-        context = session.accept(descriptor, model, task, derive_layout, certificates, shown)
+        shown, envelopes = _read_list(message.content, "shown"), _read_envelopes(message.content)
+        context = session.accept(descriptor, model, task, derive_layout, certificates, shown, envelopes)
         return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
@@ -153,9 +153,9 @@ class SecureTransport:
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to SIGN, UNMASK or ABANDON."""
         session, request = self._session(run), _read_message(message.content, "message")
-        if message.directive.exchange != session.exchange:
+        if message.kind != ABANDON and message.directive.exchange != session.exchange:
             raise SecureAggregationError("The request belongs to another exchange.", "Restart the run.")
-        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)), session.me.thresholds)
+        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)))
         if message.kind == SIGN:
             reply = session.sign_survivors(request, rule.check_sum)
         elif message.kind == UNMASK:
@@ -240,6 +240,12 @@ def _read_list(content: RecordDict, key: str) -> list[bytes]:
     """Return a list of messages of the protocol: certificates of abandoned attempts, or links of the history."""
     found = get_config_record(content, SECAGG).get(key, [])
     return [each for each in found if isinstance(each, bytes)] if isinstance(found, list) else []
+
+
+def _read_envelopes(content: RecordDict) -> bytes:
+    """Return what the others sealed to this site in the attempt before; empty where the lead sends nothing."""
+    found = get_config_record(content, SECAGG).get("envelopes", b"")
+    return found if isinstance(found, bytes) else b""
 
 
 def _read_message(content: RecordDict, key: str) -> bytes:

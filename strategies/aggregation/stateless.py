@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -30,12 +31,19 @@ class StatelessAggregation:
         """Return no head."""
         return ""
 
+    def look_back(self, head: str) -> None:
+        """Do nothing: the sites are shown no history."""
+
     def load_opened(self, kind: str, number: int, incoming: State) -> None:
         """Return None: nothing is stored."""
 
     def find_repetition(self, kind: str, number: int, incoming: State) -> int:
         """Return 0: sites repeat an answer to the same request on their own."""
         return 0
+
+    def choose_sites(self, kind: str, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return all of them."""
+        return tuple(sites)
 
     def give_up(self) -> None:
         """Do nothing: there is no sum to open."""

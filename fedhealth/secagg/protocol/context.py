@@ -67,7 +67,7 @@ def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
         descriptor.config_digest,
         descriptor.roster_digest,
         *(number.to_bytes(8, "little") for number in numbers),
-        descriptor.vector.digest(descriptor.run),
+        descriptor.vector_digest,
         descriptor.history,
         encode_parts(*descriptor.members),
         encode_parts(*(site.encode() for site in descriptor.base)),

@@ -109,6 +109,11 @@ class AttemptDescriptor:
     training_digest: bytes
     layout: Layout
 
+    @property
+    def vector_digest(self) -> bytes:
+        """Return the SHA-256 of the run and the name of the vector."""
+        return self.vector.digest(self.run)
+
     def to_bytes(self) -> bytes:
         """Encode."""
         out = MessageWriter(MessageKind.TRAIN).text(self.run)

@@ -159,7 +159,8 @@ class Federation:
             plan.training_digest,
             lambda members: tuple(plan.layout),
             certificates,
-            shown=self.list_shown(site, descriptor),
+            self.list_shown(site, descriptor),
+            self.server.get_envelopes(site),
         )
 
     def list_shown(self, site: str, descriptor: bytes) -> tuple[bytes, ...]:

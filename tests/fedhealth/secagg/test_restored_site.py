@@ -203,13 +203,14 @@ def test_false_heads_of_another_site_are_refused_and_blamed():
 
 def test_a_false_statement_in_an_envelope_blames_its_dealer_and_burns_nothing(monkeypatch):
     federation = Federation(4)
+    run_rounds(federation, 1, 1)
     other = federation.book(VICTIM).issue_statement(RUN, 0)
     monkeypatch.setattr(
         federation.sites[name(0)]._statements,
         "get_known_statements",
         lambda site: (other[:-1] + bytes([other[-1] ^ 1]),),
     )
-    federation.collect(federation.plan(), federation.ids)
+    federation.collect(federation.plan(2), federation.ids)
     federation.server.fix_survivors()
     requests = federation.server.unmask_requests()
     with pytest.raises(ProtocolViolationError, match="never signed") as caught:
