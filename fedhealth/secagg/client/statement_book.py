@@ -29,6 +29,7 @@ from fedhealth.secagg.client.site_history import SiteHistory
 from fedhealth.secagg.errors import refuse_unless
 from fedhealth.secagg.protocol.messages import LEAD, KeyAnnouncement
 from fedhealth.secagg.protocol.statement import (
+    MAX_SHOWN,
     ShownNames,
     StateNotice,
     StateStatement,
@@ -126,14 +127,16 @@ class StatementBook:
         shown = [(sender, own[name]) for sender, name in named]
         self._learn([*((member.site, member.statement) for member in members), *shown])
 
-    def learn_notices(self, notices: Mapping[str, bytes]) -> None:
+    def learn_notices(self, notices: Mapping[str, bytes], *, must_keep: bool) -> None:
         """Take note of what the dealers tell this site in their envelopes, see `learn_statements`.
 
-        The dealers' own statements came with vectors that this site is about to open: each must be kept.
+        Args:
+            notices: by dealer.
+            must_keep: whether this site is about to open the vectors that the dealers' own statements came with.
 
         Raises:
-            ProtocolViolationError: also if there is no room for one. This site then opens nothing; its own envelopes
-                show the owner what to list.
+            ProtocolViolationError: also if it must keep them and has no room. This site then opens nothing; its own
+                envelopes show the owner what to list.
 
         """
         shown = []
@@ -141,8 +144,10 @@ class StatementBook:
             notice = StateNotice.from_bytes(data, dealer)
             own = StateStatement.from_bytes(notice.own, dealer)
             refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R13", blame=(dealer,))
+            few = len(notice.shown) <= MAX_SHOWN
+            refuse_unless(few, f"{dealer} shows more statements than a site keeps", rule="R13", blame=(dealer,))
             shown += [(dealer, each) for each in (notice.own, *notice.shown)]
-        self._learn(shown, must_keep=True)
+        self._learn(shown, must_keep=must_keep)
 
     def get_known_statements(self, site: str) -> tuple[bytes, ...]:
         """Return the statements of another site that no later one lists, as far as this site knows."""
