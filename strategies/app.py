@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose, Sends
+from fedhealth.config.selection_rule import find_selection_rule
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
@@ -27,11 +28,11 @@ from fedhealth.models.multimodal import build_model
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.array_codec import to_array_record, unpack_arrays
 from fedhealth.protocol.job import Job, compose_job_config
-from fedhealth.protocol.messages import END
+from fedhealth.protocol.messages import DESCRIBE, END, EVALUATE
 from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, SERVER_LOCK, RunDir, log_to_file
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.statistics import heterogeneity
-from fedhealth.statistics.shapes import SIDES, get_modalities, get_statistic_shapes
+from fedhealth.statistics.shapes import SIDES, compute_shared_sensitivity, get_modalities, get_statistic_shapes
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from strategies.aggregation.base import Aggregation
@@ -41,7 +42,9 @@ from strategies.fedavg import FedAvg
 from strategies.messaging import exchange_messages
 from strategies.participants import Participation
 from strategies.reservation import request_reservations
+from strategies.round_average import RoundAverage
 from strategies.round_request import RunIdentity
+from strategies.selection import RoundSelection
 from strategies.statement_carrier import StatementCarrier
 from strategies.statistics import read_score_counts
 
@@ -148,6 +151,7 @@ def build_strategy(
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
     sites = tuple(config.data.sites)
+    rule, reason = find_selection_rule(config)
     fewest = max(lead.min_sites or len(sites), aggregation.required_sites)
     return FedAvg(
         RunIdentity(job.run, job.digest),
@@ -158,9 +162,13 @@ def build_strategy(
         extra=instantiate(config.personalization).get_extra_shapes(shapes),
         sends_gradients=config.training.sends is Sends.gradient,
         statistics=get_statistic_shapes(config),
+        sensitivities={kind: compute_shared_sensitivity(config, kind) for kind in (EVALUATE, DESCRIBE)},
         attempts=lead.attempts,
         deadlines=ReplyDeadlines(lead.deadline_factor),
         checkpoints=CheckpointStore(folder.path, lead.checkpoints),
+        selection=RoundSelection(rule, lead.patience),
+        selection_reason=reason,
+        average=RoundAverage(lead.ema),
         tables={
             heterogeneity.PROFILE + table.name: table
             for table in heterogeneity.list_heterogeneity_tables(config.data, get_modalities(config))

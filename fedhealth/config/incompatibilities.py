@@ -132,24 +132,48 @@ def _shares_noise_in_the_open(plain: Plain) -> bool:
     return _shares_noise(plain) and get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
 
 
+def _trains_with_shared_noise(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain.get("purpose") != "describe"
+
+
 def _shares_noise_of_updates(plain: Plain) -> bool:
-    return _shares_noise(plain) and not _sends_gradients(plain)
+    return _trains_with_shared_noise(plain) and not _sends_gradients(plain)
 
 
 def _shares_noise_at_own_rates(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["privacy"].get("sample_rate") is None
+    return _trains_with_shared_noise(plain) and plain["privacy"].get("sample_rate") is None
 
 
 def _shares_noise_of_two(plain: Plain) -> bool:
     return _shares_noise(plain) and len(plain.get("data", {}).get("sites", "abc")) < _FEWEST_SITES
 
 
+def _shares_noise_of_clients(plain: Plain) -> bool:
+    return _shares_noise(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
+
+
 def _scales_shared_noise(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["strategy"]["max_update_norm"] is not None
+    return _trains_with_shared_noise(plain) and plain["strategy"]["max_update_norm"] is not None
 
 
 def _shares_noise_of_equal_sites(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
+    return _trains_with_shared_noise(plain) and plain["secagg"].get("weights") == "uniform"
+
+
+def _changes_absent_images(plain: Plain) -> bool:
+    return bool(plain["training"].get("augmentation")) and not plain["model"].get("image")
+
+
+def _splits_private_batches(plain: Plain) -> bool:
+    """Return whether private training would split its batches itself; `privacy=client` trains without noise."""
+    unit = get_capability(plain["privacy"], "unit", default="none")
+    is_private = get_capability(plain["privacy"], "is_private", default=False)
+    return is_private and unit != "client" and plain["training"].get("micro_batch_size") is not None
+
+
+def _waits_for_private_scores(plain: Plain) -> bool:
+    is_private = get_capability(plain["privacy"], "is_private", default=False)
+    return is_private and plain["strategy"].get("patience") is not None
 
 
 def _needs_gradients(plain: Plain) -> bool:
@@ -250,6 +274,27 @@ INCOMPATIBILITIES = (
         _needs_gradients,
     ),
     Incompatibility(
+        "training/augmentation",
+        "a model without images",
+        "it changes images only",
+        "Set training/augmentation=none",
+        _changes_absent_images,
+    ),
+    Incompatibility(
+        "training.micro_batch_size",
+        "private training",
+        "a patient's rows must stay in one batch, and private training splits its batches by patient",
+        "Set training.micro_batch_size=null and privacy.max_physical_batch_size instead",
+        _splits_private_batches,
+    ),
+    Incompatibility(
+        "strategy.patience",
+        "private training",
+        "no single round has a score, because every score would cost privacy budget",
+        "Set strategy.patience=null; strategy.ema=0.7 averages the rounds at no cost",
+        _waits_for_private_scores,
+    ),
+    Incompatibility(
         "privacy.noise=shared",
         "secagg=off",
         "each hospital adds only a part of the noise, and the lead would see its sum alone",
@@ -276,6 +321,13 @@ INCOMPATIBILITIES = (
         "the part of each would be all that protects it from the other",
         "Use privacy.noise=local",
         _shares_noise_of_two,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "privacy=client",
+        "what is protected is a hospital, and its noise would rest on the hospitals that it is protected from",
+        "Use privacy.noise=local, or privacy=patient",
+        _shares_noise_of_clients,
     ),
     Incompatibility(
         "privacy.noise=shared",

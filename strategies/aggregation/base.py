@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.errors import FederationError
+from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.protocol.messages import Directive
 from fedhealth.types import State
 
@@ -39,6 +40,7 @@ class RoundAttempt:
         expected: arrays that an update must have (names, shapes); empty if only statistics are requested.
         statistics: shape of every vector of statistics.
         weights: announced by the sites.
+        sensitivity: of the tables among the statistics whose noise the sites share; 0 if there are none.
 
     """
 
@@ -48,6 +50,7 @@ class RoundAttempt:
     expected: State
     statistics: Shapes
     weights: Weights
+    sensitivity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Aggregate:
         statistics: int64 sums of the named vectors.
         sites: included in it, sorted.
         link: of the history, see `Aggregation.advance_history`; empty if there is none.
+        blanks: by segment, the blank values of a sum whose noise the sites share.
 
     """
 
@@ -66,6 +70,7 @@ class Aggregate:
     statistics: dict[str, np.ndarray]
     sites: tuple[str, ...]
     link: bytes = b""
+    blanks: Mapping[str, BlankValues] = field(default_factory=dict)
 
 
 class Aggregation(Protocol):
@@ -110,6 +115,14 @@ class Aggregation(Protocol):
     def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
         """Add a result to the history, together with the arrays that follow from it; return the new head."""
 
+    def look_back(self, head: str) -> None:
+        """Send requests that follow from an earlier head, to evaluate the model of an earlier round.
+
+        Raises:
+            FederationError: it is not in the history.
+
+        """
+
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored result of this request, so that no site is asked for it again; None if there is none.
 
@@ -126,6 +139,9 @@ class Aggregation(Protocol):
         Return 0 if it must be answered anew.
         """
 
+    def choose_sites(self, kind: str, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return which of these sites to ask for replies to a message type."""
+
     def give_up(self) -> None:
         """Never ask for the latest answers again: their sum cannot be opened any more."""
 
@@ -137,6 +153,9 @@ class Aggregation(Protocol):
 
     def open(self, attempt: RoundAttempt) -> ConfigRecord | None:
         """Begin an attempt; return a record to send to every site with the request."""
+
+    def complete_request(self, site: str, request: RecordDict) -> RecordDict:
+        """Return the request of the attempt with what this site alone is sent."""
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray] | None:
         """Aggregate one site's reply; return its own statistics if the lead may see them.

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Self
 
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import KEY_BYTES, SIGNATURE_BYTES
 from fedhealth.secagg.primitives.layout import Layout, Segment
+from fedhealth.secagg.protocol.statement import NAME_BYTES, ShownNames
 from fedhealth.secagg.protocol.vector_name import VectorName
 
 DIGEST_BYTES = 32
+_CACHED_BYTES = 2**20  # of a descriptor that is kept parsed
 LEAD = "the lead"
 
 
@@ -33,8 +36,9 @@ class MessageKind(IntEnum):
 class KeyAnnouncement:
     """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights.
 
-    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows. `noise` is
-    the least noise multiplier that the site accepts in a sum whose noise is shared; 0 in other runs.
+    `statement` is the site's own state statement, `shown` names those of the others that it keeps. `noise` and
+    `statistics_noise` are the least noise multipliers that the site accepts in sums of models and of statistics whose
+    noise is shared; 0 in other runs.
     """
 
     run: str
@@ -44,9 +48,10 @@ class KeyAnnouncement:
     key: bytes
     towers: tuple[tuple[str, int], ...]
     statement: bytes
-    shown: tuple[bytes, ...]
+    shown: ShownNames
     signature: bytes = bytes(SIGNATURE_BYTES)
     noise: float = 0.0
+    statistics_noise: float = 0.0
 
     def body(self) -> bytes:
         """Return the signed bytes."""
@@ -59,7 +64,16 @@ class KeyAnnouncement:
         out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
-        return out.real(self.noise).blob(self.statement).blobs(self.shown).bytes()
+        out.real(self.noise).real(self.statistics_noise).blob(self.statement).number(len(self.shown), 4)
+        for site, names in self.shown:
+            out.text(site).number(len(names), 4)
+            for name in names:
+                out.fixed_bytes(name, NAME_BYTES)
+        return out.bytes()
+
+    def get_shown_names(self, site: str) -> tuple[bytes, ...]:
+        """Return the digests of the statements of a site that this member shows."""
+        return dict(self.shown).get(site, ())
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -72,8 +86,10 @@ class KeyAnnouncement:
         run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
         epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
         towers = r.sequence(lambda: (r.text(), r.number()))
-        noise, statement, shown = r.real(), r.blob(), r.sequence(r.blob)
-        found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES), noise)
+        noise, statistics, statement = r.real(), r.real(), r.blob()
+        shown = r.sequence(lambda: (r.site(), r.sequence(lambda: r.fixed_bytes(NAME_BYTES))))
+        signature = r.fixed_bytes(SIGNATURE_BYTES)
+        found = cls(run, roster, site, epoch, key, towers, statement, shown, signature, noise, statistics)
         r.end()
         return found
 
@@ -98,6 +114,11 @@ class AttemptDescriptor:
     training_digest: bytes
     layout: Layout
 
+    @property
+    def vector_digest(self) -> bytes:
+        """Return the SHA-256 of the run and the name of the vector."""
+        return self.vector.digest(self.run)
+
     def to_bytes(self) -> bytes:
         """Encode."""
         out = MessageWriter(MessageKind.TRAIN).text(self.run)
@@ -113,28 +134,35 @@ class AttemptDescriptor:
         return out.bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
-        """Decode."""
-        r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
-        found = cls(
-            run=r.text(),
-            config_digest=r.fixed_bytes(DIGEST_BYTES),
-            roster_digest=r.fixed_bytes(DIGEST_BYTES),
-            exchange=r.number(),
-            attempt=r.number(),
-            vector=VectorName.read_from(r),
-            history=r.fixed_bytes(DIGEST_BYTES),
-            threshold=r.number(4),
-            signed=r.flag(),
-            members=r.sequence(r.blob),
-            base=r.sequence(r.site),
-            cohort=r.sequence(r.site),
-            model_digest=r.fixed_bytes(DIGEST_BYTES),
-            training_digest=r.fixed_bytes(DIGEST_BYTES),
-            layout=r.sequence(lambda: Segment.read_from(r)),
-        )
-        r.end()
-        return found
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> "AttemptDescriptor":
+        """Decode; a descriptor is read several times in a round, so one of ordinary size is parsed once."""
+        return (_parse_descriptor_once if len(data) <= _CACHED_BYTES else _parse_descriptor)(data, sender)
+
+
+def _parse_descriptor(data: bytes, sender: str) -> AttemptDescriptor:
+    r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
+    found = AttemptDescriptor(
+        run=r.text(),
+        config_digest=r.fixed_bytes(DIGEST_BYTES),
+        roster_digest=r.fixed_bytes(DIGEST_BYTES),
+        exchange=r.number(),
+        attempt=r.number(),
+        vector=VectorName.read_from(r),
+        history=r.fixed_bytes(DIGEST_BYTES),
+        threshold=r.number(4),
+        signed=r.flag(),
+        members=r.sequence(r.blob),
+        base=r.sequence(r.site),
+        cohort=r.sequence(r.site),
+        model_digest=r.fixed_bytes(DIGEST_BYTES),
+        training_digest=r.fixed_bytes(DIGEST_BYTES),
+        layout=r.sequence(lambda: Segment.read_from(r)),
+    )
+    r.end()
+    return found
+
+
+_parse_descriptor_once = lru_cache(maxsize=8)(_parse_descriptor)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.step import take_private_step
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.training.dpsgd_trainer import ENGINES
+from fedhealth.training.dpsgd_plans import ENGINES
 from tests.fedhealth.privacy.toys import clear_summed_grads
 
 SMALL = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "training.threads=1", "training.batch_size=4")
@@ -131,7 +131,7 @@ def test_a_rehearsal_whose_audit_fails_says_so(overrides, tmp_path, monkeypatch)
     assert "The audit FAILED at north" in (run.path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("engine", [ForgottenClip, CoupledLoss])
+@pytest.mark.parametrize("engine", [ForgottenClip, pytest.param(CoupledLoss, marks=pytest.mark.long)])
 def test_an_engine_that_breaks_the_bound_is_found(command, overrides, monkeypatch, engine):
     monkeypatch.setitem(ENGINES, "bk", engine)
     code, shown = command("quick", *overrides)
@@ -140,7 +140,7 @@ def test_an_engine_that_breaks_the_bound_is_found(command, overrides, monkeypatc
     assert "The audit failed at north" in shown
 
 
-@pytest.mark.parametrize("step", [doubled_step, noise_where_touched])
+@pytest.mark.parametrize("step", [pytest.param(doubled_step, marks=pytest.mark.long), noise_where_touched])
 def test_a_step_that_moves_weights_without_noise_is_found(command, overrides, monkeypatch, step):
     monkeypatch.setattr("fedhealth.training.dpsgd_trainer.take_private_step", step)
     code, shown = command("quick", *overrides)
