@@ -11,31 +11,55 @@
 #                        leave out all of CUDA
 #   --into FOLDER        default /opt/fedhealth-VERSION; /opt/fedhealth then points to it (upgrade and rollback: docs/releases.md)
 #   setup.yaml           at a site: go on with `fedhealth site setup setup.yaml`
-# PYTHON names the interpreter, default python3.
+# PYTHON names the interpreter, default python3. Every step may be repeated: a finished installation is kept.
+# Exit codes: 2 wrong options, 8 changed files, 11 no room, 1 another fault; those of `fedhealth site setup` after that.
 set -euo pipefail
 unset PYTHONPATH PYTHONHOME
+umask 022  # the service's account reads what is installed
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python="${PYTHON:-python3}"
 side=site wheelhouse='' cpu='' download='' into='' setup=''
+
+stop() {  # CODE PROBLEM ADVICE
+  printf 'error: %s\n%s\n' "$2" "$3" >&2
+  exit "$1"
+}
+
+need_value() {  # OPTION and all that follows it
+  [[ $# -ge 2 && "$2" != -* ]] || stop 2 "$1 needs a value." "The first lines of $0 explain the options."
+}
+
+find_folder() {  # OPTION FOLDER
+  [[ -d "$2" ]] || stop 2 "$1: $2 is no folder." "Correct the path."
+  (cd "$2" && pwd)
+}
+
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --side) side="$2"; shift 2 ;;
-    --wheelhouse) wheelhouse=$(cd "$2" && pwd); shift 2 ;;
-    --cpu) cpu=$(cd "$2" && pwd); shift 2 ;;
-    --download) download="$2"; shift 2 ;;
-    --into) into="$2"; shift 2 ;;
-    -*) echo "unknown option $1; the first lines of this file explain the options" >&2; exit 2 ;;
-    *) setup=$(realpath "$1"); shift ;;
+    --side) need_value "$@"; side="$2"; shift 2 ;;
+    --wheelhouse) need_value "$@"; wheelhouse=$(find_folder "$1" "$2"); shift 2 ;;
+    --cpu) need_value "$@"; cpu=$(find_folder "$1" "$2"); shift 2 ;;
+    --download) need_value "$@"; download="$2"; shift 2 ;;
+    --into) need_value "$@"; into="$2"; shift 2 ;;
+    -*) stop 2 "There is no option $1." "The first lines of $0 explain the options." ;;
+    *)
+      [[ -f "$1" ]] || stop 2 "$1: there is no such file." "Give the setup.yaml that you edited."
+      setup=$(realpath "$1"); shift ;;
   esac
 done
 lock="${here}/${side}.lock"
-[[ -f "${lock}" ]] || { echo "there is no ${side}.lock: --side is site, site-sources or lead" >&2; exit 2; }
-(cd "${here}" && grep -v ' setup\.yaml$' SHA256SUMS | sha256sum --check --quiet --strict) || {  # which you edit
-  echo "a file of the release was changed: verify the archive's signature and unpack it again" >&2; exit 8
-}
-"${python}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: PYTHON=..." >&2; exit 2; }
+[[ -f "${lock}" ]] || stop 2 "There is no ${side}.lock." "--side is site, site-sources or lead."
+(cd "${here}" && grep -v ' setup\.yaml$' SHA256SUMS | sha256sum --check --quiet --strict) ||  # which you edit
+  stop 8 "A file of the release was changed or is missing (above)." "Verify the archive's signature and unpack it again."
+"${python}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  stop 2 "${python} is not Python 3.11 or newer." "Name another one: sudo PYTHON=/usr/bin/python3.12 $0 ..."
+# The service has another account: a Python in somebody's own folder is closed to it.
+interpreter=$("${python}" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+if [[ ${EUID} -eq 0 ]] && command -v runuser >/dev/null && ! runuser -u nobody -- "${interpreter}" -c '' 2>/dev/null; then
+  stop 2 "${python} is closed to other accounts, so to the service." "Use the system's: sudo PYTHON=/usr/bin/python3 $0 ..."
+fi
 
-work=$(mktemp -d)
+work=$(mktemp -d) || stop 11 "There is no room for temporary files." "Make room in ${TMPDIR:-/tmp}, and run this again."
 chmod 755 "${work}"
 trap 'rm -rf "${work}"' EXIT
 wanted="${work}/wanted.lock"
@@ -52,6 +76,9 @@ if [[ -n "${wheelhouse}" ]]; then
   source+=(--no-index --find-links "${wheelhouse}")
 fi
 
+needed_kb=8000000
+[[ -z "${cpu}" ]] || needed_kb=3000000
+
 if [[ -n "${download}" ]]; then
   mkdir -p "${download}"
   "${python}" -m venv "${work}/venv"
@@ -64,25 +91,60 @@ fi
 wheel=("${here}"/fedhealth-*.whl)
 version=$(basename "${wheel[0]}" | cut -d- -f2)
 target="${into:-/opt/fedhealth-${version}}"
-"${python}" -m venv "${target}"
-pip=("${target}/bin/pip" install)
-local=(--quiet --no-deps --no-index --disable-pip-version-check)
-if [[ -n "${cpu}" ]]; then
-  "${pip[@]}" "${local[@]}" "${cpu}"/torch-*.whl "${cpu}"/torchvision-*.whl
+program="${target}/bin/fedhealth"
+if [[ -z "${into}" ]]; then
+  program=/opt/fedhealth/bin/fedhealth  # the unit names this path: an upgrade or a rollback changes where it leads
 fi
-"${pip[@]}" --no-compile "${source[@]}" -r "${tools}"
-"${pip[@]}" --no-compile "${source[@]}" -r "${wanted}"
-"${pip[@]}" "${local[@]}" "${wheel[0]}"
-# Compile what this side imports: the service cannot write here, and most of the packages it never imports.
-"${target}/bin/python" -I -W ignore -c "import fedhealth.cli.preload_${side%-sources}" || {
-  echo "the installation does not start" >&2; exit 1
+begun="${target}/.installing" mark="${target}/.installed"
+sums=$(sha256sum <"${here}/SHA256SUMS" | cut -c1-64)
+content="${side}${cpu:+ cpu} ${sums}"  # what a finished installation consists of
+
+install_release() {
+  if [[ -f "${begun}" ]]; then
+    echo "Removing the unfinished installation in ${target}."
+    rm -rf "${target}"
+  fi
+  [[ ! -e "${target}" ]] || stop 2 "${target} holds something else." "Remove it, or choose another folder with --into."
+  { mkdir -p "${target}" && touch "${begun}"; } || stop 2 "${target} cannot be created." "Run this with sudo, or choose a folder with --into."
+  local free
+  free=$(df --output=avail -k "${target}" | tail -n 1)
+  [[ "${free}" -ge ${needed_kb} ]] ||
+    stop 11 "${target}: $((free / 1000000)) of $((needed_kb / 1000000)) GB are free." "Make room, and run this again."
+  fill_environment
+  echo "${content}" >"${begun}"
+  mv "${begun}" "${mark}"
 }
-# Nothing is added to this environment later: an upgrade makes a new one.
-"${target}/bin/pip" uninstall --quiet --yes pip
+
+fill_environment() {
+  "${python}" -m venv "${target}" ||
+    stop 1 "${python} cannot make a virtual environment (above)." "On Debian and Ubuntu: apt install python3-venv."
+  local pip=("${target}/bin/pip" install)
+  local offline=(--quiet --no-deps --no-index --disable-pip-version-check)
+  if [[ -n "${cpu}" ]]; then
+    "${pip[@]}" "${offline[@]}" "${cpu}"/torch-*.whl "${cpu}"/torchvision-*.whl
+  fi
+  "${pip[@]}" --no-compile "${source[@]}" -r "${tools}"
+  "${pip[@]}" --no-compile "${source[@]}" -r "${wanted}"
+  "${pip[@]}" "${offline[@]}" "${wheel[0]}"
+  # Compile what this side imports: the service cannot write here, and most of the packages it never imports.
+  "${target}/bin/python" -I -W ignore -c "import fedhealth.cli.preload_${side%-sources}" ||
+    stop 1 "The installation does not start (above)." "Send the lead this output."
+  # Nothing is added to this environment later: an upgrade makes a new one.
+  "${target}/bin/pip" uninstall --quiet --yes pip
+}
+
+known=''
+[[ ! -f "${mark}" ]] || known=$(cat "${mark}")
+if [[ -z "${known}" ]]; then
+  echo "Installing fedhealth ${version} into ${target}; this takes some minutes."
+  install_release
+elif [[ "${known}" != "${content}" ]]; then
+  stop 2 "${target} holds another build or side of fedhealth ${version}." "Stop its service and remove that folder, or use --into."
+fi
 if [[ -z "${into}" ]]; then
   ln -sfn "${target}" /opt/fedhealth
 fi
-"${target}/bin/fedhealth" --version
+"${program}" --version
 if [[ -n "${setup}" ]]; then
-  exec "${target}/bin/fedhealth" site setup "${setup}"
+  exec "${program}" site setup "${setup}"
 fi

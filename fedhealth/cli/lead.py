@@ -45,11 +45,11 @@ def admit(
 
 
 @app.command()
-def members(home: LeadFolder = None) -> None:
+def members(as_json: Json = False, home: LeadFolder = None) -> None:
     """Show the members, their fingerprints, and the validity of the certificates."""
     from fedhealth.cli.lead_members import run_members
 
-    run_members(home)
+    run_members(home, as_json)
 
 
 @app.command()
@@ -102,11 +102,11 @@ def sites(as_json: Json = False, home: LeadFolder = None) -> None:
 
 
 @app.command()
-def runs(home: LeadFolder = None) -> None:
+def runs(as_json: Json = False, home: LeadFolder = None) -> None:
     """List the runs that were started here."""
     from fedhealth.cli.lead_serve import run_runs
 
-    run_runs(home)
+    run_runs(home, as_json)
 
 
 @app.command()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
 from fedhealth.consortium.certificates import compute_days_left, decode_certificate
 from fedhealth.consortium.membership import Membership
@@ -47,24 +49,42 @@ def run_admit(path: Path, fingerprint: str | None, folder: Path | None) -> None:
         print_lines(console, f"New kits of the other members are in {home.kits}. {_OTHERS}")
 
 
-def run_members(folder: Path | None) -> None:
+def run_members(folder: Path | None, as_json: bool) -> None:
     """Print the members and the validity of the certificates."""
     home, console = LeadHome.find(folder), Console()
     require_provisioned(home)
     membership = load_published_membership(home)
+    server, authority = (
+        compute_days_left(decode_certificate(path.read_bytes(), str(path))) for path in (home.certificate, home.ca)
+    )
+    if as_json:
+        certificates = {"certificate_days_left": server, "authority_days_left": authority}
+        print_json({**_collect_membership(membership), **certificates})
+        return
     if membership is None:
         print_lines(console, "There are no members yet.")
     else:
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("Member", overflow="fold")
-        table.add_column("Fingerprint", no_wrap=True)
-        for member in membership.members:
-            table.add_row(member.site, member.fingerprint)
-        console.print(table)
+        console.print(_build_member_table(membership))
         _print_membership(console, membership)
-    for what, path in (("server's certificate", home.certificate), ("authority", home.ca)):
-        left = compute_days_left(decode_certificate(path.read_bytes(), str(path)))
-        print_lines(console, f"The {what} is valid for {left:.0f} more days.")
+    print_lines(console, f"The server's certificate is valid for {server:.0f} more days.")
+    print_lines(console, f"The authority is valid for {authority:.0f} more days.")
+
+
+def _collect_membership(membership: Membership | None) -> dict[str, Any]:
+    if membership is None:
+        return {"members": []}
+    members = [{"site": member.site, "fingerprint": member.fingerprint} for member in membership.members]
+    told = {"project": membership.project, "number": membership.serial, "fingerprint": membership.fingerprint}
+    return {**told, "members": members}
+
+
+def _build_member_table(membership: Membership) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("Member", overflow="fold")
+    table.add_column("Fingerprint", no_wrap=True)
+    for member in membership.members:
+        table.add_row(member.site, member.fingerprint)
+    return table
 
 
 def run_revoke(site: str, yes: bool, folder: Path | None) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.cli.status import format_age
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
@@ -41,7 +40,7 @@ def run_sites(home: Path | None, as_json: bool) -> None:
 
     found = list_sites(LeadHome.find(home))
     if as_json:
-        typer.echo(json.dumps([asdict(site) for site in found], indent=1))
+        print_json(found)
         return
     table = _make_table("Hospital", "State", "Last contact", "Release", "Kit", "Last check", "Problem, and what to do")
     for site in found:
@@ -66,14 +65,22 @@ def _describe_problems(site: SiteOverview) -> str:
     return "\n".join([*lines, *([f"last refusal: {site.refusal}"] if site.refusal else [])])
 
 
-def run_runs(home: Path | None) -> None:
+def run_runs(home: Path | None, as_json: bool) -> None:
     """Print the runs that were started here."""
+    found = [_describe_run(job) for job in iter_jobs(LeadHome.find(home))]
+    if as_json:
+        print_json(found)
+        return
     table = _make_table("Run", "State", "Started", "Folder")
-    for job in iter_jobs(LeadHome.find(home)):
-        about = RunDir(Path(job.folder)).info
-        state = "reservation of a sweep" if job.budget_request else str(about.get("state", "gone"))
-        table.add_row(job.run, state, str(about.get("started", "")), job.folder)
+    for each in found:
+        table.add_row(*each.values())
     Console().print(table)
+
+
+def _describe_run(job: Job) -> dict[str, str]:
+    about = RunDir(Path(job.folder)).info
+    state = "reservation of a sweep" if job.budget_request else str(about.get("state", "gone"))
+    return {"run": job.run, "state": state, "started": str(about.get("started", "")), "folder": job.folder}
 
 
 def run_stop(run: str, home: Path | None) -> None:

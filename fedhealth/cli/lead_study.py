@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedhealth.cli.options import LeadFolder
+from fedhealth.cli.options import Json, LeadFolder
 
 app = typer.Typer(no_args_is_help=True, help="Studies: what hospitals are asked to approve before a run.")
 Name = Annotated[str, typer.Argument(help="The study's name.")]
@@ -40,12 +40,13 @@ def publish(
 @app.command("status")
 def list_answers(
     name: Annotated[str | None, typer.Argument(help="The study's name; without it, all studies.")] = None,
+    as_json: Json = False,
     home: LeadFolder = None,
 ) -> None:
     """Show each study, its runs, and which hospitals answered or declined them."""
     from fedhealth.cli.lead_study_steps import run_list_answers
 
-    run_list_answers(name, home)
+    run_list_answers(name, home, as_json)
 
 
 @app.command()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.cli.prompts import print_lines
 from fedhealth.config.compose import compose_shared_settings
+from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.study_text import describe_changes, describe_study
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.lead.home import LeadHome
@@ -21,7 +24,7 @@ from fedhealth.lead.publish_study import (
     publish_study,
 )
 from fedhealth.lead.site_overview import load_reports
-from fedhealth.lead.study_answers import collect_answers
+from fedhealth.lead.study_answers import StudyAnswers, collect_answers
 from fedhealth.lead.study_draft import RELEASES, load_draft
 from fedhealth.protocol.site_report import SiteReport
 from fedhealth.utils.atomic_io import write_atomic
@@ -84,19 +87,28 @@ def run_publish(path: Path, config_dir: Path | None, folder: Path | None) -> Non
     print_lines(console, f"  fedhealth site study approve {get_study_path(home, study).name}")
 
 
-def run_list_answers(name: str | None, folder: Path | None) -> None:
+def run_list_answers(name: str | None, folder: Path | None, as_json: bool) -> None:
     """Print each study with its runs and the hospitals' answers to the last of them."""
     home, console = LeadHome.find(folder), Console()
-    reports = _load_reports(home, console)
+    reports = _load_reports(home, Console(stderr=as_json))
     published = [find_latest_study(home, name)] if name else load_published_studies(home)
     latest = {each.study.name: each.study for each in published}
-    for study in latest.values():
-        answers = collect_answers(home, study, reports)
+    answers = [(study, collect_answers(home, study, reports)) for study in latest.values()]
+    if as_json:
+        print_json([_collect_study(*each) for each in answers])
+        return
+    for study, found in answers:
         state = "closed" if study.closed else f"{study.first_day} to {study.last_day}"
-        print_lines(console, f"{study.label}, {study.title}: {state}; {answers.runs} of {study.runs} runs started")
-        print_lines(console, *(f"  {site}: {answer}" for site, answer in answers.by_site.items()))
+        print_lines(console, f"{study.label}, {study.title}: {state}; {found.runs} of {study.runs} runs started")
+        print_lines(console, *(f"  {site}: {answer}" for site, answer in found.by_site.items()))
     if not latest:
         print_lines(console, "No study was published. `fedhealth lead study new` writes a draft.")
+
+
+def _collect_study(study: ResearchStudy, answers: StudyAnswers) -> dict[str, Any]:
+    about = {"name": study.name, "version": study.version, "title": study.title, "closed": study.closed}
+    days = {"first_day": study.first_day, "last_day": study.last_day}
+    return {**about, **days, "runs": study.runs, "started": answers.runs, "answers": dict(answers.by_site)}
 
 
 def _load_reports(home: LeadHome, console: Console) -> dict[str, SiteReport]:

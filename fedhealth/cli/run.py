@@ -16,12 +16,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from fedhealth.api.progress import ProgressDisplay
 from fedhealth.cli import sweep
-from fedhealth.cli.progress import ProgressDisplay
 from fedhealth.config.compose import (
     HYDRA_ERRORS,
     HYDRA_VERSION_BASE,
     check_group_options,
+    explain_encoding,
     explain_hydra_error,
     get_conf_dir,
     quote_value,
@@ -64,6 +65,8 @@ def run_hydra(overrides: list[str]) -> None:
         app()
     except sweep.AbortHydra as stop:
         raise stop.fault from None
+    except UnicodeDecodeError as fault:
+        raise explain_encoding(fault, find_config_dir_flag(overrides)) from fault
     except HYDRA_ERRORS as fault:
         raise explain_hydra_error(fault) from fault
     finally:
@@ -102,6 +105,15 @@ def put_flags_first(arguments: list[str]) -> list[str]:
         if argument in _WITH_VALUE and rest:
             flags.append(rest.pop(0))
     return [*flags, *overrides]
+
+
+def find_config_dir_flag(arguments: Sequence[str]) -> Path | None:
+    """Return the folder that `--config-dir` names; None without it."""
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            return Path(value if equals else following)
+    return None
 
 
 def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
-from fedhealth.cli import site_audit, site_data, site_study
+from fedhealth.cli import site_audit, site_data, site_runs, site_study
 from fedhealth.cli.options import Json, Port, SiteFolder
-from fedhealth.errors import ConfigError, PrivacyError
-from fedhealth.utils.privacy_text import (
-    format_delta,
-    format_guarantee,
-    format_local_epsilon,
-    format_noise_multiplier,
-    format_unit,
-)
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
 app.add_typer(site_data.app, name="data")
+app.add_typer(site_runs.app, name="runs")
 app.add_typer(site_study.app, name="study")
 
 
@@ -205,74 +194,18 @@ def leave(
 @app.command()
 def budget(
     folder: Annotated[
-        Path | None, typer.Argument(help="A run directory with several sites; default: this site's folder.")
+        Path | None, typer.Argument(help="A run directory with several sites, instead of this site's folder.")
     ] = None,
     delta: Annotated[
         float | None,
         typer.Option(help="Compute epsilon at this delta; default: each run's own."),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also print each ledger's length and digest.")] = False,
+    as_json: Json = False,
+    home: SiteFolder = None,
 ) -> None:
     """Show the privacy budget that each run spent, by data set; if a ledger was modified, the exit code is 6."""
-    from fedhealth.cli.site_run import load_lifetime_delta
-    from fedhealth.privacy.accounting.ledger_folder import find_ledgers
+    from fedhealth.cli.site_budget import run_budget
     from fedhealth.site.home import SiteHome
 
-    folder = folder or SiteHome.find(None).path
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder.", "Give a site's folder or a run directory.")
-    if delta is not None and not 0 < delta < 1:
-        raise ConfigError(f"--delta {delta} is not between 0 and 1.", "Use 1e-6, or less for many patients.")
-    found = find_ledgers(folder)
-    if not found:
-        raise PrivacyError(f"There is no privacy ledger in {folder}.", "The first private run creates it.")
-    console, total_delta = Console(), delta or load_lifetime_delta(SiteHome(folder))
-    console.print(_build_spending_table(folder, delta))
-    for site, path in found:
-        _print_total(console, site, path, total_delta)
-        if verify:
-            _print_chain(console, site, path)
-
-
-def _build_spending_table(folder: Path, delta: float | None) -> Table:
-    from fedhealth.privacy.accounting.spending import iter_run_spending
-
-    table = Table(title="Privacy spent", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("Hospital/data set", "Run", "Unit"):
-        table.add_column(name, overflow="fold")
-    for name in ("Epsilon", "Delta", "Noise multiplier", "Booked", "Failed", "Retried", "Declined"):
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
-    for each in iter_run_spending(folder, delta):
-        epsilon = f"{each.epsilon:.3f}" + ("" if each.target is None else f" of {each.target:g}")
-        epsilon += f" (local {each.local_epsilon:.3f})" if each.shares > 1 else ""
-        numbers = (
-            epsilon,
-            format_delta(each.delta),
-            format_noise_multiplier(each.noise_multiplier),
-            *map(str, (each.booked_count, each.failed_count, each.retried_count, each.declined_count)),
-        )
-        table.add_row(f"{each.site}/{each.dataset}", each.run, format_unit(each.unit), *numbers)
-    return table
-
-
-def _print_total(console: Console, site: str, path: Path, delta: float | None) -> None:
-    from fedhealth.privacy.accounting.spending import compute_dataset_spending, compute_reserved_epsilon
-
-    total = compute_dataset_spending(site, path, delta)
-    spent = format_guarantee(total.epsilon, total.delta, total.noise_multiplier, total.unit, digits=4)
-    said = f"{site}, {path.stem}: all runs together spent {spent} or more"
-    if total.local_epsilon is not None:
-        said += f"; {format_local_epsilon(total.local_epsilon, total.delta)}"
-    with_kept, until = compute_reserved_epsilon(path, total.delta)
-    if until:
-        lapses = datetime.fromtimestamp(until).astimezone().strftime("%Y-%m-%d %H:%M")
-        said += f"; {with_kept:.4g} at the same delta including reservations of sweeps until {lapses}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_chain(console: Console, site: str, path: Path) -> None:
-    from fedhealth.privacy.accounting.ledger import read_ledger_digest, verify_ledger
-
-    entries = verify_ledger(path)
-    said = f"{site}, {path.stem}: {len(entries)} entries, hash chain intact, digest {read_ledger_digest(path)}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    run_budget(folder or SiteHome.find(home).path, delta, verify, as_json)

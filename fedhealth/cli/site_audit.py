@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedhealth.cli.options import SiteFolder
+from fedhealth.cli.options import Json, SiteFolder
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: what left this site, what was refused, who was trusted.")
 
@@ -65,12 +65,13 @@ def _count_paid_releases(home: Path, log: Path) -> int:
 @app.command()
 def show(
     last: Annotated[int, typer.Option(min=1, help="How many entries.")] = 20,
+    as_json: Json = False,
     home: SiteFolder = None,
 ) -> None:
     """Show the last entries, the newest last."""
     from fedhealth.cli.site_log import run_show
 
-    run_show(last, home)
+    run_show(last, home, as_json)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.cli.prompts import print_lines
 from fedhealth.errors import ConfigError
 from fedhealth.site import audit_log
@@ -25,13 +26,17 @@ from fedhealth.utils.private_files import write_private_file
 _COMMON_FIELDS = ("number", "time", "event")  # of every entry; the other fields depend on the event
 
 
-def run_show(last: int, folder: Path | None) -> None:
+def run_show(last: int, folder: Path | None, as_json: bool) -> None:
     """Print the last entries."""
+    entries = audit_log.verify_log(SiteHome.find(folder).audit)[-last:]
+    if as_json:
+        print_json(list(entries))
+        return
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("#", "Time (UTC)", "Event"):
         table.add_column(name, no_wrap=True)
     table.add_column("Fields", overflow="fold", ratio=1)
-    for entry in audit_log.verify_log(SiteHome.find(folder).audit)[-last:]:
+    for entry in entries:
         table.add_row(str(entry["number"]), _format_time(entry), Text(str(entry["event"])), Text(_format_fields(entry)))
     Console().print(table)
 

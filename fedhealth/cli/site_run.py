@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import signal
 import time
 from contextlib import suppress
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.flower.app_bundle import CLIENT_APP
 from fedhealth.site.daemon_state import DaemonState
@@ -53,7 +52,7 @@ def run_status(home: Path | None, as_json: bool) -> None:
     about = DaemonState(place).status
     budgets = _load_spent_budgets(place)
     if as_json:
-        typer.echo(json.dumps({**about, "budgets": {each.dataset: _to_json(each) for each in budgets}}, indent=1))
+        print_json({**about, "budgets": {each.dataset: _select_shown(each) for each in budgets}})
         return
     console = Console(highlight=False)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["updated"])) if "updated" in about else "never"
@@ -132,12 +131,11 @@ def load_lifetime_delta(place: SiteHome) -> float | None:
     return None
 
 
-def _to_json(spent: DatasetSpending) -> dict[str, float | str | None]:
-    noise_multiplier = None if math.isnan(spent.noise_multiplier) else spent.noise_multiplier
+def _select_shown(spent: DatasetSpending) -> dict[str, float | str | None]:
     return {
         "epsilon": spent.epsilon,
         "local_epsilon": spent.local_epsilon,
         "delta": spent.delta,
-        "smallest_noise_multiplier": noise_multiplier,
+        "smallest_noise_multiplier": spent.noise_multiplier,
         "unit": spent.unit,
     }

@@ -21,7 +21,7 @@ def run_init(name: str, lead: str, folder: Path | None) -> None:
     print_lines(console, f"Keys, policy and state of {name}: {home.path}")
     print_lines(console, f"Send this file to the lead: {home.join_request}")
     print_lines(console, f"and tell them this fingerprint by telephone: {request.fingerprint}")
-    print_lines(console, f"Then edit {home.policy}")
+    print_lines(console, f"Its policy, without data so far: {home.policy}")
 
 
 def run_install(path: Path, fingerprint: str | None, folder: Path | None) -> None:

@@ -20,12 +20,13 @@ Person = Annotated[str | None, typer.Option("--by", help="Who decides; default: 
 def show(
     study: Annotated[str | None, typer.Argument(help="Name, digest or file; without it, all studies.")] = None,
     settings: Annotated[bool, typer.Option("--settings", help="Also print every setting of the runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list of all studies as JSON.")] = False,
     home: SiteFolder = None,
 ) -> None:
     """Show a study, what it changes, and what this hospital decided; or list all studies."""
     from fedhealth.cli.site_study_decision import run_list, run_show
 
-    run_list(home) if study is None else run_show(study, settings, home)
+    run_list(home, as_json) if study is None else run_show(study, settings, home)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
 from fedhealth.config.open_paths import flatten_settings
 from fedhealth.consortium.research_study import ResearchStudy
@@ -28,15 +29,23 @@ _AGAIN = {
 _NEXT = "Decide: fedhealth site study approve {name}, or fedhealth site study decline {name}"
 
 
-def run_list(folder: Path | None) -> None:
+def run_list(folder: Path | None, as_json: bool) -> None:
     """Print one line for each study."""
     home, console = SiteHome.find(folder), Console()
     store = StudyStore(home)
     studies = store.load_studies()
+    states = {digest: _describe_state(store, study) for digest, study in studies.items()}
+    if as_json:
+        print_json([_collect_study(digest, study, states[digest]) for digest, study in studies.items()])
+        return
     for digest, study in studies.items():
-        print_lines(console, f"{study.label} ({digest[:12]}), {study.title}: {_describe_state(store, study)}")
+        print_lines(console, f"{study.label} ({digest[:12]}), {study.title}: {states[digest]}")
     if not studies:
         print_lines(console, "No study has arrived. It comes as a file from the lead, or with the first run.")
+
+
+def _collect_study(digest: str, study: ResearchStudy, state: str) -> dict[str, object]:
+    return {"digest": digest, "name": study.name, "version": study.version, "title": study.title, "state": state}
 
 
 def run_show(word: str, settings: bool, folder: Path | None) -> None:

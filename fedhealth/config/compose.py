@@ -27,9 +27,20 @@ from yaml import YAMLError
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.utils.digest import digest_parts
+from fedhealth.utils.yaml_model import SAVE_AS_UTF8, describe_undecodable_line, require_utf8
 
 HYDRA_VERSION_BASE = "1.3"
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)  # raised while composing
+
+# What other frameworks call a key, and its name here.
+_COMMON_NAMES = {
+    "learning_rate": "training.optimizer.lr",
+    "lr": "training.optimizer.lr",
+    "epochs": "training.local_epochs",
+    "num_rounds": "strategy.rounds",
+    "num_clients": "data.sites",
+    "clients": "data.sites",
+}
 
 # Settings of one site or machine; they cannot change what is trained.
 LOCAL_KEYS = (
@@ -99,6 +110,8 @@ def _compose(overrides: Sequence[str], config_dir: Path | None, whole: bool = Fa
         check_group_options(overrides)
         with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
             return hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
+    except UnicodeDecodeError as fault:
+        raise explain_encoding(fault, config_dir) from fault
     except HYDRA_ERRORS as fault:
         raise explain_hydra_error(fault) from fault
     finally:
@@ -224,6 +237,22 @@ def explain_hydra_error(fault: Exception) -> ConfigError:
     )
 
 
+def explain_encoding(fault: UnicodeDecodeError, config_dir: Path | None) -> ConfigError:
+    """Convert the fault of a configuration file that is not UTF-8 into an error that names file and line.
+
+    Args:
+        fault: Hydra's; it does not know the file.
+        config_dir: the user's own folder of configuration files; ours are UTF-8.
+
+    """
+    for path in sorted(config_dir.rglob("*.yaml")) if config_dir else ():
+        try:
+            require_utf8(path)
+        except ConfigError as found:
+            return found
+    return ConfigError(f"A configuration file is not in UTF-8: {describe_undecodable_line(fault)}.", SAVE_AS_UTF8)
+
+
 def _suggest_quoting(override: str) -> str:
     """Return how to write an override whose value has characters that Hydra or the shell reads otherwise."""
     key, equals, value = override.partition("=")
@@ -269,9 +298,10 @@ def _find_first_quoted(text: str) -> str | None:
 
 
 def _suggest_name(override: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(override, known, n=1, cutoff=0.5)
-    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == override.rsplit(".", 1)[-1]]
-    best = (by_leaf or close)[:1]
+    leaf = override.rsplit(".", 1)[-1]
+    common = [key for key in known if key == _COMMON_NAMES.get(leaf.lower())]
+    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == leaf]
+    best = (common or by_leaf or difflib.get_close_matches(override, known, n=1, cutoff=0.5))[:1]
     return f"Did you mean {best[0]}?" if best else "`fedhealth run --cfg job` prints every key."
 
 

@@ -31,14 +31,18 @@ from fedhealth.utils.git_revision import read_git_revision
 def launch_run(spec: RunSpec) -> None:
     """Run the federation and write all its results into the run directory, which must not hold a run yet.
 
+    A configuration that is refused leaves nothing there: the corrected command may name the same directory.
+
     Raises:
-        FedhealthError: any error that is not a bug; run.json records it too.
+        FedhealthError: any error that is not a bug; run.json records it too, once the configuration is accepted.
 
     """
     run = spec.run_dir
+    _check_run(spec)
+    tracking = _track_run(spec)
     _create_run_dir(spec, versions=get_versions(), revision=read_git_revision())
-    with run.lock(), _track_run(spec), monitor_run(run), _log_to_run_dir(run):
-        _check_and_record(spec)
+    with run.lock(), tracking, monitor_run(run), _log_to_run_dir(run):
+        _record_configuration(spec)
         _execute_run(spec)
 
 
@@ -57,9 +61,10 @@ def request_reservation(budget_request: BudgetRequest, spec: RunSpec) -> dict[st
     run = spec.run_dir
     for name in ("run.json", "events.jsonl"):
         (run.path / name).unlink(missing_ok=True)
+    _check_run(spec)
     _create_run_dir(spec, reservation_only=True)
     with run.lock(), _log_to_run_dir(run):
-        _check_and_record(spec)
+        _record_configuration(spec)
         instantiate(spec.settings.runtime).launch(replace(spec.job, budget_request=budget_request))
     reserved = [event for event in run.read_events()[0] if event["event"] == "reserved"]
     return dict(reserved[-1]["sites"]) if reserved else {}
@@ -87,7 +92,8 @@ def resume_run(run: RunDir) -> None:
         run.update_info(state="running", error=None)
         run.append_event("resuming")
         with _track_run(spec), monitor_run(run), _log_to_run_dir(run):
-            _check_and_record(spec)
+            _check_run(spec)
+            _record_configuration(spec)
             _execute_run(spec)
 
 
@@ -128,9 +134,17 @@ def _explain_changed_config(spec: RunSpec) -> ConfigError:
     )
 
 
-def _check_and_record(spec: RunSpec) -> None:
-    """Check the configuration and write it into the run directory, with what its parts declare."""
+def _check_run(spec: RunSpec) -> None:
+    """Check the configuration, and before training its model."""
     spec.check()
+    if spec.settings.purpose is Purpose.train:
+        from fedhealth.training.check_model import check_model
+
+        check_model(spec.settings)
+
+
+def _record_configuration(spec: RunSpec) -> None:
+    """Write the configuration into the run directory, with what its parts declare."""
     job = spec.job
     spec.run_dir.update_info(
         name=spec.settings.name,

@@ -42,11 +42,19 @@ def run_sweep_job(spec: RunSpec) -> SweepRunResult:
     try:
         state = _start_or_resume(spec)
     except FedhealthError as fault:
+        _record_refusal(spec, fault)
         return SweepRunResult("failed", fault.problem)
     except Exception as fault:
         write_atomic(traceback_path, traceback.format_exc().encode())
         return SweepRunResult("failed", f"{type(fault).__name__}: {fault} (see {traceback_path})")
     return SweepRunResult(state, validation=read_validation_auroc(spec.run_dir))
+
+
+def _record_refusal(spec: RunSpec, fault: FedhealthError) -> None:
+    """Record why a run did not begin; the sweep's table and its resumption read it there."""
+    if not spec.run_dir.info:
+        spec.run_dir.create({"run": spec.run_id, "overrides": list(spec.overrides)})
+        spec.run_dir.mark_failed(fault)
 
 
 def read_validation_auroc(run: RunDir) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +22,7 @@ class Tracker(Protocol):
         """Send the content of a run directory; return where it can be viewed."""
 
 
-@contextmanager
-def track_run(node: Any, run: RunDir) -> Iterator[None]:
+def track_run(node: Any, run: RunDir) -> AbstractContextManager[None]:
     """Track the run after the `with` block, successful or not; if the tracker fails, the run is not affected.
 
     Args:
@@ -34,7 +33,11 @@ def track_run(node: Any, run: RunDir) -> Iterator[None]:
         ConfigError: the tracker cannot be created.
 
     """
-    tracker: Tracker = instantiate(node)
+    return _track_with(instantiate(node), run)
+
+
+@contextmanager
+def _track_with(tracker: Tracker, run: RunDir) -> Iterator[None]:
     try:
         yield
     finally:

@@ -6,13 +6,18 @@ them. `tests/fedhealth/flower/test_flower_seams.py` fails when one of them chang
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
 import time
 from typing import Any
 
 import httpx
 from flwr.app import Message
+from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYPE_TO_COMMAND
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from flwr.supercore.task_identity import TaskIdentity
 
 CHECKED_FLOWER_RELEASE = "1.42"  # the Flower release that every patch and every private import was checked against
@@ -86,3 +91,28 @@ def restrict_http_client(client: Any, trusted: ssl.SSLContext | bool, proxy: htt
         follow_redirects=False,
         event_hooks={kind: [hook] for kind, hook in hooks.items()},
     )
+
+
+def hide_task_tokens() -> None:
+    """Make Flower's SuperExec pass each task's token to the server application in memory.
+
+    Reason: Flower writes it on the command line, which every user of the machine can read; with it, one can send
+    messages to the hospitals in the name of the run.
+    """
+    SubprocessExecutor.launch = _launch_task  # type: ignore[method-assign, assignment]
+
+
+def _launch_task(executor: SubprocessExecutor, spec: ExecutionSpec) -> LaunchResult:
+    """Do what `SubprocessExecutor.launch` does for a SuperLink on this machine, with the token in an anonymous file."""
+    file = os.memfd_create("token")
+    try:
+        os.write(file, spec.token.encode())
+        address = [TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]
+        command = [TASK_TYPE_TO_COMMAND[spec.task_type], *address, "--token-file", f"/proc/self/fd/{file}"]
+        command += ["--insecure"] if spec.insecure else []
+        command += [] if spec.parent_pid is None else ["--parent-pid", str(spec.parent_pid)]
+        output = subprocess.DEVNULL if spec.suppress_output else None
+        subprocess.Popen(command, pass_fds=[file], stdout=output, stderr=output)  # noqa: S603 - Flower's own program
+    finally:
+        os.close(file)
+    return LaunchResult.accepted()

@@ -51,7 +51,7 @@ class EventSummary:
         completed: the last completed round.
         seconds: duration of that round.
         missing: hospitals that the run waits for; empty when it does not wait.
-        trouble: the latest problem, as text.
+        trouble: the latest problem, as text; empty once a whole round was completed without any.
         at: time of the latest event, seconds since 1970.
         sites: summary per site, by name.
 
@@ -67,6 +67,9 @@ class EventSummary:
     at: float = 0.0
     sites: dict[str, SiteSummary] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._is_new_trouble = False  # since the last completed round
+
     def add_events(self, events: Iterable[dict[str, Any]]) -> EventSummary:
         """Add further events and return the summary itself."""
         for event in events:
@@ -79,6 +82,9 @@ class EventSummary:
         site = self.sites.setdefault(name, SiteSummary())
         site.state, site.reason, site.fix, site.since = state, reason, "", self.at
         return site
+
+    def _report_trouble(self, text: str) -> None:
+        self.trouble, self._is_new_trouble = text, True
 
     def _start_phase(self, phase: str) -> None:
         self.phase, self.missing = phase, ()
@@ -98,7 +104,7 @@ class EventSummary:
         site = self._set_state(event["site"], "declined" if reasons else "ready", reasons)
         if reasons:
             site.fix = str(event.get("fix", ""))
-            self.trouble = f"{event['site']} declined: {reasons}"
+            self._report_trouble(f"{event['site']} declined: {reasons}")
 
     def _on_waiting(self, event: dict[str, Any]) -> None:
         self.missing = tuple(event["missing"])
@@ -125,7 +131,7 @@ class EventSummary:
             self._set_state(name, "working")
 
     def _on_attempt_failed(self, event: dict[str, Any]) -> None:
-        self.trouble = f"round {event['round']} was retried: {event['reason']}"
+        self._report_trouble(f"round {event['round']} was retried: {event['reason']}")
         self._mark_working([name for name, site in self.sites.items() if site.state in ("answered", "left out")])
 
     def _on_site_answered(self, event: dict[str, Any]) -> None:
@@ -137,16 +143,17 @@ class EventSummary:
         reason = str(event["reason"])
         site, kind = self._set_state(event["site"], "left out", reason), classify_failure(reason)
         site.errors[kind] = site.errors.get(kind, 0) + 1
-        self.trouble = f"{event['site']} was left out of round {event['round']}: {reason}"
+        self._report_trouble(f"{event['site']} was left out of round {event['round']}: {reason}")
 
     def _on_site_refused(self, event: dict[str, Any]) -> None:
-        self.trouble = f"{event['site']} did not answer {event['question']}: {event['reason']}"
+        self._report_trouble(f"{event['site']} did not answer {event['question']}: {event['reason']}")
 
     def _on_checkpoint_failed(self, event: dict[str, Any]) -> None:
-        self.trouble = f"round {event['round']} could not be saved to disk: {event['reason']}"
+        self._report_trouble(f"round {event['round']} could not be saved to disk: {event['reason']}")
 
     def _on_round_completed(self, event: dict[str, Any]) -> None:
         self.completed, self.seconds = event["round"], event["seconds"]
+        self.trouble, self._is_new_trouble = self.trouble if self._is_new_trouble else "", False
         for name, site in self.sites.items():
             if site.state == "working":  # its reply was restored from the checkpoint
                 self._set_state(name, "answered" if name in event["sites"] else "left out")

@@ -81,6 +81,7 @@ class SiteDaemon:
         self._pending_reply: _PendingReply | None = None
         self._pulled_id = ""  # id of the message whose content was pulled last
         self._runs_checked = 0.0
+        self._failed_run: int | None = None  # whose message ended in the error that the status shows
 
     def serve(self) -> None:
         """Process the lead's messages until `stopping` is set.
@@ -154,6 +155,7 @@ class SiteDaemon:
             error = build_refusal(fault)
             self._audit.write("declined", kind=kind, flower_run=str(message.run_id), reason=error.reason)
             self.state.update_status(error=fault.problem)
+            self._failed_run = message.run_id
             reply = encode_error_reply(message.header, error)
         except RequestRefusedError as fault:  # the run has ended: no reply is expected
             log.warning("%s: %s", kind, fault)
@@ -222,15 +224,20 @@ class SiteDaemon:
         self._pending_message.clear()
 
     def _release_ended_runs(self, connection: FleetClient) -> None:
-        """Stop the workers of runs that have ended at the lead; a stopped run may be resumed there later."""
-        if not self._runs or time.monotonic() - self._runs_checked < _RUN_CHECK_SECONDS:
+        """Stop the workers of runs that have ended at the lead, where one may be resumed later; forget their error."""
+        runs = {*self._runs, *([] if self._failed_run is None else [self._failed_run])}
+        if not runs or time.monotonic() - self._runs_checked < _RUN_CHECK_SECONDS:
             return
         self._runs_checked = time.monotonic()
-        for run_id in list(self._runs):
+        for run_id in runs:
             try:
                 connection.get_run(run_id)
             except RequestRefusedError:
-                self._stop_workers()
+                if run_id in self._runs:
+                    self._stop_workers()
+                if run_id == self._failed_run:
+                    self._failed_run = None
+                    self.state.update_status(error=None)
 
     def _end_run(self, run: str) -> None:
         """Mark a job as ended for good and delete its secure aggregation secrets."""

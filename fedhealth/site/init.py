@@ -89,5 +89,10 @@ def init_site(home: SiteHome, name: str, lead: str) -> JoinRequest:
                 "Correct that file or the options of this command, or choose another folder with --home.",
             )
     request = make_join_request(home, name, lead)
-    create_once(home.policy, lambda: _POLICY_TEMPLATE.format(name=name, lead=lead).encode())
+    create_once(home.policy, lambda: render_policy(name, lead).encode())
     return request
+
+
+def render_policy(name: str, lead: str) -> str:
+    """Return the strict site.yaml of a new site, without data."""
+    return _POLICY_TEMPLATE.format(name=name, lead=lead)

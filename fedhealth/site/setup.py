@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,9 +14,15 @@ from pathlib import Path
 
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.site.home import SiteHome
+from fedhealth.site.init import render_policy
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.run_as_service import SYSTEMD_RUNS, run_as_service
-from fedhealth.site.setup_plan import UNIT_NAME, SetupAnswers, render_policy_sections, render_unit
+from fedhealth.site.setup_plan import (
+    UNIT_NAME,
+    SetupAnswers,
+    render_policy_sections,
+    render_unit,
+)
 from fedhealth.utils.atomic_io import write_atomic
 
 _PASSWORD_FILE, _KIT_FILE = "proxy-password.txt", "kit-from-lead.zip"
@@ -50,10 +55,17 @@ class MachineSetup:
             raise ConfigError("`fedhealth site setup` creates an account and a service.", "Run it with sudo.")
         self._ensure_account()
         self._ensure_folder()
-        known = self.home.policy.exists()
+        known = self._has_own_policy()
         self.run("site", "init", "--name", self.answers.name, "--lead", self.answers.lead, restricted=False)
         self._write_policy(known)
         self._install_unit()
+
+    def _has_own_policy(self) -> bool:
+        """Return whether there is a site.yaml that says more than the one that a setup began and did not finish."""
+        if not self.home.policy.exists():
+            return False
+        unfinished = render_policy(self.answers.name, self.answers.lead)
+        return self.home.policy.read_text("utf-8", errors="replace") != unfinished
 
     def install_kit(self, kit: bytes, fingerprint: str | None) -> None:
         """Install the lead's kit as the service's user.
@@ -122,8 +134,8 @@ class MachineSetup:
             self._write_own_file(
                 self.home.policy, f"{self.home.policy.read_text('utf-8').rstrip()}\n\n{sections}".encode()
             )
+            self._report(f"Wrote your data and proxy into {self.home.policy}; every limit has its strict default.")
         load_policy(self.home)
-        self._report(f"Wrote {self.home.policy}: every limit has its strict default.")
 
     def _copy_password(self) -> Path | None:
         source = self.answers.proxy.credentials
@@ -153,12 +165,15 @@ class MachineSetup:
 
 
 def find_program() -> list[str]:
-    """Return the command `fedhealth` of the running installation."""
-    beside = Path(sys.executable).with_name("fedhealth")
-    found = str(beside) if beside.is_file() else shutil.which("fedhealth")
-    if found is None:
-        raise ConfigError("The command fedhealth is not installed.", "Install the wheel into a virtual environment.")
-    return [found]
+    """Return the command `fedhealth` as it was started.
+
+    Links are kept: the unit names /opt/fedhealth, and an upgrade changes where that leads.
+    """
+    started, beside = Path(sys.argv[0]).absolute(), Path(sys.executable).with_name("fedhealth")
+    for path in (started, beside):
+        if path.name == "fedhealth" and path.is_file():
+            return [str(path)]
+    raise ConfigError("The command fedhealth is not installed.", "Install the wheel into a virtual environment.")
 
 
 def _check_policy(policy: Policy, answers: SetupAnswers, home: SiteHome) -> None:

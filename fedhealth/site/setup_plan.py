@@ -18,6 +18,7 @@ from fedhealth.utils.yaml_model import load_yaml
 
 UNIT_NAME = "fedhealth-site.service"
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
+_EXAMPLE = re.compile(r"\.example(:\d+)?$", re.ASCII)  # a domain that belongs to nobody
 _ADVICE = "Correct the file, and run `fedhealth site setup` with it again."
 _DEFAULT_HOME, _DEFAULT_PROGRAM = "/var/lib/fedhealth", "/opt/fedhealth/bin/fedhealth"
 
@@ -63,6 +64,9 @@ def find_setup_faults(answers: SetupAnswers) -> list[str]:
         faults.append(f"name: {answers.name!r} is not a valid site name (lower case letters, digits, . _ and -).")
     if not ADDRESS.fullmatch(answers.lead):
         faults.append(f"lead: {answers.lead!r} is not host:port.")
+    for name, address in (("lead", answers.lead), ("proxy.address", answers.proxy.address)):
+        if _EXAMPLE.search(address):
+            faults.append(f"{name}: {address} is the example that this file came with; write your own.")
     if not _USER.fullmatch(answers.user) or answers.user == "root":
         faults.append(f"user: {answers.user!r} cannot be the service's account; it must be one without special rights.")
     for name, path in (("home", answers.home), ("units", answers.units)):
@@ -75,6 +79,23 @@ def find_setup_faults(answers: SetupAnswers) -> list[str]:
             faults.append(f"data.{name}.root: {source.root}: the service has a /tmp of its own; move the data.")
         if source.cache is not None:
             faults.append(f"data.{name}.cache: the cache lies in home; remove this line.")
+    return faults
+
+
+def find_machine_faults(answers: SetupAnswers) -> list[str]:
+    """Return what the answers name and this machine does not have; called before anything is changed."""
+    faults = [
+        f"data.{name}.root: there is no folder {source.root}."
+        for name, source in answers.data.items()
+        if not source.root.is_dir()
+    ]
+    if (file := answers.proxy.credentials) is not None:
+        try:
+            user, separator, _ = file.read_text("utf-8").partition(":")
+            if not separator or not user:
+                faults.append(f"proxy.credentials: {file} does not hold one line user:password.")
+        except (OSError, ValueError) as fault:
+            faults.append(f"proxy.credentials: {file} cannot be read ({getattr(fault, 'strerror', 'no text')}).")
     return faults
 
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from fedhealth.errors import ConfigError
 
@@ -30,6 +30,7 @@ _MESSAGES = {
     "dataclass_type": "expected a mapping (`key: value` lines).",
     "dict_type": "expected a mapping (`key: value` lines).",
 }
+SAVE_AS_UTF8 = "Save it as UTF-8: in Notepad with Save as, Encoding; or iconv -f cp1252 -t utf-8 OLD > NEW."
 _NOT_DECIMAL = re.compile(r"[+-]?0\d+|.*:.*")  # octal numbers, and those to the base of 60
 _READ_AS = {"int": "another number", "bool": "true or false"}
 _EXPECTED = {
@@ -56,9 +57,12 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
 
     """
     try:
+        require_utf8(path)
         if ambiguous := find_ambiguous_words(path.read_text("utf-8")):
             raise ConfigError("\n".join(f"{path}: {fault}" for fault in ambiguous), "Put these words into quotes.")
         content = json.dumps([OmegaConf.to_container(OmegaConf.load(path), resolve=False)])
+    except MarkedYAMLError as fault:
+        raise ConfigError(f"{path}{_describe_yaml_fault(fault)}", advice) from fault
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as fault:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(fault).split())}).", advice) from fault
     return _validate_json(content, kind, check, str(path), advice)
@@ -91,6 +95,34 @@ def _validate_json(content: str, kind: type[Kind], check: Callable[[Kind], list[
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults), advice)
     loaded: Kind = found
     return loaded
+
+
+def _describe_yaml_fault(fault: MarkedYAMLError) -> str:
+    """Return where and why a text is not YAML."""
+    mark, problem = fault.context_mark or fault.problem_mark, fault.problem or "not YAML"
+    if "'\\t'" in problem:
+        mark, problem = fault.problem_mark, "a tab; indent with blanks"
+    return f", line {mark.line + 1}: {problem}." if mark else f": {problem}."
+
+
+def describe_undecodable_line(fault: UnicodeDecodeError) -> str:
+    """Return number and content of the line that is not UTF-8, as a Western Windows program shows it."""
+    before, rest = fault.object[: fault.start], fault.object[fault.start :]
+    number, line = before.count(b"\n") + 1, before.rpartition(b"\n")[2] + rest.partition(b"\n")[0]
+    return f"line {number}, {line.decode('cp1252', 'replace').strip()[:80]!r}"
+
+
+def require_utf8(path: Path) -> None:
+    """Raise if a YAML file is not in UTF-8.
+
+    Raises:
+        ConfigError: it names the line.
+
+    """
+    try:
+        path.read_text("utf-8")
+    except UnicodeDecodeError as fault:
+        raise ConfigError(f"{path} is not in UTF-8: {describe_undecodable_line(fault)}.", SAVE_AS_UTF8) from fault
 
 
 def find_ambiguous_words(text: str) -> list[str]:

@@ -110,6 +110,14 @@ class Aggregation(Protocol):
     def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
         """Add a result to the history, together with the arrays that follow from it; return the new head."""
 
+    def look_back(self, head: str) -> None:
+        """Send requests that follow from an earlier head, to evaluate the model of an earlier round.
+
+        Raises:
+            FederationError: it is not in the history.
+
+        """
+
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored result of this request, so that no site is asked for it again; None if there is none.
 

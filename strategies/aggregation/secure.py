@@ -133,6 +133,10 @@ class SecureSum:
         self._history.append(HistoryLink.from_bytes(aggregate.link), digest_arrays(arrays))
         return self._history.head.hex()
 
+    def look_back(self, head: str) -> None:
+        """Show the sites an earlier history: its arrays are the model of an earlier round."""
+        self._history.look_back(bytes.fromhex(head))
+
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored sum of this request: the first way to resume, which asks no site."""
         found = self._sums.load(kind, number, digest_arrays(incoming))

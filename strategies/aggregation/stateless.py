@@ -31,6 +31,9 @@ class StatelessAggregation:
         """Return no head."""
         return ""
 
+    def look_back(self, head: str) -> None:
+        """Do nothing: the sites are shown no history."""
+
     def load_opened(self, kind: str, number: int, incoming: State) -> None:
         """Return None: nothing is stored."""
 

@@ -1,6 +1,13 @@
-"""Containerfile and compose file: not root, read-only, without rights, with a health check. Nothing is built here."""
+"""Containerfile and compose file: not root, read-only, without rights, with a health check.
 
+No image is built here: what it would run is run by bubblewrap, under the same user, variables and read-only root.
+"""
+
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +58,48 @@ def test_data_are_mounted_read_only_and_one_service_has_a_gpu():
         assert "ports" not in SERVICES[name]
     assert [name for name, service in SERVICES.items() if "deploy" in service] == ["site-gpu"]
     assert set(COMPOSE["volumes"]) == {"site", "lead"}
+
+
+def read_variables():
+    """Return the variables that the image sets, for a site."""
+    [text] = [value for name, value in INSTRUCTIONS if name == "ENV"]
+    return {name: value.replace("${SIDE}", "site") for name, value in re.findall(r"(\w+)=(\S+)", text)}
+
+
+def run_in_container(home, *command):
+    """Run a command as the image would: user 10001 without an entry in passwd, everything read-only but its folder."""
+    view = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/var/lib"]
+    view += ["--bind", str(home), "/var/lib/fedhealth", "--remount-ro", "/var/lib", "--chdir", "/var/lib/fedhealth"]
+    view += ["--unshare-user", "--uid", "10001", "--gid", "10001", "--unshare-pid", "--cap-drop", "ALL"]
+    variables = read_variables() | {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    return subprocess.run(["bwrap", *view, *command], env=variables, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.services
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap (scripts/system-packages.sh installs it)")
+def test_a_user_that_the_machine_does_not_know_sets_a_site_up(tmp_path):
+    fedhealth = [sys.executable, "-m", "fedhealth.cli.main"]
+    assert read_variables()["HOME"] == "/var/lib/fedhealth"
+    made = run_in_container(tmp_path, *fedhealth, "site", "init", "--name", "charite", "--lead", "lead.example:9092")
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "keys" / "node.key").stat().st_mode & 0o077 == 0
+    health = run_in_container(tmp_path, *fedhealth, "site", "metrics")  # as HEALTHCHECK
+    assert health.returncode == 0, health.stderr
+    assert "fedhealth_site_up" in health.stdout
+    started = run_in_container(tmp_path, *fedhealth, "site", "start")
+    assert started.returncode == 2
+    assert "no join kit yet" in started.stderr
+    assert "Traceback" not in made.stderr + health.stderr + started.stderr
+
+
+@pytest.mark.services
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap (scripts/system-packages.sh installs it)")
+def test_without_a_home_the_user_is_told_what_to_set(tmp_path):
+    command = [sys.executable, "-m", "fedhealth.cli.main", "site", "status"]
+    view = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-user", "--uid", "10001"]
+    variables = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bwrap", *view, *command], env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "Set HOME" in done.stderr
+    assert "Traceback" not in done.stderr

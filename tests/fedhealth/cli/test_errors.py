@@ -94,6 +94,8 @@ def test_a_good_run_completes(command):
         ("training=sdg", ["There is no option 'sdg' in group 'training'", "Did you mean training=sgd?"]),
         ("modle=small", ["There is no configuration key 'modle'", "Did you mean model?"]),
         ("+bogus=1", ["bogus: there is no such configuration key"]),
+        ("training.learning_rate=0.1", ["There is no configuration key", "Did you mean training.optimizer.lr?"]),
+        ("data.sites=[North,south,east]", ["'North' is no site name (lower case letters"]),
         ("training.batch_size=0", ["training.batch_size: must be at least 1, is 0."]),
         ("training.batch_size=few", ["training.batch_size", "few"]),
         ("nonsense(", ["nonsense("]),
@@ -103,8 +105,22 @@ def test_a_good_run_completes(command):
 def test_a_fault_of_the_configuration(command, override, messages):
     outcome = command(override)
     refused(outcome, CONFIG, *messages)
-    # Words that do not compose have no run directory yet; what composes and is refused says so in its own.
-    assert outcome.about is None or outcome.about["state"] == "failed"
+    assert outcome.about is None  # the corrected command may name the same directory
+
+
+def test_a_refused_configuration_does_not_occupy_the_directory(command):
+    assert command("training.batch_size=0").code == CONFIG
+    assert command("tracking=mlflow", "tracking.uri=~nobody-here/x").code == CONFIG
+    outcome = command("strategy.rounds=1")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_file_in_a_windows_encoding_is_named_with_its_line(command, hospitals):
+    path = hospitals / "conf" / "data" / "ward.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes("defaults: [demo, _self_]\n# Größe\ncache: /tmp/x\n".encode("cp1252"))
+    place = f"{path} is not in UTF-8: line 2, '# Größe'"
+    refused(command("data=ward", "--config-dir", str(hospitals / "conf")), CONFIG, place, "Save it as UTF-8")
 
 
 def test_a_value_that_must_be_given(command):
@@ -209,7 +225,22 @@ def test_a_model_that_cannot_be_built(command, overrides, messages):
 
 
 def test_training_that_diverges_at_every_site(command):
-    refused(command("training.optimizer.lr=1e30"), FederationError.exit_code)
+    outcome = command("training.optimizer.lr=1e30")
+    refused(outcome, FederationError.exit_code)
+    for site in ("north", "south", "east"):  # the cause that a hospital would keep to itself
+        assert f"{site}: Training diverged: the mean loss of the round" in outcome.out
+    assert "Lower training.optimizer.lr" in outcome.out
+
+
+def test_a_loss_that_is_too_large_to_add_up_is_divergence(command, monkeypatch):
+    """It is finite, so only its sum over the rows has no place in 64 bits."""
+    from fedhealth.training import trainer
+
+    compute = trainer.compute_row_losses
+    monkeypatch.setattr(trainer, "compute_row_losses", lambda *parts: compute(*parts) * 1e30)
+    outcome = command("training.optimizer.lr=1e-38")
+    refused(outcome, FederationError.exit_code)
+    assert "north: Training diverged" in outcome.out
 
 
 def test_a_one_class_site_and_a_constant_column_are_warnings(command, edit):

@@ -1,5 +1,7 @@
 """What the lead's people see of the runs that were started there, also while the server is down."""
 
+import json
+
 import pytest
 
 from fedhealth.cli.main import main
@@ -37,6 +39,12 @@ def test_runs_are_listed_and_told_from_reservations(said):
     assert "running" in rows["abc"]
     assert "reservation of a sweep" in rows["abd"]
     assert "gone" in rows["bcd"]
+
+
+def test_programs_get_the_runs_as_json(said):
+    listed = {each["run"]: each for each in json.loads(said("runs", "--json")[1].out)}
+    assert (listed["abc"]["state"], listed["abd"]["state"]) == ("running", "reservation of a sweep")
+    assert listed["abc"].keys() == {"run", "state", "started", "folder"}
 
 
 def test_the_beginning_of_an_id_names_a_run_where_it_is_the_only_one(said):

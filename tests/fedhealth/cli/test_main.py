@@ -1,18 +1,19 @@
 """What every command has: help for each option, --plain, completion, and a site's installation that says so."""
 
+import shlex
 import sys
 
-import click
 import pytest
 import typer
 
 from fedhealth.cli import main as program
+from fedhealth.cli.help_texts import EXAMPLES
 
 COMMANDS = typer.main.get_command(program.app)
 
 
 def walk(command, name=()):
-    if isinstance(command, click.Group) or hasattr(command, "commands"):
+    if hasattr(command, "commands"):
         for each, child in command.commands.items():
             yield from walk(child, (*name, each))
     else:
@@ -23,12 +24,34 @@ ALL = dict(walk(COMMANDS))
 
 
 @pytest.mark.parametrize("name", ALL, ids=" ".join)
-def test_every_command_and_every_option_has_a_help_text(name):
+def test_every_command_argument_and_option_has_a_help_text(name):
     command = ALL[name]
     assert command.help
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) or hasattr(parameter, "is_flag"):
-            assert parameter.help, parameter.name
+    assert [parameter.name for parameter in command.params if not parameter.help] == []
+
+
+def test_examples_are_of_commands_that_exist():
+    assert set(EXAMPLES) == {" ".join(name) for name in ALL}
+
+
+@pytest.mark.parametrize("name", ALL, ids=" ".join)
+def test_the_examples_of_a_command_are_valid_and_use_everything(name):
+    command, used = ALL[name], set()
+    for example in EXAMPLES[" ".join(name)]:
+        assert f"Example: fedhealth {example}" in command.epilog
+        words = shlex.split(example)
+        assert words[: len(name)] == list(name)
+        context = command.make_context("x", words[len(name) :])
+        used |= {each for each in context.params if context.get_parameter_source(each).name == "COMMANDLINE"}
+    assert {parameter.name for parameter in command.params} == used
+
+
+def test_help_shows_arguments_and_examples(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    run(monkeypatch, "site", "install", "--help")
+    shown = capsys.readouterr().out
+    assert "The zip file that the lead sent." in shown
+    assert "Example: fedhealth site install charite.zip" in shown
 
 
 def run(monkeypatch, *arguments):

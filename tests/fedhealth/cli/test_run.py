@@ -26,7 +26,7 @@ def demo_(tmp_path, monkeypatch):
     """Run the demo without its work; return its configuration."""
     seen = []
     monkeypatch.setattr("fedhealth.data.synthetic.write_hospitals", lambda folder, **_: folder.mkdir(parents=True))
-    monkeypatch.setattr("fedhealth.cli.run._launch_with_progress", lambda spec: seen.append(spec.config))
+    monkeypatch.setattr("fedhealth.cli.run.launch_with_progress", lambda spec: seen.append(spec.config))
 
     def run(*arguments):
         run_demo(tmp_path, 7, arguments)

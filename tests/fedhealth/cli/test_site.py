@@ -127,6 +127,26 @@ def test_the_status_has_the_whole_guarantee(site, monkeypatch, capfd, tmp_path):
     assert f"chest: all runs together spent {text} or more" in capfd.readouterr().out
 
 
+def test_programs_get_it_as_json(site, budget):
+    path = get_ledger_path(site, "chest")
+    with Ledger.open(path) as ledger:
+        expected = ledger.compute_spent_epsilon(DELTA)
+    printed = json.loads(budget(site, "--delta", DELTA, "--json")[1])
+    runs = [(run["run"], run["booked_count"], run["declined_count"], run["target"]) for run in printed["runs"]]
+    assert runs == [("first", 2, 0, None), ("second", 1, 1, None)]
+    [dataset] = printed["datasets"]
+    assert (dataset["site"], dataset["dataset"], dataset["unit"]) == ("north", "chest", "patient")
+    assert dataset["epsilon"] == pytest.approx(expected)
+    assert (dataset["entries"], dataset["digest"]) == (len(verify_ledger(path)), read_ledger_digest(path))
+
+
+def test_another_home_is_named_as_for_every_command(site, budget, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    site.rename(home / "state")
+    assert "here/chest" in budget("--home", home)[1]
+
+
 def test_a_hospital_sees_its_own_without_naming_a_folder(site, budget, monkeypatch, tmp_path):
     home = tmp_path / "home"
     home.mkdir()

@@ -56,6 +56,20 @@ def test_every_hospital_is_somewhere():
     assert account.at == 5.0
 
 
+def completed(number):
+    return {"time": 6.0, "event": "round_completed", "round": number, "seconds": 1.0, "sites": ["a"], "pooled": {}}
+
+
+def test_a_problem_is_forgotten_after_a_whole_round_without_any():
+    account = EventSummary().add_events([STRATEGY, STARTED, began(1, "a", "b"), failed("b", "DataError"), completed(1)])
+    assert "b was left out of round 1" in account.trouble
+    account.add_events([began(2, "a", "b"), completed(2)])
+    assert account.trouble == ""
+    unsaved = {"time": 7.0, "event": "checkpoint_failed", "round": 2, "reason": "the disk is full"}
+    assert "could not be saved" in account.add_events([unsaved, began(3, "a"), completed(3)]).trouble
+    assert account.add_events([began(4, "a"), completed(4)]).trouble == ""
+
+
 def test_traffic_durations_and_errors_add_up():
     account = EventSummary().add_events([STRATEGY, began(1, "a", "b"), answered("a"), answered("a", 9.0)])
     account.add_events([failed("b", "no answer before its deadline"), failed("b", "Site 'b' sent w as float32(3,).")])

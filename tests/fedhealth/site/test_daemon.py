@@ -198,6 +198,15 @@ def test_a_full_disk_answers_nothing_and_loses_nothing(hospital, monkeypatch):
     assert hospital.said("after", number=8)
 
 
+def test_the_status_forgets_a_refusal_when_the_refused_run_has_ended(hospital, tmp_path):
+    status = DaemonState(hospital.home)
+    hospital.network.start_job("run00011", 11, signer=Consortium(tmp_path / "other").lead)
+    hospital.ask("refused", number=11)
+    hospital.until(lambda: status.status.get("error"))
+    hospital.network.over.add(11)
+    hospital.until(lambda: status.status.get("error") is None)
+
+
 def test_a_message_that_is_too_large_is_refused(hospital):
     hospital.policy(megabytes=1e-6)
     assert hospital.ask("large").error.reason == "FederationError"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fedhealth.cli.site_service import run_setup
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.site.policy import DataSource, ProxySettings
+from fedhealth.site.policy import DataSource, ProxySettings, load_policy
 from fedhealth.site.setup import MachineSetup
 from fedhealth.site.setup_plan import UNIT_NAME, SetupAnswers
 
@@ -112,12 +113,40 @@ def test_the_check_sees_what_the_service_sees(place, capfd):
 
 def test_what_contradicts_the_answers_is_an_error(place):
     build_setup(place, []).prepare_machine()
+    policy = place / "home" / "site.yaml"
+    policy.write_text(policy.read_text() + "# edited\n")
+    (place / "data").mkdir()
     other = {"demo": DataSource("ward-8", place / "data")}
     with pytest.raises(ConfigError, match="says something else about data"):
         build_setup(place, [], data=other).prepare_machine()
     os.chown(place / "home", 0, 0)
     with pytest.raises(TrustError, match="does not belong to nobody"):
         build_setup(place, []).prepare_machine()
+
+
+def test_a_setup_that_was_killed_after_its_first_step_goes_on(place):
+    """The keys and a site.yaml without data are there already: they are the setup's own."""
+    [name] = write_hospitals(place / "data", patients=40, sites=1)
+    data = {"demo": DataSource("ward-7", place / "data" / name)}
+    setup = build_setup(place, [], data=data)
+    setup._write_policy = lambda known: sys.exit(137)
+    with pytest.raises(SystemExit):
+        setup.prepare_machine()
+    assert load_policy(setup.home).data == {}
+    build_setup(place, [], data=data).prepare_machine()
+    assert load_policy(setup.home).data == data
+
+
+def test_a_folder_that_is_not_there_changes_nothing(place):
+    answers = place / "setup.yaml"
+    answers.write_text(
+        f"name: charite\nlead: 127.0.0.1:9\nuser: {ACCOUNT}\nhome: {place}/home\nunits: {place}/units\n"
+        f"data: {{demo: {{dataset: ward-7, root: {place}/gone}}}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        run_setup(answers, None, None)
+    assert caught.value.problem == f"{answers}: data.demo.root: there is no folder {place}/gone."
+    assert not (place / "home").exists()
 
 
 def test_a_damaged_kit_is_refused_and_removed(place):

@@ -41,6 +41,30 @@ def test_every_kind_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\ninner:\n\twhere: x\n", ", line 3: a tab; indent with blanks."),
+        ("name: a\nshare 0.5\n", ", line 2: could not find expected ':'."),
+        ("name: a\nwords: [b\n", ", line 2: "),
+    ],
+)
+def test_a_line_that_is_not_yaml_is_named(tmp_path, text, said):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path / "x.yaml", text)
+    assert caught.value.problem.startswith(f"{tmp_path / 'x.yaml'}{said}")
+    assert "<unicode string>" not in caught.value.problem
+
+
+def test_a_file_in_a_windows_encoding_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "site.yaml"
+    path.write_bytes("name: a\n# Klinik für Kinder\nshare: 0.5\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match="line 2, '# Klinik für Kinder'") as caught:
+        load_yaml(path, Outer, lambda outer: [], "Correct it.")
+    assert caught.value.problem.startswith(f"{path} is not in UTF-8")
+    assert "Save it as UTF-8" in caught.value.advice
+
+
+@pytest.mark.parametrize(
     ("text", "faults"),
     [
         ("name: 1\nshare: x\nbogus: 1\n", ["name: 1 is not", "share: 'x' is not", "bogus: there is no such key"]),
@@ -48,7 +72,7 @@ def test_every_kind_is_read(tmp_path):
         ("name: a\nwords: b\nmore: {d: 1}\n", ["words: 'b'", "more.d: expected a mapping"]),
         ("name: a\nwords: [1]\ninner: {number: true}\n", ["words[0]: 1", "inner.number: True"]),
         ("name: a\nshare: 2\n", ["share: too much."]),
-        ("name: a\nname: b\n", ["cannot be read"]),
+        ("name: a\nname: b\n", ["line 2"]),
         ("name: a\ninner: {where: ''}\n", ["inner.where: '' is not"]),
         ("name: a\ninner: {where: ~nobody-here/x}\n", ["inner.where", "no such home folder"]),
         ("[a]\n", ["the file: expected a mapping"]),

@@ -55,19 +55,19 @@ def hash_word(word):
 
 
 @contextmanager
-def run_squid(lead_port, users=None):
+def run_squid(lead_port, users=None, port=None):
     """Run Squid, which connects to one port; yield its address. `users`: name and password of each."""
     with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to the user that Squid becomes
         Path(name).chmod(0o777)
-        with start_squid(Path(name), lead_port, users) as address:
+        with start_squid(Path(name), lead_port, users, port or find_free_port()) as address:
             yield address
 
 
 @contextmanager
-def start_squid(folder, lead_port, users):
+def start_squid(folder, lead_port, users, port):
     if not os.access(SQUID, os.X_OK):
         pytest.skip("needs Squid (scripts/system-packages.sh installs it)")
-    access, port = OPEN, find_free_port()
+    access = OPEN
     if users:
         (folder / "users").write_text("".join(f"{name}:{hash_word(word)}" for name, word in users.items()))
         access = PASSWORD.format(authenticator=AUTHENTICATOR, folder=folder)
