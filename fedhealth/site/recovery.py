@@ -94,12 +94,10 @@ def find_sealed_statement(home: SiteHome, lost: Sequence[StateStatement]) -> Sta
 
 def find_unexplained_ledgers(home: SiteHome, lost: Sequence[StateStatement]) -> tuple[str, ...]:
     """Return the data sets of whose ledgers the audit log names a line that neither ledger nor statements have."""
-    logged = StateHistory(home.state, home.audit).list_logged()
-    latest = max(logged, key=lambda each: each.counter, default=None)
-    copies = _list_copies(home, lost)
+    logged, copies = StateHistory(home.state, home.audit).find_last_logged(), _list_copies(home, lost)
     return tuple(
         name
-        for name, head in sorted(latest.ledgers.items() if latest is not None else ())
+        for name, head in sorted(logged.ledgers.items() if logged is not None else ())
         if head not in (START, *read_sound_hashes(get_ledger_path(home.state, name)))
         and not any(copy.record is not None and copy.record.holds_line(head) for copy in copies.get(name, ()))
     )

@@ -37,7 +37,7 @@ from fedhealth.utils.private_files import make_private_folder, write_private_fil
 STATEMENT_EVENT = "statement"
 _STATEMENTS = "statements"  # folder below the site's private one
 _LAST_STATEMENT = "last-statement"  # file beside the audit log
-_OTHER_BYTES = 512  # of a statement, around its ledgers' heads and its record: names, numbers, seal, signature
+_OTHER_BYTES = 1536  # of a statement, around its ledgers' heads and its record: 64 digests, names, seal, signature
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,14 @@ class StateHistory:
         return has_ledgers and (self.audit is None or heads.audit.hex() in {START, *read_hashes(self.audit)})
 
     def find_last_counter(self) -> int:
-        """Return the highest counter of an own statement in the audit log; 0 without one."""
-        return max((each.counter for each in self.list_logged()), default=0)
+        """Return the counter of the last own statement in the audit log; 0 without one."""
+        last = self.find_last_logged()
+        return last.counter if last is not None else 0
 
     def holds_statement(self, name: str) -> bool:
         """Return whether the audit log holds the statement with this digest; true for a virtual site: it has no log."""
-        return self.audit is None or any(each.digest == name for each in self.list_logged())
+        lines = (line for line in self._list_statement_lines() if name.encode() in line)
+        return self.audit is None or any((found := _parse_logged(line)) and found.digest == name for line in lines)
 
     def load_last_statement(self) -> bytes:
         """Return the latest own statement, as stored beside the audit log; empty without one, or if it is damaged."""
@@ -97,13 +99,17 @@ class StateHistory:
         except ProtocolViolationError:
             return b""
 
-    def list_logged(self) -> list[LoggedStatement]:
-        """Return what the audit log holds of own statements, also where its chain is damaged."""
+    def find_last_logged(self) -> LoggedStatement | None:
+        """Return the last own statement that the audit log names, also where its chain is damaged."""
+        found = (_parse_logged(line) for line in reversed(self._list_statement_lines()))
+        return next((each for each in found if each is not None), None)
+
+    def _list_statement_lines(self) -> list[bytes]:
         if self.audit is None or not self.audit.exists():
             return []
         mark = f'"event":"{STATEMENT_EVENT}"'.encode()
         lines = self.audit.read_bytes().split(b"\n")[:-1]  # a torn last line was never written
-        return [found for line in lines if mark in line and (found := _parse_logged(line)) is not None]
+        return [line for line in lines if mark in line]
 
     def build_record(self) -> bytes:
         """Return what the site must know about its ledgers after a restore, compressed, so that it fits a statement.

@@ -29,6 +29,7 @@ from fedhealth.secagg.client.site_history import SiteHistory
 from fedhealth.secagg.errors import refuse_unless
 from fedhealth.secagg.protocol.messages import LEAD, KeyAnnouncement
 from fedhealth.secagg.protocol.statement import (
+    MAX_SHOWN,
     ShownNames,
     StateNotice,
     StateStatement,
@@ -141,6 +142,8 @@ class StatementBook:
             notice = StateNotice.from_bytes(data, dealer)
             own = StateStatement.from_bytes(notice.own, dealer)
             refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R13", blame=(dealer,))
+            few = len(notice.shown) <= MAX_SHOWN
+            refuse_unless(few, f"{dealer} shows more statements than a site keeps", rule="R13", blame=(dealer,))
             shown += [(dealer, each) for each in (notice.own, *notice.shown)]
         self._learn(shown, must_keep=True)
 

@@ -327,6 +327,8 @@ def test_a_member_without_room_opens_nothing_until_the_owner_lists_what_it_keeps
         member.learn_notices({VICTIM: StateNotice(late, ()).to_bytes()})
     assert caught.value.blame == (VICTIM,)
     assert member.get_known_statements(VICTIM) == tuple(kept)
+    with pytest.raises(ProtocolViolationError, match="R13: site-00 shows more statements than a site keeps"):
+        owner.learn_notices({name(0): StateNotice(member.issue_statement(RUN, 0), (*kept, late)).to_bytes()})
     owner.learn_statements((name(0), data) for data in kept)
     member.learn_notices({VICTIM: StateNotice(answer := owner.issue_statement(RUN, 0), ()).to_bytes()})
     assert member.get_known_statements(VICTIM) == (answer,)

@@ -10,7 +10,14 @@ from fedhealth.privacy.accounting import ledger_record
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_entry import LedgerEntry
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.secagg.protocol.statement import StateHeads, StateStatement, seal_record, unseal_record
+from fedhealth.secagg.protocol.statement import (
+    NAME_BYTES,
+    StateHeads,
+    StateStatement,
+    digest_statement,
+    seal_record,
+    unseal_record,
+)
 from fedhealth.site import state_history
 from fedhealth.site.state_history import StateHistory, parse_record
 
@@ -48,7 +55,8 @@ def test_the_record_of_many_ledgers_fits_a_statement(make_ledgers, count, runs):
     record = make_ledgers(count).build_record()
     sealed = seal_record(KEY, SITE, 2**63, record)
     heads = StateHeads((bytes(32),) * count)
-    data = StateStatement(SITE, 2**63, RUN, 2**63, heads, sealed).sign(KEY).to_bytes()
+    known = (bytes(NAME_BYTES),) * 64  # the most that a book lists
+    data = StateStatement(SITE, 2**63, RUN, 2**63, heads, sealed, known).sign(KEY).to_bytes()
     found = parse_record(unseal_record(KEY, StateStatement.from_bytes(data, SITE)))
     assert len(found) == count
     assert all(len(each.runs) >= runs and not each.has_all_runs for each in found)
@@ -57,3 +65,22 @@ def test_the_record_of_many_ledgers_fits_a_statement(make_ledgers, count, runs):
 def test_too_many_ledgers_are_named_before_anything_is_signed(make_ledgers):
     with pytest.raises(PrivacyError, match="200 privacy ledgers do not fit"):
         make_ledgers(200).build_record()
+
+
+def test_the_audit_log_tells_of_statements_also_where_it_is_damaged(tmp_path):
+    """A torn line was never written, an edited one says nothing; the latest of the others counts."""
+    history = StateHistory(tmp_path, tmp_path / "audit" / "audit.jsonl")
+    assert history.find_last_logged() is None
+    first, second = (StateStatement(SITE, n, RUN, 0, StateHeads(), b"").sign(KEY) for n in (1, 2))
+    history.log_statement(first)
+    history.log_statement(second)
+    assert history.load_last_statement() == second.to_bytes()
+    names = [digest_statement(each.to_bytes()).hex() for each in (first, second)]
+    assert all(map(history.holds_statement, names))
+    whole = history.audit.read_bytes()
+    for damaged in (whole[:-5], whole.replace(b'"counter":2', b'"counter":two')):
+        history.audit.write_bytes(damaged)
+        assert history.find_last_counter() == 1
+        assert [history.holds_statement(name) for name in names] == [True, False]
+    history.audit.with_name("last-statement").write_bytes(second.to_bytes()[:-1])
+    assert history.load_last_statement() == b""
