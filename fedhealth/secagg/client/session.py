@@ -211,7 +211,7 @@ class SiteSession:
         """Learn what the others sealed to this site in the latest attempt."""
         found = UnmaskRequest.from_bytes(envelopes)
         journal, notices = opening_steps.read_envelopes(self.me, journal, secrets, found)
-        self._statements.learn_notices(notices)
+        self._statements.learn_notices(notices, must_keep=False)  # nothing is opened here
         return journal
 
     def _load(self) -> tuple[site_journal.Journal, site_journal.Secrets]:

@@ -127,10 +127,10 @@ class StatementBook:
         shown = [(sender, own[name]) for sender, name in named]
         self._learn([*((member.site, member.statement) for member in members), *shown])
 
-    def learn_notices(self, notices: Mapping[str, bytes]) -> None:
+    def learn_notices(self, notices: Mapping[str, bytes], *, must_keep: bool = True) -> None:
         """Take note of what the dealers tell this site in their envelopes, see `learn_statements`.
 
-        The dealers' own statements came with vectors that this site is about to open: each must be kept.
+        The dealers' own statements came with vectors. If this site is about to open these, each must be kept.
 
         Raises:
             ProtocolViolationError: also if there is no room for one. This site then opens nothing; its own envelopes
@@ -145,7 +145,7 @@ class StatementBook:
             few = len(notice.shown) <= MAX_SHOWN
             refuse_unless(few, f"{dealer} shows more statements than a site keeps", rule="R13", blame=(dealer,))
             shown += [(dealer, each) for each in (notice.own, *notice.shown)]
-        self._learn(shown, must_keep=True)
+        self._learn(shown, must_keep=must_keep)
 
     def get_known_statements(self, site: str) -> tuple[bytes, ...]:
         """Return the statements of another site that no later one lists, as far as this site knows."""
