@@ -188,7 +188,7 @@ class SiteSession:
             journal, secrets = self._load()
             answered = journal.unmask_reply
             journal, secrets, reply, notices = opening_steps.reply_unmask(self.me, journal, secrets, found)
-            self._statements.learn_notices(notices)
+            self._statements.learn_notices(notices, must_keep=True)
             if not answered:
                 record_sum(_build_context(journal), found.survivors)
             self._save(journal, secrets)
@@ -212,7 +212,7 @@ class SiteSession:
         """Learn what the others sealed to this site in the latest attempt."""
         found = UnmaskRequest.from_bytes(envelopes)
         journal, notices = opening_steps.read_envelopes(self.me, journal, secrets, found)
-        self._statements.learn_notices(notices, must_keep=False)  # nothing is opened here
+        self._statements.learn_notices(notices, must_keep=False)
         return journal
 
     def _load(self) -> tuple[site_journal.Journal, site_journal.Secrets]:

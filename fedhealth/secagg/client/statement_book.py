@@ -127,14 +127,16 @@ class StatementBook:
         shown = [(sender, own[name]) for sender, name in named]
         self._learn([*((member.site, member.statement) for member in members), *shown])
 
-    def learn_notices(self, notices: Mapping[str, bytes], *, must_keep: bool = True) -> None:
+    def learn_notices(self, notices: Mapping[str, bytes], *, must_keep: bool) -> None:
         """Take note of what the dealers tell this site in their envelopes, see `learn_statements`.
 
-        The dealers' own statements came with vectors. If this site is about to open these, each must be kept.
+        Args:
+            notices: by dealer.
+            must_keep: whether this site is about to open the vectors that the dealers' own statements came with.
 
         Raises:
-            ProtocolViolationError: also if there is no room for one. This site then opens nothing; its own envelopes
-                show the owner what to list.
+            ProtocolViolationError: also if it must keep them and has no room. This site then opens nothing; its own
+                envelopes show the owner what to list.
 
         """
         shown = []

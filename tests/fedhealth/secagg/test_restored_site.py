@@ -321,16 +321,18 @@ def test_a_member_without_room_opens_nothing_until_the_owner_lists_what_it_keeps
     kept = []
     for _ in range(MAX_SHOWN):
         kept.append(issue_many(federation, 33)[-1])
-        member.learn_notices({VICTIM: StateNotice(kept[-1], ()).to_bytes()})
+        member.learn_notices({VICTIM: StateNotice(kept[-1], ()).to_bytes()}, must_keep=True)
     late = issue_many(federation, 33)[-1]
     with pytest.raises(ProtocolViolationError, match="R13: site-01 does not list enough") as caught:
-        member.learn_notices({VICTIM: StateNotice(late, ()).to_bytes()})
+        member.learn_notices({VICTIM: StateNotice(late, ()).to_bytes()}, must_keep=True)
     assert caught.value.blame == (VICTIM,)
     assert member.get_known_statements(VICTIM) == tuple(kept)
     with pytest.raises(ProtocolViolationError, match="R13: site-00 shows more statements than a site keeps"):
-        owner.learn_notices({name(0): StateNotice(member.issue_statement(RUN, 0), (*kept, late)).to_bytes()})
+        owner.learn_notices(
+            {name(0): StateNotice(member.issue_statement(RUN, 0), (*kept, late)).to_bytes()}, must_keep=True
+        )
     owner.learn_statements((name(0), data) for data in kept)
-    member.learn_notices({VICTIM: StateNotice(answer := owner.issue_statement(RUN, 0), ()).to_bytes()})
+    member.learn_notices({VICTIM: StateNotice(answer := owner.issue_statement(RUN, 0), ()).to_bytes()}, must_keep=True)
     assert member.get_known_statements(VICTIM) == (answer,)
 
 
@@ -342,7 +344,7 @@ def test_a_lower_number_that_came_with_a_vector_is_kept_too():
     backup.restore()
     (fork,) = issue_many(federation, 1)
     for data in (lost, fork):
-        member.learn_notices({VICTIM: StateNotice(data, ()).to_bytes()})
+        member.learn_notices({VICTIM: StateNotice(data, ()).to_bytes()}, must_keep=True)
     assert member.get_known_statements(VICTIM) == (lost, fork)
     assert federation.sites[name(0)].announce({"shared": 1})
     assert member.name_known_statements() == ((VICTIM, (digest_statement(lost), digest_statement(fork))),)
