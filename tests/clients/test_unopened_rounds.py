@@ -54,6 +54,7 @@ def test_a_round_is_the_same_after_rounds_that_were_never_opened(four_hospitals,
         shown.advance(first, arrays)
     for number in (2, 3):
         shown.ask(TRAIN, OTHERS, number=number, arrays=arrays)  # trained and uploaded, never opened
+        shown.join()
     assert not shown.refusals
     shown.restart_hospitals()
     expected, found = train(calm, arrays, number=4), train(shown, arrays, number=4)

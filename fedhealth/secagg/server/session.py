@@ -196,9 +196,9 @@ class ServerSession:
         self._state, self._requested_unmask = None, False
 
     def _list_unshown(self) -> dict[str, bytes]:
-        """Return UNMASK for the survivors who may not have received it; after a restart all sites announce again."""
+        """Return UNMASK for the survivors who may not have received it."""
         state = self._state
-        if state is None or not state.replies:
+        if state is None or not self._requested_unmask:
             return {}
         missing = (site for site in state.survivors if site not in state.replies)
         return {site: unmasking.build_unmask_request(state, site) for site in missing}

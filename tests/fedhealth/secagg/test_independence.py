@@ -9,7 +9,8 @@ from fedhealth.secagg.client import client_protocol
 from fedhealth.secagg.client.journal import load_secrets
 from fedhealth.secagg.protocol import envelope
 from fedhealth.secagg.protocol.messages import MaskedUpload
-from tests.fedhealth.secagg.federation import Federation
+from fedhealth.secagg.protocol.vector_name import VectorName
+from tests.fedhealth.secagg.federation import Federation, model_digest
 
 LENGTH = 4000
 
@@ -44,7 +45,8 @@ def two_attempts():
 
 def two_exchanges():
     federation = Federation(4, length=LENGTH)
-    return federation, [federation.plan(1), federation.plan(2)], lambda: None
+    again = federation.plan(2, vector=VectorName("train", 1, 1), model_digest=model_digest(1))
+    return federation, [federation.plan(1), again], lambda: None
 
 
 def a_crash():
