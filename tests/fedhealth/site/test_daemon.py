@@ -238,6 +238,8 @@ def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
     secrets = get_secrets_folder("run00001", "charite", hospital.home.state)
     secrets.mkdir(parents=True)
     assert not hospital.ask("done", END).content
+    status = DaemonState(hospital.home).status
+    assert (status["run"], status["task"]) == (None, None)
     assert [entry["run"] for entry in hospital.logged("ended")] == ["run00001"]
     assert not secrets.exists()
     network.start(8, **network.runs[7].config)
