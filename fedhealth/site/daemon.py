@@ -91,6 +91,7 @@ class SiteDaemon:
 
         """
         policy, key = load_policy(self.home), self.home.load_node_key()
+        self.home.load_identity_key()  # the worker signs with it: without it every task would fail
         SignedMembership.loads(self.home.membership.read_bytes() if self.home.membership.is_file() else b"")
         with self.state.lock():
             fresh = {"error": None, "run": None, "round": None}

@@ -304,3 +304,10 @@ def test_without_a_kit_it_does_not_start(tmp_path):
     site.home.membership.unlink()
     with pytest.raises(TrustError, match="membership"):
         site.runner.serve()
+
+
+def test_without_its_identity_key_a_site_does_not_start(tmp_path):
+    site = Hospital(tmp_path)
+    (site.home.keys / "identity.key").unlink()
+    with pytest.raises(TrustError, match=r"identity\.key cannot be read"):
+        site.runner.serve()
