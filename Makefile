@@ -9,7 +9,7 @@ LEAD_ONLY := alembic greenlet hf-xet httptools mako python-dotenv sqlalchemy uv 
 SIGNING_KEY ?=  # Ed25519 key of the releases: python -m release --make-key FILE
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
-.PHONY: help demo demo-hospital release test test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
+.PHONY: help demo demo-hospital release test test-long test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,8 +37,11 @@ demo-hospital: $(COMPILED)  ## three hospitals with an archive, a FHIR server an
 	$(BIN)/python -m scripts.demo_hospital
 
 test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services" \
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not services and not long" \
 		$(if $(strip $(COVERAGE)),--cov --cov-report= --cov-fail-under=$(strip $(COVERAGE)))
+
+test-long: $(COMPILED)  ## longer checks, and further variants of those in `make test`: before a release
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "long and not services"
 
 test-services: $(COMPILED)  ## tests that drive real services (a browser, a tracking server) or follow a whole guide
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m services

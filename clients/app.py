@@ -20,6 +20,7 @@ from clients.private_section import PrivateTaskError, private_section
 from clients.request_check import refuse_mismatches
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
+from clients.site_setup import SiteSetup
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
 from clients.study_admission import find_admission_refusal, release_closed_study, reserve_study_sweep
 from clients.terms import load_terms
@@ -48,6 +49,7 @@ from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_schema
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import SIMULATION_LIMITS
+from fedhealth.site.run_history import round_count_down
 from fedhealth.site.traffic_quota import TrafficQuota
 
 MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
@@ -222,6 +224,9 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
             schemas = institution.get_data_schemas(message.directive)
         if reasons := gate.find_unsendable(schemas):
             content = build_refusal(setup.site.name, reasons)
+        elif setup.site.audit is not None:
+            with private_section(setup.trainer):
+                _log_data(setup, message, gate)
     with private_section(setup.trainer) if kind in DATA_KINDS else nullcontext():
         schema, receipt = institution.get_reply_schema(message), institution.get_receipt(message, content)
         if setup.site.audit is not None and (kind in DATA_KINDS or _is_accepted(content)):
@@ -229,6 +234,13 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
             schema = {**schema, STATEMENT: make_statement_schema(setup.site.name)}
         gate.check(kind, message.directive, content, schema, receipt)
     return content
+
+
+def _log_data(setup: SiteSetup, message: ParsedMessage, gate: EgressGate) -> None:
+    """Log which data a run will read: for the hospital's own record of its runs."""
+    patients = round_count_down(setup.cohort.counts()["patients"])
+    about = {"dataset": setup.site.dataset, "digest": setup.data_digest, "patients": patients}
+    gate.log("data", run=message.directive.run, **about)
 
 
 def _is_accepted(content: RecordDict) -> bool:

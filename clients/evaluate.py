@@ -15,7 +15,7 @@ from clients.request_check import refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from fedhealth.evaluation.predictions import count_scores, predict_studies
-from fedhealth.evaluation.subgroups import assign_subgroups, count_scores_by_subgroup
+from fedhealth.evaluation.subgroups import assign_subgroups, count_scores_by_subgroup, releases_subgroups
 from fedhealth.models.model_state import set_model_arrays
 from fedhealth.protocol.messages import Directive
 from fedhealth.statistics.shapes import get_score_bins
@@ -88,9 +88,9 @@ class ModelEvaluator:
     def _count_scores_by_subgroup(self) -> dict[str, np.ndarray]:
         """Return score histograms by patient subgroup, of the model that `count_scores` has set."""
         setup = self.setup
-        if setup.trainer.is_private or not setup.config.evaluation.subgroups:
+        if not releases_subgroups(setup.config):
             return {}
-        rows = setup.cohort.rows("test")
+        rows = setup.trainer.select_scored_rows(setup.examples, setup.cohort.rows("test"))
         predictions = predict_studies(setup.model, setup.examples, rows, setup.task_kind)
         first = rows[np.unique(setup.examples.study[rows], return_index=True)[1]]
         subgroups = {name: of_row[first] for name, of_row in assign_subgroups(setup.cohort, setup.config).items()}

@@ -68,7 +68,7 @@ class StateMerger:
         stored = attempt.load_private(setup.get_store(directive), number)
         private = {name: array for name, array in stored.items() if name in initial and name not in aggregated}
         return LocalRound(
-            setup.build_task(directive),
+            setup.build_task(directive, is_final),
             setup.trainer,
             setup.get_accounting(directive, purpose),
             shared={name: array for name, array in aggregated.items() if name in initial},

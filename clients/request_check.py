@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedhealth.config.schema import Config
+from fedhealth.config.selection_rule import may_end_early
 from fedhealth.errors import FederationError, RequestMismatchError, SecureAggregationError
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, PURPOSES, TRAIN, Directive
 from fedhealth.secagg.client.statement_book import RestoredSiteError
@@ -48,10 +49,10 @@ def compare_directive(kind: str, directive: Directive, config: Config, digest: s
         FederationError: a field differs.
 
     """
-    rounds, cohort = config.strategy.rounds, directive.cohort
+    cohort = directive.cohort
     found = {
         "digest": directive.digest == digest,
-        "round": directive.round in _list_rounds(kind, rounds),
+        "round": directive.round in _list_rounds(kind, config),
         "exchange": directive.exchange >= 1,
         "attempt": directive.attempt >= 0,
         "repetition": directive.repetition >= 0,
@@ -75,10 +76,14 @@ def compare_attempt(kind: str, directive: Directive, descriptor: AttemptDescript
         raise FederationError("The lead names two attempts, cohorts or vectors at once.", "Restart the run.")
 
 
-def _list_rounds(kind: str, rounds: int) -> range:
+def _list_rounds(kind: str, config: Config) -> range:
     """Return the rounds of a kind of message: training has numbered rounds, the final evaluation follows the last.
 
-    Requests of secure aggregation's own belong to any of them; they name the attempt by its context.
+    Where the best round is exported, or training may end early, it may follow any round: the lead chooses by the sums
+    that it has, and the arrays must be those of the round's link in the history. Requests of secure aggregation's own
+    belong to any round; they name the attempt by its context.
     """
-    first, last = {TRAIN: (1, rounds), EVALUATE: (rounds, rounds), DESCRIBE: (0, 0)}.get(kind, (0, rounds))
+    rounds = config.strategy.rounds
+    evaluated = 1 if may_end_early(config) else rounds
+    first, last = {TRAIN: (1, rounds), EVALUATE: (evaluated, rounds), DESCRIBE: (0, 0)}.get(kind, (0, rounds))
     return range(first, last + 1)

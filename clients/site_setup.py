@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from clients.site_store import SiteStore
 from clients.transport.base import ReplyShapes, Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose, TaskKind
+from fedhealth.data.augmentation import make_augmentation
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import (
     SiteDataset,
@@ -40,6 +42,7 @@ from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
+from fedhealth.training.schedule import compute_rate_factor
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
 from fedhealth.types import State
 
@@ -95,11 +98,15 @@ class SiteSetup:
     def training_data(self) -> tuple[Examples, np.ndarray]:
         """The examples and the rows to train on: the site's training rows, and the public ones if there are any."""
         rows, public = self.cohort.rows("train"), prepare_public_dataset(self.config.data)
+        augmentation = make_augmentation(self.config.training)
+        own = build_model_inputs(self.cohort, self.model, keeps_images=True) if augmentation else self.examples
         if public is None:
-            return self.examples, rows
+            return replace(own, augmentation=augmentation), rows
         text = self.model.towers["text"].encoder if "text" in self.model.towers else None
-        pooled = concat_examples([self.examples, build_model_inputs(public, self.model)], pad=getattr(text, "pad", 0))
-        return pooled, np.concatenate([rows, public.rows("train") + len(self.examples.labels)])
+        added = build_model_inputs(public, self.model, augmentation is not None)
+        pooled = concat_examples([own, added], pad=getattr(text, "pad", 0))
+        rows = np.concatenate([rows, public.rows("train") + len(self.examples.labels)])
+        return replace(pooled, augmentation=augmentation), rows
 
     @cached_property
     def initial_arrays(self) -> State:
@@ -176,11 +183,13 @@ class SiteSetup:
         """Return the SHA-256 of the model's shared arrays before training; of no arrays if the run has no model."""
         return self._initial_digest
 
-    def build_task(self, directive: Directive) -> TrainingTask:
-        """Return the training task of a round."""
-        examples, rows = self.training_data
-        seed = derive_seed(self.config.seed, self.site.name, directive.round)
-        return TrainingTask(self.model, examples, rows, self.config.training, self.task_kind, seed)
+    def build_task(self, directive: Directive, is_final: bool = False) -> TrainingTask:
+        """Return the training task of a round; what a site trains after the last one has the whole learning rate."""
+        (examples, rows), training = self.training_data, self.config.training
+        seed, rounds = derive_seed(self.config.seed, self.site.name, directive.round), self.config.strategy.rounds
+        factor = compute_rate_factor(training.schedule, training.warmup, rounds, max(1, directive.round))
+        task = TrainingTask(self.model, examples, rows, training, self.task_kind, seed)
+        return task if is_final else replace(task, rate_factor=factor)
 
     def check_message(self, message: ParsedMessage) -> None:
         """Check that a message belongs to this run, its purpose and its configuration.

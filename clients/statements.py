@@ -13,7 +13,6 @@ from fedhealth.consortium.identity import load_identity
 from fedhealth.protocol.messages import STATEMENT, get_config_record
 from fedhealth.secagg.client.statement_book import RestoredSiteError, StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
-from fedhealth.secagg.protocol.messages import LEAD
 from fedhealth.secagg.protocol.statement import StateStatement
 from fedhealth.site.egress_gate import ConfigRecordSchema
 from fedhealth.site.state_history import load_statement_book
@@ -51,9 +50,7 @@ def _check_own_state(site: SiteContext, message: ParsedMessage) -> None:
 
     """
     book = open_statement_book(site)
-    for data in _read_carried(message.content):
-        with suppress(ProtocolViolationError):
-            book.learn_statements([(LEAD, data)])
+    book.learn_carried(_read_carried(message.content))
     book.require_current()
 
 

@@ -1,8 +1,30 @@
-"""fedhealth: cross-silo federated learning for hospitals, on Flower."""
+"""fedhealth: cross-silo federated learning for hospitals, on Flower.
+
+`fedhealth.run`, `fedhealth.load_run` and `fedhealth.compare` are the command line's counterparts in Python.
+"""
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from fedhealth.version import __version__
+
+if TYPE_CHECKING:  # the API loads torch; the command line starts without it
+    from fedhealth.api.compare import Comparison, compare
+    from fedhealth.api.launch import run
+    from fedhealth.api.run import Run, load_run
+    from fedhealth.errors import FedhealthError
+
+__all__ = ["Comparison", "FedhealthError", "Run", "__version__", "compare", "load_run", "run"]
+
+_MODULES = {
+    "Comparison": "fedhealth.api.compare",
+    "FedhealthError": "fedhealth.errors",
+    "Run": "fedhealth.api.run",
+    "compare": "fedhealth.api.compare",
+    "load_run": "fedhealth.api.run",
+    "run": "fedhealth.api.launch",
+}
 
 # Nothing leaves a hospital that its policy does not name, and that includes the usage statistics of libraries.
 for _switch, _off in {
@@ -15,3 +37,14 @@ for _switch, _off in {
 
 # OpenMP threads that spin while they wait make training 15 times slower on a machine that is also busy elsewhere.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def __getattr__(name: str) -> object:
+    """Import an exported name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fedhealth' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedhealth import __version__
 from fedhealth.utils.minisign import format_public_key, sign_file
 from fedhealth.utils.private_files import load_signing_key
+from fedhealth.version import __version__
 from release.archive import hash_file, write_archive, write_checksums
 from release.bill_of_materials import build_bill
 from release.components import Component, list_components

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose, Sends
+from fedhealth.config.selection_rule import find_selection_rule
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
 from fedhealth.evaluation.histogram_error import bound_errors
-from fedhealth.evaluation.noised_scores import is_scorable
-from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
+from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics, describe_histogram_noise
 from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import load_job
@@ -43,7 +42,9 @@ from strategies.fedavg import FedAvg
 from strategies.messaging import exchange_messages
 from strategies.participants import Participation
 from strategies.reservation import request_reservations
+from strategies.round_average import RoundAverage
 from strategies.round_request import RunIdentity
+from strategies.selection import RoundSelection
 from strategies.statement_carrier import StatementCarrier
 from strategies.statistics import read_score_counts
 
@@ -150,6 +151,7 @@ def build_strategy(
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
     sites = tuple(config.data.sites)
+    rule, reason = find_selection_rule(config)
     fewest = max(lead.min_sites or len(sites), aggregation.required_sites)
     return FedAvg(
         RunIdentity(job.run, job.digest),
@@ -163,6 +165,9 @@ def build_strategy(
         attempts=lead.attempts,
         deadlines=ReplyDeadlines(lead.deadline_factor),
         checkpoints=CheckpointStore(folder.path, lead.checkpoints),
+        selection=RoundSelection(rule, lead.patience),
+        selection_reason=reason,
+        average=RoundAverage(lead.ema),
         tables={
             heterogeneity.PROFILE + table.name: table
             for table in heterogeneity.list_heterogeneity_tables(config.data, get_modalities(config))
@@ -199,15 +204,7 @@ def _describe_error(summed: ScoreHistograms) -> dict[str, object]:
     """Return the error bounds of exact histograms; with noise, the size of the noise and how many classes count."""
     if not summed.noise_std:
         return {"error": {name: round(error, 7) for name, error in bound_errors(summed).items()}}
-    cells = summed.positives.shape[1]
-    return {
-        "noise": {
-            "count_std": round(summed.noise_std, 4),
-            "studies_std": round(summed.noise_std * math.sqrt(2 * cells), 4),
-            "cells": cells,
-            "classes_scored": sum(map(is_scorable, summed.columns)),
-        }
-    }
+    return {"noise": describe_histogram_noise(summed)}
 
 
 def _name_histograms(counts: Mapping[str, ScoreHistograms]) -> dict[str, np.ndarray]:

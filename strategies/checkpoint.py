@@ -20,9 +20,10 @@ from safetensors.numpy import save
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
+from strategies.selection import find_best_round
 
 FOLDER = "checkpoints"
-_ARRAYS, _OPTIMIZER = "arrays.", "optimizer."
+_ARRAYS, _OPTIMIZER, _AVERAGE = "arrays.", "optimizer.", "average."
 
 log = logging.getLogger("fedhealth.lead")
 
@@ -39,6 +40,7 @@ class RoundCheckpoint:
         optimizer: the server optimizer's state.
         scores: validation score of the model after each round, if known.
         history: of secure aggregation; empty without.
+        average: state of the moving average of the models; empty without.
 
     """
 
@@ -49,6 +51,7 @@ class RoundCheckpoint:
     optimizer: State = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
     history: str = ""
+    average: State = field(default_factory=dict)
 
 
 class CheckpointStore:
@@ -73,7 +76,8 @@ class CheckpointStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {_ARRAYS + name: array for name, array in checkpoint.arrays.items()}
         arrays |= {_OPTIMIZER + name: array for name, array in checkpoint.optimizer.items()}
-        about = asdict(replace(checkpoint, arrays={}, optimizer={}))
+        arrays |= {_AVERAGE + name: array for name, array in checkpoint.average.items()}
+        about = asdict(replace(checkpoint, arrays={}, optimizer={}, average={}))
         header = {"about": json.dumps(about), "sha256": digest_arrays(arrays).hex()}
         write_atomic(self._path(checkpoint.round), save(arrays, header))
         self._prune(checkpoint)
@@ -88,13 +92,21 @@ class CheckpointStore:
                 path.rename(path.with_suffix(".damaged"))
         return None
 
+    def load_round(self, number: int) -> RoundCheckpoint | None:
+        """Return the checkpoint of a round; None if it is not retained or damaged."""
+        try:
+            return _load_checkpoint(self._path(number))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
+            log.warning("the checkpoint of round %d cannot be read (%s)", number, fault)
+            return None
+
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:05d}.safetensors"
 
     def _prune(self, checkpoint: RoundCheckpoint) -> None:
         retained = set(range(checkpoint.round - self.keep + 1, checkpoint.round + 1))
-        if checkpoint.scores:
-            retained.add(max(checkpoint.scores, key=lambda number: checkpoint.scores[number]))
+        if (best := find_best_round(checkpoint.scores)) is not None:
+            retained.add(best)
         paths = {self._path(number) for number in retained}
         for path in self.folder.glob("round-*.safetensors"):
             if path not in paths:
@@ -117,6 +129,7 @@ def _load_checkpoint(path: Path) -> RoundCheckpoint:
         dict(_select_by_prefix(_OPTIMIZER, arrays)),
         scores,
         str(about.get("history", "")),
+        dict(_select_by_prefix(_AVERAGE, arrays)),
     )
 
 

@@ -2,13 +2,14 @@
 
 The class is a `flwr.serverapp.strategy.Strategy`, so a stock Flower ServerApp can also start it, but it has its own
 round loop (`start`): each reply is aggregated as it arrives and then discarded. A site evaluates the incoming model
-before it trains, so a round is one exchange; the final model gets one `EVALUATE`.
+before it trains, so a round is one exchange; the end of the run is in `strategies.final_model`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -24,10 +25,13 @@ from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, Shapes
 from strategies.checkpoint import CheckpointStore, RoundCheckpoint
 from strategies.deadlines import ReplyDeadlines
+from strategies.final_model import FinalModel, read_validation_score
 from strategies.messaging import EventCallback, Reply
 from strategies.participants import Participation
+from strategies.round_average import RoundAverage
 from strategies.round_driver import RoundDriver
 from strategies.round_request import RoundRequest, RunIdentity, build_messages, build_request
+from strategies.selection import RoundSelection
 from strategies.server_optimizers.base import ServerOptimizer, is_running_statistic
 from strategies.server_state.base import ServerMethodState
 from strategies.server_state.mean import MeanAccumulator
@@ -49,6 +53,9 @@ class FedAvg(Strategy):
         attempts: number of attempts at a round when too few sites reply.
         deadlines: of each site's replies.
         checkpoints: store of completed rounds; None stores none.
+        selection: which round is exported, and when training ends early.
+        selection_reason: why that is not the configured rule; empty if it is.
+        average: of the models of all rounds, which the last round then leaves.
         tables: heterogeneity tables by the name of their statistic.
         event: called for every event of the run.
 
@@ -70,6 +77,9 @@ class FedAvg(Strategy):
         attempts: int = 3,
         deadlines: ReplyDeadlines | None = None,
         checkpoints: CheckpointStore | None = None,
+        selection: RoundSelection | None = None,
+        selection_reason: str = "",
+        average: RoundAverage | None = None,
         tables: Mapping[str, HeterogeneityTable] | None = None,
         event: EventCallback = lambda kind, **fields: None,
     ) -> None:
@@ -81,6 +91,9 @@ class FedAvg(Strategy):
         self.tables = tables or {}
         self.event = event
         self.driver = RoundDriver(identity, participation, aggregation, attempts, deadlines or ReplyDeadlines(), event)
+        self.selection, self.average = selection or RoundSelection(), average or RoundAverage()
+        shapes = self.statistics.get(EVALUATE, {})
+        self.chooser = FinalModel(self.driver, self.selection, selection_reason, checkpoints, shapes, event)
         self.final: dict[str, np.ndarray] = {}
         self._arrays: State = {}
         self._reported_tables: Mapping[str, object] = {}
@@ -116,14 +129,15 @@ class FedAvg(Strategy):
         self.driver.join(grid, timeout)
         self.event("started", rounds=num_rounds, completed=state.round)
         result = Result(arrays=initial_arrays)
-        for number in range(state.round + 1, num_rounds + 1):
+        while state.round < num_rounds and not self.selection.is_over(state.scores):
+            number = state.round + 1
             aggregate = self._train_round(grid, number, state.arrays, train_config, timeout)
-            state = self._complete_round(state, number, aggregate)
+            state = self._complete_round(state, number, aggregate, number == num_rounds)
             result.train_metrics_clientapp[number] = build_metric_record(aggregate.statistics)
             if evaluate_fn and (scored := evaluate_fn(number, to_array_record(_select_model_arrays(state.arrays)))):
                 result.evaluate_metrics_serverapp[number] = scored
-        self.final = self._evaluate_final_model(grid, num_rounds, state.arrays, evaluate_config, timeout)
-        result.evaluate_metrics_clientapp[num_rounds] = build_metric_record(self.final)
+        state, self.final = self.chooser.choose_model(grid, state, evaluate_config, timeout)
+        result.evaluate_metrics_clientapp[state.round] = build_metric_record(self.final)
         result.arrays = to_array_record(_select_model_arrays(state.arrays))
         return result
 
@@ -150,7 +164,7 @@ class FedAvg(Strategy):
             self.driver.aggregation.begin_history(unpack_arrays(arrays), "")
         self._arrays |= unpack_arrays(arrays)
         request = self._build_train_request(server_round, self._arrays, config)
-        directive = self.driver.create_directive(server_round)
+        directive = self.driver.create_directive(TRAIN, server_round)
         secret = self.driver.aggregation.open(self.driver.build_attempt(request, directive))
         content = build_request(directive, pack_arrays(self._arrays), config, secret)
         return build_messages(self.driver.members, content, TRAIN, str(server_round))
@@ -193,20 +207,25 @@ class FedAvg(Strategy):
                 "The checkpoints belong to another configuration.", "Resume with the run's own configuration."
             )
         self.server_optimizer.state = state.optimizer
+        self.average.state = state.average
         self.driver.exchange = self.driver.saved_exchange = state.exchange
         self.event("resumed", round=state.round)
         return state
 
-    def _complete_round(self, before: RoundCheckpoint, number: int, aggregate: Aggregate) -> RoundCheckpoint:
+    def _complete_round(
+        self, before: RoundCheckpoint, number: int, aggregate: Aggregate, is_last: bool
+    ) -> RoundCheckpoint:
         """Return the state after a round, saved as a checkpoint before the next round starts."""
-        scores = dict(before.scores)
-        auroc = summarize_statistics(aggregate.statistics).get("validation", {}).get("auroc")
-        if auroc is not None:
-            scores[number - 1] = auroc  # sites evaluate the incoming model
+        # sites evaluate the incoming model
+        scores = before.scores | read_validation_score(number - 1, aggregate.statistics)
         arrays = self._step(before.arrays, aggregate)
+        self.average.add_model(_select_model_arrays(arrays))
+        if is_last or self.selection.is_over(scores):
+            arrays |= self.average.get_mean(_select_model_arrays(arrays), number)
         history = self.driver.aggregation.advance_history(aggregate, arrays)
         optimizer = dict(self.server_optimizer.state)
         state = RoundCheckpoint(before.digest, number, self.driver.exchange, arrays, optimizer, scores, history)
+        state = replace(state, average=dict(self.average.state))
         if self.checkpoints:
             try:
                 self.checkpoints.save(state)
@@ -283,17 +302,6 @@ class FedAvg(Strategy):
         if tables and tables != self._reported_tables:
             self.event("heterogeneity", tables=tables)
             self._reported_tables = tables
-
-    def _evaluate_final_model(
-        self, grid: Grid, number: int, arrays: State, config: ConfigRecord | None, timeout: float
-    ) -> dict[str, np.ndarray]:
-        """Return the summed statistics of the final model on every site's validation and test rows."""
-        self.driver.rejoin(grid, timeout)
-        self.event("evaluation_started")
-        request = RoundRequest(EVALUATE, number, arrays, {}, self.statistics.get(EVALUATE, {}), config)
-        final = self.driver.run_exchange(grid, request, timeout)
-        self.event("evaluation_completed", sites=list(final.sites), pooled=summarize_statistics(final.statistics))
-        return final.statistics
 
 
 def _select_model_arrays(arrays: State) -> State:

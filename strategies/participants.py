@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
@@ -18,6 +18,7 @@ from strategies.messaging import EventCallback, Reply, exchange_messages, wait_f
 
 _ATTEMPTS = 4  # at the handshake, if a connected site does not reply or its process crashed
 _CONNECT_SECONDS = 60.0  # for all sites to connect
+_SILENT_SECONDS = 10.0  # for a connected site that did not reply to the last handshake
 _REPEAT_SECONDS = 15.0  # until the handshake is repeated: a restarted site cannot be told from one that stayed
 _ASK_STATUS = "Ask its staff to run `fedhealth site status`."
 NODE_POLL_SECONDS = 2.0  # between two polls while a site is awaited
@@ -108,10 +109,12 @@ def gather_members(
     request: RecordDict,
     event: EventCallback,
     timeout: float,
+    silent_nodes: Collection[int] = (),
 ) -> Members:
     """Run the handshake with every node; return the sites that accept and that the aggregation admits.
 
-    If too few accept and some are not connected, wait for them up to `join_timeout` and report a `waiting` event.
+    If too few accept and some are not connected, wait for them up to `join_timeout` and report a `waiting` event. The
+    nodes that did not reply the last time have ten seconds only: a site that hangs must not delay every round.
 
     Raises:
         FederationError: fewer sites accept than are required; the message lists each site's reasons.
@@ -120,7 +123,9 @@ def gather_members(
     started, expected, attempts = time.monotonic(), len(participation.sites), 0
     while True:
         nodes = wait_for_nodes(grid, expected, min(timeout, _CONNECT_SECONDS))
-        members, declined = _run_handshake(grid, nodes, participation, aggregation, request, event, timeout)
+        members, declined = _run_handshake(
+            grid, nodes, participation, aggregation, request, event, timeout, silent_nodes
+        )
         if len(members.nodes) >= participation.required_sites:
             return members
         attempts += 1
@@ -144,11 +149,13 @@ def _run_handshake(
     request: RecordDict,
     event: EventCallback,
     timeout: float,
+    silent_nodes: Collection[int],
 ) -> tuple[Members, dict[str, Decline]]:
     """Return the sites that accepted, and why the others did not."""
     handshake = _Handshake(participation, aggregation, event, Members(connected_nodes=set(nodes)))
     handshake.members.unresponsive_nodes = set(nodes)
     timeouts = dict.fromkeys(nodes, timeout)  # for its first reply, a site may have to read all of its files
+    timeouts |= {node: min(timeout, _SILENT_SECONDS) for node in silent_nodes if node in timeouts}
     for reply in exchange_messages(grid, HANDSHAKE, dict.fromkeys(nodes, request), "0", timeouts):
         handshake.add_reply(reply)
     return handshake.members, handshake.declined | handshake.find_silent_sites()

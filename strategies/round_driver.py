@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.array_codec import pack_arrays
-from fedhealth.protocol.messages import DIRECTIVE, Directive
+from fedhealth.protocol.messages import DIRECTIVE, HANDSHAKE, Directive
 from fedhealth.protocol.refusals import describe_error
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
 from strategies.deadlines import ReplyDeadlines
@@ -60,26 +60,28 @@ class RoundDriver:
 
     def join(self, grid: Grid, timeout: float) -> None:
         """Gather the sites; exchange numbers continue above the highest one that any of them has seen."""
-        request = build_request(self.create_directive(0))
-        self.members = gather_members(grid, self.participation, self.aggregation, request, self.event, timeout)
+        request, silent = build_request(self.create_directive(HANDSHAKE, 0)), self.members.unresponsive_nodes
+        self.members = gather_members(grid, self.participation, self.aggregation, request, self.event, timeout, silent)
         self.exchange = max(self.exchange, self.aggregation.last_exchange, self.members.last_exchange)
         self.failed_sites = ()
 
     def rejoin(self, grid: Grid, timeout: float) -> None:
-        """Gather the sites again if one failed, connected or disconnected since the last time."""
-        if self.failed_sites or set(grid.get_node_ids()) != self.members.connected_nodes:
+        """Gather the sites again if one failed, connected, disconnected or did not reply the last time."""
+        members, connected = self.members, set(grid.get_node_ids())
+        if self.failed_sites or members.unresponsive_nodes or connected != members.connected_nodes:
             failed = self.failed_sites
             self.join(grid, min(timeout, _REJOIN_SECONDS))
             self.failed_sites = tuple(site for site in failed if site in self.members.nodes)
 
-    def create_directive(self, number: int, repetition: int = 0) -> Directive:
+    def create_directive(self, kind: str, number: int, repetition: int = 0) -> Directive:
         """Return the directive of a new exchange; `repetition` is the exchange in which it was first asked for."""
         self.exchange += 1
-        return self._build_directive(number, self.exchange, repetition or self.exchange)
+        return self._build_directive(kind, number, self.exchange, repetition or self.exchange)
 
-    def _build_directive(self, number: int, exchange: int, repetition: int) -> Directive:
-        cohort, run, digest = tuple(sorted(self.members.nodes)), self.identity.run, self.identity.digest
-        return Directive(run, digest, number, exchange, 0, cohort, self.failed_sites, repetition)
+    def _build_directive(self, kind: str, number: int, exchange: int, repetition: int) -> Directive:
+        cohort = self.aggregation.choose_sites(kind, sorted(self.members.nodes))
+        missed = tuple(site for site in self.failed_sites if site in cohort)
+        return Directive(self.identity.run, self.identity.digest, number, exchange, 0, cohort, missed, repetition)
 
     def build_attempt(self, request: RoundRequest, directive: Directive) -> RoundAttempt:
         """Return the description of an attempt for the aggregation."""
@@ -106,7 +108,7 @@ class RoundDriver:
             return opened
         repetition = self._find_repetition(request)
         for number in range(self.attempts):
-            directive = self.create_directive(request.round, repetition)
+            directive = self.create_directive(request.kind, request.round, repetition)
             repetition = directive.repetition
             try:
                 return self._try_exchange(grid, request, directive, timeout)
@@ -128,7 +130,7 @@ class RoundDriver:
 
         A sum that can neither be opened nor abandoned is given up: the request is then answered anew.
         """
-        directive = self._build_directive(request.round, self.exchange, self.exchange)
+        directive = self._build_directive(request.kind, request.round, self.exchange, self.exchange)
         interrupted = self.aggregation.resume(self.build_attempt(request, directive), self.saved_exchange)
         if interrupted is None:
             return None
@@ -156,7 +158,8 @@ class RoundDriver:
         """
         secret = self.aggregation.open(self.build_attempt(request, directive))
         content = build_request(directive, pack_arrays(request.arrays), request.config, secret)
-        self._collect_replies(grid, request.kind, directive, content, timeout)
+        contents = {site: self.aggregation.complete_request(site, content) for site in directive.cohort}
+        self._collect_replies(grid, request.kind, directive, contents, timeout)
         self._require_quorum(directive)
         return self.aggregation.close(partial(self._send_follow_up, grid, directive, timeout))
 
@@ -178,13 +181,14 @@ class RoundDriver:
         return True
 
     def _collect_replies(
-        self, grid: Grid, kind: str, directive: Directive, content: RecordDict, timeout: float
+        self, grid: Grid, kind: str, directive: Directive, contents: Mapping[str, RecordDict], timeout: float
     ) -> None:
-        """Send the request to all members and aggregate replies as they arrive; report sites that miss the deadline."""
+        """Send each site its request and aggregate replies as they arrive; report sites that miss the deadline."""
         pending = {self.members.nodes[site]: site for site in directive.cohort}
         timeouts = {node: self.deadlines.get_deadline(site, timeout) for node, site in pending.items()}
+        requests = {node: contents[site] for node, site in pending.items()}
         failed = []
-        for reply in exchange_messages(grid, kind, dict.fromkeys(pending, content), str(directive.round), timeouts):
+        for reply in exchange_messages(grid, kind, requests, str(directive.round), timeouts):
             site = pending.pop(reply.node)
             if not self.add_reply(reply, directive.round):
                 failed.append(site)

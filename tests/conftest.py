@@ -173,10 +173,13 @@ def audit_before_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"fedhealth.training.{trainer}.list_audit_failures", lambda *_: [])
 
 
+_SHORT = ("training.local_steps=2", "strategy.rounds=2", "strategy.select=last", "secagg=off")
+
+
 @pytest.fixture(scope="session")
 def tiny_overrides() -> Callable[[Path], list[str]]:
     """The overrides of a federation over the hospitals below a folder; it takes about a second."""
-    return lambda root: [*tiny_model(root, SITES), "training.local_steps=2", "strategy.rounds=2", "secagg=off"]
+    return lambda root: [*tiny_model(root, SITES), *_SHORT]
 
 
 def begun(folder: Path, name: str = "abc123") -> RunDir:

@@ -10,6 +10,7 @@ from fedhealth.config.compose import compose_config, compute_config_digest, get_
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate_config
+from tests.tiny_encoders import save_image_encoder
 
 NOT_GROUPS = {"config"}  # the root file
 ADAPTED = ["model/text=lora"]
@@ -17,6 +18,10 @@ NEEDS = {  # options that the default model has nothing for
     ("personalization", "adapters"): ADAPTED,
     ("personalization", "ffa_lora"): ADAPTED,
     ("specialized", "derm_patient"): ["experiment=derm", "privacy=patient"],
+    ("specialized", "generic_patient"): ["privacy=patient"],
+    ("model/image", "pretrained"): ["model.image.normalization=imagenet"],
+    ("model/image", "pretrained_lora"): ["model.image.normalization=imagenet"],
+    ("model/image", "concat"): ["model.image.encoders.second.normalization=imagenet"],
     ("specialized", "heart_patient"): ["experiment=heart", "privacy=patient"],
     ("strategy/server_optimizer", "training"): ["training.sends=gradient", "training.local_steps=1"],
     **{("strategy/aggregation", name): ["secagg=off"] for name in ("median", "trimmed_mean", "krum", "multi_krum")},
@@ -42,7 +47,11 @@ def mandatory(tmp_path_factory, encoder_saver):
     torch.manual_seed(0)
     save_file(get_model("mobilenet_v2", weights=None).state_dict(), folder / "mobilenet_v2.safetensors")
     encoder_saver(folder / "bert")
-    return {
+    save_image_encoder(folder / "vit", "vit")
+    weights = "mobilenet_v2.safetensors"
+    places = {"pretrained": "vit", "encoders.first.weights": weights, "encoders.second.pretrained": "vit"}
+    vision = {f"model.image.{key}": f"model.image.{key}={folder / name}" for key, name in places.items()}
+    return vision | {
         "data.root": f"data.root={folder}",
         "model.image.weights": f"model.image.weights={folder / 'mobilenet_v2.safetensors'}",
         "model.text.pretrained": f"model.text.pretrained={folder / 'bert'}",
@@ -108,4 +117,4 @@ def test_every_pair_exists():
     pairs = {
         f"{a}_{b}" for group, a in options() for other, b in options() if (group, other) == ("experiment", "privacy")
     }
-    assert {option for group, option in options() if group == "specialized"} - {"none"} <= pairs
+    assert {option for group, option in options() if group == "specialized"} - {"none", "generic_patient"} <= pairs

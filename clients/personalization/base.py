@@ -101,12 +101,15 @@ class Personalization(Protocol):
         sends_plain_gradients: whether what is sent is made of the gradients of the incoming model alone: every trained
             array is shared, and nothing that stays at the site or is added there feeds it. Only then may the lead have
             the optimizer (`training.sends=gradient`).
+        keeps_arrays: whether arrays stay at the site from round to round. Those of old rounds are deleted, so only the
+            newest rounds can then be evaluated again (`strategy.select`).
 
     """
 
     personal_model_is_dp: bool
     requires: tuple[str, ...]
     sends_plain_gradients: bool
+    keeps_arrays: bool
 
     def freeze(self, model: MultimodalModel) -> None:
         """Freeze the parameters that this method does not train; called at the lead and at every site.
@@ -151,6 +154,7 @@ class BasePersonalization:
     personal_model_is_dp = True
     requires: tuple[str, ...] = ()
     sends_plain_gradients = False
+    keeps_arrays = True
 
     def freeze(self, model: MultimodalModel) -> None:
         """Freeze nothing."""

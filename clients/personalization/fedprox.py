@@ -28,6 +28,7 @@ class FedProx(BasePersonalization):
     """
 
     requires = (SERVER_MU,)
+    keeps_arrays = False
 
     def __init__(self, mu: float | None = 0.1) -> None:
         self.mu = mu

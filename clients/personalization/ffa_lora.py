@@ -19,6 +19,7 @@ class FrozenALora(BasePersonalization):
 
     requires = (LORA_HALVES,)
     sends_plain_gradients = True
+    keeps_arrays = False
 
     def freeze(self, model: MultimodalModel) -> None:
         """Freeze every A."""

@@ -23,6 +23,7 @@ class FineTune(BasePersonalization):
 
     personal_model_is_dp = False
     sends_plain_gradients = True
+    keeps_arrays = False
 
     def __init__(self, steps: int = 20) -> None:
         self.steps = steps

@@ -9,3 +9,4 @@ class NoPersonalization(BasePersonalization):
     """One model for all."""
 
     sends_plain_gradients = True
+    keeps_arrays = False

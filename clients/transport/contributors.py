@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 
 from clients.context import RunContext
 from clients.release import Release
-from clients.request_check import refuse_mismatches
 from fedhealth.secagg.client.contributor_book import CONTRIBUTORS_FOLDER, ContributorBook
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.rules import lead_must
 from fedhealth.secagg.protocol.store import FileStore, StateStore
-from fedhealth.secagg.protocol.threshold import Thresholds
 
 _UPLOAD = "kept-for"
 _DATA, _RELEASE, _UNIQUE = "data", "release", ""
@@ -65,18 +63,6 @@ def delete_upload(secrets: StateStore) -> None:
     secrets.delete(_UPLOAD)
 
 
-def record_upload(run: RunContext, upload: KeptUpload) -> None:
-    """Record, before the first byte leaves, that a kept release is uploaded.
-
-    Raises:
-        RequestMismatchError: the release may be in an opened sum that this site does not know.
-
-    """
-    if upload.repeated.startswith(_RELEASE):
-        with refuse_mismatches():
-            open_contributor_book(run).record_upload(upload.repeated, upload.vector)
-
-
 def open_contributor_book(run: RunContext) -> ContributorBook:
     """Return the site's book of contributors; it outlives runs."""
     return ContributorBook(FileStore(run.site.folder / CONTRIBUTORS_FOLDER))
@@ -88,28 +74,27 @@ class ContributorRule:
     Args:
         run: site and run.
         upload: the stored words.
-        thresholds: of the run, for the smallest group.
 
     """
 
-    def __init__(self, run: RunContext, upload: KeptUpload, thresholds: Thresholds) -> None:
-        self._run, self._upload, self._least = run, upload, thresholds.min_owners
+    def __init__(self, run: RunContext, upload: KeptUpload) -> None:
+        self._run, self._upload = run, upload
         self._book = open_contributor_book(run)
 
     def check_sum(self, context: AttemptContext, survivors: Sequence[str]) -> None:
         """Return if the sum may be opened; raise `ProtocolViolationError` if it may not."""
         upload, descriptor = self._upload, context.descriptor
-        is_current = upload.vector == descriptor.vector.digest(descriptor.run).hex()
+        is_current = upload.vector == descriptor.vector_digest.hex()
         lead_must(is_current, "R11", "this site no longer knows what it has uploaded")
-        if upload.repeated.startswith(_RELEASE):
-            self._book.check_groups(upload.repeated, upload.vector, survivors, self._least)
-        elif upload.repeated.startswith(_DATA) and not self._run.site.limits.changing_cohorts:
-            self._book.check_same_contributors(upload.repeated, survivors)
+        is_data = upload.repeated.startswith(_DATA)
+        if upload.repeated == _UNIQUE or (is_data and self._run.site.limits.changing_cohorts):
+            return
+        if is_data:
+            self._book.require_complete(upload.repeated)
+        self._book.check_contributors(upload.repeated, upload.vector, survivors)
 
     def record_sum(self, context: AttemptContext, survivors: Sequence[str]) -> None:
         """Check the sum and record it; on return it is on the disk."""
         self.check_sum(context, survivors)
-        if self._upload.repeated.startswith(_RELEASE):
-            self._book.record_sum(self._upload.repeated, self._upload.vector, survivors)
-        elif self._upload.repeated.startswith(_DATA):
-            self._book.record_contributors(self._upload.repeated, survivors)
+        if self._upload.repeated != _UNIQUE:
+            self._book.record_contributors(self._upload.repeated, self._upload.vector, survivors)

@@ -47,7 +47,7 @@ from fedhealth.secagg.protocol.abandon import Abandonment
 from fedhealth.secagg.protocol.history import HistoryLink, compute_history_start, verify_link
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
-from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
+from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES, StateStatement
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.weights import WeightScheme, compute_announced_weight
@@ -114,8 +114,9 @@ class SecureTransport:
         """Announce a new key, coarse weights and the least noise multiplier, signed with the site's identity key."""
         weights = {tower: compute_announced_weight(count, self.weights) for tower, count in rows.items()}
         announcement = self._session(run).announce({SHARED: 0} | weights, noise)
+        named = list(open_statement_book(run.site).list_known_statements())
         shown = {tower: weight / WEIGHT_ONE for tower, weight in weights.items()}
-        return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement})})
+        return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement, "shown": named})})
 
     def accept_attempt(
         self,
@@ -137,7 +138,8 @@ class SecureTransport:
         plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds)
         certificates = _read_list(message.content, "abandoned")
         derive_layout = partial(plan.build, threshold=asked.threshold)
-        context = session.accept(descriptor, model, task, derive_layout, certificates)
+        shown, envelopes = _read_list(message.content, "shown"), _read_envelopes(message.content)
+        context = session.accept(descriptor, model, task, derive_layout, certificates, shown, envelopes)
         return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
@@ -151,9 +153,9 @@ class SecureTransport:
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to SIGN, UNMASK or ABANDON."""
         session, request = self._session(run), _read_message(message.content, "message")
-        if message.directive.exchange != session.exchange:
+        if message.kind != ABANDON and message.directive.exchange != session.exchange:
             raise SecureAggregationError("The request belongs to another exchange.", "Restart the run.")
-        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)), session.me.thresholds)
+        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)))
         if message.kind == SIGN:
             reply = session.sign_survivors(request, rule.check_sum)
         elif message.kind == UNMASK:
@@ -178,7 +180,8 @@ class SecureTransport:
             except SecureAggregationError:
                 return False
 
-        forms: dict[str, ArrayRecordSchema | ConfigRecordSchema] = {SECAGG: ConfigRecordSchema({key: is_genuine})}
+        keys = {key: is_genuine} | ({"shown": _are_statements} if kind == HANDSHAKE else {})
+        forms: dict[str, ArrayRecordSchema | ConfigRecordSchema] = {SECAGG: ConfigRecordSchema(keys)}
         if kind in (TRAIN, EVALUATE, DESCRIBE):
             forms[SEALED] = ArrayRecordSchema({name: (size,) for name, size in sizes.items()}, "|u1")
         return forms
@@ -207,6 +210,14 @@ class SecureTransport:
         return FileStore(make_secrets_folder(run.run, run.site.name, run.site.folder))
 
 
+def _are_statements(value: object) -> bool:
+    """Return whether a value is a list of well-formed state statements."""
+    try:
+        return isinstance(value, list) and all(StateStatement.from_bytes(each, "") for each in value)
+    except (SecureAggregationError, TypeError):
+        return False
+
+
 def _read_history(me: SiteCredentials, run: RunContext, message: ParsedMessage, initial_digest: bytes) -> HistoryBook:
     """Return the run's history, with the links of the message; each is verified once."""
     start = compute_history_start(me.run, me.config_digest, me.roster, initial_digest)
@@ -229,6 +240,12 @@ def _read_list(content: RecordDict, key: str) -> list[bytes]:
     """Return a list of messages of the protocol: certificates of abandoned attempts, or links of the history."""
     found = get_config_record(content, SECAGG).get(key, [])
     return [each for each in found if isinstance(each, bytes)] if isinstance(found, list) else []
+
+
+def _read_envelopes(content: RecordDict) -> bytes:
+    """Return what the others sealed to this site in the attempt before; empty where the lead sends nothing."""
+    found = get_config_record(content, SECAGG).get("envelopes", b"")
+    return found if isinstance(found, bytes) else b""
 
 
 def _read_message(content: RecordDict, key: str) -> bytes:

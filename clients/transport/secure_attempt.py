@@ -40,7 +40,7 @@ class SecureAttempt:
     ) -> None:
         self._session, self._secrets, self._context, self._run = session, secrets, context, run
         self.recorder, self._history = recorder, history
-        self._vector = context.descriptor.vector.digest(run.run).hex()
+        self._vector = context.descriptor.vector_digest.hex()
         self._owned = {segment.name: segment for segment in context.owned_segments(run.site.name)}
 
     def is_aggregated(self, tower: str) -> bool:
@@ -82,7 +82,6 @@ class SecureAttempt:
         if not self.recorder.confirm(upload.release):
             self._session.delete_quantized()
             return None
-        contributors.record_upload(self._run, upload)
         return self._mask(quantized)
 
     def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
@@ -105,7 +104,6 @@ class SecureAttempt:
         contributors.delete_upload(self._secrets)
         self._session.save_quantized(quantized)
         contributors.save_upload(self._secrets, upload)
-        contributors.record_upload(self._run, upload)
         self.recorder.record(release)
         return self._mask(quantized)
 

@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedhealth import __version__
 from fedhealth.cli import lead, site
 from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
+from fedhealth.version import __version__
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
@@ -157,6 +157,24 @@ def propose(
     from fedhealth.cli.propose import propose_data
 
     propose_data(manifest, out)
+
+
+@app.command()
+def recommend(
+    patients: Annotated[int, typer.Option(help="Patients of the smallest hospital, for training.")],
+    sites: Annotated[int, typer.Option(help="Number of hospitals.")],
+    modalities: Annotated[str, typer.Option(help="Of image, text and tabular, separated by commas.")],
+    epsilon: Annotated[float | None, typer.Option(help="Privacy of each patient; default: none.")] = None,
+    text_encoder: Annotated[str, typer.Option(help="Folder of a Hugging Face text encoder.")] = "",
+    image_encoder: Annotated[str, typer.Option(help="Folder of a Hugging Face vision encoder.")] = "",
+    image_weights: Annotated[str, typer.Option(help="Torchvision's weights of a MobileNetV2.")] = "",
+) -> None:
+    """Recommend settings for a study, each with its reason; nothing is read or trained."""
+    from fedhealth.cli.recommend import run_recommend
+    from fedhealth.config.recommend import StudyFacts
+
+    kinds = frozenset(name.strip() for name in modalities.split(",") if name.strip())
+    run_recommend(StudyFacts(patients, sites, kinds, epsilon, text_encoder, image_encoder, image_weights))
 
 
 @app.command(context_settings=_PASS_THROUGH)

@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from fedhealth.api.progress import ProgressDisplay
 from fedhealth.cli import sweep
-from fedhealth.cli.progress import ProgressDisplay
 from fedhealth.config.compose import (
     HYDRA_ERRORS,
     HYDRA_VERSION_BASE,

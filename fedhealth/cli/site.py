@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fedhealth.cli import site_audit, site_data, site_study
+from fedhealth.cli import site_audit, site_data, site_runs, site_study
 from fedhealth.cli.options import Json, Port, SiteFolder
 
 app = typer.Typer(no_args_is_help=True, help="Commands for the staff of one hospital.")
 app.add_typer(site_audit.app, name="audit")
 app.add_typer(site_data.app, name="data")
+app.add_typer(site_runs.app, name="runs")
 app.add_typer(site_study.app, name="study")
 
 

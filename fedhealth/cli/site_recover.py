@@ -10,7 +10,13 @@ from fedhealth.cli.prompts import print_lines, require_confirmation
 from fedhealth.privacy.accounting.ledger_recovery import LedgerRecovery
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.site.recovery import RecoveryOutcome, is_record_sealed, open_home_book, recover_site
+from fedhealth.site.recovery import (
+    RecoveryOutcome,
+    find_sealed_statement,
+    find_unexplained_ledgers,
+    open_home_book,
+    recover_site,
+)
 
 
 def run_recover(folder: Path | None, yes: bool) -> None:
@@ -22,7 +28,8 @@ def run_recover(folder: Path | None, yes: bool) -> None:
 
     """
     home, console = SiteHome.find(folder), Console()
-    newest = open_home_book(home, load_policy(home)).find_lost_statement()
+    book = open_home_book(home, load_policy(home))
+    lost, newest = book.find_lost_statements(), book.find_newest_statement()
     if newest is None:
         print_lines(
             console,
@@ -34,10 +41,17 @@ def run_recover(folder: Path | None, yes: bool) -> None:
         print_lines(console, f"The newest statement of this site that is known: {shown}.")
     print_lines(
         console,
-        "What it has booked since the copy, and what one more request may have booked, will count as spent.",
+        "What it has booked since the copy, and what one more request of each run may have booked, counts as spent.",
         "Damaged files are kept beside the repaired ones. Runs that were going on here end, except that one.",
     )
-    if is_record_sealed(home, newest):
+    if (unexplained := find_unexplained_ledgers(home, lost)) != ():
+        print_lines(
+            console,
+            f"The audit log knows of later bookings on {', '.join(unexplained)}, but nobody has shown what they were:",
+            "the whole life budget of these data sets will count as spent. Start the site once first, so that the lead",
+            "and the other hospitals can show what they know.",
+        )
+    if find_sealed_statement(home, lost) is not None:
         print_lines(
             console,
             "Its record of the ledgers was sealed with another identity key and cannot be read: the whole life budget",

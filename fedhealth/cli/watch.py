@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from fedhealth.cli.progress import ProgressDisplay
+from fedhealth.api.progress import ProgressDisplay
 from fedhealth.errors import ConfigError
 from fedhealth.runs.run_dir import RunDir
 

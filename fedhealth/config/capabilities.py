@@ -14,6 +14,7 @@ differential privacy, updates that the lead can read, data that are not on this 
 | `data_are_local` | runtime | False |
 | `requires` | personalization | () |
 | `sends_plain_gradients` | personalization | False |
+| `keeps_arrays` | personalization | True |
 | `provides` | server state | () |
 | `needs_gradients` | server optimizer | False |
 | `may_have_own_adapters` | encoder | True |

@@ -152,6 +152,22 @@ def _shares_noise_of_equal_sites(plain: Plain) -> bool:
     return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
 
 
+def _changes_absent_images(plain: Plain) -> bool:
+    return bool(plain["training"].get("augmentation")) and not plain["model"].get("image")
+
+
+def _splits_private_batches(plain: Plain) -> bool:
+    """Return whether private training would split its batches itself; `privacy=client` trains without noise."""
+    unit = get_capability(plain["privacy"], "unit", default="none")
+    is_private = get_capability(plain["privacy"], "is_private", default=False)
+    return is_private and unit != "client" and plain["training"].get("micro_batch_size") is not None
+
+
+def _waits_for_private_scores(plain: Plain) -> bool:
+    is_private = get_capability(plain["privacy"], "is_private", default=False)
+    return is_private and plain["strategy"].get("patience") is not None
+
+
 def _needs_gradients(plain: Plain) -> bool:
     takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
     return takes_gradients and not _sends_gradients(plain)
@@ -248,6 +264,27 @@ INCOMPATIBILITIES = (
         "it applies gradients, and the hospitals would send the changes of their own optimizers",
         "Use method=fedsgd, or another server optimizer",
         _needs_gradients,
+    ),
+    Incompatibility(
+        "training/augmentation",
+        "a model without images",
+        "it changes images only",
+        "Set training/augmentation=none",
+        _changes_absent_images,
+    ),
+    Incompatibility(
+        "training.micro_batch_size",
+        "private training",
+        "a patient's rows must stay in one batch, and private training splits its batches by patient",
+        "Set training.micro_batch_size=null and privacy.max_physical_batch_size instead",
+        _splits_private_batches,
+    ),
+    Incompatibility(
+        "strategy.patience",
+        "private training",
+        "no single round has a score, because every score would cost privacy budget",
+        "Set strategy.patience=null; strategy.ema=0.7 averages the rounds at no cost",
+        _waits_for_private_scores,
     ),
     Incompatibility(
         "privacy.noise=shared",

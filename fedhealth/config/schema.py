@@ -46,6 +46,21 @@ class Sends(Enum):
     gradient = "gradient"
 
 
+class Select(Enum):
+    """Which round's model a run exports: the best on pooled validation rows, or the last."""
+
+    best = "best"
+    last = "last"
+
+
+class Schedule(Enum):
+    """How the learning rate falls over the rounds of a run."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
 class ColumnKind(Enum):
     """How a tabular column is encoded."""
 
@@ -166,13 +181,17 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Towers (null = absent), each giving `dim` features (null = as many as it has), and the fusion to logits."""
+    """Towers (null = absent), each giving `dim` features (null = as many as it has), and the fusion to logits.
+
+    In training, each modality of a row is hidden with the probability `modality_dropout`, as if it were missing.
+    """
 
     dim: int | None = 64
     image: Any = None
     text: Any = None
     tabular: Any = None
     fusion: Any = MISSING
+    modality_dropout: float = 0.0
 
 
 @dataclass
@@ -183,6 +202,13 @@ class TrainingConfig:
         sends: what leaves the site; with `gradient`, rounds have one step and the lead has the optimizer.
         encoder_lr: factor on the learning rate of what is trained inside encoders: pretrained layers want small changes
             (Howard and Ruder, ACL 2018), and under differential privacy noise grows with the rate.
+        schedule: how the learning rate falls over the rounds.
+        warmup: number of first rounds in which it rises.
+        augmentation: random changes of training images; null for none.
+        prevalence: the share of patients with each class, as `fedhealth stats` finds it; then every class weighs alike.
+            One number for a binary task (of its positive class), else one for each class; null for no weights.
+        label_smoothing: how much of a label's certainty goes to the other classes (Szegedy et al., CVPR 2016).
+        micro_batch_size: rows computed at a time; their gradients add up to those of the batch. Null takes all at once.
 
     """
 
@@ -192,6 +218,12 @@ class TrainingConfig:
     sends: Sends = Sends.update
     optimizer: Any = MISSING
     encoder_lr: float = 1.0
+    schedule: Schedule = Schedule.constant
+    warmup: int = 0
+    augmentation: Any = None
+    prevalence: list[float] | None = None
+    label_smoothing: float = 0.0
+    micro_batch_size: int | None = None
     device: str = "auto"
     threads: int | None = None
 
@@ -210,7 +242,12 @@ class StrategyConfig:
             `round_timeout`; null for none.
         staleness: weight, in the next round, of an update that missed its round; 0 drops it.
         join_timeout: seconds to wait while too few sites are connected.
-        checkpoints: how many of the newest checkpoints are kept.
+        checkpoints: how many of the newest checkpoints are kept, beside the best.
+        select: which round is exported: the best by the pooled validation AUROC, or the last; the last also where no
+            round has a score (no validation rows, differential privacy) or where sites keep layers of their own.
+        patience: training ends after so many rounds without a better score; null trains all rounds.
+        ema: weight of the earlier rounds in a moving average of the models, which the last round then leaves; 0 for
+            none.
         server_optimizer: turns the mean update into the next model.
         server_state: the server component of a method.
         aggregation: replaces the weighted mean where there is no secure aggregation.
@@ -227,6 +264,9 @@ class StrategyConfig:
     staleness: float = 0.0
     join_timeout: float = 600.0
     checkpoints: int = 2
+    select: Select = Select.best
+    patience: int | None = None
+    ema: float = 0.0
     server_optimizer: Any = MISSING
     server_state: Any = MISSING
     aggregation: Any = None

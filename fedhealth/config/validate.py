@@ -100,15 +100,24 @@ def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
             at_least_one[f"training.{key}"] = training[key]
     if plain["model"]["dim"] is not None:
         at_least_one["model.dim"] = plain["model"]["dim"]
-    if training["threads"] is not None:
-        at_least_one["training.threads"] = training["threads"]
+    if strategy["patience"] is not None:
+        at_least_one["strategy.patience"] = strategy["patience"]
+    for key in ("threads", "micro_batch_size"):
+        if training[key] is not None:
+            at_least_one[f"training.{key}"] = training[key]
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
+    if not 0 <= plain["model"]["modality_dropout"] < 1:
+        yield f"model.modality_dropout: must be at least 0 and below 1, is {plain['model']['modality_dropout']}."
     if not training["encoder_lr"] > 0:
         yield f"training.encoder_lr: must be positive, is {training['encoder_lr']}."
+    if not 0 <= training["warmup"] <= strategy["rounds"]:
+        yield f"training.warmup: must be between 0 and strategy.rounds ({strategy['rounds']}), is {training['warmup']}."
     if plain["seed"] < 0:
         yield f"seed: must not be negative, is {plain['seed']}."
     if not strategy["round_timeout"] > 0:
         yield f"strategy.round_timeout: must be positive, is {strategy['round_timeout']}."
+    if not 0 <= strategy["ema"] < 1:
+        yield f"strategy.ema: must be at least 0 and below 1, is {strategy['ema']}."
     if strategy["max_update_norm"] is not None and not strategy["max_update_norm"] > 0:
         yield f"strategy.max_update_norm: must be positive or null, is {strategy['max_update_norm']}."
     if strategy["deadline_factor"] is not None and not strategy["deadline_factor"] >= 1:
@@ -151,9 +160,23 @@ def _find_consistency_errors(plain: dict[str, Any]) -> Iterator[str]:
             yield f"data.tabular.{name}.scale: must be positive, is {column['scale']}."
         if column["kind"] == "categorical" and not column["levels"]:
             yield f"data.tabular.{name}.levels: a categorical column needs its levels."
+    yield from _find_loss_errors(training, data["task"])
     yield from find_data_errors(data)
     yield from _find_task_errors(data)
     yield from _find_subgroup_errors(plain)
+
+
+def _find_loss_errors(training: dict[str, Any], task: dict[str, Any]) -> Iterator[str]:
+    shares, classes = training["prevalence"], task["classes"]
+    if not 0 <= training["label_smoothing"] < 1:
+        yield f"training.label_smoothing: must be at least 0 and below 1, is {training['label_smoothing']}."
+    if shares is None:
+        return
+    wanted = 1 if task["kind"] == "binary" else len(classes)
+    if len(shares) != wanted:
+        yield f"training.prevalence: a {task['kind']} task needs {wanted} numbers, not {len(shares)}."
+    if not all(0 < share < 1 for share in shares):
+        yield f"training.prevalence: {shares} are not shares between 0 and 1."
 
 
 def _find_subgroup_errors(plain: dict[str, Any]) -> Iterator[str]:
@@ -167,6 +190,8 @@ def _find_subgroup_errors(plain: dict[str, Any]) -> Iterator[str]:
         where = f"evaluation.subgroups.{name}"
         if name not in columns:
             yield f"{where}: data.tabular has no such column."
+        elif name == "noise":  # of a private run: the name of the vector with the variance of its noise
+            yield f"{where}: the name is reserved; give the column another one."
         elif columns[name]["kind"] == "categorical" and edges:
             yield f"{where}: the column's levels are its groups; give an empty list."
         elif columns[name]["kind"] == "numeric" and not is_ascending(edges):

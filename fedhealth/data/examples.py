@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from fedhealth.data.dataset import SiteDataset
 from fedhealth.utils.atomic_io import atomic_writer
+
+if TYPE_CHECKING:
+    from fedhealth.data.augmentation import Augmentation
 
 Batch = dict[str, Tensor]
 Tokenize = Callable[[list[str]], np.ndarray]
@@ -58,6 +62,7 @@ class Examples:
         patient: int64 [N].
         study: int64 [N].
         digest: of the dataset; empty if unknown.
+        augmentation: changes the images of every batch at random, for training; None for none.
 
     """
 
@@ -66,6 +71,12 @@ class Examples:
     patient: np.ndarray
     study: np.ndarray
     digest: str = ""
+    augmentation: Augmentation | None = None
+
+    @property
+    def copies(self) -> int:
+        """The number of changed copies of each row in a training step."""
+        return self.augmentation.copies if self.augmentation else 1
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Gather the inputs of `rows`: `<name>` [B, ...] and `<modality>_present` bool [B].
@@ -78,6 +89,8 @@ class Examples:
             batch[f"{_strip_suffix(name)}_present"] = present
             if present.any():
                 batch[name] = values
+        if self.augmentation and "image" in batch:
+            batch["image"] = self.augmentation.change_images(batch["image"], batch["image_present"])
         return batch
 
     def targets(self, rows: np.ndarray) -> Tensor:

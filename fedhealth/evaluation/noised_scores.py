@@ -31,7 +31,7 @@ from fedhealth.utils.auroc import divide_or_nan
 
 NOISED_LOGIT_LIMIT = 8.0  # range of the cells: probabilities beyond 3e-4 from 0 or 1 share the outer ones
 LEAST_SIGNAL = 4.0  # a sum of counts is used if it is this many standard deviations of its noise
-_FEW_CELLS, _MANY_CELLS = 12, 20
+FEW_CELLS, _MANY_CELLS = 12, 20
 _MANY_FROM_EPSILON = 4.0
 _LEVELS = (0.025, 0.975)
 _NULL_LEVEL = 0.95  # of the test of perfect calibration
@@ -65,7 +65,7 @@ class _Deviations:
 
 def count_score_cells(epsilon: float) -> int:
     """Return the number of cells that scores are counted in: fewer cells hold less noise, more hold less bias."""
-    return _FEW_CELLS if epsilon < _MANY_FROM_EPSILON else _MANY_CELLS
+    return FEW_CELLS if epsilon < _MANY_FROM_EPSILON else _MANY_CELLS
 
 
 def is_scorable(cells: NoisedCells) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,12 @@ from fedhealth.config.schema import TaskKind
 from fedhealth.data.examples import Examples
 from fedhealth.evaluation import metrics
 from fedhealth.evaluation.metrics import LOGIT_LIMIT, Estimate, ScoreTable
-from fedhealth.evaluation.noised_scores import NoisedCells, bootstrap_noised_auroc, estimate_noised_metrics
+from fedhealth.evaluation.noised_scores import (
+    NoisedCells,
+    bootstrap_noised_auroc,
+    estimate_noised_metrics,
+    is_scorable,
+)
 from fedhealth.models.multimodal import MultimodalModel
 
 _FEWEST_RESAMPLES = 200  # with noise even a value without interval needs resamples: its bias is estimated from them
@@ -98,6 +104,23 @@ def count_scores(predictions: Predictions, bins: int, limit: float = LOGIT_LIMIT
         for side, value in enumerate((1.0, 0.0)):
             counts[side, column] = np.bincount(place[predictions.labels[:, column] == value], minlength=bins)
     return ScoreHistograms(counts[0], counts[1])
+
+
+def describe_histogram_noise(counts: ScoreHistograms) -> dict[str, float]:
+    """Return the size of the noise in studies, and how many classes are far enough above it to be scored, for JSON.
+
+    Args:
+        counts: summed, [..., bins]; each of the leading dimensions' entries is a class.
+
+    """
+    cells = counts.positives.shape[-1]
+    positives, negatives = (side.reshape(-1, cells) for side in (counts.positives, counts.negatives))
+    return {
+        "count_std": round(counts.noise_std, 4),
+        "studies_std": round(counts.noise_std * math.sqrt(2 * cells), 4),
+        "cells": cells,
+        "classes_scored": sum(map(is_scorable, ScoreHistograms(positives, negatives, counts.noise_std).columns)),
+    }
 
 
 def compute_metrics(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, Estimate]:

@@ -3,7 +3,8 @@
 A local-only model takes as many optimizer steps as its site took in the federation; the centralised model takes as many
 as all sites together. If the run is differentially private, so are the baselines, each with its own budget of the size
 of the run's. The centralised model then takes as many steps as one site, with batches as large as those of all sites
-together, because noise is added in every step. Intervals and differences come from a paired bootstrap over patients.
+together, because noise is added in every step. Where the federation exports its best round, a baseline is scored as
+often, and its best state counts. Intervals and differences come from a paired bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config, Sends, TrainingConfig
+from fedhealth.config.schema import Config, Select, Sends, TrainingConfig
+from fedhealth.config.selection_rule import find_selection_rule
+from fedhealth.data.augmentation import make_augmentation
 from fedhealth.data.concat import concat_examples
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.data.examples import Examples
@@ -30,6 +33,7 @@ from fedhealth.errors import PrivacyError
 from fedhealth.evaluation.metrics import Estimate, estimate_interval
 from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import Predictions, bootstrap_metrics, compute_metrics, predict_studies
+from fedhealth.experiment.best_state import BestState
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
@@ -62,20 +66,25 @@ class BaselineData:
         set_thread_count(config.training)
         model = build_model(config.model, config.data, config.seed).to(select_device(config.training.device))
         cohorts = {site: prepare_dataset(config.data, site) for site in config.data.sites}
-        inputs = {site: build_model_inputs(cohort, model) for site, cohort in cohorts.items()}
+        raw = config.training.augmentation is not None
+        inputs = {site: build_model_inputs(cohort, model, raw) for site, cohort in cohorts.items()}
         return BaselineData(config, model, cohorts, inputs)
 
     def predict(self, run: RunDir | None = None, split: str = "test") -> dict[str, Predictions]:
         """Score every site's held-out rows with the model, or with the site's own model of `run`."""
-        kind, common = self.config.data.task.kind, get_model_arrays(self.model, list(self.model.state_dict()))
+        common = get_model_arrays(self.model, list(self.model.state_dict()))
         scored = {}
-        for site, cohort in self.cohorts.items():
+        for site in self.cohorts:
             path = run.site_dir(site) / PERSONAL_FILE if run else None
             own = load_file(path) if path and path.is_file() else {}
             set_model_arrays(self.model, own)
-            scored[site] = predict_studies(self.model, self.examples[site], cohort.rows(split), kind)
+            scored[site] = self._predict_site(site, split)
             set_model_arrays(self.model, {name: common[name] for name in own})
         return scored
+
+    def _predict_site(self, site: str, split: str) -> Predictions:
+        rows = self.cohorts[site].rows(split)
+        return predict_studies(self.model, self.examples[site], rows, self.config.data.task.kind)
 
     def train_on(self, sites: list[str]) -> None:
         """Train a fresh model on the pooled training rows of `sites`, with the run's privacy target.
@@ -88,6 +97,7 @@ class BaselineData:
         self.model.load_state_dict(fresh.state_dict())
         text = self.model.towers["text"].encoder if "text" in self.model.towers else None
         pooled = concat_examples([self.examples[site] for site in sites], pad=getattr(text, "pad", 0))
+        pooled = replace(pooled, augmentation=make_augmentation(self.config.training))
         starts = np.cumsum([0, *(len(self.examples[site].labels) for site in sites)])
         rows = [self.cohorts[site].rows("train") for site in sites]
         shifted = np.concatenate([own + start for own, start in zip(rows, starts, strict=False)])
@@ -97,10 +107,24 @@ class BaselineData:
         trainer: Trainer = instantiate(self.config.privacy, **changes)
         work = self._work([len(own) for own in rows], trainer.is_private)
         task = TrainingTask(self.model, pooled, shifted, work, self.config.data.task.kind, self.config.seed)
+        name, best = "all" if len(sites) > 1 else sites[0], self._watch_scores(sites, work)
+        task = replace(task, gradient_hook=best.score_step if best else None)
         with TemporaryDirectory() as folder:  # this model is not shared: its ledger is temporary
-            trainer.fit(
-                task, AccountingContext("comparison", "all" if len(sites) > 1 else sites[0], Path(folder), 1, 1)
-            )
+            trainer.fit(task, AccountingContext("comparison", name, Path(folder), 1, 1))
+        if best:
+            best.restore_best()
+
+    def _watch_scores(self, sites: Sequence[str], work: TrainingConfig) -> BestState | None:
+        """Return what keeps the best model on the sites' validation rows, if the federation exports its best round."""
+        if find_selection_rule(self.config)[0] is Select.last or work.local_steps is None:
+            return None
+
+        def score() -> float:
+            scored = [self._predict_site(site, "validation") for site in sites]
+            self.model.train()
+            return compute_metrics(pool_predictions(scored), 0)[METRIC].value
+
+        return BestState(self.model, score, work.local_steps // self.config.strategy.rounds)
 
     def _work(self, rows: Sequence[int], private: bool) -> TrainingConfig:
         """Return the training settings of one model on `rows` of several sites, with as much work as theirs."""
@@ -233,6 +257,9 @@ def _format_summary(result: Mapping[str, object]) -> Iterator[str]:
     for row in differences:
         gain = _format_estimate(row["gain"], sign=True)
         yield f"  {row['name']}: {_format_estimate(row['alternative'])}; federating gains {gain}"
+    for row in differences:
+        if row["name"].endswith(" only") and (row["gain"]["high"] or 0) < 0:
+            yield f"[bold red]{row['name'].capitalize()} is better than all modalities together.[/] See the report."
 
 
 def _format_estimate(value: Mapping[str, float | None], sign: bool = False) -> str:

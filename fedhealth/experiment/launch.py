@@ -38,7 +38,7 @@ def launch_run(spec: RunSpec) -> None:
 
     """
     run = spec.run_dir
-    spec.check()
+    _check_run(spec)
     tracking = _track_run(spec)
     _create_run_dir(spec, versions=get_versions(), revision=read_git_revision())
     with run.lock(), tracking, monitor_run(run), _log_to_run_dir(run):
@@ -61,7 +61,7 @@ def request_reservation(budget_request: BudgetRequest, spec: RunSpec) -> dict[st
     run = spec.run_dir
     for name in ("run.json", "events.jsonl"):
         (run.path / name).unlink(missing_ok=True)
-    spec.check()
+    _check_run(spec)
     _create_run_dir(spec, reservation_only=True)
     with run.lock(), _log_to_run_dir(run):
         _record_configuration(spec)
@@ -92,7 +92,7 @@ def resume_run(run: RunDir) -> None:
         run.update_info(state="running", error=None)
         run.append_event("resuming")
         with _track_run(spec), monitor_run(run), _log_to_run_dir(run):
-            spec.check()
+            _check_run(spec)
             _record_configuration(spec)
             _execute_run(spec)
 
@@ -132,6 +132,15 @@ def _explain_changed_config(spec: RunSpec) -> ConfigError:
         f"The configuration of {path} is no longer what the run was started with:\n  {differences}",
         "Restore it, or start a new run.",
     )
+
+
+def _check_run(spec: RunSpec) -> None:
+    """Check the configuration, and before training its model."""
+    spec.check()
+    if spec.settings.purpose is Purpose.train:
+        from fedhealth.training.check_model import check_model
+
+        check_model(spec.settings)
 
 
 def _record_configuration(spec: RunSpec) -> None:

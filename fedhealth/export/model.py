@@ -1,7 +1,7 @@
 """Save and load an exported model: a folder with config.json and model.safetensors.
 
-A pretrained text encoder and its tokenizer are stored beside them. The folder contains no code and no paths of the
-machine on which the model was trained.
+Pretrained encoders, and the tokenizer of one for text, are stored beside them. The folder contains no code and no paths
+of the machine on which the model was trained.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from fedhealth import __version__
 from fedhealth.config.compose import get_conf_dir, resolve_config
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig
 from fedhealth.errors import ModelError
+from fedhealth.export.pretrained_parts import copy_encoders, list_pretrained_parts
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.version import __version__
 
 FORMAT = 1
-CONFIG_FILE, WEIGHTS_FILE, TEXT_DIR = "config.json", "model.safetensors", "text"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 LOCAL_ARRAYS_KEY = "trained_at_each_hospital"  # in config.json: arrays that never left the hospitals
-_TEXT_NETWORK = "towers.text.encoder.network."
 _TARGET = re.compile(r"^ *_target_: *([\w.]+) *$", re.MULTILINE)
 _DATA_KEYS = ("name", "columns", "task", "image", "tabular")  # keys of `data` that describe the model's inputs
 
@@ -73,7 +73,7 @@ def save_model(config: DictConfig, shared: State, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     described = _make_portable(plain["model"], folder)
     arrays = get_model_arrays(model, list(model.state_dict()))
-    encoder_arrays = _load_text_encoder(described, folder)
+    encoder_arrays = _load_encoders(described, folder)
     new_arrays = {
         name: array
         for name, array in arrays.items()
@@ -106,12 +106,12 @@ def load_model(folder: Path, own: Path | None = None) -> ExportedModel:
     blank = {"root": "", "sites": []}
     data, model = (
         _parse_config(DataConfig, {**described["data"], **blank}),
-        _parse_config(ModelConfig, _locate_text_encoder(described, folder)),
+        _parse_config(ModelConfig, _locate_encoders(described, folder)),
     )
     built = build_model(model, data, int(described["seed"]))
     arrays = _load_arrays(folder / WEIGHTS_FILE)
-    prefix = _TEXT_NETWORK if (model.text or {}).get("pretrained") else None
-    absent = [n for n in built.state_dict() if n not in arrays and not (prefix and n.startswith(prefix))]
+    stored = tuple(part.prefix for part in list_pretrained_parts(described["model"]))
+    absent = [name for name in built.state_dict() if name not in arrays and not name.startswith(stored)]
     if absent:
         raise ModelError(
             f"{folder / WEIGHTS_FILE} lacks {len(absent)} arrays, such as {absent[0]}.", "Export it again."
@@ -125,27 +125,19 @@ def load_model(folder: Path, own: Path | None = None) -> ExportedModel:
 
 
 def _make_portable(model: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the model's configuration without paths of this machine; copy the text encoder into the folder."""
+    """Return the model's configuration without paths of this machine; copy pretrained encoders into the folder."""
     described: dict[str, Any] = copy.deepcopy(dict(model))
-    image, text = described["image"], described["text"]
-    if image and "weights" in image:
-        image |= {"weights": None, "train": "none" if image.get("lora") else "all"}
-    if text and text.get("pretrained"):
-        from transformers import AutoModel, AutoTokenizer
-
-        source = text["pretrained"]
-        network = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
-        network.save_pretrained(folder / TEXT_DIR)
-        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder / TEXT_DIR)
-        text["pretrained"] = TEXT_DIR
+    copy_encoders(described, folder)
     return described
 
 
-def _load_text_encoder(described: Mapping[str, Any], folder: Path) -> State:
-    """Return the arrays in a pretrained text encoder's own file, by their names in the model."""
-    if not (described["text"] or {}).get("pretrained"):
-        return {}
-    return {_TEXT_NETWORK + name: array for name, array in _load_arrays(folder / TEXT_DIR / WEIGHTS_FILE).items()}
+def _load_encoders(described: Mapping[str, Any], folder: Path) -> State:
+    """Return the arrays in the pretrained encoders' own files, by their names in the model."""
+    return {
+        part.prefix + name: array
+        for part in list_pretrained_parts(described)
+        for name, array in _load_arrays(folder / part.folder / WEIGHTS_FILE).items()
+    }
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -189,11 +181,11 @@ def _list_installed_targets() -> frozenset[str]:
     return frozenset(name for file in files for name in _TARGET.findall(file.read_text("utf-8")))
 
 
-def _locate_text_encoder(described: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the model's configuration with the current path of the text encoder's folder."""
-    model: dict[str, Any] = dict(described["model"])
-    if (model["text"] or {}).get("pretrained"):
-        model["text"] = {**model["text"], "pretrained": str((folder / TEXT_DIR).resolve())}
+def _locate_encoders(described: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the model's configuration with the current paths of the pretrained encoders' folders."""
+    model: dict[str, Any] = copy.deepcopy(dict(described["model"]))
+    for part in list_pretrained_parts(model):
+        part.node["pretrained"] = str((folder / part.folder).resolve())
     return model
 
 

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
+from fedhealth.report.groups import explain_missing_score, format_group_studies
 from fedhealth.report.noise_notes import describe_noise, format_studies
 from fedhealth.report.notices import collect_notices
 from fedhealth.report.privacy import (
@@ -26,6 +27,7 @@ from fedhealth.report.wording import METRIC_NAMES, format_integer, format_interv
 from fedhealth.runs.guarantee import get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import MODALITIES, RunRecord
+from fedhealth.runs.results import GroupResult, HistogramNoise
 from fedhealth.runs.run_dir import MODEL_DIR
 from fedhealth.utils.atomic_io import read_json
 
@@ -126,21 +128,25 @@ def _format_metrics(run: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def _format_groups(run: RunRecord) -> list[dict[str, Any]]:
-    few = "too few"
     return [
         {
             "variable": _escape_markdown(each.variable),
-            "rows": [
-                (
-                    _escape_markdown(group.name),
-                    few if group.studies is None else format_integer(group.studies),
-                    format_number(group.metrics["auroc"].value) if "auroc" in group.metrics else few,
-                )
-                for group in each.groups
-            ],
+            "rows": [_format_group(group, each.noise) for group in each.groups],
         }
         for each in run.groupings
     ]
+
+
+def _format_group(group: GroupResult, noise: HistogramNoise | None) -> tuple[str, str, str]:
+    return _escape_markdown(group.name), format_group_studies(group, noise), _format_auroc(group, noise)
+
+
+def _format_auroc(group: GroupResult, noise: HistogramNoise | None) -> str:
+    """Return a group's AUROC, with its interval where it holds noise."""
+    if "auroc" not in group.metrics:
+        return explain_missing_score(noise)
+    found = group.metrics["auroc"]
+    return format_number(found.value) if noise is None else f"{format_number(found.value)} {format_interval(found)}"
 
 
 def _escape_markdown(text: object) -> str:

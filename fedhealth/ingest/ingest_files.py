@@ -33,6 +33,7 @@ from fedhealth.ingest.pipeline import (
     list_files,
     mark_other_orientations,
     read_tables,
+    screen_own_deidentifier,
 )
 from fedhealth.ingest.records import IngestRecord
 from fedhealth.ingest.report import PAGE_FILE, REPORT_FILE
@@ -92,6 +93,7 @@ def _ingest_source(
     workers: int,
     progress: IngestProgress,
 ) -> IngestResult:
+    notes = screen_own_deidentifier(settings)
     excluded, rules, items = read_exclusions(settings.exclude), settings.identifiers.rules, list_files(source, progress)
     options = _make_options(settings, data, source, excluded)
     kind = np.dtype("u1" if settings.image.bits == 8 else "<u2")
@@ -114,7 +116,7 @@ def _ingest_source(
         joined = join_tables((record for record in records if record.name not in lost), tables, headers, rules)
         info = {"manifest": _write_manifest(folder, joined, data), "images": images}
         draft = _load_draft(settings, data, folder, info)
-        result = IngestResult(folder, draft, records, headers, joined, tables, rejected, tuple(matched))
+        result = IngestResult(folder, draft, records, headers, joined, tables, rejected, (*notes, *matched))
         result = _complete_cohort(result, settings, data, info)
         store.remove_old_files(images)
     return result

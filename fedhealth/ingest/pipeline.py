@@ -10,10 +10,12 @@ from dataclasses import replace
 from functools import partial
 
 from fedhealth.config.schema import DataConfig
-from fedhealth.errors import DataError, FedhealthError
+from fedhealth.data.findings import DataFinding, FindingKind
+from fedhealth.errors import ConfigError, DataError, FedhealthError
 from fedhealth.ingest.examine import DicomSeries, ExamineOptions, ExamineResult
 from fedhealth.ingest.exclusions import make_excluded_record
 from fedhealth.ingest.image_content import find_main_orientation
+from fedhealth.ingest.own_deidentifier import screen_deidentifier
 from fedhealth.ingest.pixel_writer import PixelTask, examine_and_write
 from fedhealth.ingest.records import IngestRecord
 from fedhealth.ingest.selection_rules import select_slices, sort_slices
@@ -31,6 +33,36 @@ OTHER_ORIENTATION = "another orientation than most of its series"
 _TABLE_TIMEOUT_FACTOR = 10  # a table may take this many times as long as an image
 _LISTED_AT_ONCE = 256  # files between two lines of progress
 _AHEAD = 16  # files queued per worker, so that workers do not wait when this process is slow on a busy machine
+
+
+def screen_own_deidentifier(settings: IngestSettings) -> tuple[DataFinding, ...]:
+    """Screen the hospital's own function in a worker; return a finding that says which package cleans the reports.
+
+    Raises:
+        ConfigError: it does not pass.
+
+    """
+    name, is_alone, limits = settings.text.deidentifier, not settings.text.deidentify, settings.limits
+    if not name:
+        return ()
+    with WorkerPool[bool, str | FedhealthError](
+        partial(_screen_in_worker, name), 1, limits.seconds, limits.megabytes
+    ) as pool:
+        [(_, result)] = pool.iterate_results([is_alone])
+    if isinstance(result, FailedTask):
+        raise ConfigError(f"text.deidentifier: {name!r} {result.reason} on a sample report.", "Correct the function.")
+    if isinstance(result, FedhealthError):
+        raise result
+    then = "fedhealth's patterns are off" if is_alone else "fedhealth's patterns follow"
+    text = f"Reports are de-identified by {name!r} of {result}; {then}."
+    return (DataFinding(FindingKind.privacy, text),)
+
+
+def _screen_in_worker(name: str, is_alone: bool) -> str | FedhealthError:
+    try:
+        return screen_deidentifier(name, is_alone)
+    except FedhealthError as fault:
+        return fault
 
 
 def list_files(source: IngestSource, progress: IngestProgress) -> list[SourceFile]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fedhealth import __version__
 from fedhealth.config.schema import DataConfig
 from fedhealth.data.findings import dump_findings
 from fedhealth.data.manifest import SPLITS
@@ -24,6 +23,7 @@ from fedhealth.ingest.cohort_findings import (
 from fedhealth.ingest.header import HeaderFields
 from fedhealth.ingest.records import IngestRecord
 from fedhealth.ingest.result import IngestResult
+from fedhealth.version import __version__
 
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
 _EXAMPLES = 3  # files named for each reason

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib.metadata import entry_points
 
-from fedhealth.errors import ConfigError
+from fedhealth.ingest.own_deidentifier import LONGEST, deidentify_report
 from fedhealth.ingest.remove_names import remove_names
 from fedhealth.ingest.settings import TextSettings
 from fedhealth.utils.scripts import has_no_blanks
 
-Deidentifier = Callable[[str, tuple[str, ...]], str]
-"""A hospital's own function: (report, names of people) -> report. It runs in a worker, before our patterns."""
-DEIDENTIFIERS = "fedhealth.deidentifiers"
-"""The group of entry points under which packages offer such functions."""
-
-LONGEST = 100_000  # characters of a report that are read
 _MARK = "_"  # replaces removed text
 
 _IDENTIFYING = [
@@ -75,13 +68,22 @@ def clean_report(report: str, text: TextSettings, names: Iterable[str] = ()) -> 
     kept = _select_sections(unicodedata.normalize("NFC", report[:LONGEST]), text)
     for pattern in _compile_removed_words(text.remove):
         kept = pattern.sub(" ", kept)
-    if text.deidentifier:
-        kept = _run_deidentifier(kept, text.deidentifier, people)
+    if text.deidentifier and kept:
+        kept = deidentify_report(kept, text.deidentifier, people)
     if text.deidentify:
-        for pattern in _IDENTIFYING:
-            kept = pattern.sub(_MARK, kept)
-        kept = remove_names(kept, people, _MARK)
+        kept = _remove_identifiers(kept, people)
     return re.sub(r"[ \t]{2,}", " ", kept).strip()
+
+
+def still_identifies(report: str, names: Iterable[str]) -> bool:
+    """Return whether the patterns, or the removal of names, would remove something of a cleaned report."""
+    return _remove_identifiers(report, tuple(names)) != report
+
+
+def _remove_identifiers(report: str, names: tuple[str, ...]) -> str:
+    for pattern in _IDENTIFYING:
+        report = pattern.sub(_MARK, report)
+    return remove_names(report, names, _MARK)
 
 
 def may_identify_patient(text: str) -> bool:
@@ -126,23 +128,3 @@ def _make_word_pattern(word: str) -> str:
     if has_no_blanks(word):
         return stem
     return r"\b" + stem + (r"\w*" if word.endswith("*") else r"\b")
-
-
-@lru_cache(maxsize=8)
-def _load_deidentifier(name: str) -> Deidentifier:
-    """Return the hospital's own function of the entry point group `fedhealth.deidentifiers`."""
-    known = {each.name: each for each in entry_points(group=DEIDENTIFIERS)}
-    if name not in known:
-        raise ConfigError(
-            f"text.deidentifier: no installed package has an entry point {name!r} in the group {DEIDENTIFIERS}.",
-            f"Install the package, or correct the name; installed: {', '.join(known) or 'none'}.",
-        )
-    loaded: Deidentifier = known[name].load()
-    return loaded
-
-
-def _run_deidentifier(report: str, name: str, names: tuple[str, ...]) -> str:
-    found = _load_deidentifier(name)(report, names)
-    if not isinstance(found, str):
-        raise ConfigError(f"text.deidentifier: {name!r} returned {type(found).__name__}, not a text.", "Correct it.")
-    return found

@@ -17,7 +17,7 @@ from fedhealth.data.tabular import check_cells
 from fedhealth.data.text_table import TextTable
 from fedhealth.data.texts import find_text_findings, select_texts
 from fedhealth.errors import DataError, FedhealthError
-from fedhealth.ingest.report_text import clean_report
+from fedhealth.ingest.report_text import clean_report, still_identifies
 from fedhealth.ingest.settings import IdentifierSettings, IngestTable, TextSettings
 from fedhealth.ingest.table_source import TableSource, build_table_source
 
@@ -130,10 +130,8 @@ def _parse_cells(
         given = CellFormat(table.decimal, table.units.get(name, ""), table.words.get(name, {}))
         raw = read.columns[column]
         if name == "text":
-            people = [*zip(*(read.columns[person] for person in table.names), strict=True)] or [()] * len(raw)
-            texts, reasons = select_texts(raw)
-            cells[name] = [clean_report(text, context.text, names) for text, names in zip(texts, people, strict=True)]
-            findings += find_text_findings(f"{read.path.name}: column {column!r}", reasons)
+            cells[name], found = _clean_texts(table, read, column, context)
+            findings += found
             continue
         if data and name in data.columns.labels:
             parsed = parse_labels(raw, data.task, given)
@@ -145,6 +143,35 @@ def _parse_cells(
         cells[name] = parsed.values
         findings += parsed.find_findings(f"{read.path.name}: column {column!r}")
     return cells, findings
+
+
+def _clean_texts(
+    table: IngestTable, read: TextTable, column: str, context: TableContext
+) -> tuple[list[str], list[DataFinding]]:
+    """Return the cleaned reports, and findings."""
+    raw = read.columns[column]
+    people = [*zip(*(read.columns[person] for person in table.names), strict=True)] or [()] * len(raw)
+    texts, reasons = select_texts(raw)
+    cleaned = [clean_report(text, context.text, names) for text, names in zip(texts, people, strict=True)]
+    where = f"{read.path.name}: column {column!r}"
+    found = [*find_text_findings(where, reasons), *_find_emptied(where, texts, cleaned)]
+    if not context.text.deidentify:
+        found += _find_left_identifiers(where, cleaned, people)
+    return cleaned, found
+
+
+def _find_emptied(where: str, texts: list[str], cleaned: list[str]) -> Iterator[DataFinding]:
+    reports = sum(map(bool, texts))
+    emptied = sum(bool(text) and not kept for text, kept in zip(texts, cleaned, strict=True))
+    if emptied:
+        text = f"{where}: {emptied} of {reports} reports are empty after sections, words and identifiers were removed."
+        yield DataFinding(FindingKind.texts, text, 2 * emptied > reports)
+
+
+def _find_left_identifiers(where: str, cleaned: list[str], people: list[tuple[str, ...]]) -> Iterator[DataFinding]:
+    if left := sum(still_identifies(kept, names) for kept, names in zip(cleaned, people, strict=True)):
+        text = f"{where}: {left} of {sum(map(bool, cleaned))} reports hold names of the table, dates, numbers or"
+        yield DataFinding(FindingKind.privacy, f"{text} addresses: text.deidentify is off.", True)
 
 
 def _check_words(table: IngestTable, read: TextTable, data: DataConfig | None) -> None:

@@ -177,7 +177,8 @@ def _run_worker(connection: Connection, work: Callable[[Any], Any], megabytes: i
     """Run tasks until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)  # decoders print warnings about invalid content
+    for stream in (1, 2):  # decoders print warnings about invalid content, and a hospital's own code may print reports
+        os.dup2(silence, stream)
     _limit_memory(megabytes)
     connection.send("ready")
     while True:

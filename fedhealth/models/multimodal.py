@@ -59,13 +59,36 @@ class Tower(nn.Module):
         return torch.where(present.unsqueeze(1), self.project(encoded), token)
 
 
-class MultimodalModel(nn.Module):
-    """Inputs by modality (see `Examples.batch`) -> logits [B, outputs]."""
+class ModalityDropout(nn.Dropout):
+    """In training, hide modalities of single rows at random, as if they were missing; each row keeps at least one.
 
-    def __init__(self, towers: dict[str, Tower], fusion: nn.Module) -> None:
+    Neverova et al., "ModDrop: adaptive multi-modal gesture recognition", TPAMI 2016. A row's draws do not depend on
+    other rows, so a patient's gradient stays the patient's own.
+    """
+
+    def forward(self, present: Tensor) -> Tensor:
+        """Return which modalities are used, bool [B, modalities], of those that are present."""
+        if not self.training or not self.p:
+            return present
+        used = present & (torch.rand(present.shape, device=present.device) >= self.p)
+        return torch.where(used.any(dim=1, keepdim=True), used, present)
+
+
+class MultimodalModel(nn.Module):
+    """Inputs by modality (see `Examples.batch`) -> logits [B, outputs].
+
+    Args:
+        towers: by modality.
+        fusion: from their features to logits.
+        modality_dropout: share of the modalities that are hidden in training.
+
+    """
+
+    def __init__(self, towers: dict[str, Tower], fusion: nn.Module, modality_dropout: float = 0.0) -> None:
         super().__init__()
         self.towers = nn.ModuleDict(towers)
         self.fusion = fusion
+        self.hide = ModalityDropout(modality_dropout)
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -76,12 +99,10 @@ class MultimodalModel(nn.Module):
         """Return logits; a modality that is not in the batch counts as missing in every row."""
         size, device = _get_batch_size(batch)
         nobody = torch.zeros(size, dtype=torch.bool, device=device)
+        present = self.hide(torch.stack([batch.get(f"{name}_present", nobody) for name in self.towers], dim=1))
         features = [
-            tower(
-                *(batch.get(key) for key in (name, *get_feature_source_names(name))),
-                batch.get(f"{name}_present", nobody),
-            )
-            for name, tower in self.towers.items()
+            tower(*(batch.get(key) for key in (name, *get_feature_source_names(name))), present[:, place])
+            for place, (name, tower) in enumerate(self.towers.items())
         ]
         return cast(Tensor, self.fusion(features))
 
@@ -121,7 +142,7 @@ def build_model(model: ModelConfig, data: DataConfig, seed: int) -> MultimodalMo
         towers = {name: Tower(encoder, model.dim) for name, encoder in encoders.items()}
         widths = [tower.width for tower in towers.values()]
         fusion = instantiate(model.fusion, widths=widths, outputs=get_output_width(data))
-        return MultimodalModel(towers, fusion)
+        return MultimodalModel(towers, fusion, model.modality_dropout)
 
 
 def get_output_width(data: DataConfig) -> int:

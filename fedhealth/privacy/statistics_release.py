@@ -16,7 +16,7 @@ from fedhealth.privacy.accounting.ledger_folder import get_score_release_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.privacy.mechanisms.histogram_release import noise_histograms, noise_tables
+from fedhealth.privacy.mechanisms.histogram_release import SUBGROUP_PREFIX, noise_histograms, noise_tables
 from fedhealth.utils.atomic_io import write_atomic
 
 Arrays = dict[str, np.ndarray]
@@ -24,7 +24,11 @@ _BOOKING = "booking"
 
 
 def release_score_histograms(
-    budget: PrivacyBudget, plan: PrivacyPlan, statistics: Mapping[str, np.ndarray], accounting: AccountingContext
+    budget: PrivacyBudget,
+    plan: PrivacyPlan,
+    statistics: Mapping[str, np.ndarray],
+    accounting: AccountingContext,
+    subgroup_share: float = 0.0,
 ) -> Arrays:
     """Return the final model's score histograms, noised and booked once per run; nothing of single rounds.
 
@@ -33,18 +37,24 @@ def release_score_histograms(
         plan: of the run; without a `score_release_event` nothing is released.
         statistics: what the site counted; only histograms of a held-out split are released.
         accounting: the run and the site.
+        subgroup_share: part of the release for the histograms by subgroup; with 0 none of them is released.
 
     Raises:
         PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
 
     """
-    held_out = {name: counts for name, counts in statistics.items() if name.startswith(("validation.", "test."))}
+    parts = ("validation.", "test.", *([SUBGROUP_PREFIX] if subgroup_share else []))
+    held_out = {name: counts for name, counts in statistics.items() if name.startswith(parts)}
     event = plan.score_release_event
     if event is None or not any(name.startswith("test.") for name in held_out):
         return {}
     noise_multiplier = event.noise_multiplier
     return _release_once(
-        budget, plan, event, accounting, lambda: noise_histograms(held_out, noise_multiplier, NoiseSource())
+        budget,
+        plan,
+        event,
+        accounting,
+        lambda: noise_histograms(held_out, noise_multiplier, NoiseSource(), subgroup_share),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.config.folder_digest import digest_config_folder
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -59,7 +60,6 @@ class Job:
             raise ConfigError(f"This is not a fedhealth job ({fault}).", "Start runs with `fedhealth run`.") from fault
 
 
-@lru_cache(maxsize=64)
 def compose_job_config(job: Job) -> Config:
     """Compose the job's typed configuration and check that it equals the lead's.
 
@@ -67,6 +67,11 @@ def compose_job_config(job: Job) -> Config:
         ConfigError: an unknown override, or another configuration than the lead's.
 
     """
+    return _compose_job_config(job, digest_config_folder(Path(job.config_dir) if job.config_dir else None))
+
+
+@lru_cache(maxsize=64)
+def _compose_job_config(job: Job, _folder_digest: bytes) -> Config:
     composed = compose_config(job.overrides, Path(job.config_dir) if job.config_dir else None)
     own = compute_config_digest(composed)
     if own != job.digest:

@@ -12,6 +12,7 @@ from fedhealth.report.groups import describe_gap
 from fedhealth.report.page import Notice
 from fedhealth.report.quality_notices import (
     compare_with_centralised,
+    warn_fusion_loses,
     warn_modalities_without_gain,
     warn_no_gain_over_local,
     warn_poor_calibration,
@@ -210,6 +211,7 @@ def _add_full_stop(text: str) -> str:
 
 RULES: tuple[Callable[[RunRecord], Iterator[Notice]], ...] = (
     warn_unfinished_run,
+    warn_fusion_loses,
     warn_unprotected_settings,
     warn_no_differential_privacy,
     warn_weak_privacy,

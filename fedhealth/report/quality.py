@@ -53,7 +53,22 @@ def build_learning_section(run: RunRecord) -> Section | None:
         return None
     note = _ROUNDS if drawn else _ONE_SCORE
     noise = describe_noise(validation) if validation else ()
-    return Section("learning", "How the model learned", lead, drawn, notes=(note, *noise))
+    return Section("learning", "How the model learned", lead, drawn, notes=(note, *_describe_selection(run), *noise))
+
+
+def _describe_selection(run: RunRecord) -> tuple[str, ...]:
+    """Return which round is exported, and by which rule."""
+    if run.selected is None:
+        return ()
+    number, of = run.selected.number, run.completed_rounds
+    if run.selected.reason:
+        return (f"The exported model is that of round {number} of {of}. {run.selected.reason.rstrip('.')}.",)
+    if number == of or math.isnan(run.selected.score):
+        return (f"The exported model is that of round {number} of {of}.",)
+    return (
+        f"The exported model is that of round {number} of {of}, the best on the pooled validation rows. Its validation "
+        "score is the highest of several, and therefore a little too high; its test score is not.",
+    )
 
 
 def build_quality_section(run: RunRecord) -> Section | None:
@@ -106,15 +121,15 @@ def _format_upper_bound(error: float) -> str:
 
 
 def _draw_validation_auroc(run: RunRecord) -> Chart | None:
-    """Draw the AUROC after each round; round r evaluates the model after r - 1 rounds, `final` the last model."""
+    """Draw the AUROC after each round; round r evaluates the model after r - 1 rounds."""
     pooled = {each.number - 1: _get_auroc(each.pooled, "validation") for each in run.rounds}
     sites = _collect_by_site(run, lambda own: _get_auroc(own, "validation"), shift=-1)
     if run.final:
-        last = len(pooled)
-        pooled[last] = _get_auroc(run.final.pooled, "validation")
-        for reply in run.final.replies:
-            if reply.own_results and reply.site in sites:
-                sites[reply.site][last] = _get_auroc(reply.own_results, "validation")
+        for each in (*run.earlier, run.final):
+            pooled[each.number] = _get_auroc(each.pooled, "validation")
+            for reply in each.replies:
+                if reply.own_results and reply.site in sites:
+                    sites[reply.site][each.number] = _get_auroc(reply.own_results, "validation")
     return _draw_curves("Validation AUROC", "AUROC", "after rounds of training", pooled, sites)
 
 

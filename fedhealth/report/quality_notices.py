@@ -9,6 +9,10 @@ from fedhealth.report.verdict import Verdict, find_mean_local_gain, judge_gain, 
 from fedhealth.report.wording import format_estimate, join_words
 from fedhealth.runs.record import CENTRALISED, RunRecord
 
+WHAT_TO_TRY = (
+    "Try a frozen pretrained encoder for the weaker modality (model.text.pretrained, model/image=pretrained), "
+    "model.modality_dropout=0.2, or leave it out."
+)
 LARGEST_ERROR = 0.1  # calibration error above which a notice is shown
 
 
@@ -70,10 +74,26 @@ def warn_poor_calibration(run: RunRecord) -> Iterator[Notice]:
         )
 
 
+def warn_fusion_loses(run: RunRecord) -> Iterator[Notice]:
+    """Warn that a single modality is significantly better than all of them together."""
+    rivals = list_modality_gains(run.comparison) if run.comparison else []
+    for gain in rivals:
+        if judge_gain(gain.gain) is Verdict.worse:
+            modality = gain.name.removesuffix(" only")
+            yield Notice(
+                f"{modality.capitalize()} alone is better than all modalities together",
+                f"Compared with it, the fused model changes by {format_estimate(gain.gain, True)}. {WHAT_TO_TRY}",
+            )
+
+
 def warn_modalities_without_gain(run: RunRecord) -> Iterator[Notice]:
     """Report single modalities that may be as good as all of them together."""
     rivals = list_modality_gains(run.comparison) if run.comparison else []
-    equal = [gain.name.removesuffix(" only") for gain in rivals if judge_gain(gain.gain) is not Verdict.better]
+    equal = [
+        gain.name.removesuffix(" only")
+        for gain in rivals
+        if judge_gain(gain.gain) in (Verdict.unclear, Verdict.undefined)
+    ]
     if equal:
         text = "The model that uses all modalities is not significantly better."
         yield Notice(f"{join_words(equal).capitalize()} alone may be enough", text, serious=False)

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from fedhealth.data.findings import parse_findings
 from fedhealth.evaluation.metrics import METRICS, Estimate
 from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_run_spending
-from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SiteBinCounts, SiteRecord, SiteReply
+from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
     AuditResult,
     BaselineComparison,
@@ -49,15 +49,17 @@ def load_run_record(folder: Path) -> RunRecord:
     events, _ = run.read_events()
     text = _read_text(folder / "config.yaml")
     config: Any = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
-    rounds, final = _load_rounds(events)
+    rounds, evaluations = _load_rounds(events)
     return RunRecord(
         folder=folder.name,
         info=run.info,
         config=config,
         config_text=text,
-        sites=_load_sites(events, config.get("data", {}).get("sites", ()), (*rounds, *([final] if final else []))),
+        sites=_load_sites(events, config.get("data", {}).get("sites", ()), (*rounds, *evaluations)),
         rounds=rounds,
-        final=final,
+        final=evaluations[-1] if evaluations else None,
+        earlier=evaluations[:-1],
+        selected=_load_selected_round(events),
         training_seconds=_compute_training_seconds(events),
         evaluation={
             name: _parse_split_result(entry) for name, entry in (read_json(folder / "evaluation.json") or {}).items()
@@ -91,10 +93,15 @@ class _RoundDraft:
         return RoundRecord(self.number, tuple(self.replies), self.failures, self.seconds, self.pooled, self.divergence)
 
 
-def _load_rounds(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[RoundRecord, ...], RoundRecord | None]:
-    """Return the training rounds and the last evaluation; a reply belongs to the round that started last."""
+def _load_rounds(
+    events: Iterable[Mapping[str, Any]],
+) -> tuple[tuple[RoundRecord, ...], tuple[RoundRecord, ...]]:
+    """Return the training rounds and the evaluations; a reply belongs to the round that started last.
+
+    An evaluation that was repeated after a restart counts once.
+    """
     rounds: list[_RoundDraft] = []
-    final: _RoundDraft | None = None
+    evaluations: dict[int, _RoundDraft] = {}
     current = _RoundDraft(0)
     for event in events:
         match event["event"]:
@@ -102,7 +109,9 @@ def _load_rounds(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[RoundRecord
                 current = _RoundDraft(event["round"])
                 rounds.append(current)
             case "evaluation_started":
-                current = final = _RoundDraft(len({draft.number for draft in rounds}))
+                current = _RoundDraft(int(event.get("round", len({draft.number for draft in rounds}))))
+                evaluations.pop(current.number, None)
+                evaluations[current.number] = current
             case "site_answered":
                 costs = (event["seconds"], event["sent"], event["received"])
                 current.replies.append(SiteReply(event["site"], *costs, event.get("own")))
@@ -112,7 +121,18 @@ def _load_rounds(events: Iterable[Mapping[str, Any]]) -> tuple[tuple[RoundRecord
                 current.seconds = event.get("seconds", float("nan"))
                 current.pooled = event.get("pooled") or {}
                 current.divergence = event.get("divergence")
-    return tuple(draft.build() for draft in rounds), final.build() if final else None
+    return tuple(draft.build() for draft in rounds), tuple(draft.build() for draft in evaluations.values())
+
+
+def _load_selected_round(events: Iterable[Mapping[str, Any]]) -> SelectedRound | None:
+    """Return the exported round; None if the run was not finished."""
+    found = [event for event in events if event["event"] == "selected"]
+    if not found:
+        return None
+    score, last = found[-1].get("score"), found[-1]
+    return SelectedRound(
+        int(last["round"]), float("nan") if score is None else float(score), str(last.get("reason", ""))
+    )
 
 
 def _load_site_profile(events: Iterable[Mapping[str, Any]]) -> dict[str, SiteBinCounts]:
@@ -156,8 +176,12 @@ def _compute_training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _parse_split_result(entry: Mapping[str, Any]) -> SplitResult:
-    noise = HistogramNoise(**entry["noise"]) if entry.get("noise") else None
-    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), dict(entry.get("error", {})), noise)
+    errors = dict(entry.get("error", {}))
+    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), errors, _parse_noise(entry))
+
+
+def _parse_noise(entry: Mapping[str, Any]) -> HistogramNoise | None:
+    return HistogramNoise(**entry["noise"]) if entry.get("noise") else None
 
 
 def _parse_metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:
@@ -191,7 +215,7 @@ def _parse_grouping(entry: Mapping[str, Any]) -> GroupingResult:
         )
         for row in entry["groups"]
     )
-    return GroupingResult(str(entry["variable"]), groups, parse_estimate(entry["gap"]))
+    return GroupingResult(str(entry["variable"]), groups, parse_estimate(entry["gap"]), _parse_noise(entry))
 
 
 def _parse_audit(entry: Mapping[str, Any]) -> AuditResult:

@@ -66,6 +66,22 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
+class SelectedRound:
+    """The round whose model is exported.
+
+    Attributes:
+        number: of the round.
+        score: pooled validation AUROC; NaN if it is not known.
+        reason: why it was not chosen by `strategy.select`; empty if it was.
+
+    """
+
+    number: int
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class SiteBinCounts:
     """Number of sites in each bin (between two `edges`), one histogram per row."""
 
@@ -100,6 +116,7 @@ class RunRecord:
 
     `folder` is its name only; nothing is read from it again. `info` is the content of run.json. `spending` (privacy
     spent by this run) and `totals` (by all runs) are known only where the sites' ledgers are below the run directory.
+    `final` is the evaluation of the exported model; `earlier` are those before it, of a last round that was not chosen.
     """
 
     folder: str
@@ -118,6 +135,8 @@ class RunRecord:
     audit: tuple[AuditResult, ...] = ()
     profile: Mapping[str, SiteBinCounts] = field(default_factory=dict)
     groupings: tuple[GroupingResult, ...] = ()
+    earlier: tuple[RoundRecord, ...] = ()
+    selected: SelectedRound | None = None
 
     def get_setting(self, path: str, default: Any = None) -> Any:
         """Return the configuration's value at a dotted path."""
@@ -130,8 +149,8 @@ class RunRecord:
 
     @property
     def exchanges(self) -> tuple[RoundRecord, ...]:
-        """The training rounds and the final evaluation."""
-        return (*self.rounds, self.final) if self.final else self.rounds
+        """The training rounds and the evaluations after the last one."""
+        return (*self.rounds, *self.earlier, self.final) if self.final else self.rounds
 
     @property
     def participating_sites(self) -> tuple[str, ...]:

@@ -73,11 +73,20 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class GroupingResult:
-    """The groups of one grouping variable; `gap` is the AUROC of the best group minus that of the worst."""
+    """The groups of one grouping variable.
+
+    Attributes:
+        variable: its name.
+        groups: in the configured order.
+        gap: the AUROC of the best group minus that of the worst.
+        noise: of the groups' summed histograms; None if they are exact.
+
+    """
 
     variable: str
     groups: tuple[GroupResult, ...]
     gap: Estimate
+    noise: HistogramNoise | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ class ProtocolViolationError(SecureAggregationError):
     Args:
         problem: what happened; names the sender and the field or rule.
         advice: what to do about it.
-        rule: "R1" to "R13", or "" if the message was malformed.
+        rule: "R1" to "R15", or "" if the message was malformed.
         blame: the parties that the evidence points to: site ids, or "the lead".
 
     """

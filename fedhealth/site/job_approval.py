@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedhealth.config.compose import compose_with_choices, quote_value
+from fedhealth.config.folder_digest import digest_config_folder
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.schema import Config
@@ -112,9 +113,15 @@ def find_private_datasets(job: SignedJob, policy: Policy) -> set[str]:
     return found
 
 
-@lru_cache(maxsize=64)
 def _compose(overrides: tuple[str, ...], conf: Path | None) -> tuple[DictConfig, dict[str, str]]:
     """Return the configuration of checked overrides and its chosen options; three steps of one review need it."""
+    return _compose_once(overrides, conf, digest_config_folder(conf))
+
+
+@lru_cache(maxsize=64)
+def _compose_once(
+    overrides: tuple[str, ...], conf: Path | None, _folder_digest: bytes
+) -> tuple[DictConfig, dict[str, str]]:
     return compose_with_choices(overrides, conf)
 
 

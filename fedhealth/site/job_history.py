@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fedhealth.consortium.signatures import parse_json
@@ -14,6 +15,7 @@ from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.private_files import make_private_folder
 
+_FILE = "job_history.json"
 _RECOVERY = "_recovery"  # beside the runs, whose ids have other forms: when this site was recovered, which run goes on
 
 
@@ -27,7 +29,7 @@ class JobHistory:
     """
 
     def __init__(self, home: SiteHome, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = home.state / "job_history.json", clock
+        self._path, self._clock = home.state / _FILE, clock
 
     def start_or_resume(self, job: SignedJob, hours: float) -> None:
         """Record a job when it is first seen; later check that it may still be worked on.
@@ -85,10 +87,18 @@ class JobHistory:
         return [run for run, entry in runs.items() if entry["ended"] is None and entry["seen"] < oldest]
 
     def _load(self) -> dict[str, Any]:
-        if not self._path.exists():
-            return {}
-        return dict(parse_json(self._path.read_bytes(), str(self._path), 2**26))
+        return _load_jobs(self._path)
 
     def _save(self, known: dict[str, Any]) -> None:
         make_private_folder(self._path.parent)
         write_atomic(self._path, encode_canonical(known))
+
+
+def find_ended_runs(folder: Path) -> frozenset[str]:
+    """Return the runs that have ended here for good, by the site's private folder; none for a virtual site."""
+    runs = {run: entry for run, entry in _load_jobs(folder / _FILE).items() if run != _RECOVERY}
+    return frozenset(run for run, entry in runs.items() if entry["ended"] is not None)
+
+
+def _load_jobs(path: Path) -> dict[str, Any]:
+    return dict(parse_json(path.read_bytes(), str(path), 2**26)) if path.exists() else {}

@@ -1,4 +1,8 @@
-"""A site's chains as its statements name them: the ends of its ledgers and of its audit log, and what they hold."""
+"""A site's chains as its statements name them: the ends of its ledgers and of its audit log, and what they hold.
+
+The latest statement is stored beside the audit log: if only the private folder is restored from an older copy, it tells
+what the ledgers have lost without anybody's help.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,45 @@ from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
 from fedhealth.secagg.client.statement_book import StatementBook
-from fedhealth.secagg.protocol.statement import DIGEST_BYTES, MAX_STATEMENT_BYTES, StateHeads, StateStatement
+from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.protocol.statement import (
+    DIGEST_BYTES,
+    MAX_STATEMENT_BYTES,
+    StateHeads,
+    StateStatement,
+    digest_statement,
+)
 from fedhealth.secagg.protocol.store import FileStore, MemoryStore
 from fedhealth.site.audit_log import AuditLog
-from fedhealth.utils.digest import digest_parts
+from fedhealth.site.job_history import find_ended_runs
 from fedhealth.utils.hash_chain import START, read_hashes
+from fedhealth.utils.private_files import make_private_folder, write_private_file
 
 STATEMENT_EVENT = "statement"
 _STATEMENTS = "statements"  # folder below the site's private one
+_LAST_STATEMENT = "last-statement"  # file beside the audit log
 _OTHER_BYTES = 512  # of a statement, around its ledgers' heads and its record: names, numbers, seal, signature
 
 
 @dataclass(frozen=True)
+class LoggedStatement:
+    """What the audit log holds of an own statement.
+
+    Attributes:
+        counter: its number.
+        digest: by which it is named.
+        ledgers: the last digest of every ledger, by data set.
+
+    """
+
+    counter: int
+    digest: str
+    ledgers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class StateHistory:
-    """The chains of one site; see `fedhealth.secagg.client.statement_book.SiteHistory`.
+    """The chains of one site; see `fedhealth.secagg.client.site_history.SiteHistory`.
 
     Attributes:
         folder: the site's private folder, with its ledgers.
@@ -52,17 +81,29 @@ class StateHistory:
         return has_ledgers and (self.audit is None or heads.audit.hex() in {START, *read_hashes(self.audit)})
 
     def find_last_counter(self) -> int:
-        """Return the counter of the last own statement in the audit log; 0 without one."""
-        lines = self._list_statement_lines()
-        return int(json.loads(lines[-1])["entry"]["counter"]) if lines else 0
+        """Return the highest counter of an own statement in the audit log; 0 without one."""
+        return max((each.counter for each in self.list_logged()), default=0)
 
-    def holds_statement(self, statement: StateStatement) -> bool:
-        """Return whether the audit log holds this very statement; true for a virtual site, which has none."""
-        if self.audit is None:
-            return True
-        digest = _digest_logged(statement)
-        logged = [line for line in self._list_statement_lines() if digest.encode() in line]
-        return any(json.loads(line)["entry"].get("sha256") == digest for line in logged)
+    def holds_statement(self, name: str) -> bool:
+        """Return whether the audit log holds the statement with this digest; true for a virtual site: it has no log."""
+        return self.audit is None or any(each.digest == name for each in self.list_logged())
+
+    def load_last_statement(self) -> bytes:
+        """Return the latest own statement, as stored beside the audit log; empty without one, or if it is damaged."""
+        path = self._statement_path
+        data = path.read_bytes() if path is not None and path.is_file() else b""
+        try:
+            return StateStatement.from_bytes(data, "this site's own disk").to_bytes()
+        except ProtocolViolationError:
+            return b""
+
+    def list_logged(self) -> list[LoggedStatement]:
+        """Return what the audit log holds of own statements, also where its chain is damaged."""
+        if self.audit is None or not self.audit.exists():
+            return []
+        mark = f'"event":"{STATEMENT_EVENT}"'.encode()
+        lines = self.audit.read_bytes().split(b"\n")[:-1]  # a torn last line was never written
+        return [found for line in lines if mark in line and (found := _parse_logged(line)) is not None]
 
     def build_record(self) -> bytes:
         """Return what the site must know about its ledgers after a restore, compressed, so that it fits a statement.
@@ -73,28 +114,30 @@ class StateHistory:
             PrivacyError: a ledger was edited, cut or damaged, or there are too many.
 
         """
-        paths = [path for _, path in find_ledgers(self.folder)]
+        paths, ended = [path for _, path in find_ledgers(self.folder)], find_ended_runs(self.folder)
         for most_runs in (MAX_RUNS, MAX_RUNS // 2, MAX_RUNS // 4, 1):
-            record = _compress_records([build_ledger_record(path, most_runs) for path in paths])
+            record = _compress_records([build_ledger_record(path, ended, most_runs) for path in paths])
             if len(record) + DIGEST_BYTES * len(paths) + _OTHER_BYTES <= MAX_STATEMENT_BYTES:
                 return record
         problem = f"the site's {len(paths)} privacy ledgers do not fit into a statement of its state"
         raise PrivacyError(problem, "Nothing was booked or sent. Ask for help: no ledger may be deleted or moved away.")
 
     def log_statement(self, statement: StateStatement) -> None:
-        """Write a new statement to the audit log, with the head of every ledger."""
-        if self.audit is None:
+        """Write a new statement to the audit log, with the head of every ledger, and before that itself beside it."""
+        if self.audit is None or self._statement_path is None:
             return
+        make_private_folder(self.audit.parent)
+        write_private_file(self._statement_path, statement.to_bytes())
         names = self._read_ledger_heads()
         ledgers = dict(zip(names, (head.hex() for head in statement.heads.ledgers), strict=False))
         about = {"counter": statement.counter, "run": statement.run, "exchange": statement.exchange}
-        AuditLog(self.audit).write(STATEMENT_EVENT, **about, ledgers=ledgers, sha256=_digest_logged(statement))
+        AuditLog(self.audit).write(
+            STATEMENT_EVENT, **about, ledgers=ledgers, digest=digest_statement(statement.to_bytes()).hex()
+        )
 
-    def _list_statement_lines(self) -> list[bytes]:
-        if self.audit is None or not self.audit.exists():
-            return []
-        mark = f'"event":"{STATEMENT_EVENT}"'.encode()
-        return [line for line in self.audit.read_bytes().splitlines() if mark in line]
+    @property
+    def _statement_path(self) -> Path | None:
+        return None if self.audit is None else self.audit.with_name(_LAST_STATEMENT)
 
     def _read_ledger_heads(self) -> dict[str, str]:
         return {path.stem: _read_end(path) for _, path in find_ledgers(self.folder)}
@@ -124,8 +167,13 @@ def parse_record(content: bytes) -> list[LedgerRecord]:
     return [LedgerRecord.parse(each) for each in fields]
 
 
-def _digest_logged(statement: StateStatement) -> str:
-    return digest_parts(b"state statement", statement.to_bytes()).hex()
+def _parse_logged(line: bytes) -> LoggedStatement | None:
+    """Return what a line of the audit log says about a statement; None for a damaged one."""
+    try:
+        entry = json.loads(line)["entry"]
+        return LoggedStatement(int(entry["counter"]), str(entry["digest"]), dict(entry["ledgers"]))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _read_end(path: Path | None) -> str:

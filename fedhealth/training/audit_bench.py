@@ -69,7 +69,9 @@ class AuditBench:
         training = replace(training, sends=Sends.update)  # the audit follows several steps
         self.trainer, self.accounting = copy.copy(trainer), accounting
         self.trainer.shares_noise = False  # under audit the site's noise is all there is
-        self.task, self.own_task = replace(task, model=model, training=training), task
+        examples = replace(task.examples, augmentation=None)  # a patient's gradient must be the same in every step
+        self.task = replace(task, model=model, training=training, examples=examples, rate_factor=1.0)
+        self.own_task = task
         if patients is not None:
             self.task = replace(self.task, examples=patients, rows=np.arange(len(patients.patient)))
         self.units = _group_rows(trainer, self.task)
@@ -159,7 +161,9 @@ class AuditBench:
         model = copy.deepcopy(task.model).train()
         device = next(model.parameters()).device
         batch = {name: value.to(device) for name, value in task.examples.batch(chosen).items()}
-        loss = compute_row_losses(model(batch), task.examples.targets(chosen).to(device), task.kind).sum()
+        loss = compute_row_losses(
+            model(batch), task.examples.targets(chosen).to(device), task.kind, task.training
+        ).sum()
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         return {

@@ -82,6 +82,7 @@ class DPSGDTrainer(ReleaseRecords):
         noise: `local` if each site adds the noise of its own sum; `shared` if the honest sites of a secure sum add it
             together: each adds less, and the promise rests on how many of them collude.
         score_release_share: share of the budget for the final model's score histograms; 0 releases none.
+        subgroup_release_share: of that share, the part for scores by subgroup; 0 releases none by subgroup.
         spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
         max_epsilon: the site's limit for one run; null for none.
         lifetime_epsilon: the site's limit for all runs on the data set; null for none.
@@ -121,6 +122,7 @@ class DPSGDTrainer(ReleaseRecords):
         noise: Literal["local", "shared"] = "local",
         max_local_epsilon: float | None = None,
         lifetime_local_epsilon: float | None = None,
+        subgroup_release_share: float = 0.0,
     ) -> None:
         if unit not in ("patient", "record"):
             raise PrivacyError(f"privacy.unit: unknown unit {unit!r}", "Use patient, record or privacy=client.")
@@ -131,6 +133,10 @@ class DPSGDTrainer(ReleaseRecords):
         if sample_rate is not None and not 0 < sample_rate <= 1:
             raise PrivacyError(
                 f"privacy.sample_rate: {sample_rate} is not in (0, 1]", "Leave it null, or give a probability."
+            )
+        if not 0 <= subgroup_release_share < 1:
+            raise PrivacyError(
+                f"privacy.subgroup_release_share: {subgroup_release_share} is not in [0, 1)", "Use 0, or about 0.5."
             )
         run_epsilon, lifetime = min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf
         self.budget = PrivacyBudget(
@@ -151,6 +157,7 @@ class DPSGDTrainer(ReleaseRecords):
         self.max_records_per_patient = max_records_per_patient
         self.max_physical_batch_size = max_physical_batch_size
         self.score_release_share, self.spare_rounds = score_release_share, spare_rounds
+        self.subgroup_release_share = subgroup_release_share
         self.make_engine, self.step = ENGINES[engine], take_private_step
 
     # --- before training: the plan, and whether the site can join ---
@@ -159,7 +166,7 @@ class DPSGDTrainer(ReleaseRecords):
         """Return why this site cannot take part; the reasons contain no number that depends on a patient."""
         try:
             plan = self.make_plan(task, accounting)
-            self.make_engine(task.model.train(), build_loss_fn(task.kind), plan.clipping)
+            self.make_engine(task.model.train(), build_loss_fn(task.kind, task.training), plan.clipping)
             is_descriptive = accounting.purpose == "describe"
             self.budget.check_run(self._make_descriptive_plan(task) if is_descriptive else plan, accounting)
         except PrivacyError as fault:
@@ -168,7 +175,9 @@ class DPSGDTrainer(ReleaseRecords):
         try:
             # on synthetic rows: the reason leaves the site
             batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
-            run_self_check(self.make_engine, task.model, build_loss_fn(task.kind), plan.clipping, batch, owners)
+            run_self_check(
+                self.make_engine, task.model, build_loss_fn(task.kind, task.training), plan.clipping, batch, owners
+            )
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
@@ -278,9 +287,9 @@ class DPSGDTrainer(ReleaseRecords):
         if self.shares_noise:
             return self._fit_with_shares(task, accounting, plan)
         parameters = get_trainable_parameters(model)
-        plain = build_optimizer(task.training, parameters)
+        plain = build_optimizer(task.training, parameters, task.rate_factor)
         folder = get_checkpoint_folder(task, accounting)
-        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         sampler = self._build_sampler(task, plan)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
@@ -308,7 +317,7 @@ class DPSGDTrainer(ReleaseRecords):
         """Take one step's clipped sum, with this site's share of the noise of all sites' sums."""
         shares = check_noise_shares(task, plan)
         model = task.model
-        engine = self.make_engine(model, build_loss_fn(task.kind), plan.clipping)
+        engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
@@ -325,7 +334,7 @@ class DPSGDTrainer(ReleaseRecords):
             sample_rate=plan.sample_rate,
             steps=plan.steps,
             max_records_per_patient=plan.max_records_per_unit,
-            max_physical_batch_size=self.max_physical_batch_size,
+            max_physical_batch_size=max(1, self.max_physical_batch_size // task.examples.copies),
         )
 
     # --- what may leave the site ---
@@ -360,7 +369,8 @@ class DPSGDTrainer(ReleaseRecords):
             return release_descriptive_counts(self.budget, plan, statistics, moved, accounting)
         if not self.score_release_share or not any(name.startswith("test.") for name in statistics):
             return {}
-        return release_score_histograms(self.budget, self.make_plan(task, accounting), statistics, accounting)
+        plan, share = self.make_plan(task, accounting), self.subgroup_release_share
+        return release_score_histograms(self.budget, plan, statistics, accounting, share)
 
 
 def _build_after_noise(hook: GradientHook, model: nn.Module, done: int) -> AfterNoise:

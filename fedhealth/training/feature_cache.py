@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from functools import partial
 from typing import cast
 
@@ -24,19 +25,28 @@ from fedhealth.models.multimodal import MultimodalModel, Tower
 _BATCH = 64
 
 
-def build_model_inputs(cohort: SiteDataset, model: MultimodalModel) -> Examples:
-    """Return the cohort as the inputs of `model`: its modalities, its tokens, and cached features of frozen towers."""
+def build_model_inputs(cohort: SiteDataset, model: MultimodalModel, keeps_images: bool = False) -> Examples:
+    """Return the cohort as the inputs of `model`: its modalities, its tokens, and cached features of frozen towers.
+
+    Args:
+        cohort: of one site.
+        model: of the run.
+        keeps_images: whether images stay as they are, to be changed in every step.
+
+    """
     text = model.towers["text"].encoder if "text" in model.towers else None
     examples = build_examples(cohort, model.modalities, getattr(text, "tokenize", None))
-    return add_cached_features(examples, cohort, model)
+    return add_cached_features(examples, cohort, model, {"image"} if keeps_images else set())
 
 
-def add_cached_features(examples: Examples, cohort: SiteDataset, model: MultimodalModel) -> Examples:
+def add_cached_features(
+    examples: Examples, cohort: SiteDataset, model: MultimodalModel, without: Collection[str] = ()
+) -> Examples:
     """Return examples in which cached outputs replace the inputs of frozen towers and of frozen fronts of towers."""
     for name, tower in model.towers.items():
         encoder = cast(Tower, tower).encoder
         source = examples.sources.get(name)
-        if source is None or not len(source.values):
+        if name in without or source is None or not len(source.values):
             continue
         maps, features = get_feature_source_names(name)
         front = getattr(encoder, "front", None)

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +37,7 @@ from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.audit_bench import BATCH, COHORT, CROWD, AuditBench
 from fedhealth.training.audit_features import list_large_encoders
 from fedhealth.training.audit_gate import list_failures_once
+from fedhealth.training.audit_scratch import open_scratch_folder
 from fedhealth.training.check_batch import make_check_examples
 from fedhealth.training.clipping_audit import check_clipped_sum, check_impossible_values
 from fedhealth.training.fit_recording import FitRecording
@@ -55,6 +55,7 @@ from fedhealth.training.trainer import TrainingTask
 if TYPE_CHECKING:
     from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 
+_LARGE_BATCH = 16  # rows
 _REPEATS = 8  # steps of a fit whose noise is measured
 _FEW_UNITS, _FEW_STEPS, _FEW_VALUES = 3, 4, 1 << 14  # of a fit that trains large encoders; values of each tensor
 
@@ -87,7 +88,7 @@ def audit_fit(
         patients: to train on instead of the task's own.
 
     """
-    with TemporaryDirectory() as scratch:
+    with open_scratch_folder() as scratch:
         place = replace(accounting, folder=Path(scratch))
         checks = []
         try:
@@ -197,7 +198,9 @@ class _FitAudit:
 
     def _check_contribution(self) -> Iterator[AuditCheck]:
         """Check what one patient adds: the mean difference of training with and without it."""
-        steps, trainer = self.depth.compared_steps, self.bench.make_trainer(sample_rate=1.0)
+        # A patient that is split over physical batches shows in other checks: here they may be large, and few.
+        trainer = self.bench.make_trainer(sample_rate=1.0, max_physical_batch_size=_LARGE_BATCH)
+        steps = self.depth.compared_steps
         rows, target = self.bench.select_cohort(COHORT), self.bench.choose_target()
         sides = []
         for number, left_out in enumerate(([], target)):

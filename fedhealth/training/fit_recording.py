@@ -88,33 +88,58 @@ def record_fit(
         PrivacyError: the fit has taken another number of steps.
 
     """
-    source = task.examples
-    examples = RecordingExamples(source.sources, source.labels, source.patient, source.study)
-    taken: list[dict[str, np.ndarray]] = []
-    ends: list[int] = []
-    booked: list[bool] = []
-
-    def record_step(step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-        taken.append({name: to_vector(p.grad, most_values) for name, p in parameters.items()})
-        ends.append(len(examples.loads))
-        booked.append(bool(booked) or find_booking(trainer, accounting) is not None)
-
-    task = replace(task, examples=examples, gradient_hook=record_step)
+    recorder = _StepRecorder(trainer, task, accounting, most_values)
     trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
     start = {name: to_vector(p, most_values) for name, p in trained.items()}
-    report = trainer.fit(task, accounting)
-    if len(taken) != (steps := task.training.local_steps):
-        raise PrivacyError(f"training released {len(taken)} steps of {steps}", "Release every step.")
+    report = trainer.fit(replace(task, examples=recorder.examples, gradient_hook=recorder.record_step), accounting)
+    if len(recorder.taken) != (steps := task.training.local_steps):
+        raise PrivacyError(f"training released {len(recorder.taken)} steps of {steps}", "Release every step.")
     expected, learning_rate = compute_expected_batch(units, rate), task.training.optimizer["lr"]
-    sums = {name: expected * np.stack([step[name] for step in taken]) for name in taken[0]}
-    unit = learning_rate * std / expected
-    excess = 0.0
-    for name, parameter in trained.items():
-        off = start[name] - to_vector(parameter, most_values) - learning_rate * sums[name].sum(0) / expected
-        rounding = len(taken) * np.finfo(np.float32).eps * np.abs(start[name])
-        excess = max(excess, float((np.abs(off) - rounding).max()) / unit)
-    loads = [examples.loads[low:high] for low, high in zip([0, *ends], ends, strict=False)]
-    return FitRecording(sums, loads, excess, report.loss, booked[0])
+    sums = {name: expected * np.stack([step[name] for step in recorder.taken]) for name in recorder.taken[0]}
+    moved = {name: start[name] - to_vector(p, most_values) for name, p in trained.items()}
+    explained = {name: learning_rate * sums[name].sum(0) / expected for name in trained}
+    rounding = {name: len(recorder.taken) * np.finfo(np.float32).eps * np.abs(start[name]) for name in trained}
+    off = max(float((np.abs(moved[name] - explained[name]) - rounding[name]).max()) for name in trained)
+    excess = max(0.0, off) / (learning_rate * std / expected)
+    return FitRecording(sums, recorder.split_loads(), excess, report.loss, recorder.is_booked_first)
+
+
+class _StepRecorder:
+    """Records the steps of one fit.
+
+    Args:
+        trainer: under audit.
+        task: of the fit.
+        accounting: that the fit is booked under.
+        most_values: of a tensor that are recorded; None for all.
+
+    Attributes:
+        examples: to train on; they record what is loaded.
+        taken: by step, the gradients that the optimizer got.
+        is_booked_first: whether the ledger had an open booking before the first step.
+
+    """
+
+    def __init__(
+        self, trainer: DPSGDTrainer, task: TrainingTask, accounting: AccountingContext, most_values: int | None
+    ) -> None:
+        source = task.examples
+        self.examples = RecordingExamples(source.sources, source.labels, source.patient, source.study)
+        self.taken: list[dict[str, np.ndarray]] = []
+        self.is_booked_first = False
+        self._trainer, self._accounting, self._most_values = trainer, accounting, most_values
+        self._ends: list[int] = []
+
+    def record_step(self, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Record what the optimizer gets in a step."""
+        if not self.taken:
+            self.is_booked_first = find_booking(self._trainer, self._accounting) is not None
+        self.taken.append({name: to_vector(p.grad, self._most_values) for name, p in parameters.items()})
+        self._ends.append(len(self.examples.loads))
+
+    def split_loads(self) -> list[list[list[int]]]:
+        """Return by step the rows of each physical batch."""
+        return [self.examples.loads[low:high] for low, high in zip([0, *self._ends], self._ends, strict=False)]
 
 
 def find_booking(trainer: ReleaseRecords, accounting: AccountingContext) -> Booking | None:

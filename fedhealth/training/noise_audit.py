@@ -2,7 +2,7 @@
 
 A round that is trained again after its release is a new release, with noise and a booking of its own. So is a round
 that a restored machine trains with an empty ledger, though run, round and all generators that code can seed are as
-before. Half of the batches of these fits are empty: a step of noise, which must look like any other.
+before. Three of four batches of these fits are empty: a step of noise, which must look like any other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from fedhealth.training.audit_bench import COHORT, AuditBench
 from fedhealth.training.fit_recording import FitRecording
 from fedhealth.training.release_audit import count_bookings
 
-_RATE = 1 - 0.5 ** (1 / COHORT)  # half of the batches are empty
-_WANTED, _FEWEST_STEPS, _MOST_STEPS = 40_000, 16, 64  # values of noise for the law's tails, and steps of a fit
+_EMPTY = 0.75  # share of the batches
+_RATE = 1 - _EMPTY ** (1 / COHORT)
+_WANTED = 20_000  # values of noise in the empty batches of a fit, for the law's tails
+_FEWEST_STEPS, _MOST_STEPS = 11, 43  # of a fit
 _RUN = "audit-empty"
 
 
@@ -45,7 +47,7 @@ def check_empty_batches(bench: AuditBench, noise_multiplier: float) -> Iterator[
     trainer = bench.make_trainer(noise_multiplier=noise_multiplier, sample_rate=_RATE)
     std, rows = noise_multiplier * trainer.max_grad_norm, bench.select_cohort(COHORT)
     size = sum(p.numel() for p in bench.task.model.parameters() if p.requires_grad)
-    steps = min(max(math.ceil(_WANTED / size), _FEWEST_STEPS), _MOST_STEPS)
+    steps = min(max(math.ceil(_WANTED / _EMPTY / size), _FEWEST_STEPS), _MOST_STEPS)
     fits: list[FitRecording] = []
     counts = []
     with hold_random_state() as restart:

@@ -18,11 +18,16 @@ MakeOptimizer = Callable[[Any], Optimizer]
 """A torch optimizer that still needs its parameters, or groups of them."""
 
 
-def build_optimizer(training: TrainingConfig, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+def build_optimizer(
+    training: TrainingConfig, parameters: Mapping[str, nn.Parameter], rate_factor: float = 1.0
+) -> Optimizer:
     """Return the optimizer of a site's training round; where the lead has the optimizer, one that moves nothing."""
     if training.sends is Sends.gradient:
         return SGD(list(parameters.values()), lr=0.0)
-    return make_optimizer(instantiate(training.optimizer), training.encoder_lr, parameters)
+    optimizer = make_optimizer(instantiate(training.optimizer), training.encoder_lr, parameters)
+    for group in optimizer.param_groups:
+        group["lr"] *= rate_factor
+    return optimizer
 
 
 def make_optimizer(make: MakeOptimizer, encoder_lr: float, parameters: Mapping[str, nn.Parameter]) -> Optimizer:

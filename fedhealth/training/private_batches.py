@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedhealth.config.schema import TaskKind
+from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.examples import Batch, Examples
 from fedhealth.privacy.engines.base import LossFn
 from fedhealth.privacy.engines.step import PhysicalBatches
 from fedhealth.privacy.mechanisms.poisson_sampler import PhysicalBatch
 from fedhealth.training.losses import compute_row_losses
+
+WEIGHTS = "weights"  # in a batch: of the rows
 
 
 def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[int]]:
@@ -40,15 +42,26 @@ def load_unit_batch(examples: Examples, rows: Sequence[int], device: torch.devic
 def load_physical_batches(
     examples: Examples, physical: Iterable[PhysicalBatch], device: torch.device
 ) -> PhysicalBatches:
-    """Yield the physical batches of a step; each is loaded when it is needed."""
+    """Yield the physical batches of a step; each is loaded when it is needed.
+
+    Of a row with augmented copies, each copy is a row of the same unit with a share of the weight: the unit's gradient
+    is then the mean over the copies before it is clipped.
+    """
+    copies = examples.copies
     for part in physical:
-        yield load_unit_batch(examples, part.rows, device), part.patients
+        if copies == 1:
+            yield load_unit_batch(examples, part.rows, device), part.patients
+            continue
+        batch = load_unit_batch(examples, np.repeat(part.rows, copies).tolist(), device)
+        weights = torch.full((len(batch["targets"]),), 1 / copies, device=device)
+        yield batch | {WEIGHTS: weights}, np.repeat(part.patients, copies).tolist()
 
 
-def build_loss_fn(kind: TaskKind) -> LossFn:
+def build_loss_fn(kind: TaskKind, training: TrainingConfig | None = None) -> LossFn:
     """Return the loss of a task, one value per row, as the gradient engines call it."""
 
     def compute_losses(model: nn.Module, batch: Batch) -> Tensor:
-        return compute_row_losses(model(batch), batch["targets"], kind)
+        losses = compute_row_losses(model(batch), batch["targets"], kind, training)
+        return losses * batch[WEIGHTS] if WEIGHTS in batch else losses
 
     return compute_losses

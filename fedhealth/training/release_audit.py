@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from fedhealth.privacy.auditing.independent_numbers import is_within_target
 from fedhealth.privacy.auditing.noise_checks import check_noise_size, check_single_use
 from fedhealth.privacy.auditing.release_checks import AuditCheck, check_fact
 from fedhealth.privacy.context import AccountingContext
+from fedhealth.privacy.mechanisms.histogram_release import SUBGROUP_PREFIX
 from fedhealth.privacy.mechanisms.noised_counts import decode_counts
 from fedhealth.training.audit_bench import AuditBench
 from fedhealth.training.release_records import ReleaseRecords
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 2  # of the run whose budget is spent
 _COUNTS = 2000  # of patients, for the weights
-_HISTOGRAM = (2, 60)
+_HISTOGRAM, _VARIABLES = (2, 60), 2
 
 
 def check_budget_end(bench: AuditBench) -> Iterator[AuditCheck]:
@@ -142,15 +144,35 @@ def check_scores(bench: AuditBench) -> Iterator[AuditCheck]:
     event = trainer.make_plan(bench.own_task, accounting).score_release_event
     if event is None:
         return
-    held_out = {f"{split}.{side}": counts for split in ("validation", "test") for side in ("positives", "negatives")}
-    noises: list[np.ndarray] = []
+    kinds = _make_score_tables(event, trainer.subgroup_release_share)
+    held_out = {name: table for tables, _ in kinds.values() for name, table in tables.items()}
+    releases = []
     for number in (1, 2):
         place = replace(accounting, run=f"audit-scores-{number}")
-        released = trainer.release_statistics(held_out, bench.own_task, place)
+        releases.append(trainer.release_statistics(held_out, bench.own_task, place))
         again = trainer.release_statistics(held_out, bench.own_task, place)
-        same = all(np.array_equal(released[name], again[name]) for name in released)
+        same = all(np.array_equal(releases[-1][name], again[name]) for name in releases[-1])
         yield check_fact("scores are drawn once", same, "a repeated request got other noise")
-        noises += [decode_counts(released[name]).ravel() for name in held_out]
+    noises = {name: [decode_counts(each[name]).ravel() for each in releases] for name in held_out}
+    for kind, (tables, std) in kinds.items():
+        drawn = np.concatenate([part for name in tables for part in noises[name]])
+        yield check_noise_size(kind, [drawn[None]], std, known_mean=True)
+    yield replace(check_single_use([*chain(*noises.values())]), name="no noise of scores is used twice")
+
+
+def _make_score_tables(event: PrivacyEvent, part: float) -> dict[str, tuple[dict[str, np.ndarray], float]]:
+    """Return empty tables of scores of all patients and, if they have a part, by subgroup; and each kind's noise.
+
+    A unit moves one count in each column of a table. Its squared distance, divided by the variance, is each kind's
+    part of the event.
+    """
+    sides = [f"{split}.{side}" for split in ("validation", "test") for side in ("positives", "negatives")]
     std = event.noise_multiplier * math.sqrt(_HISTOGRAM[0])
-    yield check_noise_size("scores", [np.concatenate(noises)[None]], std, known_mean=True)
-    yield replace(check_single_use(noises), name="no noise of scores is used twice")
+    all_patients: dict[str, np.ndarray] = {name: np.zeros(_HISTOGRAM, np.int64) for name in sides}
+    found = {"scores": (all_patients, std / math.sqrt(1 - part))}
+    if part:
+        groups: dict[str, np.ndarray] = {
+            f"{SUBGROUP_PREFIX}{number}": np.zeros((2, 2, *_HISTOGRAM), np.int64) for number in range(_VARIABLES)
+        }
+        found["scores by subgroup"] = (groups, std * math.sqrt(_VARIABLES / part))
+    return found

@@ -71,6 +71,7 @@ class TrainingTask:
         gradient_hook: changes the gradients of each step; None for none.
         is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
         shares: this site's share of the noise of the sum, by array; None if the site adds all noise itself.
+        rate_factor: of the round, on the learning rate.
 
     """
 
@@ -83,6 +84,7 @@ class TrainingTask:
     gradient_hook: GradientHook | None = None
     is_resumable: bool = True
     shares: Mapping[str, NoiseShare] | None = None
+    rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     model.train()
     device = next(model.parameters()).device
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = build_optimizer(training, parameters)
+    optimizer = build_optimizer(training, parameters, task.rate_factor)
     steps = count_steps(training, len(rows))
     checkpoint = StepCheckpoint(
         get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist(), examples.digest)
@@ -295,18 +297,30 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
         checkpoint.restore()
         order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
         for step, chosen in islice(enumerate(order), checkpoint.step, steps):
-            batch = {name: value.to(device) for name, value in examples.batch(chosen).items()}
-            with _explain_batch_norm(len(chosen)):
-                scores = model(batch)
-            losses = compute_row_losses(scores, examples.targets(chosen).to(device), task.kind)
             optimizer.zero_grad(set_to_none=True)
-            losses.mean().backward()  # type: ignore[no-untyped-call]
+            loss = _add_gradients(task, np.repeat(chosen, examples.copies), device)
             if task.gradient_hook:
                 task.gradient_hook(step, parameters)
             optimizer.step()
-            checkpoint.record_step(step + 1, checkpoint.loss + float(losses.detach().mean()))
+            checkpoint.record_step(step + 1, checkpoint.loss + loss)
     checkpoint.delete()
     return FitReport(steps, len(rows), checkpoint.loss / steps, collect_gradients(training, parameters))
+
+
+def _add_gradients(task: TrainingTask, chosen: np.ndarray, device: torch.device) -> float:
+    """Add the gradient of the mean loss of some rows to `p.grad`, computed a few rows at a time; return the loss."""
+    size = task.training.micro_batch_size or len(chosen)
+    total = 0.0
+    for start in range(0, len(chosen), size):
+        some = chosen[start : start + size]
+        batch = {name: value.to(device) for name, value in task.examples.batch(some).items()}
+        with _explain_batch_norm(len(some)):
+            scores = task.model(batch)
+        losses = compute_row_losses(scores, task.examples.targets(some).to(device), task.kind, task.training)
+        loss = losses.mean() if len(some) == len(chosen) else losses.sum() / len(chosen)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ from fedhealth.privacy.auditing.release_checks import (
 )
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.audit_gate import list_failures_once
+from fedhealth.training.audit_scratch import open_scratch_folder
 from fedhealth.training.check_batch import make_check_examples
 from fedhealth.training.fit_recording import find_booking
 from fedhealth.training.noise_audit import hold_random_state
@@ -56,7 +56,7 @@ def audit_updates(
         accounting: gives the number of rounds; nothing is booked there.
 
     """
-    with TemporaryDirectory() as scratch:
+    with open_scratch_folder() as scratch:
         checks = []
         try:
             for check in _UpdateAudit(trainer, task, replace(accounting, folder=Path(scratch))).run_checks():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,11 @@ def read_hashes(path: Path) -> list[str]:
     return [line[-2 - len(START) : -2].decode("ascii", "replace") for line in lines]
 
 
+def read_sound_hashes(path: Path) -> list[str]:
+    """Return the hash of every line that is sound from the start, those that `salvage_chain` keeps."""
+    return [digest for _, digest in _iterate_sound_lines(path.read_bytes())] if path.exists() else []
+
+
 def salvage_chain(path: Path) -> Path | None:
     """Repair a broken chain: keep the lines from the start that are sound, and a copy of the file as it was found.
 
@@ -174,18 +179,23 @@ def _keep_sound_lines(path: Path) -> Path:
     copies = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
     copy = next(each for each in copies if not each.exists())
     write_atomic(copy, content, 0o600)
-    digest, size, count = START, 0, 0
-    for line in content.splitlines(keepends=True):
-        try:
-            entry, digest_of_line = _parse_entry(line, digest)
-        except BrokenChainError:
-            break
-        if entry.get("number") != count + 1:
-            break
-        digest, size, count = digest_of_line, size + len(line), count + 1
-    write_atomic(path, content[:size], 0o600)
-    _write_head(path, count, digest)
+    sound = list(_iterate_sound_lines(content))
+    write_atomic(path, content[: sum(len(line) for line, _ in sound)], 0o600)
+    _write_head(path, len(sound), sound[-1][1] if sound else START)
     return copy
+
+
+def _iterate_sound_lines(content: bytes) -> Iterator[tuple[bytes, str]]:
+    """Yield each line and its hash, from the start up to the first one that does not follow from those before."""
+    digest = START
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        try:
+            entry, digest = _parse_entry(line, digest)
+        except BrokenChainError:
+            return
+        if entry.get("number") != number:
+            return
+        yield line, digest
 
 
 def get_head_path(path: Path) -> Path:

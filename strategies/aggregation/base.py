@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -110,6 +110,14 @@ class Aggregation(Protocol):
     def advance_history(self, aggregate: Aggregate, arrays: State) -> str:
         """Add a result to the history, together with the arrays that follow from it; return the new head."""
 
+    def look_back(self, head: str) -> None:
+        """Send requests that follow from an earlier head, to evaluate the model of an earlier round.
+
+        Raises:
+            FederationError: it is not in the history.
+
+        """
+
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored result of this request, so that no site is asked for it again; None if there is none.
 
@@ -126,6 +134,9 @@ class Aggregation(Protocol):
         Return 0 if it must be answered anew.
         """
 
+    def choose_sites(self, kind: str, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return which of these sites to ask for replies to a message type."""
+
     def give_up(self) -> None:
         """Never ask for the latest answers again: their sum cannot be opened any more."""
 
@@ -137,6 +148,9 @@ class Aggregation(Protocol):
 
     def open(self, attempt: RoundAttempt) -> ConfigRecord | None:
         """Begin an attempt; return a record to send to every site with the request."""
+
+    def complete_request(self, site: str, request: RecordDict) -> RecordDict:
+        """Return the request of the attempt with what this site alone is sent."""
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray] | None:
         """Aggregate one site's reply; return its own statistics if the lead may see them.

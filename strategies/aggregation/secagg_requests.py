@@ -59,3 +59,9 @@ def read_secagg_bytes(content: RecordDict, key: str, site: str) -> bytes:
     if not isinstance(value, bytes):
         raise FederationError(f"Site {site!r} sent no {key} for secure aggregation.", "Use secagg=on at every site.")
     return value
+
+
+def read_secagg_list(content: RecordDict, key: str) -> list[bytes]:
+    """Return a list of messages of the protocol from a site's reply; empty if there is none."""
+    found = get_config_record(content, SECAGG).get(key, []) if SECAGG in content else []
+    return [each for each in found if isinstance(each, bytes)] if isinstance(found, list) else []

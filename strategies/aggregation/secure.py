@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -20,11 +20,13 @@ from fedhealth.protocol.messages import (
     ABANDON,
     PURPOSES,
     SEALED,
+    SECAGG,
     SIGN,
     UNMASK,
     Directive,
     digest_arrays,
     digest_task,
+    get_config_record,
 )
 from fedhealth.secagg.primitives.layout import Layout, Segment
 from fedhealth.secagg.protocol.history import HistoryLink
@@ -34,11 +36,18 @@ from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
+from fedhealth.secagg.server.shown_statements import ShownStatements
 from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
+from strategies.aggregation.fixed_contributors import FixedContributors
 from strategies.aggregation.run_history import RunHistory
-from strategies.aggregation.secagg_requests import build_secagg_record, read_secagg_bytes, request_until_enough
+from strategies.aggregation.secagg_requests import (
+    build_secagg_record,
+    read_secagg_bytes,
+    read_secagg_list,
+    request_until_enough,
+)
 from strategies.aggregation.sum_store import SumStore
 
 _RECENT_LINKS = 3  # of the history: all links go to sites that have just joined
@@ -60,6 +69,7 @@ class SecureSum:
         sample_rate: probability with which a patient is in a step's batch; for the mean of shared sums.
         min_answers: `all` opens a sum only if every site of its cohort answers, `threshold` as soon as it may; null
             takes `all` where the noise is shared, since each share is then the smallest.
+        epsilon: of the run; null without differential privacy, when the sites' updates follow from their data alone.
         sites: members of the run.
 
     """
@@ -79,6 +89,7 @@ class SecureSum:
         max_grad_norm: float = 0.0,
         sample_rate: float | None = None,
         min_answers: Literal["all", "threshold"] | None = None,
+        epsilon: float | None = None,
         *,
         sites: Sequence[str],
     ) -> None:
@@ -86,21 +97,24 @@ class SecureSum:
         self.sample_rate = sample_rate
         self.asks_all = (min_answers or ("all" if self.settings.shares_noise else "threshold")) == "all"
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
-        self.sites = tuple(sites)
+        self.sites, self.is_private = tuple(sites), epsilon is not None
 
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""
         lead = ServerParameters(run, load_roster(folder), bytes.fromhex(digest), self.policy, self.sites)
         self.required_sites = lead.thresholds.threshold  # refuses a run of too few sites before anything is sent
         self._store = FileStore(folder / "secagg")
-        self._session = ServerSession(lead, self._store)
+        self._session, self._shown = ServerSession(lead, self._store), ShownStatements(self._store, lead.roster)
         self._history, self._fresh_sites = RunHistory(self._store, lead, digest_arrays({})), True
         self._sums = SumStore(folder / "sums")
+        self._contributors = FixedContributors(self._store, is_private=self.is_private)
 
     def admit(self, site: str, content: RecordDict) -> None:
         """Register a site's announcement, which must be signed by the identity of that name."""
         self._fresh_sites = True
-        found = self._session.register(read_secagg_bytes(content, "announcement", site), site)
+        announcement = read_secagg_bytes(content, "announcement", site)
+        self._shown.keep_shown(announcement, read_secagg_list(content, "shown"), site)
+        found = self._session.register(announcement, site)
         if found.site != site:
             raise SecureAggregationError(f"{site} announced itself as {found.site}.", "Check the site's identity.")
 
@@ -119,6 +133,10 @@ class SecureSum:
         self._history.append(HistoryLink.from_bytes(aggregate.link), digest_arrays(arrays))
         return self._history.head.hex()
 
+    def look_back(self, head: str) -> None:
+        """Show the sites an earlier history: its arrays are the model of an earlier round."""
+        self._history.look_back(bytes.fromhex(head))
+
     def load_opened(self, kind: str, number: int, incoming: State) -> Aggregate | None:
         """Return the stored sum of this request: the first way to resume, which asks no site."""
         found = self._sums.load(kind, number, digest_arrays(incoming))
@@ -128,6 +146,10 @@ class SecureSum:
     def find_repetition(self, kind: str, number: int, incoming: State) -> int:
         """Return the repetition under which the sites mask the same words again; 0 for a new draw."""
         return self._session.find_repetition(PURPOSES[kind], number, digest_arrays(incoming))
+
+    def choose_sites(self, kind: str, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return which of these sites to ask: those of the first sum, if others were refused."""
+        return self._contributors.choose_sites(kind, sites)
 
     def give_up(self) -> None:
         """Ask for a new vector next time: the last way to resume."""
@@ -166,6 +188,13 @@ class SecureSum:
         train = self._session.open_attempt(plan)
         links = self._history.list_links(None if self._fresh_sites else _RECENT_LINKS)
         return ConfigRecord({"train": train, "abandoned": list(self._session.certificates), "links": links})
+
+    def complete_request(self, site: str, request: RecordDict) -> RecordDict:
+        """Add the site's own statements that the members name, and what was sealed to it if it may not know it yet."""
+        own: dict[str, Any] = {"shown": list(self._shown.list_shown(site, self._session.context.members))}
+        if envelopes := self._session.get_envelopes(site):
+            own["envelopes"] = envelopes
+        return RecordDict({**request, SECAGG: ConfigRecord({**get_config_record(request, SECAGG), **own})})
 
     def _begin(self, attempt: RoundAttempt, resumed: bool) -> None:
         self._round, self._resumed = attempt, resumed
@@ -224,14 +253,17 @@ class SecureSum:
             SecureAggregationError: too few replied, and the sum may still open.
 
         """
+        kind, survivors = self._round.kind, self._session.survivors
+        self._contributors.record_sum(kind, self._session.context.descriptor.vector_digest.hex(), survivors)
         requests = {site: build_secagg_record(request) for site, request in self._session.unmask_requests().items()}
         missing = request_until_enough(send_follow_up, UNMASK, requests, self._session.add_unmask_reply)
         if missing is None:
             return
         problem = f"Too few sites opened their shares{missing}"
-        request = build_secagg_record(self._session.abandon_request())
-        requests = dict.fromkeys(self._session.context.cohort, request)
-        if request_until_enough(send_follow_up, ABANDON, requests, self._session.add_abandonment) is not None:
+        requests = {site: build_secagg_record(each) for site, each in self._session.abandon_requests().items()}
+        missing = request_until_enough(send_follow_up, ABANDON, requests, self._session.add_abandonment)
+        self._contributors.record_failure(kind, survivors, is_abandoned=missing is None)
+        if missing is not None:
             raise SecureAggregationError(problem, "See their own logs; nothing of this round was opened.")
         self._session.close_attempt()
         raise AttemptFailedError(problem, "See their own logs; the sites mask the same words again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -30,6 +31,9 @@ class StatelessAggregation:
         """Return no head."""
         return ""
 
+    def look_back(self, head: str) -> None:
+        """Do nothing: the sites are shown no history."""
+
     def load_opened(self, kind: str, number: int, incoming: State) -> None:
         """Return None: nothing is stored."""
 
@@ -37,8 +41,16 @@ class StatelessAggregation:
         """Return 0: sites repeat an answer to the same request on their own."""
         return 0
 
+    def choose_sites(self, kind: str, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return all of them."""
+        return tuple(sites)
+
     def give_up(self) -> None:
         """Do nothing: there is no sum to open."""
+
+    def complete_request(self, site: str, request: RecordDict) -> RecordDict:
+        """Return the request: it is the same for all sites."""
+        return request
 
     def resume(self, attempt: RoundAttempt, saved_exchange: int) -> None:
         """Return None: the sum is not stored."""

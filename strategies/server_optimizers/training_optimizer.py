@@ -7,20 +7,18 @@ hospitals have released, so they cost no privacy.
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
-
 import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from fedhealth.config.schema import Schedule
 from fedhealth.errors import ConfigError
 from fedhealth.training.optimizers import MakeOptimizer, make_optimizer
+from fedhealth.training.schedule import compute_rate_factor
 from fedhealth.types import State
 from strategies.server_optimizers.base import add_change, is_running_statistic
 
-Schedule = Literal["constant", "linear", "cosine"]
 _STEPS, _MEAN = "steps", "mean."
 
 
@@ -44,20 +42,22 @@ class TrainingOptimizer:
         optimizer: MakeOptimizer,
         encoder_lr: float = 1.0,
         rounds: int = 1,
-        schedule: Schedule = "constant",
+        schedule: Schedule | str = Schedule.constant,
         warmup: int = 0,
         averaged_share: float = 0.0,
     ) -> None:
-        if schedule not in get_args(Schedule):
-            known = ", ".join(get_args(Schedule))
-            raise ConfigError(f"There is no schedule {schedule!r}.", f"Use one of {known}.")
+        try:
+            self.schedule = Schedule(schedule)
+        except ValueError as fault:
+            known = ", ".join(each.value for each in Schedule)
+            raise ConfigError(f"There is no schedule {schedule!r}.", f"Use one of {known}.") from fault
         if not 0 <= averaged_share <= 1 or not 0 <= warmup <= rounds:
             raise ConfigError(
                 f"averaged_share={averaged_share} or warmup={warmup} is out of range for {rounds} rounds.",
                 "The share lies between 0 and 1, the warm-up between 0 and the number of rounds.",
             )
         self._make, self.encoder_lr, self.rounds = optimizer, encoder_lr, rounds
-        self.schedule, self.warmup, self.averaged_rounds = schedule, warmup, round(averaged_share * rounds)
+        self.warmup, self.averaged_rounds = warmup, round(averaged_share * rounds)
         self.state: State = {}
 
     def step(self, arrays: State, update: State) -> State:
@@ -78,12 +78,7 @@ class TrainingOptimizer:
 
     def compute_rate_factor(self, number: int) -> float:
         """Return the factor on the learning rate in a round, from 1."""
-        if number <= self.warmup:
-            return number / (self.warmup + 1)
-        done = (number - self.warmup - 1) / max(1, self.rounds - self.warmup)
-        if self.schedule == "constant":
-            return 1.0
-        return 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return compute_rate_factor(self.schedule, self.warmup, self.rounds, number)
 
     def _take_step(self, named: dict[str, nn.Parameter], update: State, factor: float) -> None:
         """Step the parameters in place with the state of the last step, and keep the new state."""

@@ -94,7 +94,7 @@ class Lead:
         self.job = SignedJob("chest", run, tuple(chosen), self.digest, none, none, now, now + 3600, "0" * 32)
         folder = hospitals.folder / run
         save_roster(folder, hospitals.members)
-        self.sum = SecureSum(sites=FOUR)
+        self.sum = SecureSum(sites=FOUR, epsilon=self.config.privacy.get("epsilon"))
         self.sum.start(run, self.digest, folder)
         self.exchange, self.refusals = 0, []
         self.initial = {} if self.config.purpose is Purpose.describe else build_initial_state(self.config)
@@ -120,16 +120,18 @@ class Lead:
         about = {"repetition": self.exchange} | about
         return Directive(self.run, self.digest, number, self.exchange, 0, tuple(sorted(cohort)), **about)
 
-    def ask(self, kind, cohort=FOUR, dropped=(), number=1, arrays=None, **about):
-        """Ask the cohort; the answers of the dropped ones count as lost. Return the directive."""
+    def ask(self, kind, cohort=FOUR, dropped=(), number=1, arrays=None, absent=(), **about):
+        """Ask the cohort; the answers of the dropped ones, and the requests to the absent ones, are lost."""
         rounds = {TRAIN: number, EVALUATE: self.config.strategy.rounds}
         directive = self.direct(rounds.get(kind, 0), cohort, **about)
         arrays = {} if kind not in rounds else arrays or self.initial
         expected = arrays if kind == TRAIN else {}
         statistics = get_statistic_shapes(self.config)[kind]
         secret = self.sum.open(RoundAttempt(kind, directive, arrays, expected, statistics, {}))
-        for site in cohort:
-            records = {DIRECTIVE: directive.record(), SECAGG: self.change(site, secret)}
+        for site in [each for each in cohort if each not in absent]:
+            records = RecordDict({DIRECTIVE: directive.record(), SECAGG: secret})
+            records = dict(self.sum.complete_request(site, records))
+            records[SECAGG] = self.change(site, records[SECAGG])
             reply = self.hospitals.send(
                 site, self.job, kind, records | ({GLOBAL: pack_arrays(arrays)} if arrays else {})
             )

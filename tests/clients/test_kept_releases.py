@@ -48,13 +48,13 @@ def opens(lead, kind, cohort, dropped, known=None, **about):
 @pytest.mark.parametrize(
     ("question", "asked"),
     [
-        ("private statistics", "late, then there"),
+        pytest.param("private statistics", "late, then there", marks=pytest.mark.long),
         ("private statistics", "there, then not in the cohort"),
         ("private final scores", "not in the cohort, then there"),
-        ("private final scores", "there, then late"),
+        pytest.param("private final scores", "there, then late", marks=pytest.mark.long),
         ("statistics", "late, then there"),
-        ("statistics", "there, then not in the cohort"),
-        ("an update", "not in the cohort, then there"),
+        pytest.param("statistics", "there, then not in the cohort", marks=pytest.mark.long),
+        pytest.param("an update", "not in the cohort, then there", marks=pytest.mark.long),
         ("an update", "there, then late"),
     ],
 )

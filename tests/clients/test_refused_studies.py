@@ -245,7 +245,7 @@ def test_two_studies_of_one_data_set_share_its_ledger(lead):
 
 def test_a_study_whose_runs_spend_more_than_it_states(lead):
     study = lead.publish(name="understated", epsilon=2.0)
-    with pytest.raises(PrivacyError, match=r"would spend epsilon 7\.\d+, it states 2"):
+    with pytest.raises(PrivacyError, match=r"would spend epsilon 7\.\d+ at delta .+, it states epsilon 2 at"):
         approve(lead.home, lead.home.studies / f"{study.digest}.study.json")
 
 

@@ -57,7 +57,7 @@ def check_the_report(run, site, answers):
     assert compute_spent_epsilon(train, DELTA, entries[0].run) == pytest.approx(truth, rel=1e-3)
 
 
-@pytest.mark.parametrize("secagg", ["off", "on"])
+@pytest.mark.parametrize("secagg", [pytest.param("off", marks=pytest.mark.long), "on"])
 def test_a_round_that_is_asked_for_80_times_costs_80_times(good_hospitals, tiny_overrides, tmp_path, secagg):
     run = RunDir(tmp_path / "run")
     spec = RunSpec.compose([*tiny_overrides(good_hospitals), *PRIVATE, *ONE_THREAD, f"secagg={secagg}"], run)
@@ -93,7 +93,7 @@ def test_a_round_that_is_asked_for_80_times_costs_80_times(good_hospitals, tiny_
 MOMENT = (RoundDriver, "add_reply", 7, True)  # round 3, after the first of three sites has answered
 
 
-@pytest.mark.parametrize("secagg", ["off", "on"])
+@pytest.mark.parametrize("secagg", ["off", pytest.param("on", marks=pytest.mark.long)])
 def test_a_resume_from_an_older_checkpoint_reports_the_truth_and_goes_on(
     good_hospitals, tiny_overrides, tmp_path, monkeypatch, secagg
 ):

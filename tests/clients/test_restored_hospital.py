@@ -19,6 +19,7 @@ from fedhealth.privacy.accounting.accountant import PrivacyEvent, compute_epsilo
 from fedhealth.privacy.accounting.ledger import Ledger, read_ledger_digest, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path, get_score_release_path
+from fedhealth.privacy.accounting.ledger_recovery import IN_FLIGHT, LOST
 from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, TRAIN, Acceptance
@@ -45,14 +46,20 @@ class Hospital(Member):
         self.arrays = build_initial_state(OmegaConf.to_object(self.config))
         self.write_policy("patient")
         self.carried, self.left, self.steps = [], [], 0
+        self.job = self.make_job("run12345")
+
+    def make_job(self, run, *changes):
+        """Return the lead's order of a run; changes replace overrides."""
+        keys = {change.partition("=")[0] for change in changes}
+        words = (*(word for word in self.overrides if word.partition("=")[0] not in keys), *changes)
+        digest = compute_config_digest(compose_config([*words, f"data.root={self.root}"]))
         now = int(time.time())
-        words = (tuple(self.overrides), compute_config_digest(self.config), "0" * 64, "0" * 64)
-        self.job = SignedJob("chest", "run12345", *words, now, now + 600, "0" * 32)
+        return SignedJob("chest", run, words, digest, "0" * 64, "0" * 64, now, now + 600, "0" * 32)
 
     def ask(self, kind, number=0, content=None, carry=True):
         get_institution_cache.cache_clear()
         shown = {STATEMENT: ConfigRecord({"statements": self.carried[-1:]})} if carry and self.carried else {}
-        reply = self.send(self.job, kind, "run12345", number, {**(content or {}), **shown})
+        reply = self.send(self.job, kind, self.job.run, number, {**(content or {}), **shown})
         if reply.has_content() and STATEMENT in reply.content:
             self.carried.append(bytes(reply.content[STATEMENT]["statement"]))
         return reply
@@ -99,6 +106,11 @@ class Hospital(Member):
         event = next(entry.mechanism for entry in entries if entry.kind in ("book", "lost"))
         one_round = type(event)(event.noise_multiplier, event.sample_rate, self.steps)
         return compute_spent_epsilon(entries, DELTA), compute_epsilon([one_round] * len(self.left), DELTA)
+
+
+def find_last_statement(hospital):
+    """Return the file beside the audit log."""
+    return hospital.home.audit.with_name("last-statement")
 
 
 def copy_parts(paths, to, back=False):
@@ -220,7 +232,9 @@ def test_between_runs_too(hospital, tmp_path):
     assert "run67890" in hospital.recover()
     said, truth = hospital.spent()
     assert said >= truth * 0.999
-    assert {entry.run for entry in verify_ledger(hospital.ledger) if entry.kind == "lost"} == {"run67890"}
+    lost = [entry for entry in verify_ledger(hospital.ledger) if entry.kind == "lost"]
+    assert {entry.run for entry in lost if entry.reason.startswith(LOST)} == {"run67890"}
+    assert {entry.run for entry in lost if entry.reason.startswith(IN_FLIGHT)} == {"run12345", "run67890"}
 
 
 @pytest.mark.parametrize("damage", ["ledger cut", "ledger edited", "ledger head older", "audit log cut", "ledger gone"])
@@ -250,6 +264,7 @@ def test_damaged_books_are_recovered(hospital, damage):
 def test_a_ledger_that_nobody_can_vouch_for_counts_as_used_up(hospital):
     """Neither the book nor anybody else knows what was lost."""
     shutil.rmtree(hospital.home.state / "statements")
+    find_last_statement(hospital).unlink()
     hospital.ledger.write_bytes(hospital.ledger.read_bytes()[10:])
     assert "whole life budget" in hospital.recover()
     assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
@@ -276,6 +291,79 @@ def test_a_record_that_another_key_has_sealed_uses_up_every_budget(hospital, tmp
     entries = verify_ledger(hospital.ledger)
     hospital.recover()
     assert verify_ledger(hospital.ledger) == entries
+
+
+@pytest.mark.parametrize("part", ["whole home", "state only"])
+def test_recover_before_anybody_has_shown_the_newest_statement(hospital, tmp_path, part):
+    """Against the order of the guide. With an intact audit log the hospital itself knows better than its books."""
+    (tmp_path / "backup").mkdir()
+    copy_parts(hospital.parts[part], tmp_path / "backup")
+    for number in (2, 3, 4):
+        assert hospital.train(number).has_content()
+    copy_parts(hospital.parts[part], tmp_path / "backup", back=True)
+    newest = hospital.carried[-1]
+    hospital.join(carry=False)
+    hospital.recover()
+    hospital.carried = [newest]
+    if hospital.join().reasons:  # noticed again: then what it records is booked now
+        hospital.recover()
+        assert hospital.join().reasons == ()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert all("used up" not in entry.reason for entry in verify_ledger(hospital.ledger))
+
+
+def test_an_audit_log_that_names_more_than_anybody_shows_uses_up_the_budget(hospital, tmp_path):
+    """Only the lines of the audit log are left: what they name was booked, and nobody knows how much it was."""
+    (tmp_path / "backup").mkdir()
+    copy_parts(hospital.parts["state only"], tmp_path / "backup")
+    for number in (2, 3):
+        assert hospital.train(number).has_content()
+    copy_parts(hospital.parts["state only"], tmp_path / "backup", back=True)
+    find_last_statement(hospital).write_bytes(b"damaged")
+    assert hospital.join(carry=False).reasons == (UNLISTED_REASON,)
+    said = " ".join(hospital.recover().split())
+    assert "The audit log knows of later bookings on tiny-2026" in said
+    assert compute_epsilon(get_patient_events(verify_ledger(hospital.ledger)), DELTA) >= 19.9
+
+
+@pytest.mark.parametrize("again", ["ledger only", "state only"])
+def test_what_a_recovery_has_booked_is_not_lost_with_an_older_copy(hospital, tmp_path, again):
+    """The same backup is restored a second time, in part, at once after the recovery; the lead shows nothing."""
+    for name in ("whole", "part"):
+        (tmp_path / name).mkdir()
+    copy_parts(hospital.parts["whole home"], tmp_path / "whole")
+    copy_parts(hospital.parts[again], tmp_path / "part")
+    for number in (2, 3):
+        assert hospital.train(number).has_content()
+    copy_parts(hospital.parts["whole home"], tmp_path / "whole", back=True)
+    assert hospital.join().reasons == (UNLISTED_REASON,)
+    hospital.recover()
+    copy_parts(hospital.parts[again], tmp_path / "part", back=True)
+    assert hospital.join(carry=False).reasons == (UNLISTED_REASON,)
+    hospital.recover()
+    said, truth = hospital.spent()
+    assert said >= truth * 0.999
+    assert hospital.join().reasons == ()
+
+
+def test_a_request_of_every_open_run_may_have_been_on_its_way(hospital, tmp_path):
+    """The last reply of a run reached nobody's disk; before it, another run had shaken hands with a statement."""
+    (tmp_path / "backup").mkdir()
+    copy_parts(hospital.parts["whole home"], tmp_path / "backup")
+    first = hospital.job
+    hospital.job = hospital.make_job("run67890", "privacy.epsilon=1")
+    assert hospital.join().reasons == ()
+    hospital.job, known = first, list(hospital.carried)
+    assert hospital.train(2).has_content()
+    hospital.carried = known
+    copy_parts(hospital.parts["whole home"], tmp_path / "backup", back=True)
+    assert hospital.join().reasons == (UNLISTED_REASON,)
+    hospital.recover()
+    entries = [entry for entry in verify_ledger(hospital.ledger) if entry.run == first.run]
+    assert sum(entry.event.steps for entry in entries if entry.kind == "lost") >= hospital.steps
+    own = compute_spent_epsilon(entries, DELTA, first.run)
+    assert own >= hospital.spent()[1] * 0.999
 
 
 def test_recovering_twice_books_nothing_twice(hospital, tmp_path):

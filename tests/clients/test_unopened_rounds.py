@@ -39,8 +39,8 @@ def distance(one, other):
 @pytest.mark.parametrize(
     ("method", "before"),
     [
-        ("personalization=fedbn", "the first round"),
-        ("personalization=fedper", "the second round"),
+        pytest.param("personalization=fedbn", "the first round", marks=pytest.mark.long),
+        pytest.param("personalization=fedper", "the second round", marks=pytest.mark.long),
         ("method=scaffold", "the second round"),
     ],
 )

@@ -13,6 +13,7 @@ import strategies.aggregation.secure
 import strategies.aggregation.sum_store
 import strategies.checkpoint
 import strategies.fedavg
+import strategies.final_model
 import strategies.round_driver
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
@@ -34,7 +35,7 @@ MOMENTS: dict[str, Moment] = {
     "between rounds": (strategies.fedavg.FedAvg, "_train_round", 2, False),
     "after the sum, before the checkpoint": (strategies.fedavg.FedAvg, "_complete_round", 2, False),
     "while checkpointing": (strategies.checkpoint, "write_atomic", 2, False),
-    "before the evaluation": (strategies.fedavg.FedAvg, "_evaluate_final_model", 1, False),
+    "before the evaluation": (strategies.final_model.FinalModel, "_evaluate", 1, False),
     "while evaluating": (strategies.round_driver.RoundDriver, "add_reply", 11, True),
 }
 _IN_LAST_ROUND = {2: 3, 5: 8, 9: 15}  # by the call in round 2: that of round 3, with three sites and two steps

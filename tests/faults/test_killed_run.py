@@ -69,7 +69,9 @@ def test_a_killed_run_ends_bit_identical(moment, overrides, undisturbed, tmp_pat
         assert all(np.array_equal(array, expected[name]) for name, array in own.items()), site
 
 
-@pytest.mark.parametrize("moment", killing.MOMENTS | killing.SEALED_MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [*killing.SEALED_MOMENTS, *(pytest.param(each, marks=pytest.mark.long) for each in killing.MOMENTS)]
+)
 def test_with_secure_aggregation_too(moment, overrides, undisturbed, tmp_path):
     run, whole = RunDir(tmp_path / "run"), undisturbed("secagg=on")
     killing.killed_at((killing.MOMENTS | killing.SEALED_MOMENTS)[moment], overrides("secagg=on"), run)
@@ -95,7 +97,7 @@ def test_a_sum_without_some_towers_is_reopened_too(overrides, tmp_path, site_wri
     assert run.info["state"] == "completed"
 
 
-@pytest.mark.parametrize("secagg", ["on", "off"])
+@pytest.mark.parametrize("secagg", ["on", pytest.param("off", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "moment", ["while training", "between answer and release", "between release and reply", "while evaluating"]
 )

@@ -38,7 +38,7 @@ IN_TURN = [("server application", "after upload"), ("site", "while training")]
 MATRIX = [(victim, moment) for victim in VICTIMS for moment in CALLS]
 MATRIX += [(victim, moment) for victim in ("lead", "all of them") for moment in HANDING_OVER]
 FULL = os.environ.get("FEDHEALTH_FAULTS") == "full"
-CASES = MATRIX if FULL else IN_TURN
+CASES = MATRIX if FULL else [IN_TURN[0], pytest.param(*IN_TURN[1], marks=pytest.mark.long)]
 
 
 def strike(consortium, victim, moment):

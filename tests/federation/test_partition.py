@@ -42,7 +42,7 @@ def meanwhile(*steps):
 
 def once(run, site, gone):
     """Return a step that waits until a round is completed, without a site where it is gone."""
-    return lambda: wait_for(lambda: not all(rounds_of(run, site)) if gone else rounds_of(run, site), 240)
+    return lambda: wait_for(lambda: not all(rounds_of(run, site)) if gone else rounds_of(run, site), 600)
 
 
 def test_a_network_that_is_cut_for_longer_than_a_round(eight, tmp_path):

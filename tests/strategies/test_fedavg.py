@@ -189,6 +189,35 @@ def test_the_deadline_gives_up_on_the_silent_only():
     assert sorted(reply.node for reply in replies) == [1, 3]
 
 
+class LateGrid(InProcessGrid):
+    """Node 2 fails in round 2 and does not answer the handshake after it, as a site that works on an old message."""
+
+    handshakes = 0
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        self.kind = messages[0].metadata.message_type
+        self.handshakes += self.kind == HANDSHAKE
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids):
+        if self.kind == HANDSHAKE and self.handshakes == 2:
+            message_ids = [i for i in message_ids if i in self._pushed and self._pushed[i].metadata.dst_node_id != 2]
+        return super().pull_messages(message_ids)
+
+
+def test_a_connected_site_that_missed_one_handshake_is_asked_again_before_the_next_round(monkeypatch):
+    """Its node stays connected, so nothing else tells the lead that it is there again."""
+    monkeypatch.setattr("strategies.round_driver._REJOIN_SECONDS", 0.1)
+    federation = Federation()
+    federation.faults["b"] = lambda message: federation.faults.pop("b") and refuse(message)
+    federation.grid.__class__ = LateGrid
+    federation.run(rounds=4, min_sites=2, quorum=0.5)
+    there = ["b" in event["sites"] for event in federation.of("round_completed")]
+    assert there == [False, False, True, True]
+    assert federation.grid.handshakes == 3
+
+
 def test_names_on_the_wire_are_flower_message_types():
     for name in (HANDSHAKE, TRAIN, EVALUATE):
         category, action = name.split(".")

@@ -9,8 +9,14 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
 
 
-@pytest.mark.parametrize("optimizer", ["avg", "adam"])
-@pytest.mark.parametrize("secagg", ["off", "on"])
+@pytest.mark.parametrize(
+    ("secagg", "optimizer"),
+    [
+        ("off", "adam"),
+        ("on", "avg"),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in (("off", "avg"), ("on", "adam"))),
+    ],
+)
 def test_the_text_tower_is_the_owners_alone(secagg, optimizer, site_writer, table_writer, tiny_overrides, tmp_path):
     sites = ("north", "south", "east", "west")
     root = tmp_path / "hospitals"

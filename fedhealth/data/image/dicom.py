@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from io import BytesIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from fedhealth.data.image.grayscale import IntegerImage
 
 MAX_PIXELS = 100_000_000  # of the one frame that is decoded; the largest mammograms have 30 million
 MAX_BYTES = 1 << 30  # of a file, and of the expanded size of a deflated file
+_SMALL = 1 << 25  # bytes of a file that is read at once
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _KEYWORDS = [
@@ -97,7 +99,7 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     if DeflatedExplicitVRLittleEndian.encode() in head:
         _check_inflated_size(file, head)
     file.seek(0)
-    dataset = dcmread(_BoundedFile(file), force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
+    dataset = dcmread(_bound_file(file), force=head[128:132] != b"DICM", specific_tags=[*_TAGS, *further])
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
         if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             raise ImageError("a DICOM directory, not an image", "Remove it.")
@@ -109,12 +111,20 @@ def open_dicom(file: BinaryIO, further: Sequence[BaseTag] = ()) -> Dataset:
     return dataset
 
 
+def _bound_file(file: BinaryIO) -> BinaryIO:
+    """Return a file of which no more is read than it has; a small one is read at once, which saves many small reads."""
+    if isinstance(file, BytesIO):
+        return file
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return BytesIO(file.read()) if size <= _SMALL else cast(BinaryIO, _BoundedFile(file, size))
+
+
 class _BoundedFile:
     """A file of which no more is read than it has: a header may claim gigabytes, and they would be allocated first."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._size = file.seek(0, os.SEEK_END)
-        file.seek(0)
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._size = size
         self._file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:

@@ -44,6 +44,33 @@ def send_request(session: Session, method: str, url: str, access: ServerAccess, 
     return answer
 
 
+def read_content(session: Session, url: str, access: ServerAccess, most: int, **options: Any) -> tuple[str, bytes]:
+    """Return the type and the content of a server's answer, which must not be compressed: it is read at once.
+
+    Args:
+        session: of the server.
+        url: of the content.
+        access: how the server is reached.
+        most: bytes.
+        options: of the request.
+
+    Raises:
+        DataError: it does not answer, refuses, breaks off, or sends more than `most` bytes.
+
+    """
+    from urllib3.exceptions import HTTPError
+
+    with send_request(session, "GET", url, access, stream=True, **options) as answer:
+        try:
+            content: bytes = answer.raw.read(most + 1, decode_content=False)
+            content += answer.raw.read(1, decode_content=False)  # raises if the answer broke off
+        except HTTPError as fault:
+            raise explain_failure(url, fault) from None
+    if len(content) > most:
+        raise DataError(f"{describe_server(url)} sends more than {most >> 20} MiB.", "Export smaller files.")
+    return answer.headers.get("Content-Type", ""), content
+
+
 def explain_failure(url: str, fault: Exception) -> DataError:
     """Return an error for a request without an answer."""
     kind = type(fault).__name__

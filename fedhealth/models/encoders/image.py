@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,6 +16,14 @@ from torchvision.models import get_model, list_models
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import TrainablePart, is_frozen, set_trainable
+from fedhealth.models.encoders.pixel_scaling import (
+    Level,
+    PixelScale,
+    check_scale_fits,
+    describe_scale,
+    make_pixel_scale,
+    scale_pixels,
+)
 from fedhealth.models.lora import LoraSettings
 from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.models.weights import find_weights
@@ -29,8 +38,10 @@ class ImageEncoder(nn.Module):
         architecture: `small_cnn` or a torchvision classification model, such as `mobilenet_v2`.
         weights: a safetensors file with the architecture's full state; null starts from random weights.
         train: which part is trained, see `set_trainable`.
-        mean: subtracted after scaling to 0..1.
+        mean: subtracted after scaling to 0..1, for all channels or one by one.
         std: divided by after that.
+        normalization: replaces the two by a published scale: `imagenet`, or the name of torchvision's weights, such as
+            `ResNet18_Weights.IMAGENET1K_V1`; null for none.
         norm: `keep` batch normalization, replace it by `group` normalization, or `freeze` it; pretrained scales are
             kept. Private training requires one of the last two for trained layers.
         lora: adapters to train in a frozen encoder (`train: none`); null for none.
@@ -47,12 +58,13 @@ class ImageEncoder(nn.Module):
         architecture: str = SMALL_CNN,
         weights: str | None = None,
         train: TrainablePart = "all",
-        mean: float = 0.5,
-        std: float = 0.5,
+        mean: Level = 0.5,
+        std: Level = 0.5,
         norm: Literal["keep", "group", "freeze"] = "keep",
         lora: LoraSettings | None = None,
         widths: Sequence[int] = (16, 32, 64, 96),
         depth: int | None = None,
+        normalization: str | None = None,
     ) -> None:
         super().__init__()
         network, self.width = (
@@ -70,7 +82,9 @@ class ImageEncoder(nn.Module):
         network = network if norm == "keep" else replace_batch_norm(network, norm)
         set_trainable(network, train, "image", lora)
         layers, self.network = _split_off_front(network)
-        self.front = FrozenFront(layers, 1 if architecture == SMALL_CNN else 3, mean, std)
+        scale, planes = make_pixel_scale(mean, std, normalization), 1 if architecture == SMALL_CNN else 3
+        check_scale_fits(scale, planes)
+        self.front = FrozenFront(layers, planes, scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch of images."""
@@ -88,29 +102,22 @@ class FrozenFront(nn.Module):
     Args:
         layers: frozen; empty for a network that is trained from its first layer, or not trained at all.
         planes: channels of the network's input.
-        mean: see `ImageEncoder`.
-        std: see `ImageEncoder`.
+        scale: of the pixels.
 
     """
 
-    def __init__(self, layers: nn.Sequential, planes: int, mean: float, std: float) -> None:
+    def __init__(self, layers: nn.Sequential, planes: int, scale: PixelScale) -> None:
         super().__init__()
-        self.layers, self.planes, self.mean, self.std = layers, planes, mean, std
+        self.layers, self.planes, self.scale = layers, planes, scale
 
     def forward(self, images: Tensor) -> Tensor:
         """Scale the images and pass them through the frozen layers."""
-        top = 65535.0 if images.dtype == torch.uint16 else 255.0
-        scaled = (images.float() / top - self.mean) / self.std
-        if scaled.shape[1] < self.planes:
-            scaled = scaled.expand(-1, self.planes, -1, -1)
-        elif scaled.shape[1] > self.planes:
-            scaled = scaled.mean(dim=1, keepdim=True)
-        maps: Tensor = self.layers(scaled)
+        maps: Tensor = self.layers(scale_pixels(images, self.scale, self.planes))
         return maps
 
     def extra_repr(self) -> str:
         """Return the settings that change the features, for the fingerprint of the cache."""
-        return f"mean={self.mean}, std={self.std}"
+        return describe_scale(self.scale)
 
 
 def _split_off_front(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
@@ -151,16 +158,17 @@ def _build_torchvision(architecture: str, weights: str | None) -> tuple[nn.Modul
             f"Use {SMALL_CNN} or one of: {', '.join(known)}.",
         )
     network: nn.Module = get_model(architecture, weights=None)
-    if weights:
-        _load_weights(network, weights, architecture)
     linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise ModelError(
             f"model.image.architecture: {architecture} has no linear classifier to remove.",
             "Use another architecture.",
         )
-    width = network.get_submodule(linears[-1]).in_features
-    parent, _, leaf = linears[-1].rpartition(".")
+    head = linears[-1]
+    if weights:
+        _load_weights(network, weights, architecture, head)
+    width = network.get_submodule(head).in_features
+    parent, _, leaf = head.rpartition(".")
     setattr(network.get_submodule(parent), leaf, nn.Identity())
     return network, int(width)  # type: ignore[arg-type]
 
@@ -185,21 +193,44 @@ def _truncate_network(network: nn.Module, depth: int, architecture: str) -> int:
     return width
 
 
-def _load_weights(network: nn.Module, weights: str, architecture: str) -> None:
+def _load_weights(network: nn.Module, weights: str, architecture: str, head: str | None = None) -> None:
+    """Load a file of weights; without the head, which is removed: the file may lack it, or have another one.
+
+    Args:
+        network: loaded in place.
+        weights: path, or name in the folder of weights.
+        architecture: for messages.
+        head: name of the last linear layer; None where all weights are needed.
+
+    """
     path = find_weights(weights)
     try:
-        state = {
-            name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(path).items()
-        }
-        network.load_state_dict(state, strict=True)
+        loaded = load_file(path)
     except (OSError, SafetensorError) as fault:
         raise ModelError(
             f"model.image.weights: {path} cannot be read ({fault}).", "Give a safetensors file."
         ) from fault
+    state = {
+        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        for name, tensor in loaded.items()
+        if head is None or not _is_of_head(name, head)
+    }
+    try:
+        found = network.load_state_dict(state, strict=False)
     except RuntimeError as fault:
         first = str(fault).splitlines()[1].strip() if "\n" in str(fault) else str(fault)
-        raise ModelError(
-            f"model.image.weights: {path} does not fit {architecture}: {first}",
-            "Use the weights of this architecture.",
-        ) from fault
+        raise _explain_other_weights(path, architecture, first) from fault
+    missing = [name for name in found.missing_keys if head is None or not _is_of_head(name, head)]
+    if missing or found.unexpected_keys:
+        word, names = ("lacks", missing) if missing else ("has no place for", found.unexpected_keys)
+        raise _explain_other_weights(path, architecture, f"it {word} {len(names)} arrays, such as {names[0]}")
+
+
+def _is_of_head(name: str, head: str) -> bool:
+    return name.startswith(f"{head}.")
+
+
+def _explain_other_weights(path: Path, architecture: str, reason: str) -> ModelError:
+    return ModelError(
+        f"model.image.weights: {path} does not fit {architecture}: {reason}", "Use the weights of this architecture."
+    )

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
-from transformers.utils import logging as hf_logging
+from transformers import BertConfig, BertModel
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import TrainablePart, set_trainable
+from fedhealth.models.encoders.pretrained_text import load_text_encoder
+from fedhealth.models.encoders.words import split_words
 from fedhealth.models.lora import LoraSettings
-from fedhealth.models.weights import find_weights
-from fedhealth.utils.scripts import NO_BLANKS
-
-_WORD = re.compile(rf"[{NO_BLANKS}]|(?:(?![{NO_BLANKS}])\w)+|[?!%+<>]")  # without blanks a character is a word
 
 
 class TextEncoder(nn.Module):
@@ -62,14 +58,14 @@ class TextEncoder(nn.Module):
         self.tokenizer: Any = None
         self.network: Any
         if pretrained:
-            self.network, self.tokenizer = _load_pretrained(pretrained)
+            self.network, self.tokenizer = load_text_encoder(pretrained)
         else:
             self.network = _build_small_bert(hidden, layers, heads, buckets, max_length, dropout)
         self.width = int(self.network.config.hidden_size)
         self.pad = int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
         self._start, self._entries = _get_first_position(self.network), _count_entries(self.network)
         places = getattr(self.network.config, "max_position_embeddings", None)
-        if places is not None and max_length + self._start > places:
+        if places is not None and places > 0 and max_length + self._start > places:
             raise ModelError(
                 f"model.text.max_length={max_length}: this encoder reads {places - self._start} tokens at most.",
                 "Lower model.text.max_length.",
@@ -108,7 +104,7 @@ class TextEncoder(nn.Module):
 
 def hash_words(texts: list[str], buckets: int, max_length: int) -> np.ndarray:
     """Return ids int64 [len(texts), L] in 1..buckets-1 (0 = padding); a word has the same id at every site."""
-    words = [_WORD.findall(text.lower())[:max_length] for text in texts]
+    words = [split_words(text)[:max_length] for text in texts]
     ids = np.zeros((len(texts), max(1, max(map(len, words), default=1))), np.int64)
     codes = {word: _hash_word(word, buckets) for word in {word for row in words for word in row}}
     for row, tokens in enumerate(words):
@@ -146,37 +142,3 @@ def _get_first_position(network: nn.Module) -> int:
 def _count_entries(network: Any) -> int:
     """Return the number of token embeddings."""
     return int(network.get_input_embeddings().num_embeddings)
-
-
-def _load_pretrained(name: str) -> tuple[nn.Module, Any]:
-    """Load weights from safetensors only, and no code: files that a hospital loads must not be able to run code."""
-    hf_logging.disable_progress_bar()  # the run shows its own
-    name = str(folder) if (folder := find_weights(name)).is_dir() else name
-    try:
-        network, loaded = AutoModel.from_pretrained(
-            name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, padding_side="right")
-    except (OSError, ValueError, KeyError) as fault:
-        first = str(fault).strip().splitlines()[0]
-        raise ModelError(
-            f"model.text.pretrained: cannot load {name!r} ({first}).",
-            "Give a folder with config, tokenizer and safetensors weights, or a hub id this machine can reach.",
-        ) from fault
-    if network.config.is_encoder_decoder:
-        raise ModelError(
-            f"model.text.pretrained: {name!r} is an encoder with a decoder ({type(network).__name__}).",
-            "Use an encoder model, such as BERT or RoBERTa.",
-        )
-    if absent := sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler.")):
-        raise ModelError(
-            f"model.text.pretrained: {name!r} lacks {len(absent)} of the encoder's weights, such as {absent[0]}.",
-            "Save the whole encoder with save_pretrained.",
-        )
-    if getattr(network, "pooler", None) is not None:
-        network.pooler = None  # unused: it would be shared and get noise for nothing
-    if tokenizer.pad_token_id is None:
-        raise ModelError(
-            f"model.text.pretrained: the tokenizer of {name!r} has no padding token.", "Use an encoder model."
-        )
-    return network, tokenizer

@@ -1,13 +1,13 @@
 """What a site must know about its ledger after a restore: the record that it seals to itself in its statements.
 
-A record lists, for the last runs, everything that they had booked and what one more request of them may book, and
-marks: the numbers and hashes of some lines. The newest mark that a restored file still holds shows up to where the file
-and the lost one are the same.
+A record lists everything that the last runs had booked, what one more request of every run that has not ended may book,
+and marks: the numbers and hashes of some lines. The newest mark that a restored file still holds shows up to where the
+file and the lost one are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from typing import Any
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
-from fedhealth.privacy.accounting.privacy_target import list_newest_targets, load_target
+from fedhealth.privacy.accounting.privacy_target import list_newest_targets
 from fedhealth.privacy.accounting.reservations import RunCost
 from fedhealth.utils.hash_chain import read_hashes
 
 MAX_RUNS = 8
 """The most runs, those that booked last; a ledger that has lost lines of an earlier one counts as used up."""
-_MAX_UNBOOKED = 2  # of the runs that have booked nothing yet, those that joined last
 _DENSE_MARKS = 4  # for each of these runs
 _MARK = 12  # hexadecimal digits of a line's hash
 
@@ -52,7 +51,8 @@ class LedgerRecord:
         marks: (number, first digits of the hash) of some lines.
         runs: that booked last, the latest last.
         has_all_runs: whether no run booked before these.
-        releases: each event that one request may book, by run: of these runs, and of those that joined last.
+        releases: each event that one request may book, by run: of the runs that have not ended.
+        has_all_releases: whether these are all of them.
 
     """
 
@@ -62,6 +62,7 @@ class LedgerRecord:
     runs: tuple[BookedRun, ...]
     has_all_runs: bool
     releases: Mapping[str, RunCost]
+    has_all_releases: bool
 
     def dump_fields(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -72,6 +73,7 @@ class LedgerRecord:
             "runs": [[each.run, *_dump_cost(each.cost), each.last_line] for each in self.runs],
             "has_all_runs": self.has_all_runs,
             "releases": {run: _dump_cost(cost) for run, cost in self.releases.items()},
+            "has_all_releases": self.has_all_releases,
         }
 
     @staticmethod
@@ -81,12 +83,27 @@ class LedgerRecord:
         releases = {str(run): _parse_cost(cost) for run, cost in fields["releases"].items()}
         marks = tuple((int(number), str(mark)) for number, mark in fields["marks"])
         return LedgerRecord(
-            str(fields["dataset"]), int(fields["lines"]), marks, runs, bool(fields["has_all_runs"]), releases
+            dataset=str(fields["dataset"]),
+            lines=int(fields["lines"]),
+            marks=marks,
+            runs=runs,
+            has_all_runs=bool(fields["has_all_runs"]),
+            releases=releases,
+            has_all_releases=bool(fields["has_all_releases"]),
         )
 
+    def holds_line(self, digest: str) -> bool:
+        """Return whether a line with this hash is one of the marked ones."""
+        return any(digest.startswith(mark) for _, mark in self.marks)
 
-def build_ledger_record(path: Path, most_runs: int = MAX_RUNS) -> LedgerRecord:
-    """Return the record of a ledger; with fewer runs it is shorter, and a recovery may have to book more.
+
+def build_ledger_record(path: Path, ended: Collection[str] = (), most_runs: int = MAX_RUNS) -> LedgerRecord:
+    """Return the record of a ledger.
+
+    Args:
+        path: of the ledger.
+        ended: runs that have ended for good; all others may send one more request.
+        most_runs: with fewer runs the record is shorter, and a recovery may have to book more.
 
     Raises:
         PrivacyError: it was edited, cut or damaged.
@@ -99,8 +116,9 @@ def build_ledger_record(path: Path, most_runs: int = MAX_RUNS) -> LedgerRecord:
     runs = tuple(_build_booked_run(run, [entry for entry in spent if entry.run == run]) for run in latest)
     numbers = _choose_marked_lines(len(entries), _DENSE_MARKS * most_runs) | {last[run] for run in latest}
     marks = tuple((number, hashes[number - 1][:_MARK]) for number in sorted(numbers))
+    releases, has_all_releases = _collect_releases(path, spent, ended, most_runs)
     has_all_runs = len(latest) == len(last)
-    return LedgerRecord(path.stem, len(entries), marks, runs, has_all_runs, _collect_releases(path, spent, latest))
+    return LedgerRecord(path.stem, len(entries), marks, runs, has_all_runs, releases, has_all_releases)
 
 
 def find_common_line(record: LedgerRecord, hashes: Sequence[str]) -> int:
@@ -119,20 +137,33 @@ def _build_booked_run(run: str, spent: Sequence[LedgerEntry]) -> BookedRun:
     return BookedRun(run, RunCost(spent[-1].unit, events, _find_most_records(spent)), spent[-1].number)
 
 
-def _collect_releases(path: Path, spent: Sequence[LedgerEntry], latest: Sequence[str]) -> dict[str, RunCost]:
-    """Return each event that one request may book: by the runs' targets, else the last booking of every purpose."""
-    folder, booked = path.parent.parent, {entry.run for entry in spent}
-    joined = [each for each in list_newest_targets(folder) if each.dataset == path.stem and each.run not in booked]
-    known = [each for each in (load_target(folder, run) for run in latest) if each is not None and each.release_events]
-    found = {
-        each.run: RunCost(each.unit, each.release_events, each.max_records_per_patient)
-        for each in known + joined[:_MAX_UNBOOKED]
+def _collect_releases(
+    path: Path, spent: Sequence[LedgerEntry], ended: Collection[str], most_runs: int
+) -> tuple[dict[str, RunCost], bool]:
+    """Return each event that one request may book, by the runs' targets or their bookings, and whether all are there.
+
+    At most `most_runs` runs that have booked, and as many that have only joined.
+    """
+    targets = list_newest_targets(path.parent.parent, ended)
+    own = {each.run: each for each in targets if each.dataset == path.stem}
+    may_ask = (entry for entry in spent if entry.run not in ended and (entry.kind == "book" or entry.run in own))
+    last = {entry.run: entry.number for entry in may_ask}
+    booked = sorted(last, key=lambda run: last[run])
+    joined = [run for run in own if run not in last]
+    found = {run: own[run] for run in [*booked[-most_runs:], *joined[:most_runs]] if run in own}
+    releases = {
+        run: RunCost(each.unit, each.release_events, each.max_records_per_patient) for run, each in found.items()
     }
-    for run in (each for each in latest if each not in found):
-        own = [entry for entry in spent if entry.run == run]
-        events = {entry.purpose: entry.mechanism for entry in own if entry.kind == "book"}
-        found[run] = RunCost(own[-1].unit, tuple(events.values()), _find_most_records(own))
-    return found
+    for run in booked[-most_runs:]:
+        if run not in releases or not releases[run].events:
+            releases[run] = _build_booked_releases([entry for entry in spent if entry.run == run])
+    return releases, max(len(booked), len(joined)) <= most_runs
+
+
+def _build_booked_releases(own: Sequence[LedgerEntry]) -> RunCost:
+    """Return the last event that a run has booked for every purpose."""
+    events = {entry.purpose: entry.mechanism for entry in own if entry.kind == "book"}
+    return RunCost(own[-1].unit, tuple(events.values()), _find_most_records(own))
 
 
 def _find_most_records(spent: Sequence[LedgerEntry]) -> int:

@@ -1,14 +1,16 @@
 """Book in a restored or damaged ledger what its lost lines had booked, or may have booked; never less.
 
-What was lost is known from the record in the newest statement that anybody shows (see `ledger_record`). One more
-request of the latest run may have been on its way when the machine was lost, so each event that it may have booked
-counts as spent (a round and the release of the scores: which one costs more depends on what is booked already). Where
-the record does not reach back far enough, or cannot be read, the whole life budget counts as spent: no more than that
-can have been booked.
+What was lost is known from the records in the statements that anybody shows (see `ledger_record`). Each of them is of a
+copy of the ledger that is lost. Of two copies of which neither knew the other's statement, both count in full: each has
+released words of its own. One more request of any run that had not ended may have been on its way when a copy was lost,
+so each event that it may have booked counts as spent (a round and the release of the scores: which one costs more
+depends on what is booked already). Where the records do not reach back far enough, or cannot be read, the whole life
+budget counts as spent: no more than that can have been booked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,13 +19,14 @@ from fedhealth.privacy.accounting.budget import write_spending_summary
 from fedhealth.privacy.accounting.ledger import Ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.privacy.accounting.ledger_record import BookedRun, LedgerRecord, find_common_line
+from fedhealth.privacy.accounting.ledger_record import LedgerRecord, find_common_line
 from fedhealth.privacy.accounting.limits import EpsilonLimits, find_lifetime_excess
 from fedhealth.privacy.accounting.reservations import RunCost, compute_remaining_cost
 from fedhealth.utils.hash_chain import read_hashes, salvage_chain
 
 LOST = "booked in lines that were lost"
 IN_FLIGHT = "may have been on its way when the machine was lost"
+_MARK = " (statement "
 USED_UP = "the lost lines are unknown: the life budget counts as used up"
 
 
@@ -45,17 +48,40 @@ class LedgerRecovery:
     is_used_up: bool
 
 
-def recover_ledger(
-    folder: Path, dataset: str, record: LedgerRecord | None, limits: EpsilonLimits, latest: tuple[str, int]
-) -> LedgerRecovery:
+@dataclass(frozen=True)
+class LostCopy:
+    """What a statement tells about a copy of a ledger that is lost, or may be.
+
+    Attributes:
+        statement: digest of the statement, in hexadecimal.
+        known: digests of the earlier statements that the copy accounted for.
+        record: of the ledger; None if the copy had no such ledger.
+
+    """
+
+    statement: str
+    known: frozenset[str]
+    record: LedgerRecord | None
+
+    def describe_loss(self, what: str) -> str:
+        """Return the reason of the lines that a recovery books for this copy."""
+        return f"{what}{_MARK}{self.statement})"
+
+    def accounts_for(self, entry: LedgerEntry) -> bool:
+        """Return whether a line that a recovery has booked stands for something that this copy had booked, too."""
+        return entry.kind == "lost" and (
+            entry.reason == self.describe_loss(LOST) or entry.reason.rpartition(_MARK)[2].rstrip(")") in self.known
+        )
+
+
+def recover_ledger(folder: Path, dataset: str, copies: Sequence[LostCopy], limits: EpsilonLimits) -> LedgerRecovery:
     """Repair a ledger's chain and book what is lost; a second call books nothing twice.
 
     Args:
         folder: the site's private folder.
         dataset: its name.
-        record: of the newest statement; None if that has none for this ledger.
+        copies: that are lost, the oldest first.
         limits: of the site's policy: `lifetime_epsilon` and `lifetime_delta`.
-        latest: run and counter of the newest statement: one more request of that run counts as spent.
 
     Raises:
         PrivacyError: another process uses the ledger, or the clock was set back.
@@ -63,16 +89,13 @@ def recover_ledger(
     """
     path = get_ledger_path(folder, dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
-    damaged = salvage_chain(path)
+    damaged, records = salvage_chain(path), [copy.record for copy in copies if copy.record is not None]
     with Ledger.open(path) as ledger:
-        common = 0 if record is None else find_common_line(record, read_hashes(path))
-        if _is_gap(record, common, damaged is not None):
+        hashes = read_hashes(path)
+        if any(_is_gap(each, hashes) for each in records) or (damaged is not None and not records):
             _use_up_budget(ledger, path, limits)
             return LedgerRecovery(dataset, damaged, (), is_used_up=True)
-        booked = [each.run for each in record.runs if _book_lost_run(ledger, each, common)] if record else []
-        in_flight = record.releases.get(latest[0]) if record else None
-        if in_flight is not None and _book_releases_in_flight(ledger, in_flight, *latest):
-            booked.append(latest[0])
+        booked = [run for copy in copies if copy.record for run in _book_lost_copy(ledger, copy, copy.record, hashes)]
         write_spending_summary(ledger, path, limits.lifetime_delta)
         return LedgerRecovery(dataset, damaged, tuple(dict.fromkeys(booked)), is_used_up=False)
 
@@ -97,37 +120,37 @@ def use_up_ledger(folder: Path, dataset: str, limits: EpsilonLimits) -> LedgerRe
     return LedgerRecovery(dataset, damaged, (), is_used_up=True)
 
 
-def _is_gap(record: LedgerRecord | None, common: int, is_damaged: bool) -> bool:
-    """Return whether lines may be lost that the record does not describe."""
-    if record is None:
-        return is_damaged
-    return common < record.lines and not record.has_all_runs and record.runs[0].last_line > common
+def _is_gap(record: LedgerRecord, hashes: Sequence[str]) -> bool:
+    """Return whether lines may be lost, or requests on their way, that the record does not describe."""
+    common = find_common_line(record, hashes)
+    is_short = common < record.lines and not record.has_all_runs and record.runs[0].last_line > common
+    return is_short or not record.has_all_releases
 
 
-def _book_lost_run(ledger: Ledger, lost: BookedRun, common: int) -> bool:
-    """Book what a run had booked and this file does not hold; return whether there was anything.
+def _book_lost_copy(ledger: Ledger, copy: LostCopy, record: LedgerRecord, hashes: Sequence[str]) -> list[str]:
+    """Book what a copy had booked and this file does not hold; return the runs for which there was anything.
 
     Lines after the common one were booked after the restore: they are spent too and replace none of the lost ones.
-    Only lines of an earlier recovery stand for lost ones.
     """
-    held = [entry.mechanism for entry in ledger.entries if _stands_for(entry, lost.run, common)]
-    missing = compute_remaining_cost(lost.cost, held)
-    ledger.record_lost_event(lost.run, missing, LOST)
-    return bool(missing.events)
+    common = find_common_line(record, hashes)
+    held = [each for each in ledger.entries if each.kind in SPENT_KINDS]
+    held = [each for each in held if each.number <= common or copy.accounts_for(each)]
+    costs = {each.run: each.cost for each in record.runs}
+    booked = _book_missing(ledger, costs, held, copy.describe_loss(LOST))
+    reason = copy.describe_loss(IN_FLIGHT)
+    return booked + _book_missing(
+        ledger, record.releases, [each for each in ledger.entries if each.reason == reason], reason
+    )
 
 
-def _stands_for(entry: LedgerEntry, run: str, common: int) -> bool:
-    if entry.run != run or entry.kind not in SPENT_KINDS:
-        return False
-    return entry.number <= common or entry.kind == "lost"
-
-
-def _book_releases_in_flight(ledger: Ledger, releases: RunCost, run: str, counter: int) -> bool:
-    """Book each of these events unless this was done before, or was interrupted; return whether there was any."""
-    reason = f"{IN_FLIGHT} (statement {counter})"
-    missing = compute_remaining_cost(releases, [e.mechanism for e in ledger.entries if e.reason == reason])
-    ledger.record_lost_event(run, missing, reason)
-    return bool(missing.events)
+def _book_missing(ledger: Ledger, costs: Mapping[str, RunCost], held: Sequence[LedgerEntry], reason: str) -> list[str]:
+    """Book of each run's cost what the lines do not hold; return the runs for which there was anything."""
+    booked = []
+    for run, cost in costs.items():
+        missing = compute_remaining_cost(cost, [each.mechanism for each in held if each.run == run])
+        ledger.record_lost_event(run, missing, reason)
+        booked += [run] if missing.events else []
+    return booked
 
 
 def _use_up_budget(ledger: Ledger, path: Path, limits: EpsilonLimits) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_folder import LEDGER_DIR, TARGET_SUFFIX, get_target_path
 from fedhealth.utils.atomic_io import write_json
-
-_NEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,11 @@ def load_target(folder: Path, run: str) -> PrivacyTarget | None:
     return _read_target(path) if path.is_file() else None
 
 
-def list_newest_targets(folder: Path) -> list[PrivacyTarget]:
-    """Return the targets of a site that were stored last, on all data sets, the newest first."""
-    paths = sorted((folder / LEDGER_DIR).glob(f"*{TARGET_SUFFIX}"), key=_get_time, reverse=True)
-    return [_read_target(path) for path in paths[:_NEWEST]]
+def list_newest_targets(folder: Path, ended: Collection[str]) -> list[PrivacyTarget]:
+    """Return the targets of a site on all data sets, the newest first, without those of runs that have ended."""
+    closed = {get_target_path(folder, run).name for run in ended}
+    paths = [path for path in (folder / LEDGER_DIR).glob(f"*{TARGET_SUFFIX}") if path.name not in closed]
+    return [_read_target(path) for path in sorted(paths, key=_get_time, reverse=True)]
 
 
 def _read_target(path: Path) -> PrivacyTarget:

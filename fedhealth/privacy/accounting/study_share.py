@@ -18,6 +18,7 @@ from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.limits import BudgetExceededError
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.accounting.reservations import RunCost, compute_remaining_cost, find_active_reservations
+from fedhealth.utils.privacy_text import format_epsilon
 
 _TOLERANCE = 1.001  # accountants agree up to this factor
 
@@ -85,7 +86,8 @@ def reserve_share(
     costs |= {f"{share.key} run {number}": get_plan_cost(plan) for number in range(len(costs), share.runs)}
     epsilon = compute_epsilon([event for cost in costs.values() for event in cost.events], share.delta)
     if epsilon > share.epsilon * _TOLERANCE:
-        problem = f"the runs of the study {share.name} would spend epsilon {epsilon:.4g}, it states {share.epsilon:g}"
+        spent, stated = (format_epsilon(each, share.delta, digits=4) for each in (epsilon, share.epsilon))
+        problem = f"the runs of the study {share.name} would spend {spent}, it states {stated}"
         raise PrivacyError(problem, "Ask the lead for a study that states what its runs spend.")
     try:
         budget.reserve_costs(folder, share.key, costs, share.expires_at, share.delta)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from opacus.accountants import PRVAccountant
@@ -42,12 +43,17 @@ def is_within_target(events: Events, target: float, delta: float) -> bool:
         mu = math.sqrt(sum(steps / noise**2 for noise, _, steps in events))
         left = norm.cdf(mu / 2 - target / mu) - math.exp(target + norm.logcdf(-mu / 2 - target / mu))
         return bool(left <= delta * (1 + 1e-6))
+    return _compute_prv_epsilon(tuple(events), delta, _PRV_ERROR * target) <= _TOLERANCE * target
+
+
+@lru_cache(maxsize=32)
+def _compute_prv_epsilon(events: tuple[tuple[float, float, int], ...], delta: float, error: float) -> float:
+    """Return epsilon by Opacus; a pure function of numbers, so an audit of the same plan need not repeat it."""
     reference = PRVAccountant()
     reference.history = list(events)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = reference.get_epsilon(delta, eps_error=_PRV_ERROR * target, delta_error=delta / 1000)
-    return bool(found <= _TOLERANCE * target)
+        return float(reference.get_epsilon(delta, eps_error=error, delta_error=delta / 1000))
 
 
 def check_plan(plan: PrivacyPlan, target: float, delta: float, sample_rate: float, steps: int) -> Iterator[AuditCheck]:

@@ -2,7 +2,9 @@
 
 Each unit (patient or study) counts with one study, so adding or removing a unit changes a label's histograms by one
 count: an L2 sensitivity of sqrt(K) for K score columns. A unit is in one split, so validation and test together have
-the same sensitivity. Nothing is rounded to whole counts or cut off here: that would bias the sums over sites.
+the same sensitivity. A test unit also counts in one subgroup of each grouping variable: the scores of all units and
+those by subgroup are released together, each with its share of the squared signal-to-noise ratio of the booked event.
+Nothing is rounded to whole counts or cut off here: that would bias the sums over sites.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.noised_counts import NOISE, encode_counts
 
 DESCRIPTIVE_PREFIX = "describe."
 """Prefix of the names of descriptive statistics."""
+SUBGROUP_PREFIX = "groups."
+"""Prefix of the names of score histograms by subgroup; the rest is the variable."""
 
 
 def select_studies_per_patient(
@@ -41,19 +46,29 @@ def select_studies_per_patient(
 
 
 def noise_histograms(
-    histograms: Mapping[str, np.ndarray], noise_multiplier: float, noise: NoiseSource
+    histograms: Mapping[str, np.ndarray], noise_multiplier: float, noise: NoiseSource, subgroup_share: float = 0.0
 ) -> dict[str, np.ndarray]:
     """Return the histograms with Gaussian noise, raw, and for each split the variance of its noise (`noised_counts`).
 
     Args:
-        histograms: everything that is released at once, `<split>.<side>`, each int64 [K, cells].
+        histograms: everything that is released at once: `<split>.<side>`, each int64 [K, cells], and by subgroup
+            `groups.<variable>`, each int64 [2, groups, K, cells].
         noise_multiplier: noise multiplier of the booked event.
         noise: the cryptographic source.
+        subgroup_share: the part of the event's squared signal-to-noise ratio that the tables by subgroup share.
+
+    Raises:
+        PrivacyError: there are tables by subgroup, but no part for them, or none for the others.
 
     """
+    variables = sum(name.startswith(SUBGROUP_PREFIX) for name in histograms)
+    if variables and not 0 < subgroup_share < 1:
+        raise PrivacyError(f"a subgroup release share of {subgroup_share} is not in (0, 1)", "Use about 0.5.")
     released = {}
     for name, counts in histograms.items():
-        std = noise_multiplier * math.sqrt(len(counts))
+        by_subgroup = name.startswith(SUBGROUP_PREFIX)
+        share = subgroup_share / variables if by_subgroup else 1 - subgroup_share if variables else 1.0
+        std = noise_multiplier * math.sqrt(counts.shape[-2] / share)
         released[name] = _noise_counts(counts, std, noise)
         released[f"{name.partition('.')[0]}.{NOISE}"] = encode_counts(np.array([std**2]))
     return released

@@ -33,6 +33,8 @@ class Journal:
         unmasked_survivors: the survivor list of the UNMASK reply in that exchange.
         unmask_reply: the bytes of that reply.
         models: (digest, vectors that were asked for with it).
+        unshown: whether what the others sealed to this site in that attempt was not shown to it yet.
+        announced: whether this site has announced a key since that attempt.
 
     """
 
@@ -49,6 +51,8 @@ class Journal:
     unmasked_survivors: tuple[str, ...] = ()
     unmask_reply: bytes = b""
     models: tuple[tuple[bytes, int], ...] = ()
+    unshown: bool = False
+    announced: bool = False
 
 
 @dataclass(frozen=True)

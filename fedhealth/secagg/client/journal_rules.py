@@ -1,4 +1,4 @@
-"""The rules R3, R4, R5 and R7, and the epochs of R8: what the site checks against its own journal.
+"""The rules R3, R4, R5, R7 and R15, and the epochs of R8: what the site checks against its own journal.
 
 The other rules are in `fedhealth.secagg.protocol.rules`; docs/secure-aggregation.md describes the attack behind each.
 """
@@ -6,8 +6,10 @@ The other rules are in `fedhealth.secagg.protocol.rules`; docs/secure-aggregatio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fedhealth.secagg.client.journal import Journal
+from fedhealth.secagg.client.vector_rules import digest_input
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
 from fedhealth.secagg.protocol.rules import lead_must, r5_compute_pin
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
@@ -40,9 +42,25 @@ def r7_progress(journal: Journal, descriptor: AttemptDescriptor, policy: Thresho
     exchange = descriptor.exchange
     lead_must(exchange >= max(journal.exchange, 1), "R7", f"exchange {exchange} is past")
     lead_must(exchange <= policy.max_exchanges, "R7", f"exchange {exchange} is beyond the run's end")
-    if descriptor.vector.digest(descriptor.run) != journal.vector:
+    if descriptor.vector_digest != journal.vector:
         times = dict(journal.models).get(descriptor.model_digest, 0)
         lead_must(times < policy.max_rounds_per_model, "R7", f"this model was already trained {times} times")
+
+
+def needs_envelopes(journal: Journal, descriptor: AttemptDescriptor, *, renews_keys: bool) -> bool:
+    """Return whether an attempt at a new vector comes before this site was shown the envelopes of its latest one.
+
+    `renews_keys`: whether the attempt begins new chains. Then the members' announcements show it instead (R14), if this
+    site's own announcement is newer than its latest vector.
+    """
+    is_new = descriptor.vector_digest != journal.vector
+    return is_new and journal.unshown and not (renews_keys and journal.announced)
+
+
+def r15_previous_shown(journal: Journal, descriptor: AttemptDescriptor, *, renews_keys: bool) -> None:
+    """Check that this site was shown what the others sealed to it with its latest vector, before it sends another."""
+    is_shown = not needs_envelopes(journal, descriptor, renews_keys=renews_keys)
+    lead_must(is_shown, "R15", "this site was not shown the envelopes of its latest vector")
 
 
 def r8_epochs(journal: Journal, members: Sequence[KeyAnnouncement], digests: Sequence[bytes]) -> None:
@@ -52,3 +70,27 @@ def r8_epochs(journal: Journal, members: Sequence[KeyAnnouncement], digests: Seq
         epoch, old = known.get(member.site, (0, b""))
         fresh = member.epoch > epoch or (member.epoch == epoch and digest == old)
         lead_must(fresh, "R8", f"the announcement of {member.site} is an old or a replaced one")
+
+
+def burn_attempt(journal: Journal, descriptor: AttemptDescriptor) -> Journal:
+    """Mark an attempt as used (R4); what belongs to the attempt before is forgotten."""
+    vector = descriptor.vector_digest
+    models = dict(journal.models)
+    if vector != journal.vector:
+        models[descriptor.model_digest] = models.get(descriptor.model_digest, 0) + 1
+    return replace(
+        journal,
+        exchange=descriptor.exchange,
+        pin=r5_compute_pin(descriptor),
+        attempt=descriptor.attempt,
+        descriptor=descriptor.to_bytes(),
+        vector=vector,
+        model=digest_input(descriptor),
+        abandoned=b"",
+        signed_survivors=(),
+        unmasked_survivors=(),
+        unmask_reply=b"",
+        models=tuple(models.items()),
+        unshown=True,
+        announced=False,
+    )

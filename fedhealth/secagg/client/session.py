@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedhealth.secagg.client import client_protocol, quantized_store
+from fedhealth.secagg.client import client_protocol, journal_rules, opening_steps, quantized_store
 from fedhealth.secagg.client import journal as site_journal
+from fedhealth.secagg.client.announcement_rules import r14_shows_what_is_known
 from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.quantize import Vectors
 from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import AttemptContext
-from fedhealth.secagg.protocol.messages import AttemptDescriptor, SignRequest, UnmaskRequest
+from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SignRequest, UnmaskRequest
 from fedhealth.secagg.protocol.statement import StateNotice
 from fedhealth.secagg.protocol.store import StateStore
 
@@ -69,11 +70,11 @@ class SiteSession:
 
         """
         own = self._statements.issue_statement(self.me.run, self.exchange)
-        statements = (own, *self._statements.list_known_statements())
+        shown = self._statements.name_known_statements()
         with self._journal.lock():
             journal, secrets = self._load()
             journal, secrets, message = client_protocol.announce_key(
-                self.me, journal, secrets, towers, int(self._clock()), statements, noise
+                self.me, journal, secrets, towers, int(self._clock()), own, shown, noise
             )
             self._save(journal, secrets)
         return message.to_bytes()
@@ -85,21 +86,38 @@ class SiteSession:
         training_digest: bytes,
         derive_layout: client_protocol.DeriveLayout,
         certificates: Sequence[bytes] = (),
+        shown: Sequence[bytes] = (),
+        envelopes: bytes = b"",
     ) -> AttemptContext:
         """Accept TRAIN; the attempt is burned when this returns. Raises `ProtocolViolationError`.
 
         Raises `RestoredSiteError` if a member shows that this machine was restored from an older copy.
-        `certificates`: of abandoned attempts (see `abandon_attempt`).
+
+        Args:
+            descriptor: TRAIN.
+            model_digest: SHA-256 of the model that arrived with it, computed here.
+            training_digest: SHA-256 of the training directives that arrived with it, computed here.
+            derive_layout: returns the layout for the members' announcements, from what this site approved.
+            certificates: of abandoned attempts (see `abandon_attempt`).
+            shown: this site's own statements that the members' announcements name.
+            envelopes: UNMASK of the attempt before, for a site whose reply the lead does not have; empty otherwise.
+
         """
         self._statements.require_current()
         found = AttemptDescriptor.from_bytes(descriptor)
         with self._journal.lock():
             journal, secrets = self._load()
+            pending = secrets.pending
+            renews_keys = pending in found.members
+            if envelopes and journal_rules.needs_envelopes(journal, found, renews_keys=renews_keys):
+                journal = self._read_envelopes(journal, secrets, envelopes)
             journal, secrets, context = client_protocol.accept_attempt(
                 self.me, journal, secrets, found, model_digest, training_digest, derive_layout, certificates
             )
-            members = context.members
-            self._statements.learn_statements((m.site, data) for m in members for data in (m.statement, *m.shown))
+            if renews_keys:
+                own = KeyAnnouncement.from_bytes(pending, self.me.site)
+                r14_shows_what_is_known(own, context.members, self._statements.get_known_statements)
+            self._statements.learn_announcements(context.members, shown)
             self._save(journal, secrets)
         self._accepted = context.ctx
         return context
@@ -148,7 +166,7 @@ class SiteSession:
         """
         found = SignRequest.from_bytes(request)
         with self._journal.lock():
-            journal, message = client_protocol.sign_survivors(self.me, site_journal.load_journal(self._journal), found)
+            journal, message = opening_steps.sign_survivors(self.me, site_journal.load_journal(self._journal), found)
             check_sum(_build_context(journal), found.survivors)
             site_journal.save_journal(self._journal, journal)
         return message.to_bytes()
@@ -168,7 +186,7 @@ class SiteSession:
         with self._journal.lock():
             journal, secrets = self._load()
             answered = journal.unmask_reply
-            journal, secrets, reply, notices = client_protocol.reply_unmask(self.me, journal, secrets, found)
+            journal, secrets, reply, notices = opening_steps.reply_unmask(self.me, journal, secrets, found)
             self._statements.learn_notices(notices)
             if not answered:
                 record_sum(_build_context(journal), found.survivors)
@@ -183,9 +201,18 @@ class SiteSession:
         found = AbandonRequest.from_bytes(request)
         self._statements.require_current()
         with self._journal.lock():
-            journal, message = client_protocol.abandon_attempt(self.me, site_journal.load_journal(self._journal), found)
+            journal, message = opening_steps.abandon_attempt(self.me, site_journal.load_journal(self._journal), found)
             site_journal.save_journal(self._journal, journal)
         return message.to_bytes()
+
+    def _read_envelopes(
+        self, journal: site_journal.Journal, secrets: site_journal.Secrets, envelopes: bytes
+    ) -> site_journal.Journal:
+        """Learn what the others sealed to this site in the latest attempt."""
+        found = UnmaskRequest.from_bytes(envelopes)
+        journal, notices = opening_steps.read_envelopes(self.me, journal, secrets, found)
+        self._statements.learn_notices(notices)
+        return journal
 
     def _load(self) -> tuple[site_journal.Journal, site_journal.Secrets]:
         return site_journal.load_journal(self._journal), site_journal.load_secrets(self._secrets)

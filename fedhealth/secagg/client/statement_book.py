@@ -1,27 +1,39 @@
-"""A site's own statements and those of the others: this is how a restored machine notices that it is one.
+"""A site's own statements, and what others show of them: this is how a restored machine notices that it is one.
 
-Of another site, the latest statement is kept, and every earlier one that it has not listed since: if that site was
-restored and has gone on, only these show what it has forgotten.
+A site knows a statement if its book or its audit log holds it, or if a recovery has accounted for it, always by the
+digest and never by the number alone. Each one that it does not know is evidence: it is kept until a recovery has booked
+what it records. What is kept of the other sites is in `peer_statements`.
 
 Guarantee (docs/secure-aggregation.md, "A restored machine"): two sets of t sites share an honest one, so whoever has
-opened a sum with a vector of this site has let an honest member learn the statement that came with it.
+opened a sum with a vector of this site has let an honest member keep the statement that came with it.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol
+from dataclasses import asdict, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import PrivacyError
-from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
+from fedhealth.secagg.client.book_state import (
+    BookState,
+    add_accounted,
+    add_confirmed,
+    decode_stored,
+    name_stored,
+    select_unlisted,
+)
+from fedhealth.secagg.client.peer_statements import PeerStatements
+from fedhealth.secagg.client.site_history import SiteHistory
+from fedhealth.secagg.errors import refuse_unless
+from fedhealth.secagg.protocol.messages import LEAD, KeyAnnouncement
 from fedhealth.secagg.protocol.statement import (
-    StateHeads,
+    ShownNames,
     StateNotice,
     StateStatement,
     digest_statement,
+    is_genuine_statement,
     seal_record,
     verify_statement,
 )
@@ -29,10 +41,8 @@ from fedhealth.secagg.protocol.store import StateStore
 
 RESTORED = "this machine was restored from an older copy"
 ADVICE = "Run `fedhealth site recover`. Until then this site declines everything."
-_BOOK, _PEERS = "book", "peers"
+_BOOK = "book"
 _MAX_RECENT = 32  # own statements that the next one lists
-_MAX_CONFIRMED = 8  # likewise, of the older ones that others have shown
-_MAX_UNLISTED = 8  # statements that are kept of another site; of more than these the newest but one is forgotten
 
 
 class RestoredSiteError(PrivacyError):
@@ -40,50 +50,6 @@ class RestoredSiteError(PrivacyError):
 
     def __init__(self) -> None:
         super().__init__(RESTORED, ADVICE)
-
-
-class SiteHistory(Protocol):
-    """What a site's disk holds: ledgers and audit log."""
-
-    def read_heads(self) -> StateHeads:
-        """Return the ends of the chains."""
-
-    def holds_heads(self, heads: StateHeads) -> bool:
-        """Return whether the chains contain all of these lines."""
-
-    def find_last_counter(self) -> int:
-        """Return the counter of the last own statement in the audit log; 0 without one."""
-
-    def holds_statement(self, statement: StateStatement) -> bool:
-        """Return whether the audit log holds this very statement; true where there is none."""
-
-    def build_record(self) -> bytes:
-        """Return what the site must know about itself after a restore."""
-
-    def log_statement(self, statement: StateStatement) -> None:
-        """Write a new statement to the audit log."""
-
-
-@dataclass(frozen=True)
-class BookState:
-    """The site's memory of its own statements.
-
-    Args:
-        own: the latest, encoded in hexadecimal; empty before the first.
-        counter: of the latest.
-        recent: digests of the latest ones, by counter.
-        confirmed: digests of older ones that were shown and that this disk knows.
-        floor: statements up to this counter are accounted for by a recovery.
-        evidence: the newest own statement that this disk does not know, in hexadecimal; empty if there is none.
-
-    """
-
-    own: str = ""
-    counter: int = 0
-    recent: dict[str, str] = field(default_factory=dict)
-    confirmed: list[str] = field(default_factory=list)
-    floor: int = 0
-    evidence: str = ""
 
 
 class StatementBook:
@@ -103,6 +69,7 @@ class StatementBook:
     ) -> None:
         self._store, self._site, self._identity = store, site, identity
         self._roster, self._history = roster, history
+        self._peers = PeerStatements(store, roster)
 
     def issue_statement(self, run: str, exchange: int) -> bytes:
         """Sign a new statement; it is on the disk when this returns.
@@ -112,17 +79,8 @@ class StatementBook:
 
         """
         with self._store.lock():
-            state = self._require_current()
-            counter = state.counter + 1
-            record = seal_record(self._identity, self._site, counter, self._history.build_record())
-            heads = self._history.read_heads()
-            known = tuple(map(bytes.fromhex, (*state.confirmed, *state.recent.values())))
-            statement = StateStatement(self._site, counter, run, exchange, heads, record, known).sign(self._identity)
-            data = statement.to_bytes()
-            recent = dict(list(state.recent.items())[1 - _MAX_RECENT :]) | {str(counter): digest_statement(data).hex()}
-            self._save(replace(state, own=data.hex(), counter=counter, recent=recent))
-        self._history.log_statement(statement)
-        return data
+            self._require_current()
+            return self._write_statement(self.load_state(), run, exchange)
 
     def require_current(self) -> None:
         """Check that this machine was not restored from an older copy, as far as it knows.
@@ -137,140 +95,185 @@ class StatementBook:
     def learn_statements(self, shown: Iterable[tuple[str, bytes]]) -> None:
         """Take note of statements, each with the party that shows it; on return they are on the disk.
 
+        Those of other sites are kept if there is room.
+
         Raises:
-            RestoredSiteError: one is a newer one of this very site; the newest is kept as evidence.
+            RestoredSiteError: some are of this very site, and this disk does not know them; they are kept as evidence.
             ProtocolViolationError: its owner did not sign it; nothing was noted.
 
         """
-        found = {data: verify_statement(data, self._roster, sender) for sender, data in shown}
-        with self._store.lock():
-            self._keep_peers({data: each for data, each in found.items() if each.site != self._site})
-            self._check_own({data: each for data, each in found.items() if each.site == self._site})
+        self._learn(list(shown))
+
+    def learn_carried(self, carried: Iterable[bytes]) -> None:
+        """Take note of what the lead shows, see `learn_statements`; what its owner never signed is ignored."""
+        self._learn([(LEAD, data) for data in carried if is_genuine_statement(data, self._roster)])
+
+    def learn_announcements(self, members: Sequence[KeyAnnouncement], carried: Iterable[bytes]) -> None:
+        """Take note of what the members announce, see `learn_statements`.
+
+        Args:
+            members: verified.
+            carried: by the lead: this site's statements that the members name.
+
+        Raises:
+            ProtocolViolationError: one of these is missing; nothing was noted.
+
+        """
+        own = {digest_statement(data): data for data in carried}
+        named = [(member.site, name) for member in members for name in member.get_shown_names(self._site)]
+        is_whole = all(name in own for _, name in named)
+        refuse_unless(is_whole, "a statement that a member names is missing", rule="R13", blame=(LEAD,))
+        shown = [(sender, own[name]) for sender, name in named]
+        self._learn([*((member.site, member.statement) for member in members), *shown])
 
     def learn_notices(self, notices: Mapping[str, bytes]) -> None:
-        """Take note of what the dealers tell this site in their envelopes; see `learn_statements`."""
+        """Take note of what the dealers tell this site in their envelopes, see `learn_statements`.
+
+        The dealers' own statements came with vectors that this site is about to open: each must be kept.
+
+        Raises:
+            ProtocolViolationError: also if there is no room for one. This site then opens nothing; its own envelopes
+                show the owner what to list.
+
+        """
         shown = []
         for dealer, data in notices.items():
             notice = StateNotice.from_bytes(data, dealer)
             own = StateStatement.from_bytes(notice.own, dealer)
             refuse_unless(own.site == dealer, f"{dealer} sent no statement of its own", rule="R13", blame=(dealer,))
             shown += [(dealer, each) for each in (notice.own, *notice.shown)]
-        self.learn_statements(shown)
+        self._learn(shown, must_keep=True)
 
     def get_known_statements(self, site: str) -> tuple[bytes, ...]:
-        """Return the oldest statement of another site that it has not listed since, and the latest; each once.
+        """Return the statements of another site that no later one lists, as far as this site knows."""
+        return self._peers.list_kept(site)
 
-        Empty if none is known, or if that site has a new key.
-        """
-        found = self._select_genuine(self._load_peers().get(site, ()))
-        return tuple(dict.fromkeys([*found[:1], *found[-1:]]))
+    def name_known_statements(self) -> ShownNames:
+        """Return the digests of these statements of all other sites, sorted."""
+        return self._peers.name_kept()
 
     def list_known_statements(self) -> tuple[bytes, ...]:
-        """Return of every other approved site, sorted, the oldest statement that it has not listed since."""
-        return tuple(data for _, kept in sorted(self._load_peers().items()) for data in self._select_genuine(kept)[:1])
-
-    def _select_genuine(self, kept: Iterable[bytes]) -> list[bytes]:
-        return [data for data in kept if _is_genuine(data, self._roster)]
+        """Return these statements of all other sites."""
+        return self._peers.list_all()
 
     def load_state(self) -> BookState:
         """Return what is on the disk."""
         data = self._store.get(_BOOK)
         return BookState(**json.loads(data)) if data else BookState()
 
-    def find_lost_statement(self) -> StateStatement | None:
-        """Return the newest own statement that others showed and this disk does not know; else the latest of the disk.
+    def find_lost_statements(self) -> tuple[StateStatement, ...]:
+        """Return the own statements that tell what the ledgers may lack, in the order of their numbers.
 
-        A restored site may have gone on: its own latest then has the higher number and says nothing about what is lost.
+        These are all that this disk does not know, and the latest of the book if a ledger does not hold what it names.
+        If nothing is missing, the latest of the book, unless a recovery has accounted for it: a request that followed
+        it may be lost.
         """
-        state = self.load_state()
-        return _decode_stored(state.evidence) or _decode_stored(state.own)
+        with self._store.lock():
+            state = self._note_last_statement()
+        own = [state.own] if state.own and self._may_lack_something(state) else []
+        lost = select_unlisted([*state.evidence, *own])
+        return tuple(sorted(map(decode_stored, lost), key=lambda each: each.counter))
 
-    def finish_recovery(self, accounted: int, highest: int) -> None:
-        """Go on above all known numbers.
+    def find_newest_statement(self) -> StateStatement | None:
+        """Return the own statement with the highest number that others showed and this disk does not know.
+
+        Without one, the latest of the book: a restored site may have gone on, and that one says nothing about what is
+        lost. None if there is neither.
+        """
+        with self._store.lock():
+            state = self._note_last_statement()
+        found = map(decode_stored, state.evidence or ([state.own] if state.own else []))
+        return max(found, key=lambda each: each.counter, default=None)
+
+    def finish_recovery(self, accounted: Sequence[StateStatement]) -> None:
+        """Go on above all known numbers, with a statement of the recovered state.
 
         Args:
-            accounted: what statements up to this number have booked is now in the ledgers. Others that this disk does
-                not know stop the site again.
-            highest: number that is known to be used.
+            accounted: what these have booked is now in the ledgers. Others that this disk does not know stop the site
+                again.
 
         """
         with self._store.lock():
-            state = self.load_state()
-            counter = max(state.counter, accounted, highest)
-            self._save(BookState(counter=counter, recent=state.recent, floor=max(state.floor, accounted)))
+            before = self.load_state()
+            recovered = add_accounted(before, accounted, self._history.find_last_counter())
+            own = [decode_stored(before.own)] if before.own else []
+            newest = max(accounted or own, key=lambda each: each.counter, default=None)
+            run, exchange = (newest.run, newest.exchange) if newest is not None else ("", 0)
+            data = self._write_statement(recovered, run, exchange)
+            state = self.load_state()  # no request followed this one: a second recovery books nothing for it
+            self._save(replace(state, accounted=[*state.accounted, digest_statement(data).hex()]))
 
-    def _require_current(self) -> BookState:
-        state = self.load_state()
-        own = _decode_stored(state.own)
+    def _write_statement(self, state: BookState, run: str, exchange: int) -> bytes:
+        counter = state.counter + 1
+        record = seal_record(self._identity, self._site, counter, self._history.build_record())
+        known = tuple(map(bytes.fromhex, dict.fromkeys([*state.confirmed, *state.recent.values()])))
+        heads = self._history.read_heads()
+        statement = StateStatement(self._site, counter, run, exchange, heads, record, known).sign(self._identity)
+        data = statement.to_bytes()
+        recent = dict(list(state.recent.items())[1 - _MAX_RECENT :]) | {str(counter): digest_statement(data).hex()}
+        self._save(replace(state, own=data.hex(), counter=counter, recent=recent))
+        self._history.log_statement(statement)
+        return data
+
+    def _require_current(self) -> None:
+        state = self._note_last_statement()
         is_current = not state.evidence and self._history.find_last_counter() <= state.counter
-        if not is_current or (own is not None and not self._history.holds_heads(own.heads)):
+        if not is_current or not self._holds_own_heads(state):
             raise RestoredSiteError
-        return state
 
-    def _check_own(self, shown: Mapping[bytes, StateStatement]) -> None:
-        """Keep the newest statement that this disk does not know as evidence, and raise `RestoredSiteError`."""
+    def _holds_own_heads(self, state: BookState) -> bool:
+        return not state.own or self._history.holds_heads(decode_stored(state.own).heads)
+
+    def _may_lack_something(self, state: BookState) -> bool:
+        is_accounted = name_stored(state.own) in state.accounted
+        return not self._holds_own_heads(state) or not (state.evidence or is_accounted)
+
+    def _note_last_statement(self) -> BookState:
+        """Return what is on the disk; the statement beside the audit log is evidence like those that others show."""
+        data, state = self._history.load_last_statement(), self.load_state()
+        if not data or self._is_known(state, data):
+            return state
+        return self._keep_evidence(state, [data])
+
+    def _learn(self, shown: Sequence[tuple[str, bytes]], *, must_keep: bool = False) -> None:
+        found = {data: verify_statement(data, self._roster, sender) for sender, data in shown}
+        others = {data: each for data, each in found.items() if each.site != self._site}
+        own = {data: sender for sender, data in shown if data not in others}
+        with self._store.lock():
+            full = self._peers.keep_statements(others if must_keep else self._peers.select_news(others))
+            self._check_own(own)
+        has_room = not (must_keep and full)
+        refuse_unless(has_room, f"{', '.join(full)} does not list enough of what it signed", rule="R13", blame=full)
+
+    def _check_own(self, shown: Mapping[bytes, str]) -> None:
+        """Keep all own statements that this disk does not know as evidence, and raise `RestoredSiteError`.
+
+        The others are listed by the next statement if a member shows them, so that it may forget them. What only the
+        lead shows is not listed: it could leave no room for what the members show.
+        """
         state = self.load_state()
-        unknown = {data: each for data, each in shown.items() if self._is_unknown(state, each, data)}
-        if not unknown:
-            self._confirm(state, shown)
-            return
-        newest, before = max(unknown, key=lambda data: unknown[data].counter), _decode_stored(state.evidence)
-        if before is None or before.counter < unknown[newest].counter:
-            self._save(replace(state, evidence=newest.hex()))
-        raise RestoredSiteError
+        if unknown := [data for data in shown if not self._is_known(state, data)]:
+            self._keep_evidence(state, unknown)
+            raise RestoredSiteError
+        names = [digest_statement(data).hex() for data, sender in shown.items() if sender != LEAD]
+        if (confirmed := add_confirmed(state, names)) != state:
+            self._save(confirmed)
 
-    def _is_unknown(self, state: BookState, found: StateStatement, data: bytes) -> bool:
-        """Return whether this disk does not know an own statement; old ones are looked up in the audit log."""
-        if found.counter <= state.floor:
-            return False
-        known = state.recent.get(str(found.counter))
-        if known is not None:
-            return known != digest_statement(data).hex()
-        return found.counter > state.counter or not self._history.holds_statement(found)
+    def _is_known(self, state: BookState, data: bytes) -> bool:
+        """Return whether this disk knows an own statement; old ones are looked up in the audit log."""
+        found, name = StateStatement.from_bytes(data, "the own site"), digest_statement(data).hex()
+        if name in state.accounted:
+            return True
+        if (known := state.recent.get(str(found.counter))) is not None:
+            return known == name
+        return found.counter <= state.counter and self._history.holds_statement(name)
 
-    def _confirm(self, state: BookState, shown: Iterable[bytes]) -> None:
-        """Let the next statement list known ones that were shown, so that the others may forget them."""
-        listed = {*state.recent.values(), *state.confirmed}
-        if added := [name for data in shown if (name := digest_statement(data).hex()) not in listed]:
-            self._save(replace(state, confirmed=[*state.confirmed, *added][-_MAX_CONFIRMED:]))
-
-    def _keep_peers(self, shown: Mapping[bytes, StateStatement]) -> None:
-        """Keep of every other site the latest statement and those that it does not list, in one write."""
-        before = self._load_peers()
-        peers = dict(before)
-        for data, each in sorted(shown.items(), key=lambda item: item[1].counter):
-            peers[each.site] = _add_statement(peers.get(each.site, []), data, each)
-        if peers != before:
-            encoded = {site: [data.hex() for data in kept] for site, kept in peers.items()}
-            self._store.put(_PEERS, json.dumps(encoded).encode())
-
-    def _load_peers(self) -> dict[str, list[bytes]]:
-        """Return the kept statements of each other site, the latest last."""
-        data = self._store.get(_PEERS)
-        stored: dict[str, list[str]] = json.loads(data) if data else {}
-        return {site: list(map(bytes.fromhex, kept)) for site, kept in stored.items()}
+    def _keep_evidence(self, state: BookState, unknown: Sequence[bytes]) -> BookState:
+        evidence = select_unlisted([*state.evidence, *(data.hex() for data in unknown)])
+        if evidence != state.evidence:
+            state = replace(state, evidence=evidence)
+            self._save(state)
+        return state
 
     def _save(self, state: BookState) -> None:
         self._store.put(_BOOK, json.dumps(asdict(state)).encode())
-
-
-def _decode_stored(encoded: str) -> StateStatement | None:
-    return StateStatement.from_bytes(bytes.fromhex(encoded), "this site's own disk") if encoded else None
-
-
-def _is_genuine(data: bytes, roster: Roster) -> bool:
-    """Return whether a stored statement is valid with the members approved today; a member may have a new key."""
-    try:
-        verify_statement(data, roster, "this site's own disk")
-    except ProtocolViolationError:
-        return False
-    return True
-
-
-def _add_statement(kept: Sequence[bytes], data: bytes, found: StateStatement) -> list[bytes]:
-    """Return the statements of a site to keep, the latest last: all that this newer one lists are dropped."""
-    latest = _decode_stored(kept[-1].hex()) if kept else None
-    if latest is not None and found.counter <= latest.counter:
-        return list(kept)
-    unlisted = [each for each in kept if digest_statement(each) not in found.known]
-    return [*unlisted[: _MAX_UNLISTED - 1], data]

@@ -32,11 +32,7 @@ def r10_check_vector(
         certificates: of abandoned attempts, as received.
 
     """
-    vector = descriptor.vector
-    lead_must(1 <= vector.repetition <= descriptor.exchange, "R10", "the vector is named by a later exchange")
-    if vector.digest(descriptor.run) != journal.vector:
-        is_new = vector.repetition > journal.exchange
-        lead_must(is_new, "R10", f"a {vector.purpose} vector of exchange {vector.repetition} is past")
+    if _names_new_vector(journal, descriptor):
         return
     lead_must(digest_input(descriptor) == journal.model, "R10", "the vector was computed from another model")
     if descriptor.exchange == journal.exchange:
@@ -44,6 +40,12 @@ def r10_check_vector(
     if journal.unmask_reply:
         abandoned = _is_answer_void(journal, roster, colluders, certificates)
         lead_must(abandoned, "R10", "this vector was already answered for, and may be in an opened sum")
+
+
+def r10_may_pass(journal: Journal, descriptor: AttemptDescriptor) -> None:
+    """Check that an attempt that did not arrive may count as the latest: an answer for its vector is not forgotten."""
+    is_new = _names_new_vector(journal, descriptor)
+    lead_must(is_new or not journal.unmask_reply, "R10", "this vector was already answered for")
 
 
 def digest_input(descriptor: AttemptDescriptor) -> bytes:
@@ -59,6 +61,16 @@ def r10_not_abandoned(journal: Journal, ctx: bytes) -> None:
 def r10_may_abandon(journal: Journal) -> None:
     """Check that the latest attempt was not answered."""
     lead_must(not journal.unmask_reply, "R10", "the attempt was already answered")
+
+
+def _names_new_vector(journal: Journal, descriptor: AttemptDescriptor) -> bool:
+    """Return whether the vector is another one than the latest; a name of the past or of the future is refused."""
+    vector = descriptor.vector
+    lead_must(1 <= vector.repetition <= descriptor.exchange, "R10", "the vector is named by a later exchange")
+    is_same = descriptor.vector_digest == journal.vector
+    is_known = is_same or vector.repetition > journal.exchange
+    lead_must(is_known, "R10", f"a {vector.purpose} vector of exchange {vector.repetition} is past")
+    return not is_same
 
 
 def _is_answer_void(journal: Journal, roster: Roster, colluders: int, certificates: Sequence[bytes]) -> bool:

@@ -21,19 +21,23 @@ _LABEL = b"abandon"
 
 @dataclass(frozen=True)
 class AbandonRequest:
-    """ABANDON, lead to site: never answer UNMASK for this attempt."""
+    """ABANDON, lead to site: never answer UNMASK for this attempt.
+
+    `train` is its descriptor, for a site that may not have received it; empty for the others.
+    """
 
     ctx: bytes
+    train: bytes = b""
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        return MessageWriter(MessageKind.ABANDON).fixed_bytes(self.ctx, DIGEST_BYTES).bytes()
+        return MessageWriter(MessageKind.ABANDON).fixed_bytes(self.ctx, DIGEST_BYTES).blob(self.train).bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
         """Decode."""
         r = MessageReader(data, MessageKind.ABANDON, "abandon request", sender)
-        found = cls(r.fixed_bytes(DIGEST_BYTES))
+        found = cls(r.fixed_bytes(DIGEST_BYTES), r.blob())
         r.end()
         return found
 

@@ -11,7 +11,7 @@ from fedhealth.secagg.primitives.codec import PROTOCOL, MessageWriter
 from fedhealth.secagg.primitives.keys import is_low_order, is_signed_by
 from fedhealth.secagg.primitives.layout import NAME, Layout, Segment
 from fedhealth.secagg.protocol.messages import LEAD, AttemptDescriptor, KeyAnnouncement
-from fedhealth.secagg.protocol.statement import verify_shown_statements, verify_statement
+from fedhealth.secagg.protocol.statement import verify_shown_names, verify_statement
 from fedhealth.utils.digest import digest_parts, encode_parts
 
 _MOST_NOISE = 1e6  # a noise multiplier; far above what any budget needs
@@ -31,7 +31,7 @@ def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> K
     )
     own = verify_statement(found.statement, roster, site)
     refuse_unless(own.site == site, f"{site} announced a statement of {own.site}", rule="R13", blame=who)
-    verify_shown_statements(found.shown, roster, site)
+    verify_shown_names(found.shown, site)
     refuse_unless(not is_low_order(found.key), f"the key of {site} is of low order", blame=who)
     towers = [tower for tower, _ in found.towers]
     sound = towers == sorted(set(towers)) and all(NAME.fullmatch(tower) for tower in towers)
@@ -67,7 +67,7 @@ def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
         descriptor.config_digest,
         descriptor.roster_digest,
         *(number.to_bytes(8, "little") for number in numbers),
-        descriptor.vector.digest(descriptor.run),
+        descriptor.vector_digest,
         descriptor.history,
         encode_parts(*descriptor.members),
         encode_parts(*(site.encode() for site in descriptor.base)),

@@ -7,6 +7,7 @@ from typing import Self
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import KEY_BYTES, SIGNATURE_BYTES
 from fedhealth.secagg.primitives.layout import Layout, Segment
+from fedhealth.secagg.protocol.statement import NAME_BYTES, ShownNames
 from fedhealth.secagg.protocol.vector_name import VectorName
 
 DIGEST_BYTES = 32
@@ -33,8 +34,8 @@ class MessageKind(IntEnum):
 class KeyAnnouncement:
     """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights.
 
-    `statement` is the site's own state statement, `shown` are the latest ones of the others that it knows. `noise` is
-    the least noise multiplier that the site accepts in a sum whose noise is shared; 0 in other runs.
+    `statement` is the site's own state statement, `shown` names those of the others that it keeps. `noise` is the least
+    noise multiplier that the site accepts in a sum whose noise is shared; 0 in other runs.
     """
 
     run: str
@@ -44,7 +45,7 @@ class KeyAnnouncement:
     key: bytes
     towers: tuple[tuple[str, int], ...]
     statement: bytes
-    shown: tuple[bytes, ...]
+    shown: ShownNames
     signature: bytes = bytes(SIGNATURE_BYTES)
     noise: float = 0.0
 
@@ -59,7 +60,16 @@ class KeyAnnouncement:
         out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
-        return out.real(self.noise).blob(self.statement).blobs(self.shown).bytes()
+        out.real(self.noise).blob(self.statement).number(len(self.shown), 4)
+        for site, names in self.shown:
+            out.text(site).number(len(names), 4)
+            for name in names:
+                out.fixed_bytes(name, NAME_BYTES)
+        return out.bytes()
+
+    def get_shown_names(self, site: str) -> tuple[bytes, ...]:
+        """Return the digests of the statements of a site that this member shows."""
+        return dict(self.shown).get(site, ())
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -72,7 +82,8 @@ class KeyAnnouncement:
         run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
         epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
         towers = r.sequence(lambda: (r.text(), r.number()))
-        noise, statement, shown = r.real(), r.blob(), r.sequence(r.blob)
+        noise, statement = r.real(), r.blob()
+        shown = r.sequence(lambda: (r.site(), r.sequence(lambda: r.fixed_bytes(NAME_BYTES))))
         found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES), noise)
         r.end()
         return found
@@ -97,6 +108,11 @@ class AttemptDescriptor:
     model_digest: bytes
     training_digest: bytes
     layout: Layout
+
+    @property
+    def vector_digest(self) -> bytes:
+        """Return the SHA-256 of the run and the name of the vector."""
+        return self.vector.digest(self.run)
 
     def to_bytes(self) -> bytes:
         """Encode."""

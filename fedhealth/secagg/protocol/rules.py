@@ -77,16 +77,26 @@ def r2_envelopes(
     context: AttemptContext, site: str, chains: Mapping[str, bytes], request: UnmaskRequest
 ) -> dict[str, OpenedEnvelope]:
     """Open every envelope to exactly the shares its dealer committed to; return them by dealer."""
+    found = r2_sound_envelopes(context, site, chains, request)
+    for dealer in request.survivors:
+        if dealer not in found:
+            raise ProtocolViolationError(
+                f"the envelope from {dealer} to {site} is not sound", rule="R2", blame=(dealer,)
+            )
+    return found
+
+
+def r2_sound_envelopes(
+    context: AttemptContext, site: str, chains: Mapping[str, bytes], request: UnmaskRequest
+) -> dict[str, OpenedEnvelope]:
+    """Return the envelopes that open to exactly the shares their dealers committed to, by dealer."""
     proper = len(request.sealed) == len(request.commits) == len(request.survivors)
     lead_must(proper, "R2", "one envelope and one commitment per survivor are needed")
     found = {}
     for dealer, sealed, commits in zip(request.survivors, request.sealed, request.commits, strict=True):
-        opened = unseal_shares(context, chains[dealer], dealer, site, sealed, commits)
-        if opened is None:
-            raise ProtocolViolationError(
-                f"the envelope from {dealer} to {site} is not sound", rule="R2", blame=(dealer,)
-            )
-        found[dealer] = opened
+        opened = unseal_shares(context, chains[dealer], dealer, site, sealed, commits) if dealer in chains else None
+        if opened is not None:
+            found[dealer] = opened
     return found
 
 

@@ -1,13 +1,15 @@
 """A site's signed statement of its own state: what a machine that was restored from an older copy has forgotten.
 
-Each site numbers its statements, and lists in each the ones that its disk knows. The others keep of every site the
-latest one and those that it does not list, and show them again with the owner's signature: a site that sees a statement
-of its own that its disk does not know has been restored. Nobody can invent a statement of another site.
+Each site numbers its statements, and lists in each the ones that its disk knows. The others keep of every site those
+that no later one lists, and show them again with the owner's signature: a site that sees a statement of its own that
+its disk does not know has been restored. Nobody can invent a statement of another site.
+
+An announcement names the statements that it shows by their digests; the statements themselves travel beside it, and
+each site receives its own. So TRAIN grows with the number of sites, not with that of pairs.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
@@ -17,18 +19,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedhealth.consortium.roster import Roster
-from fedhealth.secagg.errors import refuse_unless
+from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import SIGNATURE_BYTES, derive_key, is_signed_by, sign_parts
 from fedhealth.utils.digest import encode_parts
 
 STATEMENT_KIND, NOTICE_KIND = 32, 33
 MAX_STATEMENT_BYTES = 16384
-MAX_NOTICE_BYTES = 3 * MAX_STATEMENT_BYTES + 64
+MAX_SHOWN = 8  # statements of one site that another one keeps, and shows
+MAX_NOTICE_BYTES = (1 + MAX_SHOWN) * MAX_STATEMENT_BYTES + 64
 DIGEST_BYTES = 32
 NAME_BYTES = 16  # of a statement's own digest
 _NONCE_BYTES = 12
 _PURPOSE = b"state statement"
+
+ShownNames = tuple[tuple[str, tuple[bytes, ...]], ...]
+"""Of other sites, sorted: the digests of the statements that a member shows, see `digest_statement`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class StateNotice:
 
     Args:
         own: the dealer's own latest statement.
-        shown: of the reader's statements the oldest that it has not listed since, and the latest.
+        shown: the reader's statements that no later one lists, as far as the dealer knows.
 
     """
 
@@ -130,7 +136,7 @@ class StateNotice:
 
 
 def digest_statement(data: bytes) -> bytes:
-    """Return the digest by which later statements list this one."""
+    """Return the digest by which this statement is named: in later ones, in announcements, in logs and in ledgers."""
     return hashlib.sha256(data).digest()[:NAME_BYTES]
 
 
@@ -143,13 +149,21 @@ def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement
     return found
 
 
-def verify_shown_statements(shown: Iterable[bytes], roster: Roster, sender: str) -> list[StateStatement]:
-    """Verify the statements of other sites that a member shows: at most one for each site."""
-    found = [verify_statement(data, roster, sender) for data in shown]
-    sites = [statement.site for statement in found]
+def is_genuine_statement(data: bytes, roster: Roster) -> bool:
+    """Return whether a statement is valid with the members approved today; a member may have a new key."""
+    try:
+        verify_statement(data, roster, "this site's own disk")
+    except ProtocolViolationError:
+        return False
+    return True
+
+
+def verify_shown_names(shown: ShownNames, sender: str) -> None:
+    """Check the form of what a member shows of the other sites: sorted, and a few different digests for each."""
+    sites = [site for site, _ in shown]
     proper = sites == sorted(set(sites)) and sender not in sites
-    refuse_unless(proper, "shown statements must be sorted, one a site", rule="R13", blame=(sender,))
-    return found
+    proper = proper and all(0 < len(names) == len(set(names)) <= MAX_SHOWN for _, names in shown)
+    refuse_unless(proper, f"{sender} names the statements of other sites in a wrong form", rule="R13", blame=(sender,))
 
 
 @lru_cache(maxsize=4096)

@@ -44,6 +44,7 @@ class ServerSession:
         self._requested_unmask = self._state is not None
         self._vector = load_vector(store)
         self._abandonments: dict[str, bytes] = {}
+        self._unshown: dict[str, bytes] = {}
 
     @property
     def last_attempt(self) -> tuple[int, int]:
@@ -91,8 +92,16 @@ class ServerSession:
         self._keep_vector(plan)
         counter = MessageWriter(COUNTER_KIND).number(plan.exchange).number(plan.attempt)
         self._store.put(COUNTER, counter.bytes())
+        self._unshown = self._list_unshown()
         self._attempt, self._state, self._requested_unmask = server_protocol.start_attempt(context), None, False
         return context.descriptor.to_bytes()
+
+    def get_envelopes(self, site: str) -> bytes:
+        """Return UNMASK of the attempt before for a survivor whose reply did not arrive; empty for the others.
+
+        It travels with TRAIN: a site sends no new vector before it was shown what the others sealed to it.
+        """
+        return self._unshown.get(site, b"")
 
     def add_upload(self, data: bytes, vectors: Mapping[str, PackedWords], sender: str) -> None:
         """Add an upload to the sums. Raises `ProtocolViolationError`; the sums are then unchanged."""
@@ -160,10 +169,14 @@ class ServerSession:
         self._vector = None
         save_vector(self._store, None)
 
-    def abandon_request(self) -> bytes:
-        """Return ABANDON for every site of the attempt that is being unmasked."""
+    def abandon_requests(self) -> dict[str, bytes]:
+        """Return ABANDON for every site of the attempt that is being unmasked, with TRAIN for those without upload."""
         self._abandonments = {}
-        return AbandonRequest(self._get_unmasking_state().context.ctx).to_bytes()
+        state = self._get_unmasking_state()
+        short = AbandonRequest(state.context.ctx)
+        whole = AbandonRequest(state.context.ctx, state.context.descriptor.to_bytes())
+        uploads = state.attempt.uploads
+        return {site: (short if site in uploads else whole).to_bytes() for site in state.context.cohort}
 
     def add_abandonment(self, data: bytes, sender: str) -> bool:
         """Add a reply to ABANDON; return True once the attempt can never open. Raises `ProtocolViolationError`."""
@@ -181,6 +194,14 @@ class ServerSession:
             save_vector(self._store, self._vector)
         self._store.delete(HEADER)
         self._state, self._requested_unmask = None, False
+
+    def _list_unshown(self) -> dict[str, bytes]:
+        """Return UNMASK for the survivors who may not have received it; after a restart all sites announce again."""
+        state = self._state
+        if state is None or not state.replies:
+            return {}
+        missing = (site for site in state.survivors if site not in state.replies)
+        return {site: unmasking.build_unmask_request(state, site) for site in missing}
 
     def _keep_vector(self, plan: server_protocol.AttemptPlan) -> None:
         """Store the name of the vector of an attempt, with the certificates of its earlier attempts."""

@@ -21,6 +21,8 @@ from fedhealth.evaluation.subgroups import (
 from fedhealth.experiment.baselines import BaselineData
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
+from fedhealth.privacy.mechanisms.histogram_release import noise_histograms
 from fedhealth.runs.run_dir import GROUPS_FILE, RunDir
 
 
@@ -110,6 +112,7 @@ def test_scores_of_groups_are_scikit_learns_and_small_groups_have_none(config):
         ("sex=[1]", "empty list"),
         ("age=[]", "ascending"),
         ("age=[6,5]", "asc"),
+        ("noise=[]", "no such column"),
     ],
 )
 def test_impossible_groups_are_refused(subgroups, said):
@@ -129,11 +132,85 @@ def test_a_federation_sums_its_sites_groups(secagg, tiny_overrides, good_hospita
     assert [row["studies"] for row in rows] == [int(sum((each == group).sum() for each in places)) for group in (0, 1)]
 
 
-def test_private_training_says_nothing_of_groups(tiny_overrides, good_hospitals, tmp_path):
-    overrides = [*tiny_overrides(good_hospitals), "strategy.rounds=1", "evaluation.min_group=1", "privacy=patient"]
-    overrides += ["+evaluation.subgroups.crp=[60]", "privacy.min_cohort=1", "training=sgd"]
-    launch_run(RunSpec.compose(overrides, RunDir(tmp_path / "run")))
-    told = (
-        json.loads((tmp_path / "run" / GROUPS_FILE).read_text()) if (tmp_path / "run" / GROUPS_FILE).is_file() else []
+PRIVATE = [*OVERRIDES, "privacy=patient", "privacy.subgroup_release_share=0.5", "evaluation.bootstrap=200"]
+
+
+def release(scored, places, config, noise_multiplier):
+    """Return the tables of one private hospital as they leave it."""
+    tables = count_scores_by_subgroup(scored, places, config)
+    return noise_histograms(tables, noise_multiplier, NoiseSource(), 0.5)
+
+
+def draw_patients(generator, size):
+    """Return predictions with an AUROC of about .87 in two groups that alternate."""
+    labels = (generator.random(size) < 0.5).astype(float)
+    logits = 1.58 * labels - 0.79 + generator.normal(0, 1, size)
+    scored = Predictions(1 / (1 + np.exp(-logits[:, None])), labels[:, None], np.arange(size))
+    return scored, {"sex": np.arange(size) % 2, "age": np.zeros(size, int)}
+
+
+def test_a_private_site_sends_every_group_and_the_size_of_its_noise():
+    config = config_of(PRIVATE)
+    assert get_subgroup_shapes(config) == {
+        "groups.sex": (2, 2, 1, 12),
+        "groups.age": (2, 3, 1, 12),
+        "groups.noise": (1,),
+    }
+    places = {"sex": np.array([0, 0, 0, 0, 0, 1]), "age": np.zeros(6, int)}
+    exact = count_scores_by_subgroup(predictions(range(6)), places, config)
+    assert exact["groups.sex"].sum(axis=(0, 2, 3)).tolist() == [5, 1]  # whether a group is small must not show
+    assert {name: each.shape for name, each in release(predictions(range(6)), places, config, 3.0).items()} == (
+        get_subgroup_shapes(config)
     )
-    assert all(row["studies"] is None for each in told for row in each["groups"])
+    without = config_of([*PRIVATE, "privacy.subgroup_release_share=0"])
+    assert get_subgroup_shapes(without) == {}
+    assert evaluate_subgroups({}, without) == []
+
+
+def test_private_scores_of_groups_hold_the_truth_and_state_their_noise():
+    config, generator, held = config_of(PRIVATE), np.random.default_rng(0), 0
+    many = draw_patients(np.random.default_rng(1), 200_000)[0]
+    truth = roc_auc_score(many.labels[:, 0], many.scores[:, 0])
+    for _ in range(20):
+        by_sex, by_age = evaluate_subgroups(release(*draw_patients(generator, 1000), config, 2.2), config)
+        held += sum(row["auroc"]["low"] <= truth <= row["auroc"]["high"] for row in by_sex["groups"])
+        assert by_sex["noise"]["count_std"] == pytest.approx(2.2 * 2, abs=1e-3)  # half of the release, of two variables
+        assert by_sex["noise"]["cells"] == 12
+        assert by_sex["gap"]["low"] < 0.1
+        assert [row["studies"] is None for row in by_age["groups"]] == [False, True, True]
+        assert [row["auroc"] is None for row in by_age["groups"]] == [False, True, True]
+        assert by_age["gap"] is None
+    assert 35 <= held <= 40  # 95 % of 40, and three deviations below
+
+
+def test_groups_that_are_lost_in_the_noise_are_suppressed():
+    config = config_of(PRIVATE)
+    scored, places = draw_patients(np.random.default_rng(0), 60)
+    for variable in evaluate_subgroups(release(scored, places, config, 8.0), config):
+        assert all(row["auroc"] is None and row["studies"] is None for row in variable["groups"])
+        assert variable["noise"]["classes_scored"] == 0
+
+
+def test_groups_below_the_least_size_are_suppressed_without_much_noise_too():
+    config = config_of([*PRIVATE, "evaluation.min_group=25"])
+    scored, places = draw_patients(np.random.default_rng(0), 80)  # about 20 with and 20 without in each group
+    by_sex, _ = evaluate_subgroups(release(scored, places, config, 0.05), config)
+    assert [row["auroc"] for row in by_sex["groups"]] == [None, None]
+    assert [row["studies"] for row in by_sex["groups"]] == [40, 40]
+
+
+def test_private_training_says_of_groups_what_it_has_paid_for(tiny_overrides, good_hospitals, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), "strategy.rounds=1", "evaluation.min_group=1", "privacy=patient"]
+    overrides += ["+evaluation.subgroups.crp=[60]", "privacy.min_cohort=1", "training=sgd", "privacy.epsilon=5000"]
+    overrides += ["privacy.subgroup_release_share=0.5", "evaluation.audit=false"]
+    launch_run(RunSpec.compose(overrides, RunDir(tmp_path / "run")))
+    [by_crp] = json.loads((tmp_path / "run" / GROUPS_FILE).read_text())
+    bench = BaselineData.prepare(OmegaConf.to_object(compose_config(overrides)))
+    for number, row in enumerate(by_crp["groups"]):
+        exact = sum(
+            len({cohort.patient[r] for r in cohort.rows("test") if places[r] == number})
+            for cohort in bench.cohorts.values()
+            for places in [assign_subgroups(cohort, bench.config)["crp"]]
+        )
+        assert abs(row["studies"] - exact) <= 4 * by_crp["noise"]["studies_std"] + 0.5
+        assert by_crp["noise"]["studies_std"] < 2  # or the line above could not fail

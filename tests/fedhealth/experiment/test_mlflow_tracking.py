@@ -71,7 +71,6 @@ def seen(uri, experiment="fedhealth"):
     return run, client
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["folder", "server"])
 def test_a_store_receives_the_run(store, overrides, tmp_path, request):
     uri = (tmp_path / "mlruns").as_uri() if store == "folder" else request.getfixturevalue("server")

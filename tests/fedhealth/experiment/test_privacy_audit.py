@@ -131,7 +131,7 @@ def test_a_rehearsal_whose_audit_fails_says_so(overrides, tmp_path, monkeypatch)
     assert "The audit FAILED at north" in (run.path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("engine", [ForgottenClip, CoupledLoss])
+@pytest.mark.parametrize("engine", [ForgottenClip, pytest.param(CoupledLoss, marks=pytest.mark.long)])
 def test_an_engine_that_breaks_the_bound_is_found(command, overrides, monkeypatch, engine):
     monkeypatch.setitem(ENGINES, "bk", engine)
     code, shown = command("quick", *overrides)
@@ -140,7 +140,7 @@ def test_an_engine_that_breaks_the_bound_is_found(command, overrides, monkeypatc
     assert "The audit failed at north" in shown
 
 
-@pytest.mark.parametrize("step", [doubled_step, noise_where_touched])
+@pytest.mark.parametrize("step", [pytest.param(doubled_step, marks=pytest.mark.long), noise_where_touched])
 def test_a_step_that_moves_weights_without_noise_is_found(command, overrides, monkeypatch, step):
     monkeypatch.setattr("fedhealth.training.dpsgd_trainer.take_private_step", step)
     code, shown = command("quick", *overrides)

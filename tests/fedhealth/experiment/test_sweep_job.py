@@ -109,7 +109,7 @@ def test_virtual_hospitals_reserve_a_sweep_and_take_back_what_it_did_not_use(
     assert states(tmp_path / "larger") == {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_that_was_killed_goes_on_in_two_processes(fedhealth, tiny_overrides, good_hospitals, tmp_path):
     overrides = [*tiny_overrides(good_hospitals), "strategy.rounds=1", "hydra.sweep.dir=sweep", "seed=1,2,3,4"]
     overrides += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]

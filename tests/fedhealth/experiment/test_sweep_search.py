@@ -93,7 +93,7 @@ def test_impossible_settings_are_refused():
         HyperparameterSearch({"a": [1, 2]}, trials=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_overrides, good_hospitals, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

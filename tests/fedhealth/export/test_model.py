@@ -18,6 +18,7 @@ from fedhealth.export.predict import read_studies, score_studies
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
 from fedhealth.models.multimodal import build_model
 from fedhealth.runs.run_dir import MODEL_DIR, PERSONAL_FILE, RunDir
+from tests.tiny_encoders import save_image_encoder, save_text_encoder
 
 
 @pytest.fixture
@@ -114,6 +115,37 @@ def test_a_pretrained_text_encoder_travels_with_its_tokenizer(encoder_saver, tmp
     assert text.tokenize(["better today"]).shape == (1, 2)
     with torch.inference_mode():
         assert text(torch.tensor([[2, 4]])).shape == (1, 8)
+
+
+@pytest.mark.parametrize("part", ["alone", "adapters", "side by side"])
+def test_pretrained_encoders_of_images_travel_too(tmp_path, part):
+    folder = save_image_encoder(tmp_path / "vit", "vit")
+    text = save_text_encoder(tmp_path / "t5", "t5")
+    options = {"alone": "pretrained", "adapters": "pretrained_lora", "side by side": "concat"}
+    place = "model.image.encoders.second" if part == "side by side" else "model.image"
+    config = compose_config(
+        ["data.root=x", f"model/image={options[part]}", "data.image.size=32", "model/text=pretrained"]
+    )
+    OmegaConf.update(config, f"{place}.pretrained", str(folder))
+    OmegaConf.update(config, f"{place}.normalization", "imagenet", force_add=True)
+    if part == "side by side":
+        OmegaConf.update(config, "model.image.encoders.first.architecture", "small_cnn")
+        OmegaConf.update(config, "model.image.encoders.first.weights", None)
+        OmegaConf.update(config, "model.image.encoders.first.train", "all")
+    OmegaConf.update(config, "model.text.pretrained", str(text))
+    typed = OmegaConf.to_object(config)
+    model = build_model(typed.model, typed.data, typed.seed).eval()
+    save_model(config, get_model_arrays(model, list_trained_arrays(model)), tmp_path / "model")
+    for gone in (folder, text):
+        shutil.rmtree(gone)
+    exported = load_model(shutil.move(tmp_path / "model", tmp_path / "elsewhere"))
+    assert str(tmp_path) not in (tmp_path / "elsewhere" / "config.json").read_text()
+    grey = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    words = torch.from_numpy(model.towers["text"].encoder.tokenize(["worse today", "better"]))
+    with torch.inference_mode():
+        for name, values in (("image", grey), ("text", words)):
+            found, expected = (each.towers[name].encoder(values) for each in (exported.model, model))
+            torch.testing.assert_close(found, expected)
 
 
 def test_a_model_that_lives_at_the_hospitals_needs_their_part(tiny_overrides, good_hospitals, tmp_path):

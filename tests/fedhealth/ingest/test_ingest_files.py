@@ -366,3 +366,35 @@ def test_who_withdraws_is_removed_from_cohort_and_caches(hospital, out, tmp_path
         assert pixels not in content, path
     (hospital.folder / "opt-out.csv").write_text("Patient\nKH-9999\n")
     assert hospital.ingest(out).dataset.counts()["patients"] == 12  # who is no longer on the list is read again
+
+
+def install_deidentifier(folder, monkeypatch, body):
+    """Install a package whose function `clean` is the entry point `ours`."""
+    package = folder / "words-3.1.dist-info"
+    package.mkdir(parents=True, exist_ok=True)
+    (folder / "words.py").write_text(f"def clean(report, names):\n    {body}\n")
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: words\nVersion: 3.1\n")
+    (package / "entry_points.txt").write_text("[fedhealth.deidentifiers]\nours = words:clean\n")
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_a_hospitals_own_deidentification_is_screened_named_and_cannot_print(
+    hospital, out, tmp_path, monkeypatch, capfd
+):
+    hospital.write("text: {deidentifier: ours, deidentify: false}\n")
+    body = "print(report, flush=True); return report.replace('Okafor', '').replace('Mueller', '')"
+    install_deidentifier(tmp_path / "packages", monkeypatch, body)
+    told = []
+    with pytest.raises(ConfigError, match="'ours' leaves Quillfeather"):
+        hospital.ingest(out, progress=reading(told))
+    assert not told  # not one file was read
+    hospital.write("text: {deidentifier: ours}\n")
+    found = hospital.ingest(out)
+    assert any(
+        "de-identified by 'ours' of words 3.1; fedhealth's patterns follow" in each.text for each in found.findings
+    )
+    assert "Befund" not in "".join(capfd.readouterr())
+    install_deidentifier(tmp_path / "packages", monkeypatch, "import time; time.sleep(60)")
+    hospital.write("text: {deidentifier: ours}\nlimits: {seconds: 0.5}\n")
+    with pytest.raises(ConfigError, match=r"'ours' takes longer than 0\.5 s on a sample report"):
+        hospital.ingest(out)

@@ -1,13 +1,10 @@
 import time
-from importlib.metadata import EntryPoint
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.errors import ConfigError
-from fedhealth.ingest import report_text
-from fedhealth.ingest.report_text import clean_report, may_identify_patient
+from fedhealth.ingest.report_text import clean_report, may_identify_patient, still_identifies
 from fedhealth.ingest.settings import TextSettings
 
 REPORT = """HISTORY: cough since Monday
@@ -104,10 +101,14 @@ def test_words_in_scripts_without_blanks_are_removed():
     assert clean_report("患者は重症です", TextSettings(remove=("重症",))) == "患者は です"
 
 
-def test_a_hospitals_own_deidentification(monkeypatch):
-    point = EntryPoint("ours", "os.path:basename", "fedhealth.deidentifiers")
-    monkeypatch.setattr(report_text, "entry_points", lambda group: [point] if group == point.group else [])
-    monkeypatch.setattr(EntryPoint, "load", lambda self: lambda text, names: text.replace("secret", "-".join(names)))
-    assert clean_report("a secret", TextSettings(deidentifier="ours"), ["N."]) == "a N."
-    with pytest.raises(ConfigError, match="no installed package has an entry point 'theirs'"):
-        clean_report("a", TextSettings(deidentifier="theirs"))
+@pytest.mark.parametrize(
+    ("report", "names", "left"),
+    [
+        ("the heart is large", ("Okafor",), False),
+        ("the heart of Okafor", ("Okafor",), True),
+        ("seen on 12.03.2021", (), True),
+        ("seen by _ on _", ("Okafor",), False),
+    ],
+)
+def test_what_the_patterns_would_remove_still_identifies(report, names, left):
+    assert still_identifies(report, names) == left

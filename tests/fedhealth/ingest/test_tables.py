@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fedhealth.data.identifiers import hash_identifier
 from fedhealth.errors import DataError
-from fedhealth.ingest.settings import IngestTable
+from fedhealth.ingest.settings import IngestTable, TextSettings
 from fedhealth.ingest.tables import TableContext, TableRows, load_table
 
 REPORT = "Befund: Größe unauffällig, Herz naß, Lungenödem weg, öfter über Übelkeit geklagt"
@@ -96,3 +96,24 @@ def test_anything_is_a_table_or_a_fault(tmp_path, content, suffix):
     path.write_bytes(b"id,Text,y\n" * (suffix == "csv") + content)
     found = load_table(table(path), TableContext())
     assert isinstance(found, TableRows | DataError)
+
+
+def test_what_is_left_where_the_patterns_are_off_is_counted(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,Text,y,who\n7,Okafor coughs,1,Okafor\n8,fine,0,Okafor\n9,seen on 12.03.2021,0,\n")
+    context = TableContext(TextSettings(deidentify=False))
+    [found] = load_table(table(path, names=("who",)), context).findings
+    assert found.serious
+    assert "2 of 3 reports hold names of the table, dates, numbers or addresses" in found.text
+    assert load_table(table(path, names=("who",)), TableContext()).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("reports", "serious"), [(["only this", "only", "all of it"], True), (["only", "a", "b"], False)]
+)
+def test_reports_that_the_cleaning_empties_are_counted(tmp_path, reports, serious):
+    path = tmp_path / "a.csv"
+    pd.DataFrame({"id": [7, 8, 9], "Text": reports, "y": 1}).to_csv(path, index=False)
+    [found] = load_table(table(path), TableContext(TextSettings(remove=("only", "this")))).findings
+    assert f"{2 if serious else 1} of 3 reports are empty" in found.text
+    assert found.serious == serious

@@ -117,7 +117,7 @@ def _loss(config):
     return lambda model, batch: compute_row_losses(model(batch), batch["targets"], config.data.task.kind)
 
 
-@pytest.mark.parametrize("personalization", ["none", "adapters", "ffa_lora"])
+@pytest.mark.parametrize("personalization", ["none", pytest.param("adapters", marks=pytest.mark.long), "ffa_lora"])
 def test_a_private_federation_trains_and_only_what_is_trained_travels(overrides, personalization, tmp_path):
     run = RunDir(tmp_path / "run")
     private = ["privacy=patient", "privacy.min_cohort=5", "privacy.max_records_per_patient=2", "secagg=on"]

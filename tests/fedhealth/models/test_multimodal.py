@@ -6,7 +6,7 @@ from torch import nn
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind
 from fedhealth.errors import ConfigError, ModelError
 from fedhealth.models.fusion import ConcatFusion, GatedFusion
-from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, get_output_width
+from fedhealth.models.multimodal import ModalityDropout, MultimodalModel, Tower, build_model, get_output_width
 
 CONCAT = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 6}
 GATED = {"_target_": "fedhealth.models.fusion.GatedFusion"}
@@ -190,3 +190,21 @@ def test_a_part_that_cannot_be_built_names_itself():
 def test_weights_are_plain_float32():
     assert {value.dtype for value in model().state_dict().values()} <= {torch.float32, torch.int64}
     assert np.isfinite([value.double().sum() for value in model().state_dict().values()]).all()
+
+
+def test_modality_dropout_hides_modalities_in_training_only_and_never_all():
+    hide = ModalityDropout(0.9)
+    present = torch.tensor([[True, True, False], [False, True, True], [False, False, False], [True, False, False]])
+    torch.manual_seed(0)
+    drawn = torch.stack([hide(present) for _ in range(200)])
+    assert not (drawn & ~present).any()
+    assert torch.equal(drawn.any(dim=2), present.any(dim=1).expand(200, 4))
+    assert 0 < drawn[:, 0].float().mean() < 0.5
+    assert torch.equal(hide.eval()(present), present)
+
+
+def test_without_modality_dropout_nothing_is_drawn():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    ModalityDropout(0.0)(torch.ones(3, 2, dtype=torch.bool))
+    assert torch.equal(before, torch.get_rng_state())

@@ -77,7 +77,7 @@ def build_release(wheel, release):
     for name in ("fedhealth", "strategies", "clients", "conf", "scripts", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    (source / "pyproject.toml").write_text(project.replace('version = "0.1.0"', f'version = "{release}"'), "utf-8")
+    (source / "pyproject.toml").write_text(project.replace('dynamic = ["version"]', f'version = "{release}"'), "utf-8")
     subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=120)
     [path] = folder.glob(f"fedhealth-{release}-*.whl")
     with zipfile.ZipFile(path) as archive:

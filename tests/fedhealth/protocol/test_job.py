@@ -46,3 +46,15 @@ def test_a_folder_of_ones_own_travels_with_the_job(tmp_path):
     overrides = ("data=ours",)
     job = Job("r", overrides, compute_config_digest(compose_config(overrides, tmp_path)), "/run", str(tmp_path))
     assert compose_job_config(job).data.sites == ["a"]
+
+
+def test_an_edited_folder_is_read_again(tmp_path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "ours.yaml"
+    file.write_text("name: ours\nroot: /ours\nsites: [a]\n", "utf-8")
+    overrides = ("data=ours",)
+    job = Job("r", overrides, compute_config_digest(compose_config(overrides, tmp_path)), "/run", str(tmp_path))
+    assert compose_job_config(job) is compose_job_config(job)
+    file.write_text("name: ours\nroot: /ours\nsites: [b]\n", "utf-8")
+    with pytest.raises(ConfigError, match="has digest"):
+        compose_job_config(job)

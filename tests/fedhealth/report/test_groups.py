@@ -56,9 +56,27 @@ def test_without_groups_there_is_no_section(run):
 
 def test_private_training_says_that_it_says_nothing(run):
     run.make_private(epsilon=3)
-    shown = section(run, None)
+    run.config += "evaluation: {subgroups: {sex: []}}\n"
+    shown = build_groups_section(load_run_record(run.write()))
     assert shown.lead.startswith("Whether the model works equally well for all groups is not reported")
+    assert "privacy.subgroup_release_share" in shown.lead
     assert shown.tables == ()
+
+
+def test_private_scores_of_groups_are_shown_with_their_noise(run):
+    run.make_private(epsilon=3)
+    [by_sex] = grouping({"value": 0.1, "low": -0.05, "high": 0.25})
+    noise = {"count_std": 6.2, "studies_std": 30.4, "cells": 12, "classes_scored": 2}
+    (run.write() / GROUPS_FILE).write_text(json.dumps([by_sex | {"noise": noise}]))
+    shown = build_groups_section(load_run_record(run.folder))
+    assert shown.lead.startswith("There is no difference in AUROC between groups beyond chance")
+    assert shown.tables[0].caption == "By sex, with noise"
+    text = [[cell.text.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in shown.tables[0].rows]
+    assert text[0][:3] == ["F", "about 90 ± 60 studies", "0.900"]
+    assert text[2][1:] == ["too few, or lost in the noise"] * 4
+    [note] = shown.notes
+    assert "standard deviation of 6.2 studies in every count and 30 in the number" in note
+    assert "86 of each are needed" in note  # four deviations of twelve cells
 
 
 def test_groups_that_are_all_too_small_are_not_called_equal(run):

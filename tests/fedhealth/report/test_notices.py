@@ -56,6 +56,14 @@ def test_against_pooling(run, notices_of, gain, title):
     assert title in notices_of()
 
 
+def test_a_modality_that_is_better_alone_is_the_first_warning(run, notices_of):
+    run.comparison = run.compared({"image only": -0.05, "text only": 0.2})
+    first, text = next(iter(notices_of().items()))
+    assert first == "Image alone is better than all modalities together"
+    assert "model.modality_dropout" in text
+    assert not any("may be enough" in title for title in notices_of())
+
+
 def test_a_modality_that_does_as_well_alone(run, notices_of):
     run.comparison = run.compared({"image only": 0.01, "text only": 0.2})
     assert "Image alone may be enough" in notices_of()

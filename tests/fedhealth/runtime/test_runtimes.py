@@ -58,7 +58,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(run):
 
 @pytest.mark.filterwarnings("ignore")  # Ray and Flower's engine warn about themselves
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("overrides", [["secagg=off"], ["secagg=on", "secagg.weights=exact", "training=sgd"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(["secagg=off"], marks=pytest.mark.long),
+        ["secagg=on", "secagg.weights=exact", "training=sgd"],
+    ],
+)
 def test_simulation_gives_the_model_of_local(run, overrides):
     pytest.importorskip("ray", reason="needs the extra fedhealth[simulation]")
     local = run("local", *[override for override in overrides if not override.startswith("secagg")])

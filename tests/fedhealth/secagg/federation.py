@@ -15,12 +15,15 @@ from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec
 from fedhealth.secagg.primitives.packing import PackedWords
-from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
+from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.messages import AttemptDescriptor
+from fedhealth.secagg.protocol.statement import StateHeads, StateStatement, digest_statement
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
+from fedhealth.secagg.server.shown_statements import ShownStatements
 
 CONFIG, TRAINING = hashlib.sha256(b"config").digest(), hashlib.sha256(b"training").digest()
 RUN = "run-1"
@@ -47,8 +50,11 @@ class MemoryHistory:
     def read_heads(self) -> StateHeads:
         return StateHeads((self.lines[-1],))
 
-    def holds_statement(self, statement: StateStatement) -> bool:
-        return statement.to_bytes() in self.statements
+    def holds_statement(self, name: str) -> bool:
+        return name in (digest_statement(each).hex() for each in self.statements)
+
+    def load_last_statement(self) -> bytes:
+        return b""
 
     def holds_heads(self, heads: StateHeads) -> bool:
         return set(heads.ledgers) <= set(self.lines)
@@ -85,6 +91,7 @@ class Federation:
         self.store = MemoryStore()
         self.lead = ServerParameters(RUN, self.roster, CONFIG, self.policy)
         self.server = ServerSession(self.lead, self.store)
+        self.shown = ShownStatements(self.store, self.roster)
         self.announce()
 
     @property
@@ -104,7 +111,13 @@ class Federation:
 
     def announce(self, sites: Sequence[str] | None = None) -> None:
         for site in sites or self.ids:
-            self.server.register(self.sites[site].announce(self.towers[site]), site)
+            self.server.register(self.announce_site(site), site)
+
+    def announce_site(self, site: str) -> bytes:
+        """Return a new announcement of a site; the lead keeps the statements that it names."""
+        announcement = self.sites[site].announce(self.towers[site])
+        self.shown.keep_shown(announcement, self.book(site).list_known_statements(), site)
+        return announcement
 
     def restart_server(self) -> ServerSession:
         self.server = ServerSession(self.lead, self.store)
@@ -141,7 +154,19 @@ class Federation:
 
     def accept(self, site: str, descriptor: bytes, plan: AttemptPlan, certificates: Sequence[bytes] = ()):
         return self.sites[site].accept(
-            descriptor, plan.model_digest, plan.training_digest, lambda members: tuple(plan.layout), certificates
+            descriptor,
+            plan.model_digest,
+            plan.training_digest,
+            lambda members: tuple(plan.layout),
+            certificates,
+            self.list_shown(site, descriptor),
+            self.server.get_envelopes(site),
+        )
+
+    def list_shown(self, site: str, descriptor: bytes) -> tuple[bytes, ...]:
+        """Return the site's own statements that the members of an attempt name."""
+        return self.shown.list_shown(
+            site, AttemptContext.from_descriptor(AttemptDescriptor.from_bytes(descriptor)).members
         )
 
     def protect(self, site: str, descriptor: bytes, plan: AttemptPlan) -> tuple[bytes, dict[str, PackedWords]]:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fedhealth.secagg.client import contributor_book, journal_rules, vector_rules
+from fedhealth.secagg.client import announcement_rules, contributor_book, journal_rules, vector_rules
 from fedhealth.secagg.protocol import history, rules, statement
 from fedhealth.secagg.protocol.threshold import (
     ThresholdPolicy,
@@ -44,9 +44,9 @@ def test_every_rule_is_listed_and_has_its_function():
     listed = {line.split("|")[1].strip() for line in PAGE.read_text().splitlines() if line.startswith("| R")}
     functions = {
         name.split("_")[0].upper()
-        for name in [*vars(rules), *vars(journal_rules), *vars(vector_rules)]
+        for name in [*vars(rules), *vars(journal_rules), *vars(vector_rules), *vars(announcement_rules)]
         if name[0] == "r" and name[1].isdigit()
     }
     for rule, module in (("R11", contributor_book), ("R13", statement)):
         assert f'"{rule}"' in Path(module.__file__).read_text()
-    assert listed == functions | {"R11", history.RULE, "R13"} == {f"R{i}" for i in range(1, 14)}
+    assert listed == functions | {"R11", history.RULE, "R13"} == {f"R{i}" for i in range(1, 16)}

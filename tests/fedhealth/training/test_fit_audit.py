@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from torchvision.ops import StochasticDepth
 
-from benchmarks.audit_mutants import MUTANTS, plant_mutant
-from benchmarks.mutant_subject import ROUNDS, audit_subject, list_failures, make_subject
-from benchmarks.stranger_mutants import STRANGERS
+from benchmarks.audit_mutants import plant_mutant
+from benchmarks.mutants.known import MUTANTS
+from benchmarks.mutants.strangers import STRANGERS
+from benchmarks.mutants.subject import ROUNDS, audit_subject, list_failures, make_subject
 from fedhealth.data.examples import Examples
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.context import AccountingContext

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.audit_mutants import plant_mutant
-from benchmarks.mutant_subject import ROUNDS, audit_client, list_failures, make_subject
-from benchmarks.stranger_mutants import CLIENTS
+from benchmarks.mutants.clients import CLIENTS
+from benchmarks.mutants.subject import ROUNDS, audit_client, list_failures, make_subject
 from fedhealth.data.examples import Examples
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path

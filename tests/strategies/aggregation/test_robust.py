@@ -108,7 +108,9 @@ def model(run: RunDir):
     return load_file(run.path / "model.safetensors")
 
 
-@pytest.mark.parametrize("rule", ["median", "trimmed_mean", "krum"])
+@pytest.mark.parametrize(
+    "rule", ["median", *(pytest.param(name, marks=pytest.mark.long) for name in ("trimmed_mean", "krum"))]
+)
 def test_a_poisoning_site_moves_the_mean_far_and_the_rule_hardly(rule, run, poisoned):
     share = ["strategy.aggregation.rule.share=0.34"] if rule == "trimmed_mean" else []
     start = model(run("start", "training.optimizer.lr=0"))

@@ -24,7 +24,8 @@ def serve_():
         return stubs[-1]
 
     yield start
-    dicomweb._connect.cache_clear()
+    for cached in (dicomweb._connect, dicomweb._open_connection):
+        cached.cache_clear()
     for stub in stubs:
         stub.close()
 
@@ -166,3 +167,54 @@ def test_a_password_that_went_away_is_no_fault_of_the_file(serve, tmp_path):
     source = DicomWeb(serve(lambda path, headers: (200, {}, b"")).url, access={"user": "me", "password_file": "/gone"})
     with pytest.raises(ImageError, match="password cannot be read"):
         source.open(SourceFile("1.2/1.3/1.4", ""))
+
+
+def test_an_instance_is_taken_as_it_was_sent(serve):
+    sent = b"\0" * 128 + b"DICM" + bytes(range(256))
+    whole = b"--b0\r\nContent-Type: application/dicom\r\n\r\n" + sent + b"\r\n--b0--\r\n"
+    stub = serve(lambda path, headers: (200, {"Content-Type": "multipart/related; boundary=b0"}, whole))
+    assert DicomWeb(stub.url).open(SourceFile("1.2/1.3/..%2f1 4", "")).read() == sent
+    [(path, headers)] = stub.seen
+    assert path == "/studies/1.2/series/1.3/instances/..%252f1%204"  # no part of a name leaves its place
+    assert "transfer-syntax=*" in headers["Accept"]
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_an_instance_that_breaks_off_is_tried_again_later(serve, cut):
+    whole = b"--b0\r\n\r\n" + bytes(300) + b"\r\n--b0--\r\n"
+    kind = {"Content-Type": "multipart/related; boundary=b0", "Content-Length": str(len(whole))}
+    stub = serve(lambda path, headers: (200, kind, whole[:-cut]))
+    with pytest.raises(ImageError, match="does not send it"):
+        DicomWeb(stub.url, access={"attempts": 1}).open(SourceFile("1.2/1.3/1.4", ""))
+
+
+def test_an_archive_that_sends_too_much_is_not_read_to_the_end(serve, monkeypatch):
+    monkeypatch.setattr(dicomweb, "MAX_BYTES", 1 << 20)
+    stub = serve(lambda path, headers: (200, {"Content-Type": "application/dicom"}, bytes((1 << 20) + 1)))
+    with pytest.raises(ImageError, match="sends more than 1 MiB"):
+        DicomWeb(stub.url).open(SourceFile("1.2/1.3/1.4", ""))
+
+
+def test_a_study_whose_size_is_known_is_asked_for_once(serve):
+    studies = json.dumps([{"0020000D": {"Value": ["1.2"]}, "00201208": {"Value": [2]}}]).encode()
+
+    def answer(path, headers):
+        if "/studies/1.2/" in path:
+            return 200, {}, instances("1.4", "1.5")
+        return 200, {}, studies if "offset=0" in path else b"[]"
+
+    stub = serve(answer)
+    assert len([*DicomWeb(stub.url).items()]) == 2
+    assert sum("/studies/1.2/" in path for path, _ in stub.seen) == 1
+
+
+def test_studies_are_listed_in_order_by_several_connections(serve):
+    studies = json.dumps([{"0020000D": {"Value": [f"1.{n:03}"]}} for n in range(150)]).encode()
+    stub = serve(
+        lambda path, headers: (
+            200,
+            {},
+            (instances("1.4") if "/studies/" in path else studies) if "offset=0" in path else b"[]",
+        )
+    )
+    assert [each.name[:5] for each in DicomWeb(stub.url).items()] == [f"1.{n:03}" for n in range(150)]

@@ -2,10 +2,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
+from transformers import CLIPConfig, CLIPModel
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import compute_fingerprint
+from fedhealth.models.encoders.concat import ConcatEncoder
 from fedhealth.models.encoders.image import ImageEncoder
+from fedhealth.models.encoders.pixel_scaling import IMAGENET, scale_pixels
+from fedhealth.models.encoders.pretrained_image import PretrainedImageEncoder
+from tests.tiny_encoders import save_image_encoder, save_text_encoder
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +151,96 @@ def test_the_frozen_front_is_apart_and_names_stay(architecture, train, taken, le
     images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         torch.testing.assert_close(part(images), whole(images))
+
+
+@pytest.mark.parametrize("head", [None, 7])
+def test_a_backbone_loads_without_its_head_or_with_another_one(weights, tmp_path, head):
+    state = {name: value for name, value in load_file(weights).items() if not name.startswith("classifier.1")}
+    if head:
+        state |= {"classifier.1.weight": torch.zeros(head, 1280), "classifier.1.bias": torch.zeros(head)}
+    save_file(state, tmp_path / "other.safetensors")
+    grey = images(1)
+    found, whole = (
+        ImageEncoder("mobilenet_v2", str(w), train="none").eval() for w in (tmp_path / "other.safetensors", weights)
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(found(grey), whole(grey))
+
+
+def test_a_backbone_that_lacks_more_than_its_head_is_refused(weights, tmp_path):
+    state = {name: value for name, value in load_file(weights).items() if not name.startswith("features.3")}
+    save_file(state, tmp_path / "part.safetensors")
+    with pytest.raises(ModelError, match=r"does not fit mobilenet_v2: it lacks \d+ arrays, such as features\.3"):
+        ImageEncoder("mobilenet_v2", str(tmp_path / "part.safetensors"), train="none")
+
+
+def test_channels_are_scaled_one_by_one_or_by_a_published_name(weights):
+    colour = images(3)
+    mean, std = IMAGENET
+    named, written, published = (
+        ImageEncoder("mobilenet_v2", weights, train="none", **settings).eval()
+        for settings in (
+            {"normalization": "imagenet"},
+            {"mean": list(mean), "std": list(std)},
+            {"normalization": "MobileNet_V2_Weights.IMAGENET1K_V1"},
+        )
+    )
+    expected = (colour.float() / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    for encoder in (named, written, published):
+        torch.testing.assert_close(scale_pixels(colour, encoder.front.scale, 3), expected)
+    assert compute_fingerprint(named) == compute_fingerprint(written) != compute_fingerprint(ImageEncoder())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"normalization": "imaginary"}, "there is no 'imaginary'"),
+        ({"mean": [0.5, 0.5], "std": [0.5, 0.5, 0.5]}, "do not fit each other"),
+        ({"std": 0.0}, "do not fit each other"),
+        ({"mean": [0.5, 0.5, 0.5], "std": 0.5}, "the scale has 3 channels, the network 1"),
+    ],
+)
+def test_a_scale_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ModelError, match=message):
+        ImageEncoder(**settings)
+
+
+def test_a_pretrained_encoder_takes_its_published_scale(tmp_path):
+    folder = save_image_encoder(tmp_path / "vit", "vit")
+    with pytest.raises(ModelError, match="does not say which mean and std"):
+        PretrainedImageEncoder(str(folder))
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}')
+    assert PretrainedImageEncoder(str(folder)).scale.mean == (0.1, 0.2, 0.3)
+
+
+def test_the_vision_tower_of_clip_is_loaded_alone(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    whole = CLIPModel(
+        CLIPConfig(text_config={**sizes, "vocab_size": 20}, vision_config=vision, projection_dim=8)
+    ).eval()
+    whole.save_pretrained(tmp_path)
+    encoder = PretrainedImageEncoder(str(tmp_path), normalization="clip").eval()
+    assert not any("text" in name for name in encoder.state_dict())
+    colour = images(3)
+    with torch.inference_mode():
+        expected = whole.vision_model(scale_pixels(colour, encoder.scale, 3)).pooler_output
+        torch.testing.assert_close(encoder(colour), expected)
+
+
+@pytest.mark.parametrize("name", ["gone", "text"])
+def test_a_folder_without_a_vision_encoder_is_refused(tmp_path, name):
+    save_text_encoder(tmp_path / "text", "bert")
+    with pytest.raises(ModelError, match=r"no folder|does not read images"):
+        PretrainedImageEncoder(str(tmp_path / name), normalization="half")
+
+
+def test_several_encoders_stand_side_by_side(weights, tmp_path):
+    both = [ImageEncoder(), PretrainedImageEncoder(str(save_image_encoder(tmp_path, "vit")), normalization="half")]
+    encoder, grey = ConcatEncoder(dict(zip("ab", both, strict=True))).eval(), images(1)
+    assert encoder.width == 96 + 8
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(grey), torch.cat([each.eval()(grey) for each in both], dim=1))
+    with pytest.raises(ModelError, match="fewer than two"):
+        ConcatEncoder({"a": both[0]})

@@ -8,7 +8,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import compute_fingerprint
+from fedhealth.models.encoders.ngrams import NgramEncoder
 from fedhealth.models.encoders.text import TextEncoder, hash_words
+from fedhealth.models.lora import LoraSettings, find_targets
+from tests.tiny_encoders import TEXT, save_image_encoder, save_text_encoder, save_tokenizer
 
 NOTES = ["Better today", "worse, oxygen given!", ""]
 
@@ -130,9 +133,66 @@ def test_a_word_without_an_embedding_counts_as_padding(tmp_path, encoder_saver):
 
 
 def test_an_encoder_with_a_decoder_is_refused_by_name(tmp_path, encoder_saver):
-    from transformers import T5Config, T5Model
+    from transformers import BartConfig, BartModel
 
     folder = encoder_saver(tmp_path)  # its tokenizer
-    T5Model(T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(folder)
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    BartModel(BartConfig(vocab_size=40, d_model=8, pad_token_id=0, **sizes, **heads)).save_pretrained(folder)
     with pytest.raises(ModelError, match="is an encoder with a decoder"):
         TextEncoder(str(folder), max_length=16)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    save_text_encoder(tmp_path, "bert")
+    for path in tmp_path.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer|cannot load") as caught:
+        TextEncoder(str(tmp_path), train="none", max_length=16)
+    assert "tokenizer" in caught.value.advice
+
+
+def test_of_a_model_with_a_decoder_only_the_encoder_is_loaded(tmp_path):
+    encoder = TextEncoder(str(save_text_encoder(tmp_path, "t5")), train="none", max_length=16)
+    assert not any("decoder" in name for name in encoder.state_dict())
+
+
+def test_a_decoder_pads_with_its_end_token(tmp_path):
+    encoder = TextEncoder(str(save_text_encoder(tmp_path, "gpt2")), train="none", max_length=16).eval()
+    alone, together = (torch.from_numpy(encoder.tokenize(texts)) for texts in (["worse"], ["worse", "better today"]))
+    torch.testing.assert_close(encoder(together)[0], encoder(alone)[0])
+
+
+def test_an_encoder_of_images_is_no_text_encoder(tmp_path):
+    save_image_encoder(tmp_path, "vit")
+    save_tokenizer(tmp_path)
+    with pytest.raises(ModelError, match="does not read text"):
+        TextEncoder(str(tmp_path), train="none")
+
+
+def test_adapters_find_their_layers_in_every_architecture(tmp_path):
+    for kind in TEXT:
+        folder = save_text_encoder(tmp_path / kind, kind)
+        encoder = TextEncoder(str(folder), train="none", max_length=16, lora=LoraSettings(2))
+        assert any(".lora_A." in name for name, p in encoder.named_parameters() if p.requires_grad), kind
+    with pytest.raises(ModelError, match="no attention with a usual name"):
+        find_targets(torch.nn.Sequential(torch.nn.Linear(2, 2)), "text")
+
+
+def test_ngrams_need_no_word_list_and_tell_word_order(tmp_path):
+    encoder = NgramEncoder(width=256)
+    first, again, other, empty = encoder.tokenize(["no fever today", "No FEVER today", "fever, no today", ""])
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)  # the pairs differ
+    assert not empty.any()
+    assert np.square(first).sum() == pytest.approx(256, rel=1e-4)
+    assert encoder(torch.from_numpy(first)).shape == (256,)
+    assert not list(encoder.parameters())
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
+def test_the_features_of_a_text_do_not_depend_on_the_others(texts):
+    encoder = NgramEncoder(width=32, longest=3)
+    together = encoder.tokenize(texts)
+    assert np.isfinite(together).all()
+    assert all(np.array_equal(encoder.tokenize([text])[0], row) for text, row in zip(texts, together, strict=True))

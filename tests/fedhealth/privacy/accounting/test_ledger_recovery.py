@@ -16,7 +16,7 @@ from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
-from fedhealth.privacy.accounting.ledger_recovery import IN_FLIGHT, LOST, USED_UP, recover_ledger
+from fedhealth.privacy.accounting.ledger_recovery import IN_FLIGHT, LOST, USED_UP, LostCopy, recover_ledger
 from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.context import AccountingContext
@@ -37,6 +37,12 @@ def book(path, runs):
     with Ledger.open(path) as ledger:
         for run in runs:
             ledger.book(run, 1, "patient", EVENT, EpsilonLimits(1e-6))
+
+
+def recover(path, *copies):
+    """Recover from copies: the record of each, its statement, and the statements that it knew."""
+    lost = [LostCopy(statement, frozenset(known), record) for record, statement, *known in copies]
+    return recover_ledger(path.parent.parent, path.stem, lost, LIMITS)
 
 
 def count_rounds(path):
@@ -69,9 +75,9 @@ def test_nothing_is_counted_too_little(before, lost, since, twice):
         book(path, since)
         truth = Counter(before) + Counter(lost) + Counter(since)
         for _ in range(1 + twice):
-            recover_ledger(Path(folder), "ward", record, LIMITS, ("a1", 7))
+            recover(path, (record, "7"))
         found = count_rounds(path)
-        in_flight = Counter({"a1": 1} if "a1" in [*before, *lost] else {})
+        in_flight = Counter({*before, *lost})  # of every run that may still have asked
         assert found == truth + in_flight  # as marks are dense here, nothing is counted twice either
 
 
@@ -88,7 +94,7 @@ def test_whatever_one_more_request_may_book_counts_as_spent(tmp_path, purpose, i
     record = LedgerRecord.parse(json.loads(json.dumps(build_ledger_record(path).dump_fields())))
     restore_ledger(path, tmp_path / "backup")
     for _ in range(2):
-        recover_ledger(tmp_path, "ward", record, LIMITS, ("a1", 7))
+        recover(path, (record, "7"))
     entries = verify_ledger(path)
     found = [entry.event for entry in entries if entry.reason.startswith(IN_FLIGHT)]
     assert Counter(found) == Counter(plan.release_events)
@@ -107,10 +113,57 @@ def test_a_second_recovery_with_a_newer_statement_books_the_difference(tmp_path)
     book(path, ["a1", "b2", "b2"])
     late = build_ledger_record(path)
     restore_ledger(path, tmp_path / "backup")
-    recover_ledger(tmp_path, "ward", early, LIMITS, ("a1", 4))
+    recover(path, (early, "4"))
     assert count_rounds(path) == {"a1": 3}  # two, and one in flight
-    recover_ledger(tmp_path, "ward", late, LIMITS, ("b2", 9))
-    assert count_rounds(path) == {"a1": 3, "b2": 3}
+    recover(path, (late, "9", "4"))
+    assert count_rounds(path) == {"a1": 4, "b2": 3}
+
+
+def make_forks(path, before, forks, since):
+    """Let the copies of a ledger go on, each from the same point; return their records."""
+    book(path, before)
+    copy_ledger(path, path.parent / "backup")
+    records = []
+    for lost in forks:
+        book(path, lost)
+        records.append(LedgerRecord.parse(json.loads(json.dumps(build_ledger_record(path).dump_fields()))))
+        restore_ledger(path, path.parent / "backup")
+    book(path, since)
+    return records
+
+
+@settings(max_examples=30, deadline=None)
+@given(*[st.lists(st.sampled_from(["a1", "b2"]), max_size=4)] * 4, st.permutations([0, 1]), st.booleans())
+def test_two_lost_copies_of_which_neither_knew_the_other_both_count(before, first, second, since, order, at_once):
+    with tempfile.TemporaryDirectory() as folder:
+        path = get_ledger_path(Path(folder), "ward")
+        records = make_forks(path, before, [first, second], since)
+        copies = [(records[number], f"fork {number}") for number in order]
+        for known in [copies] if at_once else [copies[:1], copies[1:]]:
+            recover(path, *known)
+        truth = Counter(before) + Counter(first) + Counter(second) + Counter(since)
+        in_flight = Counter({*before, *first}) + Counter({*before, *second})
+        assert count_rounds(path) == truth + in_flight
+
+
+def test_a_run_that_has_ended_has_no_request_on_its_way(tmp_path):
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, ["a1", "b2", "c3"])
+    record = build_ledger_record(path, ended={"a1"})
+    assert set(record.releases) == {"b2", "c3"}
+    recover(path, (record, "5"))
+    assert count_rounds(path) == {"a1": 1, "b2": 2, "c3": 2}
+
+
+def test_more_open_runs_than_a_record_lists_use_up_the_life_budget(tmp_path):
+    """Each may have asked once more, and of some the record does not say what it may have booked."""
+    path = get_ledger_path(tmp_path, "ward")
+    runs = [f"run{number}" for number in range(MAX_RUNS + 1)]
+    book(path, runs)
+    assert recover(path, (build_ledger_record(path), "9")).is_used_up
+    other = get_ledger_path(tmp_path / "other", "ward")
+    book(other, runs)
+    assert not recover(other, (build_ledger_record(other, ended=runs[:1]), "9")).is_used_up
 
 
 def test_a_backup_that_is_older_than_the_record_uses_up_the_life_budget(tmp_path):
@@ -118,10 +171,10 @@ def test_a_backup_that_is_older_than_the_record_uses_up_the_life_budget(tmp_path
     book(path, ["first"])
     copy_ledger(path, tmp_path / "backup")
     book(path, [f"run{number}" for number in range(MAX_RUNS + 1)])
-    record = build_ledger_record(path)
+    record = build_ledger_record(path, ended=["first", "run0"])
     restore_ledger(path, tmp_path / "backup")
     for _ in range(2):
-        assert recover_ledger(tmp_path, "ward", record, LIMITS, ("run8", 9)).is_used_up
+        assert recover(path, (record, "9")).is_used_up
     assert [entry.reason for entry in verify_ledger(path) if entry.kind == "lost"] == [USED_UP]
     with Ledger.open(path) as ledger:
         assert ledger.compute_spent_epsilon(1e-6) >= 20.0
@@ -133,9 +186,9 @@ def test_an_old_backup_of_many_runs_is_recognised_by_its_marks(tmp_path):
     book(path, [f"old{number}" for number in range(20)])
     copy_ledger(path, tmp_path / "backup")
     book(path, ["new1"] * 50 + ["new2"] * 50)
-    record = build_ledger_record(path)
+    record = build_ledger_record(path, ended=["new1", *(f"old{number}" for number in range(20))])
     restore_ledger(path, tmp_path / "backup")
-    assert not recover_ledger(tmp_path, "ward", record, LIMITS, ("new2", 9)).is_used_up
+    assert not recover(path, (record, "9")).is_used_up
     found = count_rounds(path)
     assert (found["new1"], found["new2"]) == (50, 51)
     assert all(found[f"old{number}"] == 1 for number in range(20))
@@ -148,10 +201,10 @@ def test_a_cut_chain_keeps_its_sound_lines_and_a_copy(tmp_path, keep):
     record, whole = build_ledger_record(path), path.read_bytes()
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:keep]) + (b"junk\n" if keep == 3 else b""))
-    found = recover_ledger(tmp_path, "ward", record, LIMITS, ("a1", 3))
+    found = recover(path, (record, "3"))
     reasons = [entry.reason.partition(" (")[0] for entry in verify_ledger(path) if entry.kind == "lost"]
-    assert reasons == [LOST] * len({0: "ab", 1: "ab", 2: "a", 3: ""}[keep]) + [IN_FLIGHT]
-    assert count_rounds(path) == {"a1": 3, "b2": 1}
+    assert reasons == [LOST] * len({0: "ab", 1: "ab", 2: "a", 3: ""}[keep]) + [IN_FLIGHT] * 2
+    assert count_rounds(path) == {"a1": 3, "b2": 2}
     assert found.damaged_copy is not None
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.privacy.mechanisms.histogram_release import noise_histograms, select_studies_per_patient
 from fedhealth.privacy.mechanisms.noised_counts import decode_counts
@@ -21,6 +22,24 @@ def test_a_release_is_raw_and_states_its_noise():
     assert abs(values.mean()) < 4 * std / np.sqrt(4000)
     assert (values < 0).mean() > 0.4
     assert (values % 1 != 0).any()
+
+
+@pytest.mark.parametrize(("variables", "share"), [(1, 0.5), (3, 0.25), (0, 0.25)])
+def test_scores_by_subgroup_share_the_booked_event(variables, share):
+    """One patient moves K counts in a table of scores and K in each variable's: the squared ratios add up."""
+    tables = {"test.positives": np.zeros((2, 2000), np.int64), "test.negatives": np.zeros((2, 2000), np.int64)}
+    tables |= {f"groups.{n}": np.zeros((2, 3, 2, 800), np.int64) for n in range(variables)}
+    released = noise_histograms(tables, 3.0, NoiseSource(), share)
+    stated = {part: decode_counts(released[f"{part}.noise"])[0] for part in {n.partition(".")[0] for n in tables}}
+    assert 2 / stated["test"] + variables * 2 / stated.get("groups", np.inf) == pytest.approx(1 / 3.0**2, rel=1e-3)
+    for name in tables:
+        assert decode_counts(released[name]).std() == pytest.approx(stated[name.partition(".")[0]] ** 0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_scores_by_subgroup_without_a_part_of_the_release_are_refused(share):
+    with pytest.raises(PrivacyError, match="subgroup release share"):
+        noise_histograms({"groups.sex": np.zeros((2, 2, 1, 4), np.int64)}, 3.0, NoiseSource(), share)
 
 
 def test_each_split_states_its_noise():

@@ -465,6 +465,7 @@ def test_the_same_model_over_and_over():
     same = hashlib.sha256(b"same").digest()
     for exchange in (1, 2, 3):
         show(federation, VICTIM, honest(federation, exchange, model_digest=same))
+        federation.announce()
     with refused("R7: this model was already trained 3 times"):
         show(federation, VICTIM, honest(federation, 4, model_digest=same))
 

@@ -1,7 +1,9 @@
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.codec import MAX_MESSAGE_BYTES, MessageReader, MessageWriter
@@ -17,6 +19,7 @@ from fedhealth.secagg.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
+from fedhealth.secagg.protocol.statement import MAX_SHOWN, MAX_STATEMENT_BYTES, StateHeads, StateStatement
 from fedhealth.secagg.protocol.vector_name import VectorName
 
 D, S = os.urandom(32), os.urandom(64)
@@ -28,7 +31,7 @@ ATTEMPT = AttemptDescriptor(
     "run", D, D, 7, 2, VectorName("describe", 3, 7), D, 3, True, (b"one", b"two"), ("a", "b"), ("a",), D, D, LAYOUT
 )
 MESSAGES: list[Any] = [
-    KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), b"own", (b"one", b""), S),
+    KeyAnnouncement("run", D, "a", 2**40, D, (("image", 3), ("text", 0)), b"own", (("b", (b"n" * 16,)), ("c", ())), S),
     ATTEMPT,
     MaskedUpload(D, "a", (b"t" * 16, b"u" * 16), b"c" * 32, (b"x", b"y"), (b"e", b""), (D,), S),
     SignRequest(D, ("a", "b.c-d_0")),
@@ -108,3 +111,22 @@ def test_malformed_text_and_flags():
         MessageReader(MessageWriter(1).number(2, 1).bytes(), 1, "thing", "site-x").flag()
     with pytest.raises(ValueError, match="expected 4 bytes, got 3"):
         MessageWriter(1).fixed_bytes(b"abc", 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown", "most"),
+    [
+        (7174, 1, 1.2e6),  # measured: ordinary use of eight data sets, and members that show the same
+        (MAX_STATEMENT_BYTES, MAX_SHOWN, 3.2e6),  # the largest, and no two members show the same
+    ],
+)
+def test_a_request_to_train_grows_with_the_sites_and_not_with_their_pairs(size, shown, most):
+    names, identity = tuple(f"hospital-{number:03d}" for number in range(100)), Ed25519PrivateKey.generate()
+    named = tuple((site, tuple(os.urandom(16) for _ in range(shown))) for site in names[1:])
+    statement = StateStatement("s", 1, "r", 0, StateHeads(), b"").sign(identity).to_bytes()
+    member = KeyAnnouncement("r" * 64, D, names[0], 1, D, (("image", 3),), statement.ljust(size), named, S).to_bytes()
+    request = replace(ATTEMPT, members=(member,) * 100, base=names, cohort=names).to_bytes()
+    assert len(request) < most
+    assert (
+        len(request) + 99 * MAX_SHOWN * MAX_STATEMENT_BYTES < MAX_MESSAGE_BYTES / 4
+    )  # with the reader's own statements

@@ -106,6 +106,11 @@ class ProgressDisplay:
         text = f"  {event['site']}: {event['problem']} {event['advice']}".rstrip()
         self._console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
+    def _on_selected(self, event: dict[str, Any]) -> None:
+        score = "" if event["score"] is None else f" (validation AUROC {event['score']:.3f})"
+        reason = f". {event['reason']}" if event["reason"] else ""
+        self._console.print(f"exported: the model of round {event['round']}{score}{escape(reason)}", soft_wrap=True)
+
     def _on_site_failed(self, event: dict[str, Any]) -> None:
         self._console.print(
             f"  [red]{escape(event['site'])} left out of round {event['round']}: {escape(event['reason'])}[/]"

@@ -1,4 +1,4 @@
-"""A hospital whose private training is audited with bugs planted in it; see `audit_mutants`."""
+"""A hospital whose private training is audited with bugs planted in it; see `benchmarks.audit_mutants`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from fedhealth.training.trainer import TrainingTask
 from fedhealth.training.update_audit import audit_updates
 
 Planter = Callable[[], Any]
+Bugs = dict[str, tuple[Planter, dict[str, Any]]]
+"""Planter, and settings of the trainer, by name."""
 PATIENTS, ROUNDS = 60, 4
 OVERRIDES = [
     "data.root=x",

@@ -1,0 +1,102 @@
+"""Implementation of `fedhealth site runs`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedhealth.cli.prompts import print_lines
+from fedhealth.errors import ConfigError
+from fedhealth.site.audit_log import get_log_digest
+from fedhealth.site.home import SiteHome
+from fedhealth.site.policy import load_policy
+from fedhealth.site.run_history import find_site_run, list_site_runs
+from fedhealth.site.run_page import render_run_record
+from fedhealth.site.run_text import build_processing_entry, describe_run, dump_record, format_time
+from fedhealth.site.sign_register import sign_register
+from fedhealth.utils.private_files import write_private_file
+
+_COLUMNS = ("Began", "Run", "Study", "Outcome", "Left", "Epsilon booked")
+
+
+def run_list(as_json: bool, folder: Path | None) -> None:
+    """Print all runs."""
+    records = list_site_runs(SiteHome.find(folder))
+    if as_json:
+        print(json.dumps([dump_record(each) for each in records]))
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, overflow="fold")
+    for each in records:
+        booked = ", ".join(f"{spent.dataset} {spent.epsilon:.3f}" for spent in each.spending)
+        study = each.study.label if each.study else ""
+        left = f"{len(each.sent)} replies, {each.bytes_sent:,} bytes"
+        cells = (format_time(each.started), each.run, study, each.outcome, left, booked)
+        table.add_row(*map(Text, cells))
+    Console().print(table if records else "No run has asked this hospital for anything.")
+
+
+def run_show(run: str, as_json: bool, to: Path | None, folder: Path | None) -> None:
+    """Print one run's record, or write its page.
+
+    Raises:
+        ConfigError: no run or more than one has this id, or the page cannot be written.
+
+    """
+    home = SiteHome.find(folder)
+    record = find_site_run(home, run)
+    if to is not None:
+        _check_target(to, (".html",))
+        page = render_run_record(record, load_policy(home).name, get_log_digest(home.audit))
+        write_private_file(to, page.encode())
+    if as_json:
+        print(json.dumps(dump_record(record)))
+        return
+    facts = list(describe_run(record))
+    width = max(len(name) for name, _ in facts)
+    print_lines(Console(), *(f"{name:<{width}}  {text}" for name, text in facts))
+    if to is not None:
+        print_lines(Console(), f"Page: {to.resolve().as_uri()}")
+
+
+def run_export(file: Path, folder: Path | None) -> None:
+    """Write the register's entries.
+
+    Raises:
+        ConfigError: the file cannot be written, or has another ending.
+
+    """
+    _check_target(file, (".json", ".csv"))
+    home = SiteHome.find(folder)
+    site = load_policy(home).name
+    entries = [build_processing_entry(each, site) for each in list_site_runs(home)]
+    digest = get_log_digest(home.audit)
+    if file.suffix == ".json":
+        content = sign_register(entries, site, digest, home.load_identity_key())
+    else:
+        content = _format_csv(entries)
+    write_private_file(file, content)
+    print_lines(Console(), f"{file}: {len(entries)} runs, from the audit log up to digest {digest}")
+
+
+def _format_csv(entries: Sequence[dict[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(entries[0]) if entries else ["run"])
+    writer.writeheader()
+    writer.writerows(entries)
+    return text.getvalue().encode()
+
+
+def _check_target(file: Path, endings: Sequence[str]) -> None:
+    if file.suffix not in endings or not file.parent.is_dir():
+        named = " or ".join(endings)
+        raise ConfigError(f"{file} cannot be written.", f"Name a {named} file in a folder that exists.")

@@ -1,0 +1,147 @@
+"""A run's record in words, for people who decide, audit or keep the register of processing activities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from fedhealth.consortium.study_text import describe_budget
+from fedhealth.privacy.accounting.spending import RunSpending
+from fedhealth.protocol.messages import ABANDON, DESCRIBE, EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK
+from fedhealth.site.run_history import SiteRunRecord
+from fedhealth.utils.privacy_text import format_guarantee, format_local_epsilon
+
+Fact = tuple[str, str]
+_KINDS = {
+    HANDSHAKE: "to join",
+    TRAIN: "to train",
+    EVALUATE: "to evaluate",
+    DESCRIBE: "for statistics",
+    SIGN: "to sign a list of survivors",
+    UNMASK: "to open a sum",
+    ABANDON: "to give up a sum",
+}
+_OUTCOMES = {
+    "ended": "ended by the lead",
+    "open": "not ended by the lead yet",
+    "declined": "declined by this hospital",
+}
+_MODALITIES = {"image": "images", "text": "notes or reports", "tabular": "clinical variables"}
+
+
+def format_time(seconds: float) -> str:
+    """Return `2026-01-31 09:30:00 UTC`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def describe_run(record: SiteRunRecord) -> Iterator[Fact]:
+    """Yield what a person needs to know of a run, as (name, text)."""
+    yield "Run", record.run
+    yield "Outcome", _OUTCOMES[record.outcome]
+    yield "Time", f"{format_time(record.started)} to {format_time(record.last)}"
+    yield from _describe_study(record)
+    if record.order:
+        yield "Order of the lead", " ".join(map(str, record.order.get("overrides", ())))
+        yield "Configuration", f"digest {record.order.get('digest', '')}"
+    for each in record.data:
+        yield "Data read", f"{each.dataset}, at least {each.patients} patients, digest {each.digest}"
+    for spent in record.spending:
+        yield "Privacy booked", describe_spending(spent)
+    if not record.spending and record.outcome != "declined":
+        yield "Privacy booked", "nothing: the run had no differential privacy, or has not used the data yet"
+    yield "Asked by the lead", _count_kinds(record.requests) or "nothing"
+    yield "Models received", f"{len(record.models)} different ones"
+    yield "Left this hospital", describe_sent(record)
+    yield from (("Stopped at the gate", fault) for fault in record.refused)
+    yield from (("Declined because", reason) for reason in record.declined)
+
+
+def describe_spending(spent: RunSpending) -> str:
+    """Return what a run booked on one data set."""
+    said = f"{spent.dataset}: {format_guarantee(spent.epsilon, spent.delta, spent.noise_multiplier, spent.unit)}"
+    shared = f"; {format_local_epsilon(spent.local_epsilon, spent.delta)}" if spent.shares > 1 else ""
+    return f"{said}{shared}, in {spent.booked_count} bookings"
+
+
+def describe_sent(record: SiteRunRecord) -> str:
+    """Return how many replies left, of which kind, and how large they were."""
+    if not record.sent:
+        return "nothing"
+    kinds = _count_kinds(Counter(each.kind for each in record.sent))
+    paid = sum(bool(each.release) for each in record.sent)
+    private = f"; {paid} with private content, each under a booking" if paid else ""
+    return f"{len(record.sent)} replies ({kinds}), {record.bytes_sent:,} bytes{private}"
+
+
+def build_processing_entry(record: SiteRunRecord, site: str) -> dict[str, str]:
+    """Return a run as an entry of a register of processing activities (GDPR Art. 30(1), letters a to g).
+
+    Retention (f) is the study's last day; what a hospital adds itself (its controller's address, its officer) is left
+    to its register.
+    """
+    study, data = record.study, ", ".join(f"{each.dataset} (at least {each.patients})" for each in record.data)
+    return {
+        "run": record.run,
+        "from": format_time(record.started),
+        "to": format_time(record.last),
+        "controller": site,
+        "contact of the study": study.contact if study else "",
+        "purpose": study.purpose if study else "not stated: the run was answered without a study",
+        "permit": study.ethics if study else "",
+        "data subjects": f"patients of {data}" if data else "none: no data were read",
+        "categories of data": _list_categories(record) if data else "",
+        "recipients": f"sums over the hospitals: the lead and {', '.join(study.members)}" if study else "the lead",
+        "transfers to third countries": "not known here: see the members' seats",
+        "erasure": f"intermediate files when the run ends; study until {study.last_day}" if study else "when it ends",
+        "safeguards": _describe_safeguards(record),
+        "outcome": _OUTCOMES[record.outcome],
+    }
+
+
+def dump_record(record: SiteRunRecord) -> dict[str, Any]:
+    """Return a run's record as plain values, for JSON; the study by name, version and digest."""
+    study = record.study
+    about = {"name": study.name, "version": study.version, "digest": study.digest} if study else None
+    fields = {name: value for name, value in vars(record).items() if name not in ("study", "order")}
+    plain = {
+        name: [asdict(each) if hasattr(each, "__dataclass_fields__") else each for each in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in fields.items()
+    }
+    return {**plain, "study": about, "order": dict(record.order), "bytes_sent": record.bytes_sent}
+
+
+def _describe_study(record: SiteRunRecord) -> Iterator[Fact]:
+    study = record.study
+    if study is None:
+        yield "Study", "none" if not record.order.get("study") else f"digest {record.order['study']}"
+        return
+    yield "Study", f"{study.label}: {study.title}"
+    yield "Purpose", study.purpose
+    yield "Permit", study.ethics
+    yield "Budget of the study", describe_budget(study)
+    for each in record.decisions:
+        yield each.decision.capitalize(), f"by {each.person}, {format_time(each.time)}"
+
+
+def _list_categories(record: SiteRunRecord) -> str:
+    """Return the kinds of data that a run's models read, by the study's configuration."""
+    if record.study is None:
+        return "not stated"
+    configuration = record.study.configuration
+    names = [words for key, words in _MODALITIES.items() if (configuration.get("model") or {}).get(key)]
+    variables = ", ".join((configuration.get("data") or {}).get("tabular") or {})
+    return "; ".join(names) + (f" ({variables})" if variables and "clinical variables" in names else "")
+
+
+def _describe_safeguards(record: SiteRunRecord) -> str:
+    booked = "; ".join(map(describe_spending, record.spending)) or "no differential privacy"
+    return f"patients' data stay in the hospital; {booked}; every reply is logged with its digest"
+
+
+def _count_kinds(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {_KINDS.get(kind, kind)}" for kind, number in counts.items())

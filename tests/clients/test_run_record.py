@@ -1,0 +1,155 @@
+"""A hospital's record of a run: the numbers of log and ledger, for a person, and no patient in it."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from clients.app import get_institution_cache
+from fedhealth.cli.main import main
+from fedhealth.errors import ConfigError, TrustError
+from fedhealth.privacy.accounting.spending import iter_run_spending
+from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN
+from fedhealth.site.audit_log import AuditLog, verify_log
+from fedhealth.site.run_history import find_site_run, list_site_runs
+from fedhealth.site.run_page import render_run_record
+from fedhealth.site.sign_register import verify_register
+from tests.clients.lying_lead import RUN, LyingLead
+
+
+@pytest.fixture(scope="module", name="lead")
+def lead_(tmp_path_factory, site_writer):
+    """A hospital that approved a study, joined its run, trained once and evaluated, until the lead ended the run."""
+    root = tmp_path_factory.mktemp("record")
+    site_writer(root / "data", "north", patients=24)
+    get_institution_cache.cache_clear()
+    lead = LyingLead(root, root / "data", study={"purpose": "<b>whom</b> to watch"})
+    log = AuditLog(lead.home.audit)
+    log.write("accepted", run=RUN, digest=lead.digest, order=json.loads(lead.sign().dumps()), signature="00")
+    assert not lead.handshake()
+    assert not lead.ask(TRAIN).has_error()
+    assert not lead.ask(EVALUATE, lead.directive(EVALUATE, exchange=2)).has_error()
+    log.write("ended", run=RUN)
+    return lead
+
+
+@pytest.fixture(name="command")
+def command_(lead, monkeypatch, capfd):
+    """`command(*arguments)`: exit code and output of `fedhealth site runs`."""
+
+    def call(*arguments):
+        monkeypatch.setenv("COLUMNS", "300")
+        monkeypatch.setenv("FEDHEALTH_HOME", str(lead.home.path))
+        monkeypatch.setattr("sys.argv", ["fedhealth", "site", "runs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out + err
+
+    return call
+
+
+def test_the_record_has_every_number_of_log_and_ledger(lead):
+    [record] = list_site_runs(lead.home)
+    entries = verify_log(lead.home.audit)
+    left = [entry for entry in entries if entry["event"] == "left"]
+    assert [(each.kind, each.bytes, each.sha256) for each in record.sent] == [
+        (entry["kind"], entry["bytes"], entry["sha256"]) for entry in left
+    ]
+    assert record.bytes_sent == sum(entry["bytes"] for entry in left)
+    assert record.requests == {HANDSHAKE: 1, TRAIN: 1, EVALUATE: 1}
+    assert record.spending == tuple(iter_run_spending(lead.home.path))
+    assert record.spending[0].epsilon > 0
+    assert {each.release for each in record.sent if each.release} == {
+        entry["release"] for entry in left if entry.get("release")
+    }
+    assert (record.run, record.outcome, record.study.digest) == (RUN, "ended", lead.study)
+    assert record.order["overrides"] == list(lead.words)
+    [data] = record.data
+    assert (data.dataset, data.patients) == ("tiny-2026", 20)  # of 24
+    assert [(each.decision, each.person) for each in record.decisions] == [("approved", "Dr. Noor")]
+
+
+def test_a_person_can_read_it(command, tmp_path):
+    code, shown = command("show", RUN[:4], "--to", tmp_path / "record.html")
+    assert code == 0
+    for text in (
+        "crp version 1: CRP and the course",
+        "EK 12/2026",
+        "by Dr. Noor, 20",
+        "tiny-2026, at least 20 patients",
+        "for each patient, noise multiplier",
+        "1 to join, 1 to train, 1 to evaluate",
+        "ended by the lead",
+    ):
+        assert text in shown
+    page = (tmp_path / "record.html").read_text()
+    assert "&lt;b&gt;whom&lt;/b&gt; to watch" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert command("list")[1].count(RUN) == 1
+
+
+def test_programs_can_read_it(command, lead):
+    code, shown = command("show", RUN, "--json")
+    found = json.loads(shown)
+    assert code == 0
+    assert found["study"] == {"name": "crp", "version": 1, "digest": lead.study}
+    assert found["bytes_sent"] == find_site_run(lead.home, RUN).bytes_sent
+    assert found["spending"][0]["epsilon"] > 0
+    assert [each["run"] for each in json.loads(command("list", "--json")[1])] == [RUN]
+
+
+def test_no_patient_is_in_it(command, lead, tmp_path):
+    page = render_run_record(find_site_run(lead.home, RUN), "charite", "0" * 64)
+    assert command("export", tmp_path / "register.csv")[0] == 0
+    for text in (page, command("show", RUN, "--json")[1], (tmp_path / "register.csv").read_text()):
+        assert "north-" not in text  # the patients' ids
+        assert "oxygen" not in text  # their notes
+        assert str(lead.data) not in text
+
+
+def test_the_register_is_signed_and_names_what_article_30_asks_for(command, lead, tmp_path):
+    file = tmp_path / "register.json"
+    assert command("export", file)[0] == 0
+    identity = lead.home.load_identity_key().public_key().public_bytes_raw()
+    [entry] = verify_register(file.read_bytes(), identity)
+    assert entry["controller"] == "charite"
+    assert entry["purpose"] == "<b>whom</b> to watch"
+    assert entry["data subjects"] == "patients of tiny-2026 (at least 20)"
+    assert entry["categories of data"] == "clinical variables (crp, ldh)"
+    assert "member-01" in entry["recipients"]
+    assert "epsilon" in entry["safeguards"]
+    for damaged in (file.read_bytes().replace(b"charite", b"charitf"), b"{}", b"[]", b"\xff"):
+        with pytest.raises(TrustError):
+            verify_register(damaged, identity)
+    command("export", tmp_path / "register.csv")
+    assert list(csv.DictReader(io.StringIO((tmp_path / "register.csv").read_text()))) == [entry]
+
+
+def test_a_run_that_is_not_known_and_a_file_that_cannot_be_written(command, tmp_path):
+    code, shown = command("show", "no-such-run")
+    assert (code, "No run here begins with 'no-such-run'" in shown) == (ConfigError.exit_code, True)
+    assert command("show", "")[0] == ConfigError.exit_code
+    assert command("show", RUN, "--to", tmp_path / "record.txt")[0] == ConfigError.exit_code
+    assert command("export", tmp_path / "nowhere" / "register.json")[0] == ConfigError.exit_code
+
+
+def test_an_edited_log_gives_no_record(lead, command):
+    text = lead.home.audit.read_text()
+    lead.home.audit.write_text(text.replace("tiny-2026", "tiny-2025", 1))
+    try:
+        assert command("list")[0] == TrustError.exit_code
+    finally:
+        lead.home.audit.write_text(text)
+
+
+def test_a_declined_run_says_why(tmp_path, good_hospitals):
+    lead = LyingLead(tmp_path, good_hospitals, limits="min_sites: 9", study=None)
+    assert lead.handshake()
+    [record] = list_site_runs(lead.home)
+    assert record.outcome == "declined"
+    assert "9" in record.declined[0]
+    assert not record.data
+    assert not record.spending
