@@ -2,8 +2,9 @@
 
 `python -m benchmarks.audit_mutants [--only NAME ...] [--seeds N]` prints one line a bug, one a group, and as its last
 line `20 of 20 caught, 0 of 20 false alarms`: twenty bugs that were known when the audit was written, and right code
-with 20 seeds. The other groups are bugs of somebody who had not read the audit, and bugs in client-level privacy
-(`benchmarks.mutants`). The subject is one hospital with several studies a patient, images left out.
+with 20 seeds. The other groups are bugs of somebody who had not read the audit, bugs in client-level privacy, and bugs
+in shares of the noise (`benchmarks.mutants`). The subject is one hospital with several studies a patient, images left
+out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks.mutants.clients import CLIENTS
 from benchmarks.mutants.known import MUTANTS
+from benchmarks.mutants.shares import SHARES, audit_shares
 from benchmarks.mutants.strangers import STRANGERS
 from benchmarks.mutants.subject import (
     Planter,
@@ -64,6 +66,7 @@ def main() -> None:
 
     print(f"{count_caught(STRANGERS, audit_subject)} caught that strangers planted", flush=True)
     print(f"{count_caught(_add_settings(CLIENTS), audit_client)} caught in client-level privacy", flush=True)
+    print(f"{count_caught(_add_settings(SHARES), audit_shares)} caught in shared noise", flush=True)
     for name, settings in RIGHT.items():
         if failures := list_failures(audit_subject(**settings)):
             print(f"right code, {name}: {failures}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import RecordDict
@@ -53,7 +54,8 @@ class ModelEvaluator:
         local = self.merger.merge(directive, incoming, {}, attempt, is_final=True, purpose="evaluate")
         personal = self._build_personal_model(directive, local, incoming)
         statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()
-        released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, local.task, local.accounting))
+        task = replace(local.task, shares=attempt.get_noise_shares())
+        released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, task, local.accounting))
         return attempt.build_reply({}, released, attempt.recorder.identify({}, released))
 
     def _build_personal_model(self, directive: Directive, local: LocalRound, incoming: State) -> State:

@@ -86,19 +86,20 @@ class Institution:
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return [fault.problem]
+        if setup.trainer.shares_noise and not self._can_share_noise:
+            return [NO_SHARED_NOISE]
         if setup.config.purpose is not Purpose.train:
             return []
         if setup.config.training.sends is Sends.gradient and not self._sends_plain_gradients:
             return [NO_PLAIN_GRADIENTS]
-        if setup.trainer.shares_noise and not self._can_share_noise:
-            return [NO_SHARED_NOISE]
         return [WORD_EMBEDDINGS_NOT_ALLOWED] if setup.shares_word_rows else []
 
     @property
     def _can_share_noise(self) -> bool:
         """Whether nothing but a secure sum of enough sites would show this site's words."""
         config = self.setup.config
-        is_summed = not self.setup.transport.is_plaintext and config.strategy.max_update_norm is None
+        is_whole = config.strategy.max_update_norm is None or config.purpose is not Purpose.train
+        is_summed = not self.setup.transport.is_plaintext and is_whole
         return is_summed and len(config.data.sites) >= _FEWEST_SITES
 
     @property
@@ -157,6 +158,7 @@ class Institution:
             setup.trainer.check_failures(setup.site.folder)
             counts = suppress_small_counts(count_patients(setup.cohort, setup.config), self._min_count)
             task, accounting = setup.build_task(directive), setup.get_accounting(directive, "describe")
+            task = replace(task, shares=attempt.get_noise_shares())
             released = setup.trainer.release_statistics(counts, task, accounting)
             return attempt.build_reply({}, released, attempt.recorder.identify({}, released))
 

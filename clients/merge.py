@@ -13,6 +13,7 @@ from clients.update_clipping import clip_update
 from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays
 from fedhealth.protocol.messages import Directive
+from fedhealth.secagg.primitives.noise_grid import is_blank
 from fedhealth.types import State
 
 
@@ -110,7 +111,8 @@ class StateMerger:
         """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
         after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
         own = {name: array - local.shared[name] for name, array in after.items()}
-        own |= {name: array for name, array in (result.report.direction or {}).items() if name in own}
+        sent = (result.report.direction or {}).items()
+        own |= {name: array for name, array in sent if name in own or is_blank(name)}
         own |= {METHOD + name: change for name, change in result.extra.items()}
         # under secure aggregation an update that seems late may be in an opened sum, and must not be in a second one
         is_late = strategy.staleness and self.setup.transport.is_plaintext and self.setup.site.name in directive.missed

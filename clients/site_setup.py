@@ -40,7 +40,7 @@ from fedhealth.models.model_state import get_model_arrays, list_embedding_tables
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
-from fedhealth.statistics.shapes import get_statistic_shapes
+from fedhealth.statistics.shapes import compute_shared_sensitivity, get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.schedule import compute_rate_factor
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
@@ -177,7 +177,8 @@ class SiteSetup:
     def get_reply_shapes(self, kind: str) -> ReplyShapes:
         """Return the shapes of the reply to a kind of message, derived from the configuration; no data are read."""
         statistics = get_statistic_shapes(self.config).get(kind, {})
-        return ReplyShapes(self.shared_shapes if kind == TRAIN else {}, statistics)
+        sensitivity = compute_shared_sensitivity(self.config, kind)
+        return ReplyShapes(self.shared_shapes if kind == TRAIN else {}, statistics, sensitivity)
 
     def digest_initial(self) -> bytes:
         """Return the SHA-256 of the model's shared arrays before training; of no arrays if the run has no model."""

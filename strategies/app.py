@@ -28,11 +28,11 @@ from fedhealth.models.multimodal import build_model
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.array_codec import to_array_record, unpack_arrays
 from fedhealth.protocol.job import Job, compose_job_config
-from fedhealth.protocol.messages import END
+from fedhealth.protocol.messages import DESCRIBE, END, EVALUATE
 from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, SERVER_LOCK, RunDir, log_to_file
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.statistics import heterogeneity
-from fedhealth.statistics.shapes import SIDES, get_modalities, get_statistic_shapes
+from fedhealth.statistics.shapes import SIDES, compute_shared_sensitivity, get_modalities, get_statistic_shapes
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from strategies.aggregation.base import Aggregation
@@ -162,6 +162,7 @@ def build_strategy(
         extra=instantiate(config.personalization).get_extra_shapes(shapes),
         sends_gradients=config.training.sends is Sends.gradient,
         statistics=get_statistic_shapes(config),
+        sensitivities={kind: compute_shared_sensitivity(config, kind) for kind in (EVALUATE, DESCRIBE)},
         attempts=lead.attempts,
         deadlines=ReplyDeadlines(lead.deadline_factor),
         checkpoints=CheckpointStore(folder.path, lead.checkpoints),

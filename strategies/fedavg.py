@@ -50,6 +50,7 @@ class FedAvg(Strategy):
         extra: shapes of those arrays.
         sends_gradients: whether the sites send gradients, each a mean over all that a site trains on.
         statistics: by message type, the shape of every vector of statistics in a site's reply.
+        sensitivities: by message type, of the statistics whose noise the sites share.
         attempts: number of attempts at a round when too few sites reply.
         deadlines: of each site's replies.
         checkpoints: store of completed rounds; None stores none.
@@ -74,6 +75,7 @@ class FedAvg(Strategy):
         extra: Shapes | None = None,
         sends_gradients: bool = False,
         statistics: Mapping[str, Shapes] | None = None,
+        sensitivities: Mapping[str, float] | None = None,
         attempts: int = 3,
         deadlines: ReplyDeadlines | None = None,
         checkpoints: CheckpointStore | None = None,
@@ -86,14 +88,16 @@ class FedAvg(Strategy):
         self.server_optimizer = server_optimizer
         self.server_state = server_state or MeanAccumulator()
         self.extra, self.sends_gradients = extra or {}, sends_gradients
-        self.statistics = statistics or {}
+        self.statistics, self.sensitivities = statistics or {}, sensitivities or {}
         self.checkpoints = checkpoints
         self.tables = tables or {}
         self.event = event
         self.driver = RoundDriver(identity, participation, aggregation, attempts, deadlines or ReplyDeadlines(), event)
         self.selection, self.average = selection or RoundSelection(), average or RoundAverage()
-        shapes = self.statistics.get(EVALUATE, {})
-        self.chooser = FinalModel(self.driver, self.selection, selection_reason, checkpoints, shapes, event)
+        shapes, sensitivity = self.statistics.get(EVALUATE, {}), self.sensitivities.get(EVALUATE, 0.0)
+        self.chooser = FinalModel(
+            self.driver, self.selection, selection_reason, checkpoints, shapes, event, sensitivity
+        )
         self.final: dict[str, np.ndarray] = {}
         self._arrays: State = {}
         self._reported_tables: Mapping[str, object] = {}
@@ -150,7 +154,8 @@ class FedAvg(Strategy):
         """
         self.driver.join(grid, timeout)
         self.event("describing", sites=sorted(self.driver.members.nodes))
-        request = RoundRequest(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE])
+        sensitivity = self.sensitivities.get(DESCRIBE, 0.0)
+        request = RoundRequest(DESCRIBE, 0, {}, {}, self.statistics[DESCRIBE], sensitivity=sensitivity)
         return self.driver.run_exchange(grid, request, timeout).statistics
 
     def configure_train(

@@ -38,6 +38,7 @@ class FinalModel:
         checkpoints: of completed rounds; None if there are none, then the last model is exported.
         statistics: shapes of a site's reply.
         event: called for every event.
+        sensitivity: of the tables among the statistics whose noise the sites share; 0 if there are none.
 
     """
 
@@ -47,6 +48,7 @@ class FinalModel:
     checkpoints: CheckpointStore | None
     statistics: Shapes
     event: EventCallback
+    sensitivity: float = 0.0
 
     def choose_model(
         self, grid: Grid, state: RoundCheckpoint, config: ConfigRecord | None, timeout: float
@@ -84,7 +86,7 @@ class FinalModel:
         """Return the summed statistics of a round's model on every site's validation and test rows."""
         self.driver.rejoin(grid, timeout)
         self.event("evaluation_started", round=state.round)
-        request = RoundRequest(EVALUATE, state.round, state.arrays, {}, self.statistics, config)
+        request = RoundRequest(EVALUATE, state.round, state.arrays, {}, self.statistics, config, self.sensitivity)
         found = self.driver.run_exchange(grid, request, timeout)
         self.event("evaluation_completed", sites=list(found.sites), pooled=summarize_statistics(found.statistics))
         return found.statistics

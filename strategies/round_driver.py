@@ -17,6 +17,7 @@ from fedhealth.protocol.refusals import describe_error
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply, exchange_messages
+from strategies.noise_watch import NoiseWatch
 from strategies.participants import NODE_POLL_SECONDS, Members, Participation, gather_members
 from strategies.round_request import RoundRequest, RunIdentity, build_request
 from strategies.statistics import summarize_statistics
@@ -57,6 +58,7 @@ class RoundDriver:
         self.exchange = 0
         self.saved_exchange = 0  # the last exchange whose result is in a checkpoint
         self.failed_sites: tuple[str, ...] = ()
+        self.noise = NoiseWatch(event)
 
     def join(self, grid: Grid, timeout: float) -> None:
         """Gather the sites; exchange numbers continue above the highest one that any of them has seen."""
@@ -85,8 +87,10 @@ class RoundDriver:
 
     def build_attempt(self, request: RoundRequest, directive: Directive) -> RoundAttempt:
         """Return the description of an attempt for the aggregation."""
-        statistics, weights = request.statistics, self.members.weights
-        return RoundAttempt(request.kind, directive, request.arrays, request.expected, statistics, weights)
+        weights, sensitivity = self.members.weights, request.sensitivity
+        return RoundAttempt(
+            request.kind, directive, request.arrays, request.expected, request.statistics, weights, sensitivity
+        )
 
     def run_exchange(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate:
         """Send the arrays to all members and aggregate the replies; retry as long as nothing was unmasked.
@@ -104,8 +108,13 @@ class RoundDriver:
             self.event("reused", round=request.round, sites=list(opened.sites))
             return opened
         opened = self._resume_unmasking(grid, request, timeout)
-        if opened is not None:
-            return opened
+        if opened is None:
+            opened = self._attempt_exchange(grid, request, timeout)
+        self.noise.check_sum(request.round, opened.blanks)
+        return opened
+
+    def _attempt_exchange(self, grid: Grid, request: RoundRequest, timeout: float) -> Aggregate:
+        """Send a request until it is answered, in as many attempts as are allowed."""
         repetition = self._find_repetition(request)
         for number in range(self.attempts):
             directive = self.create_directive(request.kind, request.round, repetition)

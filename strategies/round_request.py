@@ -32,6 +32,7 @@ class RoundRequest:
         expected: arrays that an update must have; empty if only statistics are requested.
         statistics: shape of every vector of statistics in a reply.
         config: an additional record, or None.
+        sensitivity: of the tables among the statistics whose noise the sites share; 0 if there are none.
 
     """
 
@@ -41,6 +42,7 @@ class RoundRequest:
     expected: State
     statistics: Shapes
     config: ConfigRecord | None = None
+    sensitivity: float = 0.0
 
 
 def build_request(

@@ -19,7 +19,8 @@ from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.base import ClippedBatch, add_to_summed_grad, get_trainable_parameters, select_rows
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.training.client_dp_trainer import ClientDPTrainer
-from fedhealth.training.dpsgd_trainer import ENGINES, DPSGDTrainer
+from fedhealth.training.dpsgd_plans import ENGINES
+from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.fit_audit import QUICK, AuditDepth, audit_fit
 from fedhealth.training.trainer import TrainingTask
 from fedhealth.training.update_audit import audit_updates

@@ -27,11 +27,13 @@ class ReplyShapes:
     Attributes:
         update: of the shared arrays; empty unless the site trains.
         statistics: of the statistics.
+        sensitivity: of the tables among them whose noise the sites share; 0 if there are none.
 
     """
 
     update: Shapes
     statistics: Shapes
+    sensitivity: float = 0.0
 
 
 class UploadAttempt(Protocol):
@@ -48,7 +50,7 @@ class UploadAttempt(Protocol):
         """Return whether the tower is part of the sum; otherwise each site that trains it keeps it local."""
 
     def get_noise_shares(self) -> Mapping[str, NoiseShare] | None:
-        """Return this site's share of the noise by array of the update; None if each site adds its own."""
+        """Return this site's share of the noise by array or table; None if each site adds its own."""
 
     def load_private(self, store: SiteStore, number: int) -> State:
         """Return the private arrays from before round `number`.
@@ -84,14 +86,15 @@ class Transport(Protocol):
     is_plaintext: bool
 
     def announce(
-        self, run: RunContext, rows: Mapping[str, int], noise: float = 0.0
+        self, run: RunContext, rows: Mapping[str, int], noise: tuple[float, float] = (0.0, 0.0)
     ) -> tuple[dict[str, float], RecordDict]:
         """Return the weights to announce for training rows by tower, and the records to add to the acceptance.
 
         Args:
             run: site and run.
             rows: by tower.
-            noise: the least noise multiplier that the site accepts in a sum whose noise is shared.
+            noise: the least noise multipliers that the site accepts in sums of models and of statistics whose noise is
+                shared.
 
         """
 

@@ -104,7 +104,7 @@ class PlaintextTransport:
     is_plaintext = True
 
     def announce(
-        self, run: RunContext, rows: Mapping[str, int], noise: float = 0.0
+        self, run: RunContext, rows: Mapping[str, int], noise: tuple[float, float] = (0.0, 0.0)
     ) -> tuple[dict[str, float], RecordDict]:
         """Announce exact counts."""
         return {tower: float(count) for tower, count in rows.items()}, RecordDict()

@@ -79,7 +79,7 @@ class SecureTransport:
         bits: per model value on the wire; the same at the lead.
         clipping_range: largest magnitude of one value in an update; the same at the lead.
         clamp_share: share of a layer's values that may exceed it and are clamped; the same at the lead.
-        noise: `shared` if the sites share the noise of the model's sum; this and the next two are the same at the lead.
+        noise: `shared` if the sites share the noise of the sums; this and the next two are the same at the lead.
         noise_bits: per model value on the wire if they do.
         max_grad_norm: the clipping bound of one patient.
         sites: members of the run.
@@ -97,7 +97,7 @@ class SecureTransport:
         bits: int = 32,
         clipping_range: float = 8.0,
         clamp_share: float = 0.0,
-        noise: Literal["local", "shared"] = "local",
+        noise: Literal["local", "shared"] | None = None,
         noise_bits: int = 24,
         max_grad_norm: float = 0.0,
         *,
@@ -109,9 +109,9 @@ class SecureTransport:
         self.sites = tuple(sites)
 
     def announce(
-        self, run: RunContext, rows: Mapping[str, int], noise: float = 0.0
+        self, run: RunContext, rows: Mapping[str, int], noise: tuple[float, float] = (0.0, 0.0)
     ) -> tuple[dict[str, float], RecordDict]:
-        """Announce a new key, coarse weights and the least noise multiplier, signed with the site's identity key."""
+        """Announce a new key, coarse weights and the least noise multipliers, signed with the site's identity key."""
         weights = {tower: compute_announced_weight(count, self.weights) for tower, count in rows.items()}
         announcement = self._session(run).announce({SHARED: 0} | weights, noise)
         named = list(open_statement_book(run.site).list_known_statements())
@@ -135,7 +135,7 @@ class SecureTransport:
         history = _read_history(session.me, run, message, digest_initial())
         history.check_request(asked, _digest_shown(incoming, history.is_start(asked.history)))
         model, task = digest_arrays(incoming), digest_task(message.kind, directive)
-        plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds)
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds, shapes.sensitivity)
         certificates = _read_list(message.content, "abandoned")
         derive_layout = partial(plan.build, threshold=asked.threshold)
         shown, envelopes = _read_list(message.content, "shown"), _read_envelopes(message.content)
@@ -166,9 +166,9 @@ class SecureTransport:
 
     def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the protocol's messages, each decoded strictly, and masked segments of exact sizes."""
-        plan = self.settings.plan_layout(shapes.update, shapes.statistics)
+        plan = self.settings.plan_layout(shapes.update, shapes.statistics, sensitivity=shapes.sensitivity)
         sizes = {segment.name: segment.wire_bytes for segment in plan.build(())}
-        members, segments = len(self.sites), len(TOWERS) + 1
+        members, segments = len(self.sites), len(TOWERS) + 2
         key, decode = _REPLIES[kind]
         max_bytes = 4096 + members * (512 + 64 * members * segments + 2 * MAX_NOTICE_BYTES)
 

@@ -22,6 +22,7 @@ from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.client.vector_rules import digest_input
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.context import AttemptContext
+from fedhealth.secagg.protocol.layout_plan import STATISTICS_SEGMENTS
 from fedhealth.secagg.protocol.store import StateStore
 from fedhealth.types import State
 
@@ -45,13 +46,15 @@ class SecureAttempt:
 
     def is_aggregated(self, tower: str) -> bool:
         """Return whether enough sites train the tower for it to be summed, with or without this site."""
-        return any(segment.tower == tower and segment.kind != "statistics" for segment in self._context.layout)
+        return any(
+            segment.tower == tower and segment.name not in STATISTICS_SEGMENTS for segment in self._context.layout
+        )
 
     def get_noise_shares(self) -> dict[str, NoiseShare] | None:
-        """Return this site's share of the noise by array, as the attempt's layout describes it; None without shares."""
+        """Return this site's share of the noise by array or table, from the attempt's layout; None without shares."""
         noised = [segment for segment in self._owned.values() if segment.kind == "noised"]
         return {
-            entry.name: NoiseShare(segment.share_std, entry.step, entry.bound, segment.shares)
+            entry.name: NoiseShare(segment.share_std, entry.step, entry.bound, segment.shares, entry.length)
             for segment in noised
             for entry in segment.entries
         } or None
@@ -85,14 +88,16 @@ class SecureAttempt:
         return self._mask(quantized)
 
     def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
-        """Quantize, store, record the release and mask; statistics that may not leave are sent as zeros."""
+        """Quantize, store, record the release and mask; statistics that may not leave are sent as zeros.
+
+        What holds a share of the noise is never replaced by zeros, which would have none.
+        """
         vectors: dict[str, dict[str, np.ndarray]] = {}
         for segment in self._owned.values():
-            values = statistics if segment.kind == "statistics" else update
-            vectors[segment.name] = {
-                entry.name: np.asarray(values.get(entry.name, np.zeros(entry.length, np.int64))).reshape(-1)
-                for entry in segment.entries
-            }
+            values = statistics if segment.name in STATISTICS_SEGMENTS else update
+            absent = [] if segment.kind == "noised" else [e for e in segment.entries if e.name not in values]
+            vectors[segment.name] = {e.name: values[e.name].reshape(-1) for e in segment.entries if e.name in values}
+            vectors[segment.name] |= {e.name: np.zeros(e.length, np.int64) for e in absent}
         try:
             quantized = self._session.quantize(self._context, vectors)
         except ProtocolViolationError as fault:  # about the site's own values, not about the lead's request

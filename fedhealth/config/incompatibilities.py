@@ -132,24 +132,32 @@ def _shares_noise_in_the_open(plain: Plain) -> bool:
     return _shares_noise(plain) and get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
 
 
+def _trains_with_shared_noise(plain: Plain) -> bool:
+    return _shares_noise(plain) and plain.get("purpose") != "describe"
+
+
 def _shares_noise_of_updates(plain: Plain) -> bool:
-    return _shares_noise(plain) and not _sends_gradients(plain)
+    return _trains_with_shared_noise(plain) and not _sends_gradients(plain)
 
 
 def _shares_noise_at_own_rates(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["privacy"].get("sample_rate") is None
+    return _trains_with_shared_noise(plain) and plain["privacy"].get("sample_rate") is None
 
 
 def _shares_noise_of_two(plain: Plain) -> bool:
     return _shares_noise(plain) and len(plain.get("data", {}).get("sites", "abc")) < _FEWEST_SITES
 
 
+def _shares_noise_of_clients(plain: Plain) -> bool:
+    return _shares_noise(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
+
+
 def _scales_shared_noise(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["strategy"]["max_update_norm"] is not None
+    return _trains_with_shared_noise(plain) and plain["strategy"]["max_update_norm"] is not None
 
 
 def _shares_noise_of_equal_sites(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain["secagg"].get("weights") == "uniform"
+    return _trains_with_shared_noise(plain) and plain["secagg"].get("weights") == "uniform"
 
 
 def _changes_absent_images(plain: Plain) -> bool:
@@ -313,6 +321,13 @@ INCOMPATIBILITIES = (
         "the part of each would be all that protects it from the other",
         "Use privacy.noise=local",
         _shares_noise_of_two,
+    ),
+    Incompatibility(
+        "privacy.noise=shared",
+        "privacy=client",
+        "what is protected is a hospital, and its noise would rest on the hospitals that it is protected from",
+        "Use privacy.noise=local, or privacy=patient",
+        _shares_noise_of_clients,
     ),
     Incompatibility(
         "privacy.noise=shared",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedhealth.config.capabilities import Capabilities
+from fedhealth.config.noise_choice import can_share_noise, is_noise_open
 from fedhealth.utils.privacy_text import format_epsilon, format_unit
 
 ConfigWarning = tuple[str, str]
@@ -22,6 +23,8 @@ def list_warnings(plain: Mapping[str, Any], capabilities: Capabilities) -> list[
         *warn_unprotected(capabilities),
         *warn_weak_privacy(plain),
         *warn_few_sites(plain),
+        *warn_shared_noise(plain),
+        *warn_unshared_noise(plain, capabilities),
         *warn_local_data(capabilities),
     ]
 
@@ -56,6 +59,30 @@ def warn_few_sites(plain: Mapping[str, Any]) -> Iterator[ConfigWarning]:
         yield (
             f"Fewer than {FEWEST_SITES} hospitals",
             "With two, each can subtract its own part and see the other's; with one there is nothing to federate.",
+        )
+
+
+def warn_shared_noise(plain: Mapping[str, Any]) -> Iterator[ConfigWarning]:
+    """Say on whom the promise rests where the hospitals share the noise."""
+    if _get_node(plain, "privacy").get("noise") != "shared":
+        return
+    sites, colluders = len(_get_node(plain, "data").get("sites") or ()), _get_node(plain, "secagg").get("colluders")
+    most = (sites - 1) // 3 if colluders is None else int(colluders)
+    yield (
+        "The hospitals share the noise",
+        f"Epsilon holds as long as no more than {most} of the {sites} hospitals work with the lead; if all others do, "
+        "only the local epsilon holds. With privacy.noise=local it rests on nobody, with more noise.",
+    )
+
+
+def warn_unshared_noise(plain: Mapping[str, Any], capabilities: Capabilities) -> Iterator[ConfigWarning]:
+    """Tell the lead of a consortium that the hospitals could share the noise."""
+    privacy = _get_node(plain, "privacy")
+    if is_noise_open(privacy) and not capabilities.data_are_local and can_share_noise(plain):
+        yield (
+            "Every hospital adds all noise itself",
+            "With privacy.noise=shared they would add it together: less noise at the same epsilon, which then rests on "
+            "the other hospitals. Each hospital's policy decides (limits.local_epsilon).",
         )
 
 

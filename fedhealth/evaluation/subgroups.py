@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def count_scores_by_subgroup(
     return tables
 
 
-def evaluate_subgroups(tables: Mapping[str, np.ndarray], config: Config) -> list[dict[str, object]]:
+def evaluate_subgroups(tables: Mapping[str, np.ndarray], config: Config) -> list[dict[str, Any]]:
     """Return the metrics of each variable's subgroups, and the gap between the best and the worst, for JSON.
 
     A subgroup with fewer than `evaluation.min_group` studies with or without the class has no metrics; neither has one

@@ -186,15 +186,19 @@ def _execute_run(spec: RunSpec) -> None:
 
 
 def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
-    """Audit a rehearsal's private training into its directory; return the sites where it failed."""
+    """Audit a rehearsal's private training into its directory; return where it failed: sites, or the opened sums."""
     if not config.evaluation.audit or not get_capability(config.privacy, "is_auditable", default=False):
         return []
     from fedhealth.experiment.privacy_audit import audit_sites, write_audit
+    from fedhealth.privacy.auditing.blank_values import audit_blanks
+    from fedhealth.runs.load_record import load_run_record
 
     run.append_event("auditing")
     results = list(audit_sites(config, "standard", run, load_file(run.path / "model.safetensors")))
     write_audit(run, results)
-    return [each.site for each in results if not each.has_passed]
+    measured = load_run_record(run.path).opened_noise
+    sums = [] if all(each.passed for each in audit_blanks(measured)) else ["the noise of the opened sums"]
+    return [each.site for each in results if not each.has_passed] + sums
 
 
 def _write_statistics(config: Config, run: RunDir) -> None:

@@ -23,6 +23,7 @@ from fedhealth.privacy.auditing.membership import EpsilonLowerBound, run_members
 from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.runs.run_dir import AUDIT_FILE, RunDir
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.training.client_dp_trainer import ClientDPTrainer
 from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.fit_audit import QUICK, STANDARD, audit_fit
@@ -77,8 +78,7 @@ def audit_sites(
         PrivacyError: the configuration's training is not private.
 
     """
-    alone = {"noise": "local"} if "noise" in config.privacy else {}  # what one site adds to a sum proves nothing alone
-    trainer = instantiate(config.privacy, **alone)
+    trainer = instantiate(config.privacy)
     if not isinstance(trainer, DPSGDTrainer | ClientDPTrainer):
         raise PrivacyError("There is no private training to audit.", "Use privacy=patient, record or client.")
     bench = BaselineData.prepare(config)
@@ -87,7 +87,8 @@ def audit_sites(
         task = TrainingTask(
             bench.model, bench.examples[site], rows, config.training, config.data.task.kind, config.seed
         )
-        place = AccountingContext("audit", site, Path(), 1, config.strategy.rounds)  # nothing is booked there
+        shares = _count_shares(config) if trainer.shares_noise else 1
+        place = AccountingContext("audit", site, Path(), 1, config.strategy.rounds, shares=shares)  # nothing is booked
         plan, measured = _audit_trainer(trainer, task, place, level)
         findings = list(measured)
         if run is not None and (ledger := get_ledger_path(run.site_dir(site), trainer.budget.dataset)).is_file():
@@ -96,6 +97,12 @@ def audit_sites(
         if level == "standard" and final is not None and plan.unit != "client":
             bounds = _bound_membership(plan, task, bench.cohorts[site].rows("test"), final)
         yield SiteAudit(site, plan.unit, tuple(findings), bounds, (1 + compute_advantage(plan.run_events)) / 2)
+
+
+def _count_shares(config: Config) -> int:
+    """Return the most honest sites that the noise of a sum counts on: all but those that are assumed to collude."""
+    members = len(config.data.sites)
+    return members - (ThresholdPolicy(config.secagg.get("colluders")).resolve(members).colluders or 0)
 
 
 def _audit_trainer(

@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from fedhealth.config.capabilities import Capabilities, read_capabilities
 from fedhealth.config.compose import compose_config, compute_config_digest, quote_value, resolve_config
 from fedhealth.config.method_consistency import check_method_components
+from fedhealth.config.noise_choice import SHARED_NOISE, can_share_noise, is_noise_open
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate_config
+from fedhealth.errors import ConfigError
 from fedhealth.protocol.budget_request import PlannedRun
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
@@ -34,7 +36,7 @@ class RunSpec:
 
     Attributes:
         config: composed from `overrides`.
-        overrides: the Hydra overrides; lead and sites compose them again.
+        overrides: the Hydra overrides, with the noise where they leave it open; lead and sites compose them again.
         run_dir: the run directory.
         config_dir: an additional folder of configuration files; None for none.
         run_id: unique; a sweep chooses the ids of its runs beforehand.
@@ -46,6 +48,21 @@ class RunSpec:
     run_dir: RunDir
     config_dir: Path | None = None
     run_id: str = field(default_factory=make_run_id)
+
+    def __post_init__(self) -> None:
+        if self._shares_noise_by_default():
+            OmegaConf.update(self.config, "privacy.noise", "shared")
+            object.__setattr__(self, "overrides", (*self.overrides, SHARED_NOISE))
+
+    def _shares_noise_by_default(self) -> bool:
+        """Return whether the noise is left open, and may be shared: all data are on this machine."""
+        if not is_noise_open(self.config.privacy):
+            return False
+        try:
+            plain = resolve_config(self.config)
+        except ConfigError:  # something else is missing; the check before the launch names it
+            return False
+        return read_capabilities(plain).data_are_local and can_share_noise(plain)
 
     @staticmethod
     def compose(

@@ -1,4 +1,8 @@
-"""Statistics that may leave a private site: a single noisy release per run, booked and stored."""
+"""Statistics that may leave a private site: a single noisy release per run, booked and stored.
+
+Where the sites share the noise, a draw is for one sum: nothing is stored, and every further sum is drawn and booked
+anew. The same words may be masked again, as long as only one of these sums can open.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,19 @@ from fedhealth.privacy.accounting.ledger_folder import get_score_release_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
-from fedhealth.privacy.mechanisms.histogram_release import SUBGROUP_PREFIX, noise_histograms, noise_tables
+from fedhealth.privacy.mechanisms.histogram_release import (
+    SUBGROUP_PREFIX,
+    compute_histogram_sensitivity,
+    compute_table_sensitivity,
+    noise_histograms,
+    noise_tables,
+)
+from fedhealth.privacy.mechanisms.noise_share import NoiseShare
+from fedhealth.privacy.shared_release import check_noise_shares, draw_shared_tables
 from fedhealth.utils.atomic_io import write_atomic
 
 Arrays = dict[str, np.ndarray]
+Shares = Mapping[str, NoiseShare]
 _BOOKING = "booking"
 
 
@@ -29,6 +42,7 @@ def release_score_histograms(
     statistics: Mapping[str, np.ndarray],
     accounting: AccountingContext,
     subgroup_share: float = 0.0,
+    shares: Shares | None = None,
 ) -> Arrays:
     """Return the final model's score histograms, noised and booked once per run; nothing of single rounds.
 
@@ -38,9 +52,11 @@ def release_score_histograms(
         statistics: what the site counted; only histograms of a held-out split are released.
         accounting: the run and the site.
         subgroup_share: part of the release for the histograms by subgroup; with 0 none of them is released.
+        shares: of the noise of their sum; used if the plan shares it.
 
     Raises:
-        PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
+        PrivacyError: the budget does not allow it, the sum would have too little noise, or the ledger is damaged or in
+            use.
 
     """
     parts = ("validation.", "test.", *([SUBGROUP_PREFIX] if subgroup_share else []))
@@ -48,6 +64,11 @@ def release_score_histograms(
     event = plan.score_release_event
     if event is None or not any(name.startswith("test.") for name in held_out):
         return {}
+    if event.shares > 1:
+        variables = sum(name.startswith(SUBGROUP_PREFIX) for name in held_out)
+        columns = max(counts.shape[-2] for counts in held_out.values())
+        sensitivity = compute_histogram_sensitivity(columns, variables)
+        return _release_shares(budget, plan, event, accounting, held_out, sensitivity, shares or {})
     noise_multiplier = event.noise_multiplier
     return _release_once(
         budget,
@@ -64,6 +85,7 @@ def release_descriptive_counts(
     counts: Mapping[str, np.ndarray],
     moved: int,
     accounting: AccountingContext,
+    shares: Shares | None = None,
 ) -> Arrays:
     """Return counts of patients, noised and booked once per run: they use the whole epsilon of the run.
 
@@ -73,11 +95,16 @@ def release_descriptive_counts(
         counts: tables of counts, by name.
         moved: how many counts of a table one unit can change, each by one.
         accounting: the run and the site.
+        shares: of the noise of their sum; used if the plan shares it.
 
     Raises:
-        PrivacyError: the budget does not allow it, or the ledger is damaged or in use.
+        PrivacyError: the budget does not allow it, the sum would have too little noise, or the ledger is damaged or in
+            use.
 
     """
+    if plan.shares > 1:
+        sensitivity = compute_table_sensitivity(len(counts), moved)
+        return _release_shares(budget, plan, plan.round_event, accounting, counts, sensitivity, shares or {})
     return _release_once(
         budget,
         plan,
@@ -110,6 +137,22 @@ def _release_once(
         drawn = draw()
         _save_arrays(path, booking.number, drawn)
     return drawn
+
+
+def _release_shares(
+    budget: PrivacyBudget,
+    plan: PrivacyPlan,
+    event: PrivacyEvent,
+    accounting: AccountingContext,
+    tables: Mapping[str, np.ndarray],
+    sensitivity: float,
+    shares: Shares,
+) -> Arrays:
+    """Book and draw what this site adds to one sum."""
+    check_noise_shares(shares, sensitivity, event)
+    with budget.open_ledger(accounting.folder) as ledger:
+        budget.book(ledger, plan, replace(accounting, round=accounting.rounds + 1), event)
+        return draw_shared_tables(tables, shares)
 
 
 def _load_arrays(path: Path) -> tuple[int, Arrays]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fedhealth.privacy.auditing.blank_values import BlankValues, audit_blanks
 from fedhealth.report.page import Cell, ReportTable, Section
 from fedhealth.report.wording import format_count, format_percent, join_words
 from fedhealth.runs.record import RunRecord
@@ -27,23 +28,50 @@ _CHECKED_CLIENT = (
 )
 
 
+_CHECKED_SUMS = (
+    "Every sum whose noise the hospitals share has blank values, to which no patient contributes: what they hold is "
+    "the noise of all hospitals together. A hospital that adds too little shows in them after some rounds, but not "
+    "which one it is. One that adds noise to its blank values only does not show: it counts among the hospitals that "
+    "pool what they know."
+)
+
+
 def build_audit_section(run: RunRecord) -> Section | None:
     """Return the section about the audit; None without one."""
-    if not run.audit:
+    if not run.audit and not run.opened_noise:
         return None
-    failed = [each.site for each in run.audit if each.failures]
-    hospitals = format_count(len(run.audit), "hospital")
-    lead = (
-        f"The audit FAILED at {join_words(failed)}: do not trust the guarantee of this run."
-        if failed
-        else f"Every check of the private training passed at {hospitals}."
-    )
+    lead = " ".join(filter(None, (_describe_hospitals(run), _describe_sums(run), _describe_attacker(run))))
     rows = tuple(_build_row(each) for each in run.audit)
-    table = ReportTable("Result of the audit", ("Hospital", "Checks", "Failed", "A guess is right at most"), rows)
-    checked = _CHECKED_CLIENT if run.audit[0].unit == "client" else _CHECKED
-    bounds = tuple(f"{each.site}: {bound}." for each in run.audit for bound in each.bounds)
-    return Section(
-        "audit", "What the audit found", f"{lead} {_describe_attacker(run)}", (), (table,), (checked, *bounds)
+    head = ("Hospital", "Checks", "Failed", "A guess is right at most")
+    tables = (ReportTable("Result of the audit", head, rows),) if rows else ()
+    checked = (_CHECKED_CLIENT if run.audit[0].unit == "client" else _CHECKED,) if rows else ()
+    blanks = (_CHECKED_SUMS,) if run.opened_noise else ()
+    bounds = (f"{each.site}: {bound}." for each in run.audit for bound in each.bounds)
+    return Section("audit", "What the audit found", lead, (), tables, (*checked, *blanks, *bounds))
+
+
+def _describe_hospitals(run: RunRecord) -> str:
+    failed = [each.site for each in run.audit if each.failures]
+    if failed:
+        return f"The audit FAILED at {join_words(failed)}: do not trust the guarantee of this run."
+    hospitals = format_count(len(run.audit), "hospital")
+    return f"Every check of the private training passed at {hospitals}." if run.audit else ""
+
+
+def _describe_sums(run: RunRecord) -> str:
+    """Return what the blank values of the opened sums showed; empty where the hospitals share no noise."""
+    if not run.opened_noise:
+        return ""
+    failed = [f"{each.name} ({each.detail})" for each in audit_blanks(run.opened_noise) if not each.passed]
+    if failed:
+        return (
+            f"The noise of the opened sums is NOT as promised: {'; '.join(failed)}. Until the cause is known, only the "
+            "local epsilon holds."
+        )
+    together = sum(run.opened_noise.values(), BlankValues(0, 0.0, 0.0, 0))
+    return (
+        f"The noise of the opened sums is as promised: {together.variance_ratio:.3f} of its variance, in "
+        f"{format_count(together.count, 'blank value')}."
     )
 
 

@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from fedhealth.data.findings import parse_findings
 from fedhealth.evaluation.metrics import METRICS, Estimate
 from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_run_spending
+from fedhealth.privacy.auditing.blank_values import BlankValues, add_blanks
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
     AuditResult,
@@ -70,6 +71,9 @@ def load_run_record(folder: Path) -> RunRecord:
         totals=tuple(iter_dataset_spending(folder, (config.get("privacy") or {}).get("lifetime_delta"))),
         audit=tuple(map(_parse_audit, (read_json(folder / AUDIT_FILE) or {}).get("sites", ()))),
         profile=_load_site_profile(events),
+        opened_noise=add_blanks(
+            [_parse_blanks(event["blanks"]) for event in events if event["event"] == "noise_measured"]
+        ),
         groupings=tuple(map(_parse_grouping, read_json(folder / GROUPS_FILE) or ())),
     )
 
@@ -133,6 +137,10 @@ def _load_selected_round(events: Iterable[Mapping[str, Any]]) -> SelectedRound |
     return SelectedRound(
         int(last["round"]), float("nan") if score is None else float(score), str(last.get("reason", ""))
     )
+
+
+def _parse_blanks(content: Mapping[str, Mapping[str, Any]]) -> dict[str, BlankValues]:
+    return {name: BlankValues(**each) for name, each in content.items()}
 
 
 def _load_site_profile(events: Iterable[Mapping[str, Any]]) -> dict[str, SiteBinCounts]:

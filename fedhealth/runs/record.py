@@ -15,6 +15,7 @@ from typing import Any
 from fedhealth.config.capabilities import Capabilities, parse_capabilities
 from fedhealth.data.findings import DataFinding
 from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
+from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.runs.results import AuditResult, BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
 
 FEDERATED = "federated"
@@ -116,6 +117,7 @@ class RunRecord:
 
     `folder` is its name only; nothing is read from it again. `info` is the content of run.json. `spending` (privacy
     spent by this run) and `totals` (by all runs) are known only where the sites' ledgers are below the run directory.
+    `opened_noise` has the blank values of all opened sums, by segment; it is empty where the sites share no noise.
     `final` is the evaluation of the exported model; `earlier` are those before it, of a last round that was not chosen.
     """
 
@@ -135,6 +137,7 @@ class RunRecord:
     audit: tuple[AuditResult, ...] = ()
     profile: Mapping[str, SiteBinCounts] = field(default_factory=dict)
     groupings: tuple[GroupingResult, ...] = ()
+    opened_noise: Mapping[str, BlankValues] = field(default_factory=dict)
     earlier: tuple[RoundRecord, ...] = ()
     selected: SelectedRound | None = None
 

@@ -8,6 +8,11 @@ from fedhealth.evaluation import subgroups
 from fedhealth.evaluation.metrics import LOGIT_LIMIT
 from fedhealth.evaluation.noised_scores import NOISED_LOGIT_LIMIT, count_score_cells
 from fedhealth.models.multimodal import MODALITIES, get_output_width
+from fedhealth.privacy.mechanisms.histogram_release import (
+    compute_histogram_sensitivity,
+    compute_table_sensitivity,
+    count_moved,
+)
 from fedhealth.privacy.mechanisms.noised_counts import NOISE
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.statistics import descriptive, heterogeneity
@@ -26,6 +31,25 @@ def get_score_bins(config: Config) -> tuple[int, float]:
     if is_private_trainer(config.privacy):
         return count_score_cells(float(config.privacy.get("epsilon") or 0.0)), NOISED_LOGIT_LIMIT
     return config.evaluation.bins, LOGIT_LIMIT
+
+
+def compute_shared_sensitivity(config: Config, kind: str) -> float:
+    """Return the sensitivity of the tables in a reply whose noise the sites share; 0 if they share none.
+
+    Args:
+        config: of the run.
+        kind: message type of the request.
+
+    """
+    if config.privacy.get("noise") != "shared":
+        return 0.0
+    if kind == EVALUATE and config.privacy.get("score_release_share"):
+        variables = len(subgroups.list_subgroup_variables(config)) if subgroups.releases_subgroups(config) else 0
+        return compute_histogram_sensitivity(get_output_width(config.data), variables)
+    if kind == DESCRIBE:
+        tables = len(descriptive.list_quantities(config))
+        return compute_table_sensitivity(tables, count_moved(str(config.privacy["unit"])))
+    return 0.0
 
 
 def get_statistic_shapes(config: Config) -> dict[str, Shapes]:

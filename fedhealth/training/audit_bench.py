@@ -46,6 +46,7 @@ class AuditBench:
         task: of the audit: a copy of the model without dropout, plain SGD, the patients to train on.
         is_reduced: whether a large encoder is frozen.
         own_task: of the run.
+        run_trainer: as configured for the run; `trainer` is a copy that adds all noise itself.
         units: training rows of each unit of `task`.
         own_units: number of units of `own_task`.
         most_rows: of one unit in a step; of a unit with more, each step draws some.
@@ -68,7 +69,8 @@ class AuditBench:
         training = replace(task.training, optimizer=optimizer, encoder_lr=1.0, local_epochs=None, batch_size=BATCH)
         training = replace(training, sends=Sends.update)  # the audit follows several steps
         self.trainer, self.accounting = copy.copy(trainer), accounting
-        self.trainer.shares_noise = False  # under audit the site's noise is all there is
+        self.trainer.shares_noise = False  # the site's noise is all there is; `share_audit` measures its shares
+        self.run_trainer = trainer
         examples = replace(task.examples, augmentation=None)  # a patient's gradient must be the same in every step
         self.task = replace(task, model=model, training=training, examples=examples, rate_factor=1.0)
         self.own_task = task
@@ -93,6 +95,8 @@ class AuditBench:
             min_noise_multiplier=0.0,
             min_cohort=2,
             max_failures=None,
+            local_epsilon=math.inf,
+            lifetime_local_epsilon=math.inf,
         )
         settings = {"epsilon": _LITTLE_NOISE, "noise_multiplier": None, "score_release_share": 0.0, "spare_rounds": 0}
         for name, value in (settings | {"max_physical_batch_size": _PHYSICAL_ROWS} | changes).items():

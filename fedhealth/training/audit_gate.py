@@ -31,7 +31,18 @@ def list_failures_once(
     budget: PrivacyBudget = trainer.budget
     settings = {name: value for name, value in vars(trainer).items() if name != "budget"}
     limits = {name: value for name, value in vars(budget).items() if name != "dataset"}
-    key = repr((type(trainer), settings, limits, str(task.model), task.training, task.kind, accounting.rounds))
+    key = repr(
+        (
+            type(trainer),
+            settings,
+            limits,
+            str(task.model),
+            task.training,
+            task.kind,
+            accounting.rounds,
+            accounting.shares,
+        )
+    )
     if key in _passed:
         return []
     failures = [f"{each.name} ({each.detail})" for each in audit() if not each.passed]

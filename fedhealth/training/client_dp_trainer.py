@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class ClientDPTrainer(ReleaseRecords):
         spare_rounds: further rounds that the noise is calibrated for, so that a failed round costs no site its last.
         lifetime_delta: the delta at which the site measures all runs together.
         max_failures: the site's limit on failed private requests on the data set, of all runs; null for none.
+        noise: `local`: each site adds the noise of its own update.
 
     """
 
@@ -70,7 +72,10 @@ class ClientDPTrainer(ReleaseRecords):
         spare_rounds: int = 1,
         lifetime_delta: float = LIFETIME_DELTA,
         max_failures: int | None = None,
+        noise: Literal["local"] = "local",
     ) -> None:
+        if noise != "local":
+            raise PrivacyError(f"privacy.noise: {noise!r} is not built for privacy=client", "Use local.")
         run_epsilon, lifetime = min(epsilon, max_epsilon or math.inf), lifetime_epsilon or math.inf
         self.budget = PrivacyBudget(
             dataset, run_epsilon, lifetime, min_noise_multiplier, 1, lifetime_delta, max_failures
@@ -94,9 +99,9 @@ class ClientDPTrainer(ReleaseRecords):
         """Return the number of optimizer steps of one round."""
         return count_steps(task.training, len(task.rows))
 
-    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
-        """Return 0: the site adds all noise itself."""
-        return 0.0
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> tuple[float, float]:
+        """Return zeros: the site adds all noise itself."""
+        return 0.0, 0.0
 
     def plan_run(
         self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1

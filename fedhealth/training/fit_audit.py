@@ -50,6 +50,7 @@ from fedhealth.training.release_audit import (
     check_update_names,
     check_weights,
 )
+from fedhealth.training.share_audit import check_draws, check_shares
 from fedhealth.training.trainer import TrainingTask
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _FitAudit:
 
     def run_checks(self) -> Iterator[AuditCheck]:
         """Yield every check."""
-        plan = self.trainer.make_plan(self.own_task, self.accounting)
+        plan = self.bench.run_trainer.make_plan(self.own_task, self.accounting)
         yield from self._check_plan(plan)
         yield from self._check_noise(plan.noise_multiplier)
         yield from check_empty_batches(self.bench, plan.noise_multiplier)
@@ -135,6 +136,9 @@ class _FitAudit:
         yield check_update_names(self.bench)
         yield check_weights(self.trainer)
         yield from check_budget_end(self.bench)
+        yield from check_draws()
+        if self.bench.run_trainer.shares_noise:
+            yield from check_shares(self.bench, plan)
 
     def _check_plan(self, plan: PrivacyPlan) -> Iterator[AuditCheck]:
         trainer, training = self.trainer, self.own_task.training

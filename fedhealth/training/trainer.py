@@ -70,7 +70,7 @@ class TrainingTask:
         seed: determines batch order and dropout of training without noise; DP-SGD draws everything anew.
         gradient_hook: changes the gradients of each step; None for none.
         is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
-        shares: this site's share of the noise of the sum, by array; None if the site adds all noise itself.
+        shares: this site's share of the noise of the sum, by array or table; None if the site adds all noise itself.
         rate_factor: of the round, on the learning rate.
 
     """
@@ -140,8 +140,10 @@ class Trainer(Protocol):
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:
         """Return the number of optimizer steps of one round; in private training it follows public numbers."""
 
-    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
-        """Return the least noise multiplier that the site accepts in a sum; 0 if it adds all noise itself, or none.
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> tuple[float, float]:
+        """Return the least noise multipliers that the site accepts in sums of models and of statistics.
+
+        Zeros if it adds all noise itself, or none.
 
         Raises:
             PrivacyError: no plan meets the run's target epsilon and the site's policy.
@@ -221,9 +223,9 @@ class PlainTrainer:
         """Return the number of optimizer steps of one round."""
         return count_steps(task.training, len(task.rows))
 
-    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> float:
-        """Return 0: there is no noise."""
-        return 0.0
+    def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> tuple[float, float]:
+        """Return zeros: there is no noise."""
+        return 0.0, 0.0
 
     def plan_run(self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1) -> None:
         """Return None: the run has no privacy plan."""

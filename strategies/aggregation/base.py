@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.errors import FederationError
+from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.protocol.messages import Directive
 from fedhealth.types import State
 
@@ -39,6 +40,7 @@ class RoundAttempt:
         expected: arrays that an update must have (names, shapes); empty if only statistics are requested.
         statistics: shape of every vector of statistics.
         weights: announced by the sites.
+        sensitivity: of the tables among the statistics whose noise the sites share; 0 if there are none.
 
     """
 
@@ -48,6 +50,7 @@ class RoundAttempt:
     expected: State
     statistics: Shapes
     weights: Weights
+    sensitivity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Aggregate:
         statistics: int64 sums of the named vectors.
         sites: included in it, sorted.
         link: of the history, see `Aggregation.advance_history`; empty if there is none.
+        blanks: by segment, the blank values of a sum whose noise the sites share.
 
     """
 
@@ -66,6 +70,7 @@ class Aggregate:
     statistics: dict[str, np.ndarray]
     sites: tuple[str, ...]
     link: bytes = b""
+    blanks: Mapping[str, BlankValues] = field(default_factory=dict)
 
 
 class Aggregation(Protocol):

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.consortium.identity import load_roster
@@ -22,25 +21,24 @@ from fedhealth.protocol.messages import (
     SEALED,
     SECAGG,
     SIGN,
+    TRAIN,
     UNMASK,
-    Directive,
     digest_arrays,
     digest_task,
     get_config_record,
 )
 from fedhealth.secagg.primitives.layout import Layout, Segment
 from fedhealth.secagg.protocol.history import HistoryLink
-from fedhealth.secagg.protocol.layout_plan import STATISTICS_SEGMENT
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
 from fedhealth.secagg.server.shown_statements import ShownStatements
-from fedhealth.secagg.server.unmasking import OpenedSums
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, AttemptFailedError, RoundAttempt, SendFollowUp
 from strategies.aggregation.fixed_contributors import FixedContributors
+from strategies.aggregation.opened_sums import read_blanks, read_statistics, read_update
 from strategies.aggregation.run_history import RunHistory
 from strategies.aggregation.secagg_requests import (
     build_secagg_record,
@@ -63,12 +61,12 @@ class SecureSum:
         colluders: number of sites assumed to collude with the lead; null uses (n - 1) // 3.
         min_honest: smallest number of honest contributions in a sum; null uses 3 (2 for up to five sites).
         min_sites: smallest number of sites in a sum that is unmasked.
-        noise: `shared` if the sites share the noise of the model's sum.
+        noise: `shared` if the sites share the noise of the sums.
         noise_bits: transmitted for each value of the model if they do.
         max_grad_norm: the clipping bound of one patient.
         sample_rate: probability with which a patient is in a step's batch; for the mean of shared sums.
         min_answers: `all` opens a sum only if every site of its cohort answers, `threshold` as soon as it may; null
-            takes `all` where the noise is shared, since each share is then the smallest.
+            takes `all` for a model's sum whose noise is shared, since each share is then the smallest.
         epsilon: of the run; null without differential privacy, when the sites' updates follow from their data alone.
         sites: members of the run.
 
@@ -84,7 +82,7 @@ class SecureSum:
         colluders: int | None = None,
         min_honest: int | None = None,
         min_sites: int = 3,
-        noise: Literal["local", "shared"] = "local",
+        noise: Literal["local", "shared"] | None = None,
         noise_bits: int = 24,
         max_grad_norm: float = 0.0,
         sample_rate: float | None = None,
@@ -95,7 +93,7 @@ class SecureSum:
     ) -> None:
         self.settings = SumSettings(bits, clipping_range, clamp_share, noise, noise_bits, max_grad_norm)
         self.sample_rate = sample_rate
-        self.asks_all = (min_answers or ("all" if self.settings.shares_noise else "threshold")) == "all"
+        self.min_answers = min_answers
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites, self.is_private = tuple(sites), epsilon is not None
 
@@ -183,7 +181,7 @@ class SecureSum:
             layout=self._build_layout(attempt),
             model_digest=digest_arrays(attempt.incoming),
             training_digest=digest_task(attempt.kind, directive),
-            threshold=self._choose_threshold(directive),
+            threshold=self._choose_threshold(attempt),
         )
         train = self._session.open_attempt(plan)
         links = self._history.list_links(None if self._fresh_sites else _RECENT_LINKS)
@@ -213,17 +211,12 @@ class SecureSum:
         self._request_signatures(send_follow_up)
         self._unmask(send_follow_up)
         opened = self._session.open_sums()
-        update: State = {}
-        for segment, arrays in opened.vectors.items():
-            if segment != STATISTICS_SEGMENT:
-                divisor = self._get_divisor(opened.weights[segment])
-                update |= {
-                    n: (a / divisor).reshape(self._round.expected[n].shape).astype(np.float32)
-                    for n, a in arrays.items()
-                }
-        statistics = self._read_statistics(opened)
+        rate = self.sample_rate if self.settings.shares_noise else None
+        update = read_update(opened, self._round.expected, rate)
+        statistics = read_statistics(opened, self._round.statistics)
+        blanks = read_blanks(opened, self._session.context.layout)
         link = self._session.build_link(digest_arrays(update | {f"statistics.{n}": a for n, a in statistics.items()}))
-        aggregate = Aggregate(update, statistics, survivors, link.to_bytes())
+        aggregate = Aggregate(update, statistics, survivors, link.to_bytes(), blanks)
         self._fresh_sites = False
         kind, incoming = self._round.kind, digest_arrays(self._round.incoming)
         self._sums.save(kind, self._round.directive.round, incoming, aggregate)
@@ -272,23 +265,21 @@ class SecureSum:
         """Return a segment for each tower of the update and one for the statistics."""
         members = [announced for _, announced in sorted(self._session.members.items())]
         update = {name: array.shape for name, array in attempt.expected.items()}
-        plan = self.settings.plan_layout(update, attempt.statistics, self._session.lead.thresholds)
-        return plan.build(members, self._choose_threshold(attempt.directive))
+        thresholds = self._session.lead.thresholds
+        plan = self.settings.plan_layout(update, attempt.statistics, thresholds, attempt.sensitivity)
+        return plan.build(members, self._choose_threshold(attempt))
 
-    def _choose_threshold(self, directive: Directive) -> int:
-        """Return how many sites must answer: never fewer than the thresholds of the run."""
-        least = self._session.lead.thresholds.threshold
-        return max(least, len(directive.cohort)) if self.asks_all else least
+    def _choose_threshold(self, attempt: RoundAttempt) -> int:
+        """Return how many sites must answer: never fewer than the thresholds of the run.
 
-    def _get_divisor(self, weight: float) -> float:
-        """Return what makes an opened vector a mean: of a sum, the expected batch of its sites."""
-        if not self.settings.shares_noise or self.sample_rate is None:
-            return 1.0
-        return max(1.0, self.sample_rate * weight)
-
-    def _read_statistics(self, opened: OpenedSums) -> dict[str, np.ndarray]:
-        sums = opened.vectors.get(STATISTICS_SEGMENT, {})
-        return {name: np.asarray(sums[name], np.int64).reshape(self._round.statistics[name]) for name in sums}
+        Statistics are drawn once in a run, and a draw for fewer sites would need another one: so they wait for no site
+        whose absence would cost them.
+        """
+        least, cohort = self._session.lead.thresholds.threshold, len(attempt.directive.cohort)
+        asks_all = self.min_answers == "all"
+        if self.min_answers is None:
+            asks_all = self.settings.shares_noise and attempt.kind == TRAIN
+        return max(least, cohort) if asks_all else least
 
 
 def _list_entries(segment: Segment) -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
@@ -56,6 +58,7 @@ class SumStore:
             "sites": json.dumps(aggregate.sites),
             "sha256": digest_arrays(arrays).hex(),
             "link": aggregate.link.hex(),
+            "blanks": json.dumps({name: asdict(each) for name, each in aggregate.blanks.items()}),
         }
         write_atomic(self._path(kind, number), save(arrays, about))
         for path in sorted(self._folder.glob(f"{kind}-*"))[:-_KEPT]:
@@ -76,7 +79,8 @@ class SumStore:
         if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):
             return None
         update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
-        return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]))
+        blanks = {name: BlankValues(**each) for name, each in json.loads(about["blanks"]).items()}
+        return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]), blanks)
 
     def _path(self, kind: str, number: int) -> Path:
         return self._folder / f"{kind}-{number:05d}.safetensors"

@@ -42,7 +42,7 @@ from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncemen
 from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.secagg.protocol.vector_name import VectorName
-from fedhealth.statistics.shapes import get_statistic_shapes
+from fedhealth.statistics.shapes import compute_shared_sensitivity, get_statistic_shapes
 from strategies.app import build_initial_state
 from tests.clients.studies import approve, make_study, send_study
 from tests.fedhealth.site.trust import Consortium
@@ -163,13 +163,19 @@ class LyingLead:
             self.announced = (own, *(self.announce(site, towers) for site, towers in self.towers.items()))
         return accepted.reasons
 
-    def announce(self, site, towers, run=RUN, noise=0.0):
+    def renew_keys(self):
+        """Let the victim announce a new key: it may then be asked for another vector, without envelopes of the last."""
+        reply = self.send(HANDSHAKE, Directive(RUN, self.digest, 0, 0, 0, ()))
+        self.announced = (bytes(reply.content[SECAGG]["announcement"]), *self.announced[1:])
+
+    def announce(self, site, towers, run=RUN, noise=0.0, statistics_noise=0.0):
         """Return a member's announcement, signed with its identity key."""
         key = X25519PrivateKey.generate().public_key().public_bytes_raw()
         identity = self.consortium.homes[site].load_identity_key()
         statement = StateStatement(site, 1, run, 0, StateHeads(), b"").sign(identity).to_bytes()
         listed = tuple(sorted(towers.items()))
-        draft = KeyAnnouncement(run, self.roster.digest, site, 1, key, listed, statement, (), noise=noise)
+        least = {"noise": noise, "statistics_noise": statistics_noise}
+        draft = KeyAnnouncement(run, self.roster.digest, site, 1, key, listed, statement, (), **least)
         return replace(draft, signature=keys.sign_parts(identity, b"announce", draft.body())).to_bytes()
 
     def directive(self, kind, number=None, exchange=1, attempt=0, cohort=None, repetition=None):
@@ -189,7 +195,8 @@ class LyingLead:
         if self.settings.shares_noise:
             policy = ThresholdPolicy(self.config.secagg["colluders"], self.config.secagg["min_honest"])
             thresholds = compute_thresholds(len(self.cohort), policy, len(self.sites))
-        plan = self.settings.plan_layout(shapes, statistics, thresholds)
+        sensitivity = compute_shared_sensitivity(self.config, kind)
+        plan = self.settings.plan_layout(shapes, statistics, thresholds, sensitivity)
         return AttemptDescriptor(
             run=RUN,
             config_digest=bytes.fromhex(self.digest),

@@ -169,6 +169,7 @@ def test_a_stricter_policy_after_the_handshake_stops_the_run_before_anything_is_
 def test_a_question_that_is_asked_again_gets_a_fresh_draw_and_a_booking_of_its_own(join):
     lead = join()
     first = lead.ask(TRAIN, lead.directive(TRAIN, exchange=1))
+    lead.renew_keys()
     second = lead.ask(TRAIN, lead.directive(TRAIN, exchange=2))
     assert read_error(first) is read_error(second) is None
     bookings = find_bookings(load_entries(lead), RUN)

@@ -310,6 +310,7 @@ IMPOSSIBLE = {
     ("privacy.noise=shared", "training.sends=update"): [*SHARED_NOISE, "training.sends=update"],
     ("privacy.noise=shared", "privacy.sample_rate=null"): ["privacy=patient", "privacy.noise=shared"],
     ("privacy.noise=shared", "fewer than three hospitals"): [*SHARED_NOISE, "data.sites=[north,south]"],
+    ("privacy.noise=shared", "privacy=client"): ["privacy=client", "privacy.noise=shared"],
     ("privacy.noise=shared", "strategy.max_update_norm"): [*SHARED_NOISE, "strategy.max_update_norm=1"],
     ("privacy.noise=shared", "secagg.weights=uniform"): [*SHARED_NOISE, "secagg.weights=uniform"],
 }

@@ -17,6 +17,7 @@ from fedhealth.privacy.accounting.units import PrivacyUnit
 from fedhealth.privacy.mechanisms.clipping import Clipping
 
 DEFAULT_DELTA = 1e-6
+_ROUNDING = 1 + 1e-9  # of a noise multiplier that is computed from a share
 _MAX_EXPECTED_FAILURES = 0.01  # delta x patients: how many patients' protection may be expected to fail
 
 
@@ -86,7 +87,8 @@ class PrivacyPlan:
         expected_batch_size: fixed and public divisor of every noised sum: sample rate x bucketed cohort.
         delta: of the guarantee.
         max_records_per_patient: studies of one patient used in a step, or, for unit `record`, in the whole run.
-        score_release_event: the release of the final model's scores, part of the run's cost; None without one.
+        score_release_event: the release of the final model's scores, part of the run's cost; None without one. Its
+            noise is shared if that of the steps is.
         spare_rounds: rounds that the run may book in addition, where one of its rounds failed.
         shares: the most honest sites that share the noise of a step; 1 if the site adds all of it.
 
@@ -169,13 +171,14 @@ def make_plan(request: PrivacyRequest, constraints: PlanConstraints, cohort: int
     client = request.unit == "client"
     sample_rate, steps = (1.0, 1) if client else (request.sample_rate, request.steps)
     delta, target = request.delta, min(request.epsilon, constraints.epsilon)
-    score_release = _build_score_release_event(target, delta, request.score_release_share)
+    score_release = _build_score_release_event(request, target, constraints.local_epsilon)
     most_steps = steps * (request.rounds + request.spare_rounds)
     others = (score_release,) if score_release else ()
     needed = calibrate_noise_multiplier(target, delta, sample_rate, most_steps, others)
     if request.shares > 1 and constraints.local_epsilon < math.inf:
-        own = calibrate_noise_multiplier(constraints.local_epsilon, delta, sample_rate, most_steps, others)
-        needed = max(needed, own * math.sqrt(request.shares) * (1 + 1e-9))
+        local = get_local_events(others)
+        own = calibrate_noise_multiplier(constraints.local_epsilon, delta, sample_rate, most_steps, local)
+        needed = max(needed, own * math.sqrt(request.shares) * _ROUNDING)
     return PrivacyPlan(
         unit=request.unit,
         sample_rate=sample_rate,
@@ -218,11 +221,18 @@ def _check_request(request: PrivacyRequest, constraints: PlanConstraints, cohort
         )
 
 
-def _build_score_release_event(target: float, delta: float, share: float) -> PrivacyEvent | None:
-    """Return a single release that takes `share` of the squared signal-to-noise ratio that the target allows.
+def _build_score_release_event(request: PrivacyRequest, target: float, local_target: float) -> PrivacyEvent | None:
+    """Return a single release that takes a share of the squared signal-to-noise ratio that the targets allow.
 
     The squared ratios of Gaussian releases add up, so the training's noise grows by about 1 / sqrt(1 - share).
     """
+    share, delta = request.score_release_share, request.delta
     if not 0 <= share < 1:
         raise PrivacyError(f"a score release share of {share} is not in [0, 1)", "Use about 0.1.")
-    return PrivacyEvent(calibrate_noise_multiplier(target, delta, 1.0, 1) / math.sqrt(share), 1.0, 1) if share else None
+    if not share:
+        return None
+    needed = calibrate_noise_multiplier(target, delta, 1.0, 1)
+    if request.shares > 1 and local_target < math.inf:
+        own = calibrate_noise_multiplier(local_target, delta, 1.0, 1)
+        needed = max(needed, own * math.sqrt(request.shares) * _ROUNDING)
+    return PrivacyEvent(needed / math.sqrt(share), 1.0, 1, request.shares)

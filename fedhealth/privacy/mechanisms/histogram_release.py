@@ -45,6 +45,27 @@ def select_studies_per_patient(
     return rows[[int(study[row]) in first[int(patient[row])] for row in rows]] if len(rows) else rows
 
 
+def compute_histogram_sensitivity(columns: int, variables: int = 0) -> float:
+    """Return the L2 sensitivity of all score histograms together where all of them have the same noise.
+
+    A unit adds one count for each score column, and the same once more for each variable that defines subgroups.
+    """
+    return math.sqrt(columns * (1 + variables))
+
+
+def compute_table_sensitivity(tables: int, moved: int) -> float:
+    """Return the L2 sensitivity of tables of counts, of each of which a unit changes `moved` counts by one."""
+    return math.sqrt(moved * tables)
+
+
+def count_moved(unit: str) -> int:
+    """Return how many counts of a table one unit changes.
+
+    Without one of its studies, a patient may count by another: one count less in a bin, one more in another.
+    """
+    return 1 if unit == "patient" else 2
+
+
 def noise_histograms(
     histograms: Mapping[str, np.ndarray], noise_multiplier: float, noise: NoiseSource, subgroup_share: float = 0.0
 ) -> dict[str, np.ndarray]:
@@ -86,7 +107,7 @@ def noise_tables(
         noise: the cryptographic source.
 
     """
-    std = noise_multiplier * math.sqrt(moved * len(counts))
+    std = noise_multiplier * compute_table_sensitivity(len(counts), moved)
     released = {name: _noise_counts(table, std, noise) for name, table in counts.items()}
     return released | {DESCRIPTIVE_PREFIX + NOISE: encode_counts(np.array([std**2]))}
 

@@ -7,12 +7,26 @@ counts: it follows from the plan and the site's policy, never from patients, and
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 COUNT_UNIT = 2**12
 """Words per count: finer than the grid of the noise (`gaussian_noise`), so that nothing is rounded twice."""
 NOISE = "noise"
 """Last part of the name of the vector [1] that holds the variance of the counts of its group, such as `test.noise`."""
+
+
+def is_noised_table(name: str, names: Collection[str]) -> bool:
+    """Return whether a vector of statistics holds noised counts: its group has a vector of their variance.
+
+    Args:
+        name: of the vector, such as `test.positives`.
+        names: of all vectors of the same reply.
+
+    """
+    variance = f"{name.partition('.')[0]}.{NOISE}"
+    return variance in names and name != variance
 
 
 def encode_counts(counts: np.ndarray) -> np.ndarray:

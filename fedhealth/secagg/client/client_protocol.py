@@ -41,17 +41,19 @@ def announce_key(
     clock: int,
     statement: bytes,
     shown: ShownNames,
-    noise: float = 0.0,
+    noise: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Journal, Secrets, KeyAnnouncement]:
     """Generate a new key and announce it. `towers` maps the towers that this site trains to its announced weight.
 
-    `statement` is the site's own state statement, `shown` names those of the others that it keeps. The epoch is the
-    clock (seconds), or one more than the last: it increases even if the journal was lost.
+    `statement` is the site's own state statement, `shown` names those of the others that it keeps, `noise` are
+    the least noise multipliers that it accepts in sums of models and of statistics whose noise is shared. The epoch is
+    the clock (seconds), or one more than the last: it increases even if the journal was lost.
     """
     epoch = max(journal.epoch + 1, clock)
     private = keys.generate_private_key()
     key, listed = keys.derive_public_key(private), tuple(sorted(towers.items()))
-    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, statement, shown, noise=noise)
+    draft = KeyAnnouncement(me.run, me.roster.digest, me.site, epoch, key, listed, statement, shown)
+    draft = replace(draft, noise=noise[0], statistics_noise=noise[1])
     signed = replace(draft, signature=keys.sign_parts(me.identity, b"announce", draft.body()))
     secrets = replace(secrets, pending=signed.to_bytes(), private=private)
     return replace(journal, epoch=epoch, announced=True), secrets, signed

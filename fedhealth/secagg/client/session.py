@@ -61,12 +61,13 @@ class SiteSession:
         """Return the latest accepted exchange; the lead must continue above it."""
         return site_journal.load_journal(self._journal).exchange
 
-    def announce(self, towers: Mapping[str, int], noise: float = 0.0) -> bytes:
+    def announce(self, towers: Mapping[str, int], noise: tuple[float, float] = (0.0, 0.0)) -> bytes:
         """Return ANNOUNCE for a new epoch.
 
         Args:
             towers: {tower: announced weight} that this site trains.
-            noise: the least noise multiplier that it accepts in a sum whose noise is shared.
+            noise: the least noise multipliers that it accepts in sums of models and of statistics whose noise is
+                shared.
 
         """
         own = self._statements.issue_statement(self.me.run, self.exchange)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, cast
@@ -52,7 +53,7 @@ class Segment:
         tower: sites that announced this tower own the segment and contribute to it.
         kind: "model" (fixed point, weighted mean), "statistics" (plain sum of integers or multiples of a step) or
             "noised" (plain sum of multiples of a step, of which every owner's hold a share of the noise).
-        bits: word size on the wire; 64 for statistics, else 16 to 32.
+        bits: word size on the wire; 64 for statistics, 16 to 32 for a model.
         entries: the vectors, in order.
         sites: most sites that may contribute; reserves the headroom for their rounding.
         normaliser: every weight is divided by this, at least the sum of all announced weights (multiples of
@@ -79,7 +80,8 @@ class Segment:
         for name in (self.name, self.tower, *names):
             refuse_unless(bool(NAME.fullmatch(name)), f"{name!r} is no name for a segment, tower or vector")
         refuse_unless(len(set(names)) == len(names) > 0, f"segment {self.name}: vectors must have unique names")
-        in_range = self.bits == 64 if self.kind == "statistics" else 16 <= self.bits <= 32
+        allowed = {"model": range(16, 33), "statistics": (64,), "noised": (*range(16, 33), 64)}[self.kind]
+        in_range = self.bits in allowed
         refuse_unless(in_range, f"segment {self.name}: {self.bits} bits do not suit a {self.kind} segment")
         refuse_unless(
             self.sites > 0 and 0 < self.normaliser < 2**63 and 0 <= self.clamp_share < 1,
@@ -163,11 +165,19 @@ class Segment:
 
     def write_to(self, out: MessageWriter) -> None:
         """Append the segment to a message."""
+        out.fixed_bytes(self._encoding, len(self._encoding))
+
+    @cached_property
+    def _encoding(self) -> bytes:
+        """What every message that holds the segment repeats; encoded once."""
+        out = MessageWriter(0)
+        head = len(out.bytes())
         out.text(self.name).text(self.tower).number(SEGMENT_KINDS.index(self.kind), 1).number(self.bits, 1)
         out.number(self.sites, 4).number(self.normaliser).real(self.clamp_share)
         out.real(self.share_std).number(self.shares, 4).number(len(self.entries), 4)
         for entry in self.entries:
             out.text(entry.name).number(entry.length).real(entry.bound).real(entry.step)
+        return out.bytes()[head:]
 
     @classmethod
     def read_from(cls, source: MessageReader) -> Self:
@@ -214,9 +224,9 @@ def make_model_segment(
 
 
 def make_noised_segment(
-    name: str, tower: str, layers: dict[str, int], *, noise_std: float, shares: int, bits: int, sites: int
+    name: str, tower: str, layers: Mapping[str, int], *, noise_std: float, shares: int, bits: int, sites: int
 ) -> Segment:
-    """Describe a model's layers {name: length} whose owners share the noise of their sum.
+    """Describe vectors {name: length} whose owners share the noise of their sum, and blanks that hold it alone.
 
     Args:
         name: of the segment.
@@ -231,7 +241,8 @@ def make_noised_segment(
     share_std = noise_grid.compute_share_std(noise_std, shares)
     bound = noise_grid.compute_share_bound(share_std, bits, sites)
     step = noise_grid.compute_grid_step(share_std)
-    entries = tuple(VectorSpec(layer, length, bound, step) for layer, length in layers.items())
+    sizes = {**layers, noise_grid.name_blanks(name): noise_grid.BLANK_VALUES}
+    entries = tuple(VectorSpec(layer, length, bound, step) for layer, length in sizes.items())
     return Segment(name, tower, "noised", bits, entries, sites, share_std=share_std, shares=shares)
 
 

@@ -14,8 +14,20 @@ from fedhealth.secagg.errors import refuse_unless
 
 GRID_BITS = 4  # a share's standard deviation is 2^4 to 2^5 steps of the grid
 LEAST_SHARES = 2  # honest shares in an opened sum; the lemma needs two
+BLANK_VALUES = 256  # of a segment: zeros of every owner, whose sum is the noise alone
+_BLANKS = "blanks."  # first part of their name
 _NOISE_TAIL = 10.0  # standard deviations of all shares together that the words leave room for
 _ROUNDING_TAIL = 5.8  # the same, of the roundings: each is off by at most half a step
+
+
+def name_blanks(segment: str) -> str:
+    """Return the name of a segment's blank values, to which no patient contributes."""
+    return _BLANKS + segment
+
+
+def is_blank(name: str) -> bool:
+    """Return whether values of this name are blank."""
+    return name.startswith(_BLANKS)
 
 
 def compute_share_std(noise_std: float, shares: int) -> float:

@@ -35,7 +35,8 @@ def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> K
     refuse_unless(not is_low_order(found.key), f"the key of {site} is of low order", blame=who)
     towers = [tower for tower, _ in found.towers]
     sound = towers == sorted(set(towers)) and all(NAME.fullmatch(tower) for tower in towers)
-    sound = sound and all(weight < 2**55 for _, weight in found.towers) and 0 <= found.noise < _MOST_NOISE
+    sound = sound and all(weight < 2**55 for _, weight in found.towers)
+    sound = sound and all(0 <= noise < _MOST_NOISE for noise in (found.noise, found.statistics_noise))
     refuse_unless(sound, f"{site} announced malformed towers or weights", blame=who)
     return found
 

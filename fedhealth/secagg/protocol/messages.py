@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Self
 
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
@@ -11,6 +12,7 @@ from fedhealth.secagg.protocol.statement import NAME_BYTES, ShownNames
 from fedhealth.secagg.protocol.vector_name import VectorName
 
 DIGEST_BYTES = 32
+_CACHED_BYTES = 2**20  # of a descriptor that is kept parsed
 LEAD = "the lead"
 
 
@@ -34,8 +36,9 @@ class MessageKind(IntEnum):
 class KeyAnnouncement:
     """ANNOUNCE, site to all: the key of this epoch and the towers that the site trains, with their public weights.
 
-    `statement` is the site's own state statement, `shown` names those of the others that it keeps. `noise` is the least
-    noise multiplier that the site accepts in a sum whose noise is shared; 0 in other runs.
+    `statement` is the site's own state statement, `shown` names those of the others that it keeps. `noise` and
+    `statistics_noise` are the least noise multipliers that the site accepts in sums of models and of statistics whose
+    noise is shared; 0 in other runs.
     """
 
     run: str
@@ -48,6 +51,7 @@ class KeyAnnouncement:
     shown: ShownNames
     signature: bytes = bytes(SIGNATURE_BYTES)
     noise: float = 0.0
+    statistics_noise: float = 0.0
 
     def body(self) -> bytes:
         """Return the signed bytes."""
@@ -60,7 +64,7 @@ class KeyAnnouncement:
         out.number(self.epoch).fixed_bytes(self.key, KEY_BYTES).number(len(self.towers), 4)
         for tower, weight in self.towers:
             out.text(tower).number(weight)
-        out.real(self.noise).blob(self.statement).number(len(self.shown), 4)
+        out.real(self.noise).real(self.statistics_noise).blob(self.statement).number(len(self.shown), 4)
         for site, names in self.shown:
             out.text(site).number(len(names), 4)
             for name in names:
@@ -82,9 +86,10 @@ class KeyAnnouncement:
         run, roster, site = r.text(), r.fixed_bytes(DIGEST_BYTES), r.site()
         epoch, key = r.number(), r.fixed_bytes(KEY_BYTES)
         towers = r.sequence(lambda: (r.text(), r.number()))
-        noise, statement = r.real(), r.blob()
+        noise, statistics, statement = r.real(), r.real(), r.blob()
         shown = r.sequence(lambda: (r.site(), r.sequence(lambda: r.fixed_bytes(NAME_BYTES))))
-        found = cls(run, roster, site, epoch, key, towers, statement, shown, r.fixed_bytes(SIGNATURE_BYTES), noise)
+        signature = r.fixed_bytes(SIGNATURE_BYTES)
+        found = cls(run, roster, site, epoch, key, towers, statement, shown, signature, noise, statistics)
         r.end()
         return found
 
@@ -129,28 +134,35 @@ class AttemptDescriptor:
         return out.bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
-        """Decode."""
-        r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
-        found = cls(
-            run=r.text(),
-            config_digest=r.fixed_bytes(DIGEST_BYTES),
-            roster_digest=r.fixed_bytes(DIGEST_BYTES),
-            exchange=r.number(),
-            attempt=r.number(),
-            vector=VectorName.read_from(r),
-            history=r.fixed_bytes(DIGEST_BYTES),
-            threshold=r.number(4),
-            signed=r.flag(),
-            members=r.sequence(r.blob),
-            base=r.sequence(r.site),
-            cohort=r.sequence(r.site),
-            model_digest=r.fixed_bytes(DIGEST_BYTES),
-            training_digest=r.fixed_bytes(DIGEST_BYTES),
-            layout=r.sequence(lambda: Segment.read_from(r)),
-        )
-        r.end()
-        return found
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> "AttemptDescriptor":
+        """Decode; a descriptor is read several times in a round, so one of ordinary size is parsed once."""
+        return (_parse_descriptor_once if len(data) <= _CACHED_BYTES else _parse_descriptor)(data, sender)
+
+
+def _parse_descriptor(data: bytes, sender: str) -> AttemptDescriptor:
+    r = MessageReader(data, MessageKind.TRAIN, "attempt descriptor", sender)
+    found = AttemptDescriptor(
+        run=r.text(),
+        config_digest=r.fixed_bytes(DIGEST_BYTES),
+        roster_digest=r.fixed_bytes(DIGEST_BYTES),
+        exchange=r.number(),
+        attempt=r.number(),
+        vector=VectorName.read_from(r),
+        history=r.fixed_bytes(DIGEST_BYTES),
+        threshold=r.number(4),
+        signed=r.flag(),
+        members=r.sequence(r.blob),
+        base=r.sequence(r.site),
+        cohort=r.sequence(r.site),
+        model_digest=r.fixed_bytes(DIGEST_BYTES),
+        training_digest=r.fixed_bytes(DIGEST_BYTES),
+        layout=r.sequence(lambda: Segment.read_from(r)),
+    )
+    r.end()
+    return found
+
+
+_parse_descriptor_once = lru_cache(maxsize=8)(_parse_descriptor)
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,8 @@ def test_private_scores_of_groups_hold_the_truth_and_state_their_noise():
     many = draw_patients(np.random.default_rng(1), 200_000)[0]
     truth = roc_auc_score(many.labels[:, 0], many.scores[:, 0])
     for _ in range(20):
-        by_sex, by_age = evaluate_subgroups(release(*draw_patients(generator, 1000), config, 2.2), config)
+        scored, places = draw_patients(generator, 1000)
+        by_sex, by_age = evaluate_subgroups(release(scored, places, config, 2.2), config)
         held += sum(row["auroc"]["low"] <= truth <= row["auroc"]["high"] for row in by_sex["groups"])
         assert by_sex["noise"]["count_std"] == pytest.approx(2.2 * 2, abs=1e-3)  # half of the release, of two variables
         assert by_sex["noise"]["cells"] == 12

@@ -15,7 +15,7 @@ from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.step import take_private_step
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.training.dpsgd_trainer import ENGINES
+from fedhealth.training.dpsgd_plans import ENGINES
 from tests.fedhealth.privacy.toys import clear_summed_grads
 
 SMALL = ("privacy=patient", "privacy.min_cohort=5", "model.image=null", "training.threads=1", "training.batch_size=4")

@@ -1,16 +1,22 @@
 """`method=fedsgd`: without noise, the run is central training on the union of all patients, whoever adds it up."""
 
+import json
 import logging
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedhealth.errors import PrivacyError
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.plan import bucket_count
 from fedhealth.privacy.accounting.spending import iter_run_spending
+from fedhealth.privacy.mechanisms.gaussian_noise import NoiseSource
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from strategies.checkpoint import CheckpointStore
 from tests.fedhealth.runtime.central import WHOLE, measure_distance, train_centrally
 
@@ -91,9 +97,43 @@ def test_a_run_with_shared_noise_books_and_shows_both_numbers(run, good_hospital
     assert all(0 < each.epsilon <= 8 < each.local_epsilon for each in spent)
     completed = [event for event in folder.read_events()[0] if event["event"] == "round_completed"]
     assert [event["divergence"] for event in completed] == [None, None]
+    check_sums(folder)
     page = (folder.path / "report.html").read_text()
+    assert "The noise of the opened sums is as promised" in page
     assert "as long as no more than 0 of the 3 hospitals pool what they know" in page
     assert "If all 2 others did, the bound would be epsilon" in page
+
+
+def check_sums(folder):
+    """Two rounds and the scores were opened with blank values; the scores' noise is that of one mechanism."""
+    events = [event for event in folder.read_events()[0] if event["event"] == "noise_measured"]
+    assert [(event["round"], "noised_statistics" in event["blanks"]) for event in events] == [
+        (1, False),
+        (2, False),
+        (2, True),
+    ]
+    assert all(blanks["count"] == 256 for event in events for blanks in event["blanks"].values())
+    entries = verify_ledger(next(path for _, path in find_ledgers(folder.path)))
+    (scores,) = [entry.mechanism for entry in entries if entry.kind == "book" and entry.purpose == "evaluate"]
+    noise = json.loads((folder.path / "evaluation.json").read_text())["test"]["noise"]
+    assert scores.shares == 3
+    assert noise["count_std"] == pytest.approx(scores.noise_multiplier, rel=0.01)  # three of three hospitals, one label
+
+
+def test_a_hospital_that_forgets_its_noise_stops_the_run(run, good_hospitals, monkeypatch):
+    """The blank values of eight rounds show it; what was opened before cannot be taken back."""
+    take, add = DPSGDTrainer._fit_with_shares, NoiseSource.round_with_noise
+
+    def forget(self, task, accounting, plan):
+        wrong = add if accounting.site != "north" else lambda self, total, *_: np.zeros(total.size, np.int64)
+        with monkeypatch.context() as patch:
+            patch.setattr(NoiseSource, "round_with_noise", wrong)
+            return take(self, task, accounting, plan)
+
+    monkeypatch.setattr(DPSGDTrainer, "_fit_with_shares", forget)
+    shared = ["privacy=patient", "privacy.min_cohort=2", "privacy.sample_rate=0.5", "privacy.noise=shared"]
+    with pytest.raises(PrivacyError, match="a hospital adds less than its part"):
+        run("run", good_hospitals, "secagg=on", "strategy.rounds=8", *shared)
 
 
 def test_the_noise_of_the_sum_is_that_of_one_mechanism_and_not_of_each_hospital(run, good_hospitals):

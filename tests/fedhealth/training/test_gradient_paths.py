@@ -146,10 +146,10 @@ def test_a_private_step_averages_copies_of_a_patient_before_clipping(engine, cop
         weights = batch.get("weights", torch.ones(len(owners)))
         one = clip_by_hand(compute_single_gradients(task, changed), owners, weights)
         expected = {name: expected.get(name, 0) + value for name, value in one.items()}
-    batches, owners = [batch for batch, _ in loaded], [owner for _, owner in loaded]
-    found = sums(engine, task.model, build_loss_fn(task.kind, task.training), batches, owners, Clipping(0.3, "flat"))
+    batches, units = [batch for batch, _ in loaded], [owner for _, owner in loaded]
+    found = sums(engine, task.model, build_loss_fn(task.kind, task.training), batches, units, Clipping(0.3, "flat"))
     assert relative_error(found, expected) < 1e-4
-    assert len(rows) == sum(map(len, owners))
+    assert len(rows) == sum(map(len, units))
 
 
 def clip_by_hand(single, owners, weights):

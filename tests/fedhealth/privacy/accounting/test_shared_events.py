@@ -87,6 +87,24 @@ def test_the_plan_meets_both_limits_with_the_noise_of_the_stricter():
     assert strict.round_event.shares == strict.run_event.shares == 3
 
 
+@pytest.mark.parametrize("limits", [(8.0, 100.0), (8.0, 4.0), (2.0, 3.0)])
+@pytest.mark.parametrize(("rate", "rounds"), [(0.485, 200), (1.0, 25)])
+def test_scores_and_training_together_meet_both_limits_by_another_accountant(limits, rate, rounds):
+    """The release of the scores shares its noise, so it loses as much as training does if all others collude."""
+    request = replace(REQUEST, sample_rate=rate, rounds=rounds, score_release_share=0.1)
+    plan = make_plan(request, PlanConstraints(limits[0], local_epsilon=limits[1]), 1000)
+    scores = plan.score_release_event
+    assert scores.shares == plan.round_event.shares == 3
+    for found, limit, root in ((plan.epsilon, limits[0], 1.0), (plan.local_epsilon, limits[1], math.sqrt(3))):
+        reference = PLDAccountant()
+        step = dp_event.GaussianDpEvent(plan.noise_multiplier / root)
+        reference.compose(dp_event.PoissonSampledDpEvent(rate, step), rounds)
+        reference.compose(dp_event.GaussianDpEvent(scores.noise_multiplier / root))
+        assert found == pytest.approx(reference.get_epsilon(DELTA), rel=0.01)
+        assert reference.get_epsilon(DELTA) <= limit * 1.002
+    assert plan.epsilon > 0.99 * limits[0] or plan.local_epsilon > 0.95 * limits[1]  # no more noise than is needed
+
+
 def test_without_shares_the_local_limit_asks_for_nothing():
     alone = make_plan(replace(REQUEST, shares=1), PlanConstraints(local_epsilon=0.1), 1000)
     assert alone.local_epsilon == alone.epsilon > 7

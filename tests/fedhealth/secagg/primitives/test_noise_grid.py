@@ -1,5 +1,6 @@
 """The noise of a sum is shared: how many shares count, the grid, the room in a word, and why rounding costs nothing."""
 
+import itertools
 import math
 
 import numpy as np
@@ -146,3 +147,30 @@ def test_on_a_grid_that_is_too_coarse_it_is_less_private():
     mu, std = 0.5, 0.3
     found = compute_hockey_stick(std, (0.25, 0.0), mu * std * math.sqrt(2), 5.0)
     assert found > 1000 * compute_gaussian_delta(mu, 5.0)
+
+
+@pytest.mark.parametrize("sites", [2, 3, 6])
+def test_no_fourier_coefficient_of_the_fractional_parts_is_larger_than_the_proof_says(sites):
+    """The second argument of docs/privacy.md: Q(k) >= 1 - 1/m, and the bound on the number of vectors."""
+    reach = 3 if sites < 6 else 2
+    vectors = np.array([*itertools.product(range(-reach, reach + 1), repeat=sites - 1)])
+    sizes = (vectors**2).sum(1) - vectors.sum(1) ** 2 / sites
+    other = vectors.any(axis=1)
+    assert sizes[other].min() == pytest.approx(1 - 1 / sites)
+    assert (np.abs(vectors).max(1) <= np.sqrt(2 * sizes) + 1e-9).all()
+    assert np.exp(-2 * (np.pi * 16) ** 2 * sizes[other]).sum() < 1e-300
+    assert np.exp(-2 * (np.pi * 0.3) ** 2 * sizes[other]).sum() > 0.1  # on a coarse grid it says nothing
+
+
+@pytest.mark.parametrize("sites", [2, 3, 6])
+def test_the_fractional_parts_of_shares_are_uniform_given_their_sum(sites):
+    """The Fourier coefficients of draws have the size that the covariance (s/u)^2 (I - J/m) gives them."""
+    std, draws = 0.35, 200_000
+    shares = np.random.default_rng(0).normal(0.0, std, (draws, sites))
+    apart = shares - shares.mean(1, keepdims=True)  # the part that the sum does not tell
+    for first in ((1,), (1, 1), (1, -1))[: 1 if sites == 2 else 3]:
+        k = np.zeros(sites)
+        k[: len(first)] = first
+        size = (k**2).sum() - k.sum() ** 2 / sites
+        found = abs(np.exp(2j * np.pi * apart @ k).mean())
+        assert found == pytest.approx(np.exp(-2 * np.pi**2 * std**2 * size), abs=5 / np.sqrt(draws))
