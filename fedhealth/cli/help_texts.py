@@ -15,6 +15,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "poc": ("poc --folder outputs/poc --sites 4 --no-stay strategy.rounds=2",),
     "doctor": ("doctor --json",),
     "verify": ("verify fedhealth-0.2.0-release.tar.gz --key fedhealth.pub",),
+    "recommend": (
+        "recommend --patients 400 --sites 4 --modalities image,text --epsilon 8 --text-encoder models/bert "
+        "--image-encoder models/vit",
+        "recommend --patients 400 --sites 4 --modalities image --image-weights mobilenet.pth",
+    ),
     "run": (
         "run experiment=derm data.root=/srv/derm training.optimizer.lr=0.001",
         "run resume=outputs/2026-03-01/12-00-00",
@@ -53,6 +58,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "site audit export": (f"site audit export audit.json {_SITE}",),
     "site data purge": ("site data purge ingest.yaml data.max_rejected=0.1 --out /srv/ward-7",),
     "site data cache": (f"site data cache --json {_SITE}", "site data cache --purge"),
+    "site runs list": (f"site runs list --json {_SITE}",),
+    "site runs show": (f"site runs show 3f2a --json --to run.html {_SITE}",),
+    "site runs export": (f"site runs export runs.json {_SITE}",),
     "site study show": (f"site study show pneumonia-v1.study.json --settings {_SITE}", "site study show --json"),
     "site study approve": (f"site study approve pneumonia-v1.study.json --by 'Dr Example' --yes {_SITE}",),
     "site study decline": (f"site study decline pneumonia --reason permit --note late --by 'Dr Example' {_SITE}",),
@@ -94,7 +102,7 @@ def _add_examples(app: typer.Typer, path: str) -> None:
     """Add examples to the commands of an application; `path` is the words before its own, with a blank after each."""
     for command in app.registered_commands:
         name = command.name or (command.callback.__name__ if command.callback else "")
-        lines = [f"Example: fedhealth {example}" for example in EXAMPLES[f"{path}{name}"]]
+        lines = [f"Example: fedhealth {example}" for example in EXAMPLES.get(f"{path}{name}", ())]
         command.epilog = "\n\n".join(lines)  # a paragraph each: Typer joins the lines of one
     for group in app.registered_groups:
         if group.typer_instance is not None:
