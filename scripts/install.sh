@@ -53,9 +53,9 @@ lock="${here}/${side}.lock"
   stop 8 "A file of the release was changed or is missing (above)." "Verify the archive's signature and unpack it again."
 "${python}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   stop 2 "${python} is not Python 3.11 or newer." "Name another one: sudo PYTHON=/usr/bin/python3.12 $0 ..."
-# The service has another account: a Python in somebody's own folder is closed to it.
+# The service has another account: a Python in somebody's own folder is closed to it. With --into, you know for whom it is.
 interpreter=$("${python}" -c 'import os, sys; print(os.path.realpath(sys.executable))')
-if [[ ${EUID} -eq 0 ]] && command -v runuser >/dev/null && ! runuser -u nobody -- "${interpreter}" -c '' 2>/dev/null; then
+if [[ -z "${into}" && ${EUID} -eq 0 ]] && command -v runuser >/dev/null && ! runuser -u nobody -- "${interpreter}" -c '' 2>/dev/null; then
   stop 2 "${python} is closed to other accounts, so to the service." "Use the system's: sudo PYTHON=/usr/bin/python3 $0 ..."
 fi
 

@@ -102,7 +102,7 @@ def _add_examples(app: typer.Typer, path: str) -> None:
     """Add examples to the commands of an application; `path` is the words before its own, with a blank after each."""
     for command in app.registered_commands:
         name = command.name or (command.callback.__name__ if command.callback else "")
-        lines = [f"Example: fedhealth {example}" for example in EXAMPLES[f"{path}{name}"]]
+        lines = [f"Example: fedhealth {example}" for example in EXAMPLES.get(f"{path}{name}", ())]
         command.epilog = "\n\n".join(lines)  # a paragraph each: Typer joins the lines of one
     for group in app.registered_groups:
         if group.typer_instance is not None:

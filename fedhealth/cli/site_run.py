@@ -50,15 +50,23 @@ def run_status(home: Path | None, as_json: bool) -> None:
     """Print the site's status, the spent privacy budget, and the last error."""
     place = SiteHome.find(home)
     about = DaemonState(place).status
-    budgets = _load_spent_budgets(place)
+    budgets, policy_fault = _load_spent_budgets(place), _find_policy_fault(place)
     if as_json:
-        print_json({**about, "budgets": {each.dataset: _select_shown(each) for each in budgets}})
+        print_json(
+            {
+                **about,
+                "policy_fault": policy_fault or None,
+                "budgets": {each.dataset: _select_shown(each) for each in budgets},
+            }
+        )
         return
     console = Console(highlight=False)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["updated"])) if "updated" in about else "never"
     console.print(
         f"{about.get('site', place.path.name)}: [bold]{about.get('state', 'stopped')}[/] (last update {since})"
     )
+    if policy_fault:
+        console.print(policy_fault, markup=False, soft_wrap=True)
     if reason := _find_restore_reason(place):
         console.print(reason, markup=False, soft_wrap=True)
     if DaemonState(place).is_paused:
@@ -108,6 +116,15 @@ def _load_spent_budgets(place: SiteHome) -> list[DatasetSpending]:
     from fedhealth.privacy.accounting.spending import iter_dataset_spending
 
     return list(iter_dataset_spending(place.state, load_lifetime_delta(place)))
+
+
+def _find_policy_fault(place: SiteHome) -> str:
+    """Return what is wrong with site.yaml and what to do; empty if it is valid."""
+    try:
+        load_policy(place)
+    except ConfigError as fault:
+        return str(fault)
+    return ""
 
 
 def _find_restore_reason(place: SiteHome) -> str:

@@ -91,6 +91,7 @@ class SiteDaemon:
 
         """
         policy, key = load_policy(self.home), self.home.load_node_key()
+        self.home.load_identity_key()  # the worker signs with it: without it every task would fail
         SignedMembership.loads(self.home.membership.read_bytes() if self.home.membership.is_file() else b"")
         with self.state.lock():
             fresh = {"error": None, "run": None, "round": None}
@@ -187,7 +188,7 @@ class SiteDaemon:
         try:
             return run.process(self.home, content, message.message_type, policy.resources)
         finally:
-            self.state.update_status(state="connected")
+            self.state.update_status(state="connected", task=None)
 
     def _accept_run(self, connection: FleetClient, run_id: int, policy: Policy) -> ActiveRun:
         """Verify the signed job of a run; the first message of a run makes it the active one.
@@ -243,6 +244,7 @@ class SiteDaemon:
         """Mark a job as ended for good and delete its secure aggregation secrets."""
         self._stop_workers()
         self.job_history.mark_ended(run)
+        self.state.update_status(run=None)
         name = load_policy(self.home).name
         shutil.rmtree(get_secrets_folder(run, name, self.home.state), ignore_errors=True)
         self._audit.write("ended", run=run)

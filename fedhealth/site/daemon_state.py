@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fedhealth.errors import ConfigError, StartRefusedError
@@ -108,12 +108,17 @@ class DaemonState:
         """Stop the daemon with SIGTERM and wait for it; return whether it was running.
 
         Raises:
-            ConfigError: it has not ended after `seconds`.
+            ConfigError: it runs elsewhere, or has not ended after `seconds`.
 
         """
         pid = self.pid
         if pid is None:
             return False
+        if not self._is_holder(pid):
+            raise ConfigError(
+                "This site runs in a container, or as another user.",
+                "Stop it where it was started: systemctl stop fedhealth-site, or stop the container.",
+            )
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + seconds
         while self.pid is not None:
@@ -122,3 +127,17 @@ class DaemonState:
                 raise ConfigError(problem, f"See run/site.log in the site's folder; `kill -9 {pid}` ends it at once.")
             time.sleep(0.1)
         return True
+
+    def _is_holder(self, pid: int) -> bool:
+        """Return whether a process has the lock open: in a container the same number is another process."""
+        lock = self._lock.stat()
+        try:
+            links = list(os.scandir(f"/proc/{pid}/fd"))
+        except OSError:
+            return False
+        for link in links:
+            with suppress(OSError):  # closed meanwhile
+                about = link.stat()
+                if (about.st_dev, about.st_ino) == (lock.st_dev, lock.st_ino):
+                    return True
+        return False

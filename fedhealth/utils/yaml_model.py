@@ -99,9 +99,11 @@ def _validate_json(content: str, kind: type[Kind], check: Callable[[Kind], list[
 
 def _describe_yaml_fault(fault: MarkedYAMLError) -> str:
     """Return where and why a text is not YAML."""
-    mark, problem = fault.context_mark or fault.problem_mark, fault.problem or "not YAML"
+    mark, problem = fault.problem_mark, fault.problem or "not YAML"
+    if "expected" in problem:  # where it began; what is missing there is noticed later
+        mark = fault.context_mark or mark
     if "'\\t'" in problem:
-        mark, problem = fault.problem_mark, "a tab; indent with blanks"
+        problem = "a tab; indent with blanks"
     return f", line {mark.line + 1}: {problem}." if mark else f": {problem}."
 
 

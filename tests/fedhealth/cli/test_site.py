@@ -16,6 +16,8 @@ from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.privacy.accounting.reservations import RunCost
 from fedhealth.privacy.accounting.spending import iter_run_spending
+from fedhealth.site.home import SiteHome
+from fedhealth.site.init import init_site
 from fedhealth.utils.privacy_text import format_guarantee
 
 EVENT = PrivacyEvent(2.0, 0.1, 10)
@@ -155,6 +157,20 @@ def test_a_hospital_sees_its_own_without_naming_a_folder(site, budget, monkeypat
     code, shown = budget()
     assert code == 0
     assert "here/chest" in shown
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_status_names_what_is_wrong_with_the_policy(tmp_path, capfd, as_json):
+    """While site.yaml has a fault, every job is declined; the running site goes on and does not show it otherwise."""
+    home = SiteHome(tmp_path / "home")
+    init_site(home, "charite", "lead.hospital.test:443")
+    run_status(home.path, as_json)
+    assert "site.yaml" not in capfd.readouterr().out
+    home.policy.write_text(home.policy.read_text().replace("  units:", "\tunits:"))
+    run_status(home.path, as_json)
+    shown = capfd.readouterr().out
+    assert f"{home.policy}, line " in shown
+    assert "a tab; indent with blanks" in shown
 
 
 def test_what_sweeps_have_reserved_is_told_apart(site, budget):

@@ -238,6 +238,8 @@ def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
     secrets = get_secrets_folder("run00001", "charite", hospital.home.state)
     secrets.mkdir(parents=True)
     assert not hospital.ask("done", END).content
+    status = DaemonState(hospital.home).status
+    assert (status["run"], status["task"]) == (None, None)
     assert [entry["run"] for entry in hospital.logged("ended")] == ["run00001"]
     assert not secrets.exists()
     network.start(8, **network.runs[7].config)
@@ -301,4 +303,11 @@ def test_without_a_kit_it_does_not_start(tmp_path):
     site = Hospital(tmp_path)
     site.home.membership.unlink()
     with pytest.raises(TrustError, match="membership"):
+        site.runner.serve()
+
+
+def test_without_its_identity_key_a_site_does_not_start(tmp_path):
+    site = Hospital(tmp_path)
+    (site.home.keys / "identity.key").unlink()
+    with pytest.raises(TrustError, match=r"identity\.key cannot be read"):
         site.runner.serve()
