@@ -361,7 +361,8 @@ def test_a_request_of_every_open_run_may_have_been_on_its_way(hospital, tmp_path
     assert hospital.join().reasons == (UNLISTED_REASON,)
     hospital.recover()
     entries = [entry for entry in verify_ledger(hospital.ledger) if entry.run == first.run]
-    assert sum(int(entry.event.steps) for entry in entries if entry.kind == "lost") >= hospital.steps
+    lost: list[int] = [entry.event.steps for entry in entries if entry.kind == "lost"]
+    assert sum(lost) >= hospital.steps
     own = compute_spent_epsilon(entries, DELTA, first.run)
     assert own >= hospital.spent()[1] * 0.999
 

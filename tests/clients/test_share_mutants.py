@@ -66,7 +66,7 @@ def test_a_share_that_counts_on_colluders_is_refused_by_the_site(join, monkeypat
 
 
 def test_a_ledger_that_books_the_share_is_caught(join, monkeypatch):  # noqa: F811
-    right = PrivacyPlan.round_event.fget
+    right = vars(PrivacyPlan)["round_event"].fget
     booked = property(lambda self: replace(right(self), noise_multiplier=right(self).share_multiplier))
     monkeypatch.setattr(PrivacyPlan, "round_event", booked)
     with pytest.raises(FAILED):
