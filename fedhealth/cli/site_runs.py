@@ -25,17 +25,17 @@ def list_runs(json: Json = False, home: SiteFolder = None) -> None:
     run_list(json, home)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_run(
     run: Annotated[str, typer.Argument(help="The run's id, or its first letters.")],
     json: Json = False,
     to: Annotated[Path | None, typer.Option(help="Write a page for printing to this .html file.")] = None,
     home: SiteFolder = None,
 ) -> None:
     """Show one run's record."""
-    from fedhealth.cli.site_runs_output import run_show
+    from fedhealth.cli.site_runs_output import run_show_record
 
-    run_show(run, json, to, home)
+    run_show_record(run, json, to, home)
 
 
 @app.command()

@@ -45,7 +45,7 @@ def run_list(as_json: bool, folder: Path | None) -> None:
     Console().print(table if records else "No run has asked this hospital for anything.")
 
 
-def run_show(run: str, as_json: bool, to: Path | None, folder: Path | None) -> None:
+def run_show_record(run: str, as_json: bool, to: Path | None, folder: Path | None) -> None:
     """Print one run's record, or write its page.
 
     Raises:
