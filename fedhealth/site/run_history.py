@@ -212,7 +212,7 @@ def _select_decisions(
 
 def _list_used_data(draft: _RunDraft) -> tuple[UsedData, ...]:
     found = (
-        UsedData(str(entry["dataset"]), str(entry["digest"]), int(entry["patients"])) for entry in draft.select("data")
+        UsedData(str(entry["dataset"]), str(entry["digest"]), int(entry["subjects"])) for entry in draft.select("data")
     )
     return tuple(dict.fromkeys(found))
 
