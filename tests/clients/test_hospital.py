@@ -78,6 +78,7 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
     assert hospital.train().error.reason == "RequestMismatchError"
     assert hospital.events == [
         "asked",
+        "data",
         "statement",
         "left",
         "asked",
