@@ -238,8 +238,8 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
 
 def _log_data(setup: SiteSetup, message: ParsedMessage, gate: EgressGate) -> None:
     """Log which data a run will read: for the hospital's own record of its runs."""
-    patients = round_count_down(setup.cohort.counts()["patients"])
-    about = {"dataset": setup.site.dataset, "digest": setup.data_digest, "patients": patients}
+    subjects = round_count_down(setup.cohort.counts()["patients"])
+    about = {"dataset": setup.site.dataset, "digest": setup.data_digest, "subjects": subjects}
     gate.log("data", run=message.directive.run, **about)
 
 

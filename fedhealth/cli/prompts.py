@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -26,6 +27,18 @@ def read_small_file(path: Path) -> bytes:
     if len(content) > _LIMIT:
         raise ConfigError(f"{path} is larger than {_LIMIT} bytes.", "Give the file as it was sent.")
     return content
+
+
+def check_target(file: Path, endings: Sequence[str]) -> None:
+    """Check that a file to write has one of these endings and lies in a folder that exists.
+
+    Raises:
+        ConfigError: it has not, or does not.
+
+    """
+    if file.suffix not in endings or not file.parent.is_dir():
+        named = " or ".join(endings)
+        raise ConfigError(f"{file} cannot be written.", f"Name a {named} file in a folder that exists.")
 
 
 def print_lines(console: Console, *lines: str) -> None:

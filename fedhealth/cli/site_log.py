@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedhealth.cli.json_output import print_json
-from fedhealth.cli.prompts import print_lines
-from fedhealth.errors import ConfigError
+from fedhealth.cli.prompts import check_target, print_lines
 from fedhealth.site import audit_log
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
@@ -50,8 +49,7 @@ def run_export(file: Path, folder: Path | None) -> None:
 
     """
     home = SiteHome.find(folder)
-    if file.suffix not in (".json", ".csv") or not file.parent.is_dir():
-        raise ConfigError(f"{file} cannot be written.", "Name a .json or .csv file in a folder that exists.")
+    check_target(file, (".json", ".csv"))
     if file.suffix == ".json":
         digest = audit_log.export_log(home.audit, file, load_policy(home).name, home.load_identity_key())
     else:

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedhealth.cli.prompts import print_lines
-from fedhealth.errors import ConfigError
+from fedhealth.cli.prompts import check_target, print_lines
 from fedhealth.site.audit_log import get_log_digest
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
@@ -55,7 +54,7 @@ def run_show_record(run: str, as_json: bool, to: Path | None, folder: Path | Non
     home = SiteHome.find(folder)
     record = find_site_run(home, run)
     if to is not None:
-        _check_target(to, (".html",))
+        check_target(to, (".html",))
         page = render_run_record(record, load_policy(home).name, get_log_digest(home.audit))
         write_private_file(to, page.encode())
     if as_json:
@@ -75,7 +74,7 @@ def run_export(file: Path, folder: Path | None) -> None:
         ConfigError: the file cannot be written, or has another ending.
 
     """
-    _check_target(file, (".json", ".csv"))
+    check_target(file, (".json", ".csv"))
     home = SiteHome.find(folder)
     site = load_policy(home).name
     entries = [build_processing_entry(each, site) for each in list_site_runs(home)]
@@ -94,9 +93,3 @@ def _format_csv(entries: Sequence[dict[str, str]]) -> bytes:
     writer.writeheader()
     writer.writerows(entries)
     return text.getvalue().encode()
-
-
-def _check_target(file: Path, endings: Sequence[str]) -> None:
-    if file.suffix not in endings or not file.parent.is_dir():
-        named = " or ".join(endings)
-        raise ConfigError(f"{file} cannot be written.", f"Name a {named} file in a folder that exists.")

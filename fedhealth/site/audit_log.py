@@ -14,10 +14,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
+from fedhealth.consortium.signed_document import parse_document, sign_document
 from fedhealth.errors import TrustError
 from fedhealth.utils import hash_chain
-from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, write_private_file
 
@@ -89,8 +88,7 @@ def export_log(path: Path, target: Path, site: str, identity: Ed25519PrivateKey)
     """
     entries, digest = _read_log(path)
     body = {"site": site, "digest": digest, "entries": list(entries)}
-    signature = sign_body(identity, PURPOSE, encode_canonical(body)).hex()
-    write_private_file(target, encode_canonical({**body, "signature": signature}))
+    write_private_file(target, sign_document(body, PURPOSE, identity))
     return digest
 
 
@@ -101,15 +99,7 @@ def verify_export(content: bytes, identity: bytes) -> AuditEntries:
         TrustError: it is no export, was edited, or is another site's.
 
     """
-    fields = parse_json(content, "The export", 2**30)
-    proof = str(fields.pop("signature", "")) if isinstance(fields, dict) else ""
-    genuine = len(proof) == 128 and all(letter in "0123456789abcdef" for letter in proof)
-    if not genuine or not is_valid_signature(identity, bytes.fromhex(proof), PURPOSE, encode_canonical(fields)):
-        raise TrustError(
-            "The audit export is not signed with this site's identity key, or was edited.",
-            "Ask the site for a new export.",
-        )
-    return tuple(fields["entries"])
+    return tuple(parse_document(content, PURPOSE, identity, "audit export")["entries"])
 
 
 def _read_log(path: Path) -> tuple[AuditEntries, str]:

@@ -7,8 +7,8 @@ deleted; there is no second book that could differ from them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fedhealth.consortium.research_study import ResearchStudy
@@ -20,6 +20,8 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.study_store import StudyStore
 
 _LEADING_DIGITS = (5, 2, 1)
+Entry = Mapping[str, Any]
+"""One line of the audit log."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,6 @@ class SiteRunRecord:
         return sum(each.bytes for each in self.sent)
 
 
-@dataclass
-class _RunDraft:
-    entries: list[Mapping[str, Any]] = field(default_factory=list)
-
-    def select(self, event: str) -> list[Mapping[str, Any]]:
-        return [entry for entry in self.entries if entry["event"] == event]
-
-
 def round_count_down(count: int) -> int:
     """Return the largest 1, 2 or 5 times a power of ten that is not above `count`; 0 for 0."""
     power = 10 ** (len(str(count)) - 1)
@@ -137,14 +131,14 @@ def list_site_runs(home: SiteHome) -> list[SiteRunRecord]:
 
     """
     entries = verify_log(home.audit)
-    drafts: dict[str, _RunDraft] = {}
+    by_run: dict[str, list[Entry]] = {}
     for entry in entries:
         if run := str(entry.get("run", "")):
-            drafts.setdefault(run, _RunDraft()).entries.append(entry)
+            by_run.setdefault(run, []).append(entry)
     spending = list(iter_run_spending(home.path))
     studies = StudyStore(home).load_studies()
     decisions = [entry for entry in entries if str(entry["event"]).startswith("study ")]
-    return [_build_record(run, draft, studies, decisions, spending) for run, draft in drafts.items()]
+    return [_build_record(run, own, studies, decisions, spending) for run, own in by_run.items()]
 
 
 def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:
@@ -164,43 +158,49 @@ def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:
 
 def _build_record(
     run: str,
-    draft: _RunDraft,
+    entries: Sequence[Entry],
     studies: Mapping[str, ResearchStudy],
-    decisions: Iterable[Mapping[str, Any]],
+    decisions: Iterable[Entry],
     spending: Iterable[RunSpending],
 ) -> SiteRunRecord:
-    accepted, asked = draft.select("accepted"), draft.select("asked")
+    accepted, asked = _select(entries, "accepted"), _select(entries, "asked")
     order = accepted[-1]["order"] if accepted else {}
-    study, last = studies.get(str(order.get("study", ""))), float(draft.entries[-1]["time"])
-    reasons = (str(reason) for entry in draft.select("run declined") for reason in entry["reasons"])
-    faults = (str(fault) for entry in draft.select("refused") for fault in entry["faults"])
+    study, last = studies.get(str(order.get("study", ""))), float(entries[-1]["time"])
+    reasons = (str(reason) for entry in _select(entries, "run declined") for reason in entry["reasons"])
+    faults = (str(fault) for entry in _select(entries, "refused") for fault in entry["faults"])
     return SiteRunRecord(
         run=run,
-        started=float(draft.entries[0]["time"]),
+        started=float(entries[0]["time"]),
         last=last,
-        outcome=_find_outcome(draft),
+        outcome=_find_outcome(entries),
         study=study,
         order=order,
         decisions=_select_decisions(study, decisions, last),
-        data=_list_used_data(draft),
+        data=_list_used_data(entries),
         requests=dict(Counter(str(entry["kind"]) for entry in asked)),
         models=tuple(dict.fromkeys(str(entry["model"]) for entry in asked if entry.get("model"))),
-        sent=tuple(map(_parse_sent_reply, draft.select("left"))),
+        sent=tuple(map(_parse_sent_reply, _select(entries, "left"))),
         refused=tuple(dict.fromkeys(faults)),
         declined=tuple(dict.fromkeys(reasons)),
         spending=tuple(each for each in spending if each.run == run),
     )
 
 
-def _find_outcome(draft: _RunDraft) -> str:
-    if draft.select("ended"):
+def _select(entries: Iterable[Entry], event: str) -> list[Entry]:
+    return [entry for entry in entries if entry["event"] == event]
+
+
+def _find_outcome(entries: Sequence[Entry]) -> str:
+    if _select(entries, "ended"):
         return "ended"
-    is_answered = bool(draft.select("data")) or any(entry["kind"] != HANDSHAKE for entry in draft.select("left"))
-    return "declined" if draft.select("run declined") and not is_answered else "open"
+    is_answered = bool(_select(entries, "data")) or any(
+        entry["kind"] != HANDSHAKE for entry in _select(entries, "left")
+    )
+    return "declined" if _select(entries, "run declined") and not is_answered else "open"
 
 
 def _select_decisions(
-    study: ResearchStudy | None, entries: Iterable[Mapping[str, Any]], last: float
+    study: ResearchStudy | None, entries: Iterable[Entry], last: float
 ) -> tuple[StudyDecisionEntry, ...]:
     """Return the decisions on a study up to the run's last entry."""
     return tuple(
@@ -210,14 +210,15 @@ def _select_decisions(
     )
 
 
-def _list_used_data(draft: _RunDraft) -> tuple[UsedData, ...]:
+def _list_used_data(entries: Iterable[Entry]) -> tuple[UsedData, ...]:
     found = (
-        UsedData(str(entry["dataset"]), str(entry["digest"]), int(entry["patients"])) for entry in draft.select("data")
+        UsedData(str(entry["dataset"]), str(entry["digest"]), int(entry["subjects"]))
+        for entry in _select(entries, "data")
     )
     return tuple(dict.fromkeys(found))
 
 
-def _parse_sent_reply(entry: Mapping[str, Any]) -> SentReply:
+def _parse_sent_reply(entry: Entry) -> SentReply:
     return SentReply(
         time=float(entry["time"]),
         kind=str(entry["kind"]),

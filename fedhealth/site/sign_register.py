@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
-from fedhealth.errors import TrustError
-from fedhealth.utils.digest import encode_canonical
+from fedhealth.consortium.signed_document import parse_document, sign_document
 
 PURPOSE = "register of processing activities"
-_LARGEST = 2**28  # bytes
 
 
 def sign_register(
@@ -27,7 +24,7 @@ def sign_register(
 
     """
     body = {"site": site, "log": log_digest, "entries": [dict(each) for each in entries]}
-    return encode_canonical({**body, "signature": sign_body(identity, PURPOSE, encode_canonical(body)).hex()})
+    return sign_document(body, PURPOSE, identity)
 
 
 def verify_register(content: bytes, identity: bytes) -> list[dict[str, str]]:
@@ -37,14 +34,4 @@ def verify_register(content: bytes, identity: bytes) -> list[dict[str, str]]:
         TrustError: it is no register, was edited, or is another site's.
 
     """
-    fields = parse_json(content, "The register", _LARGEST)
-    proof = str(fields.pop("signature", "")) if isinstance(fields, dict) else ""
-    try:
-        is_genuine = is_valid_signature(identity, bytes.fromhex(proof), PURPOSE, encode_canonical(fields))
-    except ValueError:
-        is_genuine = False
-    if not is_genuine:
-        raise TrustError(
-            "The register is not signed with this site's identity key, or was edited.", "Ask the site for a new export."
-        )
-    return [dict(each) for each in fields["entries"]]
+    return [dict(each) for each in parse_document(content, PURPOSE, identity, "register")["entries"]]

@@ -59,7 +59,7 @@ def test_a_hospital_accepts_trains_and_logs_what_left(hospital):
     assert Acceptance.parse(hospital.ask(HANDSHAKE).content).reasons == ()
     reply = hospital.train()
     assert set(reply.content) == {UPDATE, STATISTICS, STATEMENT}
-    assert hospital.events == ["asked", "statement", "left"] * 2
+    assert hospital.events == ["asked", "data", "statement", "left", "asked", "statement", "left"]
     assert "patient" not in hospital.home.audit.read_text()
 
 
@@ -78,6 +78,7 @@ def test_a_change_of_the_policy_holds_at_once(hospital):
     assert hospital.train().error.reason == "RequestMismatchError"
     assert hospital.events == [
         "asked",
+        "data",
         "statement",
         "left",
         "asked",

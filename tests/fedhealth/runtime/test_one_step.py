@@ -54,6 +54,7 @@ def test_a_tower_that_one_hospital_cannot_train_is_a_mean_over_all_patients(run,
 
 @pytest.mark.filterwarnings("ignore")  # Ray and Flower's engine warn about themselves
 @pytest.mark.xdist_group("ray")
+@pytest.mark.long
 def test_the_run_is_central_training_on_ray_too(run, good_hospitals):
     pytest.importorskip("ray", reason="needs the extra fedhealth[simulation]")
     level = logging.getLogger("flwr").level
