@@ -171,6 +171,12 @@ def _splits_private_batches(plain: Plain) -> bool:
     return is_private and unit != "client" and plain["training"].get("micro_batch_size") is not None
 
 
+def _compiles_private_steps(plain: Plain) -> bool:
+    unit = get_capability(plain["privacy"], "unit", default="none")
+    is_private = get_capability(plain["privacy"], "is_private", default=False)
+    return is_private and unit != "client" and bool(plain["training"].get("compile"))
+
+
 def _waits_for_private_scores(plain: Plain) -> bool:
     is_private = get_capability(plain["privacy"], "is_private", default=False)
     return is_private and plain["strategy"].get("patience") is not None
@@ -286,6 +292,13 @@ INCOMPATIBILITIES = (
         "a patient's rows must stay in one batch, and private training splits its batches by patient",
         "Set training.micro_batch_size=null and privacy.max_physical_batch_size instead",
         _splits_private_batches,
+    ),
+    Incompatibility(
+        "training.compile",
+        "private training",
+        "a patient's gradients are recorded layer by layer, and a compiled model has no layers",
+        "Set training.compile=false; training.precision=bf16 is possible",
+        _compiles_private_steps,
     ),
     Incompatibility(
         "strategy.patience",

@@ -53,6 +53,14 @@ class Select(Enum):
     last = "last"
 
 
+class Precision(Enum):
+    """The numbers of the forward pass in training: bf16 where that is safe and fast, or always one of the two."""
+
+    auto = "auto"
+    float32 = "float32"
+    bf16 = "bf16"
+
+
 class Schedule(Enum):
     """How the learning rate falls over the rounds of a run."""
 
@@ -209,6 +217,9 @@ class TrainingConfig:
             One number for a binary task (of its positive class), else one for each class; null for no weights.
         label_smoothing: how much of a label's certainty goes to the other classes (Szegedy et al., CVPR 2016).
         micro_batch_size: rows computed at a time; their gradients add up to those of the batch. Null takes all at once.
+        precision: of the forward pass; `auto` takes bf16 on a GPU that has it, and float32 in private training.
+        channels_last: memory order of convolutions in training; null takes it on a GPU.
+        compile: whether torch compiles the model: long runs on a GPU become faster, the first step takes a minute.
 
     """
 
@@ -224,6 +235,9 @@ class TrainingConfig:
     prevalence: list[float] | None = None
     label_smoothing: float = 0.0
     micro_batch_size: int | None = None
+    precision: Precision = Precision.auto
+    channels_last: bool | None = None
+    compile: bool = False
     device: str = "auto"
     threads: int | None = None
 

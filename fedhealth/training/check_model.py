@@ -21,7 +21,7 @@ from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.losses import compute_row_losses
-from fedhealth.training.private_batches import build_loss_fn
+from fedhealth.training.private_batches import list_checked_losses
 
 
 def check_model(config: Config) -> None:
@@ -45,9 +45,8 @@ def check_model(config: Config) -> None:
     if make_engine := getattr(trainer, "make_engine", None):
         towers = tuple(f"towers.{name}" for name in sorted(model.modalities)) if trainer.clipping == "tower" else ()
         clipping = Clipping(trainer.max_grad_norm, trainer.clipping, towers)
-        run_self_check(
-            make_engine, model.train(), build_loss_fn(config.data.task.kind, config.training), clipping, batch, owners
-        )
+        for loss_fn, tolerance in list_checked_losses(config.data.task.kind, config.training, torch.device("cpu")):
+            run_self_check(make_engine, model.train(), loss_fn, clipping, batch, owners, tolerance)
 
 
 def make_blank_examples(model: MultimodalModel, config: Config) -> Examples:

@@ -41,7 +41,8 @@ from fedhealth.training.dpsgd_plans import DPSGDPlans
 from fedhealth.training.fit_audit import list_audit_failures
 from fedhealth.training.noise_shares import get_step_shares
 from fedhealth.training.optimizers import build_optimizer, collect_gradients
-from fedhealth.training.private_batches import build_loss_fn, load_physical_batches
+from fedhealth.training.private_batches import build_loss_fn, list_checked_losses, load_physical_batches
+from fedhealth.training.precision import use_channels_last
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.training.trainer import FitReport, GradientHook, Statistics, TrainingTask, get_checkpoint_folder
 from fedhealth.types import State
@@ -70,9 +71,10 @@ class DPSGDTrainer(DPSGDPlans):
         try:
             # on synthetic rows: the reason leaves the site
             batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
-            run_self_check(
-                self.make_engine, task.model, build_loss_fn(task.kind, task.training), plan.clipping, batch, owners
-            )
+            checked = list_checked_losses(task.kind, task.training, batch["targets"].device)
+            with use_channels_last(task.model, task.training):
+                for loss_fn, tolerance in checked:
+                    run_self_check(self.make_engine, task.model, loss_fn, plan.clipping, batch, owners, tolerance)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
@@ -120,7 +122,11 @@ class DPSGDTrainer(DPSGDPlans):
         sampler = self._build_sampler(task, plan)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
-        with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
+        with (
+            use_channels_last(model, task.training),
+            self.budget.open_ledger(accounting.folder) as ledger,
+            torch.random.fork_rng(devices=devices),
+        ):
             booked = self.budget.book(ledger, plan, accounting, plan.round_event)
             key = (plan, accounting.run, accounting.round, booked.number, task.examples.digest)
             checkpoint = StepCheckpoint(folder, model, plain, key)
@@ -147,7 +153,11 @@ class DPSGDTrainer(DPSGDPlans):
         engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
-        with self.budget.open_ledger(accounting.folder) as ledger, torch.random.fork_rng(devices=devices):
+        with (
+            use_channels_last(model, task.training),
+            self.budget.open_ledger(accounting.folder) as ledger,
+            torch.random.fork_rng(devices=devices),
+        ):
             self.budget.book(ledger, plan, accounting, plan.round_event)
             torch.manual_seed(secrets.randbits(63))  # for dropout; see `fit`
             (physical,) = self._build_sampler(task, plan)

@@ -46,7 +46,7 @@ def collect_gradients(training: TrainingConfig, parameters: Mapping[str, nn.Para
     """Return the descending direction of the last step by name; None if the site sends the change of its weights."""
     if training.sends is not Sends.gradient:
         return None
-    return {name: -_get_gradient(parameter).cpu().numpy() for name, parameter in parameters.items()}
+    return {name: -_get_gradient(parameter).contiguous().cpu().numpy() for name, parameter in parameters.items()}
 
 
 def _get_gradient(parameter: nn.Parameter) -> Tensor:

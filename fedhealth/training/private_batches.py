@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedhealth.config.schema import TaskKind, TrainingConfig
+from fedhealth.config.schema import Precision, TaskKind, TrainingConfig
 from fedhealth.data.examples import Batch, Examples
 from fedhealth.privacy.engines.base import LossFn
+from fedhealth.privacy.engines.self_check import TOLERANCE
 from fedhealth.privacy.engines.step import PhysicalBatches
 from fedhealth.privacy.mechanisms.poisson_sampler import PhysicalBatch
 from fedhealth.training.losses import compute_row_losses
+from fedhealth.training.precision import autocast_forward, is_bf16
 
+_BF16_TOLERANCE = 0.1  # bf16 has 8 bits; a sum of unclipped or unscaled gradients is off by more
 WEIGHTS = "weights"  # in a batch: of the rows
 
 
@@ -58,10 +62,25 @@ def load_physical_batches(
 
 
 def build_loss_fn(kind: TaskKind, training: TrainingConfig | None = None) -> LossFn:
-    """Return the loss of a task, one value per row, as the gradient engines call it."""
+    """Return the loss of a task, one float32 value per row, as the gradient engines call it."""
 
     def compute_losses(model: nn.Module, batch: Batch) -> Tensor:
-        losses = compute_row_losses(model(batch), batch["targets"], kind, training)
+        targets = batch["targets"]
+        with autocast_forward(training, targets.device, is_private=True):
+            scores = model(batch).float()
+        losses = compute_row_losses(scores, targets, kind, training)
         return losses * batch[WEIGHTS] if WEIGHTS in batch else losses
 
     return compute_losses
+
+
+def list_checked_losses(kind: TaskKind, training: TrainingConfig, device: torch.device) -> list[tuple[LossFn, float]]:
+    """Return the losses for the self-check, with the tolerance of each: in float32, then as training computes them.
+
+    The first shows that every layer's rule is right; in bf16 alone, rounding could hide a fault.
+    """
+    exact = build_loss_fn(kind, replace(training, precision=Precision.float32))
+    checked = [(exact, TOLERANCE)]
+    if is_bf16(training, device, is_private=True):
+        checked.append((build_loss_fn(kind, training), _BF16_TOLERANCE))
+    return checked

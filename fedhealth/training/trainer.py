@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedhealth.config.schema import TaskKind, TrainingConfig
-from fedhealth.data.examples import Examples, iterate_batches
+from fedhealth.data.examples import Batch, Examples, iterate_batches
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
+from fedhealth.training.precision import autocast_forward, compile_model, use_channels_last
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
 
@@ -294,13 +295,14 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     checkpoint = StepCheckpoint(
         get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist(), examples.digest)
     )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices, forward = [device] if device.type == "cuda" else [], compile_model(model, training)
+    with use_channels_last(model, training), torch.random.fork_rng(devices=devices):
         torch.manual_seed(task.seed)
         checkpoint.restore()
         order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
         for step, chosen in islice(enumerate(order), checkpoint.step, steps):
             optimizer.zero_grad(set_to_none=True)
-            loss = _add_gradients(task, np.repeat(chosen, examples.copies), device)
+            loss = _add_gradients(task, forward, np.repeat(chosen, examples.copies), device)
             if task.gradient_hook:
                 task.gradient_hook(step, parameters)
             optimizer.step()
@@ -309,15 +311,17 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     return FitReport(steps, len(rows), checkpoint.loss / steps, collect_gradients(training, parameters))
 
 
-def _add_gradients(task: TrainingTask, chosen: np.ndarray, device: torch.device) -> float:
+def _add_gradients(
+    task: TrainingTask, forward: Callable[[Batch], Tensor], chosen: np.ndarray, device: torch.device
+) -> float:
     """Add the gradient of the mean loss of some rows to `p.grad`, computed a few rows at a time; return the loss."""
     size = task.training.micro_batch_size or len(chosen)
     total = 0.0
     for start in range(0, len(chosen), size):
         some = chosen[start : start + size]
         batch = {name: value.to(device) for name, value in task.examples.batch(some).items()}
-        with _explain_batch_norm(len(some)):
-            scores = task.model(batch)
+        with _explain_batch_norm(len(some)), autocast_forward(task.training, device):
+            scores = forward(batch).float()
         losses = compute_row_losses(scores, task.examples.targets(some).to(device), task.kind, task.training)
         loss = losses.mean() if len(some) == len(chosen) else losses.sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -50,6 +50,7 @@ TRAINING = {
     "weighted": ["training.prevalence=[0.3]", "training.label_smoothing=0.1"],
     "augmented": ["training/augmentation=medical", "training.augmentation.copies=2"],
     "accumulated": ["training.micro_batch_size=3"],
+    "bf16": ["training.precision=bf16", "training.channels_last=true"],
 }
 SELECTION = {"last": [], "average": ["strategy.ema=0.5"], "best": ["strategy.select=best"]}
 FACTORS = {
@@ -305,6 +306,7 @@ IMPOSSIBLE = {
     ("strategy/server_optimizer=training", "training.sends=update"): ["strategy/server_optimizer=training"],
     ("training/augmentation", "a model without images"): ["training/augmentation=medical", "model.image=null"],
     ("training.micro_batch_size", "private training"): ["training.micro_batch_size=4", "privacy=patient"],
+    ("training.compile", "private training"): ["training.compile=true", "privacy=patient"],
     ("strategy.patience", "private training"): ["strategy.patience=2", "privacy=patient"],
     ("privacy.noise=shared", "secagg=off"): [*SHARED_NOISE, "secagg=off"],
     ("privacy.noise=shared", "training.sends=update"): [*SHARED_NOISE, "training.sends=update"],

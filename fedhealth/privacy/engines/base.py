@@ -147,6 +147,11 @@ def zero_non_finite(values: Tensor) -> Tensor:
     return torch.nan_to_num(values, 0.0, 0.0, 0.0)
 
 
+def widen_half(values: Tensor) -> Tensor:
+    """Return values of a forward pass in half precision as float32: norms and sums must see the same exact numbers."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def select_rows(batch: Batch, rows: Sequence[int], total: int) -> Batch:
     """Return the given rows of a batch of `total` rows; values that are not tensors are returned unchanged."""
     if isinstance(batch, Tensor):

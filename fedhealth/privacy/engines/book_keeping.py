@@ -27,6 +27,7 @@ from fedhealth.privacy.engines.base import (
     compute_clip_factors,
     get_trainable_parameters,
     reduce_row_losses,
+    widen_half,
 )
 from fedhealth.privacy.engines.ghost_norms import UnclippedGradient, compute_squared_norms
 from fedhealth.privacy.engines.layer_gradients import GradientPart
@@ -84,7 +85,7 @@ class BookKeepingEngine:
             )
         check_row_independence(self._model)
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            raise PrivacyError("autocast is on", "Train in float32: norms in half precision break the bound.")
+            raise PrivacyError("autocast is on", "Switch it on inside the loss, for the forward pass only.")
 
     @contextmanager
     def _record_pass(self, record: "_PassRecord") -> Iterator[None]:
@@ -170,7 +171,7 @@ class _PassRecord:
                 f"layer {name} saw {layer_input.shape[0]} rows of a batch of {rows}",
                 "Call it on the whole batch, with the row as the first dimension, and mask afterwards.",
             )
-        parts = rule(module, layer_input, gradient.detach())
+        parts = rule(module, widen_half(layer_input), widen_half(gradient.detach()))
         for attribute, parameter in own_parameters.items():
             self._parts.setdefault(parameter, []).append(parts[attribute])
             self._uses[parameter] -= 1

@@ -95,7 +95,9 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
         for p in self.params:
             if not p.requires_grad:
                 continue
-            total = p.summed_grad if p.summed_grad is not None else torch.zeros_like(p)
+            total = p.summed_grad
+            if total is None:
+                total = torch.zeros_like(p, memory_format=torch.contiguous_format)  # as the noise is added
             p.grad, p.summed_grad = self._noise.add_(total, self._plan.noise_std), None
 
     def scale_grad(self) -> None:

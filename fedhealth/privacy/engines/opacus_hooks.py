@@ -25,6 +25,7 @@ from fedhealth.privacy.engines.base import (
     compute_clip_factors,
     get_trainable_parameters,
     reduce_row_losses,
+    widen_half,
     zero_non_finite,
 )
 from fedhealth.privacy.engines.book_keeping import expand_shared_ids
@@ -69,7 +70,7 @@ class _TensorHooks(GradSampleHooks):  # type: ignore[misc]
 
 def _to_row_major(x: Tensor) -> Tensor:
     """Copy with row-major strides, also for dimensions of size 1: Opacus's unfold reads the strides."""
-    return x.detach().clone(memory_format=torch.contiguous_format)
+    return widen_half(x.detach().clone(memory_format=torch.contiguous_format))
 
 
 class OpacusEngine:

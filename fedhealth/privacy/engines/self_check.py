@@ -30,7 +30,7 @@ EngineFactory = Callable[[nn.Module, LossFn, Clipping], GradientEngine]
 """An engine's class, such as `BookKeeping`."""
 
 # Relative to the bound; by default a GPU's convolutions round to three digits.
-_TOLERANCE = 5e-3
+TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def run_self_check(
     clipping: Clipping,
     batch: Batch,
     patients: Sequence[int],
+    tolerance: float = TOLERANCE,
 ) -> SelfCheckResult:
     """Compare an engine with the oracle and check its sensitivity; the model and its gradients are restored.
 
@@ -64,6 +65,7 @@ def run_self_check(
         clipping: the rule of the training; the check uses other bounds.
         batch: a few rows.
         patients: their patients, at least two.
+        tolerance: of rounding, relative to the bound.
 
     Raises:
         PrivacyError: the engine is wrong (the message names the worst parameter), or there are too few patients.
@@ -74,10 +76,10 @@ def run_self_check(
         raise PrivacyError("the self-check needs at least two patients", "Give it a few more samples.")
     with _restore_state(model), _disable_randomness(model, loss_fn, batch, len(patients)):
         low, high = _choose_clippings(model, loss_fn, clipping, batch, patients)
-        _compare_with_oracle(make_engine, model, loss_fn, high, batch, patients)
+        _compare_with_oracle(make_engine, model, loss_fn, high, batch, patients, tolerance)
         engine = make_engine(model, loss_fn, low)
         whole = compute_clipped_sum(engine, model, batch, patients)
-        difference = _compare_with_oracle(make_engine, model, loss_fn, low, batch, patients)
+        difference = _compare_with_oracle(make_engine, model, loss_fn, low, batch, patients, tolerance)
         sensitivity = 0.0
         for rows in PatientIndex(patients, torch.device("cpu")).rows:
             rest = [i for i in range(len(patients)) if i not in rows]
@@ -85,7 +87,7 @@ def run_self_check(
                 engine, model, select_rows(batch, rest, len(patients)), [patients[i] for i in rest]
             )
             sensitivity = max(sensitivity, _compute_distance(whole, less) / low.max_grad_norm)
-    if sensitivity > 1 + _TOLERANCE:
+    if sensitivity > 1 + tolerance:
         raise PrivacyError(
             f"leaving out one patient moves the clipped sum by {sensitivity:.2f} times the bound",
             "Some part of the model or the loss mixes the rows of a batch; use the oracle engine to find it.",
@@ -130,6 +132,7 @@ def _compare_with_oracle(
     clipping: Clipping,
     batch: Batch,
     patients: Sequence[int],
+    tolerance: float,
 ) -> float:
     """Return the difference relative to the bound."""
     found = compute_clipped_sum(make_engine(model, loss_fn, clipping), model, batch, patients)
@@ -139,7 +142,7 @@ def _compare_with_oracle(
         for name in {*found, *truth}
     }
     total = sum(error**2 for error in errors.values()) ** 0.5 / clipping.max_grad_norm
-    if not total <= _TOLERANCE:
+    if not total <= tolerance:
         worst = max(errors, key=lambda name: errors[name])
         raise PrivacyError(
             f"the engine's clipped sum differs from the exact one by {total:.3g} times the bound, most in {worst}",

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from fedhealth.privacy.engines.base import Batch, GradientEngine
 from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 
+_ROW_MAJOR = torch.contiguous_format  # as the engines' sums are, also where convolutions are channels last
+
 PhysicalBatches = Iterable[tuple[Batch, Sequence[int]]]
 """The physical batches of one logical batch: rows, and the patient of each."""
 
@@ -34,5 +36,6 @@ def sum_clipped_gradients(
     sums = {}
     for name, parameter in parameters.items():
         total: Tensor | None = parameter.summed_grad  # type: ignore[attr-defined]
-        sums[name], parameter.summed_grad = torch.zeros_like(parameter) if total is None else total, None  # type: ignore[attr-defined]
+        sums[name] = torch.zeros_like(parameter, memory_format=_ROW_MAJOR) if total is None else total
+        parameter.summed_grad = None  # type: ignore[attr-defined]
     return sums
