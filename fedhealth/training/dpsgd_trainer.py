@@ -41,8 +41,8 @@ from fedhealth.training.dpsgd_plans import DPSGDPlans
 from fedhealth.training.fit_audit import list_audit_failures
 from fedhealth.training.noise_shares import get_step_shares
 from fedhealth.training.optimizers import build_optimizer, collect_gradients
-from fedhealth.training.private_batches import build_loss_fn, list_checked_losses, load_physical_batches
 from fedhealth.training.precision import use_channels_last
+from fedhealth.training.private_batches import build_loss_fn, list_checked_losses, load_physical_batches
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.training.trainer import FitReport, GradientHook, Statistics, TrainingTask, get_checkpoint_folder
 from fedhealth.types import State

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,14 +19,27 @@ from fedhealth.training.precision import autocast_forward, compile_model, is_bf1
 from fedhealth.training.private_batches import build_loss_fn, list_checked_losses
 from fedhealth.training.trainer import PlainTrainer
 from tests.fedhealth.privacy.toys import relative_error, sums
-from tests.fedhealth.training.test_gradient_paths import make_task, take_batch
+from tests.fedhealth.training.test_gradient_paths import compute_single_gradients, make_task, take_batch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 ENGINES = [BookKeepingEngine, OpacusEngine, OracleEngine]
-BF16_ERROR = 0.05  # relative, of a small network's gradient: 8 bits in each of its layers
+BF16_ERROR = (
+    0.15  # of a sum of gradients, relative to the mean norm of its terms: noise as images, 8 bits in each layer
+)
 BOUND = 0.3
+
+
+def measure_error(found, truth, scale):
+    """Return the distance of two gradients relative to `scale`: gradients of different rows may cancel in their sum."""
+    return float(sum((found[name].cpu() - value.cpu()).square().sum() for name, value in truth.items()).sqrt()) / scale
+
+
+def compute_mean_norm(task):
+    """Return the mean norm of the gradients of single rows."""
+    single = compute_single_gradients(task, take_batch(task, task.rows))
+    return float(sum(value.flatten(1).square().sum(1) for value in single.values()).sqrt().mean())
 
 
 def fit_once(device="cpu", **changes):
@@ -49,7 +61,8 @@ def make_private_batch(device="cpu", **changes):
 def test_a_bf16_step_is_close_to_float32_and_leaves_float32_weights_on_cpu_and_cuda(device):
     truth, loss, _ = fit_once(device, precision=Precision.float32)
     found, low_loss, model = fit_once(device, precision=Precision.bf16)
-    assert 0 < relative_error(found, truth) < BF16_ERROR  # zero: nothing was computed in bf16
+    scale = compute_mean_norm(make_task(TaskKind.binary))
+    assert 0 < measure_error(found, truth, scale) < BF16_ERROR  # zero: nothing was computed in bf16
     assert low_loss == pytest.approx(loss, rel=0.02)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not torch.is_autocast_enabled(device)
@@ -58,7 +71,7 @@ def test_a_bf16_step_is_close_to_float32_and_leaves_float32_weights_on_cpu_and_c
 def test_a_bf16_step_accumulates_like_a_whole_one():
     whole, _, _ = fit_once(precision=Precision.bf16)
     parts, _, _ = fit_once(precision=Precision.bf16, micro_batch_size=5)
-    assert relative_error(parts, whole) < 0.01
+    assert measure_error(parts, whole, compute_mean_norm(make_task(TaskKind.binary))) < BF16_ERROR
 
 
 @pytest.mark.parametrize(
@@ -86,12 +99,12 @@ def test_auto_takes_bf16_on_a_cuda_device_that_has_it(monkeypatch, supported):
 @pytest.mark.parametrize("device", DEVICES)
 def test_channels_last_changes_the_order_during_training_only_on_cpu_and_cuda(monkeypatch, device):
     orders = []
-    batch = torch.Tensor.backward
+    run_backward = torch.Tensor.backward
 
     def see_order(loss, *given, **named):
         convs = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
         orders.append([weight.is_contiguous(memory_format=torch.channels_last) for weight in convs])
-        return batch(loss, *given, **named)
+        return run_backward(loss, *given, **named)
 
     monkeypatch.setattr(torch.Tensor, "backward", see_order)
     task = make_task(TaskKind.binary, channels_last=True, precision=Precision.float32)
@@ -121,7 +134,7 @@ def test_a_private_bf16_step_clips_in_float32_on_cpu_and_cuda(engine, device):
     exact = build_loss_fn(task.kind, replace(task.training, precision=Precision.float32))
     truth = sums(engine, task.model, exact, batch, owners, clipping)
     found = sums(engine, task.model, build_loss_fn(task.kind, task.training), batch, owners, clipping)
-    assert 0 < relative_error(found, truth) < BF16_ERROR
+    assert 0 < measure_error(found, truth, BOUND) < BF16_ERROR * len(set(owners))
     assert {value.dtype for value in found.values()} == {torch.float32}
 
 
@@ -216,4 +229,4 @@ def test_a_compiled_model_takes_the_same_step_on_cpu_and_cuda(monkeypatch, devic
     found, _, model = fit_once(device, precision=Precision.float32, compile=True)
     assert relative_error(found, truth) < (1e-5 if device == "cpu" else 5e-3)
     assert device == "cuda" or compiled == [model]
-    assert np.isfinite([float(p.sum()) for p in model.parameters()]).all()
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
