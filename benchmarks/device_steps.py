@@ -41,6 +41,16 @@ BATCH = {"cuda": 128, "cpu": 4}
 SIZE = {"cuda": 160, "cpu": 64}
 STEPS = {"cuda": 60, "cpu": 2}
 WARM_UP = {"cuda": 10, "cpu": 1}
+MODEL = [
+    "data=derm",
+    "data.root=unused",
+    "model/text=words",
+    "model/image=mobilenet_v2",
+    "model.image.weights=null",
+    "model.image.train=all",
+    "training.optimizer.lr=1e-5",
+    "strategy.rounds=2",
+]
 NO_PRIVACY = ["privacy=none"]
 PRIVACY = ["privacy=patient", "privacy.clipping=flat", "privacy.max_physical_batch_size=128", "model.image.norm=group"]
 
@@ -73,22 +83,8 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 def make_task(device: str, overrides: list[str], rows: int) -> tuple[TrainingTask, Config]:
     """Return a training task with a model on the device and random data of that many patients, one row each."""
-    composed = compose_config(
-        [
-            "data=derm",
-            "data.root=unused",
-            "model/text=words",
-            "model/image=mobilenet_v2",
-            "model.image.weights=null",
-            "model.image.train=all",
-            f"data.image.size={SIZE[device]}",
-            f"training.batch_size={BATCH[device]}",
-            "training.optimizer.lr=1e-5",
-            "strategy.rounds=2",
-            f"training.local_steps={STEPS[device]}",
-            *overrides,
-        ]  # fmt: skip
-    )
+    settings = [*MODEL, f"data.image.size={SIZE[device]}", f"training.batch_size={BATCH[device]}"]
+    composed = compose_config([*settings, f"training.local_steps={STEPS[device]}", *overrides])
     config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
     model = build_model(config.model, config.data, 0).to(device)
     draw, index = np.random.default_rng(0), np.arange(rows)

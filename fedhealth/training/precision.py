@@ -24,7 +24,7 @@ def is_bf16(training: TrainingConfig, device: torch.device, is_private: bool = F
     Args:
         training: its `precision`.
         device: of the model.
-        is_private: whether patients' gradients are clipped; then `auto` stays with float32, see docs/decisions/models.md.
+        is_private: whether patients' gradients are clipped; then `auto` is float32 (docs/decisions/models.md).
 
     """
     if training.precision is Precision.auto:
