@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of steps, or the starts of names")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "steps.log").unlink(missing_ok=True)
     steps = [
         step
         for step in list_steps(arguments.device)
@@ -84,7 +85,17 @@ def list_steps(device: str) -> Iterator[Step]:
 
 def make_test_command() -> tuple[str, ...]:
     """Return the command of the tests; the machine's own packages may warn of what the lock's do not."""
-    options = ("-q", "-rfEs", "-k", "cuda or gpu", "-p", "no:cacheprovider", "-o", "filterwarnings=default")
+    options = (
+        "-q",
+        "-rfEs",
+        "--continue-on-collection-errors",
+        "-k",
+        "cuda or gpu",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "filterwarnings=default",
+    )
     return (sys.executable, "-m", "pytest", *options, "-o", "addopts=--import-mode=importlib", *TEST_FILES)
 
 
@@ -104,7 +115,7 @@ def run_steps(steps: Sequence[Step], out: Path) -> dict[str, object]:
 def run_step(step: Step, left: float, out: Path) -> dict[str, object]:
     """Run one process and return the JSON object of its last line, or why there is none."""
     started = time.monotonic()
-    log = out / f"{step.name}.log"
+    log = out / "step.log"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     reason = ""
     with log.open("w") as output:
@@ -118,7 +129,11 @@ def run_step(step: Step, left: float, out: Path) -> dict[str, object]:
             reason = f"no end within {min(step.seconds, left):.0f} s"
         except OSError as fault:
             reason = str(fault)
-    lines = log.read_text(errors="replace").strip().splitlines() or [""]
+    text = log.read_text(errors="replace").strip()
+    log.unlink()
+    with (out / "steps.log").open("a") as every:
+        every.write(f"=== {step.name}\n{text}\n")
+    lines = text.splitlines() or [""]
     result = read_result(lines[-1])
     if reason:
         result |= {"error": reason, "last_lines": [line[-300:] for line in lines[-6:]]}
