@@ -85,18 +85,9 @@ def list_steps(device: str) -> Iterator[Step]:
 
 def make_test_command() -> tuple[str, ...]:
     """Return the command of the tests; the machine's own packages may warn of what the lock's do not."""
-    options = (
-        "-q",
-        "-rfEs",
-        "--continue-on-collection-errors",
-        "-k",
-        "cuda or gpu",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "filterwarnings=default",
-    )
-    return (sys.executable, "-m", "pytest", *options, "-o", "addopts=--import-mode=importlib", *TEST_FILES)
+    options = ["-q", "-rfEs", "--continue-on-collection-errors", "-k", "cuda or gpu", "-p", "no:cacheprovider"]
+    options += ["-o", "filterwarnings=default", "-o", "addopts=--import-mode=importlib"]
+    return (sys.executable, "-m", "pytest", *options, *TEST_FILES)
 
 
 def run_steps(steps: Sequence[Step], out: Path) -> dict[str, object]:

@@ -48,11 +48,11 @@ def use_channels_last(model: nn.Module, training: TrainingConfig) -> Iterator[No
     if not (device.type == "cuda" if training.channels_last is None else training.channels_last):
         yield
         return
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.to(memory_format=torch.contiguous_format)
 
 
 def compile_model(model: nn.Module, training: TrainingConfig) -> Callable[[Batch], Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedhealth.privacy.engines.base import PatientIndex, zero_non_finite
 
-# Values of image patches that are extracted at a time: 1 MB in float32, to stay in a CPU's cache; on a GPU 256 MB, because
+# Values of image patches that are extracted at a time: 1 MB in float32, to stay in a CPU's cache; on a GPU 256 MB, as
 # each piece costs the start of several kernels.
 CPU_VALUES, GPU_VALUES = 1 << 18, 1 << 26
 

@@ -55,7 +55,7 @@ def test_a_graphics_card_that_is_not_there_is_a_fault():
     assert check_gpu("cuda:99").status == CheckStatus.FAIL
 
 
-def test_a_graphics_card_that_is_there_passes():
+def test_a_gpu_that_is_there_passes():
     if not torch.cuda.is_available():
         pytest.skip("needs a graphics card")
     found = check_gpu("cuda:0")
