@@ -28,6 +28,7 @@ from scipy.stats import t as student
 
 if TYPE_CHECKING:
     from fedhealth.evaluation.predictions import Predictions
+    from fedhealth.experiment.baselines import BaselineData
 
 # FLamby (Ogier du Terrail et al., NeurIPS 2022), fed_heart_disease: accuracy, mean of 5 seeds, delta 1e-4.
 FLAMBY = {"none": 0.712, "1": 0.685, "constant": 0.637}
@@ -58,10 +59,16 @@ def make_privacy_overrides(epsilon: float | None, *more: str) -> list[str]:
 
 def run_and_predict(overrides: Sequence[str], folder: Path) -> Predictions:
     """Run a federation and return its final model's predictions for all hospitals' test patients."""
+    from fedhealth.evaluation.pooling import pool_predictions
+
+    return pool_predictions(list(run_federation(overrides, folder).predict().values()))
+
+
+def run_federation(overrides: Sequence[str], folder: Path) -> BaselineData:
+    """Run a federation and return its final model with all hospitals' data."""
     from safetensors.numpy import load_file
 
     from fedhealth.config.compose import compose_config, compute_config_digest
-    from fedhealth.evaluation.pooling import pool_predictions
     from fedhealth.experiment.baselines import BaselineData
     from fedhealth.experiment.launch import launch_run
     from fedhealth.experiment.run_spec import RunSpec
@@ -76,7 +83,7 @@ def run_and_predict(overrides: Sequence[str], folder: Path) -> Predictions:
         )
     )
     set_model_arrays(bench.model, load_file(folder / "model.safetensors"))
-    return pool_predictions(list(bench.predict().values()))
+    return bench
 
 
 def run_over_seeds(overrides: Sequence[str], folder: Path, seeds: int) -> list[Predictions]:
