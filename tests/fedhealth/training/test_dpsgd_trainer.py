@@ -348,6 +348,16 @@ def test_what_stays_at_a_site_and_feeds_shared_gradients_is_noised_too(
     assert set(noised) == {sum(p.numel() for p in model.parameters() if p.requires_grad)}
 
 
+def test_a_round_in_bf16_passes_the_audit_and_leaves_float32(hospital):
+    one = hospital("training.precision=bf16", "training.channels_last=true")
+    before = one.state()
+    assert one.trainer().check_can_join(one.task(), one.place(0)) == []
+    one.trainer().fit(one.task(), one.place())
+    assert {p.dtype for p in one.model.parameters()} == {torch.float32}
+    assert all(p.is_contiguous() for p in one.model.parameters())
+    assert any(not np.array_equal(value, before[name]) for name, value in one.state().items())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_round_on_a_gpu(hospital):
     one = hospital()
