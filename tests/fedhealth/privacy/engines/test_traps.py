@@ -217,6 +217,16 @@ def test_empty_batch_is_a_noise_only_step_outside_the_model(engine):
     assert accountant.history == [(promised.noise_multiplier, promised.sample_rate, 1)]
 
 
+def test_empty_batch_of_a_channels_last_model_is_noise_alone():
+    model, promised = nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last), plan()
+    optimizer = NoisyOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), promised)
+    optimizer.allow_steps(promised.round_event)
+    before = model.weight.detach().clone()
+    optimizer.step()
+    moved = (model.weight.detach() - before) * promised.expected_batch_size / promised.noise_std
+    assert 0.8 < float(moved.std()) < 1.2
+
+
 @FAST
 def test_state_dict_keeps_its_names(engine):
     model = fusion()
