@@ -103,6 +103,13 @@ class Examples:
         return replace(self, sources=others | {name: source})
 
 
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the device; a GPU copies it while the host goes on."""
+    if device.type != "cuda":
+        return {name: value.to(device) for name, value in batch.items()}
+    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
+
+
 def build_examples(dataset: SiteDataset, modalities: frozenset[str], tokenize: Tokenize | None) -> Examples:
     """Return the dataset's examples for the modalities that a model has.
 

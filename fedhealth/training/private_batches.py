@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedhealth.config.schema import Precision, TaskKind, TrainingConfig
-from fedhealth.data.examples import Batch, Examples
+from fedhealth.data.examples import Batch, Examples, move_batch
 from fedhealth.privacy.engines.base import LossFn
 from fedhealth.privacy.engines.self_check import TOLERANCE
 from fedhealth.privacy.engines.step import PhysicalBatches
@@ -39,8 +39,7 @@ def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[i
 def load_unit_batch(examples: Examples, rows: Sequence[int], device: torch.device) -> Batch:
     """Return inputs and targets of the rows on the device."""
     chosen = np.asarray(rows, np.int64)
-    batch = examples.batch(chosen) | {"targets": examples.targets(chosen)}
-    return {name: value.to(device) for name, value in batch.items()}
+    return move_batch(examples.batch(chosen) | {"targets": examples.targets(chosen)}, device)
 
 
 def load_physical_batches(

@@ -38,7 +38,7 @@ class StepCheckpoint:
 
     Attributes:
         step: number of completed optimizer steps.
-        loss: sum of their losses.
+        loss: sum of their losses, float64, on the device of the model.
 
     """
 
@@ -47,7 +47,7 @@ class StepCheckpoint:
         self._model, self._optimizer = model, optimizer
         self._key = _compute_key(model, about) if folder else ""
         self._written = time.monotonic()
-        self.step, self.loss = 0, 0.0
+        self.step, self.loss = 0, torch.zeros((), dtype=torch.float64, device=self._device)
 
     def restore(self) -> None:
         """Restore the checkpoint that an earlier process wrote for the same training, if there is one."""
@@ -62,15 +62,17 @@ class StepCheckpoint:
         except (OSError, SafetensorError, ValueError, KeyError) as fault:
             log.warning("cannot read the checkpoint of this round (%s): training starts again at its first step", fault)
             return
-        self.step, self.loss = int(about["step"]), float(about["loss"])
+        self.step = int(about["step"])
+        self.loss.fill_(float(about["loss"]))
         log.info("interrupted round resumes after step %d", self.step)
 
-    def record_step(self, step: int, loss: float) -> None:
-        """Record that `step` steps are complete; write the checkpoint every `EVERY_SECONDS`."""
-        self.step, self.loss = step, loss
+    def record_step(self, step: int, loss: Tensor | float) -> None:
+        """Record that `step` steps are complete, the last with this loss; write every `EVERY_SECONDS`."""
+        self.step = step
+        self.loss += loss
         if self._path is None or time.monotonic() - self._written < EVERY_SECONDS:
             return
-        about = json.dumps({"key": self._key, "step": step, "loss": loss})
+        about = json.dumps({"key": self._key, "step": step, "loss": float(self.loss)})
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(self._path, save(self._tensors(), {"about": about}))
         self._written = time.monotonic()

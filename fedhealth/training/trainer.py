@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedhealth.config.schema import TaskKind, TrainingConfig
-from fedhealth.data.examples import Batch, Examples, iterate_batches
+from fedhealth.data.examples import Batch, Examples, iterate_batches, move_batch
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
@@ -306,26 +306,29 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
             if task.gradient_hook:
                 task.gradient_hook(step, parameters)
             optimizer.step()
-            checkpoint.record_step(step + 1, checkpoint.loss + loss)
+            checkpoint.record_step(step + 1, loss)
     checkpoint.delete()
-    return FitReport(steps, len(rows), checkpoint.loss / steps, collect_gradients(training, parameters))
+    return FitReport(steps, len(rows), float(checkpoint.loss) / steps, collect_gradients(training, parameters))
 
 
 def _add_gradients(
     task: TrainingTask, forward: Callable[[Batch], Tensor], chosen: np.ndarray, device: torch.device
-) -> float:
-    """Add the gradient of the mean loss of some rows to `p.grad`, computed a few rows at a time; return the loss."""
+) -> Tensor:
+    """Add the gradient of the mean loss of some rows to `p.grad`, computed a few rows at a time; return the loss.
+
+    It stays on the device: reading it in every step would let a GPU wait for the next batch.
+    """
     size = task.training.micro_batch_size or len(chosen)
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, len(chosen), size):
         some = chosen[start : start + size]
-        batch = {name: value.to(device) for name, value in task.examples.batch(some).items()}
+        batch = move_batch(task.examples.batch(some), device)
         with _explain_batch_norm(len(some)), autocast_forward(task.training, device):
             scores = forward(batch).float()
         losses = compute_row_losses(scores, task.examples.targets(some).to(device), task.kind, task.training)
         loss = losses.mean() if len(some) == len(chosen) else losses.sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
+        total += loss.detach()
     return total
 
 

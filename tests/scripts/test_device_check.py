@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import device_check
-from benchmarks.device_check import TEST_FILES, Step, list_steps, run_steps
+from benchmarks.device_check import TEST_FILES, Step, list_steps, run_steps, select_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,9 +40,8 @@ def test_a_step_that_fails_or_hangs_stops_no_other(tmp_path):
     assert "=== broken\nno torch here" in (tmp_path / "steps.log").read_text()
 
 
-def test_no_step_starts_after_the_time_of_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(device_check, "TOTAL_SECONDS", 1.0)
-    found = run_steps([Step("late", python("print(1)"), 30)], tmp_path)
+def test_no_step_starts_after_the_time_of_all(tmp_path):
+    found = run_steps([Step("late", python("print(1)"), 30)], tmp_path, 1.0)
     assert found["failed"] == ["late"]
     assert not (tmp_path / "steps.log").exists()
 
@@ -57,6 +56,13 @@ def test_every_test_file_has_a_test_for_a_gpu():
         if "torch.cuda.is_available()" in path.read_text() and path != Path(__file__)
     ]
     assert set(others) <= set(TEST_FILES)
+
+
+def test_steps_are_chosen_by_name_or_by_its_start():
+    steps = [*list_steps("cuda")]
+    assert select_steps(steps, []) == steps
+    assert [step.name for step in select_steps(steps, ["plain_bf16", "equality"])] == ["equality", "plain_bf16"]
+    assert {step.name[:7] for step in select_steps(steps, ["private"])} == {"private"}
 
 
 def test_the_steps_end_within_eight_minutes():

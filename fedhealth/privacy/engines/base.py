@@ -8,7 +8,8 @@ part. There is no exception, no second pass and no branch that depends on a pati
 be able to learn from an error or from the time of a step whether a patient has a property.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,6 +146,14 @@ def zero_non_finite(values: Tensor) -> Tensor:
     all values.
     """
     return torch.nan_to_num(values, 0.0, 0.0, 0.0)
+
+
+@contextmanager
+def disable_tf32() -> Iterator[None]:
+    """Compute convolutions with all digits of float32 (a GPU keeps ten bits by default), as the norms are computed."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False):
+        yield
 
 
 def widen_half(values: Tensor) -> Tensor:

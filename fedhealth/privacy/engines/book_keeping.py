@@ -25,6 +25,7 @@ from fedhealth.privacy.engines.base import (
     add_to_summed_grad,
     check_row_independence,
     compute_clip_factors,
+    disable_tf32,
     get_trainable_parameters,
     reduce_row_losses,
     widen_half,
@@ -74,7 +75,8 @@ class BookKeepingEngine:
             record.finish_parameters()
             squared, losses = self._compute_norms(record), losses.detach()
             factors, norms = compute_clip_factors(self._clipping, squared, record.patients.sum_over_rows(losses))
-            self._add_clipped_sums(record, factors)
+            with disable_tf32():
+                self._add_clipped_sums(record, factors)
         return ClippedBatch(losses, norms)
 
     def _check_model_unchanged(self) -> None:

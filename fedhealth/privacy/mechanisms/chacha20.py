@@ -10,6 +10,7 @@ import os
 import torch
 from torch import Tensor
 
+_AT_ONCE = 1 << 21  # values: a keystream starts 600 kernels, however short it is, and a model has many small tensors
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
 
 
@@ -25,9 +26,22 @@ class ChaChaStream:
         self._device = device
         self._key = tuple(int.from_bytes(os.urandom(4), "little") for _ in range(8))
         self._block = 0
+        self._ready = torch.zeros(0, dtype=torch.float64, device=device)
 
     def normal(self, count: int) -> Tensor:
-        """Return [count] standard normal values, float64, by Box-Muller from uniforms of 63 bits."""
+        """Return [count] standard normal values, float64, none of which was returned before."""
+        lacking = count - len(self._ready)
+        if lacking > 0:
+            self._ready = torch.cat([self._ready, self._generate(max(lacking, _AT_ONCE if self._is_gpu else 0))])
+        taken, self._ready = self._ready[:count], self._ready[count:]
+        return taken
+
+    @property
+    def _is_gpu(self) -> bool:
+        return self._device.type == "cuda"
+
+    def _generate(self, count: int) -> Tensor:
+        """Return [count] new values by Box-Muller from uniforms of 63 bits."""
         pairs = (count + 1) // 2
         blocks = -(-pairs * 4 // 16)
         words = generate_keystream(self._key, self._block, blocks, self._device).flatten()[: pairs * 4]

@@ -111,6 +111,18 @@ def test_chacha_normals_are_gaussian_and_never_repeat():
     assert float(distance) < 3.2 / math.sqrt(len(values))  # Kolmogorov: probability 3e-9
 
 
+def test_values_that_were_generated_ahead_are_returned_once(monkeypatch):
+    monkeypatch.setattr(ChaChaStream, "_is_gpu", True)
+    monkeypatch.setattr("fedhealth.privacy.mechanisms.chacha20._AT_ONCE", 1000)
+    stream, counts = ChaChaStream(torch.device("cpu")), [300, 900, 1, 2500, 40, 999] * 20
+    found = [stream.normal(count) for count in counts]
+    assert [len(each) for each in found] == counts
+    values = torch.cat(found).sort().values
+    assert len(values.unique()) == len(values)
+    distance = (normal_cdf(values) - (torch.arange(len(values)) + 0.5) / len(values)).abs().max()
+    assert float(distance) < 3.2 / math.sqrt(len(values))  # Kolmogorov: probability 3e-9
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_noise_is_gaussian_on_its_grid():
     values = NoiseSource().add_(torch.zeros(N, device="cuda"), 1.0)
