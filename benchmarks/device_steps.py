@@ -34,7 +34,7 @@ from fedhealth.training.precision import use_channels_last
 from fedhealth.training.private_batches import build_loss_fn, load_unit_batch
 from fedhealth.training.trainer import PlainTrainer, TrainingTask
 
-# Of 16 patients' clipped sum, for each patient and relative to the bound, in 53 untrained layers: rounding of float32 on
+# Of 16 patients' clipped sum, for each patient and relative to the bound, in 53 untrained layers: float32 on
 # two devices, of TF32 (ten bits; torch's default in convolutions) and of bf16 (eight bits).
 HIGHEST_ERRORS = {"float32": 2e-3, "tf32": 0.1, "bf16": 0.3}
 BOUND_ERROR = 1e-4  # of the norm of a clipped gradient
