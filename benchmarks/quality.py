@@ -109,7 +109,14 @@ def measure_derm(bench: Bench) -> Figures:
     root, modalities = bench.data / "fed_derm", frozenset({"image", "text", "tabular"})
     facts = StudyFacts(200, 4, modalities, None, bench.text_encoder, "", bench.image_weights)
     words = StudyFacts(200, 4, modalities, None, "", "", bench.image_weights)
-    plain = {"sentences": recommend_recipe(facts, "derm", root), "ngrams": recommend_recipe(words, "derm", root)}
+    sentences, weights = recommend_recipe(facts, "derm", root), f"model.image.weights='{bench.image_weights}'"
+    plain = {
+        "sentences": sentences,
+        "ngrams": recommend_recipe(words, "derm", root),
+        "long": [*sentences, "strategy.rounds=60", "strategy.patience=15"],
+        "steady": [*sentences, "training.batch_size=128", "training.local_steps=5", "strategy.rounds=60"],
+        "experiment": ["experiment=derm", f"data.root='{root}'", weights],
+    }
     recipe = bench.choose_recipe("derm", plain)
     pooled, within, gaps = [], [], []
     for seed in range(bench.seeds):
