@@ -20,7 +20,7 @@ from tests.clients.lying_lead import RUN, LyingLead
 
 @pytest.fixture(scope="module", name="lead")
 def lead_(tmp_path_factory, site_writer):
-    """A hospital that approved a study, joined its run, trained once, joined again with new keys and evaluated, until the lead ended the run."""
+    """A hospital that approved a study, joined its run, trained, joined with new keys and evaluated; the run ended."""
     root = tmp_path_factory.mktemp("record")
     site_writer(root / "data", "north", patients=24)
     get_institution_cache.cache_clear()
