@@ -63,8 +63,6 @@ def recommend_overrides(facts: StudyFacts) -> list[Recommendation]:
         )
     if facts.epsilon is not None and not facts.epsilon > 0:
         raise ConfigError(f"Epsilon must be positive, not {facts.epsilon}.", "Give a number, such as 8, or none.")
-            f"Epsilon must be positive, not {facts.epsilon}.", "Give a number such as 8, or leave it out."
-        )
     return [*_recommend_towers(facts), *_recommend_privacy(facts), *_recommend_protection(facts)]
 
 
