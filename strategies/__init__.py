@@ -9,7 +9,7 @@ from fedhealth.utils.lazy_exports import make_lazy_getter
 
 if TYPE_CHECKING:  # Flower and torch load when a name is used
     from strategies.aggregation.base import Aggregate, Aggregation, RoundAttempt
-    from strategies.aggregation.checks import check_norm, check_statistics, check_update
+    from strategies.aggregation.checks import add_statistics, check_norm, check_statistics, check_update, read_reply
     from strategies.aggregation.mean import WeightedMean
     from strategies.aggregation.robust import RobustAggregation, coordinate_median, krum, trimmed_mean
     from strategies.aggregation.secure import SecureSum
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # Flower and torch load when a name is used
     from strategies.secure_fedavg import SecureFedAvg
     from strategies.server_optimizers.adaptive import Adagrad, Adam, Yogi
     from strategies.server_optimizers.averaging import Averaging
-    from strategies.server_optimizers.base import ServerOptimizer
+    from strategies.server_optimizers.base import ServerOptimizer, add_change, is_running_statistic
     from strategies.server_optimizers.momentum import Momentum
     from strategies.server_optimizers.training_optimizer import TrainingOptimizer
     from strategies.server_state.base import ServerMethodState
@@ -47,11 +47,15 @@ __all__ = [
     "TrainingOptimizer",
     "WeightedMean",
     "Yogi",
+    "add_change",
+    "add_statistics",
     "check_norm",
     "check_statistics",
     "check_update",
     "coordinate_median",
+    "is_running_statistic",
     "krum",
+    "read_reply",
     "trimmed_mean",
 ]
 
@@ -73,13 +77,15 @@ __getattr__ = make_lazy_getter(
         "Participation": "strategies.participants",
         "RunIdentity": "strategies.round_request",
         "ServerOptimizer": "strategies.server_optimizers.base",
+        "add_change": "strategies.server_optimizers.base",
+        "is_running_statistic": "strategies.server_optimizers.base",
         "Averaging": "strategies.server_optimizers.averaging",
         "Momentum": "strategies.server_optimizers.momentum",
         "TrainingOptimizer": "strategies.server_optimizers.training_optimizer",
         "ServerMethodState": "strategies.server_state.base",
         **dict.fromkeys(("RobustAggregation", "coordinate_median", "krum", "trimmed_mean"), _ROBUST),
         **dict.fromkeys(("Adagrad", "Adam", "Yogi"), _ADAPTIVE),
-        **dict.fromkeys(("check_norm", "check_statistics", "check_update"), "strategies.aggregation.checks"),
+        **dict.fromkeys(("add_statistics", "check_norm", "check_statistics", "check_update", "read_reply"), "strategies.aggregation.checks"),
     },
 )
 

@@ -16,11 +16,9 @@ from flwr.app import RecordDict
 from fedhealth.errors import FederationError
 from fedhealth.flower.server.robust_rules import compute_krum, compute_median, compute_trimmed_mean
 from fedhealth.models.modality_keys import get_tower
-from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
-from fedhealth.protocol.messages import STATISTICS, UPDATE
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
-from strategies.aggregation.checks import check_norm, check_statistics, check_update
+from strategies.aggregation.checks import add_statistics, check_norm, check_statistics, check_update, read_reply
 from strategies.aggregation.stateless import StatelessAggregation
 
 Rule = Callable[[list[np.ndarray]], np.ndarray]
@@ -69,16 +67,14 @@ class RobustAggregation(StatelessAggregation):
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
         """Store one site's update."""
-        update = unpack_arrays(get_arrays(content, UPDATE)) if UPDATE in content else {}
+        update, statistics = read_reply(content)
         if site not in self._attempt.weights or site in self._updates:
             raise FederationError(f"Site {site!r} replied twice or was not requested.", "Restart the site.")
         check_update(site, update, self._attempt.expected)
         if self.max_norm is not None:
             check_norm(site, update, self.max_norm)
-        statistics = unpack_arrays(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
         check_statistics(site, statistics, self._attempt.statistics)
-        for name, vector in statistics.items():
-            self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
+        add_statistics(self._statistics, statistics)
         self._updates[site] = update
         return statistics
 
