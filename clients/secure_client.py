@@ -95,19 +95,29 @@ def _reply_safely(
 ) -> Message:
     """Reply to one message; of a failure the lead learns the kind, never the text."""
     try:
-        client = _SecureClient(app, describe_site(context), context)
+        client = _SecureClient(partial(_call_app, app, message, context), describe_site(context))
         return Message(client.reply(message), reply_to=message)
     except Exception as fault:
         log.exception("%s failed", message.metadata.message_type)
         return build_error_reply(fault, message)
 
 
+def _call_app(app: ClientApp, message: Message, context: Context, message_type: str, content: RecordDict) -> RecordDict:
+    """Return a stock app's reply to a message of another type and content; only Flower itself can make a new one."""
+    before = message.metadata.message_type, message.content
+    message.metadata.message_type, message.content = message_type, content
+    try:
+        return app(message, context).content
+    finally:
+        message.metadata.message_type, message.content = before
+
+
 class _SecureClient:
     """One site, for one message."""
 
-    def __init__(self, app: ClientApp, site: SecureSite, context: Context) -> None:
+    def __init__(self, call_app: Callable[[str, RecordDict], RecordDict], site: SecureSite) -> None:
         terms = site.terms
-        self._app, self._site, self._context = app, site, context
+        self._call_app, self._site = call_app, site
         self._transport = SecureTransport(bits=terms.bits, clipping_range=terms.clipping_range, sites=terms.sites)
         own = SiteContext.virtual(site.name, site.folder)
         self._run = RunContext(terms.run, terms.digest, own, data=str(site.folder.resolve()))
@@ -156,8 +166,7 @@ class _SecureClient:
         config = get_config_record(asked.content, CONFIG) if CONFIG in asked.content else {}
         content = RecordDict({ARRAYS: to_array_record(asked.arrays)})
         content[CONFIG] = ConfigRecord({**config, "server-round": asked.directive.round})
-        request = Message(content, self._context.node_id, _STOCK_TYPES[asked.kind])
-        found = self._app(request, self._context).content
+        found = self._call_app(_STOCK_TYPES[asked.kind], content)
         update = _subtract_arrays(unpack_arrays(get_arrays(found, ARRAYS)), asked.arrays) if asked.kind == TRAIN else {}
         names = self._site.terms.statistics[asked.kind]
         return attempt.build_reply(update, _scale_metrics(found, names), Release())

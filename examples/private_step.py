@@ -20,6 +20,9 @@ from fedhealth.privacy import (
     PatientSampler,
     PrivacyBudget,
     PrivacyRequest,
+    digest_words,
+    load_release_key,
+    record_release,
 )
 
 PATIENTS, ROWS_PER_PATIENT, STEPS = 300, 2, 40
@@ -53,8 +56,8 @@ def train_privately(folder: Path) -> tuple[nn.Module, float]:
         max_physical_batch_size=64,
     )
 
+    booking = AccountingContext("run-1", "my-hospital", folder, round=1, rounds=1)
     with budget.open_ledger(folder) as ledger:
-        booking = AccountingContext("run-1", "my-hospital", folder, round=1, rounds=1)
         optimizer.allow_steps(budget.book(ledger, plan, booking, plan.round_event).mechanism)  # before any step
         for logical_batch in sampler:  # each patient is in a step with the same probability
             optimizer.zero_grad()
@@ -62,7 +65,11 @@ def train_privately(folder: Path) -> tuple[nn.Module, float]:
                 rows = torch.tensor(physical.rows)
                 engine.accumulate((x[rows], y[rows]), physical.patients)
             optimizer.step()
-        return model, ledger.compute_spent_epsilon(plan.delta)
+        spent = ledger.compute_spent_epsilon(plan.delta)
+    # From here on the model may leave. Without this line, training again would use the same booking.
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    record_release(folder, budget.dataset, booking, digest_words(load_release_key(folder), weights, {}))
+    return model, spent
 
 
 if __name__ == "__main__":

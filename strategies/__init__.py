@@ -60,6 +60,7 @@ __all__ = [
 ]
 
 _ROBUST = "strategies.aggregation.robust"
+_CHECKS = ("add_statistics", "check_norm", "check_statistics", "check_update", "read_reply")
 _ADAPTIVE = "strategies.server_optimizers.adaptive"
 
 __getattr__ = make_lazy_getter(
@@ -85,7 +86,10 @@ __getattr__ = make_lazy_getter(
         "ServerMethodState": "strategies.server_state.base",
         **dict.fromkeys(("RobustAggregation", "coordinate_median", "krum", "trimmed_mean"), _ROBUST),
         **dict.fromkeys(("Adagrad", "Adam", "Yogi"), _ADAPTIVE),
-        **dict.fromkeys(("add_statistics", "check_norm", "check_statistics", "check_update", "read_reply"), "strategies.aggregation.checks"),
+        **dict.fromkeys(
+            ("add_statistics", "check_norm", "check_statistics", "check_update", "read_reply"),
+            "strategies.aggregation.checks",
+        ),
     },
 )
 

@@ -55,14 +55,14 @@ class StockFedAvg(flower.FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return a round's training messages, as Flower builds them."""
+        """Return a round's training messages, as Flower builds them, with arrays of any shapes and types by name."""
         self._arrays = unpack_arrays(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the next arrays and the weighted mean of the clients' metrics; None and None without a valid reply."""
+        """Return the next arrays, of the same shapes and types, and the mean metrics; None without a reply."""
         answers = dict(filter(None, map(self._read_reply, replies)))
         weights = {name: weight for name, (_, weight, _) in answers.items()}
         self.aggregation.open(self._build_attempt(server_round, weights))

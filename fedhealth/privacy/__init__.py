@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # torch and Opacus load when a name is used
     from fedhealth.privacy.accounting.budget import PrivacyBudget
     from fedhealth.privacy.accounting.ledger import Ledger
     from fedhealth.privacy.accounting.plan import PrivacyPlan, PrivacyRequest
+    from fedhealth.privacy.accounting.release import digest_words, load_release_key, record_release
     from fedhealth.privacy.context import AccountingContext
     from fedhealth.privacy.engines.base import ClippedBatch, GradientEngine
     from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
@@ -34,6 +35,9 @@ __all__ = [
     "PrivacyBudget",
     "PrivacyPlan",
     "PrivacyRequest",
+    "digest_words",
+    "load_release_key",
+    "record_release",
     "run_self_check",
 ]
 
@@ -52,6 +56,7 @@ __getattr__ = make_lazy_getter(
         "PrivacyBudget": "fedhealth.privacy.accounting.budget",
         "PrivacyPlan": "fedhealth.privacy.accounting.plan",
         "PrivacyRequest": "fedhealth.privacy.accounting.plan",
+        **dict.fromkeys(("digest_words", "load_release_key", "record_release"), "fedhealth.privacy.accounting.release"),
         "run_self_check": "fedhealth.privacy.engines.self_check",
     },
 )

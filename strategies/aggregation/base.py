@@ -85,6 +85,8 @@ class Aggregate:
 class Aggregation(Protocol):
     """Aggregates one round's replies as they arrive.
 
+    Arrays of the model are float32 by name, statistics int64 by name.
+
     Attributes:
         sees_single_updates: whether the lead can read each site's own update; a class that does not say counts as one
             that can (see `fedhealth.config.capabilities`).

@@ -34,7 +34,7 @@ def add_statistics(total: dict[str, np.ndarray], statistics: Mapping[str, np.nda
 
 
 def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -> None:
-    """Refuse an update with other arrays than expected, or with non-finite values.
+    """Refuse an update (float32 by name) with other arrays than expected, or with non-finite values.
 
     Raises:
         FederationError: naming the site and the array.
@@ -54,7 +54,7 @@ def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -
 
 
 def check_norm(site: str, update: State, max_norm: float) -> None:
-    """Refuse an update whose L2 norm exceeds the limit (with a tolerance of 0.1 % for rounding).
+    """Refuse an update (float32 by name) whose L2 norm exceeds the limit (with a tolerance of 0.1 % for rounding).
 
     Raises:
         FederationError: naming the site.

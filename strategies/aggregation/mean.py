@@ -27,7 +27,10 @@ class WeightedMean(StatelessAggregation):
     A tower is weighted by the rows that had its modality: a site without notes does not dilute the text tower.
 
     Args:
-        max_norm: the largest allowed L2 norm of an update; None for no limit.
+        max_norm: the largest allowed L2 norm of an update, float32 by name; None for no limit.
+
+    Raises:
+        FederationError: from `add`, for a reply that is invalid; from `close`, if no site replied.
 
     """
 

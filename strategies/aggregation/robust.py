@@ -26,12 +26,12 @@ Rule = Callable[[list[np.ndarray]], np.ndarray]
 
 
 def coordinate_median(vectors: list[np.ndarray]) -> np.ndarray:
-    """Return the median of every coordinate."""
+    """Return the median of every coordinate, float32 [D], from the sites' vectors, float32 [D] each."""
     return compute_median(vectors)
 
 
 def trimmed_mean(vectors: list[np.ndarray], share: float = 0.25) -> np.ndarray:
-    """Return the mean of every coordinate without a share (rounded down to whole sites) at each end."""
+    """Return the mean of every coordinate, float32 [D], without a share (rounded down to whole sites) at each end."""
     return compute_trimmed_mean(vectors, share)
 
 
@@ -39,7 +39,7 @@ def krum(vectors: list[np.ndarray], faulty: int = 1, keep: int = 1) -> np.ndarra
     """Return the mean of the `keep` updates nearest to their neighbours; 1 is Krum, more is multi-Krum.
 
     Args:
-        vectors: one for each site.
+        vectors: one for each site, float32 [D].
         faulty: f, the largest number of malicious sites; each update is scored by its n - f - 2 nearest neighbours.
         keep: number of best updates to average.
 
@@ -48,11 +48,14 @@ def krum(vectors: list[np.ndarray], faulty: int = 1, keep: int = 1) -> np.ndarra
 
 
 class RobustAggregation(StatelessAggregation):
-    """Collect every site's update of a round and apply a rule to each tower.
+    """Collect every site's update of a round (float32 by name) and apply a rule to each tower.
 
     Args:
         rule: the rule.
         max_norm: the largest allowed L2 norm of an update; None for no limit.
+
+    Raises:
+        FederationError: from `add`, for a reply that is invalid; from `close`, if no site replied.
 
     """
 

@@ -1,4 +1,4 @@
-"""docs/add-a*.md: the blocks of each guide, written where it says, are an extension that works, and pass their own test.
+"""docs/add-a*.md: the blocks of each guide, written where it says, are an extension that works and pass its test.
 
 docs/add-a-method.md is followed in tests/clients/personalization/test_add_a_method.py.
 """

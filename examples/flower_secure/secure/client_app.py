@@ -34,6 +34,7 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
+# --8<-- [start:secure]
 def describe_site(context: Context) -> SecureSite:
     """Return which hospital this is; in a real consortium the name and folder are its own settings."""
     partition = int(context.node_config["partition-id"])
@@ -42,3 +43,4 @@ def describe_site(context: Context) -> SecureSite:
 
 
 app = make_secure_client(stock_app, describe_site)
+# --8<-- [end:secure]

@@ -27,5 +27,5 @@ def main(grid: Grid, context: Context) -> None:
 
 def print_fault(kind: str, **fields: object) -> None:
     """Print what went wrong at a site."""
-    if True:
+    if kind in ("site_failed", "handshake") and (fields.get("reason") or fields.get("reasons")):
         print(kind, fields)

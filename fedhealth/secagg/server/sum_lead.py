@@ -43,7 +43,7 @@ class SumLead:
         return self._session.open_attempt(plan)
 
     def add_upload(self, head: bytes, masked: Mapping[str, PackedWords], sender: str) -> None:
-        """Add one site's upload to the sum; one that is refused changes nothing."""
+        """Add one site's upload to the sum: its head, and uint8 words by name; one that is refused changes nothing."""
         self._session.add_upload(head, masked, sender)
 
     def request_signatures(self) -> dict[str, bytes]:
