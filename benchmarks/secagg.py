@@ -24,12 +24,12 @@ from benchmarks.timing import measure_seconds
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
+from fedhealth.secagg.client.site_history import EmptyHistory
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.primitives import masks, packing
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, make_model_segment
 from fedhealth.secagg.primitives.quantize import quantize
 from fedhealth.secagg.protocol.context import AttemptContext
-from fedhealth.secagg.protocol.statement import StateHeads, StateStatement
 from fedhealth.secagg.protocol.store import MemoryStore
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server import server_protocol, unmasking
@@ -51,37 +51,6 @@ TARGETS = {
 def make_update(seed: int) -> np.ndarray:
     """Return one site's update."""
     return np.random.default_rng(seed).normal(0, 0.01, VALUES).astype(np.float32)
-
-
-class EmptyHistory:
-    """The chains of a site that has booked and logged nothing."""
-
-    def read_heads(self) -> StateHeads:
-        """Return the heads of empty chains."""
-        return StateHeads()
-
-    def holds_heads(self, heads: StateHeads) -> bool:
-        """Return True."""
-        return True
-
-    def find_last_counter(self) -> int:
-        """Return 0."""
-        return 0
-
-    def build_record(self) -> bytes:
-        """Return nothing."""
-        return b""
-
-    def holds_statement(self, name: str) -> bool:
-        """Return true: there is no audit log."""
-        return True
-
-    def load_last_statement(self) -> bytes:
-        """Return nothing."""
-        return b""
-
-    def log_statement(self, statement: StateStatement) -> None:
-        """Write nothing."""
 
 
 class Fleet:

@@ -4,9 +4,9 @@
 """
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from fedhealth.utils.lazy_exports import make_lazy_getter
 from fedhealth.version import __version__
 
 if TYPE_CHECKING:  # the API loads torch; the command line starts without it
@@ -38,12 +38,7 @@ for _switch, _off in {
 # OpenMP threads that spin while they wait make training 15 times slower on a machine that is also busy elsewhere.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-
-def __getattr__(name: str) -> object:
-    """Import an exported name when it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'fedhealth' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = make_lazy_getter(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

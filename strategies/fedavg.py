@@ -146,7 +146,11 @@ class FedAvg(Strategy):
         return result
 
     def describe(self, grid: Grid, timeout: float) -> dict[str, np.ndarray]:
-        """Return the summed descriptive statistics of all sites; nothing is trained.
+        """Return the summed descriptive statistics of all sites, int64 by name; nothing is trained.
+
+        Args:
+            grid: Flower's.
+            timeout: in seconds.
 
         Raises:
             FederationError: too few sites accepted or replied.

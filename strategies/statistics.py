@@ -25,15 +25,22 @@ def read_score_counts(statistics: Statistics) -> dict[str, ScoreHistograms]:
 
 def summarize_statistics(statistics: Statistics) -> dict[str, Any]:
     """Return examples, mean training loss, and each split's metrics (without intervals), ready for JSON."""
-    summary: dict[str, Any] = {}
-    examples = int(statistics["train.examples"][0]) if "train.examples" in statistics else 0
-    if examples:  # 0 under differential privacy, where the sites do not send them
-        summary |= {"examples": examples, "loss": float(statistics["train.loss"][0]) / LOSS_UNIT / examples}
+    summary: dict[str, Any] = _compute_task_means(statistics, "train") | _compute_task_means(statistics, "evaluate")
     for split, counts in read_score_counts(statistics).items():
         summary[split] = {
             name: estimate.as_dict()["value"] for name, estimate in compute_histogram_metrics(counts, 0).items()
         }
     return summary
+
+
+def _compute_task_means(statistics: Statistics, task: str) -> dict[str, Any]:
+    """Return the number of examples and the mean of every `<task>.<metric>`; empty without examples."""
+    counted = statistics.get(f"{task}.examples")
+    if counted is None or not (examples := int(counted[0])):  # under differential privacy the sites do not send them
+        return {}
+    sums = {name.partition(".")[2]: value for name, value in statistics.items() if name.startswith(f"{task}.")}
+    means = {name: float(value[0]) / LOSS_UNIT / examples for name, value in sums.items() if name != "examples"}
+    return {"examples": examples, **means}
 
 
 def build_metric_record(statistics: Statistics) -> MetricRecord:

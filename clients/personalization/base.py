@@ -66,8 +66,8 @@ class LocalRound:
     def fit_copy(self, start: State, gradient_hook: GradientHook | None = None) -> State:
         """Train a personal copy of the model from `start` and return its arrays; restore the model afterwards.
 
-        No noise is added: in private training, nothing computed from the copy may leave the site, not even that it
-        diverged. It then stays as it was.
+        Arrays are float32 by name. No noise is added: in private training, nothing computed from the copy may leave
+        the site, not even that it diverged. It then stays as it was.
         """
         before = get_model_arrays(self.model, sorted(start))
         set_model_arrays(self.model, start)
@@ -79,7 +79,7 @@ class LocalRound:
         return trained if math.isfinite(report.loss) else start
 
     def get_current_arrays(self) -> State:
-        """Return every trained array of the model."""
+        """Return every trained array of the model, float32 by name."""
         return get_model_arrays(self.model, sorted(self.merged))
 
 
@@ -142,7 +142,7 @@ class Personalization(Protocol):
         """
 
     def get_personal_arrays(self, local: LocalRound) -> State:
-        """Return the arrays in which the site's personal model differs from `local.merged`."""
+        """Return the arrays, float32 by name, in which the site's personal model differs from `local.merged`."""
 
 
 class BasePersonalization:
@@ -176,5 +176,5 @@ class BasePersonalization:
         return []
 
     def get_personal_arrays(self, local: LocalRound) -> State:
-        """Return no arrays: the merged model is the site's personal model."""
+        """Return no arrays by name: the merged model is the site's personal model."""
         return {}

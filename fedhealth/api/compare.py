@@ -38,7 +38,7 @@ class Comparison:
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """The best run's gain in test AUROC over each other run, from a paired bootstrap where that is possible."""
+        """The best run's gain in test AUROC over each other run, a row for each, with its interval, `low` to `high`."""
         rows = [
             {"run": each.other.label, "gain": each.gain.value, "low": each.gain.low, "high": each.gain.high}
             | {"paired": each.paired}

@@ -59,27 +59,33 @@ class Run:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Pooled metrics of the final model by split and metric, with 95 % intervals: see `build_metrics_table`."""
+        """Pooled metrics of the final model by split and metric, with 95 % intervals.
+
+        A row for each split and metric, with columns `value`, `low`, `high` and `studies`.
+        """
         return build_metrics_table(self.record)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """Loss, validation AUROC, seconds and bytes by round: see `build_history_table`."""
+        """The rounds: a row for each, with loss and validation AUROC of the model at its START, seconds and bytes."""
         return build_history_table(self.record)
 
     @cached_property
     def sites(self) -> pd.DataFrame:
-        """The hospitals: see `build_sites_table`."""
+        """The hospitals: a row for each, with counts, `missed_rounds` and `declined` (why; empty if it did not)."""
         return build_sites_table(self.record)
 
     @cached_property
     def baselines(self) -> pd.DataFrame:
-        """Local and centralised training, and the gain over them: see `build_baselines_table`."""
+        """The baselines: a row for each, with its metric and the federated model's paired gain over it."""
         return build_baselines_table(self.record)
 
     @cached_property
     def privacy(self) -> pd.DataFrame:
-        """Epsilon spent by hospital, where the ledgers are on this machine: see `build_privacy_table`."""
+        """Epsilon spent by hospital, where the ledgers are on this machine.
+
+        A row for each hospital and data set: `epsilon`, `target`, `delta`, `noise_multiplier` and `unit`.
+        """
         return build_privacy_table(self.record)
 
     @cached_property

@@ -18,13 +18,14 @@ from fedhealth.cli import lead, site
 from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
+from fedhealth.utils.extras import EXTRAS, build_missing_error
 from fedhealth.version import __version__
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(site.app, name="site")
 app.add_typer(lead.app, name="lead")
-_LEAD_MODULES = {"alembic", "sqlalchemy", "matplotlib", "uv"}  # locks/site.lock leaves them out
-_SIDE_ADVICE = "Install with --side lead (servers, rehearsals, reports) or --side site-sources (ingest from servers)."
+_LEAD_MODULES = {"alembic", "sqlalchemy", "uv"}  # locks/site.lock leaves them out
+_SIDE_ADVICE = "Install with --side lead (servers, rehearsals) or --side site-sources (ingest from servers)."
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -44,17 +45,21 @@ def main() -> None:
         _print_error(error)
         raise SystemExit(error.exit_code) from None
     except ModuleNotFoundError as fault:
-        if not _is_lead_module(fault.name or ""):
+        if (error := _explain_missing_module(fault.name or "")) is None:
             raise
-        _print_error(ConfigError(f"This is a site's installation: {fault.name} is not part of it.", _SIDE_ADVICE))
+        _print_error(error)
         raise SystemExit(ConfigError.exit_code) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         raise SystemExit(130) from None
 
 
-def _is_lead_module(name: str) -> bool:
-    return name.partition(".")[0] in _LEAD_MODULES
+def _explain_missing_module(name: str) -> ConfigError | None:
+    """Return the error for a module that this installation leaves out; None for any other module."""
+    module = name.partition(".")[0]
+    if module in _LEAD_MODULES:
+        return ConfigError(f"This is a site's installation: {module} is not part of it.", _SIDE_ADVICE)
+    return build_missing_error(module) if module in EXTRAS else None
 
 
 def _take_flag(flag: str) -> bool:

@@ -25,6 +25,7 @@ from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.messages import get_versions
 from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunDir, log_to_file
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
 
 
@@ -38,6 +39,7 @@ def launch_run(spec: RunSpec) -> None:
 
     """
     run = spec.run_dir
+    require_module("matplotlib")  # of the report, at the end of the run
     _check_run(spec)
     tracking = _track_run(spec)
     _create_run_dir(spec, versions=get_versions(), revision=read_git_revision())

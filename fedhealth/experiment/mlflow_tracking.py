@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fedhealth.errors import ConfigError
 from fedhealth.evaluation.metrics import PRIMARY_METRIC
 from fedhealth.report.summary import summarize_run
 from fedhealth.runs.guarantee import get_promised_guarantee, get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import RunRecord
 from fedhealth.runs.run_dir import GROUPS_FILE, MODEL_DIR
+from fedhealth.utils.extras import build_missing_error
 from fedhealth.utils.user_path import expand_user
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -50,9 +50,7 @@ class MlflowTracking:
         try:
             from mlflow import MlflowClient
         except ImportError as fault:
-            raise ConfigError(
-                "MLflow is not installed.", "Install fedhealth[tracking], or use tracking=none."
-            ) from fault
+            raise build_missing_error("mlflow") from fault
         place = uri if "://" in uri else expand_user(uri).resolve().as_uri()
         self.uri, self.experiment, self.weights = place, experiment, weights
         self._client = MlflowClient(place)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from hydra.utils import get_object
 
-from fedhealth.errors import ConfigError
 from fedhealth.flower.simulation import simulate
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.runtime.local_identities import temporary_site_identities
+from fedhealth.utils.extras import require_module
 
 
 class SimulationRuntime:
@@ -38,11 +37,7 @@ class SimulationRuntime:
             ConfigError: Ray is not installed.
 
         """
-        if find_spec("ray") is None:
-            raise ConfigError(
-                "Ray is not installed.",
-                "Install fedhealth[simulation], or use runtime=local.",
-            )
+        require_module("ray")
         with temporary_site_identities(job):
             simulate(
                 get_object(self.server_app)(job),

@@ -1,4 +1,13 @@
-"""The aggregation's interface to the round loop."""
+"""What an aggregation is: it gets the sites' replies of a round one by one and returns one update.
+
+    open(attempt)                 a round begins: what the sites were sent, what they must reply, their weights
+    add(site, content)            one reply: check it whole, then fold it in; raise to leave the site out
+    close(send_follow_up)         the round ends: return the update, the summed statistics and the sites in it
+
+An aggregation that reads plain replies derives from `StatelessAggregation`, which answers everything else, and has
+these three methods; see docs/add-an-aggregation.md. The other methods are for sums under masks, whose state must
+survive a restart of the lead. The configuration names the class (`conf/strategy/aggregation/*.yaml`).
+"""
 
 from __future__ import annotations
 
@@ -75,6 +84,8 @@ class Aggregate:
 
 class Aggregation(Protocol):
     """Aggregates one round's replies as they arrive.
+
+    Arrays of the model are float32 by name, statistics int64 by name.
 
     Attributes:
         sees_single_updates: whether the lead can read each site's own update; a class that does not say counts as one

@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from flwr.app import RecordDict
 
 from fedhealth.errors import FederationError
 from fedhealth.models.model_state import compute_l2_norm
-from fedhealth.protocol.messages import SAME_RELEASE
+from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
+from fedhealth.protocol.messages import SAME_RELEASE, STATISTICS, UPDATE
 from fedhealth.secagg.protocol.layout_plan import STATISTICS_BOUND
 from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
 
+def read_reply(content: RecordDict) -> tuple[State, dict[str, np.ndarray]]:
+    """Return the update (float32 arrays by name) and the statistics (int64 vectors by name) of a site's reply.
+
+    Raises:
+        FederationError: they are not arrays.
+
+    """
+    update = unpack_arrays(get_arrays(content, UPDATE)) if UPDATE in content else {}
+    return update, unpack_arrays(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
+
+
+def add_statistics(total: dict[str, np.ndarray], statistics: Mapping[str, np.ndarray]) -> None:
+    """Add checked statistics, int64 by name, to their sums in place; a site may omit some."""
+    for name, vector in statistics.items():
+        total[name] = total.get(name, np.zeros(vector.shape, np.int64)) + vector
+
+
 def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -> None:
-    """Refuse an update with other arrays than expected, or with non-finite values.
+    """Refuse an update (float32 by name) with other arrays than expected, or with non-finite values.
 
     Raises:
         FederationError: naming the site and the array.
@@ -35,7 +54,7 @@ def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -
 
 
 def check_norm(site: str, update: State, max_norm: float) -> None:
-    """Refuse an update whose L2 norm exceeds the limit (with a tolerance of 0.1 % for rounding).
+    """Refuse an update (float32 by name) whose L2 norm exceeds the limit (with a tolerance of 0.1 % for rounding).
 
     Raises:
         FederationError: naming the site.

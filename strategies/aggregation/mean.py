@@ -11,11 +11,9 @@ from flwr.app import RecordDict
 
 from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import get_tower
-from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
-from fedhealth.protocol.messages import STATISTICS, UPDATE
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
-from strategies.aggregation.checks import check_norm, check_statistics, check_update
+from strategies.aggregation.checks import add_statistics, check_norm, check_statistics, check_update, read_reply
 from strategies.aggregation.stateless import StatelessAggregation
 
 SCALE = 2.0**32  # resolution 2.3e-10 of weight x update
@@ -29,7 +27,10 @@ class WeightedMean(StatelessAggregation):
     A tower is weighted by the rows that had its modality: a site without notes does not dilute the text tower.
 
     Args:
-        max_norm: the largest allowed L2 norm of an update; None for no limit.
+        max_norm: the largest allowed L2 norm of an update, float32 by name; None for no limit.
+
+    Raises:
+        FederationError: from `add`, for a reply that is invalid; from `close`, if no site replied.
 
     """
 
@@ -46,15 +47,13 @@ class WeightedMean(StatelessAggregation):
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
         """Add one site's update and statistics."""
-        update = unpack_arrays(get_arrays(content, UPDATE)) if UPDATE in content else {}
-        statistics = unpack_arrays(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
+        update, statistics = read_reply(content)
         self._check_reply(site, update)
         check_statistics(site, statistics, self._expected)
         for name, values in update.items():
             if weight := self._get_weight(site, name):
                 _add_scaled(self._sums[name].reshape(-1), values.reshape(-1), weight * SCALE)
-        for name, vector in statistics.items():
-            self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
+        add_statistics(self._statistics, statistics)
         self._sites.append(site)
         return statistics
 

@@ -16,11 +16,9 @@ from flwr.app import RecordDict
 from fedhealth.errors import FederationError
 from fedhealth.flower.server.robust_rules import compute_krum, compute_median, compute_trimmed_mean
 from fedhealth.models.modality_keys import get_tower
-from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
-from fedhealth.protocol.messages import STATISTICS, UPDATE
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
-from strategies.aggregation.checks import check_norm, check_statistics, check_update
+from strategies.aggregation.checks import add_statistics, check_norm, check_statistics, check_update, read_reply
 from strategies.aggregation.stateless import StatelessAggregation
 
 Rule = Callable[[list[np.ndarray]], np.ndarray]
@@ -28,12 +26,12 @@ Rule = Callable[[list[np.ndarray]], np.ndarray]
 
 
 def coordinate_median(vectors: list[np.ndarray]) -> np.ndarray:
-    """Return the median of every coordinate."""
+    """Return the median of every coordinate, float32 [D], from the sites' vectors, float32 [D] each."""
     return compute_median(vectors)
 
 
 def trimmed_mean(vectors: list[np.ndarray], share: float = 0.25) -> np.ndarray:
-    """Return the mean of every coordinate without a share (rounded down to whole sites) at each end."""
+    """Return the mean of every coordinate, float32 [D], without a share (rounded down to whole sites) at each end."""
     return compute_trimmed_mean(vectors, share)
 
 
@@ -41,7 +39,7 @@ def krum(vectors: list[np.ndarray], faulty: int = 1, keep: int = 1) -> np.ndarra
     """Return the mean of the `keep` updates nearest to their neighbours; 1 is Krum, more is multi-Krum.
 
     Args:
-        vectors: one for each site.
+        vectors: one for each site, float32 [D].
         faulty: f, the largest number of malicious sites; each update is scored by its n - f - 2 nearest neighbours.
         keep: number of best updates to average.
 
@@ -50,11 +48,14 @@ def krum(vectors: list[np.ndarray], faulty: int = 1, keep: int = 1) -> np.ndarra
 
 
 class RobustAggregation(StatelessAggregation):
-    """Collect every site's update of a round and apply a rule to each tower.
+    """Collect every site's update of a round (float32 by name) and apply a rule to each tower.
 
     Args:
         rule: the rule.
         max_norm: the largest allowed L2 norm of an update; None for no limit.
+
+    Raises:
+        FederationError: from `add`, for a reply that is invalid; from `close`, if no site replied.
 
     """
 
@@ -69,16 +70,14 @@ class RobustAggregation(StatelessAggregation):
 
     def add(self, site: str, content: RecordDict) -> dict[str, np.ndarray]:
         """Store one site's update."""
-        update = unpack_arrays(get_arrays(content, UPDATE)) if UPDATE in content else {}
+        update, statistics = read_reply(content)
         if site not in self._attempt.weights or site in self._updates:
             raise FederationError(f"Site {site!r} replied twice or was not requested.", "Restart the site.")
         check_update(site, update, self._attempt.expected)
         if self.max_norm is not None:
             check_norm(site, update, self.max_norm)
-        statistics = unpack_arrays(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
         check_statistics(site, statistics, self._attempt.statistics)
-        for name, vector in statistics.items():
-            self._statistics[name] = self._statistics.get(name, np.zeros(vector.shape, np.int64)) + vector
+        add_statistics(self._statistics, statistics)
         self._updates[site] = update
         return statistics
 

@@ -70,6 +70,12 @@ class SecureSum:
         epsilon: of the run; null without differential privacy, when the sites' updates follow from their data alone.
         sites: members of the run.
 
+    Arrays of the model are float32 by name, statistics int64 by name.
+
+    Raises:
+        SecureAggregationError: from all steps, for a message that breaks the protocol.
+        AttemptFailedError: from `close`, if nothing was opened and the round may be tried again.
+
     """
 
     sees_single_updates = False

@@ -12,7 +12,10 @@ from strategies.aggregation.base import Aggregate, RoundAttempt
 
 
 class StatelessAggregation:
-    """The steps of `strategies.aggregation.base.Aggregation` that need stored state or a secure sum do nothing here."""
+    """The steps of `strategies.aggregation.base.Aggregation` that need stored state or a secure sum do nothing here.
+
+    Arrays of the model are float32 by name, statistics int64 by name.
+    """
 
     last_exchange = 0
     sees_single_updates = True

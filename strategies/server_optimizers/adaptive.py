@@ -16,6 +16,8 @@ _SECOND_MOMENT = "second."
 class _Adaptive:
     """The step of all three adaptive optimizers; subclasses define how the second moment grows.
 
+    Arrays are float32 by name; the next ones have the same shapes.
+
     m <- beta1 x m + (1 - beta1) x update, then add learning_rate x m / (sqrt(v) + tau).
 
     Args:
@@ -54,7 +56,14 @@ class _Adaptive:
 
 
 class Adagrad(_Adaptive):
-    """FedAdagrad: v <- v + update^2."""
+    """FedAdagrad: v <- v + update^2; arrays are float32 by name.
+
+    Args:
+        learning_rate: of the server.
+        beta1: weight of the previous first moment.
+        tau: degree of adaptivity.
+
+    """
 
     def __init__(self, learning_rate: float = 0.01, beta1: float = 0.0, tau: float = 0.001) -> None:
         super().__init__(learning_rate, beta1, tau=tau)
@@ -65,7 +74,15 @@ class Adagrad(_Adaptive):
 
 
 class Adam(_Adaptive):
-    """FedAdam: v <- beta2 x v + (1 - beta2) x update^2."""
+    """FedAdam: v <- beta2 x v + (1 - beta2) x update^2; arrays are float32 by name.
+
+    Args:
+        learning_rate: of the server.
+        beta1: weight of the previous first moment.
+        beta2: weight of the previous second moment.
+        tau: degree of adaptivity.
+
+    """
 
     def next_second_moment(self, previous: np.ndarray, square: np.ndarray) -> np.ndarray:
         """Return the moving average."""
@@ -73,7 +90,15 @@ class Adam(_Adaptive):
 
 
 class Yogi(_Adaptive):
-    """FedYogi: v <- v - (1 - beta2) x update^2 x sign(v - update^2)."""
+    """FedYogi: v <- v - (1 - beta2) x update^2 x sign(v - update^2); arrays are float32 by name.
+
+    Args:
+        learning_rate: of the server.
+        beta1: weight of the previous first moment.
+        beta2: weight of the previous second moment.
+        tau: degree of adaptivity.
+
+    """
 
     def next_second_moment(self, previous: np.ndarray, square: np.ndarray) -> np.ndarray:
         """Return v, moved toward update^2 by a step that does not grow with the distance."""

@@ -21,6 +21,6 @@ class Averaging:
         self.state: State = {}
 
     def step(self, arrays: State, update: State) -> State:
-        """Return arrays + learning_rate x update."""
+        """Return arrays + learning_rate x update, with the same names, shapes and types."""
         rate = np.float32(self.learning_rate)
         return arrays | {name: add_change(arrays[name], rate * change) for name, change in update.items()}

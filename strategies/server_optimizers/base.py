@@ -1,6 +1,11 @@
-"""The server optimizer's interface and what all optimizers share.
+"""What a server optimizer is: it turns the model and the mean update of a round into the next model.
 
-The mean update is an ascending pseudo-gradient, so every optimizer also works on a secure sum.
+    step(arrays, update)          return the next arrays, with the same names, shapes and types
+    state                         its own arrays, such as moments; saved in every checkpoint and restored from it
+
+The mean update is an ascending pseudo-gradient (add it, do not subtract it), so every optimizer also works on a secure
+sum. Running statistics of batch normalization are averaged, never optimized. See docs/add-a-server-optimizer.md; the
+configuration names the class (`conf/strategy/server_optimizer/*.yaml`).
 """
 
 from __future__ import annotations
@@ -37,5 +42,5 @@ def is_running_statistic(name: str) -> bool:
 
 
 def add_change(array: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Return array + change in the array's own type."""
+    """Return array + change, both of the same shape, in the array's own type."""
     return (array + change).astype(array.dtype)

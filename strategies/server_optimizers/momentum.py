@@ -22,7 +22,7 @@ class Momentum:
         self.state: State = {}
 
     def step(self, arrays: State, update: State) -> State:
-        """Return arrays + learning_rate x m."""
+        """Return arrays + learning_rate x m, with the same names, shapes and types."""
         stepped = dict(arrays)
         for name, change in update.items():
             if is_running_statistic(name):

@@ -33,6 +33,9 @@ class TrainingOptimizer:
         warmup: number of first rounds in which the learning rate rises.
         averaged_share: share of the last rounds whose models are averaged into the final one; 0 takes the last model.
 
+    Raises:
+        ConfigError: a share, a schedule or a number of rounds is out of range.
+
     """
 
     needs_gradients = True
@@ -61,7 +64,7 @@ class TrainingOptimizer:
         self.state: State = {}
 
     def step(self, arrays: State, update: State) -> State:
-        """Return the arrays after one step; after the last round, the mean of the last models."""
+        """Return the arrays after one step; after the last round, the mean of the last models; same shapes."""
         number = int(self.state.get(_STEPS, np.zeros(1))[0]) + 1
         stepped = dict(arrays)
         stepped |= {n: add_change(arrays[n], change) for n, change in update.items() if is_running_statistic(n)}

@@ -28,7 +28,7 @@ class ServerMethodState(Protocol):
         """Return the next round's extra arrays.
 
         Args:
-            extra: this round's.
+            extra: this round's, float32 by name.
             update: the weighted mean of the sites' changes over all participating sites; a site that did not reply
                 counts with a change of zero. Without towers that too few sites train.
             statistics: the round's sums.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fedhealth.errors import ConfigError
+from fedhealth.utils.extras import build_missing_error
 from fedhealth.utils.user_path import expand_user
 from fedhealth.utils.yaml_model import parse_settings
 
@@ -27,7 +28,6 @@ _BACKOFF = 0.3  # seconds before the second try; doubled for each further one
 _LONGEST_WAIT = 30  # seconds
 _BUSY = (408, 429, 500, 502, 503, 504)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_INSTALL = "Install the extra: pip install 'fedhealth[sources]'."
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def open_session(access: ServerAccess, make_header: Callable[[], str | None] | N
         import requests
         from requests.adapters import HTTPAdapter
     except ImportError:
-        raise ConfigError("requests is not installed.", _INSTALL) from None
+        raise build_missing_error("requests") from None
     authorize = make_header or access.make_header
 
     def prepare_request(request: Any) -> Any:

@@ -33,6 +33,7 @@ from fedhealth.ingest.sources.access import (
 )
 from fedhealth.ingest.sources.http_request import explain_failure, explain_status, read_content
 from fedhealth.ingest.sources.multipart import extract_only_part
+from fedhealth.utils.extras import build_missing_error
 
 _STUDY, _SERIES, _INSTANCE, _PATIENT, _MODALITY = "0020000D", "0020000E", "00080018", "00100020", "00080060"
 _STAMP = (
@@ -203,9 +204,7 @@ def _connect(url: str, access: str, thread: int) -> Any:
     try:
         from dicomweb_client.web import DICOMwebClient
     except ImportError:
-        raise ConfigError(
-            "dicomweb-client is not installed.", "Install the extra: pip install 'fedhealth[sources]'."
-        ) from None
+        raise build_missing_error("dicomweb_client") from None
     client = DICOMwebClient(url, session, permissive_uid=True, timeout=(CONNECT_SECONDS, how.seconds))
     client.set_http_retry_params(retry=False)  # the session retries, also after a broken connection
     return client

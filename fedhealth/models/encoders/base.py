@@ -1,16 +1,60 @@
-"""Functions for encoders of every modality: set the trainable part, compute a fingerprint."""
+"""What an encoder is: a torch module with a `width` that turns one modality of B rows into features [B, width].
+
+The configuration names its class (`conf/model/MODALITY/*.yaml`), so a new encoder is a module, a YAML file and a test;
+see docs/add-an-encoder.md. What the model adds around it: a projection to `model.dim`, a vector for rows that lack the
+modality, and the fusion. Below: functions to set the trainable part of an encoder and to compute its fingerprint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from fedhealth.errors import ModelError
 from fedhealth.models.lora import LoraSettings, add_adapters
 from fedhealth.utils.digest import TranscriptDigest
 
 TrainablePart = str | Sequence[str]
+
+
+class Encoder(Protocol):
+    """An `nn.Module` that encodes one modality.
+
+    What it gets as `values`: `image`: [B, C, size, size], uint8, uint16 or float in 0..255. `tabular`: float32
+    [B, inputs], with columns that mark missing values; `inputs` is passed to its constructor. `text`: what its own
+    `tokenize` returned, [B, length]. A row that lacks the modality is all zeros; its features are not used.
+
+    Differential privacy needs rows that do not depend on each other (no batch normalization in training) and layers
+    that a gradient engine knows (see `fedhealth.privacy.BookKeepingEngine`); a run checks both before it starts.
+
+    Attributes:
+        width: number of features.
+        may_have_own_adapters: False if no part of it is a low-rank adapter; checked by methods that need to know.
+
+    """
+
+    width: int
+    may_have_own_adapters: bool
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the features, float32 [B, width]."""
+
+
+class TextEncoder(Encoder, Protocol):
+    """An encoder of texts, which also turns texts into numbers.
+
+    Attributes:
+        pad: the number that fills short rows.
+
+    """
+
+    pad: int
+
+    def tokenize(self, texts: list[str]) -> np.ndarray:
+        """Return [len(texts), length] numbers, int64 or float32; the same texts give the same numbers everywhere."""
 
 
 def set_trainable(module: nn.Module, train: TrainablePart, owner: str, lora: LoraSettings | None = None) -> None:

@@ -32,7 +32,12 @@ _KEY_BYTES = 32
 
 
 def load_release_key(folder: Path) -> bytes:
-    """Return the secret key of a site's release digests, from its private folder; create it if there is none."""
+    """Return the secret key of a site's release digests, from its private folder; create it if there is none.
+
+    Raises:
+        PrivacyError: the file is damaged.
+
+    """
     path = get_release_key_path(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     create_once(path, lambda: secrets.token_bytes(_KEY_BYTES), 0o600)
@@ -47,8 +52,8 @@ def digest_words(key: bytes, update: State, statistics: Mapping[str, np.ndarray]
 
     Args:
         key: of `load_release_key`.
-        update: before masking and quantisation.
-        statistics: that leave with it.
+        update: arrays by name, before masking and quantisation.
+        statistics: arrays by name that leave with it.
 
     """
     parts = encode_parts(b"fedhealth release 1", digest_arrays(update), digest_arrays(dict(statistics)))

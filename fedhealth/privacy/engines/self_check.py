@@ -63,7 +63,7 @@ def run_self_check(
         model: in training mode, on its device.
         loss_fn: (model, batch) -> losses.
         clipping: the rule of the training; the check uses other bounds.
-        batch: a few rows.
+        batch: a few rows; every tensor [B, ...].
         patients: their patients, at least two.
         tolerance: of rounding, relative to the bound.
 

@@ -88,6 +88,15 @@ def test_a_sites_installation_says_that_the_leads_side_is_not_there(monkeypatch,
     assert "--side lead" in said
 
 
+def test_a_missing_extra_is_an_error_with_the_command_that_installs_it(monkeypatch, capsys):
+    def fail(**options):
+        raise ModuleNotFoundError("No module named 'optuna'", name="optuna")
+
+    monkeypatch.setattr(program, "app", fail)
+    assert run(monkeypatch, "run", "sweep=search") == 2
+    assert "pip install 'fedhealth[sweeps]'" in capsys.readouterr().err
+
+
 def test_another_missing_module_is_a_bug(monkeypatch):
     def fail(**options):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
