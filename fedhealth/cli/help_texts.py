@@ -31,6 +31,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "predict outputs/a/model --image chest.dcm --note @note.txt --value age=67",
         "predict outputs/a/model --own outputs/a/sites/charite/personal.safetensors --table new.csv --to scores.csv",
+        "predict pneumonia/model --calibration calibration.safetensors --risk 0.05 --image chest.dcm --note @note.txt",
     ),
     "audit": ("audit quick experiment=demo privacy=patient data.root=outputs/demo/hospitals",),
     "data propose": ("data propose manifest.csv --out heart.yaml",),
@@ -51,6 +52,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "site pause": (f"site pause {_SITE}",),
     "site resume": (f"site resume {_SITE}",),
     "site recover": (f"site recover --yes {_SITE}",),
+    "site calibrate": (f"site calibrate /srv/models/pneumonia --to calibration.safetensors {_SITE}",),
     "site leave": (f"site leave --yes {_SITE}",),
     "site budget": (f"site budget --delta 1e-6 --verify --json {_SITE}", "site budget outputs/2026-03-01/12-00-00"),
     "site audit verify": (f"site audit verify {_SITE}",),

@@ -181,6 +181,20 @@ def recover(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="An exported model that this hospital helped to train: its folder.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The .safetensors file to write; default: in the run's folder at this site.")
+    ] = None,
+    home: SiteFolder = None,
+) -> None:
+    """Calibrate a model for this hospital from its own scores and the pooled ones; nothing is sent."""
+    from fedhealth.cli.site_calibrate import run_calibrate
+
+    run_calibrate(model, to, home)
+
+
+@app.command()
 def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     home: SiteFolder = None,
