@@ -48,6 +48,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "site start": (f"site start {_SITE}",),
     "site status": (f"site status --json {_SITE}",),
     "site metrics": (f"site metrics --port 9464 {_SITE}",),
+    "site web": (f"site web --port 8765 --read-only {_SITE}",),
+    "site passphrase": (f"site passphrase {_SITE}",),
     "site stop": (f"site stop {_SITE}",),
     "site pause": (f"site pause {_SITE}",),
     "site resume": (f"site resume {_SITE}",),

@@ -146,6 +146,28 @@ def metrics(port: Port = None, home: SiteFolder = None) -> None:
 
 
 @app.command()
+def web(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Serve on this port of 127.0.0.1.")] = 8765,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Nobody can decide on the page: for auditors.")
+    ] = False,
+    home: SiteFolder = None,
+) -> None:
+    """Serve a page on this machine: state, budget, studies to decide on, data, runs and the audit log."""
+    from fedhealth.cli.site_web import run_web
+
+    run_web(port, read_only, home)
+
+
+@app.command()
+def passphrase(home: SiteFolder = None) -> None:
+    """Set the passphrase with which people decide on the page of `site web`; it is asked for twice."""
+    from fedhealth.cli.site_web import run_passphrase
+
+    run_passphrase(home)
+
+
+@app.command()
 def stop(home: SiteFolder = None) -> None:
     """Stop a running site and disconnect from the lead."""
     from fedhealth.cli.site_run import run_stop
