@@ -43,7 +43,7 @@ from fedhealth.protocol.messages import (
 from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.session import SiteSession
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE
-from fedhealth.secagg.protocol.abandon import Abandonment
+from fedhealth.secagg.protocol.abandon import Abandonment, AbandonRequest
 from fedhealth.secagg.protocol.history import HistoryLink, compute_history_start, verify_link
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, SurvivorSignature, UnmaskReply
 from fedhealth.secagg.protocol.messages import MaskedUpload as Head
@@ -153,7 +153,7 @@ class SecureTransport:
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to SIGN, UNMASK or ABANDON."""
         session, request = self._session(run), _read_message(message.content, "message")
-        if message.kind != ABANDON and message.directive.exchange != session.exchange:
+        if message.directive.exchange != _get_exchange(message.kind, request, session):
             raise SecureAggregationError("The request belongs to another exchange.", "Restart the run.")
         rule = ContributorRule(run, contributors.load_upload(self._secrets(run)))
         if message.kind == SIGN:
@@ -208,6 +208,12 @@ class SecureTransport:
 
     def _secrets(self, run: RunContext) -> FileStore:
         return FileStore(make_secrets_folder(run.run, run.site.name, run.site.folder))
+
+
+def _get_exchange(kind: str, request: bytes, session: SiteSession) -> int:
+    """Return the exchange that a request is about: the latest, or that of an attempt which may not have arrived."""
+    train = AbandonRequest.from_bytes(request).train if kind == ABANDON else b""
+    return AttemptDescriptor.from_bytes(train).exchange if train else session.exchange
 
 
 def _are_statements(value: object) -> bool:

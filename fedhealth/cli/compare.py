@@ -10,52 +10,55 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.privacy_text import format_guarantee
 
 if TYPE_CHECKING:
+    from fedhealth.report.run_comparison import RunComparison
     from fedhealth.runs.guarantee import PrivacyGuarantee
 
 PAGE, TABLE = "compare.html", "compare.csv"
 
 
-def run_compare(folders: Sequence[Path], to: Path | None) -> None:
+def run_compare(folders: Sequence[Path], to: Path | None = None, as_json: bool = False) -> None:
     """Print the table of the runs; write a page and a CSV file.
 
     Args:
         folders: run directories, or folders that contain them.
         to: folder of the page and the CSV file; None takes the only folder given, or the working directory.
+        as_json: print the rows as JSON instead, and write nothing unless `to` is given.
 
     Raises:
         ConfigError: one of the folders contains no run.
 
     """
-    from fedhealth.report.render import render_page
-    from fedhealth.report.sweep_page import (
-        build_differences_section,
-        build_sweep_page,
-        choose_best_run,
-        summarize_sweep,
-    )
-    from fedhealth.report.wording import format_estimate
-    from fedhealth.runs.paired_bootstrap import compute_differences
-    from fedhealth.runs.table import format_csv, load_run_entries
+    from fedhealth.report.run_comparison import load_comparison
 
-    found = load_run_entries(folders)
-    console, best = Console(), choose_best_run(found)
-    gains = compute_differences(best, [entry for entry in found if entry is not best]) if best else []
-    console.print(_build_table(found))
-    console.print(summarize_sweep(found), highlight=False, markup=False, soft_wrap=True)
-    for each in gains:
+    found = load_comparison(folders)
+    if as_json:
+        print_json(found.rows)
+    else:
+        _print_table(found)
+    if to or not as_json:
+        place = to or (folders[0] if len(folders) == 1 else Path())
+        place.mkdir(parents=True, exist_ok=True)
+        write_atomic(place / TABLE, found.csv.encode())
+        write_atomic(place / PAGE, found.page.encode())
+        Console(stderr=as_json).print(f"Page: {(place / PAGE).resolve().as_uri()}", soft_wrap=True)
+
+
+def _print_table(found: RunComparison) -> None:
+    """Print the table, one sentence about it, and what the best run gains."""
+    from fedhealth.report.wording import format_estimate
+
+    console = Console()
+    console.print(_build_table(found.entries))
+    console.print(found.summary, highlight=False, markup=False, soft_wrap=True)
+    for each in found.differences:
         paired = "" if each.paired else " (not paired)"
         line = f"  over {each.other.label} it gains {format_estimate(each.gain, sign=True)}{paired}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    further = [shown for shown in [build_differences_section(best, gains) if best else None] if shown]
-    place = to or (folders[0] if len(folders) == 1 else Path())
-    place.mkdir(parents=True, exist_ok=True)
-    write_atomic(place / TABLE, format_csv(found).encode())
-    write_atomic(place / PAGE, render_page(lambda: build_sweep_page(found, further)).encode())
-    console.print(f"Page: {(place / PAGE).resolve().as_uri()}", soft_wrap=True)
 
 
 def _format_privacy(found: PrivacyGuarantee | None) -> str:

@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "stats": ("stats experiment=derm data.root=/srv/derm",),
     "watch": ("watch outputs/2026-03-01/12-00-00",),
     "status": ("status 3f2a --json",),
-    "compare": ("compare outputs/a outputs/b --to outputs/comparison",),
+    "compare": ("compare outputs/a outputs/b --to outputs/comparison", "compare multirun/2026-03-01/12-00-00 --json"),
     "predict": (
         "predict outputs/a/model --image chest.dcm --note @note.txt --value age=67",
         "predict outputs/a/model --own outputs/a/sites/charite/personal.safetensors --table new.csv --to scores.csv",

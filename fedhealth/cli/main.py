@@ -216,11 +216,12 @@ def status(
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Run directories, or the folder of a sweep.")],
     to: Annotated[Path | None, typer.Option(help="Folder of the page and the CSV file.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Compare several runs in one table: quality, privacy, traffic, and the Pareto front."""
     from fedhealth.cli.compare import run_compare
 
-    run_compare(folders, to)
+    run_compare(folders, to, as_json)
 
 
 @app.command()

@@ -223,4 +223,4 @@ def _check_working_dir(folder: Path, then: str) -> None:
 def _print_comparison(folder: Path) -> None:
     from fedhealth.cli.compare import run_compare
 
-    run_compare([folder], None)
+    run_compare([folder])

@@ -137,32 +137,48 @@ def _can_tell_apart(one: RunEntry, other: RunEntry) -> bool:
     return gain.low > 0 or gain.high < 0
 
 
+def build_table_rows(entries: Sequence[RunEntry]) -> list[dict[str, str | float | None]]:
+    """Return a row for each run; epsilon is infinite without differential privacy, an unknown value is None."""
+    front = find_pareto_front(entries)
+    return [
+        {"folder": str(entry.folder), "run": entry.label, "state": entry.state}
+        | _list_scores(entry)
+        | _list_privacy(entry)
+        | {"bytes_per_site": round(entry.traffic), "on_pareto_front": "yes" if entry in front else "no"}
+        for entry in entries
+    ]
+
+
 def format_csv(entries: Sequence[RunEntry]) -> str:
     """Return the table as CSV; epsilon is `inf` without differential privacy, an unknown value is an empty cell."""
-    file = io.StringIO()
+    file, rows = io.StringIO(), build_table_rows(entries)
     writer = csv.writer(file, lineterminator="\n")
-    scores = [f"{split}_{PRIMARY_METRIC}{end}" for split in ("validation", "test") for end in ("", "_low", "_high")]
-    writer.writerow(["folder", "run", "state", *scores, *_PRIVACY_COLUMNS, "bytes_per_site", "on_pareto_front"])
-    front = find_pareto_front(entries)
-    for entry in entries:
-        numbers = [getattr(estimate, end) for estimate in (entry.validation, entry.test) for end in _ESTIMATE_FIELDS]
-        cells = ["" if math.isnan(number) else f"{number:.6g}" for number in numbers]
-        costs = [*_format_privacy_cells(entry), f"{entry.traffic:.0f}", "yes" if entry in front else "no"]
-        writer.writerow([str(entry.folder), entry.label, entry.state, *cells, *costs])
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row.values()])
     return file.getvalue()
 
 
-_ESTIMATE_FIELDS = ("value", "low", "high")
-_PRIVACY_COLUMNS = ("epsilon", "delta", "noise_multiplier", "privacy_unit")
+def _list_scores(entry: RunEntry) -> dict[str, float | None]:
+    """Return the validation and test score, each with its interval."""
+    return {
+        f"{split}_{PRIMARY_METRIC}{end}": _get_known(getattr(estimate, field))
+        for split, estimate in (("validation", entry.validation), ("test", entry.test))
+        for end, field in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
 
 
-def _format_privacy_cells(entry: RunEntry) -> list[str]:
-    """Return the cells of `_PRIVACY_COLUMNS`; an unknown value is an empty cell."""
+def _list_privacy(entry: RunEntry) -> dict[str, str | float | None]:
+    """Return what is promised to a patient."""
     found = entry.guarantee
     if found is None:
-        return ["inf", "", "", ""]
-    numbers = (found.epsilon, found.delta, found.noise_multiplier)
-    return [*("" if math.isnan(number) else f"{number:.6g}" for number in numbers), found.unit]
+        return {"epsilon": math.inf, "delta": None, "noise_multiplier": None, "privacy_unit": None}
+    numbers = {"epsilon": found.epsilon, "delta": found.delta, "noise_multiplier": found.noise_multiplier}
+    return {name: _get_known(number) for name, number in numbers.items()} | {"privacy_unit": found.unit}
+
+
+def _get_known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def _find_run_dirs(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ observer knows.
 """
 
 import copy
+import hashlib
 import io
 import logging
 import os
@@ -248,7 +249,7 @@ class Books:
     def _get_parameters(self, model):
         return sorted((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
-    def _draw_histograms(self, histograms, noise_multiplier, noise):
+    def _draw_histograms(self, histograms, noise_multiplier, noise, subgroup_share=None):
         found = {name: self.generator.integers(0, 2**40, counts.shape) for name, counts in histograms.items()}
         self._note_draw(found["test.positives"])
         return found
@@ -287,7 +288,8 @@ class Books:
         """Accept everything; the same request is about the same vector. No round leaves local state here."""
         repetition = int(compute_request_digest(run, message, incoming)[:15], 16)
         vector = VectorName(PURPOSES[message.kind], message.directive.round, repetition)
-        descriptor = SimpleNamespace(vector=vector, history=bytes(32), model_digest=digest_arrays(incoming))
+        model, digest = digest_arrays(incoming), hashlib.sha256(repr(vector).encode()).digest()
+        descriptor = SimpleNamespace(vector=vector, history=bytes(32), model_digest=model, vector_digest=digest)
         context = SimpleNamespace(layout=self._make_layout(message.kind), descriptor=descriptor)
         context.owned_segments = lambda site: context.layout
         session = MaskingSession(run.site.folder / "quantized.npz", self.pads)
@@ -339,7 +341,11 @@ class MaskingSession:
     def quantize(self, context, vectors):
         kinds = {segment.name: np.float32 if segment.kind == "model" else np.int64 for segment in context.layout}
         digests = {segment.name: segment.digest for segment in context.layout}
-        joined = {name: np.concatenate(list(parts.values())).astype(kinds[name]) for name, parts in vectors.items()}
+        order = {segment.name: [entry.name for entry in segment.entries] for segment in context.layout}
+        joined = {
+            name: np.concatenate([parts[entry] for entry in order[name]]).astype(kinds[name])
+            for name, parts in vectors.items()
+        }
         return SimpleNamespace(segments={name: (digests[name], joined[name], 0) for name in joined})
 
     def save_quantized(self, quantized):

@@ -104,7 +104,8 @@ def compute_losses(site, state):
     set_model_arrays(setup.model, setup.initial_arrays | state)
 
     def note(layer, inputs, output):
-        sizes = output.detach().abs() if torch.is_tensor(output) else torch.zeros(0)
+        is_number = torch.is_tensor(output) and output.dtype != torch.bool  # which modalities are present is not
+        sizes = output.detach().abs() if is_number else torch.zeros(0)
         seen.append(float(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else math.inf)
 
     hooks = [layer.register_forward_hook(note) for layer in setup.model.modules()]

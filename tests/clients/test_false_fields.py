@@ -246,6 +246,7 @@ def test_a_refusal_spends_no_open_booking(meet, monkeypatch):
     open_ones = states()
     assert read_error(lead.ask(TRAIN, lead.directive(TRAIN, exchange=2), threshold=2)) == DECLINED
     assert states() == open_ones
+    lead.renew_keys()  # as after each restart of a hospital
     assert read_error(lead.ask(TRAIN, lead.directive(TRAIN, exchange=3))) is None
     assert states() == ["released"]
 
@@ -267,6 +268,7 @@ def test_a_cohort_and_a_model_of_the_leads_choice_are_answered(tmp_path_factory,
     cohort = tuple(sorted([lead.cohort[0], *others]))
     lead.open_without_victim(arrays)
     for kind, exchange in ((TRAIN, data.draw(st.integers(1, 5000))), (EVALUATE, 5001)):
+        lead.renew_keys()
         directive = lead.directive(kind, exchange=exchange, cohort=cohort)
         reply = lead.ask(kind, directive, arrays=arrays, threshold=4)
         assert read_error(reply) is None

@@ -20,7 +20,7 @@ from tests.clients.lying_lead import RUN, LyingLead
 
 @pytest.fixture(scope="module", name="lead")
 def lead_(tmp_path_factory, site_writer):
-    """A hospital that approved a study, joined its run, trained once and evaluated, until the lead ended the run."""
+    """A hospital that approved a study, joined its run, trained, joined with new keys and evaluated; the run ended."""
     root = tmp_path_factory.mktemp("record")
     site_writer(root / "data", "north", patients=24)
     get_institution_cache.cache_clear()
@@ -29,6 +29,7 @@ def lead_(tmp_path_factory, site_writer):
     log.write("accepted", run=RUN, digest=lead.digest, order=json.loads(lead.sign().dumps()), signature="00")
     assert not lead.handshake()
     assert not lead.ask(TRAIN).has_error()
+    lead.renew_keys()
     assert not lead.ask(EVALUATE, lead.directive(EVALUATE, exchange=2)).has_error()
     log.write("ended", run=RUN)
     return lead
@@ -58,7 +59,7 @@ def test_the_record_has_every_number_of_log_and_ledger(lead):
         (entry["kind"], entry["bytes"], entry["sha256"]) for entry in left
     ]
     assert record.bytes_sent == sum(entry["bytes"] for entry in left)
-    assert record.requests == {HANDSHAKE: 1, TRAIN: 1, EVALUATE: 1}
+    assert record.requests == {HANDSHAKE: 2, TRAIN: 1, EVALUATE: 1}
     assert record.spending == tuple(iter_run_spending(lead.home.path))
     assert record.spending[0].epsilon > 0
     assert {each.release for each in record.sent if each.release} == {
@@ -80,7 +81,7 @@ def test_a_person_can_read_it(command, tmp_path):
         "by Dr. Noor, 20",
         "tiny-2026, at least 20 patients",
         "for each patient, noise multiplier",
-        "1 to join, 1 to train, 1 to evaluate",
+        "2 to join, 1 to train, 1 to evaluate",
         "ended by the lead",
     ):
         assert text in shown

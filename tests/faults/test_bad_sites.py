@@ -1,5 +1,6 @@
 """Sites that raise, answer garbage, NaN, other shapes, another round, twice or late: a round loses them, no more."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -90,7 +91,9 @@ def test_in_the_open_a_round_is_as_if_the_bad_site_had_not_answered(run_with):
     assert {number: event["site"] for number, event in failed.items()} == {r: site for r, (site, _) in FAULTS.items()}
     for number, reason in REASONS["off"].items():
         assert reason in failed[number]["reason"], number
-    assert "4711" not in (bad.path / "events.jsonl").read_text()
+    events = (bad.path / "events.jsonl").read_text().splitlines()
+    showing = {json.loads(line)["event"] for line in events if "4711" in line}
+    assert showing == {"site_fault"}  # on one machine it is no secret; what a site replies does not hold it
     log = (bad.path / "fedhealth.log").read_text()
     assert log.count("discarded a reply of node") == 1  # the late one of round 6
 

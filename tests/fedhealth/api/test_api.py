@@ -128,7 +128,7 @@ def test_a_failed_run_can_be_loaded_and_says_so(tmp_path, tiny_overrides, capsys
 
 def test_a_folder_is_used_once(runs):
     with pytest.raises(ConfigError, match="already contains a run"):
-        fedhealth.run(["experiment=demo"], folder=runs[0].folder, progress=False)
+        fedhealth.run(["experiment=demo", "data.root=nowhere"], folder=runs[0].folder, progress=False)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -124,7 +124,8 @@ def test_a_rehearsal_is_audited_by_itself_into_its_report(command, overrides, tm
 
 def test_a_rehearsal_whose_audit_fails_says_so(overrides, tmp_path, monkeypatch):
     monkeypatch.setitem(ENGINES, "bk", ForgottenClip)
-    monkeypatch.setattr("fedhealth.training.dpsgd_trainer.run_self_check", lambda *_: None)
+    for module in ("dpsgd_trainer", "check_model"):  # these would find it before the audit
+        monkeypatch.setattr(f"fedhealth.training.{module}.run_self_check", lambda *_: None)
     run = RunDir(tmp_path / "run")
     with pytest.raises(PrivacyError, match="The audit failed at north"):
         launch_run(RunSpec.compose([*overrides, "evaluation.audit=true"], run))

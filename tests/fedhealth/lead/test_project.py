@@ -34,7 +34,7 @@ def test_a_project_comes_back_as_it_was(path):
     [
         ("", "project: is missing"),
         ("- 1\n", "expected a mapping"),
-        ("project: [", "cannot be read"),
+        ("project: [", "line 1: expected the node content"),
         (GOOD + "port: 1\n", "port: there is no such key"),
         (GOOD.replace("chest", "'Chest X'"), "project: 'Chest X' is not a valid name"),
         (GOOD.replace(":9092", ""), "not host:port"),

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from fedhealth.cli.compare import PAGE, TABLE, run_compare
 from fedhealth.errors import ConfigError
 from fedhealth.evaluation.metrics import Estimate
 from fedhealth.experiment.sweep_job import read_validation_auroc
@@ -73,6 +74,18 @@ def test_the_table_says_everything(sweep):
     assert lines[1].endswith("seed=0,completed,0.9,0.8,0.9,,,,8,1e-06,,patient,100,yes")
     assert "seed=4,completed,0.9,0.8,0.9,,,,inf,,,,100,no" in lines[5]
     assert "failed" in lines[-1]
+
+
+def test_the_command_prints_json_and_writes_a_page_only_where_it_is_told(sweep, tmp_path, capsys):
+    run_compare([sweep], as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in rows] == [f"seed={n}" for n in (0, 1, 2, 3, 4, 9, 10)]
+    assert (rows[0]["validation_auroc"], rows[0]["epsilon"], rows[0]["on_pareto_front"]) == (0.9, 8, "yes")
+    assert (rows[4]["epsilon"], rows[5]["validation_auroc"]) == (None, None)  # JSON has no infinity
+    assert not list(sweep.glob("compare.*"))
+    run_compare([sweep], tmp_path / "to", as_json=True)
+    assert json.loads(capsys.readouterr().out) == rows
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {PAGE, TABLE}
 
 
 def test_the_page_names_the_best_run_and_the_failure(sweep):
