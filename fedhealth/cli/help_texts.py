@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "site resume": (f"site resume {_SITE}",),
     "site recover": (f"site recover --yes {_SITE}",),
     "site calibrate": (f"site calibrate /srv/models/pneumonia --to calibration.safetensors {_SITE}",),
+    "site compare": (f"site compare /srv/models/pneumonia --json {_SITE}",),
     "site leave": (f"site leave --yes {_SITE}",),
     "site budget": (f"site budget --delta 1e-6 --verify --json {_SITE}", "site budget outputs/2026-03-01/12-00-00"),
     "site audit verify": (f"site audit verify {_SITE}",),

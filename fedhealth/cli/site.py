@@ -216,6 +216,18 @@ def calibrate(
     run_calibrate(model, to, home)
 
 
+@app.command("compare")
+def compare_site(
+    model: Annotated[Path, typer.Argument(help="An exported model that this hospital helped to train: its folder.")],
+    as_json: Json = False,
+    home: SiteFolder = None,
+) -> None:
+    """Train a baseline on own data alone, and say which model serves own patients better; nothing is sent."""
+    from fedhealth.cli.site_compare import run_compare_site
+
+    run_compare_site(model, as_json, home)
+
+
 @app.command()
 def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,

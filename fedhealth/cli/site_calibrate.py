@@ -15,7 +15,7 @@ from fedhealth.runs.hospital_calibration import (
     load_calibration,
     write_calibration,
 )
-from fedhealth.runs.score_file import CALIBRATION_FILE, OWN_SCORES_FILE, POOLED_SCORES_FILE, load_score_file
+from fedhealth.runs.score_file import CALIBRATION_FILE, OWN_SCORES_FILE, POOLED_SCORES_FILE, ScoreFile, load_score_file
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
 
@@ -29,19 +29,29 @@ def run_calibrate(model: Path, to: Path | None, folder: Path | None) -> None:
 
     """
     home = SiteHome.find(folder)
-    pooled = load_score_file(model / POOLED_SCORES_FILE)
-    for path in sorted(home.get_run_folder("").glob(f"*/{OWN_SCORES_FILE}")):
-        if (own := find_own_scores(pooled, [path])) is not None:
-            break
-    else:
-        raise ConfigError(
-            f"This hospital has no scores of the model in {model}: it did not take part in the end of its run.",
-            "Give the folder `model` of a run that this hospital evaluated.",
-        )
+    path, own, pooled = find_own_model(model, home)
     target = to or path.with_name(CALIBRATION_FILE)
     check_target(target, (".safetensors",))
     write_calibration(own, pooled, load_policy(home).name, target)
     _print_calibration(load_calibration(target), target)
+
+
+def find_own_model(model: Path, home: SiteHome) -> tuple[Path, ScoreFile, ScoreFile]:
+    """Return where this hospital's own scores of an exported model are, these scores, and the pooled ones.
+
+    Raises:
+        ConfigError: this hospital has not evaluated the model.
+        ModelError: the model's folder has no pooled scores, or a file is damaged.
+
+    """
+    pooled = load_score_file(model / POOLED_SCORES_FILE)
+    for path in sorted(home.get_run_folder("").glob(f"*/{OWN_SCORES_FILE}")):
+        if (own := find_own_scores(pooled, [path])) is not None:
+            return path, own, pooled
+    raise ConfigError(
+        f"This hospital has no scores of the model in {model}: it did not take part in the end of its run.",
+        "Give the folder `model` of a run that this hospital evaluated.",
+    )
 
 
 def _print_calibration(found: HospitalCalibration, target: Path) -> None:

@@ -62,7 +62,7 @@ def warn_losing_sites(run: RunRecord) -> Iterator[Notice]:
     for each in list_losers(run.comparison.sites) if run.comparison else ():
         certain = _judge_site(each) is Verdict.worse
         title = f"{each.site} {'loses' if certain else 'may lose'} by the shared model"
-        yield Notice(title, f"{_describe_loss(each)} {_advise_site(each)}")
+        yield Notice(title, f"{_describe_loss(each)} {advise_site(each)}")
 
 
 def _judge_site(each: SiteGain) -> Verdict:
@@ -77,7 +77,7 @@ def _describe_loss(each: SiteGain) -> str:
     )
 
 
-def _advise_site(each: SiteGain) -> str:
+def advise_site(each: SiteGain) -> str:
     """Return what personalization would give this hospital."""
     if math.isnan(each.tuned.value):
         return "The run has personal models already, so another method may suit better: see docs/personalization.md."

@@ -212,11 +212,12 @@ def _parse_comparison(content: Mapping[str, Any] | None) -> BaselineComparison |
         row["name"]: BaselineGain(row["name"], parse_estimate(row["alternative"]), parse_estimate(row["gain"]))
         for row in content["differences"]
     }
-    sites = tuple(map(_parse_site_gain, content.get("sites", ())))
+    sites = tuple(map(parse_site_gain, content.get("sites", ())))
     return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains, sites)
 
 
-def _parse_site_gain(row: Mapping[str, Any]) -> SiteGain:
+def parse_site_gain(row: Mapping[str, Any]) -> SiteGain:
+    """Return a hospital's row of comparison.json; what is not there becomes NaN."""
     names = ("alone", "shared", "shared_gain", "tuned", "tuned_gain")
     return SiteGain(str(row["site"]), *(parse_estimate(row.get(name)) for name in names))
 

@@ -17,7 +17,7 @@ from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
 from fedhealth.site.run_history import find_site_run, list_site_runs
-from fedhealth.site.run_text import describe_run, format_time
+from fedhealth.site.run_text import OWN_GAIN_FILE, describe_own_gain, describe_run, format_time
 from fedhealth.site.study_store import StudyStore
 from fedhealth.utils.atomic_io import read_json
 from fedhealth.utils.privacy_text import format_guarantee
@@ -151,9 +151,10 @@ def build_run(home: SiteHome, run: str) -> Content:
     sent = tuple(
         (format_time(each.time), each.kind, str(each.round), f"{each.bytes:,}", each.sha256) for each in record.sent
     )
+    gain = read_json(home.get_run_folder(record.run) / OWN_GAIN_FILE)
     return Content(
         f"Run {record.run}",
-        (),
+        (describe_own_gain(gain),) if gain else (),
         (
             _build_facts("Record", list(describe_run(record))),
             DataTable("What left this hospital", ("Time", "Reply to", "Round", "Bytes", "SHA-256"), sent),
