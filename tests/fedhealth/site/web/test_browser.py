@@ -52,9 +52,11 @@ def test_dark_is_dark(page, place):
     for scheme in ("light", "dark"):
         page.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         page.open(f"http://127.0.0.1:{place.port}/")
-        color = page.evaluate("getComputedStyle(document.querySelector('h1')).color")
-        seen[scheme] = sum(map(int, re.findall(r"\d+", color)[:3]))
-    assert seen["light"] < 100 < 600 < seen["dark"]  # of the text
+        for name in ("h1", "nav a"):
+            color = page.evaluate(f"getComputedStyle(document.querySelector('{name}')).color")
+            seen[scheme, name] = sum(map(int, re.findall(r"\d+", color)[:3]))
+    assert seen["light", "h1"] < 100 < 600 < seen["dark", "h1"]
+    assert seen["light", "nav a"] < 300 < 500 < seen["dark", "nav a"]  # a browser's own blue cannot be read on black
 
 
 def test_nothing_else_is_fetched_and_nothing_is_wrong(place, page):
