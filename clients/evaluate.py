@@ -8,19 +8,24 @@ from dataclasses import replace
 import numpy as np
 from flwr.app import RecordDict
 
-from clients.merge import StateMerger
+from clients.merge import StateMerger, select_own_arrays
 from clients.message import ParsedMessage
 from clients.personalization.base import LocalRound
 from clients.private_section import private_section
 from clients.request_check import refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
-from fedhealth.evaluation.predictions import count_scores, predict_studies
+from fedhealth.evaluation.calibration import OWN_BINS
+from fedhealth.evaluation.predictions import Predictions, count_scores, predict_studies
 from fedhealth.evaluation.subgroups import assign_subgroups, count_scores_by_subgroup, releases_subgroups
+from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import set_model_arrays
 from fedhealth.protocol.messages import Directive
+from fedhealth.runs.hospital_calibration import MODEL, PERSONAL, compute_model_digest
+from fedhealth.runs.score_file import OWN_SCORES_FILE, ScoreFile, pack_score_file
 from fedhealth.statistics.shapes import get_score_bins
 from fedhealth.types import State
+from fedhealth.utils.private_files import write_private_file
 
 log = logging.getLogger("fedhealth.site")
 
@@ -53,6 +58,7 @@ class ModelEvaluator:
         setup.trainer.check_failures(setup.site.folder)
         local = self.merger.merge(directive, incoming, {}, attempt, is_final=True, purpose="evaluate")
         personal = self._build_personal_model(directive, local, incoming)
+        self._save_own_scores(local, personal, incoming)
         statistics = self.count_scores(local, personal, "validation", "test") | self._count_scores_by_subgroup()
         task = replace(local.task, shares=attempt.get_noise_shares())
         released = setup.drop_small_splits(setup.trainer.release_statistics(statistics, task, local.accounting))
@@ -74,6 +80,31 @@ class ModelEvaluator:
             return {}
         return personal
 
+    def _save_own_scores(self, local: LocalRound, personal: State, incoming: State) -> None:
+        """Store exact score histograms of the model that this site would use; they never leave it.
+
+        A failure costs the site its calibration only, as with the personal model.
+        """
+        setup = self.setup
+        try:
+            set_model_arrays(setup.model, local.merged | personal)
+            counts = {split: count_scores(self._predict_split(split), OWN_BINS) for split in ("validation", "test")}
+            shared = {name: array for name, array in incoming.items() if not name.startswith(METHOD)}
+            is_personal = bool(select_own_arrays(local, incoming, personal))
+            about = {MODEL: compute_model_digest(shared), PERSONAL: "yes" if is_personal else "no"}
+            setup.site.arrays.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_private_file(setup.site.arrays / OWN_SCORES_FILE, pack_score_file(ScoreFile(counts, about)))
+        except Exception:
+            if not setup.trainer.is_private:
+                raise
+            log.exception("this site has no scores for a calibration")
+
+    def _predict_split(self, split: str) -> Predictions:
+        """Return the predictions of the model as it is set for a split's rows that may be reported."""
+        setup = self.setup
+        rows = setup.trainer.select_scored_rows(setup.examples, setup.cohort.rows(split))
+        return predict_studies(setup.model, setup.examples, rows, setup.task_kind)
+
     def count_scores(self, local: LocalRound, personal: State, *splits: str) -> dict[str, np.ndarray]:
         """Return score histograms of the site's personal model, or of the merged one if the personal may not report."""
         setup = self.setup
@@ -81,9 +112,7 @@ class ModelEvaluator:
         set_model_arrays(setup.model, local.merged if is_hidden else local.merged | personal)
         histograms: dict[str, np.ndarray] = {}
         for split in splits:
-            rows = setup.trainer.select_scored_rows(setup.examples, setup.cohort.rows(split))
-            predictions = predict_studies(setup.model, setup.examples, rows, setup.task_kind)
-            counts = count_scores(predictions, *get_score_bins(setup.config))
+            counts = count_scores(self._predict_split(split), *get_score_bins(setup.config))
             histograms |= {f"{split}.positives": counts.positives, f"{split}.negatives": counts.negatives}
         return histograms
 

@@ -102,10 +102,7 @@ class StateMerger:
 
     def save_personal(self, directive: Directive, local: LocalRound, incoming: State, personal: State) -> None:
         """Store the arrays in which the site's final model differs from the incoming one."""
-        own = local.merged | personal
-        # an array that came from the lead is the same object in both: the others are the site's own
-        different = {name: array for name, array in own.items() if array is not incoming.get(name)}
-        self.setup.get_store(directive).save_personal(different)
+        self.setup.get_store(directive).save_personal(select_own_arrays(local, incoming, personal))
 
     def compute_update(self, directive: Directive, local: LocalRound, result: TrainingResult) -> RoundUpdate:
         """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
@@ -120,3 +117,10 @@ class StateMerger:
         added = {n: own[n] + np.float32(strategy.staleness) * a for n, a in late.items() if n in own}
         total = clip_update(own | added, strategy.max_update_norm, self.setup.trainer.is_private)
         return RoundUpdate(own, total, (directive.round - 1,) if added else ())
+
+
+def select_own_arrays(local: LocalRound, incoming: State, personal: State) -> State:
+    """Return the arrays in which the site's final model differs from the incoming one."""
+    own = local.merged | personal
+    # an array that came from the lead is the same object in both: the others are the site's own
+    return {name: array for name, array in own.items() if array is not incoming.get(name)}

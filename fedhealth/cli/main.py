@@ -238,11 +238,18 @@ def predict(
     table: Annotated[Path | None, typer.Option(help="A manifest with many studies, instead of one study.")] = None,
     to: Annotated[Path | None, typer.Option(help="File for the scores of the table; default: the terminal.")] = None,
     own: Annotated[Path | None, typer.Option(help="personal.safetensors of a hospital, to use its own model.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="calibration.safetensors of the hospital where the studies are from.")
+    ] = None,
+    risk: Annotated[
+        float,
+        typer.Option(help="Largest share of studies with a class that are called negative, and the other way round."),
+    ] = 0.1,
 ) -> None:
-    """Score new studies with an exported model."""
-    from fedhealth.cli.predict import run_predict
+    """Score new studies with an exported model; with a calibration, decide or abstain as well."""
+    from fedhealth.cli.predict import Scoring, run_predict
 
-    run_predict(model, image or [], note, value or [], table, to, own)
+    run_predict(Scoring(model, own, calibration, risk), image or [], note, value or [], table, to)
 
 
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})

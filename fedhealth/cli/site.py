@@ -146,6 +146,28 @@ def metrics(port: Port = None, home: SiteFolder = None) -> None:
 
 
 @app.command()
+def web(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Serve on this port of 127.0.0.1.")] = 8765,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Nobody can decide on the page: for auditors.")
+    ] = False,
+    home: SiteFolder = None,
+) -> None:
+    """Serve a page on this machine: state, budget, studies to decide on, data, runs and the audit log."""
+    from fedhealth.cli.site_web import run_web
+
+    run_web(port, read_only, home)
+
+
+@app.command()
+def passphrase(home: SiteFolder = None) -> None:
+    """Set the passphrase with which people decide on the page of `site web`; it is asked for twice."""
+    from fedhealth.cli.site_web import run_passphrase
+
+    run_passphrase(home)
+
+
+@app.command()
 def stop(home: SiteFolder = None) -> None:
     """Stop a running site and disconnect from the lead."""
     from fedhealth.cli.site_run import run_stop
@@ -178,6 +200,32 @@ def recover(
     from fedhealth.cli.site_recover import run_recover
 
     run_recover(home, yes)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="An exported model that this hospital helped to train: its folder.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The .safetensors file to write; default: in the run's folder at this site.")
+    ] = None,
+    home: SiteFolder = None,
+) -> None:
+    """Calibrate a model for this hospital from its own scores and the pooled ones; nothing is sent."""
+    from fedhealth.cli.site_calibrate import run_calibrate
+
+    run_calibrate(model, to, home)
+
+
+@app.command("compare")
+def compare_site(
+    model: Annotated[Path, typer.Argument(help="An exported model that this hospital helped to train: its folder.")],
+    as_json: Json = False,
+    home: SiteFolder = None,
+) -> None:
+    """Train a baseline on own data alone, and say which model serves own patients better; nothing is sent."""
+    from fedhealth.cli.site_compare import run_compare_site
+
+    run_compare_site(model, as_json, home)
 
 
 @app.command()

@@ -133,21 +133,12 @@ def find_or_receive_study(word: str, home: SiteHome) -> ResearchStudy:
 
 def _print_study(console: Console, study: ResearchStudy, home: SiteHome) -> None:
     print_lines(console, *describe_study(study))
-    if (before := _find_previous(study, StudyStore(home))) is not None:
+    if (before := StudyStore(home).find_previous_version(study)) is not None:
         print_lines(console, f"Compared with {before.label}:", *_indent_changes(before, study))
 
 
 def _indent_changes(before: ResearchStudy, after: ResearchStudy) -> Iterator[str]:
     yield from [f"  {change}" for change in describe_changes(before, after)] or ["  nothing changes"]
-
-
-def _find_previous(study: ResearchStudy, store: StudyStore) -> ResearchStudy | None:
-    """Return the version before this one, an approved one if there is any."""
-    earlier = [each for each in store.load_studies().values() if each.name == study.name]
-    earlier = [each for each in earlier if each.version < study.version]
-    decided = [each for each in earlier if (found := store.load_decision(each.digest)) and _is_yes(found)]
-    candidates = decided or earlier
-    return candidates[-1] if candidates else None
 
 
 def _is_yes(decision: StudyDecision) -> bool:

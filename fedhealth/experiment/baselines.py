@@ -34,6 +34,7 @@ from fedhealth.evaluation.metrics import Estimate, estimate_interval
 from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import Predictions, bootstrap_metrics, compute_metrics, predict_studies
 from fedhealth.experiment.best_state import BestState
+from fedhealth.experiment.site_gains import compare_sites, tune_model
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
@@ -80,6 +81,17 @@ class BaselineData:
             set_model_arrays(self.model, own)
             scored[site] = self._predict_site(site, split)
             set_model_arrays(self.model, {name: common[name] for name in own})
+        return scored
+
+    def predict_tuned(self) -> dict[str, Predictions]:
+        """Score every site's test rows with the model as it is, trained further at that site; then restore it."""
+        common = get_model_arrays(self.model, list(self.model.state_dict()))
+        scored = {}
+        for site, cohort in self.cohorts.items():
+            if len(cohort.rows("train")):
+                tune_model(self.model, self.examples[site], cohort.rows("train"), self.config)
+                scored[site] = self._predict_site(site, "test")
+                set_model_arrays(self.model, common)
         return scored
 
     def _predict_site(self, site: str, split: str) -> Predictions:
@@ -149,9 +161,20 @@ def compare_baselines(job: Job, config: Config, run: RunDir) -> None:
         run.append_event("comparing", name=name, done=done + 1, total=len(todo))
         predictions |= {name: scored} if scored else {}
     ordered = {name: predictions[name] for name in (FEDERATED, *todo) if name in predictions}
-    result = summarise_scores(ordered, config)
+    result = summarise_scores(ordered, config) | {"sites": _compare_sites(bench, ordered, run)}
     write_json(run.path / "comparison.json", result)
     run.append_event("compared", lines=list(_format_summary(result)))
+
+
+def _compare_sites(
+    bench: BaselineData, predictions: Mapping[str, PredictionsBySite], run: RunDir
+) -> list[dict[str, object]]:
+    """Return what each site gains over the model that it trained alone; `bench` holds the shared model."""
+    names = {site: f"alone {site}" for site in bench.cohorts}
+    alone = {site: predictions[name][site] for site, name in names.items() if name in predictions}
+    has_personal = any((run.site_dir(site) / PERSONAL_FILE).is_file() for site in names)
+    tuned = bench.predict_tuned() if alone and not has_personal else {}
+    return compare_sites(predictions[FEDERATED], alone, tuned, bench.config)
 
 
 def _train_baselines(todo: Sequence[str], job: Job, workers: int) -> Iterator[tuple[str, PredictionsBySite | None]]:
@@ -257,6 +280,10 @@ def _format_summary(result: Mapping[str, object]) -> Iterator[str]:
     for row in differences:
         gain = _format_estimate(row["gain"], sign=True)
         yield f"  {row['name']}: {_format_estimate(row['alternative'])}; federating gains {gain}"
+    for row in result["sites"]:  # type: ignore[attr-defined]
+        if (row["shared_gain"]["value"] or 0) < 0:
+            gain = _format_estimate(row["shared_gain"], sign=True)
+            yield f"[bold red]{row['site']} does worse than alone:[/] {gain} on its own patients. See the report."
     for row in differences:
         if row["name"].endswith(" only") and (row["gain"]["high"] or 0) < 0:
             yield f"[bold red]{row['name'].capitalize()} is better than all modalities together.[/] See the report."

@@ -173,6 +173,7 @@ def _execute_run(spec: RunSpec) -> None:
         _write_statistics(config, run)
         return
     save_model(spec.config, load_file(run.path / "model.safetensors"), run.path / MODEL_DIR)
+    _write_calibrations(config, run)
     failed: list[str] = []
     if data_are_local:
         from fedhealth.experiment.baselines import compare_baselines
@@ -201,6 +202,22 @@ def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
     measured = load_run_record(run.path).opened_noise
     sums = [] if all(each.passed for each in audit_blanks(measured)) else ["the noise of the opened sums"]
     return [each.site for each in results if not each.has_passed] + sums
+
+
+def _write_calibrations(config: Config, run: RunDir) -> None:
+    """Write the pooled scores beside the model, and the calibration of every site whose own scores are here."""
+    from fedhealth.evaluation.predictions import ScoreHistograms
+    from fedhealth.runs.hospital_calibration import find_own_scores, write_calibration, write_pooled_scores
+    from fedhealth.runs.load_record import load_run_record
+    from fedhealth.runs.score_file import CALIBRATION_FILE, OWN_SCORES_FILE, POOLED_SCORES_FILE, load_score_file
+
+    path, counts = run.path / MODEL_DIR / POOLED_SCORES_FILE, load_run_record(run.path).histograms.get("validation")
+    pooled = ScoreHistograms(counts.positives, counts.negatives, counts.noise_std) if counts else None
+    write_pooled_scores(path, load_file(run.path / "model.safetensors"), pooled)
+    for folder in map(run.site_dir, config.data.sites):
+        own = find_own_scores(load_score_file(path), folder.glob(OWN_SCORES_FILE))
+        if own is not None:  # else the site is elsewhere, or was absent at the end
+            write_calibration(own, load_score_file(path), folder.name, folder / CALIBRATION_FILE)
 
 
 def _write_statistics(config: Config, run: RunDir) -> None:

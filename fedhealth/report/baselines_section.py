@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fedhealth.report import charts
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
+from fedhealth.report.site_gains import list_losers, summarize_losers
 from fedhealth.report.verdict import (
     Verdict,
     describe_verdict,
@@ -48,7 +49,7 @@ def build_baselines_section(run: RunRecord) -> Section | None:
     others.sort(key=lambda gain: (gain.name == CENTRALISED, gain.name == ALONE_ON_AVERAGE))
     average = find_mean_local_gain(compared)
     lead = (
-        _describe_benefit(compared, average)
+        f"{_describe_benefit(compared, average)} {summarize_losers(compared.sites)}".rstrip()
         if average
         else f"Compared with pooling all data in one place: {describe_verdict(others[0])}."
     )
@@ -88,7 +89,8 @@ def _describe_benefit(compared: BaselineComparison, average: BaselineGain) -> st
     metric, gain = METRIC_NAMES[compared.metric], format_estimate(average.gain, sign=True)
     match judge_gain(average.gain):
         case Verdict.better:
-            return f"Yes. Federated training gains {gain} {metric} over training alone, on average."
+            said = "Partly" if list_losers(compared.sites) else "Yes"
+            return f"{said}. Federated training gains {gain} {metric} over training alone, on average."
         case Verdict.worse:
             return f"No. Federated training changes the {metric} by {gain} compared with training alone, on average."
         case Verdict.unclear:

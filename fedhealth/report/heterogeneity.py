@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fedhealth.report import charts
 from fedhealth.report.charts import ChartSeries
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
+from fedhealth.report.site_gains import list_losers
 from fedhealth.report.wording import format_count, format_percent, join_words
 from fedhealth.runs.record import RunRecord, SiteBinCounts
 
@@ -136,11 +137,19 @@ def check_update_divergence(run: RunRecord, spreads: Sequence[Spread]) -> Iterat
         )
 
 
+def check_losing_sites(run: RunRecord, spreads: Sequence[Spread]) -> Iterator[str]:
+    """Recommend personal models if the shared model serves some hospital worse than its own."""
+    if run.comparison and (losers := list_losers(run.comparison.sites)):
+        names = join_words([each.site for each in losers])
+        yield f"The shared model suits {names} less than a model trained there alone: try personalization=finetune."
+
+
 RULES: tuple[Callable[[RunRecord, Sequence[Spread]], Iterator[str]], ...] = (
     check_prevalence,
     check_missing_modalities,
     check_feature_shift,
     check_update_divergence,
+    check_losing_sites,
 )
 
 

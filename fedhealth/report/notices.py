@@ -13,10 +13,13 @@ from fedhealth.report.page import Notice
 from fedhealth.report.quality_notices import (
     compare_with_centralised,
     warn_fusion_loses,
+    warn_hidden_by_noise,
     warn_modalities_without_gain,
+    warn_no_better_than_chance,
     warn_no_gain_over_local,
     warn_poor_calibration,
 )
+from fedhealth.report.site_gains import warn_losing_sites
 from fedhealth.report.verdict import Verdict, judge_gain
 from fedhealth.report.wording import format_count, format_duration, format_percent, join_words
 from fedhealth.runs.guarantee import get_promised_guarantee, get_spent_guarantee
@@ -211,6 +214,9 @@ def _add_full_stop(text: str) -> str:
 
 RULES: tuple[Callable[[RunRecord], Iterator[Notice]], ...] = (
     warn_unfinished_run,
+    warn_no_better_than_chance,
+    warn_hidden_by_noise,
+    warn_losing_sites,
     warn_fusion_loses,
     warn_unprotected_settings,
     warn_no_differential_privacy,

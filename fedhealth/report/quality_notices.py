@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from fedhealth.evaluation.metrics import PRIMARY_METRIC
 from fedhealth.report.page import Notice
-from fedhealth.report.verdict import Verdict, find_mean_local_gain, judge_gain, list_local_gains, list_modality_gains
+from fedhealth.report.verdict import Verdict, find_mean_local_gain, judge_gain, list_modality_gains
 from fedhealth.report.wording import format_estimate, join_words
 from fedhealth.runs.record import CENTRALISED, RunRecord
 
@@ -13,6 +15,7 @@ WHAT_TO_TRY = (
     "Try a frozen pretrained encoder for the weaker modality (model.text.pretrained, model/image=pretrained), "
     "model.modality_dropout=0.2, or leave it out."
 )
+CHANCE = 0.5  # the AUROC of guessing
 LARGEST_ERROR = 0.1  # calibration error above which a notice is shown
 
 
@@ -31,14 +34,29 @@ def warn_no_gain_over_local(run: RunRecord) -> Iterator[Notice]:
             "The gain over training alone is not significant",
             f"On average it is {format_estimate(average.gain, sign=True)}; it may be due to chance.",
         )
-    unclear = [
-        gain.name.removeprefix("alone ")
-        for gain in list_local_gains(run.comparison)
-        if judge_gain(gain.gain) is not Verdict.better
-    ]
-    if unclear and judge_gain(average.gain) is Verdict.better:
-        text = "The shared model is not significantly better than the model that was trained there alone."
-        yield Notice(f"No significant gain over {join_words(unclear)}", text, serious=False)
+
+
+def warn_no_better_than_chance(run: RunRecord) -> Iterator[Notice]:
+    """Warn that the model may rank patients no better than a coin."""
+    result = run.test_result
+    score = result.metrics[PRIMARY_METRIC] if result else None
+    if score and score.low <= CHANCE:
+        yield Notice(
+            "The model is not shown to be better than chance",
+            f"Its pooled test AUROC is {format_estimate(score)}; .5 is what guessing reaches. Do not use it: train "
+            "longer, check the labels, or ask more hospitals.",
+        )
+
+
+def warn_hidden_by_noise(run: RunRecord) -> Iterator[Notice]:
+    """Warn that the noise of differential privacy hides how good the model is."""
+    result = run.test_result
+    if result and result.noise and math.isnan(result.metrics[PRIMARY_METRIC].value):
+        yield Notice(
+            "The noise hides how good the model is",
+            "Nobody knows from this run whether it helps patients. Ask more hospitals, allow a larger epsilon, or "
+            "raise privacy.score_release_share.",
+        )
 
 
 def compare_with_centralised(run: RunRecord) -> Iterator[Notice]:
@@ -87,13 +105,14 @@ def warn_fusion_loses(run: RunRecord) -> Iterator[Notice]:
 
 
 def warn_modalities_without_gain(run: RunRecord) -> Iterator[Notice]:
-    """Report single modalities that may be as good as all of them together."""
+    """Warn of single modalities that reach more than all of them together; note those that may be as good."""
     rivals = list_modality_gains(run.comparison) if run.comparison else []
-    equal = [
-        gain.name.removesuffix(" only")
-        for gain in rivals
-        if judge_gain(gain.gain) in (Verdict.unclear, Verdict.undefined)
-    ]
-    if equal:
+    open_cases = [gain for gain in rivals if judge_gain(gain.gain) in (Verdict.unclear, Verdict.undefined)]
+    for is_ahead in (True, False):
+        names = [each.name.removesuffix(" only") for each in open_cases if (each.gain.value < 0) is is_ahead]
         text = "The model that uses all modalities is not significantly better."
-        yield Notice(f"{join_words(equal).capitalize()} alone may be enough", text, serious=False)
+        if names and is_ahead:
+            text = f"It reaches more here, which may be due to chance. {WHAT_TO_TRY}"
+        if names:
+            may = "may be better" if is_ahead else "may be enough"
+            yield Notice(f"{join_words(names).capitalize()} alone {may}", text, serious=is_ahead)

@@ -17,6 +17,7 @@ from fedhealth.report.notices import count_training_examples
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
 from fedhealth.report.privacy import EXACT_NOTE, build_privacy_section
 from fedhealth.report.quality import build_learning_section, build_quality_section
+from fedhealth.report.site_gains import build_site_gains_section
 from fedhealth.report.wording import (
     format_bytes,
     format_count,
@@ -187,10 +188,16 @@ def _build_reply_time_row(run: RunRecord, site: str, seconds: dict[tuple[str, in
 
 
 _ALL_HOSPITALS = "All hospitals"
-_EXACT_SECTIONS = ("federate", "modalities", "hospitals")  # their numbers are computed from the data on this machine
+_EXACT_SECTIONS = (
+    "federate",
+    "gains",
+    "modalities",
+    "hospitals",
+)  # their numbers are computed from the data on this machine
 
 SECTION_BUILDERS: tuple[Callable[[RunRecord], Section | None], ...] = (
     build_baselines_section,
+    build_site_gains_section,
     build_modalities_section,
     build_learning_section,
     build_quality_section,

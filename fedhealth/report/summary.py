@@ -10,6 +10,7 @@ from fedhealth.evaluation.metrics import PRIMARY_METRIC
 from fedhealth.report.noise_notes import LOST, format_studies
 from fedhealth.report.page import Tile
 from fedhealth.report.privacy import describe_guarantee
+from fedhealth.report.site_gains import summarize_losers
 from fedhealth.report.verdict import find_mean_local_gain
 from fedhealth.report.wording import (
     METRIC_NAMES,
@@ -70,7 +71,7 @@ def _describe_baselines(run: RunRecord) -> str:
         parts.append(
             f"one model trained on all data pooled in one place reaches {format_number(pooled.alternative.value)}"
         )
-    return _to_sentence("; ".join(parts))
+    return " ".join(filter(None, (_to_sentence("; ".join(parts)), summarize_losers(run.comparison.sites))))
 
 
 def _describe_traffic(run: RunRecord) -> str:

@@ -37,6 +37,7 @@ from fedhealth.runs.results import (
     GroupResult,
     HistogramNoise,
     ScoreBinCounts,
+    SiteGain,
     SplitResult,
 )
 from fedhealth.runs.run_dir import AUDIT_FILE, GROUPS_FILE, RunDir
@@ -211,7 +212,14 @@ def _parse_comparison(content: Mapping[str, Any] | None) -> BaselineComparison |
         row["name"]: BaselineGain(row["name"], parse_estimate(row["alternative"]), parse_estimate(row["gain"]))
         for row in content["differences"]
     }
-    return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains)
+    sites = tuple(map(parse_site_gain, content.get("sites", ())))
+    return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains, sites)
+
+
+def parse_site_gain(row: Mapping[str, Any]) -> SiteGain:
+    """Return a hospital's row of comparison.json; what is not there becomes NaN."""
+    names = ("alone", "shared", "shared_gain", "tuned", "tuned_gain")
+    return SiteGain(str(row["site"]), *(parse_estimate(row.get(name)) for name in names))
 
 
 def _parse_grouping(entry: Mapping[str, Any]) -> GroupingResult:

@@ -121,6 +121,28 @@ class BaselineGain:
 
 
 @dataclass(frozen=True)
+class SiteGain:
+    """What one hospital gains on its own test patients; differences are paired.
+
+    Attributes:
+        site: its name.
+        alone: of the model that it trained alone.
+        shared: of the federation's model.
+        gain: shared minus alone.
+        tuned: of its personal copy of the shared model; NaN if there is none.
+        tuned_gain: personal copy minus alone.
+
+    """
+
+    site: str
+    alone: Estimate
+    shared: Estimate
+    gain: Estimate
+    tuned: Estimate
+    tuned_gain: Estimate
+
+
+@dataclass(frozen=True)
 class BaselineComparison:
     """The federated model compared with its baselines, all on the same test patients.
 
@@ -129,6 +151,7 @@ class BaselineComparison:
         federated: the federated model's pooled estimates, by metric.
         site_scores: each model's score on one site's own test patients, by (model, site).
         gains: by the baseline's name.
+        sites: what each hospital gains; empty if none was trained alone.
 
     """
 
@@ -136,3 +159,4 @@ class BaselineComparison:
     federated: Mapping[str, Estimate]
     site_scores: Mapping[tuple[str, str], Estimate]
     gains: Mapping[str, BaselineGain]
+    sites: tuple[SiteGain, ...] = ()

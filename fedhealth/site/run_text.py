@@ -14,6 +14,7 @@ from fedhealth.protocol.messages import ABANDON, DESCRIBE, EVALUATE, HANDSHAKE, 
 from fedhealth.site.run_history import SiteRunRecord
 from fedhealth.utils.privacy_text import format_guarantee, format_local_epsilon
 
+OWN_GAIN_FILE = "own_gain.json"  # in a run's folder at the hospital: what `fedhealth site compare` found
 Fact = tuple[str, str]
 _KINDS = {
     HANDSHAKE: "to join",
@@ -74,6 +75,14 @@ def describe_sent(record: SiteRunRecord) -> str:
     paid = sum(bool(each.release) for each in record.sent)
     private = f"; {paid} with private content, each under a booking" if paid else ""
     return f"{len(record.sent)} replies ({kinds}), {record.bytes_sent:,} bytes{private}"
+
+
+def describe_own_gain(row: Mapping[str, Any]) -> str:
+    """Return what the hospital gained by a run, as `fedhealth site compare` found it."""
+    names = {"alone": "alone", "shared": "the shared model", "tuned": "its personal copy"}
+    values = {words: (row.get(name) or {}).get("value") for name, words in names.items()}
+    told = [f"{words} {value:.3f}" for words, value in values.items() if value is not None]
+    return f"AUROC on own test patients: {', '.join(told) or 'not defined'}"
 
 
 def build_processing_entry(record: SiteRunRecord, site: str) -> dict[str, str]:

@@ -81,7 +81,12 @@ def evaluate_study(study: ResearchStudy, policy: Policy) -> StudyVerdict:
 
 
 def approve_study(
-    study: ResearchStudy, verdict: StudyVerdict, home: SiteHome, policy: Policy, person: str | None = None
+    study: ResearchStudy,
+    verdict: StudyVerdict,
+    home: SiteHome,
+    policy: Policy,
+    person: str | None = None,
+    note: str = "",
 ) -> StudyDecision:
     """Approve a study as evaluated, and reserve its share of the budget.
 
@@ -91,6 +96,7 @@ def approve_study(
         home: the hospital's folder.
         policy: its policy.
         person: who approves; None for the user of this process.
+        note: why; for this hospital.
 
     Raises:
         ConfigError: the study is closed, over or not for this hospital.
@@ -105,6 +111,7 @@ def approve_study(
         StudyAnswer.approved,
         person or _get_user(),
         time.time(),
+        note=note,
         data=verdict.data,
         configuration=verdict.configuration,
         findings=verdict.findings,

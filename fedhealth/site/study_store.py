@@ -84,6 +84,18 @@ class StudyStore:
             raise ConfigError(f"No study {word!r} is known here.", "`fedhealth site study show` lists them.")
         return found[-1]
 
+    def find_previous_version(self, study: ResearchStudy) -> ResearchStudy | None:
+        """Return the version before this one, an approved one if there is any."""
+        earlier = [each for each in self.load_studies().values() if each.name == study.name]
+        earlier = [each for each in earlier if each.version < study.version]
+        approved = [
+            each
+            for each in earlier
+            if (found := self.load_decision(each.digest)) and found.answer is StudyAnswer.approved
+        ]
+        candidates = approved or earlier
+        return candidates[-1] if candidates else None
+
     def load_decision(self, digest: str) -> StudyDecision | None:
         """Return the decision on a study; None if nobody has decided.
 

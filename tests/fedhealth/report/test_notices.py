@@ -5,6 +5,7 @@ import pytest
 from fedhealth.data.findings import DataFinding, FindingKind, dump_findings
 from fedhealth.report.notices import collect_notices
 from fedhealth.runs.load_record import load_run_record
+from tests.fedhealth.run_writer import metrics
 
 
 def test_nothing_is_protected_in_a_plain_run(notices_of):
@@ -38,9 +39,28 @@ def test_the_gain_over_training_alone(run, notices_of, gain, title):
     assert found == ({title} if title else set())
 
 
-def test_a_hospital_that_gains_nothing_is_named(run, notices_of):
-    run.comparison = run.compared({"alone A": 0.01, "alone D$x$": 0.09, "alone, on average": 0.05})
-    assert "No significant gain over A" in notices_of()
+def test_a_single_modality_that_is_ahead_is_a_warning_also_if_it_may_be_chance(run):
+    run.comparison = run.compared({"image only": -0.01, "text only": 0.01})
+    found = {notice.title: notice for notice in collect_notices(load_run_record(run.write()))}
+    assert found["Image alone may be better"].serious
+    assert not found["Text alone may be enough"].serious
+
+
+def test_a_model_that_may_be_a_coin_is_a_warning(run):
+    title = "The model is not shown to be better than chance"
+    for value, shown in ((0.53, False), (0.51, True), (0.4, True)):
+        run.comparison, run.evaluation = None, {"test": {"studies": 90, "positives": [20], **metrics(value)}}
+        found = {notice.title: notice for notice in collect_notices(load_run_record(run.write()))}
+        assert (title in found) is shown
+        assert not shown or found[title].serious
+
+
+def test_a_result_that_the_noise_hides_is_a_warning(run):
+    noise = {"count_std": 9.0, "studies_std": 40.0, "cells": 12, "classes_scored": 0}
+    run.comparison, run.evaluation = None, {"test": {"studies": 90, "positives": [20], **metrics(None), "noise": noise}}
+    found = {notice.title: notice for notice in collect_notices(load_run_record(run.write()))}
+    assert found["The noise hides how good the model is"].serious
+    assert "The model is not shown to be better than chance" not in found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""What the page refused, in the site's audit log: fixed words only, so that no request writes its own text there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+from fedhealth.errors import TrustError
+from fedhealth.site.audit_log import AuditLog
+from fedhealth.site.home import SiteHome
+
+log = logging.getLogger("fedhealth.site")
+_MOST_ENTRIES, _WINDOW_SECONDS = 60, 3600.0  # a flood of requests must not fill the log
+
+
+class PageRefusal(StrEnum):
+    """Why the page refused a request."""
+
+    host = "another host name"
+    method = "another method"
+    path = "an unusual path"
+    query = "a query"
+    headers = "unusual headers"
+    origin = "sent by another page"
+    kind = "another kind of content"
+    length = "no length"
+    size = "too large"
+    slow = "too slow"
+    token = "a wrong sign-in token"  # noqa: S105 - a reason, no token
+    session = "not signed in"
+    role = "a role that only reads"
+    form = "a form that was not shown, or was used before"
+    passphrase = "a wrong passphrase"  # noqa: S105 - a reason, no passphrase
+    field = "unusual text in a field"
+    unknown = "a page that does not exist"
+
+
+class RefusalLog:
+    """Write refusals to the audit log; of a flood only the first ones and their number.
+
+    Args:
+        home: the hospital's folder.
+        clock: seconds, never going back.
+
+    """
+
+    def __init__(self, home: SiteHome, clock: Callable[[], float] = time.monotonic) -> None:
+        self._audit, self._clock, self._lock = AuditLog(home.audit), clock, threading.Lock()
+        self._began, self._entries, self._left_out = clock(), 0, 0
+
+    def write_refusal(self, reason: PageRefusal) -> None:
+        """Write one refusal."""
+        with self._lock:
+            now = self._clock()
+            if now - self._began > _WINDOW_SECONDS:
+                self._began, self._entries = now, 0
+            if self._entries >= _MOST_ENTRIES:
+                self._left_out += 1
+                return
+            self._entries += 1
+            more = {"not_logged_before": self._left_out} if self._left_out else {}
+            self._left_out = 0
+        try:
+            self._audit.write("page refused", reason=str(reason), **more)
+        except TrustError:  # a damaged log stops the site's replies; the page is there to show it
+            log.exception("the page refused a request (%s), which the audit log cannot record", reason)

@@ -1,0 +1,112 @@
+"""A person without the command line sees, decides and pauses; what is shown is what the books hold."""
+
+import json
+import shutil
+
+import pytest
+
+from fedhealth.cli.main import main
+from fedhealth.protocol.study_answer import StudyAnswer
+from fedhealth.site.audit_log import get_log_digest, verify_log
+from fedhealth.site.daemon_state import DaemonState
+from fedhealth.site.home import SiteHome
+from fedhealth.site.study_store import StudyStore
+from fedhealth.site.web.passphrase import PassphraseGate
+from fedhealth.site.web.sessions import Role
+from tests.fedhealth.site.web.browser import Browser, serve
+from tests.fedhealth.site.web.conftest import PASSPHRASE
+
+
+@pytest.fixture(name="copy")
+def copy_(place, tmp_path):
+    """A copy of the hospital, to be decided on, and a browser at its page."""
+    home = SiteHome(tmp_path / "home")
+    shutil.copytree(place.home.path, home.path)
+    with serve(home, place.tokens) as port:
+        browser = Browser(port)
+        browser.sign_in(place.tokens[Role.decide])
+        yield home, browser
+
+
+def test_every_page_can_be_read_without_a_script(place):
+    browser = place.browse(Role.read)
+    start = browser.get("/")
+    assert start.status == 200
+    for path in ("/", "/budget", "/studies", "/data", "/runs", "/audit"):
+        assert f'<a href="{path}">' in start.body
+        answer = browser.get(path)
+        assert answer.status == 200, answer.body
+        assert "<script" not in answer.body
+        assert "http" not in answer.body.replace("https", "http").replace(browser.origin, "")
+    assert "crp version 2" in start.body
+    assert f"Digest: {get_log_digest(place.home.audit)}" in browser.get("/audit").body
+    assert "epsilon 20" in browser.get("/budget").body
+    assert "tiny-2026" in browser.get("/data").body
+
+
+def test_a_study_shows_what_changed_since_the_approved_version(place):
+    body = place.browse(Role.read).get(f"/studies/{place.waiting}").body
+    assert "Compared with crp version 1:" in body
+    assert "not decided" in body
+    assert "approved by Dr. Noor" in place.browse(Role.read).get(f"/studies/{place.approved}").body
+
+
+def test_a_study_is_examined_and_then_approved_with_name_reason_and_passphrase(copy, place):
+    home, browser = copy
+    path = f"/studies/{place.waiting}"
+    forms = browser.get(path).forms
+    assert f"{path}/approve" not in forms  # nobody approves what was not shown
+    assert browser.post(f"{path}/examine", form=forms[f"{path}/examine"]).status == 303
+    page = browser.get(path)
+    assert "24 patients" in page.body
+    fields = {"person": "Dr. Ada", "note": "as version 1", "passphrase": PASSPHRASE}
+    assert browser.post(f"{path}/approve", form=page.forms[f"{path}/approve"], **fields).status == 303
+    decision = StudyStore(home).load_decision(place.waiting)
+    assert (decision.answer, decision.person, decision.note) == (StudyAnswer.approved, "Dr. Ada", "as version 1")
+    last = verify_log(home.audit)[-1]
+    assert (last["event"], last["person"], last["digest"]) == ("study approved", "Dr. Ada", place.waiting)
+    assert set(browser.get(path).forms) == {f"{path}/withdraw", "/sign-out"}
+
+
+def test_a_study_is_declined_and_an_approval_withdrawn(copy, place):
+    home, browser = copy
+    about = {"person": "Dr. Ada", "note": "no time", "reason": "permit", "passphrase": PASSPHRASE}
+    for digest, step, answer in (
+        (place.waiting, "decline", StudyAnswer.declined),
+        (place.approved, "withdraw", StudyAnswer.withdrawn),
+    ):
+        path = f"/studies/{digest}"
+        assert browser.post(f"{path}/{step}", form=browser.get(path).forms[f"{path}/{step}"], **about).status == 303
+        decision = StudyStore(home).load_decision(digest)
+        assert (decision.answer, decision.reason, decision.note) == (answer, "permit", "no time")
+
+
+def test_pause_and_resume(copy):
+    home, browser = copy
+    for path, paused in (("/pause", True), ("/resume", False)):
+        assert browser.post(path, form=browser.get("/").forms[path], passphrase=PASSPHRASE).status == 303
+        assert DaemonState(home).is_paused is paused
+
+
+def test_a_damaged_log_is_shown_as_such(copy):
+    home, browser = copy
+    content = home.audit.read_text()
+    home.audit.write_text(content.replace("Dr. Noor", "Dr. Evil"))
+    answer = browser.get("/audit")
+    assert answer.status == 409
+    assert "was edited, cut or damaged" in answer.body
+
+
+def test_the_passphrase_is_set_in_a_terminal(place, tmp_path, monkeypatch, capsys):
+    home = SiteHome(tmp_path / "home")
+    home.create()
+    shutil.copy(place.home.policy, home.policy)
+    monkeypatch.setattr("typer.prompt", lambda *_, **about: about["hide_input"] and "five random words for us")
+    monkeypatch.setattr("sys.argv", ["fedhealth", "site", "passphrase", "--home", str(home.path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    assert "five random" not in capsys.readouterr().out
+    PassphraseGate(home).check_passphrase("five random words for us")
+    stored = json.loads((home.keys / "web-passphrase.json").read_text())
+    assert set(stored) == {"salt", "hash"}
