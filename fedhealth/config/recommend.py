@@ -62,7 +62,7 @@ def recommend_overrides(facts: StudyFacts) -> list[Recommendation]:
             f"Give at least one patient, one hospital, and modalities among {', '.join(MODALITIES)}.",
         )
     if facts.epsilon is not None and not facts.epsilon > 0:
-        raise ConfigError(f"epsilon={facts.epsilon} is not positive.", "Give a number such as 8, or leave it out.")
+        raise ConfigError(f"Epsilon must be positive, not {facts.epsilon}.", "Give a number, such as 8, or none.")
     return [*_recommend_towers(facts), *_recommend_privacy(facts), *_recommend_protection(facts)]
 
 
@@ -120,7 +120,7 @@ def _recommend_privacy(facts: StudyFacts) -> Iterator[Recommendation]:
     if facts.patients < FEW_PATIENTS and facts.epsilon < 8:
         yield Recommendation(
             (),
-            f"Fewer than {FEW_PATIENTS} patients at a hospital and epsilon {facts.epsilon:g} leave much noise. "
+            f"With fewer than {FEW_PATIENTS} patients at a hospital, this epsilon leaves much noise. "
             "privacy.noise=shared (with method=fedsgd) divides it among the hospitals; see docs/privacy.md.",
         )
 

@@ -22,6 +22,7 @@ from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.private_batches import build_loss_fn
+from fedhealth.training.trainer import set_thread_count
 
 
 def check_model(config: Config) -> None:
@@ -33,6 +34,7 @@ def check_model(config: Config) -> None:
         PrivacyError: a layer cannot be trained privately; the message names it.
 
     """
+    set_thread_count(config.training)
     model = build_model(config.model, config.data, config.seed)
     instantiate(config.personalization).freeze(model)
     _check_batch_norm(model.train(), config)

@@ -37,7 +37,7 @@ def test_what_is_not_said_is_strict(home):
     [
         ("", "name: is missing"),
         ("[1, 2]", "expected a mapping"),
-        ("name: [", "cannot be read"),
+        ("name: [", "line 1: expected the node content"),
         (GOOD + "limit: {}\n", "limit: there is no such key"),
         (GOOD.replace("epsilon: 4", "epsilon: -1"), "must be positive"),
         (GOOD.replace("epsilon: 4", "epsilon: .inf"), "positive and finite"),
