@@ -6,10 +6,14 @@ from fedhealth.consortium.join_request import JoinRequest
 from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
 from fedhealth.site.make_join_request import make_join_request
-from fedhealth.site.policy import load_policy
-from fedhealth.utils.atomic_io import create_once
+from fedhealth.site.policy import Policy, load_policy
+from fedhealth.utils.atomic_io import create_once, write_atomic
+from fedhealth.utils.json_schema import dump_schema
+
+SCHEMA_FILE = "site.schema.json"  # beside site.yaml, for editors
 
 _POLICY_TEMPLATE = """\
+# yaml-language-server: $schema=site.schema.json
 # The policy of this hospital. What it does not allow is declined; without this file no data leaves.
 # After a change, run: fedhealth site check
 
@@ -74,7 +78,7 @@ resources:
 
 
 def init_site(home: SiteHome, name: str, lead: str) -> JoinRequest:
-    """Create a site's folder, keys and join request, and a strict site.yaml if there is none.
+    """Create a site's folder, keys and join request, a strict site.yaml if there is none, and its schema.
 
     Raises:
         ConfigError: the name or address is malformed, or an existing site.yaml has others.
@@ -90,6 +94,7 @@ def init_site(home: SiteHome, name: str, lead: str) -> JoinRequest:
             )
     request = make_join_request(home, name, lead)
     create_once(home.policy, lambda: render_policy(name, lead).encode())
+    write_atomic(home.policy.with_name(SCHEMA_FILE), dump_schema(Policy))
     return request
 
 

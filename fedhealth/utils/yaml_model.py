@@ -58,14 +58,16 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
     """
     try:
         require_utf8(path)
-        if ambiguous := find_ambiguous_words(path.read_text("utf-8")):
+        text = path.read_text("utf-8")
+        if ambiguous := find_ambiguous_words(text):
             raise ConfigError("\n".join(f"{path}: {fault}" for fault in ambiguous), "Put these words into quotes.")
         content = json.dumps([OmegaConf.to_container(OmegaConf.load(path), resolve=False)])
     except MarkedYAMLError as fault:
         raise ConfigError(f"{path}{_describe_yaml_fault(fault)}", advice) from fault
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as fault:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(fault).split())}).", advice) from fault
-    return _validate_json(content, kind, check, str(path), advice)
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    return _validate_json(content, kind, check, str(path), advice, root)
 
 
 def parse_settings(content: Any, kind: type[Kind], where: str, advice: str) -> Kind:
@@ -84,17 +86,43 @@ def parse_settings(content: Any, kind: type[Kind], where: str, advice: str) -> K
     return _validate_json(json.dumps([content], default=str), kind, lambda found: [], where, advice)
 
 
-def _validate_json(content: str, kind: type[Kind], check: Callable[[Kind], list[str]], where: str, advice: str) -> Kind:
+def _validate_json(
+    content: str,
+    kind: type[Kind],
+    check: Callable[[Kind], list[str]],
+    where: str,
+    advice: str,
+    root: yaml.Node | None = None,
+) -> Kind:
+    """Return the content as `kind`; `root` is the text's YAML node, for the lines of faults."""
     try:
         # A list, because pydantic takes a configuration for the dataclasses in a type, not for a dataclass itself.
         (found,) = TypeAdapter(list[kind], config=_STRICT).validate_json(content)  # type: ignore[valid-type]
-        faults = check(found)
+        faults = [f"{where}: {fault}" for fault in check(found)]
     except ValidationError as fault:
-        faults = [_explain_error(error) for error in fault.errors()]
+        faults = [
+            f"{where}{_describe_line(root, error['loc'][1:])}: {_explain_error(error)}" for error in fault.errors()
+        ]
     if faults:
-        raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults), advice)
+        raise ConfigError("\n".join(faults), advice)
     loaded: Kind = found
     return loaded
+
+
+def _describe_line(root: yaml.Node | None, location: tuple[Any, ...]) -> str:
+    """Return `, line N` of a key in a YAML text, or of the section that lacks it; empty for the whole file."""
+    line, node = None, root
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {str(key.value): (key.start_mark.line, value) for key, value in node.value}
+        elif isinstance(node, yaml.SequenceNode):
+            pairs = {str(index): (value.start_mark.line, value) for index, value in enumerate(node.value)}
+        else:
+            break
+        if str(part) not in pairs:
+            break
+        line, node = pairs[str(part)]
+    return "" if line is None else f", line {line + 1}"
 
 
 def _describe_yaml_fault(fault: MarkedYAMLError) -> str:

@@ -43,7 +43,7 @@ class Encoder(Protocol):
         """Return the features, float32 [B, width]."""
 
 
-class TextEncoder(Encoder, Protocol):
+class TokenizingEncoder(Encoder, Protocol):
     """An encoder of texts, which also turns texts into numbers.
 
     Attributes:

@@ -108,8 +108,8 @@ def test_cells_of_another_width_keep_their_studies():
 
 def test_pooled_scores_that_the_noise_hides_do_not_count():
     generator = np.random.default_rng(0)
-    cells = [generator.normal(0, 300, (1, 12)) for _ in range(2)]
-    (hidden,) = calibrate_classes(drawn(50), ScoreHistograms(*cells, 300.0))
+    positives, negatives = (generator.normal(0, 300, (1, 12)) for _ in range(2))
+    (hidden,) = calibrate_classes(drawn(50), ScoreHistograms(positives, negatives, 300.0))
     (alone,) = calibrate_classes(drawn(50), None)
     assert not hidden.has_pooled
     assert (hidden.temperature, hidden.offset) == (alone.temperature, alone.offset)

@@ -65,6 +65,22 @@ def test_a_file_in_a_windows_encoding_is_refused_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nshare: x\ninner:\n  number: y\n", [", line 2: share: ", ", line 4: inner.number: "]),
+        ("name: a\nwords:\n  - b\n  - 1\n", [", line 4: words[1]: "]),
+        ("name: a\ninner:\n  bogus: 1\n", [", line 3: inner.bogus: there is no such key."]),
+        ("share: 0.5\n", [": name: is missing."]),  # of the whole file
+    ],
+)
+def test_every_fault_has_its_line(tmp_path, text, said):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path / "x.yaml", text)
+    found = caught.value.problem.splitlines()
+    assert all(line.startswith(f"{tmp_path / 'x.yaml'}{start}") for line, start in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize(
     ("text", "faults"),
     [
         ("name: 1\nshare: x\nbogus: 1\n", ["name: 1 is not", "share: 'x' is not", "bogus: there is no such key"]),

@@ -33,6 +33,7 @@ class Place:
                 approve(self.home, self.home.studies / f"{study.digest}.study.json")
         self.approved, self.waiting = first.digest, second.digest
         self.tokens = make_tokens(is_read_only=False)
+        self.port = 0
 
     def browse(self, role=None):
         """Return a browser, signed in for a role."""
