@@ -60,11 +60,11 @@ format: $(READY)  ## rewrite to the house style
 lock: $(READY)  ## renew requirements.lock and the locks of a release (no download addresses)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra excel -c requirements.lock $(HASHED) \
+	$(BIN)/uv pip compile pyproject.toml --extra site -c requirements.lock $(HASHED) \
 		$(addprefix --no-emit-package ,$(LEAD_ONLY)) -o locks/site.lock
-	$(BIN)/uv pip compile pyproject.toml --extra excel --extra sources -c requirements.lock $(HASHED) \
+	$(BIN)/uv pip compile pyproject.toml --extra site --extra sources -c requirements.lock $(HASHED) \
 		$(addprefix --no-emit-package ,$(filter-out sqlalchemy greenlet,$(LEAD_ONLY))) -o locks/site-sources.lock
-	$(BIN)/uv pip compile pyproject.toml --extra excel --extra report --extra sweeps --extra tracking \
+	$(BIN)/uv pip compile pyproject.toml --extra lead \
 		-c requirements.lock $(HASHED) -o locks/lead.lock
 	$(BIN)/uv pip compile locks/sbom.in $(HASHED) -o locks/sbom.lock
 

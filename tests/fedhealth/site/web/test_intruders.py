@@ -5,6 +5,7 @@ import socket
 import stat
 import time
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_another_local_user_without_the_token_sees_nothing(place, refused, path)
 
 
 def test_another_local_user_cannot_read_the_tokens_or_the_hash(place, monkeypatch, capsys):
-    shown = {}
+    shown: dict[str, Any] = {}
 
     class Server:
         def __init__(self, config):
