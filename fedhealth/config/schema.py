@@ -219,7 +219,7 @@ class TrainingConfig:
         micro_batch_size: rows computed at a time; their gradients add up to those of the batch. Null takes all at once.
         precision: of the forward pass; `auto` takes bf16 on a GPU that has it, and float32 in private training.
         channels_last: memory order of convolutions in training; null takes it on a GPU.
-        compile: whether torch compiles the model: for long runs on a GPU; the first step compiles, which can take minutes.
+        compile: whether torch compiles the model: for long runs on a GPU; the first step can take minutes.
 
     """
 
