@@ -1,5 +1,6 @@
 """examples/: every script and the notebook run as they are (the Flower apps: test_flower.py)."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -81,3 +82,12 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert code[1].outputs[-1]["data"]["text/plain"] == "'completed'"
     assert "auroc" in code[2].outputs[-1]["data"]["text/plain"]
     assert "<iframe sandbox" in code[4].outputs[-1]["data"]["text/html"]
+
+
+def test_every_example_is_shown_in_the_documentation():
+    page = (ROOT / "docs" / "examples.md").read_text("utf-8")
+    shown = re.findall(r'^--8<-- "([^":]+)(?::(\w+))?"$', page, re.MULTILINE)
+    assert len(shown) == page.count("--8") == 7  # a formatter once made comparisons of these marks
+    for name, section in shown:
+        text = (EXAMPLES / name).read_text("utf-8")
+        assert not section or f"--8<-- [start:{section}]" in text
