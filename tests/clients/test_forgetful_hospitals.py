@@ -127,7 +127,12 @@ QUESTIONS = {
 }
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+OFTEN = ("private statistics", "an update without privacy")
+
+
+@pytest.mark.parametrize(
+    "question", [each if each in OFTEN else pytest.param(each, marks=pytest.mark.long) for each in QUESTIONS]
+)
 def test_one_late_and_one_restarted_hospital_do_not_block_a_question_for_ever(four_hospitals, tmp_path, question):
     """The sum is neither opened nor abandoned. The lead asks its contributors again, and they send the same values."""
     kind, overrides, limits = QUESTIONS[question]

@@ -72,7 +72,9 @@ def test_no_second_sum_with_other_contributors(four_hospitals, tmp_path, questio
     assert not opens(lead, kind, *second, known=first.sites, repetition=1)
 
 
-@pytest.mark.parametrize("question", ["private statistics", "private final scores"])
+@pytest.mark.parametrize(
+    "question", ["private statistics", pytest.param("private final scores", marks=pytest.mark.long)]
+)
 def test_the_same_contributors_are_sent_the_same_values(four_hospitals, tmp_path, question):
     kind, overrides, limits = QUESTIONS[question]
     lead = Lead(Hospitals(tmp_path, four_hospitals, limits), "run12345", *overrides).join()
