@@ -201,6 +201,7 @@ def _handle_budget_request(
     if message.kind != HANDSHAKE:
         raise RequestMismatchError("A sweep's budget request allows a reservation only.", "Nothing was done.")
     content = reserve()
+    _log_decline(message, content, gate)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site)})
     return content
 
@@ -227,6 +228,7 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
         elif setup.site.audit is not None:
             with private_section(setup.trainer):
                 _log_data(setup, message, gate)
+    _log_decline(message, content, gate)
     with private_section(setup.trainer) if kind in DATA_KINDS else nullcontext():
         schema, receipt = institution.get_reply_schema(message), institution.get_receipt(message, content)
         if setup.site.audit is not None and (kind in DATA_KINDS or _is_accepted(content)):
@@ -234,6 +236,12 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
             schema = {**schema, STATEMENT: make_statement_schema(setup.site.name)}
         gate.check(kind, message.directive, content, schema, receipt)
     return content
+
+
+def _log_decline(message: ParsedMessage, content: RecordDict, gate: EgressGate) -> None:
+    """Log the reasons of a reply that declines."""
+    if ACCEPTANCE in content and (reasons := Acceptance.parse(content).reasons):
+        gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
 
 
 def _log_data(setup: SiteSetup, message: ParsedMessage, gate: EgressGate) -> None:

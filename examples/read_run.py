@@ -11,7 +11,7 @@ import fedhealth
 def describe_run(folder: str) -> list[str]:
     """Return the most important numbers of a run as lines."""
     run = fedhealth.load_run(folder)
-    if run.state != "completed":
+    if run.state != "completed" or ("test", "auroc") not in run.metrics.index:
         return [repr(run)]
     auroc = run.metrics.loc[("test", "auroc")]  # pandas: one row for each split and metric
     lines = [f"test AUROC {auroc['value']:.3f}, 95 % interval {auroc['low']:.3f} to {auroc['high']:.3f}"]

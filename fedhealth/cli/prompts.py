@@ -42,9 +42,10 @@ def check_target(file: Path, endings: Sequence[str]) -> None:
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Print lines without markup and without line breaks inside a fingerprint."""
+    """Print lines without markup and without line breaks inside a fingerprint; control characters as their codes."""
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        shown = "".join(each if each.isprintable() or each in "\n\t" else f"\\u{ord(each):04x}" for each in line)
+        console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def require_confirmation(question: str, fingerprint: str | None = None) -> None:

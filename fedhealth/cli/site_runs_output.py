@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedhealth.cli.json_output import print_json
 from fedhealth.cli.prompts import check_target, print_lines
 from fedhealth.site.audit_log import get_log_digest
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.site.run_history import find_site_run, list_site_runs
+from fedhealth.site.run_history import find_site_run, list_record_gaps, list_site_runs
 from fedhealth.site.run_page import render_run_record
 from fedhealth.site.run_text import build_processing_entry, describe_run, dump_record, format_time
 from fedhealth.site.sign_register import sign_register
@@ -28,9 +28,10 @@ _COLUMNS = ("Began", "Run", "Study", "Outcome", "Left", "Epsilon booked")
 
 def run_list(as_json: bool, folder: Path | None) -> None:
     """Print all runs."""
-    records = list_site_runs(SiteHome.find(folder))
+    home = SiteHome.find(folder)
+    records = list_site_runs(home)
     if as_json:
-        print(json.dumps([dump_record(each) for each in records]))
+        print_json([dump_record(each) for each in records])
         return
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in _COLUMNS:
@@ -41,7 +42,12 @@ def run_list(as_json: bool, folder: Path | None) -> None:
         left = f"{len(each.sent)} replies, {each.bytes_sent:,} bytes"
         cells = (format_time(each.started), each.run, study, each.outcome, left, booked)
         table.add_row(*map(Text, cells))
-    Console().print(table if records else "No run has asked this hospital for anything.")
+    Console().print(table if records else "The audit log names no run.")
+    _print_gaps(home)
+
+
+def _print_gaps(home: SiteHome) -> None:
+    print_lines(Console(), *(f"WARNING: {gap}" for gap in list_record_gaps(home)))
 
 
 def run_show_record(run: str, as_json: bool, to: Path | None, folder: Path | None) -> None:
@@ -58,7 +64,7 @@ def run_show_record(run: str, as_json: bool, to: Path | None, folder: Path | Non
         page = render_run_record(record, load_policy(home).name, get_log_digest(home.audit))
         write_private_file(to, page.encode())
     if as_json:
-        print(json.dumps(dump_record(record)))
+        print_json(dump_record(record))
         return
     facts = list(describe_run(record))
     width = max(len(name) for name, _ in facts)
@@ -84,12 +90,18 @@ def run_export(file: Path, folder: Path | None) -> None:
     else:
         content = _format_csv(entries)
     write_private_file(file, content)
+    _print_gaps(home)
     print_lines(Console(), f"{file}: {len(entries)} runs, from the audit log up to digest {digest}")
+
+
+def _quote_formula(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _format_csv(entries: Sequence[dict[str, str]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(entries[0]) if entries else ["run"])
     writer.writeheader()
-    writer.writerows(entries)
+    writer.writerows({name: _quote_formula(text) for name, text in entry.items()} for entry in entries)
     return text.getvalue().encode()

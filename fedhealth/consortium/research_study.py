@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedhealth.config.named_weights import list_named_weights
 from fedhealth.config.open_paths import OpenPath
+from fedhealth.consortium.contract_text import describe_contract
 from fedhealth.consortium.json_fields import check_fields, get_text, parse_hex
 from fedhealth.consortium.membership import PROJECT, Membership
 from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
@@ -181,13 +182,44 @@ def find_study_errors(study: ResearchStudy) -> Iterator[str]:
         yield "epsilon: must be positive and finite"
     if not 0 < study.delta < 1:
         yield "delta: must lie between 0 and 1"
-    if not isinstance(study.configuration.get("data"), dict):
-        yield "configuration: has no description of the data"
+    yield from _find_contract_errors(study.configuration)
     if any(each.path.startswith("data.") or each.path == "data" for each in study.open):
         yield "open: the meaning of the data is never left open"
     is_named = list_named_weights(study.configuration, study.open) == sorted(study.weights)
     if not (is_named and all(map(_DIGEST.fullmatch, study.weights.values()))):
         yield "weights: must be the SHA-256 of all weights that the configuration names, and of no others"
+
+
+def _find_contract_errors(configuration: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(configuration.get("data"), dict):
+        yield "configuration: has no description of the data"
+        return
+    try:
+        list(describe_contract(configuration["data"]))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        yield "configuration: the description of the data is incomplete"
+
+
+def _find_hidden_text(study: ResearchStudy) -> Iterator[str]:
+    """Yield where control or direction characters could forge or hide a line that a person reads."""
+    parts = {
+        "configuration": study.configuration,
+        "open": [[each.path, each.values] for each in study.open],
+        "weights": study.weights,
+    }
+    for name, part in parts.items():
+        if not all(text.isprintable() for text in _iter_texts(part)):
+            yield f"{name}: has a name or text that is not printable"
+
+
+def _iter_texts(value: object) -> Iterator[str]:
+    """Yield every text in a value, names of keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for pair in value.items() for part in pair for text in _iter_texts(part))
+    elif isinstance(value, list | tuple):
+        yield from (text for part in value for text in _iter_texts(part))
 
 
 def _find_text_errors(study: ResearchStudy) -> Iterator[str]:
@@ -197,6 +229,7 @@ def _find_text_errors(study: ResearchStudy) -> Iterator[str]:
     for name, text in texts.items():
         if not 0 < len(text) <= _LONGEST_TEXT or not text.isprintable():
             yield f"{name}: give one paragraph of at most {_LONGEST_TEXT} characters"
+    yield from _find_hidden_text(study)
     if not all(override.isprintable() and len(override) <= _LONGEST_TEXT for override in study.overrides):
         yield "overrides: must be printable"
 

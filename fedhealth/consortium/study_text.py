@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fedhealth.config.open_paths import OpenPath, encode_setting, flatten_settings
+from fedhealth.consortium.contract_text import describe_contract
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.utils.privacy_text import format_delta
 
-_MINOR = ("title", "purpose", "contact", "first_day", "last_day")
-_LONGEST_VALUE = 120
+_MINOR = ("contact", "first_day", "last_day")
+_LONGEST_VALUE, _SHOWN_DIGITS = 120, 32
 
 
 def describe_study(study: ResearchStudy) -> Iterator[str]:
@@ -27,7 +29,7 @@ def describe_study(study: ResearchStudy) -> Iterator[str]:
     yield f"  released   {'; '.join(study.releases)}"
     yield "  closed by the lead" if study.closed else f"  digest     {study.digest}"
     yield "  what the data mean:"
-    yield from (f"    {line}" for line in _describe_contract(study.configuration["data"]))
+    yield from (f"    {line}" for line in describe_contract(study.configuration["data"]))
     yield from (f"  weights    {name}, SHA-256 {digest}" for name, digest in study.weights.items())
     yield "  what runs may vary:" if study.open else "  runs may vary nothing"
     yield from (f"    {each.path}: {_format_choices(each)}" for each in study.open)
@@ -45,21 +47,21 @@ def describe_budget(study: ResearchStudy) -> str:
 def describe_changes(before: ResearchStudy, after: ResearchStudy) -> Iterator[str]:
     """Yield what another version of a study changes; nothing if it changes its number only."""
     for name in ("title", "purpose", "contact", "ethics", "first_day", "last_day", "runs"):
-        yield from _describe_change(name.replace("_", " "), getattr(before, name), getattr(after, name))
+        yield from _describe_change(name.replace("_", " "), getattr(before, name), getattr(after, name), str)
     for name in ("members", "releases", "overrides"):
         yield from _describe_lists(name, getattr(before, name), getattr(after, name))
-    yield from _describe_change("budget", describe_budget(before), describe_budget(after))
+    yield from _describe_change("budget", describe_budget(before), describe_budget(after), str)
     settings = [dict(flatten_settings(each.configuration)) for each in (before, after)]
-    yield from _describe_mappings("", *settings)
+    yield from _describe_mappings("", settings[0], settings[1])
     yield from _describe_mappings("weights ", dict(before.weights), dict(after.weights))
-    choices = [{each.path: _format_choices(each) for each in study.open} for study in (before, after)]
-    yield from _describe_mappings("runs may vary ", *choices)
+    before_open, after_open = ({each.path: each for each in study.open} for study in (before, after))
+    yield from _describe_mappings("runs may vary ", before_open, after_open, _format_choices)
     if after.closed and not before.closed:
         yield "the lead has closed the study"
 
 
 def is_minor_change(before: ResearchStudy, after: ResearchStudy) -> bool:
-    """Return whether a version changes nothing but texts for people and dates."""
+    """Return whether a version changes nothing but the contact and the dates."""
     pinned = [{k: v for k, v in vars(each).items() if k not in (*_MINOR, "version")} for each in (before, after)]
     return encode_setting(_as_plain(pinned[0])) == encode_setting(_as_plain(pinned[1]))
 
@@ -68,41 +70,31 @@ def _as_plain(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "open": [[each.path, each.values, each.may_be_absent] for each in fields["open"]]}
 
 
-def _describe_contract(data: dict[str, Any]) -> Iterator[str]:
-    task = data["task"]
-    yield f"data {data['name']}: {task['kind']} with the classes {', '.join(task['classes'])}"
-    for name, column in data["tabular"].items():
-        if column["kind"] == "categorical":
-            yield f"{name}: one of {', '.join(column['levels'])}{_format_required(column)}"
-        else:
-            unit = f" in {column['unit']}" if column["unit"] else ""
-            valid = f", {column['valid_range'][0]:g} to {column['valid_range'][1]:g}" if column["valid_range"] else ""
-            scaled = f", as (value - {column['center']:g}) / {column['scale']:g}"
-            yield f"{name}: a number{unit}{valid}{scaled}{_format_required(column)}"
-    image = data["image"]
-    yield f"images: {image['channels']} x {image['size']} x {image['size']} pixels"
-    split = data["split"]
-    held_out = f"{split['validation']:g} for validation, {split['test']:g} for tests"
-    yield f"held out where the table names no split: {held_out}"
-    yield f"unreadable images: at most {data['max_rejected']:.1%}"
-
-
-def _format_required(column: dict[str, Any]) -> str:
-    return ", required" if column["required"] else ""
-
-
 def _format_choices(choice: OpenPath) -> str:
     return ", ".join([*map(_format_value, choice.values), *(["not set"] if choice.may_be_absent else [])])
 
 
+def _reads_as_other(text: str) -> bool:
+    """Return whether a text could be taken for a number, a truth value or several values."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return ", " in text or text == "not set"
+    return True
+
+
 def _format_value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    text = value if isinstance(value, str) and not _reads_as_other(value) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_SHOWN_DIGITS]  # so that a change of the rest shows
+    return f"{text[:_LONGEST_VALUE]}... ({len(text)} characters, SHA-256 {digest})"
 
 
-def _describe_change(name: str, before: Any, after: Any) -> Iterator[str]:
-    if before != after:
-        yield f"{name}: {_format_value(before)} is now {_format_value(after)}"
+def _describe_change(name: str, before: Any, after: Any, show: Callable[[Any], str] | None = None) -> Iterator[str]:
+    shown = [(show or _format_value)(value) for value in (before, after)]
+    if before != after or shown[0] != shown[1]:  # True equals 1
+        yield f"{name}: {shown[0]} is now {shown[1]}"
 
 
 def _describe_lists(name: str, before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[str]:
@@ -110,11 +102,14 @@ def _describe_lists(name: str, before: tuple[str, ...], after: tuple[str, ...]) 
     yield from (f"{name}: {each} is gone" for each in before if each not in after)
 
 
-def _describe_mappings(prefix: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+def _describe_mappings(
+    prefix: str, before: dict[str, Any], after: dict[str, Any], show: Callable[[Any], str] | None = None
+) -> Iterator[str]:
+    shown = show or _format_value
     for path in sorted(before.keys() | after.keys()):
         if path not in after:
-            yield f"{prefix}{path}: no longer set, was {_format_value(before[path])}"
+            yield f"{prefix}{path}: no longer set, was {shown(before[path])}"
         elif path not in before:
-            yield f"{prefix}{path}: {_format_value(after[path])} is new"
+            yield f"{prefix}{path}: {shown(after[path])} is new"
         else:
-            yield from _describe_change(f"{prefix}{path}", before[path], after[path])
+            yield from _describe_change(f"{prefix}{path}", before[path], after[path], shown)

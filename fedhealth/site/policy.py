@@ -81,7 +81,7 @@ class SiteLimits:
         largest_change: maximum absolute value in an update that leaves without secure aggregation.
         hours: maximum duration of one run.
         unattended_studies: whether runs need no study that a person approved here.
-        minor_amendments: whether a version of an approved study that changes only texts and dates counts as approved.
+        minor_amendments: whether a version of an approved study that changes only contact and dates counts as approved.
 
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.research_study import ResearchStudy, verify_study
@@ -31,11 +32,7 @@ def receive_study(content: bytes, membership: Membership, home: SiteHome, policy
     if not store.add_study(signed):
         return study
     audit.write("study received", study=study.name, version=study.version, digest=study.digest)
-    if (
-        not study.closed
-        and policy.limits.minor_amendments
-        and (before := _find_minor_predecessor(store, study)) is not None
-    ):
+    if policy.limits.minor_amendments and (before := _find_minor_predecessor(store, study)) is not None:
         store.save_decision(study.digest, replace(before, person=BY_POLICY, time=time.time()))
         audit.write("study approved", study=study.name, version=study.version, digest=study.digest, person=BY_POLICY)
     return study
@@ -48,11 +45,17 @@ def suspend_approvals(home: SiteHome) -> None:
 
 
 def _find_minor_predecessor(store: StudyStore, study: ResearchStudy) -> StudyDecision | None:
-    """Return the decision of an approved version that a minor amendment follows; None if there is none."""
+    """Return the decision of an approved version that a minor amendment follows; None if there is none.
+
+    A study that was closed or is over needs a person, whatever the amendment says.
+    """
+    if any(each.closed for each in store.load_studies().values() if each.name == study.name):
+        return None
     for before in reversed(list(_iter_earlier(store, study))):
         decision = store.load_decision(before.digest)
         if decision is not None and decision.answer is StudyAnswer.approved:
-            return decision if is_minor_change(before, study) else None
+            is_over = date.today() > date.fromisoformat(before.last_day)
+            return decision if not is_over and is_minor_change(before, study) else None
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from fedhealth.consortium.research_study import ResearchStudy
@@ -133,12 +134,30 @@ def list_site_runs(home: SiteHome) -> list[SiteRunRecord]:
     entries = verify_log(home.audit)
     by_run: dict[str, list[Entry]] = {}
     for entry in entries:
-        if run := str(entry.get("run", "")):
+        if (run := str(entry.get("run", ""))) and entry["event"] != "recovered":  # nobody asked for anything
             by_run.setdefault(run, []).append(entry)
     spending = list(iter_run_spending(home.path))
     studies = StudyStore(home).load_studies()
     decisions = [entry for entry in entries if str(entry["event"]).startswith("study ")]
     return [_build_record(run, own, studies, decisions, spending) for run, own in by_run.items()]
+
+
+def list_record_gaps(home: SiteHome) -> list[str]:
+    """Return what the records cannot say: bookings of runs that the log does not know, and recoveries.
+
+    Raises:
+        TrustError, PrivacyError: as `list_site_runs`.
+
+    """
+    entries = verify_log(home.audit)
+    asked = {str(entry.get("run", "")) for entry in entries if entry["event"] != "recovered"}
+    booked = dict.fromkeys(each.run for each in iter_run_spending(home.path) if each.run not in asked)
+    gaps = [f"run {run} has bookings in a privacy ledger, and no entry in this audit log" for run in booked]
+    recovered = [float(entry["time"]) for entry in _select(entries, "recovered")]
+    if recovered:
+        day = datetime.fromtimestamp(recovered[-1], UTC).date()
+        gaps.append(f"this site was recovered on {day}: what it did after the copy was made is not in this log")
+    return gaps
 
 
 def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:
@@ -150,6 +169,7 @@ def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:
 
     """
     found = [each for each in list_site_runs(home) if each.run.startswith(run)] if run else []
+    found = [each for each in found if each.run == run] or found  # an id may begin another one
     if len(found) != 1:
         known = "No run" if not found else f"More than one run ({len(found)})"
         raise ConfigError(f"{known} here begins with {run!r}.", "`fedhealth site runs list` shows all of them.")

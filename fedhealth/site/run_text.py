@@ -73,7 +73,7 @@ def describe_sent(record: SiteRunRecord) -> str:
         return "nothing"
     kinds = _count_kinds(Counter(each.kind for each in record.sent))
     paid = sum(bool(each.release) for each in record.sent)
-    private = f"; {paid} with private content, each under a booking" if paid else ""
+    private = f"; {paid} with private content name their release in the privacy ledger" if paid else ""
     return f"{len(record.sent)} replies ({kinds}), {record.bytes_sent:,} bytes{private}"
 
 
@@ -100,7 +100,7 @@ def build_processing_entry(record: SiteRunRecord, site: str) -> dict[str, str]:
         "contact of the study": study.contact if study else "",
         "purpose": study.purpose if study else "not stated: the run was answered without a study",
         "permit": study.ethics if study else "",
-        "data subjects": f"patients of {data}" if data else "none: no data were read",
+        "data subjects": f"patients of {data}" if data else "none recorded: no task with patients' data was accepted",
         "categories of data": _list_categories(record) if data else "",
         "recipients": f"sums over the hospitals: the lead and {', '.join(study.members)}" if study else "the lead",
         "transfers to third countries": "not known here: see the members' seats",
@@ -148,7 +148,9 @@ def _list_categories(record: SiteRunRecord) -> str:
 
 
 def _describe_safeguards(record: SiteRunRecord) -> str:
-    booked = "; ".join(map(describe_spending, record.spending)) or "no differential privacy"
+    promised = record.study is not None and record.study.epsilon is not None
+    nothing = "differential privacy, of which nothing was booked" if promised else "nothing booked in a privacy ledger"
+    booked = "; ".join(map(describe_spending, record.spending)) or nothing
     return f"patients' data stay in the hospital; {booked}; every reply is logged with its digest"
 
 

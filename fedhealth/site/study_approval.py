@@ -133,12 +133,12 @@ def decline_study(
         person: who declines; None for the user of this process.
 
     Raises:
-        ConfigError: this version is approved.
+        ConfigError: this version was approved.
 
     """
     before = StudyStore(home).load_decision(study.digest)
-    if before is not None and before.answer is StudyAnswer.approved:
-        raise ConfigError(f"{study.label} is approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
+    if before is not None and before.answer in (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated):
+        raise ConfigError(f"{study.label} was approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
     decision = StudyDecision(StudyAnswer.declined, person or _get_user(), time.time(), reason, note)
     _record_decision(study, decision, home)
     return decision
@@ -216,6 +216,8 @@ def _check_open(study: ResearchStudy, policy: Policy, versions: Sequence[Researc
         raise ConfigError(f"{study.label} is over.", "Nothing was approved.")
     if policy.name not in study.members:
         raise ConfigError(f"{study.label} does not name {policy.name}.", "Ask the lead.")
+    if study.epsilon is not None and study.delta > policy.limits.max_delta:
+        raise ConfigError(f"{study.label} states delta {study.delta:g}, above limits.max_delta.", "Ask the lead.")
     if (study.epsilon is None) != (study.configuration["privacy"].get("epsilon") is None):
         raise ConfigError(f"{study.label} states another budget than its configuration.", "Ask the lead.")
 

@@ -85,16 +85,22 @@ class StudyStore:
         return found[-1]
 
     def find_previous_version(self, study: ResearchStudy) -> ResearchStudy | None:
-        """Return the version before this one, an approved one if there is any."""
+        """Return the version before this one: the last that a person approved, if there is any."""
         earlier = [each for each in self.load_studies().values() if each.name == study.name]
         earlier = [each for each in earlier if each.version < study.version]
-        approved = [
-            each
-            for each in earlier
-            if (found := self.load_decision(each.digest)) and found.answer is StudyAnswer.approved
-        ]
+        approved = [each for each in earlier if self.was_approved(each)]
         candidates = approved or earlier
         return candidates[-1] if candidates else None
+
+    def was_approved(self, study: ResearchStudy) -> bool:
+        """Return whether this version was ever approved here; a later version then never gives way to an earlier one.
+
+        Raises:
+            TrustError: the decision's file is damaged.
+
+        """
+        decision = self.load_decision(study.digest)
+        return decision is not None and decision.answer not in (StudyAnswer.undecided, StudyAnswer.declined)
 
     def load_decision(self, digest: str) -> StudyDecision | None:
         """Return the decision on a study; None if nobody has decided.

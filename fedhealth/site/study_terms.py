@@ -73,18 +73,15 @@ def read_study_terms(job: SignedJob, home: SiteHome, policy: Policy, now: float 
         if study is None:
             return StudyTerms(reason=f"the run's study {job.study[:12]} is not known here")
         decision = store.load_decision(job.study)
-        others = [each for each in studies.values() if each.name == study.name and each.version > study.version]
-        newer = [each for each in others if each.closed or _is_approved(store, each)]
+        others = [each for each in studies.values() if each.name == study.name]
+        newer = [each for each in others if each.version > study.version and store.was_approved(each)]
+        is_closed = any(each.closed for each in others)
     except TrustError as fault:
         return StudyTerms(reason=fault.problem)
     today = date.fromtimestamp(time.time() if now is None else now)
-    reason = _find_refusal(study, decision, newer, policy, today)
+    closed = f"the lead has closed the study {study.name}" if is_closed else ""
+    reason = closed or _find_refusal(study, decision, newer, policy, today)
     return StudyTerms(study, decision, reason)
-
-
-def _is_approved(store: StudyStore, study: ResearchStudy) -> bool:
-    decision = store.load_decision(study.digest)
-    return decision is not None and decision.answer is StudyAnswer.approved
 
 
 def _find_refusal(
@@ -95,8 +92,6 @@ def _find_refusal(
     today: date,
 ) -> str:
     label = study.label
-    if study.closed or any(each.closed for each in newer):
-        return f"the lead has closed the study {study.name}"
     if newer:
         return f"{label} is replaced here by version {newer[-1].version}"
     if policy.name not in study.members:

@@ -18,6 +18,7 @@ from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.audit_log import verify_log
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.site.policy import load_policy
+from fedhealth.site.receive_study import BY_POLICY
 from fedhealth.site.recovery import recover_site
 from fedhealth.site.study_approval import decline_study, withdraw_study
 from fedhealth.site.study_store import StudyStore
@@ -109,12 +110,46 @@ def test_a_version_is_declined_and_the_approved_one_goes_on_until_it_is_withdraw
     decline_study(newer, lead.home, RefusalReason.other)
     assert lead.handshake() == ()
     assert reserve(lead) == ["run12345"]
-    with pytest.raises(ConfigError, match="crp version 1 is approved here"):
+    with pytest.raises(ConfigError, match="crp version 1 was approved here"):
         decline_study(get_study(lead), lead.home, RefusalReason.other)
     assert [each.version for each in withdraw_study("crp", lead.home, RefusalReason.other)] == [1]
     assert ask_sentence(lead) == "the approval of crp version 1 was withdrawn here"
     with pytest.raises(ConfigError, match="No version of the study crp is approved"):
         withdraw_study("crp", lead.home, RefusalReason.other)
+
+
+@pytest.mark.parametrize("answer", [StudyAnswer.outdated, StudyAnswer.suspended])
+def test_a_replaced_version_never_comes_back(lead, answer):
+    old, new = lead.study, lead.publish(version=2, ethics="EK 13/2026")
+    approve(lead.home, lead.home.studies / f"{new.digest}.study.json")
+    store = StudyStore(lead.home)
+    store.save_decision(new.digest, replace(store.load_decision(new.digest), answer=answer))
+    lead.study = old
+    assert ask_sentence(lead) == "crp version 1 is replaced here by version 2"
+    with pytest.raises(ConfigError, match="was approved here"):  # that would leave its share reserved
+        decline_study(new, lead.home, RefusalReason.other)
+    assert len(withdraw_study("crp", lead.home, RefusalReason.other)) == 2
+    assert store.find_previous_version(replace(new, version=3)) == new  # not what was never approved
+
+
+def test_a_closed_study_is_not_opened_again_by_a_minor_amendment(lead):
+    lead.set_limits("minor_amendments: true")
+    minor = lead.publish(version=2, contact="somebody@lead.example")
+    assert StudyStore(lead.home).load_decision(minor.digest).person == BY_POLICY
+    for fields in ({"purpose": "another purpose"}, {"title": "another title"}):
+        other = lead.publish(version=3, contact="somebody@lead.example", **fields)
+        assert StudyStore(lead.home).load_decision(other.digest) is None
+    lead.publish(version=4, closed=True)
+    again = lead.publish(version=5, contact="somebody@lead.example")
+    assert StudyStore(lead.home).load_decision(again.digest) is None
+    lead.study = again.digest
+    assert ask_sentence(lead) == "the lead has closed the study crp"
+
+
+def test_a_delta_above_the_limit_is_not_approved(lead):
+    loose = lead.publish(version=2, delta=0.9)
+    with pytest.raises(ConfigError, match=r"states delta 0.9, above limits.max_delta"):
+        approve(lead.home, lead.home.studies / f"{loose.digest}.study.json")
 
 
 def test_a_replaced_and_a_closed_study(lead):

@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from clients.app import get_institution_cache
 from fedhealth.cli.main import main
+from fedhealth.cli.site_runs_output import _format_csv
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.privacy.accounting.spending import iter_run_spending
 from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN
+from fedhealth.site import run_history
 from fedhealth.site.audit_log import AuditLog, verify_log
 from fedhealth.site.run_history import find_site_run, list_site_runs
 from fedhealth.site.run_page import render_run_record
@@ -135,6 +138,28 @@ def test_a_run_that_is_not_known_and_a_file_that_cannot_be_written(command, tmp_
     assert command("show", "")[0] == ConfigError.exit_code
     assert command("show", RUN, "--to", tmp_path / "record.txt")[0] == ConfigError.exit_code
     assert command("export", tmp_path / "nowhere" / "register.json")[0] == ConfigError.exit_code
+
+
+def test_a_booked_run_that_the_log_does_not_know_is_named(lead, command, monkeypatch):
+    monkeypatch.setattr(run_history, "verify_log", lambda path: [{"event": "recovered", "time": 0.0, "run": RUN}])
+    code, shown = command("list")
+    assert code == 0
+    assert "The audit log names no run." in shown
+    assert f"WARNING: run {RUN} has bookings in a privacy ledger" in shown.replace("\n", " ")
+    assert "recovered on 1970-01-01" in shown
+
+
+def test_an_id_that_begins_another_one_is_found(lead, monkeypatch):
+    records = [SimpleNamespace(run="abcdefgh"), SimpleNamespace(run="abcdefgh0")]
+    monkeypatch.setattr(run_history, "list_site_runs", lambda home: records)
+    assert run_history.find_site_run(lead.home, "abcdefgh") is records[0]
+    with pytest.raises(ConfigError, match="More than one run"):
+        run_history.find_site_run(lead.home, "abc")
+
+
+def test_no_cell_of_the_register_is_a_formula():
+    rows = list(csv.reader(io.StringIO(_format_csv([{"purpose": "=1+1", "permit": "-2", "run": "a"}]).decode())))
+    assert rows[1] == ["'=1+1", "'-2", "a"]
 
 
 def test_an_edited_log_gives_no_record(lead, command):

@@ -72,7 +72,9 @@ def build_budget(home: SiteHome) -> Content:
         for record in list_site_runs(home)
         for spent in record.spending
     ]
-    lines = (f"Limit for all runs on one data set together: epsilon {limits.lifetime_epsilon:g}.",)
+    lines = (
+        f"Limit for all runs on one data set together: epsilon {limits.lifetime_epsilon:g} at delta {limits.delta:g}.",
+    )
     return Content(
         "Privacy budget",
         lines,

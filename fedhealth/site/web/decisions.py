@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 
@@ -64,12 +65,20 @@ class StudyDesk:
                 return
             person, note = _read_text(form, "person", _LONGEST_PERSON), _read_text(form, "note", _LONGEST_NOTE)
             if step == "approve":
-                verdict = self._verdicts.pop(study.digest)
+                verdict = self._verdicts[study.digest]
+                if form.get("verdict") != digest_verdict(verdict):
+                    raise ConfigError(f"{study.label} was examined again meanwhile.", "Open it and read the result.")
+                del self._verdicts[study.digest]
                 approve_study(study, verdict, self._home, load_policy(self._home), person, note)
             elif step == "decline":
                 decline_study(study, self._home, _read_reason(form), note, person)
             else:
                 withdraw_study(study.name, self._home, _read_reason(form), note, person)
+
+
+def digest_verdict(verdict: StudyVerdict) -> str:
+    """Return a digest of what an examination showed, by which an approval names it."""
+    return hashlib.sha256(repr(verdict).encode()).hexdigest()
 
 
 def _read_text(form: Mapping[str, str], name: str, longest: int) -> str:

@@ -21,7 +21,7 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.study_store import StudyStore
 from fedhealth.site.web import contents
 from fedhealth.site.web.contents import Content
-from fedhealth.site.web.decisions import StudyDesk
+from fedhealth.site.web.decisions import StudyDesk, digest_verdict
 from fedhealth.site.web.guard import FORM, RequestGuard
 from fedhealth.site.web.passphrase import PassphraseGate, PassphraseRefusedError
 from fedhealth.site.web.refusal_log import PageRefusal, RefusalLog
@@ -137,7 +137,9 @@ class SitePages:
         steps = self._desk.list_steps(study) if session.role is Role.decide else ()
         forms = [(each, session.issue_form(f"/studies/{digest}/{each}")) for each in steps]
         found = self._desk.get_verdict(digest)
-        return self._show(session, contents.build_study(self._home, study), forms=forms, verdict=found, digest=digest)
+        named = digest_verdict(found) if found else ""
+        content = contents.build_study(self._home, study)
+        return self._show(session, content, forms=forms, verdict=found, verdict_digest=named, digest=digest)
 
     def decide_study(self, request: Request) -> Response:
         """Examine, approve, decline or withdraw a study."""
@@ -189,7 +191,7 @@ class SitePages:
 
     def _show(self, session: Session, content: Content, pause: str = "", **more: object) -> Response:
         pause_form = session.issue_form(pause) if pause and session.role is Role.decide else ""
-        given = {"forms": [], "verdict": None, "digest": "", **more}
+        given = {"forms": [], "verdict": None, "verdict_digest": "", "digest": "", **more}
         return self._render(
             "page.html.j2",
             200,

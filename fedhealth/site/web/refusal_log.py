@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -39,7 +40,7 @@ class PageRefusal(StrEnum):
 
 
 class RefusalLog:
-    """Write refusals to the audit log; of a flood only the first ones and their number.
+    """Write refusals to the audit log; of a flood of one reason only the first ones and their number.
 
     Args:
         home: the hospital's folder.
@@ -49,20 +50,20 @@ class RefusalLog:
 
     def __init__(self, home: SiteHome, clock: Callable[[], float] = time.monotonic) -> None:
         self._audit, self._clock, self._lock = AuditLog(home.audit), clock, threading.Lock()
-        self._began, self._entries, self._left_out = clock(), 0, 0
+        self._began, self._entries, self._left_out = clock(), Counter[PageRefusal](), Counter[PageRefusal]()
 
     def write_refusal(self, reason: PageRefusal) -> None:
         """Write one refusal."""
         with self._lock:
             now = self._clock()
             if now - self._began > _WINDOW_SECONDS:
-                self._began, self._entries = now, 0
-            if self._entries >= _MOST_ENTRIES:
-                self._left_out += 1
+                self._began, self._entries = now, Counter()
+            if self._entries[reason] >= _MOST_ENTRIES:
+                self._left_out[reason] += 1
                 return
-            self._entries += 1
-            more = {"not_logged_before": self._left_out} if self._left_out else {}
-            self._left_out = 0
+            self._entries[reason] += 1
+            left_out = self._left_out.pop(reason, 0)
+            more = {"not_logged_before": left_out} if left_out else {}
         try:
             self._audit.write("page refused", reason=str(reason), **more)
         except TrustError:  # a damaged log stops the site's replies; the page is there to show it

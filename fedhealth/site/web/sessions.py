@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from http.cookies import CookieError, SimpleCookie
 
 COOKIE = "fedhealth_site"
 IDLE_SECONDS, LONGEST_SECONDS = 1800.0, 8 * 3600.0
@@ -100,11 +99,9 @@ class SessionStore:
 
 def read_cookie(header: str) -> str:
     """Return the session's cookie, empty if there is none; pages of other ports may have set others."""
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    pairs = (each.strip().partition("=") for each in header.split(";"))
+    found = [value for name, _, value in pairs if name == COOKIE]
+    return found[-1] if found else ""
 
 
 def make_tokens(is_read_only: bool) -> dict[Role, str]:

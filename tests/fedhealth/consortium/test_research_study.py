@@ -53,6 +53,9 @@ def test_what_was_signed_is_read_again(study, content, consortium):
         ("epsilon", "8"),
         ("delta", 1.0),
         ("configuration", {}),
+        ("configuration", {"data": {"name": "x"}}),  # nobody could be shown what the data mean
+        ("configuration", {"data": {}, "name": "a\x1b[2J"}),
+        ("open", [{"path": "zzz", "values": ["\u202e"], "may_be_absent": False}]),
         ("open", [{"path": "data.task.classes", "values": [1], "may_be_absent": False}]),
         ("open", [{"path": "seed", "values": [1]}, 3]),
         ("closed", 1),
@@ -96,6 +99,22 @@ def test_versions_differ_in_words(study):
     assert "runs may vary seed: 0, 1 is now 0, 2" in changes
     assert list(describe_changes(study, replace(study, version=2))) == []
     assert list(describe_changes(study, replace(study, closed=True))) == ["the lead has closed the study"]
+
+
+@pytest.mark.parametrize("hidden", ["\x1b[2J", "one\ntwo", "\u202eright to left", "\u2028"])
+@pytest.mark.parametrize("place", ["value", "key"])
+def test_no_text_forges_or_hides_a_line(study, consortium, hidden, place):
+    more = {"name": hidden} if place == "value" else {hidden: 1}
+    forged = replace(study, configuration={**study.configuration, **more})
+    with pytest.raises(TrustError, match="not printable"):
+        SignedStudy.loads(sign_study(forged, load_signing_key(consortium.lead.consortium_key)).dumps())
+
+
+def test_a_change_behind_the_part_that_is_shown_is_named(study):
+    long = [replace(study, open=(replace(study.open[0], values=("x" * 120 + end,)),)) for end in ("a", "b")]
+    (change,) = describe_changes(*long)
+    assert change.count("SHA-256") == 2
+    assert change.count("121 characters") == 2
 
 
 def test_only_dates_and_texts_are_minor(study):

@@ -195,7 +195,7 @@ def test_groups_that_are_lost_in_the_noise_are_suppressed():
 def test_groups_below_the_least_size_are_suppressed_without_much_noise_too():
     config = config_of([*PRIVATE, "evaluation.min_group=25"])
     scored, places = draw_patients(np.random.default_rng(0), 80)  # about 20 with and 20 without in each group
-    by_sex, _ = evaluate_subgroups(release(scored, places, config, 0.05), config)
+    by_sex, _ = evaluate_subgroups(release(scored, places, config, 0.01), config)
     assert [row["auroc"] for row in by_sex["groups"]] == [None, None]
     assert [row["studies"] for row in by_sex["groups"]] == [40, 40]
 

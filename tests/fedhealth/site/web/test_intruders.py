@@ -15,7 +15,15 @@ from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.web import guard, passphrase, refusal_log, serve
 from fedhealth.site.web.passphrase import PassphraseGate, PassphraseRefusedError, get_passphrase_path, set_passphrase
 from fedhealth.site.web.refusal_log import PageRefusal, RefusalLog
-from fedhealth.site.web.sessions import IDLE_SECONDS, LONGEST_SECONDS, Role, SessionStore, make_tokens
+from fedhealth.site.web.sessions import (
+    COOKIE,
+    IDLE_SECONDS,
+    LONGEST_SECONDS,
+    Role,
+    SessionStore,
+    make_tokens,
+    read_cookie,
+)
 from tests.fedhealth.site.web.conftest import PASSPHRASE
 
 PAGES = ("/budget", "/studies", "/data", "/runs", "/audit", "/runs/abc")
@@ -311,6 +319,22 @@ def test_a_flood_does_not_fill_the_log(place, monkeypatch):
     now[0] = 3601.0
     refusals.write_refusal(PageRefusal.token)
     assert verify_log(place.home.audit)[-1]["not_logged_before"] == 47
+
+
+def test_a_flood_of_one_reason_hides_no_other(place, monkeypatch):
+    monkeypatch.setattr(refusal_log, "_MOST_ENTRIES", 3)
+    refusals = RefusalLog(place.home, lambda: 0.0)
+    for _ in range(50):
+        refusals.write_refusal(PageRefusal.path)
+    refusals.write_refusal(PageRefusal.passphrase)
+    assert place.list_refusals()[-1] == PageRefusal.passphrase
+
+
+@pytest.mark.parametrize("other", ['prefs={"dark":true}', "a b=c", "a[b]=1", "n\u00e4me=1", "=", ";;"])
+def test_cookies_of_other_ports_sign_nobody_out(other):
+    assert read_cookie(f"{other}; {COOKIE}=ours") == "ours"
+    assert read_cookie(f"{COOKIE}=ours; {other}") == "ours"
+    assert read_cookie(f"x{COOKIE}=theirs") == ""
 
 
 def test_a_short_passphrase_is_refused(place):

@@ -1,6 +1,7 @@
 """A person without the command line sees, decides and pauses; what is shown is what the books hold."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -60,6 +61,10 @@ def test_a_study_is_examined_and_then_approved_with_name_reason_and_passphrase(c
     page = browser.get(path)
     assert "24 patients" in page.body
     fields = {"person": "Dr. Ada", "note": "as version 1", "passphrase": PASSPHRASE}
+    another = browser.post(f"{path}/approve", form=page.forms[f"{path}/approve"], **fields, verdict="0" * 64)
+    assert "was examined again meanwhile" in another.body
+    page = browser.get(path)
+    fields["verdict"] = re.search(r'name="verdict" value="([0-9a-f]{64})"', page.body)[1]
     assert browser.post(f"{path}/approve", form=page.forms[f"{path}/approve"], **fields).status == 303
     decision = StudyStore(home).load_decision(place.waiting)
     assert (decision.answer, decision.person, decision.note) == (StudyAnswer.approved, "Dr. Ada", "as version 1")
