@@ -76,10 +76,14 @@ class StudyStore:
         """Return the newest study of a name, or the one whose digest begins so.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or a digest's beginning is that of several.
 
         """
-        found = [each for key, each in self.load_studies().items() if each.name == word or key.startswith(word)]
+        studies = self.load_studies()
+        named = [each for each in studies.values() if each.name == word]
+        found = named or [each for key, each in studies.items() if key.startswith(word)]
+        if len(found) > 1 and not named:
+            raise ConfigError(f"More than one study begins with {word!r}.", "Give more digits of its digest.")
         if not found or not word:
             raise ConfigError(f"No study {word!r} is known here.", "`fedhealth site study show` lists them.")
         return found[-1]

@@ -146,6 +146,16 @@ def test_a_closed_study_is_not_opened_again_by_a_minor_amendment(lead):
     assert ask_sentence(lead) == "the lead has closed the study crp"
 
 
+def test_a_name_counts_before_the_beginning_of_a_digest(lead):
+    first = lead.publish(name="other")
+    named = lead.publish(name=first.digest[:4])
+    store = StudyStore(lead.home)
+    assert store.find_study(first.digest[:4]) == named
+    assert store.find_study(first.digest[:12]) == first
+    with pytest.raises(ConfigError):
+        store.find_study("")
+
+
 def test_a_delta_above_the_limit_is_not_approved(lead):
     loose = lead.publish(version=2, delta=0.9)
     with pytest.raises(ConfigError, match=r"states delta 0.9, above limits.max_delta"):
