@@ -107,6 +107,8 @@ def approve_study(
     _check_open(study, policy, [each for each in store.load_studies().values() if each.name == study.name])
     if verdict.epsilon is not None:
         _reserve(study, home, policy, store)
+    else:
+        release_share(home.state, study.name)  # of an earlier version with differential privacy
     decision = StudyDecision(
         StudyAnswer.approved,
         person or _get_user(),

@@ -156,6 +156,15 @@ def test_a_name_counts_before_the_beginning_of_a_digest(lead):
         store.find_study("")
 
 
+def test_a_version_without_privacy_gives_the_share_back(lead):
+    assert lead.handshake() == ()
+    assert reserve(lead)
+    lead.words = (*(word for word in lead.words if not word.startswith("privacy")), "privacy=none")
+    plain = lead.publish(version=2, epsilon=None)
+    approve(lead.home, lead.home.studies / f"{plain.digest}.study.json")
+    assert reserve(lead) == []
+
+
 def test_a_delta_above_the_limit_is_not_approved(lead):
     loose = lead.publish(version=2, delta=0.9)
     with pytest.raises(ConfigError, match=r"states delta 0.9, above limits.max_delta"):
