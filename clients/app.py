@@ -201,14 +201,14 @@ def _handle_budget_request(
     if message.kind != HANDSHAKE:
         raise RequestMismatchError("A sweep's budget request allows a reservation only.", "Nothing was done.")
     content = reserve()
-    _log_decline(message, content, gate)
+    _log_refusal(message, content, gate)
     gate.check(message.kind, message.directive, content, {ACCEPTANCE: make_acceptance_schema(site)})
     return content
 
 
 def _decline_run(message: ParsedMessage, site: str, reasons: Sequence[str], gate: EgressGate) -> RecordDict:
     """Reply to the handshake with the reasons why this hospital declines; fail on any other message."""
-    gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
+    _log_decline(message, reasons, gate)
     log.warning("declined: %s", "; ".join(reasons))
     if message.kind != HANDSHAKE:
         raise RequestMismatchError(f"The policy declines this run: {'; '.join(reasons)}.", "Nothing was done.")
@@ -228,7 +228,7 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
         elif setup.site.audit is not None:
             with private_section(setup.trainer):
                 _log_data(setup, message, gate)
-    _log_decline(message, content, gate)
+    _log_refusal(message, content, gate)
     with private_section(setup.trainer) if kind in DATA_KINDS else nullcontext():
         schema, receipt = institution.get_reply_schema(message), institution.get_receipt(message, content)
         if setup.site.audit is not None and (kind in DATA_KINDS or _is_accepted(content)):
@@ -238,10 +238,14 @@ def _handle_and_check(institution: Institution, message: ParsedMessage, gate: Eg
     return content
 
 
-def _log_decline(message: ParsedMessage, content: RecordDict, gate: EgressGate) -> None:
+def _log_refusal(message: ParsedMessage, content: RecordDict, gate: EgressGate) -> None:
     """Log the reasons of a reply that declines."""
     if ACCEPTANCE in content and (reasons := Acceptance.parse(content).reasons):
-        gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
+        _log_decline(message, reasons, gate)
+
+
+def _log_decline(message: ParsedMessage, reasons: Sequence[str], gate: EgressGate) -> None:
+    gate.log("run declined", kind=message.kind, run=message.directive.run, reasons=list(reasons))
 
 
 def _log_data(setup: SiteSetup, message: ParsedMessage, gate: EgressGate) -> None:

@@ -17,7 +17,7 @@ from fedhealth.cli.prompts import check_target, print_lines
 from fedhealth.site.audit_log import get_log_digest
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.site.run_history import find_site_run, list_record_gaps, list_site_runs
+from fedhealth.site.run_history import find_site_run, read_run_history
 from fedhealth.site.run_page import render_run_record
 from fedhealth.site.run_text import build_processing_entry, describe_run, dump_record, format_time
 from fedhealth.site.sign_register import sign_register
@@ -28,8 +28,7 @@ _COLUMNS = ("Began", "Run", "Study", "Outcome", "Left", "Epsilon booked")
 
 def run_list(as_json: bool, folder: Path | None) -> None:
     """Print all runs."""
-    home = SiteHome.find(folder)
-    records = list_site_runs(home)
+    records, gaps = read_run_history(SiteHome.find(folder))
     if as_json:
         print_json([dump_record(each) for each in records])
         return
@@ -43,11 +42,11 @@ def run_list(as_json: bool, folder: Path | None) -> None:
         cells = (format_time(each.started), each.run, study, each.outcome, left, booked)
         table.add_row(*map(Text, cells))
     Console().print(table if records else "The audit log names no run.")
-    _print_gaps(home)
+    _print_gaps(gaps)
 
 
-def _print_gaps(home: SiteHome) -> None:
-    print_lines(Console(), *(f"WARNING: {gap}" for gap in list_record_gaps(home)))
+def _print_gaps(gaps: Sequence[str]) -> None:
+    print_lines(Console(), *(f"WARNING: {gap}" for gap in gaps))
 
 
 def run_show_record(run: str, as_json: bool, to: Path | None, folder: Path | None) -> None:
@@ -83,14 +82,15 @@ def run_export(file: Path, folder: Path | None) -> None:
     check_target(file, (".json", ".csv"))
     home = SiteHome.find(folder)
     site = load_policy(home).name
-    entries = [build_processing_entry(each, site) for each in list_site_runs(home)]
+    records, gaps = read_run_history(home)
+    entries = [build_processing_entry(each, site) for each in records]
     digest = get_log_digest(home.audit)
     if file.suffix == ".json":
         content = sign_register(entries, site, digest, home.load_identity_key())
     else:
         content = _format_csv(entries)
     write_private_file(file, content)
-    _print_gaps(home)
+    _print_gaps(gaps)
     print_lines(Console(), f"{file}: {len(entries)} runs, from the audit log up to digest {digest}")
 
 

@@ -91,8 +91,8 @@ def _format_value(value: Any) -> str:
     return f"{text[:_LONGEST_VALUE]}... ({len(text)} characters, SHA-256 {digest})"
 
 
-def _describe_change(name: str, before: Any, after: Any, show: Callable[[Any], str] | None = None) -> Iterator[str]:
-    shown = [(show or _format_value)(value) for value in (before, after)]
+def _describe_change(name: str, before: Any, after: Any, show: Callable[[Any], str]) -> Iterator[str]:
+    shown = [show(value) for value in (before, after)]
     if before != after or shown[0] != shown[1]:  # True equals 1
         yield f"{name}: {shown[0]} is now {shown[1]}"
 
@@ -103,13 +103,12 @@ def _describe_lists(name: str, before: tuple[str, ...], after: tuple[str, ...]) 
 
 
 def _describe_mappings(
-    prefix: str, before: dict[str, Any], after: dict[str, Any], show: Callable[[Any], str] | None = None
+    prefix: str, before: dict[str, Any], after: dict[str, Any], show: Callable[[Any], str] = _format_value
 ) -> Iterator[str]:
-    shown = show or _format_value
     for path in sorted(before.keys() | after.keys()):
         if path not in after:
-            yield f"{prefix}{path}: no longer set, was {shown(before[path])}"
+            yield f"{prefix}{path}: no longer set, was {show(before[path])}"
         elif path not in before:
-            yield f"{prefix}{path}: {shown(after[path])} is new"
+            yield f"{prefix}{path}: {show(after[path])} is new"
         else:
-            yield from _describe_change(f"{prefix}{path}", before[path], after[path], shown)
+            yield from _describe_change(f"{prefix}{path}", before[path], after[path], show)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 
@@ -49,15 +48,12 @@ def _find_minor_predecessor(store: StudyStore, study: ResearchStudy) -> StudyDec
 
     A study that was closed or is over needs a person, whatever the amendment says.
     """
-    if any(each.closed for each in store.load_studies().values() if each.name == study.name):
+    versions = [each for each in store.load_studies().values() if each.name == study.name]
+    if any(each.closed for each in versions):
         return None
-    for before in reversed(list(_iter_earlier(store, study))):
+    for before in reversed([each for each in versions if each.version < study.version]):
         decision = store.load_decision(before.digest)
         if decision is not None and decision.answer is StudyAnswer.approved:
             is_over = date.today() > date.fromisoformat(before.last_day)
             return decision if not is_over and is_minor_change(before, study) else None
     return None
-
-
-def _iter_earlier(store: StudyStore, study: ResearchStudy) -> Iterator[ResearchStudy]:
-    return (each for each in store.load_studies().values() if each.name == study.name and each.version < study.version)

@@ -7,7 +7,7 @@ deleted; there is no second book that could differ from them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -131,6 +131,16 @@ def list_site_runs(home: SiteHome) -> list[SiteRunRecord]:
         PrivacyError: the same of a privacy ledger.
 
     """
+    return read_run_history(home)[0]
+
+
+def read_run_history(home: SiteHome) -> tuple[list[SiteRunRecord], list[str]]:
+    """Return the records of all runs as `list_site_runs`, and what they cannot say.
+
+    Raises:
+        TrustError, PrivacyError: as `list_site_runs`.
+
+    """
     entries = verify_log(home.audit)
     by_run: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -139,25 +149,20 @@ def list_site_runs(home: SiteHome) -> list[SiteRunRecord]:
     spending = list(iter_run_spending(home.path))
     studies = StudyStore(home).load_studies()
     decisions = [entry for entry in entries if str(entry["event"]).startswith("study ")]
-    return [_build_record(run, own, studies, decisions, spending) for run, own in by_run.items()]
+    records = [_build_record(run, own, studies, decisions, spending) for run, own in by_run.items()]
+    booked = dict.fromkeys(each.run for each in spending if each.run not in by_run)
+    return records, [*_describe_unknown_runs(booked), *_describe_recovery(_select(entries, "recovered"))]
 
 
-def list_record_gaps(home: SiteHome) -> list[str]:
-    """Return what the records cannot say: bookings of runs that the log does not know, and recoveries.
+def _describe_unknown_runs(runs: Iterable[str]) -> Iterator[str]:
+    for run in runs:
+        yield f"run {run} has bookings in a privacy ledger, and no entry in this audit log"
 
-    Raises:
-        TrustError, PrivacyError: as `list_site_runs`.
 
-    """
-    entries = verify_log(home.audit)
-    asked = {str(entry.get("run", "")) for entry in entries if entry["event"] != "recovered"}
-    booked = dict.fromkeys(each.run for each in iter_run_spending(home.path) if each.run not in asked)
-    gaps = [f"run {run} has bookings in a privacy ledger, and no entry in this audit log" for run in booked]
-    recovered = [float(entry["time"]) for entry in _select(entries, "recovered")]
+def _describe_recovery(recovered: Sequence[Entry]) -> Iterator[str]:
     if recovered:
-        day = datetime.fromtimestamp(recovered[-1], UTC).date()
-        gaps.append(f"this site was recovered on {day}: what it did after the copy was made is not in this log")
-    return gaps
+        day = datetime.fromtimestamp(float(recovered[-1]["time"]), UTC).date()
+        yield f"this site was recovered on {day}: what it did after the copy was made is not in this log"
 
 
 def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:

@@ -34,6 +34,8 @@ from fedhealth.site.study_store import StudyDecision, StudyStore
 from fedhealth.site.study_terms import find_release_changes
 from fedhealth.statistics.workload import measure_workload
 
+_GIVEN = (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated)  # approvals, with their share reserved
+
 
 @dataclass(frozen=True)
 class StudyVerdict:
@@ -139,7 +141,7 @@ def decline_study(
 
     """
     before = StudyStore(home).load_decision(study.digest)
-    if before is not None and before.answer in (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated):
+    if before is not None and before.answer in _GIVEN:
         raise ConfigError(f"{study.label} was approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
     decision = StudyDecision(StudyAnswer.declined, person or _get_user(), time.time(), reason, note)
     _record_decision(study, decision, home)
@@ -166,10 +168,10 @@ def withdraw_study(
         PrivacyError: a ledger is damaged or in use; the withdrawal holds all the same.
 
     """
-    store, given = StudyStore(home), (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated)
+    store = StudyStore(home)
     versions = [each for each in store.load_studies().values() if each.name == name]
     decisions = {each.digest: store.load_decision(each.digest) for each in versions}
-    approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in given]
+    approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in _GIVEN]
     if not approved:
         raise ConfigError(f"No version of the study {name} is approved here.", "Nothing was withdrawn.")
     decision = StudyDecision(StudyAnswer.withdrawn, person or _get_user(), time.time(), reason, note)

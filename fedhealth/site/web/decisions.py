@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.errors import ConfigError
@@ -19,6 +19,7 @@ from fedhealth.site.study_approval import (
     withdraw_study,
 )
 from fedhealth.site.study_store import StudyStore
+from fedhealth.utils.digest import digest_parts, encode_canonical
 
 _LONGEST_PERSON, _LONGEST_NOTE = 80, 400
 
@@ -78,7 +79,7 @@ class StudyDesk:
 
 def digest_verdict(verdict: StudyVerdict) -> str:
     """Return a digest of what an examination showed, by which an approval names it."""
-    return hashlib.sha256(repr(verdict).encode()).hexdigest()
+    return digest_parts(b"fedhealth study verdict", encode_canonical(asdict(verdict))).hex()
 
 
 def _read_text(form: Mapping[str, str], name: str, longest: int) -> str:
