@@ -95,7 +95,7 @@ def test_answers_to_studies_are_reported_and_notes_are_not(consortium, home):
     text = reporter()
     declined = ReportedAnswer.build(study.digest, StudyAnswer.declined, RefusalReason.permit)
     assert SiteReport.parse(text).studies == (declined,)
-    assert "4711" not in text
+    assert "objects" not in text
     assert "Noor" not in text
     assert len(logged(home)) == 3
     assert logged(home)[-1]["studies"][0]["answer"] == "declined"
