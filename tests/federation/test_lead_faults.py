@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from fedhealth.errors import FederationError, StartRefusedError
 from fedhealth.lead.admit import admit_member, revoke_member
 from fedhealth.lead.project import load_project
-from fedhealth.lead.site_overview import load_reports
+from fedhealth.lead.site_overview import list_sites
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
@@ -135,29 +136,38 @@ def test_a_log_that_cannot_be_opened_is_reported_and_costs_no_member(three, tmp_
 
 
 def test_a_proxy_that_is_down_and_comes_back(three, tmp_path):
-    run, home, port = RunDir(tmp_path / "run"), three.poc.site_home(THREE[0]), find_free_port()
-    lead_port = load_project(three.poc.lead.project).listen_address[1]
+    poc, run, home, port = three.poc, RunDir(tmp_path / "run"), three.poc.site_home(THREE[0]), find_free_port()
+    lead_port = load_project(poc.lead.project).listen_address[1]
     state = DaemonState(home)
     with home.policy.open("a") as file:
         file.write(f"proxy: {{address: 'http://127.0.0.1:{port}'}}\n")
 
     def interrupt():
-        with run_squid(lead_port, port=port):
-            three.poc.kill(THREE[0])
-            three.poc.start_site(THREE[0])
-            wait_for(lambda: rounds_of(run, THREE[0]), 240)
+        wait_for(lambda: rounds_of(run, THREE[0]), 240)
+        first.close()
         # a request that was under way has no answer; the next one finds no proxy
         wait_for(lambda: state.status["state"] == "offline" and "proxy" in state.status["error"], 240)
         time.sleep(2)
         with run_squid(lead_port, port=port):
             wait_for(lambda: run.info.get("state") != "running", 400)
 
-    proxy = meanwhile(interrupt)
-    three.run(run.path, *SHORT[:-1], "strategy.rounds=6")
-    proxy.join()
+    with ExitStack() as first:
+        first.enter_context(run_squid(lead_port, port=port))
+        poc.kill(THREE[0])
+        wait_for(lambda: not poc.are_all_online(three.control), 180)
+        poc.start_site(THREE[0])
+        wait_for(lambda: poc.are_all_online(three.control), 180)
+        proxy = meanwhile(interrupt)
+        three.run(run.path, *SHORT[:-1], "strategy.rounds=6")
+        proxy.join()
     assert run.info["state"] == "completed"
     assert all(rounds_of(run, THREE[0]))
     assert state.status["error"] is None
+
+
+def has_newest_kit(poc, site):
+    """Tell whether the lead knows from the site itself that it has the newest kit."""
+    return not next(each for each in list_sites(poc.lead) if each.site == site).problems
 
 
 def test_a_kit_that_is_older_than_the_leads_is_named_and_then_installed(three, tmp_path):
@@ -168,10 +178,11 @@ def test_a_kit_that_is_older_than_the_leads_is_named_and_then_installed(three, t
     try:
         for site in THREE[1:]:
             install_newest_kit(poc, site)
-        with pytest.raises(FederationError, match=f"{THREE[0]}.*kit number"):
+        wait_for(lambda: all(has_newest_kit(poc, site) for site in THREE[1:]), 180)
+        with pytest.raises(FederationError, match=f"1 of 3 sites cannot take part.*\n.*{THREE[0]}.*kit number"):
             three.run(run.path, *PLAIN)
         install_newest_kit(poc, THREE[0])
-        wait_for(lambda: load_reports(poc.lead)[THREE[0]].kit == load_reports(poc.lead)[THREE[1]].kit, 60)
+        wait_for(lambda: has_newest_kit(poc, THREE[0]), 180)
         assert three.run(tmp_path / "again", *SHORT).info["state"] == "completed"
     finally:
         revoke_member(poc.lead, "site-9")
