@@ -108,5 +108,5 @@ def test_what_does_not_exist_or_is_not_the_consortiums_is_refused(command, tmp_p
     command("lead", "study", "new", "theirs", *command.lead.words, "--to", str(complete_draft))
     complete(complete_draft)
     assert command("lead", "study", "publish", str(complete_draft), "--home", str(other.path))[0] == 0
-    code, shown = command("site", "study", "approve", str(other.studies / "theirs-v1.study.json"), "--yes")
+    code, shown = command("site", "study", "approve", str(other.studies / "theirs-v1.study.json"), "--yes", "0" * 12)
     assert (code, "not signed by the consortium" in shown) == (8, True)
