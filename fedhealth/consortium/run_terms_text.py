@@ -116,4 +116,4 @@ class _RunTerms:
         """Return a value, with those that a run may set instead."""
         found = self._open.get(path)
         others = [f"{each:g}" if isinstance(each, float) else str(each) for each in found.values] if found else []
-        return f"{value} (a run may set {', '.join(others)})" if others else str(value)
+        return f"{value} (a run may set {', '.join(dict.fromkeys(others))})" if others else str(value)
