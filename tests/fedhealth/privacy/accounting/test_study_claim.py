@@ -99,7 +99,7 @@ class Site:
 
 STEPS = st.one_of(
     st.tuples(st.just("accept"), st.sampled_from(NAMES), st.sampled_from(EPSILONS)),
-    st.tuples(st.sampled_from(["begin", "book", "book twice", "fail", "end"]), st.sampled_from(NAMES), st.none()),
+    st.tuples(st.sampled_from(["begin", "book", "book many", "fail", "end"]), st.sampled_from(NAMES), st.none()),
     st.tuples(st.sampled_from(["claim and crash", "withdraw and approve"]), st.sampled_from(NAMES), st.none()),
 )
 
@@ -119,12 +119,12 @@ def take_step(site, kind, name, epsilon):
     elif kind == "end":
         site.ended.add(name)
     else:  # a rogue order may even skip the first request of a run
-        for _ in range(1 + (kind == "book twice")):
+        for _ in range(5 if kind == "book many" else 1):  # more than the plan has
             site.book(name, fails=kind == "fail")
 
 
 @settings(max_examples=30, deadline=None)
-@given(total=st.floats(1.0, 12.0), steps=st.lists(STEPS, max_size=14))
+@given(total=st.sampled_from([1.2, 4.5, 6.4, 7.5]), steps=st.lists(STEPS, max_size=14))
 def test_whatever_a_lead_orders_the_studys_runs_never_spend_more_than_its_total(total, steps):
     with tempfile.TemporaryDirectory() as folder:
         site = Site(Path(folder), total)
