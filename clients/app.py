@@ -50,6 +50,7 @@ from fedhealth.site.egress_gate import EgressGate, check_error, make_acceptance_
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import SIMULATION_LIMITS
 from fedhealth.site.run_history import round_count_down
+from fedhealth.site.study_shares import make_share
 from fedhealth.site.traffic_quota import TrafficQuota
 
 MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
@@ -174,7 +175,8 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
     if parsed.directive.run != run:
         raise RequestMismatchError("The message belongs to another run than its job.", "Nothing was done.")
     gate.log("asked", **describe_request(parsed))
-    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits, home.audit)
+    share = make_share(terms.study.study) if terms.study.study else None
+    site = SiteContext(terms.policy.name, home.state, home.keys, arrays, limits, home.audit, study=share)
     release_closed_study(terms, home)
     if reasons := terms.decision.reasons or find_restore_reasons(site, parsed):
         return _decline_run(parsed, site.name, reasons, gate)

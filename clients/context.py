@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedhealth.privacy.accounting.study_share import StudyShare
 from fedhealth.site.policy import SIMULATION_LIMITS, SiteLimits
 
 
@@ -20,6 +21,7 @@ class SiteContext:
         limits: what may leave, from the site's own policy.
         audit: path of the audit log; None for a virtual site.
         dataset: the hospital's own name for the data of the run; empty for a virtual site.
+        study: what all runs of the run's study may spend here; None without one, or without differential privacy.
 
     """
 
@@ -30,6 +32,7 @@ class SiteContext:
     limits: SiteLimits = SIMULATION_LIMITS
     audit: Path | None = None
     dataset: str = ""
+    study: StudyShare | None = None
 
     @classmethod
     def virtual(cls, name: str, folder: Path) -> SiteContext:

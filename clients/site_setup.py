@@ -157,7 +157,8 @@ class SiteSetup:
         """Return the run, round and purpose that privacy spending is booked under."""
         folder, rounds = self.site.folder, self.config.strategy.rounds
         run, number, exchange = directive.run, directive.round, directive.exchange
-        return AccountingContext(run, self.site.name, folder, number, rounds, purpose, exchange, self.noise_shares)
+        place = AccountingContext(run, self.site.name, folder, number, rounds, purpose, exchange, self.noise_shares)
+        return replace(place, study=self.site.study)
 
     @cached_property
     def noise_shares(self) -> int:

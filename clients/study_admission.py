@@ -1,5 +1,8 @@
 """Whether a request of a study's run may touch the data: only data that were approved, and no run beyond the study's.
 
+A run claims its part of the study's share when it shakes hands, and once more before it touches data for the first
+time: in between, another run may have taken it.
+
 Everything that can be compared without files was compared before (`fedhealth.site.study_terms`). Here the digests of
 pretrained weights are compared with those of the study, and the digest of the data with that of the approval; nothing
 else of the data is.
@@ -20,14 +23,16 @@ from clients.terms import ParticipationTerms
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.errors import PrivacyError
 from fedhealth.models.weights import find_other_weights
-from fedhealth.privacy.accounting.study_share import release_share, reserve_share
+from fedhealth.privacy.accounting.reservations import parse_cost
+from fedhealth.privacy.accounting.study_claim import StudyRuns, claim_share
 from fedhealth.protocol.job import compose_job_config
 from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, Acceptance, get_versions
 from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
+from fedhealth.site.job_history import find_ended_runs
 from fedhealth.site.policy import Policy
-from fedhealth.site.study_approval import make_share
+from fedhealth.site.study_shares import make_share, release_unapproved_shares
 from fedhealth.site.study_store import StudyDecision, StudyStore
 
 log = logging.getLogger("fedhealth.site")
@@ -44,12 +49,15 @@ def find_admission_refusal(
         return reason
     store, run = StudyStore(home), message.directive.run
     begun = store.list_runs(study.name)
+    used = f"all {study.runs} runs of the study {study.name} are used"
     if run not in begun and len(begun) >= study.runs:
-        return f"all {study.runs} runs of the study {study.name} are used"
-    if message.kind == HANDSHAKE:
-        return _claim_share(study, home, {run: institution})
-    store.record_run(study.name, run)
-    return ""
+        return used
+    if (message.kind == HANDSHAKE or run not in begun) and (
+        reason := _claim_share(study, approval, home, {run: institution})
+    ):
+        return reason
+    is_begun = message.kind == HANDSHAKE or store.record_run(study.name, run, study.runs)
+    return "" if is_begun else used
 
 
 def reserve_study_sweep(terms: ParticipationTerms, home: SiteHome, site: SiteContext) -> RecordDict:
@@ -60,7 +68,7 @@ def reserve_study_sweep(terms: ParticipationTerms, home: SiteHome, site: SiteCon
     starting = {job.run: Institution(site, compose_job_config(job), job.digest) for job in terms.decision.jobs}
     changed = (_find_other_data(study, approval, each, home) for each in starting.values())
     reason = _find_other_weights(study, terms.policy) or next(filter(None, changed), "")
-    reason = reason or _claim_share(study, home, starting)
+    reason = reason or _claim_share(study, approval, home, starting)
     if reason:
         log.warning("declined: %s", reason)
         return build_refusal(site.name, [reason])
@@ -68,15 +76,21 @@ def reserve_study_sweep(terms: ParticipationTerms, home: SiteHome, site: SiteCon
     return RecordDict({ACCEPTANCE: Acceptance(site.name, (), {}, get_versions(), reserved=round(asked, 3)).record()})
 
 
-def _claim_share(study: ResearchStudy, home: SiteHome, starting: Mapping[str, Institution]) -> str:
+def _claim_share(
+    study: ResearchStudy, approval: StudyDecision, home: SiteHome, starting: Mapping[str, Institution]
+) -> str:
     """Reserve a study's share for runs that are about to begin; return why that fails, empty if it does not."""
     try:
         planned = {run: plan for run, each in starting.items() if (plan := each.plan_run())}
-        if planned:
-            budget, usual = next(iter(planned.values()))
-            plans = {run: each for run, (_, each) in planned.items()}
-            begun = StudyStore(home).list_runs(study.name)
-            reserve_share(budget, home.state, make_share(study), begun, usual, plans)
+        share = make_share(study)
+        if not planned or share is None:
+            return ""
+        if not approval.price:
+            return f"{study.label} was approved without a price of its runs: approve it again"
+        plans = {run: plan for run, (_, plan) in planned.items()}
+        runs = StudyRuns(StudyStore(home).list_runs(study.name), find_ended_runs(home.state), plans)
+        budget = next(iter(planned.values()))[0]
+        claim_share(budget, home.state, share, parse_cost(approval.price), runs)
     except PrivacyError as fault:
         return fault.problem
     return ""
@@ -101,7 +115,7 @@ def release_closed_study(terms: ParticipationTerms, home: SiteHome) -> None:
     """Give back the share of a study that the lead has closed."""
     if (study := terms.study.study) is not None and study.closed:
         with suppress(PrivacyError):  # in use: the reservation ends with the study's last day
-            release_share(home.state, study.name)
+            release_unapproved_shares(home)
 
 
 def _read_digest(institution: Institution) -> str:

@@ -67,7 +67,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "site runs show": (f"site runs show 3f2a --json --to run.html {_SITE}",),
     "site runs export": (f"site runs export register.csv {_SITE}",),
     "site study show": (f"site study show pneumonia-v1.study.json --settings {_SITE}", "site study show --json"),
-    "site study approve": (f"site study approve pneumonia-v1.study.json --by 'Dr Example' --yes {_SITE}",),
+    "site study approve": (f"site study approve pneumonia-v1.study.json --by 'Dr Example' --yes 3f9a12bc77d0 {_SITE}",),
     "site study decline": (f"site study decline pneumonia --reason permit --note late --by 'Dr Example' {_SITE}",),
     "site study withdraw": (f"site study withdraw pneumonia --reason data --note moved --by 'Dr Example' {_SITE}",),
     "lead provision": (f"lead provision project.yaml {_LEAD}",),

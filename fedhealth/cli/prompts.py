@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from fedhealth.errors import ConfigError, TrustError
+from fedhealth.utils.readable_text import is_visible
 
 _LIMIT = 2**22  # bytes
 
@@ -42,9 +43,9 @@ def check_target(file: Path, endings: Sequence[str]) -> None:
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Print lines without markup and without line breaks inside a fingerprint; control characters as their codes."""
+    """Print lines without markup or breaks inside a fingerprint; characters that show nothing appear as their codes."""
     for line in lines:
-        shown = "".join(each if each.isprintable() or each in "\n\t" else f"\\u{ord(each):04x}" for each in line)
+        shown = "".join(each if is_visible(each) or each in "\n\t" else f"\\u{ord(each):04x}" for each in line)
         console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 

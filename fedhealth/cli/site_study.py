@@ -32,7 +32,10 @@ def show(
 @app.command()
 def approve(
     study: Study,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Annotated[
+        str | None,
+        typer.Option("--yes", metavar="DIGEST", help="Do not ask: the study has this digest, or one that begins so."),
+    ] = None,
     by: Person = None,
     home: SiteFolder = None,
 ) -> None:

@@ -26,6 +26,7 @@ _AGAIN = {
     StudyAnswer.suspended: "this machine was restored from a backup since",
     StudyAnswer.outdated: "the data have changed since",
 }
+_LEAST_DIGITS = 12  # of a digest, as lists show it
 _NEXT = "Decide: fedhealth site study approve {name}, or fedhealth site study decline {name}"
 
 
@@ -33,14 +34,16 @@ def run_list(folder: Path | None, as_json: bool) -> None:
     """Print one line for each study."""
     home, console = SiteHome.find(folder), Console()
     store = StudyStore(home)
-    studies = store.load_studies()
+    stored = store.read_studies()
+    studies = stored.studies
     states = {digest: _describe_state(store, study) for digest, study in studies.items()}
+    print_lines(Console(stderr=True), *(f"REFUSED {each.sentence} {each.advice}" for each in stored.refused))
     if as_json:
         print_json([_collect_study(digest, study, states[digest]) for digest, study in studies.items()])
         return
     for digest, study in studies.items():
         print_lines(console, f"{study.label} ({digest[:12]}), {study.title}: {states[digest]}")
-    if not studies:
+    if not (studies or stored.refused):
         print_lines(console, "No study has arrived. It comes as a file from the lead, or with the first run.")
 
 
@@ -65,26 +68,46 @@ def run_show(word: str, settings: bool, folder: Path | None) -> None:
         print_lines(console, _NEXT.format(name=study.name))
 
 
-def run_approve(word: str, yes: bool, person: str | None, folder: Path | None) -> None:
+def run_approve(word: str, digest: str | None, person: str | None, folder: Path | None) -> None:
     """Print a study and what its evaluation on the hospital's data shows, ask, and approve it.
+
+    Args:
+        word: name or digest of the study, or its file.
+        digest: of the study that was shown before, or its beginning; None asks.
+        person: who approves.
+        folder: of the site.
 
     Raises:
         FedhealthError: the data cannot be used for it, its share does not fit into the budget, or nobody confirms.
 
     """
-    from fedhealth.site.study_approval import approve_study, evaluate_study
+    from fedhealth.site.study_approval import approve_study
+    from fedhealth.site.study_verdict import evaluate_study
 
     home, console = SiteHome.find(folder), Console()
     study, policy = find_or_receive_study(word, home), load_policy(home)
+    if digest is not None:
+        _check_digest(study, digest)
     _print_study(console, study, home)
     with console.status("Evaluating what the data mean on this hospital's data"):
-        verdict = evaluate_study(study, policy)
+        verdict = evaluate_study(study, policy, home)
     print_lines(console, f"This hospital's data: {verdict.size}")
     print_lines(console, *(f"  {finding}" for finding in verdict.findings or ("Every cell fits the description.",)))
-    if not yes:
-        require_confirmation(f"Approve {study.label}?")
+    print_lines(console, *(f"  {each}" for each in verdict.guarantee))
+    require_confirmation(f"Approve {study.label}, digest {study.digest[:_LEAST_DIGITS]}?", digest)
     decision = approve_study(study, verdict, home, policy, person)
     print_lines(console, f"Approved by {decision.person}; its runs are answered from {study.first_day} on.")
+
+
+def _check_digest(study: ResearchStudy, digest: str) -> None:
+    """Raise unless a study is the one that was shown: a name alone may mean a version that came later."""
+    given = digest.strip().lower()
+    if len(given) < _LEAST_DIGITS or not study.digest.startswith(given):
+        raise ConfigError(
+            f"{study.label} has the digest {study.digest}, not {digest[:80]!r}.",
+            f"Read it with `fedhealth site study show {study.name}`; "
+            f"then give --yes at least {_LEAST_DIGITS} digits of its digest.",
+        )
 
 
 def run_decline(word: str, reason: RefusalReason, note: str, person: str | None, folder: Path | None) -> None:
@@ -102,7 +125,9 @@ def run_withdraw(word: str, reason: RefusalReason, note: str, person: str | None
     from fedhealth.site.study_approval import withdraw_study
 
     home = SiteHome.find(folder)
-    versions = withdraw_study(find_or_receive_study(word, home).name, home, reason, note, person)
+    stored = StudyStore(home).read_studies()
+    name = word if stored.list_versions(word) else find_or_receive_study(word, home).name
+    versions = withdraw_study(name, home, reason, note, person)
     print_lines(Console(), f"The approval of {versions[-1].label} is withdrawn here. {_describe_sent(reason)}")
 
 
@@ -123,12 +148,7 @@ def find_or_receive_study(word: str, home: SiteHome) -> ResearchStudy:
     signed = load_installed_membership(home)
     if signed is None:
         raise ConfigError("No kit is installed, so the study's signature cannot be checked.", "Install the kit first.")
-    study = receive_study(read_small_file(Path(word)), signed.membership, home, load_policy(home))
-    if study.closed:
-        from fedhealth.privacy.accounting.study_share import release_share
-
-        release_share(home.state, study.name)
-    return study
+    return receive_study(read_small_file(Path(word)), signed.membership, home, load_policy(home))
 
 
 def _print_study(console: Console, study: ResearchStudy, home: SiteHome) -> None:

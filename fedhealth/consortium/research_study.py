@@ -21,15 +21,19 @@ from fedhealth.config.open_paths import OpenPath
 from fedhealth.consortium.contract_text import describe_contract
 from fedhealth.consortium.json_fields import check_fields, get_text, parse_hex
 from fedhealth.consortium.membership import PROJECT, Membership
+from fedhealth.consortium.run_terms_text import describe_run_terms
 from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
 from fedhealth.errors import TrustError
 from fedhealth.types import SITE_ID
 from fedhealth.utils.digest import digest_parts, encode_canonical
+from fedhealth.utils.readable_text import is_paragraph, is_readable, iter_texts
 
 PURPOSE = "study"
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 MAX_STUDY_BYTES = 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_FIRST_YEAR, _LAST_YEAR = 2000, 2199
 MAX_RUNS = 1000
 _ADVICE = "Ask the lead for the study as it was published."
 _LONGEST_TEXT = 2000
@@ -172,7 +176,7 @@ def find_study_errors(study: ResearchStudy) -> Iterator[str]:
     yield from _find_text_errors(study)
     first, last = _parse_day(study.first_day), _parse_day(study.last_day)
     if first is None or last is None or first > last:
-        yield "first_day and last_day: give two dates in order, such as 2026-03-31"
+        yield f"first_day and last_day: give two dates in order, such as 2026-03-31, before the year {_LAST_YEAR + 1}"
     if not study.members or list(study.members) != sorted(set(study.members)):
         yield "members: must be named once each, in order"
     yield from (f"members: {site[:80]!r} is no site name" for site in study.members if not SITE_ID.fullmatch(site))
@@ -183,8 +187,7 @@ def find_study_errors(study: ResearchStudy) -> Iterator[str]:
     if not 0 < study.delta < 1:
         yield "delta: must lie between 0 and 1"
     yield from _find_contract_errors(study.configuration)
-    if any(each.path.startswith("data.") or each.path == "data" for each in study.open):
-        yield "open: the meaning of the data is never left open"
+    yield from _find_open_errors(study)
     is_named = list_named_weights(study.configuration, study.open) == sorted(study.weights)
     if not (is_named and all(map(_DIGEST.fullmatch, study.weights.values()))):
         yield "weights: must be the SHA-256 of all weights that the configuration names, and of no others"
@@ -198,6 +201,20 @@ def _find_contract_errors(configuration: Mapping[str, Any]) -> Iterator[str]:
         list(describe_contract(configuration["data"]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         yield "configuration: the description of the data is incomplete"
+    try:
+        list(describe_run_terms(configuration, ()))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        yield "configuration: the description of the runs is incomplete"
+
+
+def _find_open_errors(study: ResearchStudy) -> Iterator[str]:
+    """Yield what a study leaves open although people approve it: the meaning of the data, and whom privacy protects."""
+    for each in study.open:
+        if each.path.startswith("data.") or each.path == "data":
+            yield "open: the meaning of the data is never left open"
+        is_kind = each.path in ("privacy._target_", "privacy.unit", "privacy")
+        if is_kind or (each.path == "privacy.epsilon" and (each.may_be_absent or None in each.values)):
+            yield f"open: {each.path}: whether and whom differential privacy protects is never left open"
 
 
 def _find_hidden_text(study: ResearchStudy) -> Iterator[str]:
@@ -208,18 +225,8 @@ def _find_hidden_text(study: ResearchStudy) -> Iterator[str]:
         "weights": study.weights,
     }
     for name, part in parts.items():
-        if not all(text.isprintable() for text in _iter_texts(part)):
+        if not all(map(is_readable, iter_texts(part))):
             yield f"{name}: has a name or text that is not printable"
-
-
-def _iter_texts(value: object) -> Iterator[str]:
-    """Yield every text in a value, names of keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from (text for pair in value.items() for part in pair for text in _iter_texts(part))
-    elif isinstance(value, list | tuple):
-        yield from (text for part in value for text in _iter_texts(part))
 
 
 def _find_text_errors(study: ResearchStudy) -> Iterator[str]:
@@ -227,15 +234,17 @@ def _find_text_errors(study: ResearchStudy) -> Iterator[str]:
         f"releases[{i}]": t for i, t in enumerate(study.releases)
     }
     for name, text in texts.items():
-        if not 0 < len(text) <= _LONGEST_TEXT or not text.isprintable():
+        if not is_paragraph(text, _LONGEST_TEXT):
             yield f"{name}: give one paragraph of at most {_LONGEST_TEXT} characters"
     yield from _find_hidden_text(study)
-    if not all(override.isprintable() and len(override) <= _LONGEST_TEXT for override in study.overrides):
+    if not all(is_readable(override) and len(override) <= _LONGEST_TEXT for override in study.overrides):
         yield "overrides: must be printable"
 
 
 def _parse_day(text: str) -> date | None:
+    """Return the date of a text such as 2026-03-31; None for every other form, and for years that are no plan."""
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
         return None
+    return found if found and _FIRST_YEAR <= found.year <= _LAST_YEAR else None

@@ -10,6 +10,7 @@ from typing import Any
 from fedhealth.config.open_paths import OpenPath, encode_setting, flatten_settings
 from fedhealth.consortium.contract_text import describe_contract
 from fedhealth.consortium.research_study import ResearchStudy
+from fedhealth.consortium.run_terms_text import describe_run_terms
 from fedhealth.utils.privacy_text import format_delta
 
 _MINOR = ("contact", "first_day", "last_day")
@@ -25,6 +26,7 @@ def describe_study(study: ResearchStudy) -> Iterator[str]:
     yield f"  dates      {study.first_day} to {study.last_day}"
     yield f"  hospitals  {', '.join(study.members)}"
     yield f"  runs       {study.runs}, each as below"
+    yield from describe_run_terms(study.configuration, study.open)
     yield f"  budget     {describe_budget(study)}"
     yield f"  released   {'; '.join(study.releases)}"
     yield "  closed by the lead" if study.closed else f"  digest     {study.digest}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedhealth.privacy.accounting.study_share import StudyShare
+
 
 @dataclass(frozen=True)
 class AccountingContext:
@@ -19,6 +21,7 @@ class AccountingContext:
         purpose: of the request: `train`, `evaluate` or `describe`.
         exchange: number of the exchange that the request belongs to.
         shares: the most honest sites that the noise of a sum can count on; 1 where each site adds its own.
+        study: what all runs of the run's study may spend together; None for a run that belongs to none.
 
     """
 
@@ -30,3 +33,4 @@ class AccountingContext:
     purpose: str = "train"
     exchange: int = 0
     shares: int = 1
+    study: StudyShare | None = None

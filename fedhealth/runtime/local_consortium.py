@@ -34,8 +34,9 @@ from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
 from fedhealth.site.policy import load_policy
 from fedhealth.site.receive_study import receive_study
-from fedhealth.site.study_approval import approve_study, evaluate_study
+from fedhealth.site.study_approval import approve_study
 from fedhealth.site.study_store import StudyStore
+from fedhealth.site.study_verdict import evaluate_study
 
 _MIN_START_SECONDS = 300.0
 _START_FACTOR = 10  # a site starts as the server does, but all at once
@@ -101,7 +102,7 @@ class LocalConsortium:
             study = receive_study(signed.dumps(), membership, home, policy)
             decision = StudyStore(home).load_decision(study.digest)
             if decision is None:
-                approve_study(study, evaluate_study(study, policy), home, policy, person)
+                approve_study(study, evaluate_study(study, policy, home), home, policy, person)
 
     @contextmanager
     def run(self) -> Iterator[ControlClient]:

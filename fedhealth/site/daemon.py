@@ -37,6 +37,8 @@ from fedhealth.site.job_history import JobHistory
 from fedhealth.site.own_report import SiteReporter
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.reply_grid import wait_for_reply_slot
+from fedhealth.site.study_shares import release_unapproved_shares
+from fedhealth.site.study_store import StudyStore
 from fedhealth.site.worker import start_forkserver
 
 log = logging.getLogger("fedhealth.site")
@@ -100,6 +102,7 @@ class SiteDaemon:
             self._audit.write("started")
             for run in self.job_history.find_expired(policy.limits.hours):
                 self._end_run(run)
+            self._check_studies()
             try:
                 self._serve_with_reconnect(policy.lead, key)
             finally:
@@ -248,6 +251,18 @@ class SiteDaemon:
         name = load_policy(self.home).name
         shutil.rmtree(get_secrets_folder(run, name, self.home.state), ignore_errors=True)
         self._audit.write("ended", run=run)
+
+    def _check_studies(self) -> None:
+        """Name the studies that this release refuses, and give back what no approval holds since a crash."""
+        store = StudyStore(self.home)
+        try:
+            for refused in store.read_studies().refused:
+                log.error("%s %s", refused.sentence, refused.advice)
+                self._audit.write("study set aside", digest=refused.digest, reason=refused.sentence)
+            with store.lock_decisions():
+                release_unapproved_shares(self.home)
+        except FedhealthError as fault:  # it stops runs of that study or data set, not the site
+            log.warning("%s", fault)
 
     def _stop_workers(self) -> None:
         for run in self._runs.values():

@@ -1,85 +1,32 @@
-"""A hospital's people decide on a study: the data contract is evaluated once, on their own data, and shown to them.
-
-What the evaluation shows is for the hospital only. The stored verdict and the digest of the data are all that later
-requests are compared with.
-"""
+"""A hospital's people decide on a study; what a decision reserves in the privacy ledger belongs to it."""
 
 from __future__ import annotations
 
 import getpass
+import logging
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date, datetime
-from datetime import time as clock_time
+from datetime import date
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
-from fedhealth.config.schema import Config
 from fedhealth.consortium.research_study import ResearchStudy
-from fedhealth.data.dataset import compute_dataset_digest, prepare_dataset
-from fedhealth.errors import ConfigError, TrustError
-from fedhealth.models.weights import find_other_weights
-from fedhealth.privacy.accounting.study_share import StudyShare, release_share, reserve_share
+from fedhealth.errors import ConfigError, PrivacyError, TrustError
+from fedhealth.privacy.accounting.reservations import parse_cost
+from fedhealth.privacy.accounting.study_claim import StudyRuns, claim_share
 from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_approval import COUNT_FAULTS, make_site_overrides
+from fedhealth.site.job_history import find_ended_runs
 from fedhealth.site.policy import Policy
-from fedhealth.site.study_store import StudyDecision, StudyStore
-from fedhealth.site.study_terms import find_release_changes
-from fedhealth.statistics.workload import measure_workload
+from fedhealth.site.stored_studies import RefusedStudy
+from fedhealth.site.study_shares import make_share, release_unapproved_shares
+from fedhealth.site.study_store import GIVEN, StudyDecision, StudyStore
+from fedhealth.site.study_verdict import StudyVerdict, compose_study
 
-_GIVEN = (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated)  # approvals, with their share reserved
-
-
-@dataclass(frozen=True)
-class StudyVerdict:
-    """What the evaluation of a study on a hospital's own data shows.
-
-    Attributes:
-        size: of the cohort, in words.
-        findings: what the hospital's people must know of their data.
-        data: the digest of the data.
-        configuration: the digest of the resolved configuration here.
-        epsilon: of all runs, of which the share is reserved at approval; None without differential privacy.
-
-    """
-
-    size: str
-    findings: tuple[str, ...]
-    data: str
-    configuration: str
-    epsilon: float | None
-
-
-def evaluate_study(study: ResearchStudy, policy: Policy) -> StudyVerdict:
-    """Evaluate a study's data contract on this hospital's own data; nothing leaves and nothing is reserved.
-
-    Raises:
-        ConfigError: the installed release composes another configuration, site.yaml offers no such data, or pretrained
-            weights are not those of the study.
-        DataError: the data cannot be used at all; it names the place.
-        PrivacyError: its privacy target cannot be met within the policy.
-
-    """
-    config, digest = _compose_study(study, policy)
-    if names := find_other_weights(study.weights, policy.resources.weights):
-        raise ConfigError(
-            f"The weights {', '.join(names)} in resources.weights are missing, or not those of {study.label}.",
-            "Ask the lead for the files.",
-        )
-    cohort = prepare_dataset(config.data, policy.name)
-    counts = cohort.counts()
-    size = ", ".join(f"{counts[key]} {key}" for key in ("patients", "rows", "image", "text", "tabular", "unlabelled"))
-    findings = [each.text for each in cohort.findings]
-    findings += [f"rejected image: {each.reason}" for each in cohort.rejected]
-    epsilon = study.epsilon if instantiate(config.privacy).is_private else None
-    return StudyVerdict(size, tuple(findings), compute_dataset_digest(config.data, policy.name), digest, epsilon)
+log = logging.getLogger("fedhealth.site")
 
 
 def approve_study(
@@ -90,7 +37,7 @@ def approve_study(
     person: str | None = None,
     note: str = "",
 ) -> StudyDecision:
-    """Approve a study as evaluated, and reserve its share of the budget.
+    """Approve a study as evaluated, and reserve its share of the budget; an interruption leaves nothing reserved.
 
     Args:
         study: known to this hospital.
@@ -106,11 +53,6 @@ def approve_study(
 
     """
     store = StudyStore(home)
-    _check_open(study, policy, [each for each in store.load_studies().values() if each.name == study.name])
-    if verdict.epsilon is not None:
-        _reserve(study, home, policy, store)
-    else:
-        release_share(home.state, study.name)  # of an earlier version with differential privacy
     decision = StudyDecision(
         StudyAnswer.approved,
         person or _get_user(),
@@ -119,8 +61,17 @@ def approve_study(
         data=verdict.data,
         configuration=verdict.configuration,
         findings=verdict.findings,
+        study=study.name,
+        version=study.version,
+        ledger=verdict.ledger,
+        price=verdict.price,
     )
-    _record_decision(study, decision, home)
+    with store.lock_decisions():
+        _check_open(study, policy, store)
+        if verdict.ledger:
+            _reserve(study, verdict, home, policy)
+        _record_decision(study.digest, decision, home)
+        _release_others(home)
     return decision
 
 
@@ -140,17 +91,20 @@ def decline_study(
         ConfigError: this version was approved.
 
     """
-    before = StudyStore(home).load_decision(study.digest)
-    if before is not None and before.answer in _GIVEN:
-        raise ConfigError(f"{study.label} was approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
-    decision = StudyDecision(StudyAnswer.declined, person or _get_user(), time.time(), reason, note)
-    _record_decision(study, decision, home)
+    store = StudyStore(home)
+    decision = _refuse(study, StudyAnswer.declined, reason, note, person)
+    with store.lock_decisions():
+        before = store.load_decision(study.digest)
+        if before is not None and before.answer in GIVEN:
+            raise ConfigError(f"{study.label} was approved here.", f"Run `fedhealth site study withdraw {study.name}`.")
+        _record_decision(study.digest, decision, home)
+        _release_others(home)
     return decision
 
 
 def withdraw_study(
     name: str, home: SiteHome, reason: RefusalReason, note: str = "", person: str | None = None
-) -> list[ResearchStudy]:
+) -> list[ResearchStudy | RefusedStudy]:
     """Withdraw the approval of all versions of a study: no further request is answered, its share is given back.
 
     Args:
@@ -169,54 +123,44 @@ def withdraw_study(
 
     """
     store = StudyStore(home)
-    versions = [each for each in store.load_studies().values() if each.name == name]
-    decisions = {each.digest: store.load_decision(each.digest) for each in versions}
-    approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in _GIVEN]
-    if not approved:
-        raise ConfigError(f"No version of the study {name} is approved here.", "Nothing was withdrawn.")
-    decision = StudyDecision(StudyAnswer.withdrawn, person or _get_user(), time.time(), reason, note)
-    for each in approved:
-        _record_decision(each, decision, home)
-    release_share(home.state, name)
+    with store.lock_decisions():
+        versions = store.read_studies().list_versions(name)
+        decisions = {each.digest: store.load_decision(each.digest) for each in versions}
+        approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in GIVEN]
+        if not approved:
+            raise ConfigError(f"No version of the study {name} is approved here.", "Nothing was withdrawn.")
+        for each in approved:
+            _record_decision(each.digest, _refuse(each, StudyAnswer.withdrawn, reason, note, person), home)
+        release_unapproved_shares(home)
     return approved
 
 
-def make_share(study: ResearchStudy) -> StudyShare:
-    """Return what the runs of a study with differential privacy may spend."""
-    after = datetime.combine(date.fromisoformat(study.last_day), clock_time.max)
-    return StudyShare(study.name, study.runs, study.epsilon or 0.0, study.delta, after.timestamp())
-
-
-def _compose_study(study: ResearchStudy, policy: Policy) -> tuple[Config, str]:
-    """Return a study's configuration with the site's own overrides last, and its digest."""
-    if changes := find_release_changes(study, policy):
-        raise ConfigError(
-            f"The installed release or conf folder composes another configuration than {study.label}: {changes}.",
-            "Install the release that the lead uses, or ask for a study of this release.",
-        )
-    source = policy.data.get(str(study.configuration["data"]["name"]))
-    if source is None:
-        raise ConfigError(
-            f"site.yaml offers no data called {study.configuration['data']['name']!r}.", "Add it to `data`."
-        )
-    overrides = [*study.overrides, *make_site_overrides(policy, source, study.overrides), COUNT_FAULTS]
-    composed = compose_config(overrides, policy.conf)
-    config: Any = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)  # noqa: S101 - the schema's root
-    return config, compute_config_digest(composed)
-
-
-def _reserve(study: ResearchStudy, home: SiteHome, policy: Policy, store: StudyStore) -> None:
-    config, _ = _compose_study(study, policy)
-    planned = instantiate(config.privacy).plan_run(
-        measure_workload(config, prepare_dataset(config.data, policy.name)), config.training, config.strategy.rounds
+def _refuse(
+    study: ResearchStudy | RefusedStudy, answer: StudyAnswer, reason: RefusalReason, note: str, person: str | None
+) -> StudyDecision:
+    return StudyDecision(
+        answer, person or _get_user(), time.time(), reason, note, study=study.name, version=study.version
     )
-    budget, plan = planned
-    reserve_share(budget, home.state, make_share(study), store.list_runs(study.name), plan)
 
 
-def _check_open(study: ResearchStudy, policy: Policy, versions: Sequence[ResearchStudy]) -> None:
-    if any(each.closed for each in versions) or date.today() > date.fromisoformat(study.last_day):
+def _reserve(study: ResearchStudy, verdict: StudyVerdict, home: SiteHome, policy: Policy) -> None:
+    share = make_share(study)
+    assert share is not None  # noqa: S101 - `_check_open` compared the two
+    config: Any = OmegaConf.to_object(compose_study(study, policy))
+    runs = StudyRuns(StudyStore(home).list_runs(study.name), find_ended_runs(home.state))
+    claim_share(instantiate(config.privacy).budget, home.state, share, parse_cost(verdict.price), runs)
+
+
+def _release_others(home: SiteHome) -> None:
+    """Give back what no approval holds; in a ledger that is in use it is given back by the next decision or start."""
+    try:
+        release_unapproved_shares(home)
+    except PrivacyError as fault:
+        log.warning("%s", fault)
+
+
+def _check_open(study: ResearchStudy, policy: Policy, store: StudyStore) -> None:
+    if store.read_studies().is_closed(study.name) or date.today() > date.fromisoformat(study.last_day):
         raise ConfigError(f"{study.label} is over.", "Nothing was approved.")
     if policy.name not in study.members:
         raise ConfigError(f"{study.label} does not name {policy.name}.", "Ask the lead.")
@@ -226,9 +170,9 @@ def _check_open(study: ResearchStudy, policy: Policy, versions: Sequence[Researc
         raise ConfigError(f"{study.label} states another budget than its configuration.", "Ask the lead.")
 
 
-def _record_decision(study: ResearchStudy, decision: StudyDecision, home: SiteHome) -> None:
-    StudyStore(home).save_decision(study.digest, decision)
-    told = {"study": study.name, "version": study.version, "digest": study.digest, "person": decision.person}
+def _record_decision(digest: str, decision: StudyDecision, home: SiteHome) -> None:
+    StudyStore(home).save_decision(digest, decision)
+    told = {"study": decision.study, "version": decision.version, "digest": digest, "person": decision.person}
     AuditLog(home.audit).write(f"study {decision.answer}", **told, data=decision.data)
 
 

@@ -20,6 +20,7 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy
+from fedhealth.site.stored_studies import RefusedStudy
 from fedhealth.site.study_store import StudyDecision, StudyStore
 
 NO_STUDY = "the run names no study, and limits.unattended_studies is false"
@@ -68,26 +69,30 @@ def read_study_terms(job: SignedJob, home: SiteHome, policy: Policy, now: float 
         return StudyTerms(reason="" if policy.limits.unattended_studies else NO_STUDY)
     store = StudyStore(home)
     try:
-        studies = store.load_studies()
-        study = studies.get(job.study)
+        stored = store.read_studies()
+        study = stored.studies.get(job.study)
         if study is None:
-            return StudyTerms(reason=f"the run's study {job.study[:12]} is not known here")
+            refused = stored.find_refused(job.study)
+            reason = refused.sentence if refused else f"the run's study {job.study[:12]} is not known here"
+            return StudyTerms(reason=reason)
         decision = store.load_decision(job.study)
-        others = [each for each in studies.values() if each.name == study.name]
-        newer = [each for each in others if each.version > study.version and store.was_approved(each)]
-        is_closed = any(each.closed for each in others)
+        versions = stored.list_versions(study.name)
+        newer = [each for each in versions if each.version > study.version and store.was_approved(each.digest)]
+        has_twin = any(each.version == study.version and each.digest != job.study for each in versions)
+        is_closed = stored.is_closed(study.name)
     except TrustError as fault:
         return StudyTerms(reason=fault.problem)
     today = date.fromtimestamp(time.time() if now is None else now)
-    closed = f"the lead has closed the study {study.name}" if is_closed else ""
-    reason = closed or _find_refusal(study, decision, newer, policy, today)
+    told = f"{study.label} is stored here with two contents: ask the lead for a new version" if has_twin else ""
+    told = f"the lead has closed the study {study.name}" if is_closed else told
+    reason = told or _find_refusal(study, decision, newer, policy, today)
     return StudyTerms(study, decision, reason)
 
 
 def _find_refusal(
     study: ResearchStudy,
     decision: StudyDecision | None,
-    newer: Sequence[ResearchStudy],
+    newer: Sequence[ResearchStudy | RefusedStudy],
     policy: Policy,
     today: date,
 ) -> str:

@@ -90,7 +90,7 @@ def audit_fit(
 
     """
     with open_scratch_folder() as scratch:
-        place = replace(accounting, folder=Path(scratch))
+        place = replace(accounting, folder=Path(scratch), study=None)
         checks = []
         try:
             for check in _FitAudit(AuditBench(trainer, task, place, patients), depth).run_checks():

@@ -57,9 +57,10 @@ def audit_updates(
 
     """
     with open_scratch_folder() as scratch:
+        place = replace(accounting, folder=Path(scratch), study=None)
         checks = []
         try:
-            for check in _UpdateAudit(trainer, task, replace(accounting, folder=Path(scratch))).run_checks():
+            for check in _UpdateAudit(trainer, task, place).run_checks():
                 checks.append(check)
         except Exception as fault:
             checks.append(

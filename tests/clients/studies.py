@@ -6,7 +6,8 @@ from fedhealth.consortium.research_study import SignedStudy, sign_study
 from fedhealth.lead.study_draft import StudyDraft, build_study
 from fedhealth.site.policy import load_policy
 from fedhealth.site.receive_study import receive_study
-from fedhealth.site.study_approval import approve_study, evaluate_study
+from fedhealth.site.study_approval import approve_study
+from fedhealth.site.study_verdict import evaluate_study
 from fedhealth.utils.private_files import load_signing_key
 
 DRAFT = StudyDraft(
@@ -36,4 +37,4 @@ def send_study(consortium, home, study):
 def approve(home, path):
     """Evaluate and approve a study that a hospital has received."""
     study, policy = SignedStudy.loads(path.read_bytes()).study, load_policy(home)
-    return approve_study(study, evaluate_study(study, policy), home, policy, "Dr. Noor")
+    return approve_study(study, evaluate_study(study, policy, home), home, policy, "Dr. Noor")

@@ -136,11 +136,11 @@ def test_a_closed_study_is_not_opened_again_by_a_minor_amendment(lead):
     lead.set_limits("minor_amendments: true")
     minor = lead.publish(version=2, contact="somebody@lead.example")
     assert StudyStore(lead.home).load_decision(minor.digest).person == BY_POLICY
-    for fields in ({"purpose": "another purpose"}, {"title": "another title"}):
-        other = lead.publish(version=3, contact="somebody@lead.example", **fields)
+    for version, fields in ((3, {"purpose": "another purpose"}), (4, {"title": "another title"})):
+        other = lead.publish(version=version, contact="somebody@lead.example", **fields)
         assert StudyStore(lead.home).load_decision(other.digest) is None
-    lead.publish(version=4, closed=True)
-    again = lead.publish(version=5, contact="somebody@lead.example")
+    lead.publish(version=5, closed=True)
+    again = lead.publish(version=6, contact="somebody@lead.example")
     assert StudyStore(lead.home).load_decision(again.digest) is None
     lead.study = again.digest
     assert ask_sentence(lead) == "the lead has closed the study crp"
@@ -276,7 +276,7 @@ def test_a_release_with_other_defaults(lead, monkeypatch):
 
 def test_more_runs_than_the_study_has(lead):
     store = StudyStore(lead.home)
-    store.record_run("crp", "anotherrun1")
+    assert store.record_run("crp", "anotherrun1", 1)
     assert ask_sentence(lead, TRAIN) == "all 1 runs of the study crp are used"
     assert ask_sentence(lead) == "all 1 runs of the study crp are used"
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients.terms import load_terms
+from fedhealth.config import compose
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import get_booked_events
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
@@ -77,6 +78,53 @@ def test_whatever_an_order_changes_is_refused_alike_before_data_are_touched(pair
         lead.words, lead.digest = words, digest
     assert replies[0] == replies[1] == [(UNLISTED_REASON,), DECLINED, DECLINED]
     assert "crp version 1" in caplog.text  # the hospital's own log has the sentence
+
+
+def ask_all(lead):
+    """Return what the lead reads of every kind of request; nothing may be booked or counted."""
+    before = lead.books()
+    replies = [ask(lead, kind) for kind in (HANDSHAKE, TRAIN, EVALUATE)]
+    assert lead.books() == before
+    assert StudyStore(lead.home).list_runs("crp") == ()
+    return replies
+
+
+REFUSED = [(UNLISTED_REASON,), DECLINED, DECLINED]
+
+
+def test_an_option_of_the_hospitals_own_folder_is_refused_alike(pair, tmp_path, caplog):
+    """The lead orders a description of the data that the hospitals have installed for something else."""
+    option = tmp_path / "conf" / "data" / "own.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("defaults: [demo, _self_]\ntabular: {crp: {center: 0.0, scale: 8.8e-37}}\n")
+    replies = []
+    for lead in pair:
+        words, policy = lead.words, lead.home.policy.read_text()
+        lead.home.policy.write_text(f"{policy}conf: {tmp_path / 'conf'}\n")
+        lead.order("data=own")
+        replies.append(ask_all(lead))
+        lead.words, _ = words, lead.home.policy.write_text(policy)
+    assert replies == [REFUSED, REFUSED]
+    assert "data.tabular.crp.scale" in caplog.text
+
+
+def test_installed_defaults_that_changed_with_a_release_are_refused_alike(pair, monkeypatch, caplog):
+    compose_now = compose.hydra_compose
+
+    def change_default(*arguments, **options):
+        config = compose_now(*arguments, **options)
+        config.data.tabular.crp.scale = 8.8e-37
+        return config
+
+    monkeypatch.setattr(compose, "hydra_compose", change_default)
+    replies = []
+    for lead in pair:
+        digest = lead.digest
+        lead.order()
+        replies.append(ask_all(lead))
+        lead.digest = digest
+    assert replies == [REFUSED, REFUSED]
+    assert "composes another configuration than crp version 1 holds: data.tabular.crp.scale" in caplog.text
 
 
 @pytest.fixture(name="free_pair", scope="module")

@@ -1,8 +1,12 @@
-"""docs/lead.md, followed command by command: provision, admit, serve, and a private run in three hospitals."""
+"""docs/lead.md, followed command by command: provision, admit, serve, and a private run in three hospitals.
+
+The first hospital follows docs/hospital-it.md from its kit to its first contributed round, and counts.
+"""
 
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,15 +15,62 @@ from omegaconf import OmegaConf
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.publish_study import load_published_studies
+from fedhealth.protocol.messages import TRAIN
 from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
 from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
+from fedhealth.site.policy import load_policy
+from fedhealth.site.run_history import list_site_runs
 from tests.guide import steps
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("federation")]  # one set of hospitals at a time
 PROGRAM = str(Path(sys.executable).with_name("fedhealth"))
 SITES = ("charite", "klinikum", "st-brigid")
 ADDRESS, PORT = "lead.example:9092", "control_port: 9093"
+
+
+class Hospital:
+    """The first hospital's people: they follow their guide from the kit on, and count what they do."""
+
+    def __init__(self, poc, folder):
+        self.poc, self.folder, self.home = poc, folder, poc.site_home(SITES[0])
+        self.commands, self.edited, self.began = [], [], 0.0
+
+    def follow_guide(self):
+        """Do what the guide says from the command that installs the kit to the start of the site."""
+        (self.folder / "charite.zip").write_bytes((self.poc.lead.kits / "charite.zip").read_bytes())
+        published = self.poc.lead.studies / "pneumonia-v1.study.json"
+        (self.folder / published.name).write_bytes(published.read_bytes())
+        found = steps("hospital-it.md")
+        first = next(number for number, step in enumerate(found) if step.words[1:3] == ("site", "install"))
+        self.began = time.time()
+        for step in found[first:]:
+            if step.mark == "the site runs":
+                return
+            if step.yaml:
+                self.edited.append(step.mark)
+                self.poc.write_policy("charite", load_policy(self.home).lead)
+            elif step.words:
+                self.type_command(step.words)
+
+    def type_command(self, words):
+        environment = {**os.environ, "FEDHEALTH_HOME": str(self.home.path), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [PROGRAM, *words[1:]],
+            input="y\n",
+            env=environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        self.commands.append(words[1:])
+
+    def measure_first_round(self):
+        """Return the seconds from the first command to the reply of the first round, as the audit log has it."""
+        (record,) = [each for each in list_site_runs(self.home) if each.sent]
+        return min(each.time for each in record.sent if (each.kind, each.round) == (TRAIN, 1)) - self.began
 
 
 class Lead:
@@ -35,6 +86,7 @@ class Lead:
         )
         self.environment = {**os.environ, "FEDHEALTH_LEAD": str(self.poc.lead.path), "COLUMNS": "200"}
         self.environment |= {"OMP_NUM_THREADS": "1"}
+        self.hospital = Hospital(self.poc, folder)
 
     def command(self, words):
         """Type a command, say yes where it asks; return what was shown."""
@@ -69,11 +121,12 @@ class Lead:
         draft.write_text(draft.read_text().replace(': ""', ': "a text of the lead"'))
 
     def approved(self, yaml):
-        """The hospitals install their kits and approve the study."""
-        for site in SITES:
-            install_kit(self.poc.site_home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
+        """The hospitals install their kits and approve the study, the first of them by its guide."""
         (signed,) = load_published_studies(self.poc.lead)
-        self.poc.approve_study(signed, "Dr. Noor")
+        self.hospital.follow_guide()
+        for site in SITES[1:]:
+            install_kit(self.poc.site_home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
+        self.poc.approve_study(signed, "Dr. Noor")  # where nobody has decided
 
     def worked(self, yaml):
         """The hospitals start."""
@@ -116,3 +169,14 @@ def test_the_guide_works_as_written(lead):
     assert "pneumonia is closed" in shown["lead study close"]
     assert "already ended" in shown["lead stop"]
     assert OmegaConf.load(lead.poc.lead.project).lead == lead.address
+    hospital = lead.hospital  # from its kit to its first contributed round
+    assert [words[:3] for words in hospital.commands] == [
+        ("site", "install", "charite.zip"),
+        ("site", "check"),
+        ("site", "study", "show"),
+        ("site", "study", "approve"),
+        ("site", "check", "pneumonia"),
+    ]
+    assert len(hospital.commands) + 1 <= 10  # and the start of the site
+    assert hospital.edited == ["added to site.yaml"]
+    assert hospital.measure_first_round() <= 15 * 60

@@ -11,8 +11,9 @@ from fedhealth.protocol.study_answer import RefusalReason
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.site.decline_reasons import UNLISTED_REASON
 from fedhealth.site.policy import load_policy
-from fedhealth.site.study_approval import approve_study, decline_study, evaluate_study
+from fedhealth.site.study_approval import approve_study, decline_study
 from fedhealth.site.study_store import StudyStore
+from fedhealth.site.study_verdict import evaluate_study
 from tests.federation.conftest import SITES
 
 pytestmark = pytest.mark.xdist_group("federation")
@@ -39,7 +40,9 @@ def test_a_run_without_a_study_makes_one_and_resumes_after_its_approval(consorti
     refused = f"refused the last run: {UNLISTED_REASON}"
     assert read_answers(lead, signed)["east"] == f"declined: a permit is missing or has ended; {refused}"
     assert read_answers(lead, signed)["north"] == f"has received it and not decided; {refused}"
-    approve_study(signed.study, evaluate_study(signed.study, load_policy(east)), east, load_policy(east), "Dr. Noor")
+    approve_study(
+        signed.study, evaluate_study(signed.study, load_policy(east), east), east, load_policy(east), "Dr. Noor"
+    )
     consortium.poc.approve_study(signed, "Dr. Noor")
     resume_run(run)
     assert run.info["state"] == "completed"

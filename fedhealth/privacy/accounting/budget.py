@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from fedhealth.privacy.accounting.reservations import (
     compute_remaining_cost,
     get_reserved_patient_events,
 )
+from fedhealth.privacy.accounting.study_total import find_study_excess
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.utils.atomic_io import write_json
 
@@ -84,9 +85,12 @@ class PrivacyBudget:
         return _make_cached_plan(request, constraints, units)
 
     @contextmanager
-    def open_ledger(self, folder: Path) -> Iterator[Ledger]:
-        """Open the data set's ledger in a site's folder and hold its lock: no other process can spend meanwhile."""
-        with Ledger.open(get_ledger_path(folder, self.dataset)) as ledger:
+    def open_ledger(self, folder: Path, wait: float = 0.0) -> Iterator[Ledger]:
+        """Open the data set's ledger in a site's folder and hold its lock: no other process can spend meanwhile.
+
+        Another holder is waited for `wait` seconds at most.
+        """
+        with Ledger.open(get_ledger_path(folder, self.dataset), wait=wait) as ledger:
             yield ledger
 
     def check_failures(self, folder: Path) -> None:
@@ -110,13 +114,15 @@ class PrivacyBudget:
 
         Raises:
             PrivacyError: the ledger is damaged or in use, its last entry is ahead of the clock, all rounds together
-                exceed the lifetime budget, or too many tasks on the data set have failed.
+                exceed the lifetime budget or the total of the run's study, or too many tasks on the data set have
+                failed.
 
         """
         with self.open_ledger(accounting.folder) as ledger:
             _check_clock(ledger)
             _check_failures(ledger.entries, self._get_limits(plan.delta))
             self._check_lifetime(ledger, plan, accounting.run)
+            _check_study(ledger, plan, accounting)
             ledger.update_reservation(accounting.run, get_plan_cost(plan))
         self._save_target(plan, accounting)
 
@@ -144,7 +150,7 @@ class PrivacyBudget:
             accounting.round,
             plan.unit,
             event,
-            self._get_limits(plan.delta),
+            replace(self._get_limits(plan.delta), study=accounting.study),
             max_records_per_patient=plan.max_records_per_patient,
             purpose=accounting.purpose,
             exchange=accounting.exchange,
@@ -184,11 +190,11 @@ class PrivacyBudget:
     def reserve_costs(
         self, folder: Path, sweep: str, costs: Mapping[str, RunCost], expires_at: float, delta: float
     ) -> None:
-        """Reserve what each run costs; this replaces the earlier reservations of a sweep or a study.
+        """Reserve what each run costs; this replaces the earlier reservations of a sweep.
 
         Args:
             folder: the site's private folder.
-            sweep: the id of the sweep or study.
+            sweep: its id.
             costs: of whole runs, by run id.
             expires_at: when the reservations expire, seconds since 1970.
             delta: at which one run is measured.
@@ -199,11 +205,23 @@ class PrivacyBudget:
         """
         with self.open_ledger(folder) as ledger:
             try:
-                ledger.reserve(sweep, costs, expires_at, self._get_limits(delta))
+                self.reserve_in_ledger(ledger, sweep, costs, expires_at, delta)
             except BudgetExceededError as fault:
                 raise PrivacyError(
                     f"the runs of the sweep together would exceed the privacy budget of {self.dataset}", fault.advice
                 ) from fault
+
+    def reserve_in_ledger(
+        self, ledger: Ledger, key: str, costs: Mapping[str, RunCost], expires_at: float, delta: float
+    ) -> None:
+        """Reserve what each run costs in the data set's open ledger; `key` is the id of a sweep or study.
+
+        Raises:
+            BudgetExceededError: the budget does not allow it; nothing is reserved.
+            PrivacyError: the clock was set back.
+
+        """
+        ledger.reserve(key, costs, expires_at, self._get_limits(delta))
 
     def _check_lifetime(self, ledger: Ledger, plan: PrivacyPlan, run: str) -> None:
         """Raise if the run would exceed the lifetime budget, by what is booked or by what is reserved for others."""
@@ -222,7 +240,8 @@ class PrivacyBudget:
     def _save_target(self, plan: PrivacyPlan, accounting: AccountingContext) -> None:
         numbers = (self.epsilon, plan.delta, plan.noise_multiplier, plan.rounds)
         most, releases = plan.max_records_per_patient, plan.release_events
-        save_target(accounting.folder, PrivacyTarget(accounting.run, plan.unit, *numbers, self.dataset, releases, most))
+        target = PrivacyTarget(accounting.run, plan.unit, *numbers, self.dataset, releases, most, plan.run_events)
+        save_target(accounting.folder, target)
 
     def _get_limits(self, delta: float) -> EpsilonLimits:
         return EpsilonLimits(
@@ -257,6 +276,17 @@ def _check_clock(ledger: Ledger) -> None:
 def _check_failures(entries: Sequence[LedgerEntry], limits: EpsilonLimits) -> None:
     if excess := find_failure_excess(entries, limits):
         raise BudgetExceededError(excess, "Find the cause in the site's log before you raise that limit.")
+
+
+def _check_study(ledger: Ledger, plan: PrivacyPlan, accounting: AccountingContext) -> None:
+    """Raise if the whole run would exceed the total of its study."""
+    if accounting.study is None:
+        return
+    remaining = compute_remaining_cost(get_plan_cost(plan), get_booked_events(ledger.entries, accounting.run))
+    if excess := find_study_excess(
+        ledger.entries, ledger.get_reservations(), remaining.events, accounting.study, accounting.run
+    ):
+        raise PrivacyError(excess, "Ask the lead for a study that states what its runs spend.")
 
 
 def write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:

@@ -81,6 +81,11 @@ class Ledger:
         return tuple(self._entries)
 
     @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self._path.stem
+
+    @property
     def head(self) -> str:
         """Hash of the last entry: a digest of the whole history."""
         return self._tail.digest
@@ -95,7 +100,7 @@ class Ledger:
 
     def find_exceeded_limit(self, cost: RunCost, limits: EpsilonLimits, run: str) -> str:
         """Return which limit more events of a run would exceed and by how much; empty if they exceed none."""
-        has_limit = min(limits.lifetime_epsilon, limits.lifetime_local_epsilon) < inf
+        has_limit = min(limits.lifetime_epsilon, limits.lifetime_local_epsilon) < inf or limits.study is not None
         reservations = self.get_reservations() if has_limit else []
         return find_exceeded_limit(self._entries, reservations, cost, limits, run)
 
@@ -118,6 +123,8 @@ class Ledger:
 
         """
         cost = RunCost(unit, (event,), details.get("max_records_per_patient", 1))
+        if limits.study is not None:
+            details["sweep"] = limits.study.key
         if reason := self.find_exceeded_limit(cost, limits, run):
             self._append("decline", run, round_, unit, event, reason=reason, **details)
             raise BudgetExceededError(reason, "Declined; nothing was spent. Ask for fewer rounds or more noise.")

@@ -41,7 +41,7 @@ class LedgerEntry:
         digest: of a `release`: the keyed digest of the words that left.
         cites: of a `release`: numbers of earlier bookings whose results the words contain too.
         reason: why the event was declined, or how it was lost.
-        sweep: the sweep that a reservation belongs to.
+        sweep: the sweep or study that a reservation belongs to; the study that a booking does.
         expires_at: when a reservation expires, seconds since 1970.
 
     """

@@ -22,6 +22,8 @@ from fedhealth.privacy.accounting.ledger_entry import (
 )
 from fedhealth.privacy.accounting.rdp_filter import make_rdp_filter
 from fedhealth.privacy.accounting.reservations import Reservation, RunCost, get_reserved_patient_events
+from fedhealth.privacy.accounting.study_share import StudyShare
+from fedhealth.privacy.accounting.study_total import find_study_excess
 from fedhealth.utils.privacy_text import format_guarantee
 
 _IF_ALL_COLLUDE = "if all other sites collude,"
@@ -39,6 +41,7 @@ class EpsilonLimits:
         max_failures: the most tasks that may end in an error reply, of all runs together; None for no limit.
         run_local_epsilon: epsilon of any one run if everybody else colludes.
         lifetime_local_epsilon: epsilon of all runs together if everybody else colludes.
+        study: whose total bounds all of its runs together; None for a run that belongs to none.
 
     """
 
@@ -49,6 +52,7 @@ class EpsilonLimits:
     max_failures: int | None = None
     run_local_epsilon: float = inf
     lifetime_local_epsilon: float = inf
+    study: StudyShare | None = None
 
 
 class BudgetExceededError(PrivacyError):
@@ -89,6 +93,7 @@ def find_exceeded_limit(
         or find_lifetime_excess(
             [*get_patient_events(entries), *get_reserved_patient_events(others), *cost.patient_events], limits
         )
+        or (find_study_excess(entries, others, cost.events, limits.study, run) if limits.study else "")
     )
 
 

@@ -26,6 +26,7 @@ class PrivacyTarget:
         dataset: name of the ledger; empty in files of earlier releases.
         release_events: each event that one request of the run may book: a round, the release of the scores.
         max_records_per_patient: the most studies of one patient that they use, for unit `record`.
+        run_events: everything that the whole run may book.
 
     """
 
@@ -38,6 +39,7 @@ class PrivacyTarget:
     dataset: str = ""
     release_events: tuple[PrivacyEvent, ...] = ()
     max_records_per_patient: int = 1
+    run_events: tuple[PrivacyEvent, ...] = ()
 
 
 def save_target(folder: Path, target: PrivacyTarget) -> None:
@@ -60,8 +62,10 @@ def list_newest_targets(folder: Path, ended: Collection[str]) -> list[PrivacyTar
 
 def _read_target(path: Path) -> PrivacyTarget:
     fields = json.loads(path.read_text("utf-8"))
-    events = tuple(PrivacyEvent(**event) for event in fields.pop("release_events", ()))
-    return PrivacyTarget(**fields, release_events=events)
+    one, all_ = (
+        tuple(PrivacyEvent(**event) for event in fields.pop(name, ())) for name in ("release_events", "run_events")
+    )
+    return PrivacyTarget(**fields, release_events=one, run_events=all_)
 
 
 def _get_time(path: Path) -> int:

@@ -7,9 +7,11 @@ the rest is cancelled. A reservation that is neither used nor cancelled expires.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.units import convert_to_patient
@@ -37,6 +39,20 @@ class RunCost:
     def patient_events(self) -> list[PrivacyEvent]:
         """What the events cost one patient."""
         return [convert_to_patient(event, self.unit, self.max_records_per_patient) for event in self.events]
+
+
+def parse_cost(fields: Mapping[str, Any]) -> RunCost:
+    """Return a run's cost from plain values, as `dataclasses.asdict` makes them.
+
+    Raises:
+        PrivacyError: they are not those of a cost.
+
+    """
+    try:
+        events = tuple(PrivacyEvent(**event) for event in fields["events"])
+        return RunCost(str(fields["unit"]), events, int(fields["max_records_per_patient"]))
+    except (KeyError, TypeError, ValueError) as fault:
+        raise PrivacyError("the stored price of a study's run is damaged", "Approve the study again.") from fault
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,14 @@ from fedhealth.site.check.installation import check_installation
 from fedhealth.site.check.kit import check_kit
 from fedhealth.site.check.machine import check_machine
 from fedhealth.site.check.network import check_network
-from fedhealth.site.check.rules import check_budget, check_keys, check_log, check_own_state, check_policy
+from fedhealth.site.check.rules import (
+    check_budget,
+    check_keys,
+    check_log,
+    check_own_state,
+    check_policy,
+    check_studies,
+)
 from fedhealth.site.home import SiteHome
 from fedhealth.site.own_report import record_check
 from fedhealth.site.policy import Policy, load_policy
@@ -40,6 +47,7 @@ def check_site(home: SiteHome, overrides: tuple[str, ...] = ()) -> Iterator[Chec
     record_check(home, reported)
     yield from catch_errors("machine", check_machine(home.path, policy.resources))
     yield from catch_errors("budget", check_budget(home, policy))
+    yield from catch_errors("studies", check_studies(home))
     yield from catch_errors("audit log", check_log(home))
     if home.membership.is_file():
         yield from catch_errors("own state", check_own_state(home, policy))

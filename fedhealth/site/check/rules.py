@@ -1,4 +1,4 @@
-"""Check site.yaml, the private keys, the privacy budget and the audit log."""
+"""Check site.yaml, the private keys, the privacy budget, the stored studies and the audit log."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fedhealth.site import audit_log
 from fedhealth.site.check.base import CheckResult, report_failure, report_pass, report_warning
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import Policy, SiteLimits
+from fedhealth.site.study_store import StudyStore
 from fedhealth.utils.privacy_text import format_delta, format_epsilon, format_guarantee, format_local_epsilon
 
 
@@ -122,6 +123,15 @@ def check_own_state(home: SiteHome, policy: Policy) -> Iterator[CheckResult]:
         yield report_failure("own state", fault.problem, fault.advice)
     else:
         yield report_pass("own state", "the books know everything that this site has signed")
+
+
+def check_studies(home: SiteHome) -> Iterator[CheckResult]:
+    """Check that this release accepts every stored study."""
+    stored = StudyStore(home).read_studies()
+    for refused in stored.refused:
+        yield report_failure("studies", refused.sentence, refused.advice)
+    if not stored.refused:
+        yield report_pass("studies", f"{len(stored.studies)} stored, this release accepts each of them")
 
 
 def check_log(home: SiteHome) -> Iterator[CheckResult]:

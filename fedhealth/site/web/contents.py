@@ -56,6 +56,7 @@ def build_state(home: SiteHome) -> Content:
     except FedhealthError as fault:
         facts.append(("Policy", fault.problem))
     waiting = [each.label for each in _list_waiting(home)]
+    facts += [("Refused study", each.sentence) for each in StudyStore(home).read_studies().refused]
     facts.append(("Studies to decide", ", ".join(waiting) or "none"))
     return Content("State", (), (_build_facts("This site", facts),))
 
@@ -88,10 +89,13 @@ def build_budget(home: SiteHome) -> Content:
 def build_studies(home: SiteHome) -> Content:
     """Return all studies with their state."""
     store = StudyStore(home)
-    studies = store.load_studies()
+    stored = store.read_studies()
+    studies, refused = stored.studies, tuple(f"{each.sentence} {each.advice}" for each in stored.refused)
     rows = tuple((each.label, each.title, describe_state(store, each)) for each in studies.values())
     links = tuple(f"/studies/{digest}" for digest in studies)
-    return Content("Studies", (), (DataTable("Studies of this consortium", ("Study", "Title", "Here"), rows, links),))
+    return Content(
+        "Studies", refused, (DataTable("Studies of this consortium", ("Study", "Title", "Here"), rows, links),)
+    )
 
 
 def build_study(home: SiteHome, study: ResearchStudy) -> Content:

@@ -12,14 +12,14 @@ from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
 from fedhealth.site.study_approval import (
-    StudyVerdict,
     approve_study,
     decline_study,
-    evaluate_study,
     withdraw_study,
 )
 from fedhealth.site.study_store import StudyStore
+from fedhealth.site.study_verdict import StudyVerdict, evaluate_study
 from fedhealth.utils.digest import digest_parts, encode_canonical
+from fedhealth.utils.readable_text import is_readable
 
 _LONGEST_PERSON, _LONGEST_NOTE = 80, 400
 
@@ -62,7 +62,7 @@ class StudyDesk:
             if step not in self.list_steps(study):  # two people decide at once
                 raise ConfigError(f"{study.label} was decided meanwhile.", "Open it again.")
             if step == "examine":
-                self._verdicts[study.digest] = evaluate_study(study, load_policy(self._home))
+                self._verdicts[study.digest] = evaluate_study(study, load_policy(self._home), self._home)
                 return
             person, note = _read_text(form, "person", _LONGEST_PERSON), _read_text(form, "note", _LONGEST_NOTE)
             if step == "approve":
@@ -85,7 +85,7 @@ def digest_verdict(verdict: StudyVerdict) -> str:
 def _read_text(form: Mapping[str, str], name: str, longest: int) -> str:
     """Return one line of printable text."""
     text = form.get(name, "").strip()
-    if not text or len(text) > longest or not text.isprintable():
+    if not text or len(text) > longest or not is_readable(text):
         raise ConfigError(f"The field {name!r} needs 1 to {longest} printable characters.", "Nothing was changed.")
     return text
 

@@ -6,13 +6,16 @@ from datetime import date
 import pytest
 
 from fedhealth.cli.main import main
+from fedhealth.consortium.research_study import sign_study
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import Project
 from fedhealth.lead.provision import provision_consortium
 from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import count_events
 from fedhealth.site.study_store import StudyStore
+from fedhealth.utils.private_files import load_signing_key
 from tests.clients.lying_lead import LyingLead
+from tests.clients.studies import make_study
 
 
 @pytest.fixture(name="command")
@@ -108,5 +111,63 @@ def test_what_does_not_exist_or_is_not_the_consortiums_is_refused(command, tmp_p
     command("lead", "study", "new", "theirs", *command.lead.words, "--to", str(complete_draft))
     complete(complete_draft)
     assert command("lead", "study", "publish", str(complete_draft), "--home", str(other.path))[0] == 0
-    code, shown = command("site", "study", "approve", str(other.studies / "theirs-v1.study.json"), "--yes")
+    code, shown = command("site", "study", "approve", str(other.studies / "theirs-v1.study.json"), "--yes", "0" * 12)
     assert (code, "not signed by the consortium" in shown) == (8, True)
+
+
+def test_without_a_question_the_digest_of_what_was_shown_must_be_given(command):
+    """A name alone may mean a version that came later than the one that somebody read."""
+    lead = command.lead
+    shown, later = lead.publish(name="second"), lead.publish(name="second", version=2, purpose="life insurance")
+    store = StudyStore(lead.home)
+    lead.set_limits("lifetime_epsilon: 100")
+    for digest in ("", "0" * 12, shown.digest[:11], shown.digest, "second"):
+        code, said = command("site", "study", "approve", "second", "--yes", digest)
+        assert (code, f"second version 2 has the digest {later.digest}" in said) == (2, True)
+        assert store.load_decision(later.digest) is None
+    assert command("site", "study", "approve", shown.digest, "--yes", later.digest[:12])[0] == 2
+    code, said = command("site", "study", "approve", shown.digest, "--yes", shown.digest[:12].upper())
+    assert (code, "Approved by" in said) == (0, True)
+    assert (store.load_decision(shown.digest).answer, store.load_decision(later.digest)) == ("approved", None)
+    code, said = command("site", "study", "approve", "second", answer="n\n")
+    assert (code, f"Approve second version 2, digest {later.digest[:12]}?" in said) == (8, True)
+
+
+def test_a_study_that_is_shown_has_all_that_a_person_decides_on(command):
+    code, said = command("site", "study", "show", "first")
+    assert code == 0
+    for text in (
+        "hospitals  charite, member-01",
+        "runs       1, each as below",
+        "rounds     2 in each run",
+        "protects   each patient (unit patient)",
+        "one run    epsilon 8 at delta 1e-6",
+        "noise      local",
+        "sums       secure aggregation is on: the lead reads only sums over at least 3 of 4 hospitals",
+        "collude with the lead",
+        "leaves     each round the change of the model by its training, with noise",
+        "budget     epsilon 8 at delta 1e-6 for each protected person, all runs together",
+        "dates      2026-01-01 to 2099-12-31",
+        "released   the trained model",
+    ):
+        assert text in said
+    code, said = command("site", "study", "approve", "first", answer="n\n")
+    assert "one run costs here at most epsilon 7." in said
+    assert "all 1 runs together cost here at most epsilon 7." in said
+
+
+def test_another_content_of_a_version_and_a_study_that_is_set_aside_are_named(command, tmp_path):
+    lead = command.lead
+    twin = sign_study(
+        make_study(lead.words, name="first", ethics="EK 99"), load_signing_key(lead.consortium.lead.consortium_key)
+    )
+    (tmp_path / "twin.study.json").write_bytes(twin.dumps())
+    code, said = command("site", "study", "show", "twin.study.json")
+    assert (code, "first version 1 is known here with other content" in said) == (8, True)
+    path = lead.home.studies / f"{lead.study}.study.json"
+    path.write_text(path.read_text().replace("2099-12-31", "31.12.2099"))
+    code, said = command("site", "study", "show")
+    assert (code, "REFUSED first version 1 is set aside" in said, "Ask the lead" in said) == (0, True, True)
+    assert command("site", "study", "show", "first")[0] == 8
+    code, said = command("site", "study", "withdraw", "first", "--reason", "other")
+    assert (code, "The approval of first version 1 is withdrawn" in said) == (0, True)
