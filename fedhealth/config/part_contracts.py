@@ -166,8 +166,8 @@ def _list_lacking_methods(target: str, contract: PartContract) -> list[str]:
         kind = load_target(target)
     except ConfigError:  # `validate_config` reports it
         return []
-    if not isinstance(kind, type) or kind.__new__ is not object.__new__:  # it may build something else: checked then
-        return []
+    if not isinstance(kind, type) or any("__new__" in vars(base) for base in kind.__mro__[:-1]):
+        return []  # it may build something else, which is checked then
     return [name for name in contract.methods if not _defines(kind, name)]
 
 
