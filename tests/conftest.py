@@ -7,17 +7,16 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import csv
 import logging
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig, open_dict
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from PIL import Image
 
-from fedhealth.config import compose
 from fedhealth.runs.run_dir import RunDir
+from tests.composition_cache import CompositionCache
 from tests.data_sets import DATA_SETS
 
 SITES = ("north", "south", "east")
@@ -87,24 +86,21 @@ def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cached_compositions() -> Iterator[None]:
-    """Hydra takes a quarter of a second for a configuration, and tests compose the same ones thousands of times."""
-    hydra_compose, cache = compose.hydra_compose, {}
-
-    def compose_once(name: str, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> DictConfig:
-        if any("searchpath" in override for override in overrides):  # a folder of the test's own
-            return hydra_compose(name, [*overrides], return_hydra_config)
-        key = (name, compose.get_conf_dir(), tuple(overrides))
-        if key not in cache:
-            cache[key] = pickle.dumps(hydra_compose(name, [*overrides], return_hydra_config=True))
-        config = pickle.loads(cache[key])
-        if not return_hydra_config:
-            with open_dict(config):
-                del config["hydra"]
-        return config
-
+def cached_compositions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests compose the same configurations thousands of times."""
+    cache = CompositionCache(ConfigLoaderImpl.load_configuration, tmp_path_factory.getbasetemp())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compose, "hydra_compose", compose_once)
+        patch.setattr(
+            ConfigLoaderImpl, "load_configuration", lambda loader, *words, **named: cache.load(loader, *words, **named)
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_files() -> Iterator[None]:
+    """A killed process loses nothing that it wrote, and no test cuts the power: the disk only takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

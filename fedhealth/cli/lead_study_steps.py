@@ -25,11 +25,13 @@ from fedhealth.lead.publish_study import (
 )
 from fedhealth.lead.site_overview import load_reports
 from fedhealth.lead.study_answers import StudyAnswers, collect_answers
-from fedhealth.lead.study_draft import RELEASES, load_draft
+from fedhealth.lead.study_draft import RELEASES, StudyDraft, load_draft
 from fedhealth.protocol.site_report import SiteReport
 from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.json_schema import format_schema_line, write_schema
 
 _TEMPLATE = """\
+{schema}
 # A study, for the hospitals' people: complete the empty texts, then run: fedhealth lead study publish {file}
 name: {name}
 title: ""
@@ -62,6 +64,7 @@ def run_new(name: str, overrides: list[str], path: Path) -> None:
     compose_shared_settings(overrides)
     first = date.today()
     content = _TEMPLATE.format(
+        schema=format_schema_line(path.name),
         file=path,
         name=name,
         first=first.isoformat(),
@@ -70,6 +73,7 @@ def run_new(name: str, overrides: list[str], path: Path) -> None:
         releases=yaml.safe_dump(list(RELEASES)).rstrip(),
     )
     write_atomic(path, content.encode())
+    write_schema(path, StudyDraft)
     print_lines(Console(), f"Complete {path}, then run: fedhealth lead study publish {path}")
 
 

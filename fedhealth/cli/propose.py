@@ -12,8 +12,6 @@ from fedhealth.errors import ConfigError
 from fedhealth.utils.atomic_io import create_once
 from fedhealth.utils.user_path import expand_user
 
-SETTINGS_FILE = Path("ingest.yaml")
-
 
 def propose_ingest(folder: Path, tables: Sequence[Path], data: str | None, home: Path | None) -> None:
     """Write proposed settings to ingest.yaml.
@@ -24,20 +22,24 @@ def propose_ingest(folder: Path, tables: Sequence[Path], data: str | None, home:
 
     """
     from fedhealth.cli.ingest import compose_data_config
+    from fedhealth.ingest.proposal_text import SETTINGS_FILE
     from fedhealth.ingest.propose import propose_settings
     from fedhealth.ingest.settings import IngestSettings
     from fedhealth.site.home import SiteHome
     from fedhealth.site.policy import load_policy
+    from fedhealth.utils.json_schema import write_schema
 
     if data is None:
         raise ConfigError("The data have no name.", "Ask the lead for it, and add --data NAME.")
-    _refuse_existing(SETTINGS_FILE)
+    path = Path(SETTINGS_FILE)
+    _refuse_existing(path)
     found = SiteHome.find(home)
     policy = load_policy(found) if found.policy.exists() else None
     site, conf = (policy.name, policy.conf) if policy else (None, None)
     described = compose_data_config(IngestSettings(site or "site", data, {}, conf=conf), folder, ())
     text = propose_settings(site, conf, expand_user(folder), [expand_user(each) for each in tables], described)
-    create_once(SETTINGS_FILE, text.encode, 0o600)
+    create_once(path, text.encode, 0o600)
+    write_schema(path, IngestSettings)
     left = text.count("???") - 1  # the heading names them too
     decide = f"{left} place(s) are for you to decide (???)." if left else "Nothing is undecided."
     print_lines(Console(), f"Proposed: {SETTINGS_FILE}. {decide} Check every line, then run:")

@@ -12,6 +12,9 @@ from fedhealth.ingest.assign_columns import TableProposal
 from fedhealth.ingest.image_content import IMAGE, NAMES
 from fedhealth.ingest.match_columns import MOST_FILES, FolderHeaders
 from fedhealth.ingest.settings import UNDECIDED
+from fedhealth.utils.json_schema import format_schema_line
+
+SETTINGS_FILE = "ingest.yaml"
 
 
 def render_settings(
@@ -26,6 +29,7 @@ def render_settings(
     tables = list(proposals)
     rules = [*dict.fromkeys(rule for each in tables for match in each.keys for rule in match.rules)]
     lines = [
+        format_schema_line(SETTINGS_FILE),
         "# Proposed by `fedhealth site ingest --propose`. Check every line; replace each ???; docs/ingest.md explains.",
         f"site: {quote_word(site)}",
         f"data: {quote_word(data.name)}",

@@ -7,13 +7,11 @@ from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
 from fedhealth.site.make_join_request import make_join_request
 from fedhealth.site.policy import Policy, load_policy
-from fedhealth.utils.atomic_io import create_once, write_atomic
-from fedhealth.utils.json_schema import dump_schema
-
-SCHEMA_FILE = "site.schema.json"  # beside site.yaml, for editors
+from fedhealth.utils.atomic_io import create_once
+from fedhealth.utils.json_schema import format_schema_line, write_schema
 
 _POLICY_TEMPLATE = """\
-# yaml-language-server: $schema=site.schema.json
+{schema}
 # The policy of this hospital. What it does not allow is declined; without this file no data leaves.
 # After a change, run: fedhealth site check
 
@@ -94,10 +92,10 @@ def init_site(home: SiteHome, name: str, lead: str) -> JoinRequest:
             )
     request = make_join_request(home, name, lead)
     create_once(home.policy, lambda: render_policy(name, lead).encode())
-    write_atomic(home.policy.with_name(SCHEMA_FILE), dump_schema(Policy))
+    write_schema(home.policy, Policy)
     return request
 
 
 def render_policy(name: str, lead: str) -> str:
     """Return the strict site.yaml of a new site, without data."""
-    return _POLICY_TEMPLATE.format(name=name, lead=lead)
+    return _POLICY_TEMPLATE.format(name=name, lead=lead, schema=format_schema_line("site.yaml"))

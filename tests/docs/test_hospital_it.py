@@ -22,7 +22,6 @@ from fedhealth.site import audit_log
 from fedhealth.site.check.check_site import check_site
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
-from fedhealth.site.init import SCHEMA_FILE
 from tests.clients.studies import DRAFT
 from tests.fedhealth.site.consortium import World
 from tests.guide import DOCS, steps
@@ -166,7 +165,7 @@ def test_every_place_of_a_site_is_listed():
     home = SiteHome(Path("home"))
     places = (
         home.policy,
-        home.policy.with_name(SCHEMA_FILE),
+        home.policy.with_name("site.schema.json"),
         home.keys,
         home.join_request,
         home.kit,

@@ -1,11 +1,14 @@
 """Proposed settings: what can be found out is there, what cannot is refused until a person decides."""
 
+import jsonschema
 import pytest
+import yaml
 
 from fedhealth.cli.ingest import compose_data_config
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.ingest.propose import propose_settings
 from fedhealth.ingest.settings import IngestSettings, load_ingest_settings
+from fedhealth.utils.json_schema import build_schema
 from tests.fedhealth.ingest.hospital import Hospital, write_csv
 
 DATA = compose_data_config(IngestSettings("charite", "demo", {}), "/nowhere", ())
@@ -57,6 +60,8 @@ def test_undecided_settings_are_refused_and_the_edited_ones_work(hospital, text,
     settings = load_ingest_settings(file)
     assert settings.tables[1].words == {"label": {"ja": "severe", "nein": "stable"}}
     assert settings.identifiers.rules == ("case",)
+    assert text.startswith("# yaml-language-server: $schema=ingest.schema.json\n")
+    jsonschema.validate(yaml.safe_load(file.read_text("utf-8")), build_schema(IngestSettings))
 
 
 def test_a_table_without_a_key_is_undecided(hospital, tmp_path):

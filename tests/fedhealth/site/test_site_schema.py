@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from fedhealth.site.home import SiteHome
-from fedhealth.site.init import SCHEMA_FILE, init_site
+from fedhealth.site.init import init_site
+
+SCHEMA_FILE = "site.schema.json"
 
 
 @pytest.fixture(name="files")
