@@ -45,6 +45,8 @@ def run(
             f"{overrides!r} is no list of overrides.", 'Give a list of texts, such as ["experiment=heart", "seed=1"].'
         )
     own_config = expand_user(config_dir).resolve() if config_dir else None
+    if own_config is not None and not own_config.is_dir():
+        raise ConfigError(f"There is no folder {own_config}.", "Name a folder of configuration files.")
     spec = RunSpec.compose(overrides, RunDir(Path()), own_config)  # reports a misspelt override before a folder is made
     place = expand_user(folder) if folder else _name_folder(spec.settings.name)
     spec = replace(spec, run_dir=RunDir(place))

@@ -155,4 +155,6 @@ def embed_page(page: str) -> str:
 def _explain_state(run: Run) -> str:
     if run.state in ("failed", "stopped", "interrupted"):
         return f"Resume it: fedhealth run resume={run.folder}"
+    if run.state == "completed":
+        return "It was removed: restore the run's folder from a backup."
     return "Wait until it has completed."

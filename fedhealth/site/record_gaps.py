@@ -55,5 +55,7 @@ def list_record_gaps(
 
 
 def _has_worked(home: SiteHome) -> bool:
-    """Return whether this site has accepted a run, booked privacy or received a study."""
-    return bool(list_known_runs(home.state) or any(find_ledgers(home.state)) or any(home.studies.glob("*.json")))
+    """Return whether this site has written its log before, accepted a run, booked privacy or received a study."""
+    beside_log = home.audit.parent.glob("*")  # such as its lock
+    left = (beside_log, find_ledgers(home.state), home.studies.glob("*.json"))
+    return bool(list_known_runs(home.state)) or any(True for files in left for _ in files)

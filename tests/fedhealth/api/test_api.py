@@ -157,6 +157,11 @@ def test_what_is_no_list_of_overrides_is_named(given, tmp_path):
         fedhealth.run(given, folder=tmp_path / "run")
 
 
+def test_a_folder_of_configuration_files_that_is_none_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"There is no folder .*nowhere"):
+        fedhealth.run(["experiment=demo"], config_dir=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_folder_that_is_a_file_is_named(tmp_path, good_hospitals, tiny_overrides, inside):
     (tmp_path / "file").write_text("")

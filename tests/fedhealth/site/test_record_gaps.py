@@ -61,9 +61,11 @@ def test_a_log_that_is_gone_is_said_to_be_gone(home):
     assert "is gone" in verified.exception.problem
 
 
-@pytest.mark.parametrize("left", ["membership", "job history", "study"])
+@pytest.mark.parametrize("left", ["membership", "job history", "study", "lock"])
 def test_each_trace_of_work_shows_that_the_log_is_gone(home, left):
     remove_log(home)
+    if left != "lock":
+        home.audit.with_suffix(".lock").unlink()
     if left != "membership":
         home.membership.unlink()
     if left != "job history":
@@ -76,6 +78,7 @@ def test_each_trace_of_work_shows_that_the_log_is_gone(home, left):
 
 def test_a_site_that_has_done_nothing_has_no_gap(home):
     remove_log(home)
+    home.audit.with_suffix(".lock").unlink()
     home.membership.unlink()
     (home.state / "job_history.json").unlink()
     assert read_run_history(home) == ([], [])
