@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedhealth.api.progress import ProgressDisplay
 from fedhealth.api.run import Run
+from fedhealth.errors import ConfigError
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
@@ -31,24 +32,30 @@ def run(
     Args:
         overrides: Hydra overrides, such as `["experiment=heart", "data.root=FOLDER", "seed=1"]`.
         folder: the run directory, which must not contain a run; None makes one as `fedhealth run` does.
-        config_dir: an additional folder of configuration files.
+        config_dir: an additional folder of configuration files; the returned run loads its model with it.
         progress: whether to show progress, in a terminal or a notebook.
 
     Raises:
-        ConfigError: an unknown key, option or type, or the folder already contains a run.
+        ConfigError: an unknown key, option or type, or the folder is a file or already contains a run.
         FedhealthError: any other error of data, model, federation or privacy; run.json records it too.
 
     """
+    if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
+        raise ConfigError(
+            f"{overrides!r} is no list of overrides.", 'Give a list of texts, such as ["experiment=heart", "seed=1"].'
+        )
     own_config = expand_user(config_dir).resolve() if config_dir else None
+    if own_config is not None and not own_config.is_dir():
+        raise ConfigError(f"There is no folder {own_config}.", "Name a folder of configuration files.")
     spec = RunSpec.compose(overrides, RunDir(Path()), own_config)  # reports a misspelt override before a folder is made
     place = expand_user(folder) if folder else _name_folder(spec.settings.name)
     spec = replace(spec, run_dir=RunDir(place))
     if not progress:
         launch_run(spec)
-        return Run(place)
+        return Run(place, own_config)
     with _capture_warnings(), ProgressDisplay(spec.run_dir, Console()):
         launch_run(spec)
-    return Run(place)
+    return Run(place, own_config)
 
 
 def _name_folder(name: str) -> Path:

@@ -36,10 +36,12 @@ class Run:
 
     Attributes:
         folder: the run directory.
+        config_dir: the folder of configuration files that names parts of an own package; None for none.
 
     """
 
     folder: Path
+    config_dir: Path | None = None
 
     @cached_property
     def record(self) -> RunRecord:
@@ -93,10 +95,11 @@ class Run:
         """The exported model.
 
         Raises:
-            ModelError: the run exported no model yet, or only the shared part of a personalized one.
+            ModelError: the run exported no model yet, or only the shared part of a personalized one, or its model has a
+                part of an own package and `config_dir` does not name it.
 
         """
-        return load_model(self.folder / MODEL_DIR)
+        return load_model(self.folder / MODEL_DIR, config_dir=self.config_dir)
 
     @property
     def report(self) -> Path:
@@ -121,17 +124,24 @@ class Run:
         return embed_page(self.report.read_text("utf-8"))
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, *, config_dir: str | Path | None = None) -> Run:
     """Return the run in a directory.
+
+    Args:
+        folder: the run directory.
+        config_dir: the folder of configuration files, as for training, if the model has a part of an own package. What
+            run.json says of it is not used: a run may come from somebody else.
 
     Raises:
         ConfigError: there is no run.
 
     """
+    if not isinstance(folder, str | Path):
+        raise ConfigError(f"{folder!r} is no folder.", "Give the folder that has the run's run.json.")
     path = expand_user(folder)
     if not (path / "run.json").is_file():
         raise ConfigError(f"There is no run in {path}.", "Give the folder that has the run's run.json.")
-    return Run(path)
+    return Run(path, expand_user(config_dir) if config_dir else None)
 
 
 def embed_page(page: str) -> str:
@@ -145,4 +155,6 @@ def embed_page(page: str) -> str:
 def _explain_state(run: Run) -> str:
     if run.state in ("failed", "stopped", "interrupted"):
         return f"Resume it: fedhealth run resume={run.folder}"
+    if run.state == "completed":
+        return "It was removed: restore the run's folder from a backup."
     return "Wait until it has completed."

@@ -55,7 +55,8 @@ def _load_audit_subject(overrides: list[str], run: RunDir | None) -> tuple[Confi
 
     if run is not None and not run.info:
         raise ConfigError(f"{run.path} holds no run.", "Give a run directory, or overrides.")
-    composed = compose_config(run.info["overrides"] if run else overrides)
+    named = run.info.get("config_dir") if run else ""
+    composed = compose_config(run.info["overrides"] if run else overrides, Path(named) if named else None)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)  # noqa: S101 - the schema's root
     model = run.path / "model.safetensors" if run else None

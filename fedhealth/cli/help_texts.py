@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "predict outputs/a/model --image chest.dcm --note @note.txt --value age=67",
         "predict outputs/a/model --own outputs/a/sites/charite/personal.safetensors --table new.csv --to scores.csv",
         "predict pneumonia/model --calibration calibration.safetensors --risk 0.05 --image chest.dcm --note @note.txt",
+        "predict outputs/a/model --config-dir conf --value age=67",
     ),
     "audit": ("audit quick experiment=demo privacy=patient data.root=outputs/demo/hospitals",),
     "data propose": ("data propose manifest.csv --out heart.yaml",),

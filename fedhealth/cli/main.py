@@ -245,11 +245,14 @@ def predict(
         float,
         typer.Option(help="Largest share of studies with a class that are called negative, and the other way round."),
     ] = 0.1,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="Folder of configuration files, as for training, of a model with an own part.")
+    ] = None,
 ) -> None:
     """Score new studies with an exported model; with a calibration, decide or abstain as well."""
     from fedhealth.cli.predict import Scoring, run_predict
 
-    run_predict(Scoring(model, own, calibration, risk), image or [], note, value or [], table, to)
+    run_predict(Scoring(model, own, calibration, risk, config_dir), image or [], note, value or [], table, to)
 
 
 @app.command(context_settings=_PASS_THROUGH | {"help_option_names": ["--help"]})

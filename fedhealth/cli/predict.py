@@ -35,6 +35,7 @@ class Scoring:
         own: a hospital's personal.safetensors; None for the shared model.
         calibration: a hospital's calibration file; None for probabilities as the model gives them.
         risk: of the abstention band, see `ClassCalibration.find_band`.
+        config_dir: the folder of configuration files that names parts of an own package; None for none.
 
     """
 
@@ -42,6 +43,7 @@ class Scoring:
     own: Path | None = None
     calibration: Path | None = None
     risk: float = DEFAULT_RISK
+    config_dir: Path | None = None
 
 
 def run_predict(
@@ -61,7 +63,7 @@ def run_predict(
     from fedhealth.export.predict import StudyInput, read_studies, score_studies
 
     calibration = _load_calibration(scoring)
-    exported = load_model(scoring.folder, scoring.own)
+    exported = load_model(scoring.folder, scoring.own, scoring.config_dir)
     if table is None:
         study = StudyInput(tuple(images), _load_note(note), dict(map(_parse_value, values)))
         found = _describe_study(exported, score_studies(exported, [study]), calibration, scoring.risk)

@@ -23,11 +23,15 @@ def verify(home: SiteFolder = None) -> None:
     from rich.console import Console
 
     from fedhealth.cli.prompts import print_lines
+    from fedhealth.errors import TrustError
     from fedhealth.site import audit_log
     from fedhealth.site.home import SiteHome
+    from fedhealth.site.record_gaps import find_log_gap
 
     place, console = SiteHome.find(home), Console()
     path = place.audit
+    if (gap := find_log_gap(place, audit_log.verify_log(path))) is not None:
+        raise TrustError(f"{gap[0].upper()}{gap[1:]}.", "Find out who removed it before you start the site again.")
     counts = audit_log.count_events(path)
     print_lines(console, f"{path}: {counts.total()} entries, hash chain intact")
     print_lines(console, *(f"  {event}: {number}" for event, number in sorted(counts.items())))

@@ -91,9 +91,9 @@ def run_pause(home: Path | None, paused: bool) -> None:
     """Stop accepting new work, or accept it again."""
     state = DaemonState(SiteHome.find(home))
     if paused:
-        state.pause()
+        state.pause("command line")
     else:
-        state.resume()
+        state.resume("command line")
     typer.echo("paused: no new work is accepted" if paused else "new work is accepted again")
 
 

@@ -18,6 +18,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.protocol.study_answer import REASON_TEXTS, RefusalReason, StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import load_installed_membership
+from fedhealth.site.person_name import check_person
 from fedhealth.site.policy import load_policy
 from fedhealth.site.receive_study import receive_study
 from fedhealth.site.study_store import StudyDecision, StudyStore
@@ -95,7 +96,7 @@ def run_approve(word: str, digest: str | None, person: str | None, folder: Path 
     print_lines(console, *(f"  {finding}" for finding in verdict.findings or ("Every cell fits the description.",)))
     print_lines(console, *(f"  {each}" for each in verdict.guarantee))
     require_confirmation(f"Approve {study.label}, digest {study.digest[:_LEAST_DIGITS]}?", digest)
-    decision = approve_study(study, verdict, home, policy, person)
+    decision = approve_study(study, verdict, home, policy, _read_person(person))
     print_lines(console, f"Approved by {decision.person}; its runs are answered from {study.first_day} on.")
 
 
@@ -116,7 +117,7 @@ def run_decline(word: str, reason: RefusalReason, note: str, person: str | None,
 
     home = SiteHome.find(folder)
     study = find_or_receive_study(word, home)
-    decision = decline_study(study, home, reason, note, person)
+    decision = decline_study(study, home, reason, note, _read_person(person))
     print_lines(Console(), f"{study.label} is declined here by {decision.person}. {_describe_sent(reason)}")
 
 
@@ -127,8 +128,13 @@ def run_withdraw(word: str, reason: RefusalReason, note: str, person: str | None
     home = SiteHome.find(folder)
     stored = StudyStore(home).read_studies()
     name = word if stored.list_versions(word) else find_or_receive_study(word, home).name
-    versions = withdraw_study(name, home, reason, note, person)
+    versions = withdraw_study(name, home, reason, note, _read_person(person))
     print_lines(Console(), f"The approval of {versions[-1].label} is withdrawn here. {_describe_sent(reason)}")
+
+
+def _read_person(given: str | None) -> str | None:
+    """Return who decides; None for this process's user."""
+    return None if given is None else check_person(given)
 
 
 def _describe_sent(reason: RefusalReason) -> str:

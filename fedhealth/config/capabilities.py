@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from hydra.utils import get_object
 
 from fedhealth.errors import ConfigError
+from fedhealth.utils.fault_text import get_first_line
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
 
@@ -106,5 +107,5 @@ def load_target(target: str) -> Any:
     try:
         return get_object(target)
     except (ImportError, ValueError, TypeError, AttributeError) as fault:
-        reason = str(fault.__cause__ or fault).splitlines()[0]
+        reason = get_first_line(fault.__cause__ or fault)
         raise ConfigError(f"cannot load {target!r} ({reason}).", "Correct the path, or install its package.") from fault

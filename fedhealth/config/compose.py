@@ -27,6 +27,7 @@ from yaml import YAMLError
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.utils.digest import digest_parts
+from fedhealth.utils.fault_text import get_first_line
 from fedhealth.utils.yaml_model import SAVE_AS_UTF8, describe_undecodable_line, require_utf8
 
 HYDRA_VERSION_BASE = "1.3"
@@ -231,7 +232,7 @@ def explain_hydra_error(fault: Exception) -> ConfigError:
     if key := _find_unknown_key(fault, cause):
         return ConfigError(f"There is no configuration key {key!r}.", _suggest_name(key, _list_known_keys()))
     where = getattr(cause, "full_key", None)
-    first_line = str(cause).splitlines()[0]
+    first_line = get_first_line(cause)
     return ConfigError(
         f"{where}: {first_line}" if where else first_line, "See `fedhealth run --help` for keys and options."
     )

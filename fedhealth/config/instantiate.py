@@ -8,6 +8,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 
 from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.utils.fault_text import get_first_line
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
@@ -24,7 +25,7 @@ def instantiate(node: Any, **arguments: Any) -> Any:
         cause = fault.__cause__
         if isinstance(cause, FedhealthError):
             raise cause from None
-        reason = str(cause or fault).splitlines()[0]
+        reason = get_first_line(cause or fault)
         raise ConfigError(
             f"{node.get('_target_', node)} cannot be built: {reason}",
             "Check its values in the configuration.",

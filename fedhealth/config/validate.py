@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -14,15 +14,21 @@ from fedhealth.config.capabilities import load_target
 from fedhealth.config.compose import resolve_config
 from fedhealth.config.data_contract import find_data_errors
 from fedhealth.config.incompatibilities import find_incompatibilities
+from fedhealth.config.part_contracts import find_contract_errors
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.types import SITE_ID
+from fedhealth.utils.fault_text import get_first_line
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
-def validate_config(config: DictConfig) -> None:
+def validate_config(config: DictConfig, locate: Callable[[str], str] = str) -> None:
     """Raise one `ConfigError` that lists every error found in `config`, or return.
+
+    Args:
+        config: composed.
+        locate: returns the YAML file of a part, for messages, from its place in the configuration.
 
     Raises:
         ConfigError: values out of range, contradictions, unknown targets or parameters.
@@ -33,7 +39,12 @@ def validate_config(config: DictConfig) -> None:
         raise ConfigError(
             "\n".join(unknown), "Keys cannot be added to the schema; take the + away and correct the name."
         )
-    faults = [*_find_target_errors(plain), *_find_range_errors(plain), *_find_consistency_errors(plain)]
+    faults = [
+        *_find_target_errors(plain),
+        *find_contract_errors(plain, locate),
+        *_find_range_errors(plain),
+        *_find_consistency_errors(plain),
+    ]
     if faults := faults or [*find_incompatibilities(plain)]:
         raise ConfigError("\n".join(faults), "Correct the values named above; `fedhealth run --cfg job` shows all.")
 
@@ -72,7 +83,7 @@ def _find_signature_errors(node: dict[str, Any], where: str) -> Iterator[str]:
         yield f"{where}._target_: {fault.problem}"
         return
     except (ValueError, TypeError) as fault:
-        yield f"{where}._target_: cannot load {target!r} ({str(fault).splitlines()[0]})."
+        yield f"{where}._target_: cannot load {target!r} ({get_first_line(fault)})."
         return
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -92,7 +93,7 @@ class ResearchStudy:
         """The signed bytes."""
         return encode_canonical(asdict(self))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 by which orders name this version, hexadecimal."""
         return digest_parts(b"fedhealth study 1", self.body).hex()
@@ -133,6 +134,7 @@ class SignedStudy:
         return encode_canonical({"study": asdict(self.study), "signature": self.signature.hex()})
 
     @staticmethod
+    @lru_cache(maxsize=256)  # a site reads all its studies for each request, and its page for each view
     def loads(content: bytes) -> SignedStudy:
         """Parse a published file; its signature remains to be verified.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 from fedhealth.config.open_paths import OpenPath, encode_setting, flatten_settings
@@ -64,7 +65,8 @@ def describe_changes(before: ResearchStudy, after: ResearchStudy) -> Iterator[st
 
 def is_minor_change(before: ResearchStudy, after: ResearchStudy) -> bool:
     """Return whether a version changes nothing but the contact and the dates."""
-    pinned = [{k: v for k, v in vars(each).items() if k not in (*_MINOR, "version")} for each in (before, after)]
+    names = [each.name for each in fields(before) if each.name not in (*_MINOR, "version")]
+    pinned = [{name: getattr(each, name) for name in names} for each in (before, after)]
     return encode_setting(_as_plain(pinned[0])) == encode_setting(_as_plain(pinned[1]))
 
 

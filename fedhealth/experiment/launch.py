@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from fedhealth.config.capabilities import get_capability
 from fedhealth.config.instantiate import instantiate
+from fedhealth.config.part_contracts import check_built_parts
 from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
@@ -83,7 +84,7 @@ def resume_run(run: RunDir) -> None:
     info = run.info
     if "digest" not in info or info.get("reservation_only"):
         raise ConfigError(f"{run.path} holds no run that can be resumed.", "Give the folder that has its run.json.")
-    if info["state"] == "completed":
+    if info.get("state") == "completed":
         raise ConfigError(f"The run in {run.path} is completed.", "Its report is there; start a new run.")
     with run.lock():
         overrides = info.get("job") or info["overrides"]  # the job's are valid in any working directory
@@ -139,6 +140,7 @@ def _explain_changed_config(spec: RunSpec) -> ConfigError:
 def _check_run(spec: RunSpec) -> None:
     """Check the configuration, and before training its model."""
     spec.check()
+    check_built_parts(spec.settings)
     if spec.settings.purpose is Purpose.train:
         from fedhealth.training.check_model import check_model
 

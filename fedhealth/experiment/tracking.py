@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedhealth.config.instantiate import instantiate
+from fedhealth.config.part_contracts import TRACKER, build_part
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.fault_text import get_first_line
 
 log = logging.getLogger("fedhealth")
 
@@ -33,7 +34,7 @@ def track_run(node: Any, run: RunDir) -> AbstractContextManager[None]:
         ConfigError: the tracker cannot be created.
 
     """
-    return _track_with(instantiate(node), run)
+    return _track_with(build_part(node, "tracking", TRACKER), run)
 
 
 @contextmanager
@@ -51,4 +52,4 @@ def _send_to_tracker(tracker: Tracker, run: RunDir) -> None:
             run.append_event("tracked", where=tracker.track(run.path))
     except Exception as fault:  # a tracker may be anyone's code, and the run is finished
         log.warning("tracking failed: %s", fault)
-        run.append_event("tracking_failed", reason=f"{type(fault).__name__}: {str(fault).splitlines()[0]}")
+        run.append_event("tracking_failed", reason=f"{type(fault).__name__}: {get_first_line(fault)}")

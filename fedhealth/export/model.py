@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,22 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from fedhealth.config.compose import get_conf_dir, resolve_config
+from fedhealth.config.compose import resolve_config
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig
 from fedhealth.errors import ModelError
+from fedhealth.export.known_targets import iter_targets, list_known_targets
 from fedhealth.export.pretrained_parts import copy_encoders, list_pretrained_parts
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.fault_text import get_first_line
 from fedhealth.version import __version__
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 LOCAL_ARRAYS_KEY = "trained_at_each_hospital"  # in config.json: arrays that never left the hospitals
-_TARGET = re.compile(r"^ *_target_: *([\w.]+) *$", re.MULTILINE)
 _DATA_KEYS = ("name", "columns", "task", "image", "tabular")  # keys of `data` that describe the model's inputs
 
 
@@ -85,19 +84,23 @@ def save_model(config: DictConfig, shared: State, folder: Path) -> None:
     write_json(folder / CONFIG_FILE, {**head, "data": data, "model": described})
 
 
-def load_model(folder: Path, own: Path | None = None) -> ExportedModel:
+def load_model(folder: Path, own: Path | None = None, config_dir: Path | None = None) -> ExportedModel:
     """Load a model from its folder.
 
     Args:
         folder: as written by `save_model`.
         own: arrays in which a hospital's own model differs, its personal.safetensors; None for the shared model.
+        config_dir: the folder of configuration files that names parts of an own package, as for training; the model's
+            folder itself cannot name one.
 
     Raises:
-        ModelError: the folder is incomplete, damaged, has another format, refers to code that is not fedhealth's, or
-            contains only the shared part of a personalized model (`own` is required then).
+        ModelError: the folder is incomplete, damaged, has another format, refers to code that neither an installed
+            option nor `config_dir` names, or contains only the shared part of a personalized model (`own` is required
+            then).
+        ConfigError: `config_dir` cannot be used, or a part of the model cannot be built.
 
     """
-    described = _read_config(folder)
+    described = _read_config(folder, config_dir)
     if own is None and (elsewhere := described[LOCAL_ARRAYS_KEY]):
         raise ModelError(
             f"{folder} contains only part of a model: {len(elsewhere)} arrays are trained and stored at each hospital.",
@@ -140,7 +143,7 @@ def _load_encoders(described: Mapping[str, Any], folder: Path) -> State:
     }
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path, config_dir: Path | None) -> dict[str, Any]:
     advice = "Give the folder `model` of a run."
     try:
         described: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
@@ -155,16 +158,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder / CONFIG_FILE} contains a value that no export writes: {forbidden[0]!r}.", "Do not use it."
         )
+    if unknown := sorted(set(iter_targets(described)) - list_known_targets(config_dir)):
+        raise _explain_unknown_target(folder, unknown[0], config_dir)
     return described
 
 
 def _find_forbidden_values(node: Any) -> Iterator[str]:
-    """Yield targets that are in no installed `model` option, interpolations, and other special keys of Hydra."""
+    """Yield targets that are no names, interpolations, and other special keys of Hydra."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if key == "_target_" and value not in _list_installed_targets():
-                yield str(value)
-            elif (key.startswith("_") and key != "_target_") or "${" in key:
+            if (key == "_target_" and not isinstance(value, str)) or "${" in key:
+                yield str(key)
+            elif key.startswith("_") and key != "_target_":
                 yield key
             yield from _find_forbidden_values(value)
     elif isinstance(node, list):
@@ -174,11 +179,14 @@ def _find_forbidden_values(node: Any) -> Iterator[str]:
         yield node
 
 
-@lru_cache(maxsize=1)
-def _list_installed_targets() -> frozenset[str]:
-    """Return the `_target_` values of the installed model options."""
-    files = (get_conf_dir() / "model").rglob("*.yaml")
-    return frozenset(name for file in files for name in _TARGET.findall(file.read_text("utf-8")))
+def _explain_unknown_target(folder: Path, target: str, config_dir: Path | None) -> ModelError:
+    """Return the error for a class that the person who loads the model did not name; it was not imported."""
+    where = f"no file below {config_dir} names" if config_dir else "no installed option names"
+    return ModelError(
+        f"{folder / CONFIG_FILE} names {target!r}, which {where}.",
+        "If you trained it, name the folder of configuration files that you trained with: --config-dir FOLDER, in "
+        "Python config_dir=FOLDER. If you do not know this class, do not use the model.",
+    )
 
 
 def _locate_encoders(described: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -194,7 +202,7 @@ def _parse_config(kind: type, values: Mapping[str, Any]) -> Any:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(dict(values), flags={"readonly": True}))
         return OmegaConf.to_object(merged)
     except OmegaConfBaseException as fault:
-        raise ModelError(f"{CONFIG_FILE}: {str(fault).splitlines()[0]}", "Export the model again.") from fault
+        raise ModelError(f"{CONFIG_FILE}: {get_first_line(fault)}", "Export the model again.") from fault
 
 
 def _load_arrays(path: Path) -> State:

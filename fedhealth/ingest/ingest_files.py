@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedhealth.config.instantiate import instantiate
+from fedhealth.config.part_contracts import INGEST_SOURCE, build_part
 from fedhealth.config.schema import DataConfig
 from fedhealth.config.windows import parse_windows
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
@@ -69,7 +69,7 @@ def ingest_files(
         DataError: there is nothing to read, too many files are rejected, or the tables do not match the settings.
 
     """
-    source: IngestSource = instantiate(settings.source)
+    source: IngestSource = build_part(settings.source, "source", INGEST_SOURCE)
     for table in settings.tables:  # a fault of their settings shows now, not after all images
         build_table_source(table)
     if source.contains_folder(folder):

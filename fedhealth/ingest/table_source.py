@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fedhealth.config.instantiate import instantiate
+from fedhealth.config.part_contracts import TABLE_SOURCE, build_part
 from fedhealth.data.read_table import read_table
 from fedhealth.data.text_table import TextTable
 from fedhealth.ingest.settings import IngestTable
@@ -75,5 +75,5 @@ def build_table_source(table: IngestTable) -> TableSource:
     """
     if table.path is not None:
         return FileTable(table.path)
-    source: TableSource = instantiate(table.source, _convert_="all")
+    source: TableSource = build_part(table.source, "source", TABLE_SOURCE, _convert_="all")
     return source

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedhealth.errors import ModelError
+from fedhealth.utils.fault_text import get_first_line
 
 _TRANSPOSED = "Conv1D"  # transformers' linear layer, whose weight is [inputs, outputs]
 
@@ -69,7 +70,7 @@ def add_adapters(network: nn.Module, lora: LoraSettings, owner: str) -> None:
     try:
         peft.inject_adapter_in_model(settings, network)
     except (ValueError, ZeroDivisionError) as fault:
-        raise ModelError(f"model.{owner}.lora: {str(fault).splitlines()[0]}", _list_layers(network)) from fault
+        raise ModelError(f"model.{owner}.lora: {get_first_line(fault)}", _list_layers(network)) from fault
 
 
 def find_targets(network: nn.Module, owner: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedhealth.config.instantiate import instantiate
+from fedhealth.config.part_contracts import FUSION, PARTS, build_part
 from fedhealth.config.schema import DataConfig, ModelConfig, TaskKind
 from fedhealth.data import tabular
 from fedhealth.data.examples import Batch, get_feature_source_names
@@ -15,6 +15,7 @@ from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import is_frozen
 
 MODALITIES = ("image", "text", "tabular")
+_GUIDE = "See docs/add-an-encoder.md."
 
 
 class Tower(nn.Module):
@@ -136,13 +137,30 @@ def build_model(model: ModelConfig, data: DataConfig, seed: int) -> MultimodalMo
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoders = {
-            name: instantiate(getattr(model, name), **needs[name]) for name in MODALITIES if getattr(model, name)
-        }
+        encoders = {name: _build_encoder(model, name, needs[name]) for name in MODALITIES if getattr(model, name)}
         towers = {name: Tower(encoder, model.dim) for name, encoder in encoders.items()}
         widths = [tower.width for tower in towers.values()]
-        fusion = instantiate(model.fusion, widths=widths, outputs=get_output_width(data))
+        fusion = build_part(model.fusion, "model.fusion", FUSION, widths=widths, outputs=get_output_width(data))
         return MultimodalModel(towers, fusion, model.modality_dropout)
+
+
+def _build_encoder(model: ModelConfig, name: str, needs: dict[str, Any]) -> nn.Module:
+    """Return the encoder of a modality.
+
+    Raises:
+        ConfigError: it cannot be built, or lacks what an encoder needs.
+        ModelError: it is no torch module, or its `width` is no number of features.
+
+    """
+    place = f"model.{name}"
+    encoder = build_part(getattr(model, name), place, PARTS[place], **needs)
+    if not isinstance(encoder, nn.Module):
+        raise ModelError(f"{place}: {type(encoder).__name__} is no torch.nn.Module.", _GUIDE)
+    if not isinstance(encoder.width, int) or encoder.width < 1:
+        raise ModelError(
+            f"{place}: {type(encoder).__name__}.width is no number of features: {encoder.width!r}.", _GUIDE
+        )
+    return encoder
 
 
 def get_output_width(data: DataConfig) -> int:

@@ -28,6 +28,7 @@ from fedhealth.data.findings import parse_findings
 from fedhealth.evaluation.metrics import METRICS, Estimate
 from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_run_spending
 from fedhealth.privacy.auditing.blank_values import BlankValues, add_blanks
+from fedhealth.runs.damage import explain_damage, read_part
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
     AuditResult,
@@ -41,42 +42,65 @@ from fedhealth.runs.results import (
     SplitResult,
 )
 from fedhealth.runs.run_dir import AUDIT_FILE, GROUPS_FILE, RunDir
-from fedhealth.utils.atomic_io import read_json
 from fedhealth.utils.privacy_text import format_epsilon
 
 
 def load_run_record(folder: Path) -> RunRecord:
-    """Return the record of the run in a directory."""
-    run = RunDir(folder)
-    events, _ = run.read_events()
-    text = _read_text(folder / "config.yaml")
-    config: Any = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
-    rounds, evaluations = _load_rounds(events)
+    """Return the record of the run in a directory.
+
+    Raises:
+        ConfigError: one of its files is damaged.
+
+    """
+    text, config = _load_config(folder / "config.yaml")
     return RunRecord(
         folder=folder.name,
-        info=run.info,
+        info=RunDir(folder).info,
         config=config,
         config_text=text,
-        sites=_load_sites(events, config.get("data", {}).get("sites", ()), (*rounds, *evaluations)),
-        rounds=rounds,
-        final=evaluations[-1] if evaluations else None,
-        earlier=evaluations[:-1],
-        selected=_load_selected_round(events),
-        training_seconds=_compute_training_seconds(events),
-        evaluation={
-            name: _parse_split_result(entry) for name, entry in (read_json(folder / "evaluation.json") or {}).items()
-        },
+        evaluation=read_part(folder / "evaluation.json", _parse_results),
         histograms=_load_score_histograms(folder / "score_histograms.npz"),
-        comparison=_parse_comparison(read_json(folder / "comparison.json")),
+        comparison=read_part(folder / "comparison.json", _parse_comparison),
         spending=tuple(iter_run_spending(folder)),
         totals=tuple(iter_dataset_spending(folder, (config.get("privacy") or {}).get("lifetime_delta"))),
-        audit=tuple(map(_parse_audit, (read_json(folder / AUDIT_FILE) or {}).get("sites", ()))),
-        profile=_load_site_profile(events),
-        opened_noise=add_blanks(
-            [_parse_blanks(event["blanks"]) for event in events if event["event"] == "noise_measured"]
-        ),
-        groupings=tuple(map(_parse_grouping, read_json(folder / GROUPS_FILE) or ())),
+        audit=read_part(folder / AUDIT_FILE, _parse_audits),
+        groupings=read_part(folder / GROUPS_FILE, lambda content: tuple(map(_parse_grouping, content or ()))),
+        **_read_events(folder, config.get("data", {}).get("sites", ())),
     )
+
+
+def _load_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return config.yaml as it is, and what it says; empty where there is none."""
+    with explain_damage(path):
+        text = path.read_text("utf-8") if path.is_file() else ""
+        config: Any = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
+        return text, dict(config)
+
+
+def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of the record that come from events.jsonl."""
+    with explain_damage(folder / "events.jsonl"):
+        events, _ = RunDir(folder).read_events()
+        rounds, evaluations = _load_rounds(events)
+        blanks = [_parse_blanks(event["blanks"]) for event in events if event["event"] == "noise_measured"]
+        return {
+            "sites": _load_sites(events, configured, (*rounds, *evaluations)),
+            "rounds": rounds,
+            "final": evaluations[-1] if evaluations else None,
+            "earlier": evaluations[:-1],
+            "selected": _load_selected_round(events),
+            "training_seconds": _compute_training_seconds(events),
+            "profile": _load_site_profile(events),
+            "opened_noise": add_blanks(blanks),
+        }
+
+
+def _parse_results(content: Mapping[str, Any] | None) -> dict[str, SplitResult]:
+    return {name: _parse_split_result(entry) for name, entry in (content or {}).items()}
+
+
+def _parse_audits(content: Mapping[str, Any] | None) -> tuple[AuditResult, ...]:
+    return tuple(map(_parse_audit, (content or {}).get("sites", ())))
 
 
 def parse_estimate(entry: Mapping[str, float | None] | None) -> Estimate:
@@ -254,7 +278,7 @@ def _load_score_histograms(path: Path) -> dict[str, ScoreBinCounts]:
     """Return the score histograms by split, summed over sites."""
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as stored:
+    with explain_damage(path), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         splits = sorted({name.partition(".")[0] for name in stored})
         return {
             split: ScoreBinCounts(
@@ -262,7 +286,3 @@ def _load_score_histograms(path: Path) -> dict[str, ScoreBinCounts]:
             )
             for split in splits
         }
-
-
-def _read_text(path: Path) -> str:
-    return path.read_text("utf-8") if path.is_file() else ""

@@ -22,6 +22,7 @@ from fedhealth.evaluation.predictions import (
     bootstrap_histogram_auroc,
     bootstrap_metrics,
 )
+from fedhealth.runs.damage import explain_damage
 from fedhealth.runs.results import ScoreBinCounts
 from fedhealth.runs.run_dir import PREDICTIONS_FILE
 from fedhealth.runs.table import RunEntry
@@ -70,7 +71,7 @@ def load_test_predictions(folder: Path) -> Predictions | None:
 
 
 def _load_site_predictions(path: Path) -> Predictions:
-    with np.load(path, allow_pickle=False) as stored:
+    with explain_damage(path), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         return Predictions(stored["scores"], stored["labels"], stored["patient"])
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
-from fedhealth.utils.atomic_io import _to_builtin, read_json, write_json
+from fedhealth.runs.damage import read_part
+from fedhealth.utils.atomic_io import _to_builtin, write_json
 from fedhealth.utils.file_lock import is_locked, lock_file
 
 PRIVATE_FILE = (
@@ -64,8 +65,13 @@ class RunDir:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json."""
-        return dict(read_json(self.path / "run.json") or {})
+        """The content of run.json; empty where there is none.
+
+        Raises:
+            ConfigError: it is damaged.
+
+        """
+        return read_part(self.path / "run.json", lambda content: dict(content or {}))
 
     def create(self, info: dict[str, Any]) -> None:
         """Create the folder and mark the run as running.
@@ -74,12 +80,15 @@ class RunDir:
             info: further fields of run.json.
 
         Raises:
-            ConfigError: the folder already contains a run.
+            ConfigError: the folder already contains a run, or it is a file.
 
         """
         if (self.path / "run.json").exists():
             raise ConfigError(f"{self.path} already contains a run.", "Choose another hydra.run.dir.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as fault:
+            raise ConfigError(f"{self.path} cannot be a folder: a file is there.", "Name another folder.") from fault
         write_json(self.path / "run.json", {"state": "running", "started": _utc_now(), **info})
 
     @contextmanager

@@ -65,7 +65,7 @@ def get_run_status(run: RunDir, query_server: ServerQuery, summary: EventSummary
     if not info:
         raise ConfigError(f"{run.path} contains no run.", "Give the folder that contains run.json.")
     summary = summary or EventSummary().add_events(run.read_events()[0])
-    state, waiting_for = str(info["state"]), summary.missing
+    state, waiting_for = str(info.get("state", "unknown")), summary.missing
     flower_state = query_server(run) if "flower_run" in info and state != "completed" else ""
     if state == "running" or flower_state.startswith(_ACTIVE_FLOWER_STATES):  # its launcher may have died
         state, waiting_for = _check_active_run(run, summary, flower_state)

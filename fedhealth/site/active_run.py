@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedhealth.config.compose import get_group_choices
+from fedhealth.config.capabilities import get_capability
+from fedhealth.config.compose import compose_config, get_group_choices
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob, verify_job
@@ -33,6 +34,7 @@ class ActiveRun:
         signature: of the lead, hexadecimal.
         worker: the process that works on the run; None before its first message.
         is_private: whether its replies leave on the time grid, see `is_private_job`.
+        is_plaintext: whether the lead reads this hospital's own replies, see `is_plaintext_job`; None if unknown.
 
     """
 
@@ -41,6 +43,7 @@ class ActiveRun:
     signature: str
     worker: Worker | None = None
     is_private: bool = True
+    is_plaintext: bool | None = None
 
     def start_worker(self, home: SiteHome, application: str, node_id: int) -> None:
         """Start the run's worker if it has none or the last one has ended."""
@@ -96,7 +99,8 @@ def verify_run(connection: FleetClient, run_id: int, home: SiteHome, known: Acti
 def describe_order(run: ActiveRun) -> dict[str, Any]:
     """Return the words of an order for the audit log, with the lead's signature: what was asked, and by whom."""
     order = json.loads(run.content)
-    return {"run": run.job.run, "digest": run.job.digest, "order": order, "signature": run.signature}
+    words = {"run": run.job.run, "digest": run.job.digest, "order": order, "signature": run.signature}
+    return {**words, "plaintext": run.is_plaintext}
 
 
 def is_private_job(job: SignedJob, conf: Path | None) -> bool:
@@ -112,6 +116,23 @@ def is_private_job(job: SignedJob, conf: Path | None) -> bool:
     except ConfigError:
         return True
     return choices.get("privacy") != "none"
+
+
+def is_plaintext_job(job: SignedJob, conf: Path | None) -> bool | None:
+    """Return whether the lead reads this hospital's own replies to a job; None for a job that does not compose here.
+
+    Args:
+        job: a verified job.
+        conf: the site's own folder of configuration files; None for none.
+
+    """
+    try:
+        if find_override_errors(job.overrides, conf):
+            return None
+        transport = compose_config(job.overrides, conf).secagg["site"]
+    except ConfigError:
+        return None
+    return get_capability(transport, "is_plaintext", default=True)
 
 
 def _read_signed_job(run: RunInfo) -> tuple[str, str, str]:

@@ -29,11 +29,11 @@ from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_r
 from fedhealth.flower.client.pending_message import PendingMessage
 from fedhealth.protocol.messages import END, TIMED_KINDS
 from fedhealth.protocol.refusals import build_refusal
-from fedhealth.site.active_run import ActiveRun, describe_order, is_private_job, verify_run
+from fedhealth.site.active_run import ActiveRun, describe_order, is_plaintext_job, is_private_job, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_history import JobHistory
+from fedhealth.site.job_history import JobHistory, RunEnd
 from fedhealth.site.own_report import SiteReporter
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.reply_grid import wait_for_reply_slot
@@ -101,7 +101,7 @@ class SiteDaemon:
             start_forkserver(self.application)
             self._audit.write("started")
             for run in self.job_history.find_expired(policy.limits.hours):
-                self._end_run(run)
+                self._end_run(run, RunEnd.expiry)
             self._check_studies()
             try:
                 self._serve_with_reconnect(policy.lead, key)
@@ -182,7 +182,7 @@ class SiteDaemon:
         policy = load_policy(self.home)
         run = self._accept_run(connection, message.run_id, policy)
         if message.message_type == END:
-            self._end_run(run.job.run)
+            self._end_run(run.job.run, RunEnd.lead)
             return encode_empty_reply(message.header)
         content = connection.pull_content(message, int(policy.resources.incoming_megabytes * 1e6))
         self._pulled_id = message.message_id
@@ -206,6 +206,7 @@ class SiteDaemon:
             self._stop_workers()
             self._runs[run_id] = run
             run.is_private = is_private_job(run.job, policy.conf)
+            run.is_plaintext = is_plaintext_job(run.job, policy.conf)
             self._audit.write("accepted", **describe_order(run))
         return run
 
@@ -243,14 +244,14 @@ class SiteDaemon:
                     self._failed_run = None
                     self.state.update_status(error=None)
 
-    def _end_run(self, run: str) -> None:
+    def _end_run(self, run: str, by: RunEnd) -> None:
         """Mark a job as ended for good and delete its secure aggregation secrets."""
         self._stop_workers()
         self.job_history.mark_ended(run)
         self.state.update_status(run=None)
         name = load_policy(self.home).name
         shutil.rmtree(get_secrets_folder(run, name, self.home.state), ignore_errors=True)
-        self._audit.write("ended", run=run)
+        self._audit.write("ended", run=run, by=str(by))
 
     def _check_studies(self) -> None:
         """Name the studies that this release refuses, and give back what no approval holds since a crash."""

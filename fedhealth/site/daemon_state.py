@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from fedhealth.errors import ConfigError, StartRefusedError
+from fedhealth.errors import ConfigError, StartRefusedError, TrustError
+from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import read_json, write_json
 from fedhealth.utils.file_lock import is_locked, lock_file
@@ -39,7 +40,7 @@ class DaemonState:
             home.daemon_folder / "lock",
             home.daemon_folder / "paused",
         )
-        self._task_started = time.monotonic()
+        self._audit, self._task_started = AuditLog(home.audit), time.monotonic()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -95,14 +96,27 @@ class DaemonState:
         """Whether the site takes no new messages."""
         return self._pause.is_file()
 
-    def pause(self) -> None:
-        """Take no new messages from now on."""
+    def pause(self, where: str) -> None:
+        """Take no new messages from now on; the audit log says so.
+
+        Args:
+            where: this was chosen, such as `page`.
+
+        """
         make_private_folder(self._pause.parent)
         self._pause.touch(mode=0o600)
+        self._log_switch("paused", where)
 
-    def resume(self) -> None:
-        """Take messages again."""
+    def resume(self, where: str) -> None:
+        """Take messages again; the audit log says so, see `pause`."""
         self._pause.unlink(missing_ok=True)
+        self._log_switch("resumed", where)
+
+    def _log_switch(self, event: str, where: str) -> None:
+        try:
+            self._audit.write(event, where=where)
+        except TrustError:  # pausing must work all the more with a damaged log
+            log.exception("the audit log cannot record that this site was %s (%s)", event, where)
 
     def stop(self, seconds: float = 60.0) -> bool:
         """Stop the daemon with SIGTERM and wait for it; return whether it was running.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.private_files import make_private_folder
+
+
+class RunEnd(StrEnum):
+    """Who or what ended a run here, in the audit log."""
+
+    lead = "lead"
+    expiry = "expiry"  # limits.hours had passed
+    recovery = "recovery"  # `fedhealth site recover`
+
 
 _FILE = "job_history.json"
 _RECOVERY = "_recovery"  # beside the runs, whose ids have other forms: when this site was recovered, which run goes on
@@ -98,6 +108,11 @@ def find_ended_runs(folder: Path) -> frozenset[str]:
     """Return the runs that have ended here for good, by the site's private folder; none for a virtual site."""
     runs = {run: entry for run, entry in _load_jobs(folder / _FILE).items() if run != _RECOVERY}
     return frozenset(run for run, entry in runs.items() if entry["ended"] is not None)
+
+
+def list_known_runs(folder: Path) -> frozenset[str]:
+    """Return the runs whose job was accepted here, by the site's private folder."""
+    return frozenset(run for run in _load_jobs(folder / _FILE) if run != _RECOVERY)
 
 
 def _load_jobs(path: Path) -> dict[str, Any]:

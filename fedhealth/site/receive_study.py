@@ -14,11 +14,11 @@ from fedhealth.errors import PrivacyError, TrustError
 from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.home import SiteHome
+from fedhealth.site.person_name import BY_POLICY
 from fedhealth.site.policy import Policy
 from fedhealth.site.study_shares import extend_share, release_unapproved_shares
 from fedhealth.site.study_store import StudyDecision, StudyStore
 
-BY_POLICY = "policy"
 """Who has decided where `limits.minor_amendments` did."""
 
 

@@ -24,10 +24,10 @@ from fedhealth.secagg.client.journal import Journal, load_journal, save_journal
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.protocol.statement import StateStatement, digest_statement, unseal_record
 from fedhealth.secagg.protocol.store import FileStore
-from fedhealth.site.audit_log import AuditLog
+from fedhealth.site.audit_log import AuditLog, verify_log
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
-from fedhealth.site.job_history import JobHistory
+from fedhealth.site.job_history import JobHistory, RunEnd, find_ended_runs
 from fedhealth.site.policy import Policy, load_policy
 from fedhealth.site.receive_study import suspend_approvals
 from fedhealth.site.state_history import StateHistory, load_statement_book, parse_record
@@ -137,6 +137,8 @@ def _end_runs(home: SiteHome, policy: Policy, lost: Sequence[StateStatement]) ->
     folder, history = home.state / "secagg", JobHistory(home)
     going_on = max(lost, key=lambda each: each.counter).run if lost else ""
     known = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    logged = {str(entry["run"]) for entry in verify_log(home.audit) if entry["event"] == "ended"}
+    ended, audit = find_ended_runs(home.state) | logged, AuditLog(home.audit)
     for run in sorted(known | {going_on} - {""}):
         shutil.rmtree(get_secrets_folder(run, policy.name, home.state), ignore_errors=True)
         if run == going_on:
@@ -145,6 +147,8 @@ def _end_runs(home: SiteHome, policy: Policy, lost: Sequence[StateStatement]) ->
             get_score_release_path(home.state, run).unlink(missing_ok=True)
         else:
             history.mark_ended(run)
+            if run not in ended:
+                audit.write("ended", run=run, by=str(RunEnd.recovery))
     history.refuse_unknown_jobs(going_on)
 
 

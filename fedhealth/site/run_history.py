@@ -7,9 +7,8 @@ deleted; there is no second book that could differ from them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedhealth.consortium.research_study import ResearchStudy
@@ -18,6 +17,7 @@ from fedhealth.privacy.accounting.spending import RunSpending, iter_run_spending
 from fedhealth.protocol.messages import HANDSHAKE
 from fedhealth.site.audit_log import verify_log
 from fedhealth.site.home import SiteHome
+from fedhealth.site.record_gaps import find_log_gap, list_record_gaps
 from fedhealth.site.study_store import StudyStore
 
 _LEADING_DIGITS = (5, 2, 1)
@@ -82,7 +82,7 @@ class SiteRunRecord:
         run: its id.
         started: when its order was accepted, or first declined.
         last: its last entry in the log.
-        outcome: `ended`, `open` or `declined`.
+        outcome: `ended by` `lead`, `expiry` or `recovery`; `ended` if that is not recorded; `open` or `declined`.
         study: the study that it belongs to; None if it was answered without one.
         order: the lead's signed order; empty if no order was accepted.
         decisions: on the study, before and during the run.
@@ -93,6 +93,8 @@ class SiteRunRecord:
         refused: what the egress gate stopped, in its words.
         declined: reasons for which the run was declined.
         spending: what it booked, by data set.
+        is_plaintext: whether the lead could read this hospital's own replies; None if that is not recorded.
+        gaps: what this record cannot say.
 
     """
 
@@ -110,6 +112,8 @@ class SiteRunRecord:
     refused: tuple[str, ...]
     declined: tuple[str, ...]
     spending: tuple[RunSpending, ...] = ()
+    is_plaintext: bool | None = None
+    gaps: tuple[str, ...] = ()
 
     @property
     def bytes_sent(self) -> int:
@@ -146,23 +150,16 @@ def read_run_history(home: SiteHome) -> tuple[list[SiteRunRecord], list[str]]:
     for entry in entries:
         if (run := str(entry.get("run", ""))) and entry["event"] != "recovered":  # nobody asked for anything
             by_run.setdefault(run, []).append(entry)
+    by_run = {run: own for run, own in by_run.items() if any(entry["event"] != "ended" for entry in own)}
     spending = list(iter_run_spending(home.path))
     studies = StudyStore(home).load_studies()
     decisions = [entry for entry in entries if str(entry["event"]).startswith("study ")]
-    records = [_build_record(run, own, studies, decisions, spending) for run, own in by_run.items()]
-    booked = dict.fromkeys(each.run for each in spending if each.run not in by_run)
-    return records, [*_describe_unknown_runs(booked), *_describe_recovery(_select(entries, "recovered"))]
-
-
-def _describe_unknown_runs(runs: Iterable[str]) -> Iterator[str]:
-    for run in runs:
-        yield f"run {run} has bookings in a privacy ledger, and no entry in this audit log"
-
-
-def _describe_recovery(recovered: Sequence[Entry]) -> Iterator[str]:
-    if recovered:
-        day = datetime.fromtimestamp(float(recovered[-1]["time"]), UTC).date()
-        yield f"this site was recovered on {day}: what it did after the copy was made is not in this log"
+    gap = find_log_gap(home, entries)
+    records = [
+        replace(_build_record(run, own, studies, decisions, spending), gaps=(gap,) if gap else ())
+        for run, own in by_run.items()
+    ]
+    return records, list(list_record_gaps(home, entries, by_run, (each.run for each in spending)))
 
 
 def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:
@@ -177,7 +174,9 @@ def find_site_run(home: SiteHome, run: str) -> SiteRunRecord:
     found = [each for each in found if each.run == run] or found  # an id may begin another one
     if len(found) != 1:
         known = "No run" if not found else f"More than one run ({len(found)})"
-        raise ConfigError(f"{known} here begins with {run!r}.", "`fedhealth site runs list` shows all of them.")
+        raise ConfigError(
+            f"{known} here begins with {run!r}.", "`fedhealth site runs list` shows all of them, and what is missing."
+        )
     return found[0]
 
 
@@ -190,17 +189,17 @@ def _build_record(
 ) -> SiteRunRecord:
     accepted, asked = _select(entries, "accepted"), _select(entries, "asked")
     order = accepted[-1]["order"] if accepted else {}
-    study, last = studies.get(str(order.get("study", ""))), float(entries[-1]["time"])
+    study = studies.get(str(order.get("study", "")))
     reasons = (str(reason) for entry in _select(entries, "run declined") for reason in entry["reasons"])
     faults = (str(fault) for entry in _select(entries, "refused") for fault in entry["faults"])
     return SiteRunRecord(
         run=run,
         started=float(entries[0]["time"]),
-        last=last,
+        last=float(entries[-1]["time"]),
         outcome=_find_outcome(entries),
         study=study,
         order=order,
-        decisions=_select_decisions(study, decisions, last),
+        decisions=_select_decisions(study, decisions, entries[-1]),
         data=_list_used_data(entries),
         requests=dict(Counter(str(entry["kind"]) for entry in asked)),
         models=tuple(dict.fromkeys(str(entry["model"]) for entry in asked if entry.get("model"))),
@@ -208,6 +207,7 @@ def _build_record(
         refused=tuple(dict.fromkeys(faults)),
         declined=tuple(dict.fromkeys(reasons)),
         spending=tuple(each for each in spending if each.run == run),
+        is_plaintext=accepted[-1].get("plaintext") if accepted else None,
     )
 
 
@@ -216,8 +216,8 @@ def _select(entries: Iterable[Entry], event: str) -> list[Entry]:
 
 
 def _find_outcome(entries: Sequence[Entry]) -> str:
-    if _select(entries, "ended"):
-        return "ended"
+    if ended := _select(entries, "ended"):
+        return f"ended by {ended[0]['by']}" if ended[0].get("by") else "ended"
     is_answered = bool(_select(entries, "data")) or any(
         entry["kind"] != HANDSHAKE for entry in _select(entries, "left")
     )
@@ -225,13 +225,16 @@ def _find_outcome(entries: Sequence[Entry]) -> str:
 
 
 def _select_decisions(
-    study: ResearchStudy | None, entries: Iterable[Entry], last: float
+    study: ResearchStudy | None, entries: Iterable[Entry], last: Entry
 ) -> tuple[StudyDecisionEntry, ...]:
-    """Return the decisions on a study up to the run's last entry."""
+    """Return the decisions on a study up to the run's last entry, in the log's order: a clock may be set back."""
+    if study is None:
+        return ()
+    own = (entry for entry in entries if entry.get("digest") == study.digest and "person" in entry)
     return tuple(
         StudyDecisionEntry(str(entry["event"]).removeprefix("study "), str(entry["person"]), float(entry["time"]))
-        for entry in entries
-        if study is not None and entry.get("digest") == study.digest and "person" in entry and entry["time"] <= last
+        for entry in own
+        if entry.get("number", 0) <= last.get("number", 0)
     )
 
 

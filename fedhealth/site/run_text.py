@@ -26,9 +26,17 @@ _KINDS = {
     ABANDON: "to give up a sum",
 }
 _OUTCOMES = {
-    "ended": "ended by the lead",
+    "ended": "ended; by whom is not recorded",
+    "ended by lead": "ended by the lead",
+    "ended by expiry": "ended by this hospital: the time of limits.hours had passed",
+    "ended by recovery": "ended by this hospital: it was restored from a backup",
     "open": "not ended by the lead yet",
     "declined": "declined by this hospital",
+}
+_WHAT_THE_LEAD_READS = {
+    True: "this hospital's own updates and statistics (no secure aggregation)",
+    False: "sums over the hospitals, not this hospital's own replies (secure aggregation)",
+    None: "not recorded whether sums over the hospitals or this hospital's own replies",
 }
 _MODALITIES = {"image": "images", "text": "notes or reports", "tabular": "clinical variables"}
 
@@ -41,12 +49,15 @@ def format_time(seconds: float) -> str:
 def describe_run(record: SiteRunRecord) -> Iterator[Fact]:
     """Yield what a person needs to know of a run, as (name, text)."""
     yield "Run", record.run
-    yield "Outcome", _OUTCOMES[record.outcome]
-    yield "Time", f"{format_time(record.started)} to {format_time(record.last)}"
+    yield from (("WARNING", gap) for gap in record.gaps)
+    yield "Outcome", _describe_outcome(record)
+    yield "Time", _describe_time(record)
     yield from _describe_study(record)
     if record.order:
         yield "Order of the lead", " ".join(map(str, record.order.get("overrides", ())))
         yield "Configuration", f"digest {record.order.get('digest', '')}"
+    if record.order:
+        yield "The lead reads", _WHAT_THE_LEAD_READS[record.is_plaintext]
     for each in record.data:
         yield "Data read", f"{each.dataset}, at least {each.patients} patients, digest {each.digest}"
     for spent in record.spending:
@@ -88,10 +99,9 @@ def describe_own_gain(row: Mapping[str, Any]) -> str:
 def build_processing_entry(record: SiteRunRecord, site: str) -> dict[str, str]:
     """Return a run as an entry of a register of processing activities (GDPR Art. 30(1), letters a to g).
 
-    Retention (f) is the study's last day; what a hospital adds itself (its controller's address, its officer) is left
-    to its register.
+    What a hospital adds itself (its controller's address, its officer, the members' seats) is left to its register.
     """
-    study, data = record.study, ", ".join(f"{each.dataset} (at least {each.patients})" for each in record.data)
+    study, data = record.study, _describe_data_subjects(record)
     return {
         "run": record.run,
         "from": format_time(record.started),
@@ -102,11 +112,11 @@ def build_processing_entry(record: SiteRunRecord, site: str) -> dict[str, str]:
         "permit": study.ethics if study else "",
         "data subjects": f"patients of {data}" if data else "none recorded: no task with patients' data was accepted",
         "categories of data": _list_categories(record) if data else "",
-        "recipients": f"sums over the hospitals: the lead and {', '.join(study.members)}" if study else "the lead",
+        "recipients": _describe_recipients(record),
         "transfers to third countries": "not known here: see the members' seats",
-        "erasure": f"intermediate files when the run ends; study until {study.last_day}" if study else "when it ends",
+        "erasure": _describe_erasure(record),
         "safeguards": _describe_safeguards(record),
-        "outcome": _OUTCOMES[record.outcome],
+        "outcome": _describe_outcome(record),
     }
 
 
@@ -137,14 +147,53 @@ def _describe_study(record: SiteRunRecord) -> Iterator[Fact]:
         yield each.decision.capitalize(), f"by {each.person}, {format_time(each.time)}"
 
 
+def _describe_outcome(record: SiteRunRecord) -> str:
+    return _OUTCOMES.get(record.outcome, record.outcome)
+
+
+def _describe_time(record: SiteRunRecord) -> str:
+    back = " (this machine's clock was set back meanwhile)" if record.last < record.started else ""
+    return f"{format_time(record.started)} to {format_time(record.last)}{back}"
+
+
+def _describe_data_subjects(record: SiteRunRecord) -> str:
+    """Return the data sets with their sizes; with their digests if one of them was read in more than one state."""
+    names = [each.dataset for each in record.data]
+    return ", ".join(
+        f"{each.dataset} (at least {each.patients}{f', digest {each.digest}' if names.count(each.dataset) > 1 else ''})"
+        for each in record.data
+    )
+
+
+def _describe_recipients(record: SiteRunRecord) -> str:
+    """Return who gets what of a run, by what this site composed from the order itself."""
+    if record.outcome == "declined":
+        return "the lead: the answer that this hospital does not take part"
+    members = f"; models made of them: {', '.join(record.study.members)}" if record.study else ""
+    return f"the lead: {_WHAT_THE_LEAD_READS[record.is_plaintext]}{members}"
+
+
+def _describe_erasure(record: SiteRunRecord) -> str:
+    """Return how long what is kept; nothing here deletes what other institutions received."""
+    study = f"the study ends on {record.study.last_day}; " if record.study else ""
+    files = f"files in state/runs/{record.run}: until this hospital deletes them"
+    books = "audit log and privacy ledger: kept, they hold no patients' data"
+    return (
+        f"{study}keys of secure aggregation: when the run ends; {files}; {books}; what the recipients received: by them"
+    )
+
+
 def _list_categories(record: SiteRunRecord) -> str:
-    """Return the kinds of data that a run's models read, by the study's configuration."""
+    """Return the kinds of data that a run's models read, and the labels, by the study's configuration."""
     if record.study is None:
         return "not stated"
     configuration = record.study.configuration
     names = [words for key, words in _MODALITIES.items() if (configuration.get("model") or {}).get(key)]
-    variables = ", ".join((configuration.get("data") or {}).get("tabular") or {})
-    return "; ".join(names) + (f" ({variables})" if variables and "clinical variables" in names else "")
+    data = configuration.get("data") or {}
+    variables = ", ".join(data.get("tabular") or {})
+    read = "; ".join(names) + (f" ({variables})" if variables and "clinical variables" in names else "")
+    labels = ", ".join(map(str, (data.get("task") or {}).get("classes") or ()))
+    return f"{read}; labels ({labels})" if labels else read
 
 
 def _describe_safeguards(record: SiteRunRecord) -> str:

@@ -23,6 +23,7 @@ from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.private_batches import list_checked_losses
 from fedhealth.training.trainer import set_thread_count
+from fedhealth.utils.fault_text import get_first_line
 
 
 def check_model(config: Config) -> None:
@@ -85,7 +86,7 @@ def _check_forward(model: MultimodalModel, batch: Batch, config: Config) -> None
         try:
             with torch.inference_mode():
                 losses = compute_row_losses(model(only), batch["targets"], config.data.task.kind)
-        except (RuntimeError, ValueError, AssertionError, IndexError) as fault:
+        except (RuntimeError, ValueError, AssertionError, LookupError, TypeError, AttributeError) as fault:
             raise _explain_misfit(name, config, fault) from fault
         if not bool(losses.isfinite().all()):
             raise ModelError(
@@ -95,7 +96,7 @@ def _check_forward(model: MultimodalModel, batch: Batch, config: Config) -> None
 
 
 def _explain_misfit(name: str, config: Config, fault: Exception) -> ModelError:
-    reason = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+    reason = get_first_line(fault)
     if name == "image":
         size, channels = config.data.image.size, config.data.image.channels
         return ModelError(

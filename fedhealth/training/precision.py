@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedhealth.config.schema import Precision, TrainingConfig
 from fedhealth.data.examples import Batch
 from fedhealth.errors import ModelError
+from fedhealth.utils.fault_text import get_first_line
 
 
 def is_bf16(training: TrainingConfig, device: torch.device, is_private: bool = False) -> bool:
@@ -72,7 +73,7 @@ def compile_model(model: nn.Module, training: TrainingConfig) -> Callable[[Batch
         try:
             return compiled(batch)
         except TorchDynamoException as fault:
-            reason = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+            reason = get_first_line(fault)
             raise ModelError(
                 f"training.compile=true: this machine cannot compile the model ({reason}).",
                 "Set training.compile=false, or install a C++ compiler.",

@@ -24,6 +24,7 @@ from fedhealth.training.optimizers import build_optimizer, collect_gradients, co
 from fedhealth.training.precision import autocast_forward, compile_model, use_channels_last
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
+from fedhealth.utils.fault_text import get_first_line
 
 if TYPE_CHECKING:  # the accountants take time to import, and plain training does not need them
     from fedhealth.privacy.accounting.budget import PrivacyBudget
@@ -368,5 +369,5 @@ def select_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as fault:  # torch asserts that it was compiled with CUDA
-        reason = str(fault).splitlines()[0]
+        reason = get_first_line(fault)
         raise ConfigError(f"training.device={name} cannot be used: {reason}", "Use auto, cpu or cuda.") from fault

@@ -102,6 +102,7 @@ class SecureSum:
         self.min_answers = min_answers
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites, self.is_private = tuple(sites), epsilon is not None
+        self.required_sites = min_sites  # until `start` knows the threshold
 
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""

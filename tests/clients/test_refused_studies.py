@@ -17,8 +17,8 @@ from fedhealth.protocol.messages import HANDSHAKE, TRAIN, Acceptance
 from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.audit_log import verify_log
 from fedhealth.site.decline_reasons import UNLISTED_REASON
+from fedhealth.site.person_name import BY_POLICY
 from fedhealth.site.policy import load_policy
-from fedhealth.site.receive_study import BY_POLICY
 from fedhealth.site.recovery import recover_site
 from fedhealth.site.study_approval import decline_study, withdraw_study
 from fedhealth.site.study_store import StudyStore

@@ -367,6 +367,18 @@ def test_a_request_of_every_open_run_may_have_been_on_its_way(hospital, tmp_path
     assert own >= hospital.spent()[1] * 0.999
 
 
+def test_a_run_that_a_recovery_ends_is_logged_once_as_ended_by_it(hospital, tmp_path):
+    (tmp_path / "backup").mkdir()
+    copy_parts(hospital.parts["whole home"], tmp_path / "backup")
+    assert hospital.train(2).has_content()
+    copy_parts(hospital.parts["whole home"], tmp_path / "backup", back=True)
+    for _ in range(2):
+        (hospital.home.state / "secagg" / "otherrun").mkdir(parents=True, exist_ok=True)
+        hospital.recover()
+    ended = [entry for entry in verify_log(hospital.home.audit) if entry["event"] == "ended"]
+    assert [(entry["run"], entry["by"]) for entry in ended] == [("otherrun", "recovery")]
+
+
 def test_recovering_twice_books_nothing_twice(hospital, tmp_path):
     (tmp_path / "backup").mkdir()
     copy_parts([hospital.home.path], tmp_path / "backup")

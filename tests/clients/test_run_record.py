@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from fedhealth.site import run_history
 from fedhealth.site.audit_log import AuditLog, verify_log
 from fedhealth.site.run_history import find_site_run, list_site_runs
 from fedhealth.site.run_page import render_run_record
+from fedhealth.site.run_text import build_processing_entry, describe_run
 from fedhealth.site.sign_register import verify_register
 from tests.clients.lying_lead import RUN, LyingLead
 
@@ -29,12 +31,14 @@ def lead_(tmp_path_factory, site_writer):
     get_institution_cache.cache_clear()
     lead = LyingLead(root, root / "data", study={"purpose": "<b>whom</b> to watch"})
     log = AuditLog(lead.home.audit)
-    log.write("accepted", run=RUN, digest=lead.digest, order=json.loads(lead.sign().dumps()), signature="00")
+    log.write("kit installed")
+    order = json.loads(lead.sign().dumps())
+    log.write("accepted", run=RUN, digest=lead.digest, order=order, signature="00", plaintext=False)
     assert not lead.handshake()
     assert not lead.ask(TRAIN).has_error()
     lead.renew_keys()
     assert not lead.ask(EVALUATE, lead.directive(EVALUATE, exchange=2)).has_error()
-    log.write("ended", run=RUN)
+    log.write("ended", run=RUN, by="lead")
     return lead
 
 
@@ -68,7 +72,7 @@ def test_the_record_has_every_number_of_log_and_ledger(lead):
     assert {each.release for each in record.sent if each.release} == {
         entry["release"] for entry in left if entry.get("release")
     }
-    assert (record.run, record.outcome, record.study.digest) == (RUN, "ended", lead.study)
+    assert (record.run, record.outcome, record.study.digest) == (RUN, "ended by lead", lead.study)
     assert record.order["overrides"] == list(lead.words)
     [data] = record.data
     assert (data.dataset, data.patients) == ("tiny-2026", 20)  # of 24
@@ -122,14 +126,55 @@ def test_the_register_is_signed_and_names_what_article_30_asks_for(command, lead
     assert entry["controller"] == "charite"
     assert entry["purpose"] == "<b>whom</b> to watch"
     assert entry["data subjects"] == "patients of tiny-2026 (at least 20)"
-    assert entry["categories of data"] == "clinical variables (crp, ldh)"
+    assert entry["categories of data"] == "clinical variables (crp, ldh); labels (stable, severe)"
+    assert entry["recipients"].startswith("the lead: sums over the hospitals, not this hospital's own replies")
+    assert "models made of them: " in entry["recipients"]
     assert "member-01" in entry["recipients"]
+    assert f"state/runs/{RUN}: until this hospital deletes them" in entry["erasure"]
     assert "epsilon" in entry["safeguards"]
     for damaged in (file.read_bytes().replace(b"charite", b"charitf"), b"{}", b"[]", b"\xff"):
         with pytest.raises(TrustError):
             verify_register(damaged, identity)
     command("export", tmp_path / "register.csv")
     assert list(csv.DictReader(io.StringIO((tmp_path / "register.csv").read_text()))) == [entry]
+
+
+@pytest.mark.parametrize(
+    ("plaintext", "said"), [(True, "this hospital's own updates and statistics"), (None, "not recorded whether")]
+)
+def test_the_register_says_what_the_lead_could_read(lead, plaintext, said):
+    record = replace(find_site_run(lead.home, RUN), is_plaintext=plaintext)
+    assert said in build_processing_entry(record, "charite")["recipients"]
+    assert said in dict(describe_run(record))["The lead reads"]
+
+
+def test_two_states_of_one_data_set_are_told_apart(lead):
+    record = find_site_run(lead.home, RUN)
+    [data] = record.data
+    other = replace(record, data=(data, replace(data, digest="ab" * 32)))
+    assert build_processing_entry(other, "charite")["data subjects"] == (
+        f"patients of tiny-2026 (at least 20, digest {data.digest}), tiny-2026 (at least 20, digest {'ab' * 32})"
+    )
+
+
+def test_a_clock_that_was_set_back_hides_no_approval(lead, monkeypatch):
+    real = list(verify_log(lead.home.audit))
+    moved = [{**entry, "time": entry["time"] - (9e5 if entry["event"] != "study approved" else 0)} for entry in real]
+    monkeypatch.setattr(run_history, "verify_log", lambda path: tuple(moved))
+    [record] = list_site_runs(lead.home)
+    assert [(each.decision, each.person) for each in record.decisions] == [("approved", "Dr. Noor")]
+    moved[-1] = {**moved[-1], "time": 0.0}
+    [record] = list_site_runs(lead.home)
+    assert dict(describe_run(record))["Time"].endswith("(this machine's clock was set back meanwhile)")
+
+
+def test_a_decision_after_the_run_is_not_its_own(lead, monkeypatch):
+    real = list(verify_log(lead.home.audit))
+    [approved] = [entry for entry in real if entry["event"] == "study approved"]
+    later = {**approved, "number": len(real) + 1, "time": 0.0}
+    monkeypatch.setattr(run_history, "verify_log", lambda path: (*real, later))
+    [record] = list_site_runs(lead.home)
+    assert len(record.decisions) == 1
 
 
 def test_a_run_that_is_not_known_and_a_file_that_cannot_be_written(command, tmp_path):

@@ -4,12 +4,18 @@ docs/add-a-method.md is followed in tests/clients/personalization/test_add_a_met
 """
 
 import importlib
+import json
 import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from fedhealth.cli.main import app
+from fedhealth.errors import ModelError
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.ingest.settings import IngestTable
@@ -32,7 +38,7 @@ def blocks_(tmp_path, monkeypatch):
     """Write the blocks of all guides below a temporary folder that the packages are continued in; return it."""
     for guide, package in GUIDES.items():
         blocks = _BLOCK.findall((DOCS / guide).read_text("utf-8"))
-        assert [path.split("/")[0] for path, _ in blocks] == [package.split(".")[0], "conf", "tests"]
+        assert [path.split("/")[0] for path, _ in blocks[:3]] == [package.split(".")[0], "conf", "tests"]
         for path, text in blocks:
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text, "utf-8")
@@ -50,6 +56,46 @@ def test_an_aggregation_an_optimizer_and_an_encoder_train_together(blocks, tmp_p
     [strategy] = [e for e in folder.read_events()[0] if e["event"] == "strategy"]
     assert strategy["parts"] == ["EqualMean", "Lion"]
     assert folder.info["state"] == "completed"
+
+
+def test_a_rule_alone_trains(blocks, tmp_path, good_hospitals, tiny_overrides):
+    overrides = [*tiny_overrides(good_hospitals), "strategy/aggregation=median_length", "strategy.rounds=1"]
+    folder = RunDir(tmp_path / "run")
+    launch_run(RunSpec.compose(overrides, folder, blocks / "conf"))
+    assert folder.info["state"] == "completed"
+    rule = importlib.import_module("strategies.aggregation.median_length").clip_to_median_length
+    vectors = [np.array([length, 0], np.float32) for length in (1, 2, 30)]
+    assert rule(vectors).tolist() == pytest.approx([5 / 3, 0])
+
+
+def test_a_model_with_an_own_encoder_is_loaded_as_the_guide_says(
+    blocks, good_hospitals, tiny_overrides, monkeypatch, capsys
+):
+    monkeypatch.chdir(blocks)
+    section = (DOCS / "add-an-encoder.md").read_text("utf-8").partition("## The trained model")[2].partition("\n## ")[0]
+    [console, code] = re.findall(r"^```\w+\n(.*?)^```", section, re.M | re.S)
+    train, predict = (shlex.split(line.removeprefix("$ "))[1:] for line in console.splitlines())
+    launch_run(
+        RunSpec.compose([*tiny_overrides(good_hospitals), *train[3:-1]], RunDir(Path("outputs/mine")), Path("conf"))
+    )
+    assert train[:3] == ["run", "--config-dir", "conf"]
+    assert train[-1] == "hydra.run.dir=outputs/mine"
+    with pytest.raises(ModelError, match=r"residual_table.ResidualTable', which no installed option names"):
+        run_command(["predict", *predict[1:2], *predict[4:]])
+    capsys.readouterr()
+    run_command(predict)
+    [probability] = json.loads(capsys.readouterr().out)["probabilities"].values()
+    found = {}
+    exec(code, found)
+    assert found["scores"].item() == pytest.approx(probability, abs=1e-6)
+    assert type(found["run"].model.model.towers["tabular"].encoder).__name__ == "ResidualTable"
+
+
+def run_command(words):
+    shown = CliRunner().invoke(app, words)
+    if shown.exception is not None:
+        raise shown.exception
+    print(shown.output)
 
 
 def test_the_data_source_is_built_from_the_settings(blocks):

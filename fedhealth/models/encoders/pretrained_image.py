@@ -30,6 +30,7 @@ from fedhealth.models.encoders.pixel_scaling import (
 from fedhealth.models.lora import LoraSettings
 from fedhealth.models.normalization import replace_batch_norm
 from fedhealth.models.weights import find_weights
+from fedhealth.utils.fault_text import get_first_line
 
 _WHERE, _ADVICE = "model.image.pretrained", "Give a folder with config and safetensors weights."
 _PROCESSOR = "preprocessor_config.json"  # holds the published mean and standard deviation
@@ -113,7 +114,7 @@ def load_image_encoder(name: str) -> tuple[nn.Module, Path]:
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, AttributeError) as fault:
-        first = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+        first = get_first_line(fault)
         raise ModelError(f"{_WHERE}: cannot load {folder} ({first}).", _ADVICE) from fault
     if getattr(network, "main_input_name", "") != "pixel_values":
         raise ModelError(

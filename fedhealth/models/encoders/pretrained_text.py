@@ -16,6 +16,7 @@ from transformers.utils import logging as hf_logging
 
 from fedhealth.errors import ModelError
 from fedhealth.models.weights import find_weights
+from fedhealth.utils.fault_text import get_first_line
 
 _WHERE = "model.text.pretrained"
 
@@ -38,7 +39,7 @@ def load_text_encoder(name: str) -> tuple[Any, Any]:
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, padding_side="right")
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as fault:
-        first = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+        first = get_first_line(fault)
         raise ModelError(
             f"{_WHERE}: cannot load {name!r} ({first}).",
             "Give a folder with config, tokenizer and safetensors weights, or a hub id this machine can reach.",

@@ -16,7 +16,8 @@ from fedhealth.site.audit_log import get_log_digest, verify_log
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
-from fedhealth.site.run_history import find_site_run, list_site_runs
+from fedhealth.site.record_gaps import find_log_gap
+from fedhealth.site.run_history import find_site_run, list_site_runs, read_run_history
 from fedhealth.site.run_text import OWN_GAIN_FILE, describe_own_gain, describe_run, format_time
 from fedhealth.site.study_store import StudyStore
 from fedhealth.utils.atomic_io import read_json
@@ -135,8 +136,9 @@ def build_data(home: SiteHome) -> Content:
 
 
 def build_runs(home: SiteHome) -> Content:
-    """Return all runs, the newest first."""
-    records = list_site_runs(home)[::-1]
+    """Return all runs, the newest first, and what the records cannot say."""
+    found, gaps = read_run_history(home)
+    records = found[::-1]
     rows = tuple(
         (
             each.run,
@@ -148,7 +150,8 @@ def build_runs(home: SiteHome) -> Content:
         for each in records
     )
     links = tuple(f"/runs/{each.run}" for each in records)
-    return Content("Runs", (), (DataTable("Every run", ("Run", "Began", "Study", "Outcome", "Left"), rows, links),))
+    lines = tuple(f"Warning: {gap}." for gap in gaps)
+    return Content("Runs", lines, (DataTable("Every run", ("Run", "Began", "Study", "Outcome", "Left"), rows, links),))
 
 
 def build_run(home: SiteHome, run: str) -> Content:
@@ -175,8 +178,10 @@ def build_audit(home: SiteHome) -> Content:
         (str(entry["number"]), format_time(float(entry["time"])), str(entry["event"]))
         for entry in entries[-_LAST_ENTRIES:][::-1]
     )
+    gap = find_log_gap(home, entries)
     lines = (
-        f"Verified: {len(entries)} entries, whole and unchanged.",
+        *((f"Warning: {gap}.",) if gap else ()),
+        f"{'Hash chain intact' if gap else 'Verified'}: {len(entries)} entries, whole and unchanged.",
         f"Digest: {get_log_digest(home.audit)}. Note it in another place from time to time.",
     )
     return Content("Audit log", lines, (DataTable("The last entries", ("Number", "Time", "Event"), rows),))

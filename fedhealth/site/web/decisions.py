@@ -10,6 +10,7 @@ from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.home import SiteHome
+from fedhealth.site.person_name import check_person
 from fedhealth.site.policy import load_policy
 from fedhealth.site.study_approval import (
     approve_study,
@@ -33,7 +34,7 @@ class StudyDesk:
     """
 
     def __init__(self, home: SiteHome) -> None:
-        self._home, self._lock = home, threading.Lock()
+        self._home, self._lock, self._examining = home, threading.Lock(), threading.Lock()
         self._verdicts: dict[str, StudyVerdict] = {}
 
     def get_verdict(self, digest: str) -> StudyVerdict | None:
@@ -58,13 +59,13 @@ class StudyDesk:
             FedhealthError: the data cannot be used for it, its share does not fit, or a field is not possible.
 
         """
+        if step == "examine":
+            self._examine(study)
+            return
         with self._lock:
-            if step not in self.list_steps(study):  # two people decide at once
-                raise ConfigError(f"{study.label} was decided meanwhile.", "Open it again.")
-            if step == "examine":
-                self._verdicts[study.digest] = evaluate_study(study, load_policy(self._home), self._home)
-                return
-            person, note = _read_text(form, "person", _LONGEST_PERSON), _read_text(form, "note", _LONGEST_NOTE)
+            self._check_step(step, study)
+            person = check_person(_read_text(form, "person", _LONGEST_PERSON))
+            note = _read_text(form, "note", _LONGEST_NOTE)
             if step == "approve":
                 verdict = self._verdicts[study.digest]
                 if form.get("verdict") != digest_verdict(verdict):
@@ -75,6 +76,22 @@ class StudyDesk:
                 decline_study(study, self._home, _read_reason(form), note, person)
             else:
                 withdraw_study(study.name, self._home, _read_reason(form), note, person)
+
+    def _examine(self, study: ResearchStudy) -> None:
+        """Read the data, which may take minutes; nobody who declines or withdraws waits for it."""
+        if not self._examining.acquire(blocking=False):
+            raise ConfigError("A study is being examined now.", "Open this one again when that has ended.")
+        try:
+            self._check_step("examine", study)
+            verdict = evaluate_study(study, load_policy(self._home), self._home)
+        finally:
+            self._examining.release()
+        with self._lock:
+            self._verdicts[study.digest] = verdict
+
+    def _check_step(self, step: str, study: ResearchStudy) -> None:
+        if step not in self.list_steps(study):  # two people decide at once
+            raise ConfigError(f"{study.label} was decided meanwhile.", "Open it again.")
 
 
 def digest_verdict(verdict: StudyVerdict) -> str:

@@ -104,6 +104,7 @@ class SitePages:
         cookie = self._sessions.open_session(request.scope[FORM].get("token", "").strip())
         if cookie is None:
             raise PageRefusedError(PageRefusal.token, 403)
+        self._refusals.write_sign_in(self._sessions.find_role(cookie))
         answer = RedirectResponse("/", 303)
         age = int(LONGEST_SECONDS)
         answer.set_cookie(COOKIE, cookie, max_age=age, path="/", httponly=True, samesite="strict")
@@ -155,7 +156,7 @@ class SitePages:
         """Stop accepting work, or accept it again."""
         self._require_form(request, needs_passphrase=True)
         state = DaemonState(self._home)
-        state.pause() if request.url.path == "/pause" else state.resume()
+        state.pause("page") if request.url.path == "/pause" else state.resume("page")
         return RedirectResponse("/", 303)
 
     def _require_session(self, request: Request) -> Session:

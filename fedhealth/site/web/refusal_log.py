@@ -1,4 +1,4 @@
-"""What the page refused, in the site's audit log: fixed words only, so that no request writes its own text there."""
+"""What the page refused, and that somebody signed in: fixed words, so that no request writes its own into the log."""
 
 from __future__ import annotations
 
@@ -64,7 +64,14 @@ class RefusalLog:
             self._entries[reason] += 1
             left_out = self._left_out.pop(reason, 0)
             more = {"not_logged_before": left_out} if left_out else {}
+        self._write("page refused", reason=str(reason), **more)
+
+    def write_sign_in(self, role: str) -> None:
+        """Write that somebody signed in with a right token."""
+        self._write("page signed in", role=role)
+
+    def _write(self, event: str, **fields: object) -> None:
         try:
-            self._audit.write("page refused", reason=str(reason), **more)
+            self._audit.write(event, **fields)
         except TrustError:  # a damaged log stops the site's replies; the page is there to show it
-            log.exception("the page refused a request (%s), which the audit log cannot record", reason)
+            log.exception("%s %s: the audit log cannot record it", event, fields)

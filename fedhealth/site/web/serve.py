@@ -6,16 +6,19 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, StartRefusedError
 from fedhealth.site.home import SiteHome
 from fedhealth.site.web.pages import build_web_app
 from fedhealth.site.web.sessions import SessionStore, make_tokens
+from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, write_private_file
 
 LOOPBACK = "127.0.0.1"
@@ -49,18 +52,29 @@ def serve_pages(home: SiteHome, port: int, is_read_only: bool) -> None:
 
     Raises:
         ConfigError: there is no site at `home`, or the port is in use.
+        StartRefusedError: the page of this site is served already.
 
     """
     tokens = make_tokens(is_read_only)
     app = build_web_app(home, SessionStore(tokens), port)
     path = get_token_path(home)
-    with _listen_on(port) as listener:
-        make_private_folder(path.parent)
+    with _lock_page(home), _listen_on(port) as listener:
         write_private_file(path, json.dumps(tokens, indent=1).encode())
         try:
             uvicorn.Server(make_server_config(app)).run(sockets=[listener])
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock_page(home: SiteHome) -> Iterator[None]:
+    """Hold the lock of this site's page: a second one would replace the first one's tokens, and then remove them."""
+    make_private_folder(home.daemon_folder)
+    refused = StartRefusedError(
+        f"The page of the site in {home.path} is served already.", "Use that one, or stop it first."
+    )
+    with lock_file(home.daemon_folder / "web.lock", wait=0, error=refused):
+        yield
 
 
 def make_server_config(app: Any) -> uvicorn.Config:

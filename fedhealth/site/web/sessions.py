@@ -91,6 +91,11 @@ class SessionStore:
             session.seen = now
             return session
 
+    def find_role(self, cookie: str) -> str:
+        """Return the role of a cookie's session; empty if there is none."""
+        session = self.find_session(cookie)
+        return str(session.role) if session else ""
+
     def close_session(self, cookie: str) -> None:
         """End the session of a cookie."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -136,6 +137,55 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         fedhealth.load_run(tmp_path)
     with pytest.raises(ConfigError, match="There is no run in"):
         fedhealth.compare([tmp_path])
+
+
+@pytest.mark.parametrize("given", [None, 7, ["a"]])
+def test_what_is_no_folder_is_named(given):
+    with pytest.raises(ConfigError, match="is no folder"):
+        fedhealth.load_run(given)
+
+
+@pytest.mark.parametrize("given", ["outputs/a", [], None, [None], 7])
+def test_what_is_no_list_of_runs_is_named(given):
+    with pytest.raises(ConfigError, match=r"is no list of runs.\nGive a list, such as compare"):
+        fedhealth.compare(given)
+
+
+@pytest.mark.parametrize("given", ["experiment=demo", ["experiment=demo", 1]])
+def test_what_is_no_list_of_overrides_is_named(given, tmp_path):
+    with pytest.raises(ConfigError, match="is no list of overrides"):
+        fedhealth.run(given, folder=tmp_path / "run")
+
+
+def test_a_folder_of_configuration_files_that_is_none_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"There is no folder .*nowhere"):
+        fedhealth.run(["experiment=demo"], config_dir=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_that_is_a_file_is_named(tmp_path, good_hospitals, tiny_overrides, inside):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "run" if inside else tmp_path / "file"
+    with pytest.raises(ConfigError, match="cannot be a folder: a file is there"):
+        fedhealth.run(tiny_overrides(good_hospitals), folder=folder, progress=False)
+
+
+def test_labels_in_a_comparison_are_texts(runs, tmp_path):
+    copies = [shutil.copytree(run.folder, tmp_path / name) for run, name in zip(runs, ("007", "NA"), strict=True)]
+    for copy in copies:
+        info = json.loads((copy / "run.json").read_text())
+        (copy / "run.json").write_text(json.dumps(info | {"overrides": []}))
+    comparison = fedhealth.compare(copies)
+    assert comparison.table.index.tolist() == ["007", "NA"]
+    assert comparison.gains.index[0] in ("007", "NA")
+    assert comparison.table.loc["007", "folder"] == str(copies[0])
+    assert comparison.table["delta"].isna().all()
+    numbers = comparison.table.drop(columns=["folder", "state", "privacy_unit", "on_pareto_front"])
+    assert {column.kind for column in numbers.dtypes} <= {"i", "f"}
+
+
+def test_the_best_run_is_the_one_that_was_given(runs):
+    assert any(fedhealth.compare(runs).best is run for run in runs)
 
 
 def test_folders_are_named_as_the_command_line_names_them(tmp_path, good_hospitals, tiny_overrides, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -7,12 +8,14 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file, save_file
 
+import fedhealth
 from fedhealth.config.compose import compose_config
 from fedhealth.data.manifest import SPLITS, read_manifest
-from fedhealth.errors import ModelError
+from fedhealth.errors import ConfigError, ModelError
 from fedhealth.experiment.baselines import BaselineData
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.export.known_targets import list_known_targets
 from fedhealth.export.model import load_model, save_model
 from fedhealth.export.predict import read_studies, score_studies
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
@@ -53,8 +56,7 @@ def test_nothing_in_it_names_this_machine(finished, folder, good_hospitals):
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        (("model", "image", "_target_"), "os.system"),
-        (("model", "fusion", "_target_"), "fedhealth.models.encoders.image.Path"),
+        (("model", "image", "_target_"), ["os.system"]),
         (("model", "image", "_args_"), ["x"]),
         (("data", "name"), "${oc.env:HOME}"),
         (("data", "tabular"), {"${oc.env:HOME}": {}}),
@@ -68,6 +70,77 @@ def test_code_and_interpolation_are_refused(folder, part, value):
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match="no export writes"):
         load_model(folder)
+
+
+@pytest.fixture(name="own_parts")
+def own_parts_(tmp_path, monkeypatch):
+    """A folder of configuration files that names an encoder of an own package; its module notes when it is imported."""
+    (tmp_path / "own_encoders.py").write_text(
+        f"open({str(tmp_path / 'imported')!r}, 'w').close()\n"
+        "from fedhealth.models.encoders.tabular import TabularEncoder as Own\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    option = tmp_path / "conf" / "model" / "tabular" / "own.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: 'own_encoders.Own'  # quoted, with a comment\nhidden: 4\n")
+    yield tmp_path / "conf"
+    sys.modules.pop("own_encoders", None)
+
+
+def name_encoder(folder, target):
+    content = json.loads((folder / "config.json").read_text())
+    content["model"]["tabular"]["_target_"] = target
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("target", ["os.system", "fedhealth.models.encoders.image.Path", "own_encoders.Own"])
+def test_a_class_that_nobody_here_named_is_not_imported(folder, own_parts, target):
+    name_encoder(folder, target)
+    with pytest.raises(ModelError, match=rf"names '{target}', which no installed option names.*\n.*--config-dir"):
+        load_model(folder)
+    assert not (own_parts.parent / "imported").exists()
+
+
+def test_the_models_own_folder_cannot_name_a_class(folder, own_parts, monkeypatch):
+    name_encoder(folder, "own_encoders.Own")
+    shutil.copytree(own_parts, folder / "conf")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"config_dir": str(folder / "conf")}))
+    (folder.parent / "run.json").write_text(json.dumps({"state": "completed", "config_dir": str(folder / "conf")}))
+    monkeypatch.chdir(folder)
+    with pytest.raises(ModelError, match="no installed option"):
+        load_model(folder)
+    shutil.move(folder, folder.parent / "model")
+    with pytest.raises(ModelError, match="no installed option"):
+        _ = fedhealth.load_run(folder.parent).model
+    assert not (own_parts.parent / "imported").exists()
+
+
+def test_a_class_of_a_named_folder_is_loaded(folder, own_parts):
+    name_encoder(folder, "own_encoders.Own")
+    exported = load_model(folder, config_dir=own_parts)
+    assert type(exported.model.towers["tabular"].encoder).__name__ == "TabularEncoder"
+    assert (own_parts.parent / "imported").exists()
+
+
+@pytest.mark.parametrize("other", ["strategy/aggregation", "experiment"])
+def test_a_class_of_another_kind_of_part_is_no_part_of_a_model(folder, own_parts, other):
+    place = own_parts / other / "own.yaml"
+    place.parent.mkdir(parents=True)
+    place.write_text("_target_: os.system\nmodel:\n  image:\n    _target_: own_encoders.Image\n")
+    name_encoder(folder, "os.system")
+    with pytest.raises(ModelError, match=r"no file below .*conf names"):
+        load_model(folder, config_dir=own_parts)
+    assert "own_encoders.Image" in list_known_targets(own_parts)  # of the section `model` of an own file
+
+
+def test_a_folder_that_is_none_is_named(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"There is no folder .*nowhere"):
+        load_model(folder, config_dir=tmp_path / "nowhere")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "a.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"a.yaml is not YAML"):
+        load_model(folder, config_dir=tmp_path / "conf")
 
 
 @pytest.mark.parametrize("spoil", ["absent", "format", "cut", "damaged", "shape", "type"])

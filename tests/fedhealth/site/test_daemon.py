@@ -240,7 +240,7 @@ def test_a_completed_run_is_forgotten_and_never_taken_up_again(hospital):
     assert not hospital.ask("done", END).content
     status = DaemonState(hospital.home).status
     assert (status["run"], status["task"]) == (None, None)
-    assert [entry["run"] for entry in hospital.logged("ended")] == ["run00001"]
+    assert [(entry["run"], entry["by"]) for entry in hospital.logged("ended")] == [("run00001", "lead")]
     assert not secrets.exists()
     network.start(8, **network.runs[7].config)
     assert hospital.ask("replayed", number=8).error.reason == "job-ended"
@@ -263,7 +263,7 @@ def test_a_run_that_took_too_long_is_forgotten_at_the_next_start(tmp_path):
     history.start_or_resume(verify_job(content, signature, membership, build_bundle().digest), 72.0)
     site.runner.stopping.set()
     site.runner.serve()
-    assert [entry["run"] for entry in site.logged("ended")] == ["run00001"]
+    assert [(entry["run"], entry["by"]) for entry in site.logged("ended")] == [("run00001", "expiry")]
 
 
 def test_an_answer_waits_for_the_connection(hospital):
@@ -283,12 +283,12 @@ def test_an_answer_that_nobody_wants_any_more_is_dropped(hospital):
 
 def test_a_paused_site_takes_nothing(hospital):
     state = DaemonState(hospital.home)
-    state.pause()
+    state.pause("here")
     hospital.until(lambda: state.status.get("state") == "paused")
     hospital.network.ask(7, "query.handshake", "waits")
     time.sleep(0.2)
     assert hospital.network.waiting
-    state.resume()
+    state.resume("here")
     assert hospital.network.answer("waits")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedhealth.consortium import identity
-from fedhealth.site.audit_log import verify_log
+from fedhealth.site.audit_log import AuditLog, verify_log
 from fedhealth.site.web import passphrase, refusal_log
 from fedhealth.site.web.sessions import make_tokens
 from tests.clients.lying_lead import MODEL, POLICY, PRIVATE, VICTIM, name_members
@@ -27,6 +27,7 @@ class Place:
         self.home.policy.write_text(POLICY.format(**about))
         words = (*MODEL, "data.name=tiny", f"data.sites=[{','.join(sites)}]", "secagg=on", *PRIVATE)
         first, second = (make_study(words, version, title=f"<script>{version}</script>") for version in (1, 2))
+        AuditLog(self.home.audit).write("kit installed")
         for study in (first, second):
             send_study(self.consortium, self.home, study)
             if study is first:

@@ -126,7 +126,7 @@ def test_replay_of_a_decision(place, refused):
     browser = place.browse(Role.decide)
     fields = {"form": browser.get("/").forms["/pause"], "passphrase": PASSPHRASE}
     assert browser.post("/pause", **fields).status == 303
-    DaemonState(place.home).resume()
+    DaemonState(place.home).resume("test")
     refused(browser.post("/pause", **fields), 409, PageRefusal.form)
     assert not DaemonState(place.home).is_paused
 
@@ -253,7 +253,7 @@ def test_a_stolen_cookie_changes_nothing_without_the_passphrase(place, refused):
     assert not DaemonState(place.home).is_paused
     form = browser.get("/").forms["/pause"]
     assert browser.post("/pause", form=form, passphrase=PASSPHRASE).status == 303  # the right one ends the count
-    DaemonState(place.home).resume()
+    DaemonState(place.home).resume("test")
 
 
 def test_guessing_the_passphrase(tmp_path, place, monkeypatch):

@@ -3,17 +3,26 @@
 import json
 import re
 import shutil
+import socket
+import threading
+from contextlib import closing
 
 import pytest
+from typer.testing import CliRunner
 
-from fedhealth.cli.main import main
+from fedhealth.cli.main import app, main
+from fedhealth.consortium.research_study import ResearchStudy
+from fedhealth.errors import ConfigError, StartRefusedError
 from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import get_log_digest, verify_log
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.study_store import StudyStore
+from fedhealth.site.web import decisions
+from fedhealth.site.web import serve as serve_module
 from fedhealth.site.web.passphrase import PassphraseGate
 from fedhealth.site.web.sessions import Role
+from fedhealth.utils.hash_chain import get_head_path
 from tests.fedhealth.site.web.browser import Browser, serve
 from tests.fedhealth.site.web.conftest import PASSPHRASE
 
@@ -91,6 +100,104 @@ def test_pause_and_resume(copy):
     for path, paused in (("/pause", True), ("/resume", False)):
         assert browser.post(path, form=browser.get("/").forms[path], passphrase=PASSPHRASE).status == 303
         assert DaemonState(home).is_paused is paused
+        last = verify_log(home.audit)[-1]
+        assert (last["event"], last["where"]) == ("paused" if paused else "resumed", "page")
+
+
+def test_who_signed_in_is_logged_by_role(place):
+    for role in Role:
+        place.browse(role)
+        last = verify_log(place.home.audit)[-1]
+        assert (last["event"], last["role"]) == ("page signed in", role)
+        assert not any(token in json.dumps(last) for token in place.tokens.values())
+
+
+@pytest.mark.parametrize("name", ["policy", " Policy ", "\uff30\uff2f\uff2c\uff29\uff23\uff39"])
+def test_nobody_is_called_like_the_policy(copy, place, name):
+    home, browser = copy
+    path = f"/studies/{place.waiting}"
+    about = {"person": name, "note": "no time", "reason": "permit", "passphrase": PASSPHRASE}
+    answer = browser.post(f"{path}/decline", form=browser.get(path).forms[f"{path}/decline"], **about)
+    assert "A person cannot be called" in answer.body
+    assert StudyStore(home).load_decision(place.waiting) is None
+    words = ["site", "study", "decline", place.waiting, "--reason", "permit", "--by", name, "--home", str(home.path)]
+    assert isinstance(CliRunner().invoke(app, words).exception, ConfigError)
+    assert StudyStore(home).load_decision(place.waiting) is None
+
+
+def test_a_withdrawal_does_not_wait_for_an_examination(copy, place, monkeypatch):
+    home, browser = copy
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def evaluate_slowly(*_):
+        begun.set()
+        assert goes_on.wait(60)
+        raise ConfigError("The data cannot be used.", "")
+
+    monkeypatch.setattr(decisions, "evaluate_study", evaluate_slowly)
+    path = f"/studies/{place.waiting}"
+    forms = [browser.get(path).forms[f"{path}/examine"] for _ in range(2)]
+    waiting = threading.Thread(target=browser.post, args=(f"{path}/examine",), kwargs={"form": forms[0]})
+    waiting.start()
+    try:
+        assert begun.wait(60)
+        again = browser.post(f"{path}/examine", form=forms[1])
+        assert "is being examined now" in again.body
+        approved = f"/studies/{place.approved}"
+        about = {"person": "Dr. Ada", "note": "no time", "reason": "permit", "passphrase": PASSPHRASE}
+        form = browser.get(approved).forms[f"{approved}/withdraw"]
+        assert browser.post(f"{approved}/withdraw", form=form, **about).status == 303
+        assert StudyStore(home).load_decision(place.approved).answer is StudyAnswer.withdrawn
+    finally:
+        goes_on.set()
+        waiting.join(60)
+    assert not browser.get(path).forms.keys() >= {f"{path}/approve"}
+
+
+def test_a_second_page_of_one_site_is_refused_and_the_first_keeps_its_tokens(copy, monkeypatch):
+    home, _ = copy
+
+    class Server:
+        def __init__(self, config):
+            pass
+
+        def run(self, sockets):
+            before = serve_module.get_token_path(home).read_bytes()
+            with pytest.raises(StartRefusedError, match="is served already"):
+                serve_module.serve_pages(home, find_free_port(), is_read_only=True)
+            assert serve_module.get_token_path(home).read_bytes() == before
+
+    monkeypatch.setattr(serve_module.uvicorn, "Server", Server)
+    serve_module.serve_pages(home, find_free_port(), is_read_only=False)
+    assert not serve_module.get_token_path(home).exists()
+
+
+def find_free_port():
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_study_is_parsed_once_for_all_requests(copy, place, monkeypatch):
+    home, browser = copy
+    browser.get("/studies")
+    monkeypatch.setattr(ResearchStudy, "parse", lambda fields: pytest.fail("parsed again"))
+    for path in ("/", "/studies", f"/studies/{place.waiting}", "/runs"):
+        assert browser.get(path).status == 200
+    file = home.studies / f"{place.waiting}.study.json"
+    file.write_bytes(file.read_bytes().replace(b"EK 12/2026", b"EK 99/2026"))
+    monkeypatch.undo()
+    assert place.waiting not in StudyStore(home).load_studies()  # what has changed is not what was read before
+
+
+def test_the_runs_show_what_is_missing(copy):
+    home, browser = copy
+    home.audit.unlink()
+    get_head_path(home.audit).unlink()
+    assert "Warning: the audit log" in browser.get("/runs").body
+    log = browser.get("/audit").body
+    assert "does not begin with" in log or "is gone" in log
+    assert "Verified" not in log
 
 
 def test_a_damaged_log_is_shown_as_such(copy):
