@@ -168,11 +168,11 @@ def test_a_data_source_that_lacks_something_is_named(conf):
         build_table_source(IngestTable(keys={"patient": "pid"}, source={"_target_": "halfparts.NoTable"}))
 
 
-def test_what_an_object_computes_itself_counts():
+def test_what_an_object_computes_itself_counts(monkeypatch):
     class Proxy:
         def __getattr__(self, name):
             return name
 
-    sys.modules[__name__].Proxy = Proxy
+    monkeypatch.setattr(sys.modules[__name__], "Proxy", Proxy, raising=False)
     contract = part_contracts.PartContract("here", ("step",), ("state",))
     assert build_part({"_target_": f"{__name__}.Proxy"}, "x", contract).state == "state"
