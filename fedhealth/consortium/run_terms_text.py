@@ -6,13 +6,15 @@ It follows from the resolved configuration alone, so that nobody has to read all
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+import yaml
+
+from fedhealth.config.compose import get_conf_dir
 from fedhealth.config.open_paths import OpenPath
 from fedhealth.utils.privacy_text import format_delta, format_unit
 
-_PLAINTEXT = "clients.transport.plaintext.PlaintextTransport"
-_SECURE = "clients.transport.secure.SecureTransport"
 _HOLDS = "that holds while"
 
 
@@ -89,10 +91,11 @@ class _RunTerms:
 
     def describe_sums(self) -> str:
         secagg = self._settings["secagg"]
-        if str(secagg["site"]["_target_"]) == _PLAINTEXT:
+        target = str(secagg["site"]["_target_"])
+        if target == _read_installed_target("off"):
             return "secure aggregation is off: the lead reads this hospital's own update and counts"
-        if str(secagg["site"]["_target_"]) != _SECURE:
-            return f"by {secagg['site']['_target_']}, which is no part of fedhealth and decides what the lead reads"
+        if target != _read_installed_target("on"):
+            return f"by {target}, which is no part of fedhealth and decides what the lead reads"
         least = self._list_values("secagg.min_sites", int(secagg["min_sites"] or 1))
         return (
             f"secure aggregation is on: the lead reads only sums over at least {least} of {len(self._sites)} "
@@ -117,3 +120,10 @@ class _RunTerms:
         found = self._open.get(path)
         others = [f"{each:g}" if isinstance(each, float) else str(each) for each in found.values] if found else []
         return f"{value} (a run may set {', '.join(dict.fromkeys(others))})" if others else str(value)
+
+
+@lru_cache
+def _read_installed_target(option: str) -> str:
+    """Return the class by which a site takes part, of an option of `secagg`; a study's own classes are not loaded."""
+    settings = yaml.safe_load((get_conf_dir() / "secagg" / f"{option}.yaml").read_text("utf-8"))
+    return str(settings["site"]["_target_"])
