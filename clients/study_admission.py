@@ -90,6 +90,8 @@ def _claim_share(
         plans = {run: plan for run, (_, plan) in planned.items()}
         runs = StudyRuns(StudyStore(home).list_runs(study.name), find_ended_runs(home.state), plans)
         budget = next(iter(planned.values()))[0]
+        if budget.dataset != approval.ledger:
+            return f"the data set of {study.label} had another name when it was approved: restore it, or approve again"
         claim_share(budget, home.state, share, parse_cost(approval.price), runs)
     except PrivacyError as fault:
         return fault.problem

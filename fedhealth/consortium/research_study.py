@@ -34,6 +34,9 @@ STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 MAX_STUDY_BYTES = 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_PARTS = ("secagg", "secagg.site", "secagg.lead")
+_DECIDED_ONCE = {"purpose", *_PARTS, *(f"{part}._target_" for part in _PARTS)}
+_LIKE_DIGEST = re.compile(r"[0-9a-f]{8,}", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2199
 MAX_RUNS = 1000
 _ADVICE = "Ask the lead for the study as it was published."
@@ -173,6 +176,8 @@ def find_study_errors(study: ResearchStudy) -> Iterator[str]:
     """Yield what is wrong with values that have the right type."""
     if not (PROJECT.fullmatch(study.project) and STUDY_NAME.fullmatch(study.name)):
         yield f"name: {study.name[:80]!r} is not a plain name (lower case letters, digits, . _ and -)"
+    if _LIKE_DIGEST.fullmatch(study.name):
+        yield f"name: {study.name[:80]!r} looks like the beginning of a digest, by which people name studies too"
     if not 1 <= study.version < 2**31:
         yield "version: must be at least 1"
     yield from _find_text_errors(study)
@@ -188,14 +193,15 @@ def find_study_errors(study: ResearchStudy) -> Iterator[str]:
         yield "epsilon: must be positive and finite"
     if not 0 < study.delta < 1:
         yield "delta: must lie between 0 and 1"
-    yield from _find_contract_errors(study.configuration)
+    yield from _find_contract_errors(study)
     yield from _find_open_errors(study)
     is_named = list_named_weights(study.configuration, study.open) == sorted(study.weights)
     if not (is_named and all(map(_DIGEST.fullmatch, study.weights.values()))):
         yield "weights: must be the SHA-256 of all weights that the configuration names, and of no others"
 
 
-def _find_contract_errors(configuration: Mapping[str, Any]) -> Iterator[str]:
+def _find_contract_errors(study: ResearchStudy) -> Iterator[str]:
+    configuration = study.configuration
     if not isinstance(configuration.get("data"), dict):
         yield "configuration: has no description of the data"
         return
@@ -203,17 +209,22 @@ def _find_contract_errors(configuration: Mapping[str, Any]) -> Iterator[str]:
         list(describe_contract(configuration["data"]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         yield "configuration: the description of the data is incomplete"
+        return
+    if sorted(configuration["data"].get("sites") or ()) != list(study.members):
+        yield "members: must be the hospitals of data.sites, in order"
     try:
-        list(describe_run_terms(configuration, ()))
+        list(describe_run_terms(configuration, study.open))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         yield "configuration: the description of the runs is incomplete"
 
 
 def _find_open_errors(study: ResearchStudy) -> Iterator[str]:
-    """Yield what a study leaves open although people approve it: the meaning of the data, and whom privacy protects."""
+    """Yield what a study leaves open although people approve it: data, purpose, privacy, sums."""
     for each in study.open:
         if each.path.startswith("data.") or each.path == "data":
             yield "open: the meaning of the data is never left open"
+        if each.path in _DECIDED_ONCE:
+            yield f"open: {each.path}: what a run is for, and what the lead reads, is never left open"
         is_kind = each.path in ("privacy._target_", "privacy.unit", "privacy")
         if is_kind or (each.path == "privacy.epsilon" and (each.may_be_absent or None in each.values)):
             yield f"open: {each.path}: whether and whom differential privacy protects is never left open"

@@ -16,6 +16,8 @@ from fedhealth.config.open_paths import OpenPath
 from fedhealth.utils.privacy_text import format_delta, format_unit
 
 _HOLDS = "that holds while"
+_SENT_CHANGE = "the change of the model by its training"
+_SENT = {"gradient": "the gradient of one training step"}
 
 
 def describe_run_terms(configuration: Mapping[str, Any], open_paths: Sequence[OpenPath]) -> Iterator[str]:
@@ -53,8 +55,8 @@ class _RunTerms:
         if self._settings["purpose"] == "describe":
             return "none: the patients are counted once, nothing is trained"
         rounds = self._list_values("strategy.rounds", int(self._settings["strategy"]["rounds"]))
-        spare = int(self._privacy.get("spare_rounds", 0))
-        return f"{rounds} in each run" + (f", and {spare} more where one fails" if spare else "")
+        spare = self._list_values("privacy.spare_rounds", int(self._privacy.get("spare_rounds", 0)))
+        return f"{rounds} in each run" + (f", and {spare} more where one fails" if spare != "0" else "")
 
     def describe_unit(self) -> str:
         if not self._is_private:
@@ -72,11 +74,10 @@ class _RunTerms:
         yield "noise", self._describe_noise()
 
     def _describe_noise(self) -> str:
-        choices = self._open.get("privacy.noise")
-        chosen = {*(choices.values if choices else ()), self._privacy.get("noise")}
+        chosen = self._find_choices("privacy.noise", self._privacy.get("noise"))
         if "shared" not in chosen:
             return "local: this hospital adds all noise itself, so epsilon holds whoever else colludes"
-        rest = "" if chosen == {"shared"} else " (or local, as a run chooses)"
+        rest = "" if set(chosen) == {"shared"} else " (or local, as a run chooses)"
         return (
             f"shared{rest}: the hospitals of a sum add it together; {_HOLDS} {self._describe_colluders()}. "
             "If all others did, only this hospital's own share would protect: its approval shows that epsilon"
@@ -107,13 +108,33 @@ class _RunTerms:
         noise = ", with noise" if self._is_private else ""
         if self._settings["purpose"] == "describe":
             return f"counts of patients in public bins{noise}"
-        is_gradient = self._settings["training"]["sends"] == "gradient"
-        change = "the gradient of one training step" if is_gradient else "the change of the model by its training"
-        scores = "histograms of the model's scores by class"
+        sent = self._find_choices("training.sends", self._settings["training"]["sends"])
+        change = " or ".join(dict.fromkeys(_SENT.get(str(each), _SENT_CHANGE) for each in sent))
+        scores = f"histograms of the model's scores by class{self._describe_groups()}"
         if not self._is_private:
-            return f"each round {change}, numbers of rows and {scores}; at the end {scores}, also of held-out patients"
-        has_scores = bool(self._privacy.get("score_release_share"))
+            counts = "numbers of rows, how labels, missing values, variables and updates differ between hospitals"
+            return f"each round {change}, {counts}, and {scores}; at the end {scores}, also of held-out patients"
+        has_scores = any(self._find_choices("privacy.score_release_share", self._privacy.get("score_release_share")))
         return f"each round {change}{noise}" + (f"; at the end {scores}{noise}" if has_scores else "")
+
+    def _describe_groups(self) -> str:
+        """Return by which groups of patients scores leave too, if by any."""
+        share = self._find_choices("privacy.subgroup_release_share", self._privacy.get("subgroup_release_share"))
+        groups = self._settings.get("evaluation", {}).get("subgroups") or {}
+        may_vary = any(path.startswith("evaluation.subgroups") for path in self._open)
+        if not (groups or may_vary) or (self._is_private and not any(share)):
+            return ""
+        return f", also of groups by {', '.join(groups)}" if groups and not may_vary else ", also of groups of patients"
+
+    def _find_choices(self, path: str, value: object) -> list[Any]:
+        """Return a setting's value, and those that a run may set instead.
+
+        Raises:
+            TypeError: one is a list or mapping, which this setting cannot have.
+
+        """
+        found = self._open.get(path)
+        return list(dict.fromkeys([value, *(found.values if found else ())]))
 
     def _list_values(self, path: str, value: object) -> str:
         """Return a value, with those that a run may set instead."""

@@ -12,7 +12,7 @@ from fedhealth.config.open_paths import OpenPath, encode_setting, flatten_settin
 from fedhealth.consortium.contract_text import describe_contract
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.run_terms_text import describe_run_terms
-from fedhealth.utils.privacy_text import format_delta
+from fedhealth.utils.privacy_text import format_delta, format_unit
 
 _MINOR = ("contact", "first_day", "last_day")
 _LONGEST_VALUE, _SHOWN_DIGITS = 120, 32
@@ -42,9 +42,8 @@ def describe_budget(study: ResearchStudy) -> str:
     """Return what all runs of a study may spend together."""
     if study.epsilon is None:
         return "no differential privacy: the sums over the hospitals are exact"
-    return (
-        f"epsilon {study.epsilon:g} at delta {format_delta(study.delta)} for each protected person, all runs together"
-    )
+    unit = format_unit(str(study.configuration["privacy"].get("unit", "client")))
+    return f"epsilon {study.epsilon:g} at delta {format_delta(study.delta)} for each {unit}, all runs together"
 
 
 def describe_changes(before: ResearchStudy, after: ResearchStudy) -> Iterator[str]:

@@ -68,6 +68,7 @@ def approve_study(
     )
     with store.lock_decisions():
         _check_open(study, policy, store)
+        _check_earlier(study, verdict, store)
         if verdict.ledger:
             _reserve(study, verdict, home, policy)
         _record_decision(study.digest, decision, home)
@@ -129,7 +130,7 @@ def withdraw_study(
         approved = [each for each in versions if (found := decisions[each.digest]) and found.answer in GIVEN]
         if not approved:
             raise ConfigError(f"No version of the study {name} is approved here.", "Nothing was withdrawn.")
-        for each in approved:
+        for each in reversed(approved):  # the newest first: if the log cannot be written, the one in force has ended
             _record_decision(each.digest, _refuse(each, StudyAnswer.withdrawn, reason, note, person), home)
         release_unapproved_shares(home)
     return approved
@@ -170,10 +171,30 @@ def _check_open(study: ResearchStudy, policy: Policy, store: StudyStore) -> None
         raise ConfigError(f"{study.label} states another budget than its configuration.", "Ask the lead.")
 
 
+def _check_earlier(study: ResearchStudy, verdict: StudyVerdict, store: StudyStore) -> None:
+    """Refuse what another version's approval rules out: an earlier version, or a ledger that does not know its runs."""
+    versions = store.read_studies().list_versions(study.name)
+    given = [(each, store.load_decision(each.digest)) for each in versions]
+    newer = [each for each, found in given if found and found.answer in GIVEN and each.version > study.version]
+    if newer:
+        raise ConfigError(f"{newer[-1].label} was approved here after {study.label}.", "Nothing was approved.")
+    ledgers = {found.ledger for _, found in given if found and found.ledger} - {verdict.ledger}
+    if verdict.ledger and ledgers and store.list_runs(study.name):
+        raise ConfigError(
+            f"Runs of the study {study.name} are booked for the data set {', '.join(sorted(ledgers))}.",
+            f"Call it so again in site.yaml, not {verdict.ledger}; or ask the lead for a study of another name.",
+        )
+
+
 def _record_decision(digest: str, decision: StudyDecision, home: SiteHome) -> None:
-    StudyStore(home).save_decision(digest, decision)
+    """Save and log a decision: an approval is logged before it counts, any other counts before it is logged."""
     told = {"study": decision.study, "version": decision.version, "digest": digest, "person": decision.person}
+    allows = decision.answer is StudyAnswer.approved
+    if not allows:
+        StudyStore(home).save_decision(digest, decision)
     AuditLog(home.audit).write(f"study {decision.answer}", **told, data=decision.data)
+    if allows:
+        StudyStore(home).save_decision(digest, decision)
 
 
 def _get_user() -> str:

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.open_paths import OpenPath
@@ -46,6 +47,7 @@ class StudyPrice:
     Attributes:
         ledger: the data set in whose ledger they are booked.
         plan: of the dearest run.
+        local: of the run that costs most if all other hospitals collude; None where no run shares its noise.
         runs: how many the study has.
         delta: at which the study states its epsilon.
 
@@ -53,6 +55,7 @@ class StudyPrice:
 
     ledger: str
     plan: PrivacyPlan
+    local: PrivacyPlan | None
     runs: int
     delta: float
 
@@ -65,7 +68,7 @@ class StudyPrice:
         """Yield what one run and all runs may cost, for people."""
         plan = self.plan
         told = format_guarantee(plan.epsilon, plan.delta, plan.noise_multiplier, plan.unit)
-        local = f"; {format_local_epsilon(plan.local_epsilon, plan.delta)}" if plan.shares > 1 else ""
+        local = f"; {format_local_epsilon(self.local.local_epsilon, self.local.delta)}" if self.local else ""
         yield f"one run costs here at most {told}{local}"
         total = compute_epsilon(list(plan.run_events) * self.runs, self.delta)
         yield f"all {self.runs} runs together cost here at most {format_epsilon(total, self.delta)}"
@@ -101,7 +104,9 @@ def price_study(
             if number == 0:  # the study's own configuration; a variant that has no plan here is refused when ordered
                 raise
     budget, plan = max(found, key=lambda each: compute_epsilon(each[1].run_events, study.delta))
-    return StudyPrice(budget.dataset, plan, study.runs, study.delta)
+    shared = [each for _, each in found if each.shares > 1]
+    local = max(shared, key=lambda each: each.local_epsilon, default=None)
+    return StudyPrice(budget.dataset, plan, local, study.runs, study.delta)
 
 
 def count_noise_shares(config: Config, policy: Policy, home: SiteHome) -> int:
@@ -125,7 +130,11 @@ def _iter_variants(study: ResearchStudy, composed: DictConfig) -> Iterator[DictC
             f"Ask the lead for a study that leaves at most {_MOST_VARIANTS} open.",
         )
     for values in product(*(each.values for each in paths)):
-        yield _vary_settings(composed, paths, values)
+        try:
+            yield _vary_settings(composed, paths, values)
+        except OmegaConfBaseException as fault:
+            problem = f"{study.label} leaves open a value that its setting cannot have: {str(fault).splitlines()[0]}"
+            raise ConfigError(problem, "Ask the lead for a corrected study.") from fault
 
 
 def _vary_settings(composed: DictConfig, paths: list[OpenPath], values: tuple[Any, ...]) -> DictConfig:
@@ -133,4 +142,5 @@ def _vary_settings(composed: DictConfig, paths: list[OpenPath], values: tuple[An
     with open_dict(varied):
         for each, value in zip(paths, values, strict=True):
             OmegaConf.update(varied, each.path, value, merge=False)
+    OmegaConf.to_container(varied, resolve=True, throw_on_missing=True)
     return varied

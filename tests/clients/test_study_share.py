@@ -1,5 +1,6 @@
 """A study's share at a hospital, with the hospital's own handler: no sequence of orders makes its runs cost more."""
 
+import errno
 import time
 from copy import copy
 
@@ -8,7 +9,7 @@ from omegaconf import OmegaConf
 
 from clients.app import get_institution_cache
 from fedhealth.config.compose import compose_config, compute_config_digest
-from fedhealth.errors import PrivacyError
+from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import get_booked_events
@@ -228,3 +229,45 @@ def test_the_total_of_a_known_study_holds_where_no_approval_is_needed(tmp_path, 
     get_institution_cache.cache_clear()
     assert not shake(lead)
     assert "the runs of the study crp would spend" in caplog.text
+
+
+def test_a_data_set_that_was_renamed_starts_no_new_total(lead, order, caplog):
+    """A technician calls the data set otherwise after a run: its booked events would be in another ledger."""
+    assert order("runxxxxx1", 5.0).handshake() == ()
+    assert read_error(order("runxxxxx1").ask(TRAIN)) is None
+    policy = lead.home.policy.read_text("utf-8")
+    lead.home.policy.write_text(policy.replace("tiny-2026", "tiny-2027"), "utf-8")
+    get_institution_cache.cache_clear()
+    assert not shake(order("runzzzzz1", 1.0))
+    assert "had another name when it was approved" in caplog.text
+    with pytest.raises(ConfigError, match="Runs of the study crp are booked for the data set tiny-2026"):
+        approve(lead.home, lead.home.studies / f"{lead.study}.study.json")
+
+
+def test_an_earlier_version_is_not_approved_after_a_later_one(lead):
+    later = lead.publish(name="crp", version=2, purpose="another", runs=2, epsilon=20.0, open=OPEN)
+    approve(lead.home, lead.home.studies / f"{later.digest}.study.json")
+    with pytest.raises(ConfigError, match="crp version 2 was approved here after crp version 1"):
+        approve(lead.home, lead.home.studies / f"{lead.study}.study.json")
+
+
+def test_a_log_that_cannot_be_written_leaves_no_approval(lead, monkeypatch):
+    """An approval counts when it is logged, a withdrawal before: the version in force ends first."""
+    study = lead.study
+    later = lead.publish(name="crp", version=2, purpose="another", runs=2, epsilon=20.0, open=OPEN)
+    store, write = StudyStore(lead.home), study_approval.AuditLog.write
+
+    def fail(self, event, **fields):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(study_approval.AuditLog, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        approve(lead.home, lead.home.studies / f"{later.digest}.study.json")
+    assert store.load_decision(later.digest) is None
+    monkeypatch.setattr(study_approval.AuditLog, "write", write)
+    approve(lead.home, lead.home.studies / f"{later.digest}.study.json")
+    monkeypatch.setattr(study_approval.AuditLog, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        withdraw_study("crp", lead.home, RefusalReason.permit, person="Dr. Noor")
+    assert store.load_decision(later.digest).answer == "withdrawn"
+    assert store.load_decision(study).answer == "approved"

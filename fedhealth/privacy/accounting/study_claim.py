@@ -14,7 +14,7 @@ from pathlib import Path
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.budget import PrivacyBudget, get_plan_cost
 from fedhealth.privacy.accounting.ledger import Ledger
-from fedhealth.privacy.accounting.ledger_entry import LedgerEntry, get_booked_events
+from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry, get_booked_events
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers, get_ledger_path
 from fedhealth.privacy.accounting.limits import BudgetExceededError, EpsilonLimits
 from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PrivacyPlan
@@ -59,6 +59,7 @@ def claim_share(budget: PrivacyBudget, folder: Path, share: StudyShare, price: R
     """
     with budget.open_ledger(folder, wait=_LOCK_SECONDS) as ledger:
         costs = _cost_runs(ledger, folder, share, runs)
+        _check_unit(ledger.entries, costs, price, share)
         slots = {share.name_slot(number): price for number in range(len(costs), share.runs)}
         _check_total(ledger.entries, costs if runs.starting else costs | slots, share)
         try:
@@ -151,6 +152,18 @@ def _load_cost(folder: Path, ledger: Ledger, run: str, held: Reservation | None)
 def _add_booked(entries: Sequence[LedgerEntry], run: str, remaining: RunCost) -> RunCost:
     """Return the cost of a whole run from what it may still spend."""
     return replace(remaining, events=(*get_booked_events(entries, run), *remaining.events))
+
+
+def _check_unit(
+    entries: Sequence[LedgerEntry], costs: Mapping[str, RunCost], price: RunCost, share: StudyShare
+) -> None:
+    """Raise if a study's runs protect different units: one total cannot be stated for both."""
+    spending = list_spending_runs(entries, share)
+    units = {entry.unit for entry in entries if entry.kind in SPENT_KINDS and entry.run in spending}
+    units |= {cost.unit for cost in costs.values() if cost.events} | {price.unit}
+    if len(units) > 1:
+        problem = f"the runs of the study {share.name} would protect different units ({', '.join(sorted(units))})"
+        raise PrivacyError(problem, "Ask the lead for a study with a name of its own.")
 
 
 def _check_total(entries: Sequence[LedgerEntry], costs: Mapping[str, RunCost], share: StudyShare) -> None:

@@ -146,7 +146,7 @@ def test_a_study_that_is_shown_has_all_that_a_person_decides_on(command):
         "sums       secure aggregation is on: the lead reads only sums over at least 3 of 4 hospitals",
         "collude with the lead",
         "leaves     each round the change of the model by its training, with noise",
-        "budget     epsilon 8 at delta 1e-6 for each protected person, all runs together",
+        "budget     epsilon 8 at delta 1e-6 for each patient, all runs together",
         "dates      2026-01-01 to 2099-12-31",
         "released   the trained model",
     ):

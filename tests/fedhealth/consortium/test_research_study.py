@@ -73,6 +73,21 @@ def test_what_was_signed_is_read_again(study, content, consortium):
         ("open", [{"path": "privacy._target_", "values": ["x"], "may_be_absent": False}]),
         ("open", [{"path": "privacy.unit", "values": ["record"], "may_be_absent": False}]),
         ("open", [{"path": "privacy.epsilon", "values": [8.0], "may_be_absent": True}]),
+        ("open", [{"path": "purpose", "values": ["train"], "may_be_absent": False}]),
+        (
+            "open",
+            [
+                {
+                    "path": "secagg.site._target_",
+                    "values": ["x"],
+                    "may_be_absent": False,
+                }
+            ],
+        ),
+        ("open", [{"path": "secagg.lead._target_", "values": ["x"], "may_be_absent": False}]),
+        ("open", [{"path": "privacy.noise", "values": [[1], "local"], "may_be_absent": False}]),
+        ("name", "1c3ab7a72e5f"),  # people name studies by the beginning of their digest too
+        ("members", ["charite", "klinikum", "zurich"]),
         ("closed", 1),
         ("surprise", 1),
     ],

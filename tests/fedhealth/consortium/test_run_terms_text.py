@@ -73,8 +73,25 @@ def test_a_study_without_secure_aggregation_and_one_that_counts_patients():
     told = describe("privacy=none", "secagg=off")
     assert told["sums"] == "secure aggregation is off: the lead reads this hospital's own update and counts"
     assert told["leaves"].startswith(
-        "each round the change of the model by its training, numbers of rows and histograms"
+        "each round the change of the model by its training, numbers of rows, how labels, missing values, variables"
     )
+    assert ", also of groups by sex, age" in told["leaves"]
     counted = describe("purpose=describe", *PRIVATE)
     assert counted["rounds"] == "none: the patients are counted once, nothing is trained"
     assert counted["leaves"] == "counts of patients in public bins, with noise"
+
+
+def test_what_leaves_names_what_a_run_may_set():
+    told = describe(
+        *PRIVATE,
+        open={
+            "training.sends": ("update", "gradient"),
+            "privacy.score_release_share": (0.0, 0.1),
+            "privacy.subgroup_release_share": (0.0, 0.4),
+            "privacy.spare_rounds": (1, 50),
+        },
+    )
+    assert "the change of the model by its training or the gradient of one training step, with noise" in told["leaves"]
+    assert "also of groups by sex, age" in told["leaves"]
+    assert told["rounds"] == "5 in each run, and 1 (a run may set 1, 50) more where one fails"
+    assert "groups" not in describe(*PRIVATE)["leaves"]

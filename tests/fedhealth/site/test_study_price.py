@@ -1,7 +1,10 @@
 """What a study costs at a hospital: the dearest run that it allows, with both numbers where the noise is shared."""
 
+from dataclasses import replace
+
 import pytest
 
+from fedhealth.config.open_paths import OpenPath
 from fedhealth.errors import ConfigError
 from fedhealth.site.policy import load_policy
 from fedhealth.site.study_verdict import evaluate_study
@@ -57,3 +60,17 @@ def test_without_differential_privacy_there_is_no_price(lead, monkeypatch):
     monkeypatch.setattr(lead, "words", (*(each for each in lead.words if "privacy" not in each), "privacy=none"))
     verdict = evaluate(lead, lead.publish(name="none"))
     assert (verdict.ledger, dict(verdict.price), verdict.guarantee) == ("", {}, ())
+
+
+def test_a_study_whose_runs_may_share_noise_shows_the_other_number_too(lead, monkeypatch):
+    monkeypatch.setattr(lead, "words", tuple(each for each in lead.words if "privacy" not in each) + SHARED)
+    study = lead.publish(name="either", runs=2, epsilon=30.0, open={"privacy.noise": ("local", "shared")})
+    assert "; if all other hospitals colluded, epsilon " in evaluate(lead, study).guarantee[0]
+
+
+@pytest.mark.parametrize("value", ["x", "???", None])
+def test_a_value_that_a_setting_cannot_have_is_named(lead, value):
+    study = lead.publish(name="odd", epsilon=20.0)
+    odd = replace(study, open=(OpenPath("strategy.rounds", (2, value)),))
+    with pytest.raises(ConfigError, match="odd version 1 leaves open a value that its setting cannot have: "):
+        evaluate(lead, odd)

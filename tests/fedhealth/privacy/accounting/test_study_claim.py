@@ -3,6 +3,7 @@
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -258,3 +259,12 @@ def test_a_later_last_day_keeps_the_amounts(tmp_path):
     extend_reservations(tmp_path, "tiny", later)
     assert site.reserved == before
     assert {each.expires_at for each in find_active_reservations(site.entries, time.time())} == {later.expires_at}
+
+
+def test_one_total_is_not_stated_for_two_units(tmp_path):
+    """A version that protects studies had booked; one that protects patients would count its events as theirs."""
+    site = Site(tmp_path, 100.0)
+    site.accept("run-a", 1.0)
+    record = replace(PRICE, unit="record", max_records_per_patient=4)
+    with pytest.raises(PrivacyError, match=r"would protect different units \(patient, record\)"):
+        claim_share(site.budget, tmp_path, site.share, record, StudyRuns(["run-a"]))
