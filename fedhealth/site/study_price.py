@@ -71,7 +71,10 @@ class StudyPrice:
         local = f"; {format_local_epsilon(self.local.local_epsilon, self.local.delta)}" if self.local else ""
         yield f"one run costs here at most {told}{local}"
         total = compute_epsilon(list(plan.run_events) * self.runs, self.delta)
-        yield f"all {self.runs} runs together cost here at most {format_epsilon(total, self.delta)}"
+        yield (
+            f"all {self.runs} runs together cost here at most {format_epsilon(total, self.delta)}, "
+            "while the limits in site.yaml are as now"
+        )
 
 
 def price_study(

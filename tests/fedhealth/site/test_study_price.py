@@ -53,6 +53,7 @@ def test_a_study_with_shared_noise_is_approved_with_both_numbers(lead, monkeypat
     assert verdict.price["events"][0]["shares"] == 3  # of four members, one may collude
     assert "; if all other hospitals colluded, epsilon " in one
     assert together.startswith("all 2 runs together cost here at most epsilon ")
+    assert together.endswith("while the limits in site.yaml are as now")
     assert approve(lead.home, lead.home.studies / f"{study.digest}.study.json").price == verdict.price
 
 
