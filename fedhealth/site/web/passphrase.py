@@ -18,6 +18,7 @@ from fedhealth.utils.private_files import make_private_folder, read_private_file
 
 SHORTEST = 12  # characters
 _COST, _BLOCK, _PARALLEL, _BYTES = 2**16, 8, 1, 32  # 64 MB and about .2 s for each guess
+_HIGHEST_COST = 2**20  # 1 GB
 _MOST_FAILURES, _PAUSE_SECONDS = 5, 900.0
 
 
@@ -41,7 +42,7 @@ def set_passphrase(home: SiteHome, text: str) -> None:
         raise ConfigError(f"The passphrase has fewer than {SHORTEST} characters.", "Take four or more random words.")
     salt = os.urandom(16)
     make_private_folder(home.keys)
-    content = {"salt": salt.hex(), "hash": _make_kdf(salt).derive(text.encode()).hex()}
+    content = {"salt": salt.hex(), "cost": _COST, "hash": _make_kdf(salt, _COST).derive(text.encode()).hex()}
     write_private_file(get_passphrase_path(home), json.dumps(content).encode())
 
 
@@ -80,7 +81,8 @@ class PassphraseGate:
     def _is_right(self, text: str) -> bool:
         try:
             stored = json.loads(read_private_file(self._path))
-            _make_kdf(bytes.fromhex(stored["salt"])).verify(text.encode(), bytes.fromhex(stored["hash"]))
+            kdf = _make_kdf(bytes.fromhex(stored["salt"]), min(int(stored["cost"]), _HIGHEST_COST))
+            kdf.verify(text.encode(), bytes.fromhex(stored["hash"]))
         except InvalidKey:
             return False
         except (ValueError, KeyError, TypeError) as fault:
@@ -88,5 +90,5 @@ class PassphraseGate:
         return True
 
 
-def _make_kdf(salt: bytes) -> Scrypt:
-    return Scrypt(salt=salt, length=_BYTES, n=_COST, r=_BLOCK, p=_PARALLEL)
+def _make_kdf(salt: bytes, cost: int) -> Scrypt:
+    return Scrypt(salt=salt, length=_BYTES, n=cost, r=_BLOCK, p=_PARALLEL)

@@ -221,4 +221,4 @@ def test_the_passphrase_is_set_in_a_terminal(place, tmp_path, monkeypatch, capsy
     assert "five random" not in capsys.readouterr().out
     PassphraseGate(home).check_passphrase("five random words for us")
     stored = json.loads((home.keys / "web-passphrase.json").read_text())
-    assert set(stored) == {"salt", "hash"}
+    assert set(stored) == {"salt", "cost", "hash"}
