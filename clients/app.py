@@ -183,7 +183,7 @@ def _handle_as_hospital(message: Message, home: SiteHome, text: str) -> RecordDi
     set_weights_folder(terms.policy.resources.weights)
     if terms.job.budget_request is not None:
         until = min(terms.job.expires, terms.job.issued + limits.hours * 3600)
-        if terms.study.approved is None:
+        if terms.study.approval is None:
             reserve = partial(reserve_sweep_budget, site, terms.decision.jobs, terms.job.budget_request, until)
         else:
             reserve = partial(reserve_study_sweep, terms, home, site)

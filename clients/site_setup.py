@@ -157,8 +157,8 @@ class SiteSetup:
         """Return the run, round and purpose that privacy spending is booked under."""
         folder, rounds = self.site.folder, self.config.strategy.rounds
         run, number, exchange = directive.run, directive.round, directive.exchange
-        place = AccountingContext(run, self.site.name, folder, number, rounds, purpose, exchange, self.noise_shares)
-        return replace(place, study=self.site.study)
+        place = (run, self.site.name, folder, number, rounds, purpose, exchange)
+        return AccountingContext(*place, shares=self.noise_shares, study=self.site.study)
 
     @cached_property
     def noise_shares(self) -> int:

@@ -42,7 +42,7 @@ def find_admission_refusal(
     terms: ParticipationTerms, home: SiteHome, institution: Institution, message: ParsedMessage
 ) -> str:
     """Return why a request may not touch the data; empty if it may. A run that may is recorded before it does."""
-    study, approval = terms.study.study, terms.study.approved
+    study, approval = terms.study.study, terms.study.approval
     if study is None or approval is None or message.kind not in (HANDSHAKE, *DATA_KINDS):
         return ""
     if reason := _find_other_weights(study, terms.policy) or _find_other_data(study, approval, institution, home):
@@ -62,7 +62,7 @@ def find_admission_refusal(
 
 def reserve_study_sweep(terms: ParticipationTerms, home: SiteHome, site: SiteContext) -> RecordDict:
     """Reply to the budget request of a sweep that belongs to an approved study: its share pays for all runs."""
-    study, approval = terms.study.study, terms.study.approved
+    study, approval = terms.study.study, terms.study.approval
     assert study is not None  # noqa: S101 - the caller has an approval
     assert approval is not None  # noqa: S101 - as above
     starting = {job.run: Institution(site, compose_job_config(job), job.digest) for job in terms.decision.jobs}

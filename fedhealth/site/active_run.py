@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedhealth.config.capabilities import get_capability
-from fedhealth.config.compose import compose_config, get_group_choices
+from fedhealth.config.compose import compose_with_choices
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.consortium.membership import SignedMembership
 from fedhealth.consortium.signed_job import SignedJob, verify_job
@@ -33,8 +33,8 @@ class ActiveRun:
         content: the job as it was signed.
         signature: of the lead, hexadecimal.
         worker: the process that works on the run; None before its first message.
-        is_private: whether its replies leave on the time grid, see `is_private_job`.
-        is_plaintext: whether the lead reads this hospital's own replies, see `is_plaintext_job`; None if unknown.
+        is_private: whether its replies leave on the time grid, see `read_protection`.
+        is_plaintext: whether the lead reads this hospital's own replies, see `read_protection`; None if unknown.
 
     """
 
@@ -103,23 +103,10 @@ def describe_order(run: ActiveRun) -> dict[str, Any]:
     return {**words, "plaintext": run.is_plaintext}
 
 
-def is_private_job(job: SignedJob, conf: Path | None) -> bool:
-    """Return whether a job has differential privacy; True also for one that does not compose.
+def read_protection(job: SignedJob, conf: Path | None) -> tuple[bool, bool | None]:
+    """Return whether a job has differential privacy, and whether the lead reads this hospital's own replies to it.
 
-    Args:
-        job: a verified job.
-        conf: the site's own folder of configuration files; None for none.
-
-    """
-    try:
-        choices = {} if find_override_errors(job.overrides, conf) else get_group_choices(job.overrides, conf)
-    except ConfigError:
-        return True
-    return choices.get("privacy") != "none"
-
-
-def is_plaintext_job(job: SignedJob, conf: Path | None) -> bool | None:
-    """Return whether the lead reads this hospital's own replies to a job; None for a job that does not compose here.
+    A job that does not compose here counts as private; what the lead would read of it is not known: None.
 
     Args:
         job: a verified job.
@@ -128,11 +115,11 @@ def is_plaintext_job(job: SignedJob, conf: Path | None) -> bool | None:
     """
     try:
         if find_override_errors(job.overrides, conf):
-            return None
-        transport = compose_config(job.overrides, conf).secagg["site"]
+            return True, None
+        config, choices = compose_with_choices(job.overrides, conf)
     except ConfigError:
-        return None
-    return get_capability(transport, "is_plaintext", default=True)
+        return True, None
+    return choices.get("privacy") != "none", get_capability(config.secagg["site"], "is_plaintext", default=True)
 
 
 def _read_signed_job(run: RunInfo) -> tuple[str, str, str]:

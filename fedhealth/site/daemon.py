@@ -29,7 +29,7 @@ from fedhealth.flower.client.message_codec import EncodedMessage, encode_empty_r
 from fedhealth.flower.client.pending_message import PendingMessage
 from fedhealth.protocol.messages import END, TIMED_KINDS
 from fedhealth.protocol.refusals import build_refusal
-from fedhealth.site.active_run import ActiveRun, describe_order, is_plaintext_job, is_private_job, verify_run
+from fedhealth.site.active_run import ActiveRun, describe_order, read_protection, verify_run
 from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
@@ -205,8 +205,7 @@ class SiteDaemon:
         if run_id not in self._runs:
             self._stop_workers()
             self._runs[run_id] = run
-            run.is_private = is_private_job(run.job, policy.conf)
-            run.is_plaintext = is_plaintext_job(run.job, policy.conf)
+            run.is_private, run.is_plaintext = read_protection(run.job, policy.conf)
             self._audit.write("accepted", **describe_order(run))
         return run
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -98,11 +98,10 @@ def price_study(
     if not instantiate(config.privacy).is_private:
         return None
     work, found = measure_workload(config, cohort), []
-    for number, variant in enumerate(_iter_variants(study, composed)):
-        config = OmegaConf.to_object(variant)
+    for number, variant in enumerate(chain([config], _iter_variants(study, composed))):
         try:
-            shares = count_noise_shares(config, policy, home)
-            found.append(instantiate(config.privacy).plan_run(work, config.training, config.strategy.rounds, shares))
+            shares = count_noise_shares(variant, policy, home)
+            found.append(instantiate(variant.privacy).plan_run(work, variant.training, variant.strategy.rounds, shares))
         except PrivacyError:
             if number == 0:  # the study's own configuration; a variant that has no plan here is refused when ordered
                 raise
@@ -122,9 +121,8 @@ def count_noise_shares(config: Config, policy: Policy, home: SiteHome) -> int:
     return len(config.data.sites) - (asked.combine(own, approved).colluders or 0)
 
 
-def _iter_variants(study: ResearchStudy, composed: DictConfig) -> Iterator[DictConfig]:
-    """Yield the study's configuration, then every variant of the settings that change what a run costs."""
-    yield composed
+def _iter_variants(study: ResearchStudy, composed: DictConfig) -> Iterator[Any]:
+    """Yield the typed configuration of every variant of the settings that change what a run costs."""
     paths = [each for each in study.open if each.path.startswith(_PRICED)]
     count = math.prod(len(each.values) for each in paths)
     if count > _MOST_VARIANTS:
@@ -140,10 +138,9 @@ def _iter_variants(study: ResearchStudy, composed: DictConfig) -> Iterator[DictC
             raise ConfigError(problem, "Ask the lead for a corrected study.") from fault
 
 
-def _vary_settings(composed: DictConfig, paths: list[OpenPath], values: tuple[Any, ...]) -> DictConfig:
+def _vary_settings(composed: DictConfig, paths: list[OpenPath], values: tuple[Any, ...]) -> Any:
     varied = copy.deepcopy(composed)
     with open_dict(varied):
         for each, value in zip(paths, values, strict=True):
             OmegaConf.update(varied, each.path, value, merge=False)
-    OmegaConf.to_container(varied, resolve=True, throw_on_missing=True)
-    return varied
+    return OmegaConf.to_object(varied)

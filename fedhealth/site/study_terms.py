@@ -49,7 +49,7 @@ class StudyTerms:
     reason: str = ""
 
     @property
-    def approved(self) -> StudyDecision | None:
+    def approval(self) -> StudyDecision | None:
         """The approval; None where runs need none, and nobody has decided."""
         is_approved = self.decision is not None and self.decision.answer is StudyAnswer.approved
         return self.decision if is_approved else None

@@ -20,7 +20,7 @@ def get_study_events(entries: Sequence[LedgerEntry], study: StudyShare) -> list[
 
     Events of lines that a restored machine has lost count for every study, unless the ledger still says whose they are.
     """
-    own = {entry.run for entry in entries if entry.sweep == study.key}
+    own = _find_own_runs(entries, study)
     known = {entry.run for entry in entries if entry.sweep}
     return [
         entry.mechanism
@@ -31,8 +31,12 @@ def get_study_events(entries: Sequence[LedgerEntry], study: StudyShare) -> list[
 
 def list_spending_runs(entries: Sequence[LedgerEntry], study: StudyShare) -> tuple[str, ...]:
     """Return the runs of a study that have booked something, the oldest first."""
-    own = {entry.run for entry in entries if entry.sweep == study.key}
+    own = _find_own_runs(entries, study)
     return tuple(dict.fromkeys(entry.run for entry in entries if entry.kind in SPENT_KINDS and entry.run in own))
+
+
+def _find_own_runs(entries: Sequence[LedgerEntry], study: StudyShare) -> set[str]:
+    return {entry.run for entry in entries if entry.sweep == study.key}
 
 
 def find_study_excess(

@@ -12,11 +12,7 @@ from fedhealth.protocol.study_answer import RefusalReason, StudyAnswer
 from fedhealth.site.home import SiteHome
 from fedhealth.site.person_name import check_person
 from fedhealth.site.policy import load_policy
-from fedhealth.site.study_approval import (
-    approve_study,
-    decline_study,
-    withdraw_study,
-)
+from fedhealth.site.study_approval import approve_study, decline_study, withdraw_study
 from fedhealth.site.study_store import StudyStore
 from fedhealth.site.study_verdict import StudyVerdict, evaluate_study
 from fedhealth.utils.digest import digest_parts, encode_canonical

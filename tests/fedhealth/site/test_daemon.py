@@ -18,13 +18,14 @@ from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.protocol.messages import END, TIMED_KINDS
 from fedhealth.site import active_run
 from fedhealth.site import daemon as module
-from fedhealth.site.active_run import is_private_job
+from fedhealth.site.active_run import read_protection
 from fedhealth.site.audit_log import verify_log
 from fedhealth.site.daemon import SiteDaemon
 from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.job_history import JobHistory
 from fedhealth.site.reply_grid import compute_reply_slot
+from fedhealth.utils.atomic_io import write_atomic
 from tests.fedhealth.site.network import Network
 from tests.fedhealth.site.trust import Consortium
 
@@ -51,7 +52,8 @@ class Hospital:
         self.thread = threading.Thread(target=self.runner.serve, name="runner")
 
     def policy(self, minutes=1.0, memory_gb=4.0, megabytes=10.0):
-        self.home.policy.write_text(POLICY.format(minutes=minutes, memory_gb=memory_gb, megabytes=megabytes))
+        text = POLICY.format(minutes=minutes, memory_gb=memory_gb, megabytes=megabytes)
+        write_atomic(self.home.policy, text.encode())  # the runner reads it at any moment
 
     def offer_data(self, name, dataset):
         with self.home.policy.open("a") as file:
@@ -133,7 +135,7 @@ def test_without_a_record_of_a_lost_worker_no_reply_leaves(hospital):
 
 @pytest.mark.usefixtures("crash_touches_data")
 def test_replies_of_a_private_run_leave_on_the_time_grid(hospital, monkeypatch):
-    monkeypatch.setattr(module, "is_private_job", lambda job, conf: True)
+    monkeypatch.setattr(module, "read_protection", lambda job, conf: (True, None))
     hospital.network.start_job("run00002", 8)
     for name, kind in (("joined", "query.handshake"), ("trained", "train.fit"), ("lost", "train.crash")):
         hospital.ask(name, kind, number=8)
@@ -145,7 +147,7 @@ def test_replies_of_a_private_run_leave_on_the_time_grid(hospital, monkeypatch):
 
 def test_denormal_numbers_take_no_time_in_a_private_run(hospital, monkeypatch):
     assert hospital.said("public")["flushed"] is False
-    monkeypatch.setattr(module, "is_private_job", lambda job, conf: True)
+    monkeypatch.setattr(module, "read_protection", lambda job, conf: (True, None))
     hospital.network.start_job("run00002", 8)
     assert hospital.said("private", number=8)["flushed"] is True
 
@@ -178,7 +180,7 @@ def test_a_reply_does_not_show_when_it_was_made(hospital):
 @pytest.mark.parametrize(("overrides", "private"), [(["privacy=patient"], True), (["seed=1"], False), (["x=["], True)])
 def test_a_job_that_is_not_known_to_be_public_is_private(overrides, private):
     job = SignedJob("chest", "run00001", tuple(overrides), "0" * 64, "0" * 64, "0" * 64, 0, 1, "0" * 32)
-    assert is_private_job(job, None) == private
+    assert read_protection(job, None)[0] == private
 
 
 def test_a_full_disk_answers_nothing_and_loses_nothing(hospital, monkeypatch):
