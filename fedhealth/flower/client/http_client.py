@@ -56,6 +56,22 @@ class _RequestHeaders:
         return call_next(context)
 
 
+class _ProxyErrors:
+    """Names the proxy where it cannot be reached: the request itself is addressed to the lead."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Raise `httpx.ProxyError` for a failed connection; a failed TLS handshake went through the proxy."""
+        try:
+            return call_next(context)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
+            if "SSL:" in str(fault):
+                raise
+            raise httpx.ProxyError(f"{self._proxy.address}, named by {self._proxy.source}: {fault}") from fault
+
+
 def _refuse_large_response(response: httpx.Response) -> None:
     """Refuse a response that is too large before its body is read."""
     size = response.headers.get("content-length", "")
@@ -74,6 +90,7 @@ def create_http_client(
     interceptors: list[ProtobufClientInterceptor] = [
         _RequestHeaders(describe_site),
         NodeAuthHttpInterceptor(key, key.public_key()),
+        *([_ProxyErrors(proxy)] if proxy else []),
     ]
     trusted = ssl.create_default_context(cafile=ca)  # with a file, the machine's own authorities are not trusted
     client = FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trusted)

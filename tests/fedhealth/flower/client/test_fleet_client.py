@@ -13,7 +13,9 @@ from fedhealth.errors import FederationError, TrustError
 from fedhealth.flower.client import fleet_client as module
 from fedhealth.flower.client.fleet_client import PulledMessage, _send_heartbeats, connect_to_lead
 from fedhealth.flower.client.http_client import ConnectionLostError, RequestRefusedError
+from fedhealth.flower.client.proxy import Proxy, find_proxy
 from tests.fedhealth.flower.client.lead import Lead
+from tests.fedhealth.site.check.squid import find_free_port, run_squid
 from tests.fedhealth.site.check.tls import HOST, Authority
 
 HUGE = 2 * 2**30
@@ -87,6 +89,21 @@ def test_a_revoked_site_is_told_so(lead, authority, status):
 def test_nobody_there_is_no_fault_of_trust(authority):
     with pytest.raises(ConnectionLostError), connect_to_lead(f"{HOST}:9", str(authority.path), generate_key()):
         pass
+
+
+def test_a_proxy_that_cannot_be_reached_is_named(authority):
+    proxy = Proxy("127.0.0.1", find_free_port(), source="the environment")
+    lost = pytest.raises(ConnectionLostError, match=f"proxy.*{proxy.address}, named by the environment")
+    with lost, connect_to_lead(f"{HOST}:9", str(authority.path), generate_key(), proxy=proxy):
+        pass
+
+
+def test_a_proxy_is_not_blamed_for_the_servers_certificate(lead, authority):
+    with lead.serving(foreign(authority)) as address, run_squid(int(address.rpartition(":")[2])) as squid:
+        proxy = find_proxy(squid, None, address)
+        refused = pytest.raises(TrustError, match="certificate")
+        with refused, connect_to_lead(address, str(authority.path), generate_key(), proxy=proxy):
+            pass
 
 
 def test_a_server_in_trouble_is_asked_again(lead, link):
