@@ -9,7 +9,7 @@ LEAD_ONLY := alembic greenlet hf-xet httptools mako python-dotenv sqlalchemy uv 
 SIGNING_KEY ?=  # Ed25519 key of the releases: python -m release --make-key FILE
 COVERAGE ?=  # per cent of lines and branches that tests must cover; measuring takes half as long again
 
-.PHONY: help demo demo-hospital release test test-long test-services lint format lock docs bench audit-mutants fuzz soak faults clean dev
+.PHONY: help demo demo-hospital release test test-long test-services lint format lock docs bench audit-mutants image fuzz soak faults clean dev
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -83,6 +83,9 @@ bench: $(COMPILED)  ## every benchmark, quick
 
 audit-mutants: $(COMPILED)  ## twenty planted privacy bugs against the audit, and twenty audits of right code
 	$(BIN)/python -m benchmarks.audit_mutants
+
+image: $(COMPILED)  ## a site's image on a Debian base, built and started: needs root, buildah and mmdebstrap, 25 GB of disk
+	FEDHEALTH_IMAGE_TEST=full $(BIN)/python -m pytest -q -s tests/scripts/test_image.py
 
 fuzz: $(COMPILED)  ## thousands of broken DICOM files and tables against the ingest
 	FEDHEALTH_FUZZ_FILES=2000 FEDHEALTH_FUZZ_TABLES=500 $(BIN)/python -m pytest -q -s tests/fuzz
