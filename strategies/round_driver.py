@@ -217,7 +217,9 @@ class RoundDriver:
         if replied < needed:
             raise TooFewRepliesError(
                 f"Round {directive.round}: {replied} of {asked} sites replied, {needed} are needed.",
-                "See the sites' own logs; lower strategy.quorum to continue without them.",
+                "See the sites' own logs; lower strategy.quorum to continue without them."
+                if replied
+                else "All failed: see the first message above, or a site's own log.",
             )
 
     def _send_follow_up(
