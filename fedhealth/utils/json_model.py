@@ -7,6 +7,7 @@ A field's form is part of its type: `Annotated[str, match_form(...)]`. What is w
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -72,7 +73,7 @@ def parse_model(
 def parse_json(
     content: bytes | str, where: str, advice: str, error: type[FedhealthError] = TrustError, limit: int = 2**20
 ) -> Any:
-    """Return the plain values of a JSON text without duplicate keys and NaN; see `parse_model`.
+    """Return the plain values of a JSON text without duplicate keys, NaN and infinity; see `parse_model`.
 
     Raises:
         FedhealthError: of the class `error`.
@@ -81,7 +82,12 @@ def parse_json(
     if len(content) > limit:
         raise error(f"{where} is larger than {limit} bytes.", advice)
     try:
-        return json.loads(content, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
+        return json.loads(
+            content,
+            object_pairs_hook=_reject_duplicate_keys,
+            parse_constant=_parse_finite,
+            parse_float=_parse_finite,
+        )
     except (ValueError, RecursionError) as fault:
         raise error(f"{where} is not JSON.", advice) from fault
 
@@ -162,5 +168,8 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _reject_constant(name: str) -> Any:
-    raise ValueError(name)
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number

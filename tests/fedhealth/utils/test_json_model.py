@@ -68,6 +68,7 @@ def test_all_faults_are_named(fields, faults):
         b'{"name":"a","name":"a"}',
         b'{"name":"a","share":NaN}',
         b'{"name":"a","more":{"x":Infinity}}',
+        b'{"name":"a","more":{"x":-1e999}}',
         b'{"name":"a"}, {"name":"a"}',
         b'{"name":"a"}' + b" " * 2**16,
         b"[" * 5000,
