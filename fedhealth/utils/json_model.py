@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
@@ -68,6 +69,22 @@ def parse_model(
         return validate_json(f"[{text}]", kind)
     except ValidationError as fault:
         raise error(f"{where}: {join_faults(map(explain_fault, fault.errors()))}.", advice) from fault
+
+
+def read_model(
+    path: Path,
+    kind: type[Kind],
+    advice: str,
+    error: type[FedhealthError] = TrustError,
+    limit: int = 2**26,
+) -> Kind | None:
+    """Return a JSON file as `kind`; None where there is none. See `parse_model`.
+
+    Raises:
+        FedhealthError: of the class `error`; it names the file and all faults.
+
+    """
+    return parse_model(path.read_bytes(), kind, str(path), advice, error, limit) if path.is_file() else None
 
 
 def parse_json(
