@@ -204,7 +204,7 @@ def finish_sweep(folder: Path) -> None:
     """
     _print_comparison(folder)
     runs = [RunDir(path.parent) for path in sorted(folder.glob("*/run.json"))]
-    if failed := [run.path.name for run in runs if run.info.get("state") != "completed"]:
+    if failed := [run.path.name for run in runs if run.info.state != "completed"]:
         raise SweepError(
             f"{len(failed)} of {len(runs)} runs did not complete: {', '.join(failed)}.",
             f"See their run.json; `fedhealth run resume={folder}` repeats them and keeps the others.",

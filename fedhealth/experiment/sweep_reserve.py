@@ -92,7 +92,7 @@ def _load_or_create_ids(folder: Path, count: int) -> dict[str, Any]:
 
 def _is_pending(spec: RunSpec) -> bool:
     """Return whether a run spends a budget, is valid and is not complete; an invalid run reports its error later."""
-    if get_guarantee(spec.config) is None or spec.run_dir.info.get("state") == "completed":
+    if get_guarantee(spec.config) is None or spec.run_dir.info.state == "completed":
         return False
     with suppress(ConfigError):
         spec.check()

@@ -84,7 +84,9 @@ def read_model(
         FedhealthError: of the class `error`; it names the file and all faults.
 
     """
-    return parse_model(path.read_bytes(), kind, str(path), advice, error, limit) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return parse_model(path.read_bytes(), kind, f"{path} is damaged", advice, error, limit)
 
 
 def parse_json(
@@ -97,7 +99,7 @@ def parse_json(
 
     """
     if len(content) > limit:
-        raise error(f"{where} is larger than {limit} bytes.", advice)
+        raise error(f"{where}: it is larger than {limit} bytes.", advice)
     try:
         return json.loads(
             content,
@@ -106,7 +108,7 @@ def parse_json(
             parse_float=_parse_finite,
         )
     except (ValueError, RecursionError) as fault:
-        raise error(f"{where} is not JSON.", advice) from fault
+        raise error(f"{where}: it is not JSON.", advice) from fault
 
 
 def validate_json(content: str, kind: type[Kind]) -> Kind:
