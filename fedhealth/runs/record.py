@@ -17,7 +17,7 @@ from fedhealth.data.findings import DataFinding
 from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
 from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.runs.results import AuditResult, BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
-from fedhealth.runs.run_info import RunInfo
+from fedhealth.runs.run_metadata import RunMetadata
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -123,7 +123,7 @@ class RunRecord:
     """
 
     folder: str
-    info: RunInfo
+    info: RunMetadata
     config: Mapping[str, Any]
     config_text: str
     sites: tuple[SiteRecord, ...]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
-from fedhealth.runs.run_info import INFO_FILE, RunError, RunInfo, read_info, write_info
+from fedhealth.runs.run_metadata import RUN_FILE, RunError, RunMetadata, read_metadata, write_metadata
 from fedhealth.utils.atomic_io import _to_builtin
 from fedhealth.utils.file_lock import is_locked, lock_file
 
@@ -66,23 +66,23 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether the folder holds a run."""
-        return (self.path / INFO_FILE).is_file()
+        return (self.path / RUN_FILE).is_file()
 
     @property
-    def info(self) -> RunInfo:
+    def info(self) -> RunMetadata:
         """The content of run.json; empty where there is none.
 
         Raises:
             ConfigError: it is damaged.
 
         """
-        return read_info(self.path) or RunInfo()
+        return read_metadata(self.path) or RunMetadata()
 
     def create(self, **fields: Any) -> None:
         """Create the folder and mark the run as running.
 
         Args:
-            fields: of `RunInfo`, besides state and time.
+            fields: of `RunMetadata`, besides state and time.
 
         Raises:
             ConfigError: the folder already contains a run, or it is a file.
@@ -94,7 +94,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as fault:
             raise ConfigError(f"{self.path} cannot be a folder: a file is there.", "Name another folder.") from fault
-        write_info(self.path, RunInfo(state="running", started=_utc_now(), **fields))
+        write_metadata(self.path, RunMetadata(state="running", started=_utc_now(), **fields))
 
     @contextmanager
     def lock(self, part: str = "", timeout: float = 0.0) -> Iterator[None]:
@@ -124,7 +124,7 @@ class RunDir:
 
     def update_info(self, **fields: Any) -> None:
         """Change fields of run.json."""
-        write_info(self.path, replace(self.info, **fields))
+        write_metadata(self.path, replace(self.info, **fields))
 
     def mark_completed(self) -> None:
         """Mark the run as completed."""

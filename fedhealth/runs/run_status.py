@@ -13,7 +13,7 @@ from pathlib import Path
 from fedhealth.errors import ConfigError
 from fedhealth.runs.event_summary import EventSummary
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.runs.run_info import RunError
+from fedhealth.runs.run_metadata import RunError
 
 RUN_STATES = ("running", "waiting", "completed", "stopped", "failed", "interrupted")
 LEAD_SERVER = "the lead's server"

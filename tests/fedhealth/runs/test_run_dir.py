@@ -10,7 +10,7 @@ import pytest
 
 from fedhealth.errors import ConfigError, DataError, as_storage_error
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.runs.run_info import RunError
+from fedhealth.runs.run_metadata import RunError
 from fedhealth.utils.atomic_io import read_json, write_atomic, write_json
 
 

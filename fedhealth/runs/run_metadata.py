@@ -12,7 +12,7 @@ from fedhealth.runs.damage import ADVICE
 from fedhealth.utils.atomic_io import write_json
 from fedhealth.utils.json_model import read_model
 
-INFO_FILE = "run.json"
+RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RunError:
 
 
 @dataclass(frozen=True)
-class RunInfo:
+class RunMetadata:
     """What run.json says; a field that it lacks is empty.
 
     Attributes:
@@ -71,18 +71,18 @@ class RunInfo:
         return self.error or RunError()
 
 
-def read_info(folder: Path) -> RunInfo | None:
+def read_metadata(folder: Path) -> RunMetadata | None:
     """Return what the run.json of a folder says; None where there is none.
 
     Raises:
         ConfigError: it is damaged; all faults are listed.
 
     """
-    return read_model(folder / INFO_FILE, RunInfo, ADVICE, ConfigError)
+    return read_model(folder / RUN_FILE, RunMetadata, ADVICE, ConfigError)
 
 
-def write_info(folder: Path, info: RunInfo) -> None:
+def write_metadata(folder: Path, info: RunMetadata) -> None:
     """Write run.json; fields that are empty are left out."""
-    empty: dict[str, Any] = asdict(RunInfo())
+    empty: dict[str, Any] = asdict(RunMetadata())
     fields = {name: value for name, value in asdict(info).items() if value != empty[name]}
-    write_json(folder / INFO_FILE, fields)
+    write_json(folder / RUN_FILE, fields)

@@ -6,7 +6,7 @@ import pytest
 
 from fedhealth.config.capabilities import Capabilities
 from fedhealth.errors import ConfigError
-from fedhealth.runs.run_info import RunError, RunInfo, read_info, write_info
+from fedhealth.runs.run_metadata import RunError, RunMetadata, read_metadata, write_metadata
 
 # As release 0.1.0 wrote it; `error` is null after a run was resumed.
 BEFORE = """{
@@ -37,29 +37,29 @@ BEFORE = """{
 
 def test_a_file_of_an_earlier_release_is_read(tmp_path):
     (tmp_path / "run.json").write_text(BEFORE)
-    found = read_info(tmp_path)
+    found = read_metadata(tmp_path)
     assert (found.run, found.job, found.fault) == ("0123456789ab", ("experiment=demo", "data.root=/data"), RunError())
     assert found.capabilities == Capabilities(
         trainer_is_private=True, lead_sees_single_updates=False, data_are_local=True
     )
-    write_info(tmp_path, found)
-    assert read_info(tmp_path) == found
+    write_metadata(tmp_path, found)
+    assert read_metadata(tmp_path) == found
 
 
 def test_fields_that_are_empty_are_left_out(tmp_path):
-    write_info(tmp_path, RunInfo(state="failed", error=RunError("DataError", "bad row", "Mend it.")))
+    write_metadata(tmp_path, RunMetadata(state="failed", error=RunError("DataError", "bad row", "Mend it.")))
     error = {"kind": "DataError", "problem": "bad row", "advice": "Mend it."}
     assert json.loads((tmp_path / "run.json").read_text()) == {"state": "failed", "error": error}
 
 
 def test_there_may_be_none(tmp_path):
-    assert read_info(tmp_path) is None
+    assert read_metadata(tmp_path) is None
 
 
 def test_all_faults_are_named_with_the_file(tmp_path):
     (tmp_path / "run.json").write_text('{"state": "done", "run": 7, "colour": 1}')
     with pytest.raises(ConfigError) as caught:
-        read_info(tmp_path)
+        read_metadata(tmp_path)
     said = caught.value.problem
     assert said.startswith(f"{tmp_path / 'run.json'} is damaged: ")
     assert all(part in said for part in ("state: 'done' is not valid", "run: 7 is not a text", "colour: there is no"))
