@@ -120,7 +120,7 @@ def _run_federation(study: StudyDataset, overrides: Sequence[str], folder: Path)
     from fedhealth.runs.run_dir import RunDir
 
     job, run = _make_job(overrides, folder), RunDir(folder)
-    run.create({"run": job.run, "name": study.name, "digest": job.digest})
+    run.create(run=job.run, name=study.name, digest=job.digest)
     config = compose_job_config(job)
     instantiate(config.runtime).launch(job)
     bench = BaselineData.prepare(config)

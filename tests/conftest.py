@@ -181,7 +181,7 @@ def tiny_overrides() -> Callable[[Path], list[str]]:
 def begun(folder: Path, name: str = "abc123") -> RunDir:
     """Return a run of three rounds, called chest, in whose first round north has answered and south has not."""
     run = RunDir(folder)
-    run.create({"run": name, "name": "chest"})
+    run.create(run=name, name="chest")
     run.append_event("strategy", parts=[], sites=["north", "south"])
     run.append_event("started", rounds=3, completed=0)
     run.append_event("round_started", round=1, sites=["north", "south"])

@@ -15,8 +15,9 @@ def test_the_citation_has_this_version():
 
 
 def test_the_latest_dated_section_of_the_changelog_is_this_version():
-    released = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert not released or released[0] == __version__
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(__version__)} - \d{{4}}-\d\d-\d\d", headings[1])
 
 
 def test_every_page_that_a_file_of_the_root_names_exists():

@@ -51,7 +51,7 @@ class Run:
     @property
     def state(self) -> str:
         """`completed`, `running`, `failed`, `stopped`, or `interrupted` (its process was killed)."""
-        state = str(RunDir(self.folder).info.get("state", "unknown"))
+        state = RunDir(self.folder).info.state
         return "interrupted" if state == "running" and not RunDir(self.folder).is_running else state
 
     @property

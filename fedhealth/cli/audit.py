@@ -53,10 +53,10 @@ def _load_audit_subject(overrides: list[str], run: RunDir | None) -> tuple[Confi
     from fedhealth.config.compose import compose_config
     from fedhealth.config.schema import Config
 
-    if run is not None and not run.info:
+    if run is not None and not run.exists:
         raise ConfigError(f"{run.path} holds no run.", "Give a run directory, or overrides.")
-    named = run.info.get("config_dir") if run else ""
-    composed = compose_config(run.info["overrides"] if run else overrides, Path(named) if named else None)
+    named = run.info.config_dir if run else ""
+    composed = compose_config(run.info.overrides if run else overrides, Path(named) if named else None)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)  # noqa: S101 - the schema's root
     model = run.path / "model.safetensors" if run else None

@@ -78,9 +78,9 @@ def run_runs(home: Path | None, as_json: bool) -> None:
 
 
 def _describe_run(job: Job) -> dict[str, str]:
-    about = RunDir(Path(job.folder)).info
-    state = "reservation of a sweep" if job.budget_request else str(about.get("state", "gone"))
-    return {"run": job.run, "state": state, "started": str(about.get("started", "")), "folder": job.folder}
+    run = RunDir(Path(job.folder))
+    state = "reservation of a sweep" if job.budget_request else run.info.state if run.exists else "gone"
+    return {"run": job.run, "state": state, "started": run.info.started, "folder": job.folder}
 
 
 def run_stop(run: str, home: Path | None) -> None:
@@ -88,8 +88,8 @@ def run_stop(run: str, home: Path | None) -> None:
     from fedhealth.lead.connect_control import connect_control
 
     place = LeadHome.find(home)
-    number = RunDir(Path(_find_job(place, run).folder)).info.get("flower_run")
-    if number is None:
+    number = RunDir(Path(_find_job(place, run).folder)).info.flower_run
+    if not number:
         raise ConfigError(f"Run {run} was never started.", "`fedhealth lead runs` lists the runs.")
     with connect_control(place) as control:
         running = control.get_run(int(number)).status != "finished"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,21 @@ from fedhealth.experiment.sweep_plan import expand_sweep, get_guarantee
 from fedhealth.experiment.sweep_reserve import get_run_id, release_reservation, reserve_sweep_budget
 from fedhealth.runs.guarantee import sum_guarantees
 from fedhealth.runs.run_dir import RunDir
-from fedhealth.utils.atomic_io import read_json, write_json
+from fedhealth.utils.atomic_io import write_json
+from fedhealth.utils.json_model import parse_model
 from fedhealth.utils.privacy_text import format_delta, format_guarantee, format_noise_multiplier, format_unit
 
 PLAN = "multirun.yaml"  # written by Hydra into a sweep's folder
 SEARCH = "search.json"  # how a search was started
+
+
+@dataclass(frozen=True)
+class _SearchCommand:
+    """How a search was started, and where."""
+
+    overrides: tuple[str, ...]
+    config_dir: str
+    cwd: str
 
 
 class AbortHydra(BaseException):
@@ -164,8 +175,7 @@ def run_search(spec: RunSpec) -> None:
 
     folder, overrides, config_dir, console = spec.run_dir.path, spec.overrides, spec.config_dir, Console()
     folder.mkdir(parents=True, exist_ok=True)
-    command = {"overrides": list(overrides), "config_dir": str(config_dir or ""), "cwd": str(Path.cwd())}
-    write_json(folder / SEARCH, command)
+    write_json(folder / SEARCH, asdict(_SearchCommand(overrides, str(config_dir or ""), str(Path.cwd()))))
     own = [override for override in overrides if not override.partition("=")[0].lstrip("+~").startswith("sweep")]
     with RunDir(folder).lock():
         search = instantiate(spec.config.sweep)
@@ -189,10 +199,11 @@ def resume_search(folder: Path) -> None:
         ConfigError: it was started from another working directory, or is already running.
 
     """
-    command = read_json(folder / SEARCH)
-    _check_working_dir(folder, command["cwd"])
-    config_dir = Path(command["config_dir"]) if command["config_dir"] else None
-    run_search(RunSpec.compose(command["overrides"], RunDir(folder), config_dir))
+    path = folder / SEARCH
+    command = parse_model(path.read_bytes(), _SearchCommand, str(path), "Start the search again.", ConfigError)
+    _check_working_dir(folder, command.cwd)
+    config_dir = Path(command.config_dir) if command.config_dir else None
+    run_search(RunSpec.compose(command.overrides, RunDir(folder), config_dir))
 
 
 def finish_sweep(folder: Path) -> None:
@@ -204,7 +215,7 @@ def finish_sweep(folder: Path) -> None:
     """
     _print_comparison(folder)
     runs = [RunDir(path.parent) for path in sorted(folder.glob("*/run.json"))]
-    if failed := [run.path.name for run in runs if run.info.get("state") != "completed"]:
+    if failed := [run.path.name for run in runs if run.info.state != "completed"]:
         raise SweepError(
             f"{len(failed)} of {len(runs)} runs did not complete: {', '.join(failed)}.",
             f"See their run.json; `fedhealth run resume={folder}` repeats them and keeps the others.",

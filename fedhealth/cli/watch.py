@@ -24,14 +24,13 @@ def run_watch(folder: Path) -> None:
 
     """
     run, console = RunDir(folder), Console()
-    if not run.info:
+    if not run.exists:
         raise ConfigError(f"{folder} holds no run.", "Give the folder that has its run.json.")
     with ProgressDisplay(run, console):
         _wait_for_end(run)
     about = run.info
-    error = about.get("error") or {}
-    console.print(f"[bold]{about['state']}[/] {escape(str(error.get('problem', '')))}".rstrip(), soft_wrap=True)
-    if about.get("state") == "running":
+    console.print(f"[bold]{about.state}[/] {escape(about.fault.problem)}".rstrip(), soft_wrap=True)
+    if about.state == "running":
         console.print(f"No process here runs it. Resume: `fedhealth run resume={escape(str(folder))}`.", soft_wrap=True)
     elif (folder / "report.html").is_file():
         console.print(f"Report: {(folder / 'report.html').resolve().as_uri()}", soft_wrap=True)
@@ -40,7 +39,7 @@ def run_watch(folder: Path) -> None:
 def _wait_for_end(run: RunDir) -> None:
     """Return when the run has ended, or no process runs it."""
     last, position = time.monotonic(), 0
-    while run.info.get("state") == "running":
+    while run.info.state == "running":
         events, position = run.read_events(position)
         if events or run.is_running:
             last = time.monotonic()

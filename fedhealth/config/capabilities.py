@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hydra.utils import get_object
@@ -70,14 +70,6 @@ def read_capabilities(plain: Mapping[str, Any]) -> Capabilities:
         or get_capability(secagg.get("site"), "is_plaintext", default=True),
         data_are_local=get_capability(plain.get("runtime"), "data_are_local", default=False),
     )
-
-
-def parse_capabilities(stored: object) -> Capabilities | None:
-    """Return the capabilities that run.json holds; None where it holds none."""
-    names = [field.name for field in fields(Capabilities)]
-    if not isinstance(stored, Mapping) or not all(isinstance(stored.get(name), bool) for name in names):
-        return None
-    return Capabilities(**{name: stored[name] for name in names})
 
 
 def is_private_trainer(privacy: object) -> bool:

@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import SecureAggregationError
 from fedhealth.utils.atomic_io import create_once, write_atomic
+from fedhealth.utils.json_model import decode_hex, read_model
 from fedhealth.utils.private_files import make_own_folder
 
 _KEY, _ROSTER = "identity.key", "roster.json"
@@ -58,12 +60,11 @@ def load_roster(folder: Path) -> Roster:
         SecureAggregationError: there is no list, or it is malformed.
 
     """
-    try:
-        listed = json.loads((folder / _ROSTER).read_text("utf-8"))
-        return Roster.from_keys({str(site): bytes.fromhex(key) for site, key in listed.items()})
-    except (OSError, ValueError, AttributeError, TypeError) as fault:
-        problem = f"{folder / _ROSTER}: no list of approved members ({fault})."
-        raise SecureAggregationError(problem, "Approve the consortium's members first.") from fault
+    path, advice = folder / _ROSTER, "Approve the consortium's members first."
+    listed = read_model(path, dict[str, Annotated[bytes, decode_hex(32)]], advice, SecureAggregationError)
+    if listed is None:
+        raise SecureAggregationError(f"{path}: no list of approved members.", advice)
+    return Roster.from_keys(listed)
 
 
 def get_secrets_folder(run: str, site: str, fallback: Path) -> Path:

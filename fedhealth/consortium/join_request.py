@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedhealth.consortium.json_fields import check_fields, get_matching_text, get_text, parse_hex
-from fedhealth.consortium.membership import ADDRESS, Member
-from fedhealth.consortium.signatures import is_valid_signature, parse_json
+from fedhealth.consortium.membership import Address, Member, Signature
+from fedhealth.consortium.signatures import is_valid_signature
 from fedhealth.errors import TrustError
 from fedhealth.utils.digest import encode_canonical, encode_parts
+from fedhealth.utils.json_model import match_form, parse_model
 
 PURPOSE = "join request"
 _LIMIT = 2**14  # bytes
@@ -36,7 +37,7 @@ class JoinRequest:
     """
 
     member: Member
-    lead: str
+    lead: Address
 
     @property
     def fingerprint(self) -> str:
@@ -45,7 +46,19 @@ class JoinRequest:
 
     def body(self) -> bytes:
         """Return the signed bytes."""
-        return encode_canonical({"member": self.member.fields(), "lead": self.lead})
+        return encode_canonical(self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as JSON fields."""
+        return {"member": self.member.fields(), "lead": self.lead}
+
+
+@dataclass(frozen=True)
+class _SignedRequest(JoinRequest):
+    """A request with both proofs of possession, as it is sent."""
+
+    by_identity: Signature
+    by_node: Annotated[str, match_form(_NODE_PROOF, "a signature in hexadecimal digits")]
 
 
 def read_request(content: bytes) -> JoinRequest:
@@ -55,23 +68,18 @@ def read_request(content: bytes) -> JoinRequest:
         TrustError: it is malformed or not signed with both keys.
 
     """
-    fields = parse_json(content, "The request", _LIMIT)
-    check_fields(fields, {"member", "lead", "by_identity", "by_node"}, "request")
-    request = JoinRequest(Member.parse(fields["member"]), get_matching_text(fields, "lead", ADDRESS))
-    by_identity = parse_hex(get_text(fields, "by_identity", "request"), 64, "signature")
-    by_node = get_text(fields, "by_node", "request")
-    if not _NODE_PROOF.fullmatch(by_node):
-        raise TrustError("The request's second signature is malformed.", _ADVICE)
-    if not is_valid_signature(request.member.identity, by_identity, PURPOSE, request.body()):
+    found = parse_model(content, _SignedRequest, "The request", _ADVICE, limit=_LIMIT)
+    request = JoinRequest(found.member, found.lead)
+    if not is_valid_signature(request.member.identity, found.by_identity, PURPOSE, request.body()):
         raise TrustError("The request is not signed with its own identity key.", _ADVICE)
-    if not _is_signed_by_node(request, bytes.fromhex(by_node)):
+    if not _is_signed_by_node(request, bytes.fromhex(found.by_node)):
         raise TrustError("The request is not signed with its own node key.", _ADVICE)
     return request
 
 
 def _is_signed_by_node(request: JoinRequest, signature: bytes) -> bool:
     key = serialization.load_pem_public_key(request.member.node.encode())
-    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - Member.parse accepts nothing else
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - Member accepts nothing else
     try:
         key.verify(signature, encode_parts(NODE_LABEL, request.body()), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:

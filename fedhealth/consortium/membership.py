@@ -6,32 +6,57 @@ The roster is public. A site trusts it because its own staff compared the finger
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import AfterValidator, Field
 
-from fedhealth.consortium.json_fields import check_fields, get_matching_text, get_text, get_whole_number, parse_hex
 from fedhealth.consortium.roster import Roster
-from fedhealth.consortium.signatures import (
-    compute_fingerprint,
-    is_valid_signature,
-    parse_json,
-    sign_body,
-)
-from fedhealth.errors import SecureAggregationError, TrustError
-from fedhealth.types import SITE_ID
+from fedhealth.consortium.signatures import compute_fingerprint, is_valid_signature, sign_body
+from fedhealth.errors import TrustError
 from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.json_model import Sha256, SiteName, WholeNumber, decode_hex, match_form, parse_model
 
 PURPOSE = "membership"
 _ADVICE = "Ask the lead for a new kit."
 ADDRESS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?:[0-9]{1,5}", re.ASCII)
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 _MAX_MEMBERS = 1000
+
+
+def _check_node_key(pem: str) -> str:
+    """Return the key if it is in canonical PEM form."""
+    try:
+        key = serialization.load_pem_public_key(pem.encode()) if len(pem) < 2000 else None
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise ValueError("expected a readable key") from fault
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        raise ValueError("expected a key of curve secp384r1")
+    canonical = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    if canonical != pem:
+        raise ValueError("expected a key in canonical PEM form")
+    return pem
+
+
+def _check_members(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    names = [member.site for member in members]
+    if names != sorted(set(names)):
+        raise ValueError("expected members in order, each once")
+    for name in ("identity", "node"):
+        if len({getattr(member, name) for member in members}) < len(names):
+            raise ValueError(f"two members share the {name} key")
+    return members
+
+
+Key = Annotated[bytes, decode_hex(32)]
+Signature = Annotated[bytes, decode_hex(64)]
+Address = Annotated[str, match_form(ADDRESS, "host:port in lower case")]
+ProjectName = Annotated[str, match_form(PROJECT, "lower case letters, digits, . _ and -")]
 
 
 @dataclass(frozen=True)
@@ -45,9 +70,9 @@ class Member:
 
     """
 
-    site: str
-    identity: bytes
-    node: str
+    site: SiteName
+    identity: Key
+    node: Annotated[str, AfterValidator(_check_node_key)]
 
     @property
     def fingerprint(self) -> str:
@@ -57,20 +82,6 @@ class Member:
     def fields(self) -> dict[str, str]:
         """Return it as JSON fields."""
         return {"site": self.site, "identity": self.identity.hex(), "node": self.node}
-
-    @staticmethod
-    def parse(fields: Any) -> Member:
-        """Parse JSON fields.
-
-        Raises:
-            TrustError: anything else than a name and two keys.
-
-        """
-        site, identity, node = (get_text(fields, name, "member") for name in ("site", "identity", "node"))
-        check_fields(fields, {"site", "identity", "node"}, "member")
-        if not SITE_ID.fullmatch(site):
-            raise TrustError(f"{site[:80]!r} is not a valid site name.", "Use lower case letters, digits, . _ and -.")
-        return Member(site, parse_hex(identity, 32, "identity key"), _parse_node_key(node))
 
 
 @dataclass(frozen=True)
@@ -88,13 +99,13 @@ class Membership:
 
     """
 
-    project: str
-    lead: str
-    consortium: bytes
-    ca: str
-    serial: int
-    issued: int
-    members: tuple[Member, ...]
+    project: ProjectName
+    lead: Address
+    consortium: Key
+    ca: Sha256
+    serial: WholeNumber
+    issued: WholeNumber
+    members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=_MAX_MEMBERS), AfterValidator(_check_members)]
 
     @cached_property
     def roster(self) -> Roster:
@@ -112,41 +123,12 @@ class Membership:
 
     def body(self) -> bytes:
         """Return the signed bytes."""
-        return encode_canonical(
-            {
-                "project": self.project,
-                "lead": self.lead,
-                "consortium": self.consortium.hex(),
-                "ca": self.ca,
-                "serial": self.serial,
-                "issued": self.issued,
-                "members": [member.fields() for member in self.members],
-            }
-        )
+        return encode_canonical(self.fields())
 
-    @staticmethod
-    def parse(fields: Any) -> Membership:
-        """Parse JSON fields.
-
-        Raises:
-            TrustError: a field is missing, unknown or malformed.
-
-        """
-        check_fields(fields, {"project", "lead", "consortium", "ca", "serial", "issued", "members"}, "membership")
-        listed = fields["members"]
-        if not isinstance(listed, list) or not 0 < len(listed) <= _MAX_MEMBERS:
-            raise TrustError("The membership lists no members.", _ADVICE)
-        found = Membership(
-            project=get_matching_text(fields, "project", PROJECT),
-            lead=get_matching_text(fields, "lead", ADDRESS),
-            consortium=parse_hex(get_text(fields, "consortium", "membership"), 32, "consortium key"),
-            ca=parse_hex(get_text(fields, "ca", "membership"), 32, "digest of the certificate").hex(),
-            serial=get_whole_number(fields, "serial"),
-            issued=get_whole_number(fields, "issued"),
-            members=tuple(map(Member.parse, listed)),
-        )
-        _reject_duplicates(found)
-        return found
+    def fields(self) -> dict[str, Any]:
+        """Return it as JSON fields."""
+        listed = [member.fields() for member in self.members]
+        return {**asdict(self), "consortium": self.consortium.hex(), "members": listed}
 
 
 @dataclass(frozen=True)
@@ -154,14 +136,17 @@ class SignedMembership:
     """A membership with its signature, and a second one with the former key if the consortium's key was changed."""
 
     membership: Membership
-    signature: bytes
-    endorsement: bytes = b""
+    signature: Signature
+    endorsement: Annotated[bytes, decode_hex(64, 0)]
 
     def dumps(self) -> bytes:
         """Return the content of membership.json."""
-        fields: dict[str, Any] = parse_json(self.membership.body(), "membership")
         return encode_canonical(
-            {"membership": fields, "signature": self.signature.hex(), "endorsement": self.endorsement.hex()}
+            {
+                "membership": self.membership.fields(),
+                "signature": self.signature.hex(),
+                "endorsement": self.endorsement.hex(),
+            }
         )
 
     @staticmethod
@@ -172,16 +157,10 @@ class SignedMembership:
             TrustError: it is malformed, or not signed by the consortium that it names.
 
         """
-        fields = parse_json(content, "membership.json")
-        check_fields(fields, {"membership", "signature", "endorsement"}, "membership.json")
-        membership = Membership.parse(fields["membership"])
-        signature = parse_hex(get_text(fields, "signature", "membership.json"), 64, "signature")
-        endorsement = get_text(fields, "endorsement", "membership.json")
-        if not is_valid_signature(membership.consortium, signature, PURPOSE, membership.body()):
+        found = parse_model(content, SignedMembership, "membership.json", _ADVICE)
+        if not is_valid_signature(found.membership.consortium, found.signature, PURPOSE, found.membership.body()):
             raise TrustError("The membership is not signed by the consortium that it names.", _ADVICE)
-        return SignedMembership(
-            membership, signature, parse_hex(endorsement, 64, "endorsement") if endorsement else b""
-        )
+        return found
 
     def is_endorsed_by(self, former: bytes) -> bool:
         """Return whether the consortium's former key signed this membership too."""
@@ -196,29 +175,3 @@ def sign_membership(
     return SignedMembership(
         membership, sign_body(key, PURPOSE, body), sign_body(former, PURPOSE, body) if former else b""
     )
-
-
-def _parse_node_key(pem: str) -> str:
-    """Return the key if it is in canonical PEM form."""
-    try:
-        key = serialization.load_pem_public_key(pem.encode()) if len(pem) < 2000 else None
-    except (ValueError, UnsupportedAlgorithm) as fault:
-        raise TrustError("A node key is not readable.", _ADVICE) from fault
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
-        raise TrustError("A node key is not of curve secp384r1.", _ADVICE)
-    canonical = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
-    if canonical != pem:
-        raise TrustError("A node key is not in canonical PEM form.", _ADVICE)
-    return pem
-
-
-def _reject_duplicates(membership: Membership) -> None:
-    names = [member.site for member in membership.members]
-    if names != sorted(set(names)):
-        raise TrustError("The members are not sorted, or one is named twice.", _ADVICE)
-    if len({member.node for member in membership.members}) < len(names):
-        raise TrustError("Two members share a node key.", _ADVICE)
-    try:
-        _ = membership.roster
-    except SecureAggregationError as fault:
-        raise TrustError(f"The members do not form a roster: {fault.problem}.", _ADVICE) from fault

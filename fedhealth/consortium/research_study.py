@@ -15,18 +15,17 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedhealth.config.named_weights import list_named_weights
 from fedhealth.config.open_paths import OpenPath
 from fedhealth.consortium.contract_text import describe_contract
-from fedhealth.consortium.json_fields import check_fields, get_text, parse_hex
-from fedhealth.consortium.membership import PROJECT, Membership
+from fedhealth.consortium.membership import PROJECT, Membership, Signature
 from fedhealth.consortium.run_terms_text import describe_run_terms
-from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
+from fedhealth.consortium.signatures import is_valid_signature, sign_body
 from fedhealth.errors import TrustError
 from fedhealth.types import SITE_ID
 from fedhealth.utils.digest import digest_parts, encode_canonical
+from fedhealth.utils.json_model import join_faults, parse_model
 from fedhealth.utils.readable_text import is_paragraph, is_readable, iter_texts
 
 PURPOSE = "study"
@@ -106,31 +105,13 @@ class ResearchStudy:
         """Name and version, for people."""
         return f"{self.name} version {self.version}"
 
-    @staticmethod
-    def parse(fields: Any) -> ResearchStudy:
-        """Parse JSON fields.
-
-        Raises:
-            TrustError: a field is missing, unknown or malformed.
-
-        """
-        try:
-            adapter = TypeAdapter(list[ResearchStudy], config=ConfigDict(strict=True, extra="forbid"))
-            (study,) = adapter.validate_json(encode_canonical([fields]))
-            faults = list(find_study_errors(study))
-        except (ValidationError, ValueError) as fault:
-            raise TrustError("The study is malformed.", _ADVICE) from fault
-        if faults:
-            raise TrustError(f"The study is malformed: {'; '.join(faults)}.", _ADVICE)
-        return study
-
 
 @dataclass(frozen=True)
 class SignedStudy:
     """A study with the consortium's signature."""
 
     study: ResearchStudy
-    signature: bytes
+    signature: Signature
 
     def dumps(self) -> bytes:
         """Return the content of a published file, which also travels with the orders."""
@@ -145,11 +126,10 @@ class SignedStudy:
             TrustError: it is malformed.
 
         """
-        fields = parse_json(content, "The study", MAX_STUDY_BYTES)
-        check_fields(fields, {"study", "signature"}, "study")
-        return SignedStudy(
-            ResearchStudy.parse(fields["study"]), parse_hex(get_text(fields, "signature", "study"), 64, "signature")
-        )
+        found = parse_model(content, SignedStudy, "The study", _ADVICE, limit=MAX_STUDY_BYTES)
+        if faults := list(find_study_errors(found.study)):
+            raise TrustError(f"The study: {join_faults(faults)}.", _ADVICE)
+        return found
 
 
 def sign_study(study: ResearchStudy, key: Ed25519PrivateKey) -> SignedStudy:

@@ -7,11 +7,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.consortium.signatures import is_valid_signature, parse_json, sign_body
+from fedhealth.consortium.signatures import is_valid_hex_signature, sign_body
 from fedhealth.errors import TrustError
 from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.json_model import parse_json
 
-_HEX, _SIGNATURE_DIGITS = set("0123456789abcdef"), 128
+_ADVICE = "Ask the site for a new export."
 _LARGEST = 2**30  # bytes
 
 
@@ -34,11 +35,8 @@ def parse_document(content: bytes, purpose: str, identity: bytes, name: str) -> 
         TrustError: it is no such document, was edited, or is another site's.
 
     """
-    fields = parse_json(content, f"The {name}", _LARGEST)
+    fields = parse_json(content, f"The {name}", _ADVICE, limit=_LARGEST)
     proof = str(fields.pop("signature", "")) if isinstance(fields, dict) else ""
-    genuine = len(proof) == _SIGNATURE_DIGITS and _HEX.issuperset(proof)
-    if not genuine or not is_valid_signature(identity, bytes.fromhex(proof), purpose, encode_canonical(fields)):
-        raise TrustError(
-            f"The {name} is not signed with this site's identity key, or was edited.", "Ask the site for a new export."
-        )
+    if not is_valid_hex_signature(identity, proof, purpose, encode_canonical(fields)):
+        raise TrustError(f"The {name} is not signed with this site's identity key, or was edited.", _ADVICE)
     return dict(fields)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated
 
-from fedhealth.consortium.json_fields import check_fields, get_matching_text, get_text, get_whole_number, parse_hex
-from fedhealth.consortium.membership import Membership
-from fedhealth.consortium.signatures import is_valid_signature, parse_json
+from fedhealth.consortium.membership import Membership, ProjectName
+from fedhealth.consortium.signatures import is_valid_hex_signature
 from fedhealth.errors import TrustError
-from fedhealth.protocol.budget_request import MAX_OVERRIDES, BudgetRequest
+from fedhealth.protocol.budget_request import BudgetRequest, Overrides, RunId
 from fedhealth.protocol.compatibility import are_compatible_releases, get_release
 from fedhealth.protocol.messages import PROTOCOL_VERSION
 from fedhealth.protocol.refusals import (
@@ -27,13 +26,13 @@ from fedhealth.protocol.refusals import (
     JobRefusedError,
 )
 from fedhealth.utils.digest import digest_parts, encode_canonical
+from fedhealth.utils.json_model import Sha256, WholeNumber, match_form, parse_json, parse_model
 
 PURPOSE = "job"
-_RUN = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+_NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_STUDY = re.compile(r"([0-9a-f]{64})?", re.ASCII)
 _RELEASE = re.compile(r"[0-9A-Za-z.+!_-]{1,40}", re.ASCII)
 MAX_JOB_CHARS = 2**17  # of a signed job
-_MAX_OVERRIDE_CHARS = 1000
 _CLOCK_SKEW = 300  # seconds by which two clocks may differ
 JOB_ADVICE = "Nothing was run. Ask the lead whether it sent the job."
 
@@ -59,19 +58,19 @@ class SignedJob:
 
     """
 
-    project: str
-    run: str
-    overrides: tuple[str, ...]
-    digest: str
-    roster: str
-    bundle: str
-    issued: int
-    expires: int
-    nonce: str
+    project: ProjectName
+    run: RunId
+    overrides: Overrides
+    digest: Sha256
+    roster: Sha256
+    bundle: Sha256
+    issued: WholeNumber
+    expires: WholeNumber
+    nonce: Annotated[str, match_form(_NONCE, "32 hexadecimal digits")]
     budget_request: BudgetRequest | None = None
-    protocol: int = PROTOCOL_VERSION
-    study: str = ""
-    release: str = field(default_factory=get_release)
+    protocol: WholeNumber = PROTOCOL_VERSION
+    study: Annotated[str, match_form(_STUDY, "64 hexadecimal digits, or none")] = ""
+    release: Annotated[str, match_form(_RELEASE, "a release")] = field(default_factory=get_release)
 
     @property
     def work_digest(self) -> str:
@@ -98,28 +97,11 @@ class SignedJob:
             TrustError: it is malformed.
 
         """
-        fields = parse_json(content, "The job", MAX_JOB_CHARS)
-        check_fields(fields, set(SignedJob.__dataclass_fields__), "job")
-        overrides = fields["overrides"]
-        if not isinstance(overrides, list) or len(overrides) > MAX_OVERRIDES or not all(map(_is_override, overrides)):
-            raise TrustError("The job's overrides are too many, too long, or not text.", JOB_ADVICE)
-        digests = {
-            name: parse_hex(get_text(fields, name, "job"), 32, name).hex() for name in ("digest", "roster", "bundle")
-        }
-        study = get_text(fields, "study", "job")
-        return SignedJob(
-            project=get_matching_text(fields, "project", _NAME),
-            run=get_matching_text(fields, "run", _RUN),
-            overrides=tuple(overrides),
-            issued=get_whole_number(fields, "issued"),
-            expires=get_whole_number(fields, "expires"),
-            nonce=parse_hex(get_text(fields, "nonce", "job"), 16, "nonce").hex(),
-            budget_request=_parse_budget_request(fields["budget_request"]),
-            protocol=get_whole_number(fields, "protocol"),
-            study=study and parse_hex(study, 32, "study").hex(),
-            release=get_matching_text(fields, "release", _RELEASE),
-            **digests,
-        )
+        job = parse_model(content, SignedJob, "The job", JOB_ADVICE, limit=MAX_JOB_CHARS)
+        told = parse_json(content, "The job", JOB_ADVICE, limit=MAX_JOB_CHARS)
+        if missing := sorted(SignedJob.__dataclass_fields__.keys() - told.keys()):  # no default is what the lead signed
+            raise TrustError(f"The job: {missing[0]}: is missing.", JOB_ADVICE)
+        return job
 
 
 def verify_job(
@@ -173,23 +155,9 @@ def _read_signed_content(content: str, signature: str, membership: Membership) -
     """
     if len(content) > MAX_JOB_CHARS or not content.isascii():
         raise JobRefusedError("The job is too long or not ASCII.", JOB_ADVICE, NOT_SIGNED)
+    if not is_valid_hex_signature(membership.consortium, signature, PURPOSE, content.encode("ascii")):
+        raise JobRefusedError("The job is not signed by the consortium.", JOB_ADVICE, NOT_SIGNED)
     try:
-        proof = parse_hex(signature, 64, "signature of a job")
-        is_signed = is_valid_signature(membership.consortium, proof, PURPOSE, content.encode("ascii"))
-        job = SignedJob.parse(content) if is_signed else None
+        return SignedJob.parse(content)
     except TrustError as fault:
         raise JobRefusedError(fault.problem, fault.advice, NOT_SIGNED) from fault
-    if job is None:
-        raise JobRefusedError("The job is not signed by the consortium.", JOB_ADVICE, NOT_SIGNED)
-    return job
-
-
-def _parse_budget_request(fields: Any) -> BudgetRequest | None:
-    try:
-        return BudgetRequest.parse(fields)
-    except ValueError as fault:
-        raise TrustError(f"The job's budget request is malformed: {fault}.", JOB_ADVICE) from fault
-
-
-def _is_override(override: Any) -> bool:
-    return isinstance(override, str) and len(override) <= _MAX_OVERRIDE_CHARS and override.isprintable()

@@ -254,9 +254,9 @@ def _train_single_modality(kept: str, job: Job) -> PredictionsBySite:
     digested = compute_config_digest(compose_config(overrides, config_dir))
     single = replace(job, run=f"{job.run}-{kept}", overrides=overrides, digest=digested, folder=str(folder.path))
     config = compose_job_config(single)
-    if folder.info.get("state") != "completed":  # a resumed run may already have trained it
+    if folder.info.state != "completed":  # a resumed run may already have trained it
         shutil.rmtree(folder.path, ignore_errors=True)
-        folder.create({"run": single.run, "name": f"{kept} only", "digest": single.digest})
+        folder.create(run=single.run, name=f"{kept} only", digest=single.digest)
         instantiate(config.runtime).launch(single)
         folder.mark_completed()
     bench = BaselineData.prepare(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,15 +82,15 @@ def resume_run(run: RunDir) -> None:
 
     """
     info = run.info
-    if "digest" not in info or info.get("reservation_only"):
+    if not info.digest or info.reservation_only:
         raise ConfigError(f"{run.path} holds no run that can be resumed.", "Give the folder that has its run.json.")
-    if info.get("state") == "completed":
+    if info.state == "completed":
         raise ConfigError(f"The run in {run.path} is completed.", "Its report is there; start a new run.")
     with run.lock():
-        overrides = info.get("job") or info["overrides"]  # the job's are valid in any working directory
-        config_dir = Path(info["config_dir"]) if info["config_dir"] else None
-        spec = RunSpec.compose(overrides, run, config_dir, info["run"])
-        if spec.digest != info["digest"]:
+        overrides = info.job or info.overrides  # the job's are valid in any working directory
+        config_dir = Path(info.config_dir) if info.config_dir else None
+        spec = RunSpec.compose(overrides, run, config_dir, info.run)
+        if spec.digest != info.digest:
             raise _explain_changed_config(spec)
         run.update_info(state="running", error=None)
         run.append_event("resuming")
@@ -101,8 +101,7 @@ def resume_run(run: RunDir) -> None:
 
 
 def _create_run_dir(spec: RunSpec, **fields: object) -> None:
-    config_dir = str(spec.config_dir or "")
-    spec.run_dir.create({"run": spec.run_id, **fields, "overrides": list(spec.overrides), "config_dir": config_dir})
+    spec.run_dir.create(run=spec.run_id, overrides=spec.overrides, config_dir=str(spec.config_dir or ""), **fields)
 
 
 @contextmanager
@@ -153,8 +152,8 @@ def _record_configuration(spec: RunSpec) -> None:
     spec.run_dir.update_info(
         name=spec.settings.name,
         digest=job.digest,
-        job=list(job.overrides),
-        capabilities=asdict(spec.capabilities),
+        job=job.overrides,
+        capabilities=spec.capabilities,
     )
     write_atomic(spec.run_dir.path / "config.yaml", OmegaConf.to_yaml(spec.config, resolve=True).encode())
 

@@ -68,14 +68,12 @@ class MlflowTracking:
                 self._client.log_artifact(made, str(folder / name))
         if self.weights and (folder / MODEL_DIR).is_dir():
             self._client.log_artifacts(made, str(folder / MODEL_DIR), MODEL_DIR)
-        self._client.set_terminated(
-            made, _STATES.get(str(run.info.get("state")), "FAILED"), _get_time_ms(run, "finished")
-        )
+        self._client.set_terminated(made, _STATES.get(run.info.state, "FAILED"), _get_time_ms(run, "finished"))
         return f"{self.uri} (experiment {self.experiment}, run {made})"
 
     def _begin(self, run: RunRecord) -> str:
         """Return the id of this run's MLflow run."""
-        name = str(run.info["run"])
+        name = run.info.run
         found = self._client.get_experiment_by_name(self.experiment)
         place = found.experiment_id if found else self._client.create_experiment(self.experiment)
         known = self._client.search_runs([place], f"tags.`{_RUN}` = '{name}'")
@@ -85,7 +83,7 @@ class MlflowTracking:
             for key, value in tags.items():
                 self._client.set_tag(made, key, value)
             return made
-        shown = str(run.info.get("name") or run.folder)
+        shown = run.info.name or run.folder
         return str(self._client.create_run(place, _get_time_ms(run, "started"), tags, shown).info.run_id)
 
 
@@ -99,7 +97,7 @@ def _make_tags(run: RunRecord) -> dict[str, str]:
     names = {"digest": "digest", "versions": "versions", "revision": "mlflow.source.git.commit"}
     guarantee = get_spent_guarantee(run) or get_promised_guarantee(run)
     unit = {"privacy.unit": guarantee.unit} if guarantee else {}
-    return {tag: str(run.info[key]) for key, tag in names.items() if run.info.get(key)} | unit
+    return {tag: str(value) for key, tag in names.items() if (value := getattr(run.info, key))} | unit
 
 
 def _list_parameters(config: Mapping[str, Any], prefix: str = "") -> Iterator[Any]:
@@ -140,5 +138,5 @@ def _list_metrics(run: RunRecord) -> Iterator[Any]:
 
 def _get_time_ms(run: RunRecord, moment: str) -> int:
     """Return a time of the run in milliseconds; its start if the time is unknown."""
-    said = run.info.get(moment) or run.info["started"]
-    return round(datetime.fromisoformat(str(said)).timestamp() * 1000)
+    said: str = getattr(run.info, moment) or run.info.started
+    return round(datetime.fromisoformat(said).timestamp() * 1000)

@@ -52,8 +52,8 @@ def run_sweep_job(spec: RunSpec) -> SweepRunResult:
 
 def _record_refusal(spec: RunSpec, fault: FedhealthError) -> None:
     """Record why a run did not begin; the sweep's table and its resumption read it there."""
-    if not spec.run_dir.info:
-        spec.run_dir.create({"run": spec.run_id, "overrides": list(spec.overrides)})
+    if not spec.run_dir.exists:
+        spec.run_dir.create(run=spec.run_id, overrides=spec.overrides)
         spec.run_dir.mark_failed(fault)
 
 
@@ -74,14 +74,14 @@ def _start_or_resume(spec: RunSpec) -> str:
     if spec.config.sweep is not None:
         raise ConfigError("A search is no run of a sweep.", "Start it without --multirun.")
     run, info = spec.run_dir, spec.run_dir.info
-    if "digest" not in info:  # no run, or one that ended before its configuration was checked
+    if not info.digest:  # no run, or one that ended before its configuration was checked
         Path(run.path / "run.json").unlink(missing_ok=True)
         launch_run(spec)
         return "completed"
-    if info["digest"] != spec.digest:
+    if info.digest != spec.digest:
         overrides = " ".join(spec.overrides)
         raise ConfigError(f"{run.path} holds another run than {overrides}.", "Choose another hydra.sweep.dir.")
-    if info["state"] == "completed":
+    if info.state == "completed":
         return "kept"
     resume_run(run)
     return "completed"

@@ -170,7 +170,7 @@ def _report_trial_end(study: optuna.Study, each: _RunningTrial) -> str:
 
 def _get_trial_result(each: _RunningTrial) -> SweepRunResult:
     about = each.run.info
-    if about.get("state") == "completed":
+    if about.state == "completed":
         value = read_validation_auroc(each.run)
         return (
             SweepRunResult("completed", validation=value)
@@ -179,8 +179,8 @@ def _get_trial_result(each: _RunningTrial) -> SweepRunResult:
         )
     if each.pruned:
         return SweepRunResult("stopped early")
-    problem = (about.get("error") or {}).get("problem", f"its process ended with code {each.process.exitcode}")
-    return SweepRunResult("failed", str(problem))
+    problem = about.fault.problem or f"its process ended with code {each.process.exitcode}"
+    return SweepRunResult("failed", problem)
 
 
 def _interrupt_trial(process: BaseProcess) -> None:

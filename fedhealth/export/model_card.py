@@ -45,7 +45,7 @@ def build_model_card(folder: Path) -> str:
     known = [site for site in run.sites if site.counts]
     return template.render(
         head=yaml.safe_dump(build_card_metadata(run), sort_keys=False, allow_unicode=True),
-        title=_escape_markdown(run.info.get("name") or run.folder),
+        title=_escape_markdown(run.info.name or run.folder),
         summary=_escape_markdown(summarize_run(run)),
         task=_escape_markdown(_describe_task(run)),
         inputs=[name for name in MODALITIES if run.get_setting(f"model.{name}")],
@@ -83,7 +83,7 @@ def build_card_metadata(run: RunRecord) -> dict[str, Any]:
             if not math.isnan(run.test_result.metrics[name].value)
         ]
         task = {"type": "image-classification" if "image" in kinds else "tabular-classification"}
-        name = str(run.info.get("name") or run.folder)
+        name = run.info.name or run.folder
         metadata["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": scores}]}]
     return metadata
 

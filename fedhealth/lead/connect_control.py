@@ -23,7 +23,7 @@ def query_server_status(run: RunDir) -> str:
     home = OmegaConf.select(OmegaConf.load(run.path / "config.yaml"), "runtime.home")
     try:
         with connect_control(LeadHome.find(Path(str(home)) if home else None)) as control:
-            found = control.get_run(int(run.info["flower_run"]))
-    except (FedhealthError, OSError, LookupError):
+            found = control.get_run(int(run.info.flower_run))
+    except (FedhealthError, OSError, LookupError, ValueError):
         return "away"
     return f"{found.status}:{found.result}".rstrip(":")

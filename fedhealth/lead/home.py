@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.consortium.membership import Member
-from fedhealth.consortium.signatures import parse_json
 from fedhealth.errors import ConfigError, StartRefusedError, TrustError
 from fedhealth.utils.atomic_io import create_once, write_atomic
 from fedhealth.utils.digest import encode_canonical
 from fedhealth.utils.file_lock import lock_file
+from fedhealth.utils.json_model import parse_model
 from fedhealth.utils.private_files import make_private_folder, read_private_file
 from fedhealth.utils.user_path import expand_user
 
 LEAD_HOME_VARIABLE = "FEDHEALTH_LEAD"
+_RESTORE = "Restore it from a backup."
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,10 @@ class LeadHome:
 
         """
         files = sorted(self.members_folder.glob("*.json"))
-        found = tuple(Member.parse(parse_json(path.read_bytes(), str(path))) for path in files)
+        found = tuple(parse_model(path.read_bytes(), Member, str(path), _RESTORE) for path in files)
         for path, member in zip(files, found, strict=True):
             if path.stem != member.site:
-                raise TrustError(
-                    f"{path} holds the keys of {member.site!r}, another member.",
-                    "Restore the members folder from a backup.",
-                )
+                raise TrustError(f"{path} holds the keys of {member.site!r}, another member.", _RESTORE)
         return found
 
     def save_member(self, member: Member) -> None:
@@ -201,8 +199,8 @@ class LeadHome:
         """
         if not self.revoked_file.exists():
             return ()
-        listed = parse_json(self.revoked_file.read_bytes(), str(self.revoked_file))
-        return tuple(map(Member.parse, listed))
+        content = self.revoked_file.read_bytes()
+        return parse_model(content, tuple[Member, ...], str(self.revoked_file), _RESTORE)
 
     def add_revoked_member(self, member: Member) -> None:
         """Record a member's keys as revoked."""

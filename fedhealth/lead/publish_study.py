@@ -18,7 +18,8 @@ from fedhealth.errors import ConfigError, TrustError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
 from fedhealth.lead.study_draft import StudyDraft, build_study, build_study_of_runs
-from fedhealth.utils.atomic_io import read_json, write_atomic, write_json
+from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.json_model import read_model
 from fedhealth.utils.private_files import load_signing_key, make_private_folder
 
 _DAYS = 30  # of a study that a run makes for itself
@@ -127,7 +128,8 @@ def _make_study(
 
 def list_study_runs(home: LeadHome, name: str, more: Iterable[str] = ()) -> list[str]:
     """Return the ids of the runs that count as a study's, and of `more`."""
-    return list(dict.fromkeys([*(read_json(_get_runs_path(home, name)) or []), *more]))
+    begun = read_model(_get_runs_path(home, name), tuple[str, ...], "Restore it from a backup.") or ()
+    return list(dict.fromkeys([*begun, *more]))
 
 
 def _get_runs_path(home: LeadHome, name: str) -> Path:

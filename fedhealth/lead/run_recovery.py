@@ -47,7 +47,7 @@ class RunRecovery:
             run = RunDir(Path(job.folder))
             if job.budget_request is not None:  # a sweep's budget request: the sweep retries it itself
                 continue
-            if run.path in self._launchers or run.info.get("state") != "running" or run.is_running:
+            if run.path in self._launchers or run.info.state != "running" or run.is_running:
                 self._orphaned_since.pop(run.path, None)
             elif now - self._orphaned_since.setdefault(run.path, now) >= _ORPHANED_SECONDS:
                 self._resume(run.path)

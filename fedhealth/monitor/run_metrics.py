@@ -108,8 +108,7 @@ def find_current_runs(home: LeadHome) -> Iterator[RunDir]:
     """Yield the lead's runs in hospitals that are in progress or ended within a day."""
     for job in iter_jobs(home):
         run = RunDir(Path(job.folder))
-        info = run.info
-        if info and not _is_old(str(info.get("finished") or "")):
+        if run.exists and not _is_old(run.info.finished):
             yield run
 
 

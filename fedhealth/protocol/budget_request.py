@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from fedhealth.utils.json_model import Sha256, match_form
 
 MAX_RUNS = 1000
 MAX_OVERRIDES = 200  # of one run
-_ID = re.compile(r"[a-z0-9]{8,40}", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OVERRIDE = re.compile(r".{1,1000}")
+
+
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected printable characters")
+    return text
+
+
+def _check_runs(runs: tuple[PlannedRun, ...]) -> tuple[PlannedRun, ...]:
+    if len({planned.run for planned in runs}) < len(runs):
+        raise ValueError("a run is named twice")
+    return runs
+
+
+RunId = Annotated[str, match_form(re.compile(r"[a-z0-9]{8,40}", re.ASCII), "8 to 40 lower case letters and digits")]
+_Override = Annotated[str, match_form(_OVERRIDE, "1 to 1000 characters"), AfterValidator(_check_printable)]
+Overrides = Annotated[tuple[_Override, ...], Field(max_length=MAX_OVERRIDES)]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """A planned run: its id, its overrides as in `fedhealth.protocol.job.Job`, and the digest of its configuration."""
 
-    run: str
-    overrides: tuple[str, ...]
-    digest: str
+    run: RunId
+    overrides: Overrides
+    digest: Sha256
 
 
 @dataclass(frozen=True)
@@ -35,46 +52,6 @@ class BudgetRequest:
 
     """
 
-    sweep: str
-    epsilon: float
-    runs: tuple[PlannedRun, ...]
-
-    @staticmethod
-    def parse(fields: Any) -> BudgetRequest | None:
-        """Parse plain values; None for None.
-
-        Raises:
-            ValueError: the values are not a budget request.
-
-        """
-        if fields is None:
-            return None
-        _check_fields(fields, BudgetRequest)
-        epsilon, runs = fields["epsilon"], fields["runs"]
-        if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < math.inf:
-            raise ValueError("epsilon is not a finite amount")
-        if not isinstance(runs, list) or len(runs) > MAX_RUNS:
-            raise ValueError("runs are not a list, or too many")
-        request = BudgetRequest(_match_text(_ID, fields["sweep"]), float(epsilon), tuple(map(_parse_run, runs)))
-        if len({planned.run for planned in request.runs}) < len(runs):
-            raise ValueError("a run is named twice")
-        return request
-
-
-def _parse_run(fields: Any) -> PlannedRun:
-    _check_fields(fields, PlannedRun)
-    if not isinstance(fields["overrides"], list) or len(fields["overrides"]) > MAX_OVERRIDES:
-        raise ValueError("overrides are not a list, or too many")
-    overrides = tuple(_match_text(_OVERRIDE, override) for override in fields["overrides"])
-    return PlannedRun(_match_text(_ID, fields["run"]), overrides, _match_text(_DIGEST, fields["digest"]))
-
-
-def _check_fields(fields: Any, kind: type[BudgetRequest] | type[PlannedRun]) -> None:
-    if not isinstance(fields, Mapping) or set(fields) != set(kind.__dataclass_fields__):
-        raise ValueError(f"its fields are not those of a {kind.__name__}")
-
-
-def _match_text(form: re.Pattern[str], value: Any) -> str:
-    if not isinstance(value, str) or not form.fullmatch(value) or not value.isprintable():
-        raise ValueError("an id, override or digest is malformed")
-    return value
+    sweep: RunId
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    runs: Annotated[tuple[PlannedRun, ...], Field(max_length=MAX_RUNS), AfterValidator(_check_runs)]

@@ -14,6 +14,9 @@ from fedhealth.config.folder_digest import digest_config_folder
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.budget_request import BudgetRequest
+from fedhealth.utils.json_model import parse_model
+
+_LARGEST = 2**27  # bytes
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,7 @@ class Job:
             ConfigError: not a job.
 
         """
-        try:
-            fields = json.loads(text)
-            read = {
-                "overrides": tuple(map(str, fields["overrides"])),
-                "budget_request": BudgetRequest.parse(fields["budget_request"]),
-            }
-            return Job(**{**fields, **read})
-        except (ValueError, TypeError, KeyError) as fault:
-            raise ConfigError(f"This is not a fedhealth job ({fault}).", "Start runs with `fedhealth run`.") from fault
+        return parse_model(text, Job, "The job", "Start runs with `fedhealth run`.", ConfigError, _LARGEST)
 
 
 def compose_job_config(job: Job) -> Config:

@@ -62,11 +62,11 @@ def build_descriptive_page(statistics: Sequence[Mapping[str, Any]], run: RunReco
     sections = (_build_labels_section(statistics), _build_variables_section(statistics))
     return Page(
         kind="Descriptive statistics of the hospitals' patients",
-        title=str(run.info.get("name") or run.folder),
+        title=run.info.name or run.folder,
         summary=summarize_patients(statistics, run),
         notices=tuple(repeat_data_findings(run)),
         sections=tuple(section for section in sections if section.tables),
-        facts=(("Run", str(run.info.get("run", ""))), ("Configuration digest", str(run.info.get("digest", "")))),
+        facts=(("Run", run.info.run), ("Configuration digest", run.info.digest)),
         config=run.config_text,
     )
 

@@ -38,9 +38,9 @@ def collect_notices(run: RunRecord) -> tuple[Notice, ...]:
 
 def warn_unfinished_run(run: RunRecord) -> Iterator[Notice]:
     """Warn that a run failed, was stopped, or has no final evaluation."""
-    state = run.info.get("state")
+    state = run.info.state
     if state in ("failed", "stopped"):
-        problem = str((run.info.get("error") or {}).get("problem", ""))
+        problem = run.info.fault.problem
         yield Notice(
             f"This run {'failed' if state == 'failed' else 'was stopped'}", problem or "No reason is recorded."
         )
@@ -84,7 +84,7 @@ def warn_budget_nearly_spent(run: RunRecord) -> Iterator[Notice]:
             spent = format_guarantee(each.epsilon, each.delta, each.noise_multiplier, each.unit)
             text = f"All runs on {each.dataset} together spent {spent} or more. The limit is {life:g}"
             yield Notice(f"{each.site} has little privacy budget left", f"{text}: further runs may be declined.")
-    if run.info.get("state") not in ("failed", "stopped"):
+    if run.info.state not in ("failed", "stopped"):
         return  # a completed run may have spent its whole budget
     for part in run.spending:
         if part.target and part.epsilon >= HIGH_SPENDING_SHARE * part.target:

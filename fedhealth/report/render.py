@@ -51,7 +51,7 @@ def build_run_page(run: RunRecord) -> Page:
     """Return the page of a run's report."""
     return Page(
         kind="Federated training report",
-        title=str(run.info.get("name") or run.folder),
+        title=run.info.name or run.folder,
         summary=summarize_run(run),
         gloss=_GLOSS,
         tiles=build_tiles(run),
@@ -64,16 +64,16 @@ def build_run_page(run: RunRecord) -> Page:
 
 def list_run_facts(run: RunRecord) -> tuple[tuple[str, str], ...]:
     """Return how the run was made, as (name, value) pairs."""
-    versions = str(run.info.get("versions", "")).split()
+    versions = run.info.versions.split()
     pairs = (
-        ("Run", run.info.get("run")),
-        ("Started", _format_time(run.info.get("started"))),
-        ("Finished", _format_time(run.info.get("finished"))),
+        ("Run", run.info.run),
+        ("Started", _format_time(run.info.started)),
+        ("Finished", _format_time(run.info.finished)),
         ("Versions", ", ".join(version.replace("=", "\N{NO-BREAK SPACE}") for version in versions)),
-        ("Source revision", run.info.get("revision")),
+        ("Source revision", run.info.revision),
         ("Seed", run.get_setting("seed")),
-        ("Configuration digest", run.info.get("digest")),
-        ("Command-line overrides", " ".join(map(str, run.info.get("overrides", ())))),
+        ("Configuration digest", run.info.digest),
+        ("Command-line overrides", " ".join(run.info.overrides)),
     )
     return tuple((name, str(value)) for name, value in pairs if value not in (None, ""))
 

@@ -58,7 +58,7 @@ def build_sweep_page(entries: Sequence[RunEntry], sections: Sequence[Section] = 
     ]
     return Page(
         kind="Comparison of runs",
-        title=" and ".join(dict.fromkeys(str(entry.run.info.get("name", entry.run.folder)) for entry in entries)),
+        title=" and ".join(dict.fromkeys(entry.run.info.name or entry.run.folder for entry in entries)),
         summary=summarize_sweep(entries),
         notices=tuple(_list_failures(entries)),
         sections=tuple(parts),

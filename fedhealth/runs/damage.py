@@ -15,6 +15,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.utils.atomic_io import read_json
 
 T = TypeVar("T")
+ADVICE = "Restore the run's folder from a backup, or repeat the run."
 _WHAT_A_DAMAGED_FILE_RAISES = (
     ValueError,
     LookupError,
@@ -41,7 +42,7 @@ def explain_damage(path: Path) -> Iterator[None]:
         reason = " ".join(str(fault).split())[:200]
         raise ConfigError(
             f"{path} is damaged ({type(fault).__name__}: {reason}).",
-            "Restore the run's folder from a backup, or repeat the run.",
+            ADVICE,
         ) from fault
 
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedhealth.config.capabilities import Capabilities, parse_capabilities
+from fedhealth.config.capabilities import Capabilities
 from fedhealth.data.findings import DataFinding
 from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
 from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.runs.results import AuditResult, BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
+from fedhealth.runs.run_metadata import RunMetadata
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -122,7 +123,7 @@ class RunRecord:
     """
 
     folder: str
-    info: Mapping[str, Any]
+    info: RunMetadata
     config: Mapping[str, Any]
     config_text: str
     sites: tuple[SiteRecord, ...]
@@ -182,7 +183,7 @@ class RunRecord:
     @property
     def capabilities(self) -> Capabilities | None:
         """What the run's parts declared at launch; None = unknown."""
-        return parse_capabilities(self.info.get("capabilities"))
+        return self.info.capabilities
 
     @property
     def is_private(self) -> bool | None:

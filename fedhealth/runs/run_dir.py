@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
-from fedhealth.runs.damage import read_part
-from fedhealth.utils.atomic_io import _to_builtin, write_json
+from fedhealth.runs.run_metadata import RUN_FILE, RunError, RunMetadata, read_metadata, write_metadata
+from fedhealth.utils.atomic_io import _to_builtin
 from fedhealth.utils.file_lock import is_locked, lock_file
 
 PRIVATE_FILE = (
@@ -64,32 +64,37 @@ class RunDir:
     path: Path
 
     @property
-    def info(self) -> dict[str, Any]:
+    def exists(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / RUN_FILE).is_file()
+
+    @property
+    def info(self) -> RunMetadata:
         """The content of run.json; empty where there is none.
 
         Raises:
             ConfigError: it is damaged.
 
         """
-        return read_part(self.path / "run.json", lambda content: dict(content or {}))
+        return read_metadata(self.path) or RunMetadata()
 
-    def create(self, info: dict[str, Any]) -> None:
+    def create(self, **fields: Any) -> None:
         """Create the folder and mark the run as running.
 
         Args:
-            info: further fields of run.json.
+            fields: of `RunMetadata`, besides state and time.
 
         Raises:
             ConfigError: the folder already contains a run, or it is a file.
 
         """
-        if (self.path / "run.json").exists():
+        if self.exists:
             raise ConfigError(f"{self.path} already contains a run.", "Choose another hydra.run.dir.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as fault:
             raise ConfigError(f"{self.path} cannot be a folder: a file is there.", "Name another folder.") from fault
-        write_json(self.path / "run.json", {"state": "running", "started": _utc_now(), **info})
+        write_metadata(self.path, RunMetadata(state="running", started=_utc_now(), **fields))
 
     @contextmanager
     def lock(self, part: str = "", timeout: float = 0.0) -> Iterator[None]:
@@ -117,9 +122,9 @@ class RunDir:
         """Whether a server app process is running the rounds."""
         return is_locked(self.path / f"{SERVER_LOCK}.lock")
 
-    def update_info(self, **fields: object) -> None:
+    def update_info(self, **fields: Any) -> None:
         """Change fields of run.json."""
-        write_json(self.path / "run.json", {**self.info, **fields})
+        write_metadata(self.path, replace(self.info, **fields))
 
     def mark_completed(self) -> None:
         """Mark the run as completed."""
@@ -132,7 +137,7 @@ class RunDir:
         kind = type(cause).__name__
         problem = cause.problem if isinstance(cause, FedhealthError) else f"{kind}: {cause}"
         advice = cause.advice if isinstance(cause, FedhealthError) else ""
-        error = {"kind": kind, "problem": problem, "advice": advice}
+        error = RunError(kind, problem, advice)
         try:
             self.update_info(state="stopped" if stopped else "failed", finished=_utc_now(), error=error)
         except OSError as full:  # report the first fault; the run shows as interrupted, since its lock is free

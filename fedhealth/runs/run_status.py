@@ -13,6 +13,7 @@ from pathlib import Path
 from fedhealth.errors import ConfigError
 from fedhealth.runs.event_summary import EventSummary
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.runs.run_metadata import RunError
 
 RUN_STATES = ("running", "waiting", "completed", "stopped", "failed", "interrupted")
 LEAD_SERVER = "the lead's server"
@@ -62,25 +63,25 @@ def get_run_status(run: RunDir, query_server: ServerQuery, summary: EventSummary
 
     """
     info = run.info
-    if not info:
+    if not run.exists:
         raise ConfigError(f"{run.path} contains no run.", "Give the folder that contains run.json.")
     summary = summary or EventSummary().add_events(run.read_events()[0])
-    state, waiting_for = str(info.get("state", "unknown")), summary.missing
-    flower_state = query_server(run) if "flower_run" in info and state != "completed" else ""
+    state: str = info.state
+    waiting_for = summary.missing
+    flower_state = query_server(run) if info.flower_run and info.state != "completed" else ""
     if state == "running" or flower_state.startswith(_ACTIVE_FLOWER_STATES):  # its launcher may have died
         state, waiting_for = _check_active_run(run, summary, flower_state)
     ended = state in ("completed", "stopped", "failed")
-    fault = (info.get("error") or {}) if ended else {}
-    error = fault.get("problem") or summary.trouble
-    advice = _build_advice(run, state, waiting_for, summary, str(fault.get("advice", "")))
+    fault = info.fault if ended else RunError()
+    advice = _build_advice(run, state, waiting_for, summary, fault.advice)
     return RunStatus(
         run.path,
-        str(info.get("run", "")),
-        str(info.get("name", "")),
+        info.run,
+        info.name,
         state,
         summary,
         () if ended else waiting_for,
-        str(error),
+        fault.problem or summary.trouble,
         advice,
     )
 

@@ -37,12 +37,12 @@ class RunEntry:
     @property
     def state(self) -> str:
         """State in run.json: `completed`, `running`, `failed` or `stopped`."""
-        return str(self.run.info.get("state", "unknown"))
+        return self.run.info.state
 
     @property
     def problem(self) -> str:
         """Why the run did not complete."""
-        return str((self.run.info.get("error") or {}).get("problem", ""))
+        return self.run.info.fault.problem
 
     @property
     def validation(self) -> Estimate:
@@ -94,7 +94,7 @@ def load_run_entries(folders: Sequence[Path]) -> list[RunEntry]:
     """
     runs = [path for folder in folders for path in _find_run_dirs(folder)]
     records = [load_run_record(path) for path in runs]
-    labels = build_run_labels([[str(word) for word in record.info.get("overrides", ())] for record in records])
+    labels = build_run_labels([list(record.info.overrides) for record in records])
     twice = {label for label in labels if labels.count(label) > 1}
     return [
         RunEntry(path, label if label and label not in twice else f"{path.name} {label}".strip(), record)

@@ -152,7 +152,7 @@ class DeploymentRuntime:
 
     def _find_flower_run(self, control: ControlClient, run: RunDir) -> FlowerRun | None:
         """Return the job's state at the server, or None if it was never started there."""
-        number = run.info.get("flower_run")
+        number = run.info.flower_run
         return control.get_run(int(number)) if number else None
 
     def _wait_for_end(self, control: ControlClient, run: RunDir, number: int) -> FlowerRun:

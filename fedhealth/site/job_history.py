@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from fedhealth.consortium.signatures import parse_json
 from fedhealth.consortium.signed_job import JOB_ADVICE, SignedJob
 from fedhealth.protocol.refusals import JOB_ENDED, TOO_MANY_HOURS, JobRefusedError
 from fedhealth.site.home import SiteHome
 from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.json_model import parse_model
 from fedhealth.utils.private_files import make_private_folder
 
 
@@ -26,7 +26,26 @@ class RunEnd(StrEnum):
 
 
 _FILE = "job_history.json"
-_RECOVERY = "_recovery"  # beside the runs, whose ids have other forms: when this site was recovered, which run goes on
+_RECOVERY = "_recovery"  # beside the runs, whose ids have other forms
+_LARGEST = 2**26  # bytes
+_ADVICE = "Restore it from a backup, and run `fedhealth site recover`."
+
+
+@dataclass(frozen=True)
+class _SeenJob:
+    """When a job was first seen and when it ended, in seconds since 1970, and the digest of its work."""
+
+    digest: str
+    seen: float
+    ended: float | None
+
+
+@dataclass(frozen=True)
+class _Recovery:
+    """When this site was recovered, and which run goes on."""
+
+    time: float
+    run: str
 
 
 class JobHistory:
@@ -52,21 +71,20 @@ class JobHistory:
             JobRefusedError: the job ended here, its time is over, or another job used its run id.
 
         """
-        known, digest = self._load(), job.work_digest
+        (known, recovery), digest = _load_jobs(self._path), job.work_digest
         new = job.run not in known
-        recovery = known.pop(_RECOVERY, {"time": 0.0, "run": ""})
-        if new and job.run != recovery["run"] and job.issued <= recovery["time"]:
+        if new and job.run != recovery.run and job.issued <= recovery.time:
             raise JobRefusedError(
                 f"Run {job.run} was signed before this site was recovered; it may have ended here.",
                 JOB_ADVICE,
                 JOB_ENDED,
             )
-        seen = known.setdefault(job.run, {"digest": digest, "seen": self._clock(), "ended": None})
-        if seen["digest"] != digest:
+        seen = known.setdefault(job.run, _SeenJob(digest, self._clock(), None))
+        if seen.digest != digest:
             raise JobRefusedError(f"Run {job.run} was used for another job before.", JOB_ADVICE, JOB_ENDED)
-        if seen["ended"] is not None:
+        if seen.ended is not None:
             raise JobRefusedError(f"Run {job.run} has ended; its job is not accepted again.", JOB_ADVICE, JOB_ENDED)
-        begun = min(seen["seen"], job.issued)  # after a restore from an older copy, the job is seen for the first time
+        begun = min(seen.seen, job.issued)  # after a restore from an older copy, the job is seen for the first time
         if self._clock() > begun + hours * 3600:
             raise JobRefusedError(
                 f"Run {job.run} has taken longer than {hours:g} hours, the limit of this site.",
@@ -74,46 +92,49 @@ class JobHistory:
                 TOO_MANY_HOURS,
             )
         if new:
-            self._save({**known, _RECOVERY: recovery})
+            self._save(known, recovery)
 
     def mark_ended(self, run: str) -> None:
         """Record that a run has ended; unknown runs are ignored."""
-        known = self._load()
-        if run in known and known[run]["ended"] is None:
-            known[run]["ended"] = self._clock()
-            self._save(known)
+        known, recovery = _load_jobs(self._path)
+        if run in known and known[run].ended is None:
+            self._save({**known, run: replace(known[run], ended=self._clock())}, recovery)
 
     def refuse_unknown_jobs(self, going_on: str) -> None:
         """Refuse from now on every job that was signed before and is not known, except that of one run.
 
         After a restore the site cannot know which of them have ended.
         """
-        self._save({**self._load(), _RECOVERY: {"time": self._clock(), "run": going_on}})
+        known, _ = _load_jobs(self._path)
+        self._save(known, _Recovery(self._clock(), going_on))
 
     def find_expired(self, hours: float) -> list[str]:
         """Return the runs that have not ended but have exceeded the maximum duration."""
         oldest = self._clock() - hours * 3600
-        runs = {run: entry for run, entry in self._load().items() if run != _RECOVERY}
-        return [run for run, entry in runs.items() if entry["ended"] is None and entry["seen"] < oldest]
+        known, _ = _load_jobs(self._path)
+        return [run for run, entry in known.items() if entry.ended is None and entry.seen < oldest]
 
-    def _load(self) -> dict[str, Any]:
-        return _load_jobs(self._path)
-
-    def _save(self, known: dict[str, Any]) -> None:
+    def _save(self, known: dict[str, _SeenJob], recovery: _Recovery) -> None:
         make_private_folder(self._path.parent)
-        write_atomic(self._path, encode_canonical(known))
+        entries = {name: asdict(entry) for name, entry in {**known, _RECOVERY: recovery}.items()}
+        write_atomic(self._path, encode_canonical(entries))
 
 
 def find_ended_runs(folder: Path) -> frozenset[str]:
     """Return the runs that have ended here for good, by the site's private folder; none for a virtual site."""
-    runs = {run: entry for run, entry in _load_jobs(folder / _FILE).items() if run != _RECOVERY}
-    return frozenset(run for run, entry in runs.items() if entry["ended"] is not None)
+    known, _ = _load_jobs(folder / _FILE)
+    return frozenset(run for run, entry in known.items() if entry.ended is not None)
 
 
 def list_known_runs(folder: Path) -> frozenset[str]:
     """Return the runs whose job was accepted here, by the site's private folder."""
-    return frozenset(run for run in _load_jobs(folder / _FILE) if run != _RECOVERY)
+    return frozenset(_load_jobs(folder / _FILE)[0])
 
 
-def _load_jobs(path: Path) -> dict[str, Any]:
-    return dict(parse_json(path.read_bytes(), str(path), 2**26)) if path.exists() else {}
+def _load_jobs(path: Path) -> tuple[dict[str, _SeenJob], _Recovery]:
+    """Return the jobs by run, and the last recovery."""
+    content = path.read_bytes() if path.exists() else b"{}"
+    found = parse_model(content, dict[str, _SeenJob | _Recovery], str(path), _ADVICE, limit=_LARGEST)
+    recovery = found.get(_RECOVERY)
+    jobs = {run: entry for run, entry in found.items() if isinstance(entry, _SeenJob)}
+    return jobs, recovery if isinstance(recovery, _Recovery) else _Recovery(0.0, "")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedhealth.consortium.join_request import NODE_LABEL, PURPOSE, JoinRequest
 from fedhealth.consortium.membership import ADDRESS, Member
-from fedhealth.consortium.signatures import parse_json, sign_body
+from fedhealth.consortium.signatures import sign_body
 from fedhealth.errors import ConfigError
 from fedhealth.site.home import SiteHome
 from fedhealth.types import SITE_ID
@@ -37,8 +35,7 @@ def make_join_request(home: SiteHome, name: str, lead: str) -> JoinRequest:
     home.create()
     identity = home.load_identity_key()
     request = JoinRequest(Member(name, identity.public_key().public_bytes_raw(), home.load_node_public_key()), lead)
-    body = request.body()
-    fields: dict[str, Any] = parse_json(body, "request")
+    body, fields = request.body(), request.fields()
     by_identity = sign_body(identity, PURPOSE, body).hex()
     by_node = home.load_node_key().sign(encode_parts(NODE_LABEL, body), ec.ECDSA(hashes.SHA384())).hex()
     write_atomic(home.join_request, encode_canonical({**fields, "by_identity": by_identity, "by_node": by_node}))

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedhealth.errors import TrustError
@@ -18,9 +18,18 @@ from fedhealth.site.check.base import CheckResult, CheckStatus
 from fedhealth.site.home import SiteHome
 from fedhealth.site.install import load_installed_membership
 from fedhealth.site.study_store import StudyStore
-from fedhealth.utils.atomic_io import read_json, write_json
+from fedhealth.utils.atomic_io import write_json
+from fedhealth.utils.json_model import WholeNumber, read_model
 
 _SEVERITY = list(CheckStatus)  # from PASS to FAIL
+
+
+@dataclass(frozen=True)
+class _LastCheck:
+    """When the last check was, in seconds since 1970, and its worst result."""
+
+    time: WholeNumber
+    result: CheckStatus
 
 
 class SiteReporter:
@@ -62,10 +71,10 @@ def build_report(home: SiteHome) -> SiteReport:
 
     """
     signed = load_installed_membership(home)
-    checked, result = 0, NOT_CHECKED
-    with suppress(OSError, ValueError, KeyError, TypeError):  # written by another user, or not at all
-        last = read_json(home.last_check)
-        checked, result = int(last["time"]), str(CheckStatus(last["result"]))
+    last = None
+    with suppress(OSError, TrustError):  # written by another user, or damaged
+        last = read_model(home.last_check, _LastCheck, "Run `fedhealth site check` again.")
+    checked, result = (last.time, str(last.result)) if last else (0, NOT_CHECKED)
     serial = signed.membership.serial if signed else 0
     studies: tuple[ReportedAnswer, ...] = ()
     with suppress(TrustError):  # a damaged file of a study stops its runs, not the site
@@ -77,7 +86,7 @@ def record_check(home: SiteHome, results: Iterable[CheckResult]) -> None:
     """Record time and worst result of a check; the caller leaves out every result that may depend on the data."""
     worst = max((each.status for each in results), key=_SEVERITY.index, default=CheckStatus.PASS)
     with suppress(OSError):  # a check by a user who may not write here is a check all the same
-        write_json(home.last_check, {"time": int(time.time()), "result": worst})
+        write_json(home.last_check, asdict(_LastCheck(int(time.time()), worst)))
 
 
 def _get_change_time(path: Path) -> int:

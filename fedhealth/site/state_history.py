@@ -11,14 +11,19 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.consortium.identity import load_roster
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
-from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
+from fedhealth.privacy.accounting.ledger_record import (
+    MAX_RUNS,
+    LedgerRecord,
+    build_ledger_record,
+    dump_records,
+    load_records,
+)
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.statement import (
@@ -164,13 +169,12 @@ def load_statement_book(
 
 
 def _compress_records(records: Sequence[LedgerRecord]) -> bytes:
-    return zlib.compress(json.dumps([each.dump_fields() for each in records], separators=(",", ":")).encode())
+    return zlib.compress(dump_records(records))
 
 
 def parse_record(content: bytes) -> list[LedgerRecord]:
     """Return the records that `build_record` made."""
-    fields: list[Mapping[str, Any]] = json.loads(zlib.decompress(content))
-    return [LedgerRecord.parse(each) for each in fields]
+    return load_records(zlib.decompress(content))
 
 
 def _parse_logged(line: bytes) -> LoggedStatement | None:

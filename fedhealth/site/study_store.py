@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.stored_studies import STUDY_SUFFIX, RefusedStudy, StoredStudies, read_stored_studies
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.file_lock import lock_file
+from fedhealth.utils.json_model import read_model
 from fedhealth.utils.private_files import make_private_folder
 
 GIVEN = (StudyAnswer.approved, StudyAnswer.suspended, StudyAnswer.outdated)
@@ -155,16 +155,7 @@ class StudyStore:
             TrustError: the file is damaged.
 
         """
-        path = self._folder / f"{digest}{_DECISION_SUFFIX}"
-        if not path.is_file():
-            return None
-        try:
-            fields = json.loads(path.read_bytes())
-            answer, findings = StudyAnswer(fields.pop("answer")), tuple(map(str, fields.pop("findings")))
-            reason = RefusalReason(word) if (word := fields.pop("reason")) else None
-            return StudyDecision(answer=answer, findings=findings, reason=reason, **fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as fault:
-            raise TrustError(f"{path} is damaged.", _ADVICE) from fault
+        return read_model(self._folder / f"{digest}{_DECISION_SUFFIX}", StudyDecision, _ADVICE)
 
     def load_decisions(self) -> dict[str, StudyDecision]:
         """Return all decisions by digest, also those on studies that this release refuses.
@@ -215,12 +206,7 @@ class StudyStore:
             TrustError: the list is damaged.
 
         """
-        path = self._folder / f"{name}.runs.json"
-        try:
-            listed = json.loads(path.read_bytes()) if path.is_file() else []
-        except ValueError as fault:
-            raise TrustError(f"{path} is damaged.", _ADVICE) from fault
-        return tuple(map(str, listed))
+        return read_model(self._folder / f"{name}.runs.json", tuple[str, ...], _ADVICE) or ()
 
     def record_run(self, name: str, run: str, most: int) -> bool:
         """Record, durably, that a run is about to touch the data; return False if `most` others have done so.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.protocol.messages import Directive
-from fedhealth.utils.atomic_io import read_json, write_json
+from fedhealth.utils.atomic_io import write_json
 from fedhealth.utils.file_lock import lock_file
+from fedhealth.utils.json_model import WholeNumber, read_model
 from fedhealth.utils.private_files import make_private_folder
 
 
@@ -29,7 +30,7 @@ class TrafficQuota:
         make_private_folder(self.folder)
         path, key = self.folder / "traffic.json", str(directive.round)
         with lock_file(path.with_suffix(".lock")):
-            sent = dict(read_json(path) or {})
+            sent = read_model(path, dict[str, WholeNumber], "Remove it, and start the run again.") or {}
             total = sent.get(key, 0) + size
             if total <= self.max_bytes:
                 write_json(path, sent | {key: total})

@@ -14,33 +14,18 @@ from typing import Any, TypeVar
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml import MarkedYAMLError, YAMLError
 
 from fedhealth.errors import ConfigError
+from fedhealth.utils.json_model import explain_fault, validate_json
 
 Kind = TypeVar("Kind")
 
-_STRICT = ConfigDict(strict=True, extra="forbid")
-_MESSAGES = {
-    "missing": "is missing.",
-    "unexpected_keyword_argument": "there is no such key.",
-    "extra_forbidden": "there is no such key.",
-    "dataclass_type": "expected a mapping (`key: value` lines).",
-    "dict_type": "expected a mapping (`key: value` lines).",
-}
 SAVE_AS_UTF8 = "Save it as UTF-8: in Notepad with Save as, Encoding; or iconv -f cp1252 -t utf-8 OLD > NEW."
 _NOT_DECIMAL = re.compile(r"[+-]?0\d+|.*:.*")  # octal numbers, and those to the base of 60
 _READ_AS = {"int": "another number", "bool": "true or false"}
-_EXPECTED = {
-    "string_type": "a text",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "tuple_type": "a list",
-}
 
 
 def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], advice: str) -> Kind:
@@ -67,7 +52,7 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as fault:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(fault).split())}).", advice) from fault
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    return _validate_json(content, kind, check, str(path), advice, root)
+    return _validate(content, kind, check, str(path), advice, root)
 
 
 def parse_settings(content: Any, kind: type[Kind], where: str, advice: str) -> Kind:
@@ -83,10 +68,10 @@ def parse_settings(content: Any, kind: type[Kind], where: str, advice: str) -> K
         ConfigError: it holds a fault; all faults are listed.
 
     """
-    return _validate_json(json.dumps([content], default=str), kind, lambda found: [], where, advice)
+    return _validate(json.dumps([content], default=str), kind, lambda found: [], where, advice)
 
 
-def _validate_json(
+def _validate(
     content: str,
     kind: type[Kind],
     check: Callable[[Kind], list[str]],
@@ -96,17 +81,15 @@ def _validate_json(
 ) -> Kind:
     """Return the content as `kind`; `root` is the text's YAML node, for the lines of faults."""
     try:
-        # A list, because pydantic takes a configuration for the dataclasses in a type, not for a dataclass itself.
-        (found,) = TypeAdapter(list[kind], config=_STRICT).validate_json(content)  # type: ignore[valid-type]
+        found = validate_json(content, kind)
         faults = [f"{where}: {fault}" for fault in check(found)]
     except ValidationError as fault:
         faults = [
-            f"{where}{_describe_line(root, error['loc'][1:])}: {_explain_error(error)}" for error in fault.errors()
+            f"{where}{_describe_line(root, error['loc'][1:])}: {_explain_error(error)}." for error in fault.errors()
         ]
     if faults:
         raise ConfigError("\n".join(faults), advice)
-    loaded: Kind = found
-    return loaded
+    return found
 
 
 def _describe_line(root: yaml.Node | None, location: tuple[Any, ...]) -> str:
@@ -181,15 +164,8 @@ def _find_in_node(node: yaml.Node | None, is_key: bool = False) -> Iterator[str]
 
 
 def _explain_error(error: ErrorDetails) -> str:
-    key = _format_key(error["loc"][1:]) or "the file"
-    if error["type"] in _MESSAGES:
-        return f"{key}: {_MESSAGES[error['type']]}"
+    told = explain_fault(error)
     if error["type"] == "string_type" and isinstance(error["input"], bool):
-        return f"{key}: YAML reads yes, no, on, off, true and false as {error['input']}: put the word into quotes."
-    if error["type"] in _EXPECTED:
-        return f"{key}: {error['input']!r} is not {_EXPECTED[error['type']]}."
-    return f"{key}: {error['input']!r} is not valid ({error['msg']})."
-
-
-def _format_key(location: tuple[Any, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+        key = told.partition(":")[0]
+        return f"{key}: YAML reads yes, no, on, off, true and false as {error['input']}: put the word into quotes"
+    return told.replace("expected an object", "expected a mapping (`key: value` lines)")

@@ -63,7 +63,7 @@ def test_a_round_that_is_asked_for_80_times_costs_80_times(good_hospitals, tiny_
     spec = RunSpec.compose([*tiny_overrides(good_hospitals), *PRIVATE, *ONE_THREAD, f"secagg={secagg}"], run)
     job = spec.job
     config = compose_job_config(job)
-    run.create({"run": job.run, "name": "replay"})
+    run.create(run=job.run, name="replay")
     initial = build_initial_state(config)
     grid = WatchedGrid(build_app(job), SITES, {})
     grid.left = {}
@@ -108,7 +108,7 @@ def test_a_resume_from_an_older_checkpoint_reports_the_truth_and_goes_on(
     newest = max((run.path / "checkpoints").iterdir(), key=lambda path: path.name)
     newest.write_bytes(newest.read_bytes()[:-1])
     resume_run(run)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     answers = {site: len(read_bookings(run, site)[1]) for site in SITES}
     # without secure aggregation: rounds 1, 2, 3, and rounds 2 and 3 once more
     assert max(answers.values()) == (5 if secagg == "off" else 3)

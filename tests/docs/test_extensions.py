@@ -55,14 +55,14 @@ def test_an_aggregation_an_optimizer_and_an_encoder_train_together(blocks, tmp_p
     launch_run(RunSpec.compose(overrides, folder, blocks / "conf"))
     [strategy] = [e for e in folder.read_events()[0] if e["event"] == "strategy"]
     assert strategy["parts"] == ["EqualMean", "Lion"]
-    assert folder.info["state"] == "completed"
+    assert folder.info.state == "completed"
 
 
 def test_a_rule_alone_trains(blocks, tmp_path, good_hospitals, tiny_overrides):
     overrides = [*tiny_overrides(good_hospitals), "strategy/aggregation=median_length", "strategy.rounds=1"]
     folder = RunDir(tmp_path / "run")
     launch_run(RunSpec.compose(overrides, folder, blocks / "conf"))
-    assert folder.info["state"] == "completed"
+    assert folder.info.state == "completed"
     rule = importlib.import_module("strategies.aggregation.median_length").clip_to_median_length
     vectors = [np.array([length, 0], np.float32) for length in (1, 2, 30)]
     assert rule(vectors).tolist() == pytest.approx([5 / 3, 0])

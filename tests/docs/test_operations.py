@@ -30,7 +30,7 @@ def names_(tmp_path):
     ledger.parent.mkdir()
     ledger.touch()
     write_json(get_spending_summary_path(ledger), {"epsilon": 1.0, "delta": 1e-6})
-    run.create({"run": "abc"})
+    run.create(run="abc")
     run.append_event("site_answered", round=1, site="north", seconds=1.0, sent=1, received=1)
     run.append_event("site_failed", round=1, site="south", reason="DataError")
     text = "".join(render_metrics(each).decode() for each in (SiteMetrics(home), RunMetrics(lambda: [run])))

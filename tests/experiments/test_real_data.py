@@ -35,7 +35,7 @@ def run(shared_data, tmp_path):
 
 def test_chest_x_rays_with_notes_here_and_laboratory_values_there(run):
     folder = run("cxr", "fed_cxr", "strategy.rounds=2", "data.image.size=96")
-    assert folder.info["state"] == "completed"
+    assert folder.info.state == "completed"
     prepared = {e["site"]: e["counts"] for e in folder.read_events()[0] if e["event"] == "prepared"}
     assert prepared["hannover"]["text"] == 0
     assert prepared["eurorad"]["tabular"] == 0

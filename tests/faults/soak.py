@@ -121,7 +121,7 @@ def main() -> None:
     folder, rounds, sites, secagg = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     watch = soak(folder, rounds, sites, secagg)
     events = Counter(event["event"] for event in RunDir(folder / "run").read_events()[0])
-    state = RunDir(folder / "run").info["state"]
+    state = RunDir(folder / "run").info.state
     series = {"memory": watch.memory, "files": watch.files, "threads": watch.threads}
     peak = int(np.max(watch.memory))
     print(json.dumps({"state": state, "events": events, "faults": watch.faults, "peak": peak, **series}))

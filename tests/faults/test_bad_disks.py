@@ -102,7 +102,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, overrides, undis
     assert not list(run.path.rglob("*.draft"))
     ballast[0].unlink()
     resume_run(run)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     if secagg == "off":
         same(run, undisturbed)
 

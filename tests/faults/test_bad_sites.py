@@ -85,7 +85,7 @@ LOOSE = ["strategy.quorum=0.6", "strategy.min_sites=2"]
 def test_in_the_open_a_round_is_as_if_the_bad_site_had_not_answered(run_with):
     bad = run_with("bad", planned(FAULTS), *LOOSE)
     less = run_with("less", planned({r: (site, "declines") for r, (site, _) in FAULTS.items()}), *LOOSE)
-    assert bad.info["state"] == "completed"
+    assert bad.info.state == "completed"
     same(bad, less)
     failed = {event["round"]: event for event in of(bad, "site_failed")}
     assert {number: event["site"] for number, event in failed.items()} == {r: site for r, (site, _) in FAULTS.items()}

@@ -60,9 +60,9 @@ def model(run: RunDir) -> dict[str, np.ndarray]:
 def test_a_killed_run_ends_bit_identical(moment, overrides, undisturbed, tmp_path):
     run, whole = RunDir(tmp_path / "run"), undisturbed()
     killing.killed_at(killing.MOMENTS[moment], overrides(), run)
-    assert run.info["state"] == "running"
+    assert run.info.state == "running"
     resume_run(run)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     assert all(np.array_equal(array, model(whole)[name]) for name, array in model(run).items())
     for site in SITES:
         own, expected = (load_file(each.site_dir(site) / PERSONAL_FILE) for each in (run, whole))
@@ -94,7 +94,7 @@ def test_a_sum_without_some_towers_is_reopened_too(overrides, tmp_path, site_wri
     killing.killed_at(killing.SEALED_MOMENTS["while unmasking"], words, run)
     resume_run(run)
     assert "reopened" in {event["event"] for event in run.read_events()[0]}
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
 
 
 @pytest.mark.parametrize("secagg", ["on", pytest.param("off", marks=pytest.mark.long)])
@@ -121,7 +121,7 @@ def test_a_power_cut_in_the_last_round_costs_no_hospital_that_round(moment, seca
     run, secret = RunDir(tmp_path / "run"), overrides(*PRIVATE, f"secagg={secagg}")
     killing.killed_at(killing.move_to_last_round(EVERY_MOMENT[moment]), secret, run)
     resume_run(run)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     done = {
         event["round"]: set(event["sites"]) for event in run.read_events()[0] if event["event"] == "round_completed"
     }
@@ -162,11 +162,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(overrides, u
 def test_another_configuration_is_refused_and_the_difference_named(overrides, tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
     killing.killed_at(killing.MOMENTS["between rounds"], overrides(), run)
-    changed = [override.replace("strategy.rounds=3", "strategy.rounds=4") for override in run.info["job"]]
+    changed = [override.replace("strategy.rounds=3", "strategy.rounds=4") for override in run.info.job]
     run.update_info(job=changed)
     with pytest.raises(ConfigError, match=r"rounds: 4"):
         resume_run(run)
-    assert run.info["state"] == "running"  # nothing was touched
+    assert run.info.state == "running"  # nothing was touched
 
 
 def test_a_completed_run_and_a_running_one_are_left_alone(overrides, undisturbed, tmp_path):

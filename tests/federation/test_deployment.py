@@ -27,7 +27,7 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
     before = {site: rounds_done(consortium, site) for site in SITES}
     overrides = ("secagg=on", "privacy=patient", "strategy.rounds=3")
     run = consortium.run(tmp_path / "run", *overrides)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     completed = [event for event in run.read_events()[0] if event["event"] == "round_completed"]
     assert [sorted(event["sites"]) for event in completed] == [sorted(SITES)] * 3
     scores = json.loads((run.path / "evaluation.json").read_text())["test"]
@@ -39,7 +39,7 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
     assert {site.state for site in about.summary.sites.values()} == {"answered"}
     for site in SITES:
         home = consortium.poc.site_home(site)
-        audit = [entry for entry in verify_log(home.audit) if entry.get("run") == run.info["run"]]
+        audit = [entry for entry in verify_log(home.audit) if entry.get("run") == run.info.run]
         left = [entry for entry in audit if entry["event"] == "left"]
         assert len(left) >= 7  # handshake, three times train and unmask
         assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED, STATEMENT}
@@ -97,7 +97,7 @@ def test_hospitals_share_the_noise_over_tls(consortium, monkeypatch, tmp_path):
     one_step = ("method=fedsgd", "training.local_steps=1", "strategy.rounds=2")
     replace_overrides(consortium, monkeypatch, one_step)
     run = consortium.run(tmp_path / "run", "secagg=on", *one_step, *shared)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     for site in SITES:
         ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
         spent = compute_dataset_spending(site, ledger)

@@ -61,7 +61,7 @@ def test_a_killed_process_changes_nothing(consortium, undisturbed, tmp_path, vic
         strike(consortium, victim, moment)
         run = consortium.run(tmp_path / "run", *overrides)
     assert consortium.fulfilled, "the moment never came"
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     rounds = [event["round"] for event in run.read_events()[0] if event["event"] == "round_completed"]
     assert rounds == [1, 2] or rounds == [1, 2, 2]  # a round whose checkpoint was lost is done again
     assert equal(run, expected, atol=0.0 if overrides is PLAIN else 1e-6)  # secure aggregation rounds at random
@@ -77,9 +77,7 @@ def test_nothing_is_spent_twice(consortium, tmp_path, victim, moment):
     assert consortium.fulfilled
     for site in SITES:
         ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
-        booked = [
-            entry.round for entry in verify_ledger(ledger) if (entry.kind, entry.run) == ("book", run.info["run"])
-        ]
+        booked = [entry.round for entry in verify_ledger(ledger) if (entry.kind, entry.run) == ("book", run.info.run)]
         assert booked == [1, 2, 3], site  # two rounds, and the scores of the final model
 
 
@@ -96,8 +94,8 @@ def test_a_power_cut_in_the_last_round_costs_the_hospital_no_round(consortium, t
     for site in SITES:
         assert rounds_of(run, site) == [True, True], site
         ((_, ledger),) = find_ledgers(consortium.poc.site_home(site).state)
-        entries = [entry for entry in verify_ledger(ledger) if entry.run == run.info["run"]]
-        bookings = find_bookings(entries, run.info["run"])
+        entries = [entry for entry in verify_ledger(ledger) if entry.run == run.info.run]
+        bookings = find_bookings(entries, run.info.run)
         assert [(each.state, each.rounds[-1]) for each in bookings] == [("released", n) for n in (1, 2, 3)], site
         failed[site] = sum(entry.kind == "fail" for entry in entries)
     assert sum(failed.values()) <= 1  # a hospital that lost only its worker says so, which counts and costs no round
@@ -115,6 +113,6 @@ def test_a_run_whose_starter_and_everything_else_died_is_taken_up_by_the_lead(co
     with consortium.supervised():
         for name in ("lead", *SITES):
             consortium.poc.processes[name].kill()
-        wait_for(lambda: run.info["state"] == "completed", 240)
+        wait_for(lambda: run.info.state == "completed", 240)
     assert happened(run, "resuming")
     assert equal(run, expected)

@@ -80,7 +80,7 @@ def test_a_second_server_is_refused_and_the_run_goes_on(three, tmp_path):
     second = meanwhile(start_second)
     three.run(run.path, *PLAIN)
     second.join()
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     assert ended[0].returncode == StartRefusedError.exit_code
     assert "is running already" in ended[0].stderr
     assert "Traceback" not in ended[0].stderr
@@ -117,7 +117,7 @@ def test_a_full_disk_at_the_lead_heals_when_there_is_room_again(three, tmp_path)
         ballast.unlink()
     wait_for(lambda: "SuperExec works again" in read_log(poc)[before:], 60)
     wait_for(lambda: poc.are_all_online(three.control), 180)
-    assert three.run(tmp_path / "run", *SHORT).info["state"] == "completed"
+    assert three.run(tmp_path / "run", *SHORT).info.state == "completed"
 
 
 def test_a_log_that_cannot_be_opened_is_reported_and_costs_no_member(three, tmp_path):
@@ -132,7 +132,7 @@ def test_a_log_that_cannot_be_opened_is_reported_and_costs_no_member(three, tmp_
     wait_for(lambda: poc.are_all_online(three.control), 180)
     log.rmdir()
     wait_for(lambda: "SuperExec works again" in read_log(poc), 60)
-    assert three.run(tmp_path / "run", *SHORT).info["state"] == "completed"
+    assert three.run(tmp_path / "run", *SHORT).info.state == "completed"
 
 
 def test_a_proxy_that_is_down_and_comes_back(three, tmp_path):
@@ -151,7 +151,7 @@ def test_a_proxy_that_is_down_and_comes_back(three, tmp_path):
         wait_for(lambda: state.status["state"] == "offline" and "proxy" in state.status["error"], 240)
         time.sleep(2)
         with run_squid(lead_port, port=port):
-            wait_for(lambda: run.info.get("state") != "running", 400)
+            wait_for(lambda: run.info.state != "running", 400)
             errors.append(state.status["error"])
 
     with ExitStack() as first:
@@ -163,7 +163,7 @@ def test_a_proxy_that_is_down_and_comes_back(three, tmp_path):
         proxy = meanwhile(interrupt)
         three.run(run.path, *SHORT[:-1], "strategy.rounds=6")
         proxy.join()
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     assert all(rounds_of(run, THREE[0]))
     assert errors == [None]
 
@@ -186,7 +186,7 @@ def test_a_kit_that_is_older_than_the_leads_is_named_and_then_installed(three, t
             three.run(run.path, *PLAIN)
         install_newest_kit(poc, THREE[0])
         wait_for(lambda: has_newest_kit(poc, THREE[0]), 180)
-        assert three.run(tmp_path / "again", *SHORT).info["state"] == "completed"
+        assert three.run(tmp_path / "again", *SHORT).info.state == "completed"
     finally:
         revoke_member(poc.lead, "site-9")
         for site in THREE:

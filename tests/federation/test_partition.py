@@ -65,7 +65,7 @@ def test_a_site_that_stands_still(eight, tmp_path):
 
 def assert_came_back(run, site):
     """No round was lost, the site missed some, and it was there again in the end."""
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     there = rounds_of(run, site)
     assert len(there) == 6
     assert there[0]

@@ -53,7 +53,7 @@ def test_a_restored_machine_takes_part_again(consortium, tmp_path):
     restart()
 
     without = consortium.run(tmp_path / "without", *PRIVATE)
-    assert without.info["state"] == "completed"
+    assert without.info.state == "completed"
     rounds = [event["sites"] for event in without.read_events()[0] if event["event"] == "round_completed"]
     assert all(sorted(sites) == sorted(set(SITES) - {VICTIM}) for sites in rounds)
     declined = [entry for entry in verify_log(home.audit) if entry["event"] == "run declined"]
@@ -65,9 +65,9 @@ def test_a_restored_machine_takes_part_again(consortium, tmp_path):
     assert result.exit_code == 0, result.output
     spent = count_spent(home)
     assert all(spent[run] >= steps for run, steps in truth.items())
-    assert spent[forgotten.info["run"]] > 0
+    assert spent[forgotten.info.run] > 0
     restart()
     after = consortium.run(tmp_path / "after", *PRIVATE)
-    assert after.info["state"] == "completed"
+    assert after.info.state == "completed"
     rounds = [event["sites"] for event in after.read_events()[0] if event["event"] == "round_completed"]
     assert all(sorted(sites) == sorted(SITES) for sites in rounds)

@@ -34,10 +34,8 @@ def test_with_privacy_they_are_noised_and_booked(consortium, tmp_path):
     for site in SITES:
         home = consortium.poc.site_home(site)
         booked = [
-            e
-            for e in verify_ledger(get_ledger_path(home.state, "demo"))
-            if (e.kind, e.run) == ("book", run.info["run"])
+            e for e in verify_ledger(get_ledger_path(home.state, "demo")) if (e.kind, e.run) == ("book", run.info.run)
         ]
         assert len(booked) == 1
-        left = [e for e in audit_log.verify_log(home.audit) if e["event"] == "left" and e["run"] == run.info["run"]]
+        left = [e for e in audit_log.verify_log(home.audit) if e["event"] == "left" and e["run"] == run.info.run]
         assert {kind for e in left for kind in [e["kind"]]} >= {"query.handshake", "query.describe"}

@@ -29,7 +29,7 @@ def test_a_run_without_a_study_makes_one_and_resumes_after_its_approval(consorti
         consortium.run(tmp_path / "run", "secagg=on", "privacy=patient", "strategy.rounds=1", "seed=11")
     assert refused.value.problem.count(UNLISTED_REASON) == len(SITES)
     run = RunDir(tmp_path / "run")
-    (signed,) = [each for each in load_published_studies(consortium.poc.lead) if each.study.label == run.info["study"]]
+    (signed,) = [each for each in load_published_studies(consortium.poc.lead) if each.study.label == run.info.study]
     for site in SITES:
         store = StudyStore(consortium.poc.site_home(site))
         assert store.load_studies()[signed.study.digest] == signed.study
@@ -45,8 +45,8 @@ def test_a_run_without_a_study_makes_one_and_resumes_after_its_approval(consorti
     )
     consortium.poc.approve_study(signed, "Dr. Noor")
     resume_run(run)
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     consortium.poc.wait_until(lambda: "not decided" not in str(read_answers(lead, signed)), "all reports")
     assert read_answers(lead, signed) == dict.fromkeys(SITES, f"approved; {TAKES_PART}")
     assert collect_answers(lead, signed.study, {}).runs == 1
-    assert StudyStore(consortium.poc.site_home("north")).list_runs(signed.study.name) == (run.info["run"],)
+    assert StudyStore(consortium.poc.site_home("north")).list_runs(signed.study.name) == (run.info.run,)

@@ -73,7 +73,7 @@ def test_a_run_uses_up_what_was_reserved_for_it(consortium, runs, ledgers, tmp_p
     reserve_sweep_budget(tmp_path / "sweep", runs(tmp_path / "sweep", 2))
     ended = run_sweep_job(replace(first, run_id=get_run_id(tmp_path / "sweep", 0)))
     assert (ended.state, ended.problem) == ("completed", "")
-    assert first.run_dir.info["run"] == get_run_id(tmp_path / "sweep", 0)
+    assert first.run_dir.info.run == get_run_id(tmp_path / "sweep", 0)
     assert all(kept(ledger) == {get_run_id(tmp_path / "sweep", 1)} for ledger in ledgers)
     release_reservation(tmp_path / "sweep")
     assert all(kept(ledger) == set() for ledger in ledgers)

@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedhealth.protocol.site_report import SiteReport
-from fedhealth.utils.atomic_io import read_json, write_atomic
+from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import encode_canonical
+from fedhealth.utils.json_model import read_model
 from fedhealth.utils.private_files import make_private_folder
 
 log = logging.getLogger("fedhealth.lead")
@@ -32,6 +33,14 @@ class Contact:
 
     time: float
     report: SiteReport | None
+
+
+@dataclass(frozen=True)
+class _LastRequest:
+    """The content of a node's file: see `Contact`."""
+
+    time: float
+    report: str
 
 
 class SiteContacts:
@@ -57,7 +66,7 @@ class SiteContacts:
             if now - before < (_CHANGE_SECONDS if text != known else _REWRITE_SECONDS):
                 return
             self._written[node_id] = now, text
-            content = encode_canonical({"time": round(now, 1), "report": text})
+            content = encode_canonical(asdict(_LastRequest(round(now, 1), text)))
             try:
                 write_atomic(self._folder / f"{node_id}.json", content, durable=False, single_writer=True)
             except OSError as fault:
@@ -68,6 +77,6 @@ def load_contacts(folder: Path) -> dict[int, Contact]:
     """Return the last contact of each node, by node id."""
     found = {}
     for path in folder.glob("*.json"):
-        fields = read_json(path)
-        found[int(path.stem)] = Contact(float(fields["time"]), SiteReport.parse(str(fields["report"])))
+        if last := read_model(path, _LastRequest, "Remove it: the site's next request writes it again."):
+            found[int(path.stem)] = Contact(last.time, SiteReport.parse(last.report))
     return found

@@ -7,21 +7,26 @@ file and the lost one are the same.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.privacy_target import list_newest_targets
 from fedhealth.privacy.accounting.reservations import RunCost
 from fedhealth.utils.hash_chain import read_hashes
+from fedhealth.utils.json_model import WholeNumber, parse_model
 
 MAX_RUNS = 8
 """The most runs, those that booked last; a ledger that has lost lines of an earlier one counts as used up."""
 _DENSE_MARKS = 4  # for each of these runs
+_LARGEST = 2**26  # bytes
+_WHERE = "The record of a privacy ledger", "Ask for help: no ledger may be deleted or moved away.", PrivacyError
 _MARK = 12  # hexadecimal digits of a line's hash
 
 
@@ -76,25 +81,31 @@ class LedgerRecord:
             "has_all_releases": self.has_all_releases,
         }
 
-    @staticmethod
-    def parse(fields: Mapping[str, Any]) -> LedgerRecord:
-        """Parse what `dump_fields` returned."""
-        runs = tuple(BookedRun(str(run), _parse_cost(cost), int(last)) for run, *cost, last in fields["runs"])
-        releases = {str(run): _parse_cost(cost) for run, cost in fields["releases"].items()}
-        marks = tuple((int(number), str(mark)) for number, mark in fields["marks"])
-        return LedgerRecord(
-            dataset=str(fields["dataset"]),
-            lines=int(fields["lines"]),
-            marks=marks,
-            runs=runs,
-            has_all_runs=bool(fields["has_all_runs"]),
-            releases=releases,
-            has_all_releases=bool(fields["has_all_releases"]),
-        )
-
     def holds_line(self, digest: str) -> bool:
         """Return whether a line with this hash is one of the marked ones."""
         return any(digest.startswith(mark) for _, mark in self.marks)
+
+
+_Event = tuple[float, float, WholeNumber, WholeNumber]
+_StoredRun = tuple[str, str, WholeNumber, tuple[_Event, ...], WholeNumber]
+
+
+@dataclass(frozen=True)
+class _StoredRecord:
+    """A record as it is sealed: runs, costs and events are lists, to be short."""
+
+    dataset: str
+    lines: WholeNumber
+    marks: tuple[tuple[WholeNumber, str], ...]
+    runs: tuple[_StoredRun, ...]
+    has_all_runs: bool
+    releases: Mapping[str, tuple[str, WholeNumber, tuple[_Event, ...]]]
+    has_all_releases: bool
+
+
+def dump_records(records: Sequence[LedgerRecord]) -> bytes:
+    """Return records as JSON, without blanks."""
+    return json.dumps([each.dump_fields() for each in records], separators=(",", ":")).encode()
 
 
 def build_ledger_record(path: Path, ended: Collection[str] = (), most_runs: int = MAX_RUNS) -> LedgerRecord:
@@ -184,6 +195,21 @@ def _dump_cost(cost: RunCost) -> list[Any]:
     return [cost.unit, cost.max_records_per_patient, events]
 
 
-def _parse_cost(fields: Sequence[Any]) -> RunCost:
-    unit, most, events = fields
-    return RunCost(str(unit), tuple(PrivacyEvent(*event) for event in events), int(most))
+def load_records(content: bytes) -> list[LedgerRecord]:
+    """Return what `dump_records` wrote.
+
+    Raises:
+        PrivacyError: it is something else; all faults are listed.
+
+    """
+    return [_build_record(each) for each in parse_model(content, tuple[_StoredRecord, ...], *_WHERE, limit=_LARGEST)]
+
+
+def _build_record(stored: _StoredRecord) -> LedgerRecord:
+    runs = tuple(BookedRun(run, _build_cost(*cost), last) for run, *cost, last in stored.runs)
+    releases = {run: _build_cost(*cost) for run, cost in stored.releases.items()}
+    return LedgerRecord(**{**vars(stored), "runs": runs, "releases": releases})
+
+
+def _build_cost(unit: str, most: int, events: Sequence[_Event]) -> RunCost:
+    return RunCost(unit, tuple(PrivacyEvent(*event) for event in events), most)

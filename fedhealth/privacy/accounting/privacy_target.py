@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_folder import LEDGER_DIR, TARGET_SUFFIX, get_target_path
 from fedhealth.utils.atomic_io import write_json
+from fedhealth.utils.json_model import parse_model
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,7 @@ def list_newest_targets(folder: Path, ended: Collection[str]) -> list[PrivacyTar
 
 
 def _read_target(path: Path) -> PrivacyTarget:
-    fields = json.loads(path.read_text("utf-8"))
-    one, all_ = (
-        tuple(PrivacyEvent(**event) for event in fields.pop(name, ())) for name in ("release_events", "run_events")
-    )
-    return PrivacyTarget(**fields, release_events=one, run_events=all_)
+    return parse_model(path.read_bytes(), PrivacyTarget, str(path), "Restore it from a backup.", PrivacyError)
 
 
 def _get_time(path: Path) -> int:

@@ -6,6 +6,7 @@ the rest is cancelled. A reservation that is neither used nor cancelled expires.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS, LedgerEntry
 from fedhealth.privacy.accounting.units import convert_to_patient
+from fedhealth.utils.json_model import parse_model
 
 StepCounts = Counter[tuple[float, float, int]]
 """Number of releases, by noise multiplier, sample rate and shares of the noise."""
@@ -48,11 +50,8 @@ def parse_cost(fields: Mapping[str, Any]) -> RunCost:
         PrivacyError: they are not those of a cost.
 
     """
-    try:
-        events = tuple(PrivacyEvent(**event) for event in fields["events"])
-        return RunCost(str(fields["unit"]), events, int(fields["max_records_per_patient"]))
-    except (KeyError, TypeError, ValueError) as fault:
-        raise PrivacyError("the stored price of a study's run is damaged", "Approve the study again.") from fault
+    where, advice = "the stored price of a study's run", "Approve the study again."
+    return parse_model(json.dumps(fields), RunCost, where, advice, PrivacyError)
 
 
 @dataclass(frozen=True)

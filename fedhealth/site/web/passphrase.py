@@ -7,19 +7,36 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from pydantic import AfterValidator
 
 from fedhealth.errors import ConfigError, TrustError
 from fedhealth.site.home import SiteHome
+from fedhealth.utils.json_model import decode_hex, parse_model
 from fedhealth.utils.private_files import make_private_folder, read_private_file, write_private_file
 
 SHORTEST = 12  # characters
 _COST, _BLOCK, _PARALLEL, _BYTES = 2**16, 8, 1, 32  # 64 MB and about .2 s for each guess
 _HIGHEST_COST = 2**20  # 1 GB
 _MOST_FAILURES, _PAUSE_SECONDS = 5, 900.0
+
+
+def _check_cost(cost: int) -> int:
+    if not 1 < cost <= _HIGHEST_COST or cost & (cost - 1):
+        raise ValueError(f"expected a power of 2, at most {_HIGHEST_COST}")
+    return cost
+
+
+@dataclass(frozen=True)
+class _StoredHash:
+    salt: Annotated[bytes, decode_hex(16)]
+    cost: Annotated[int, AfterValidator(_check_cost)]
+    hash: Annotated[bytes, decode_hex(_BYTES)]
 
 
 class PassphraseRefusedError(TrustError):
@@ -79,14 +96,12 @@ class PassphraseGate:
             self._failures.clear()
 
     def _is_right(self, text: str) -> bool:
+        content, advice = read_private_file(self._path), "Run `fedhealth site passphrase` again."
+        stored = parse_model(content, _StoredHash, str(self._path), advice)
         try:
-            stored = json.loads(read_private_file(self._path))
-            kdf = _make_kdf(bytes.fromhex(stored["salt"]), min(int(stored["cost"]), _HIGHEST_COST))
-            kdf.verify(text.encode(), bytes.fromhex(stored["hash"]))
+            _make_kdf(stored.salt, stored.cost).verify(text.encode(), stored.hash)
         except InvalidKey:
             return False
-        except (ValueError, KeyError, TypeError) as fault:
-            raise TrustError(f"{self._path} is damaged.", "Run `fedhealth site passphrase` again.") from fault
         return True
 
 

@@ -9,7 +9,7 @@ def test_a_run_with_own_parts_is_composed_with_its_folder_of_configuration_files
     option.parent.mkdir(parents=True)
     option.write_text("_target_: fedhealth.models.encoders.tabular.TabularEncoder\nhidden: 5\n")
     run = RunDir(tmp_path / "run")
-    run.create({"overrides": ["data.root=x", "model/tabular=own"], "config_dir": str(tmp_path / "conf")})
+    run.create(overrides=["data.root=x", "model/tabular=own"], config_dir=str(tmp_path / "conf"))
     config, final = _load_audit_subject([str(run.path)], run)
     assert config.model.tabular["hidden"] == 5
     assert final is None

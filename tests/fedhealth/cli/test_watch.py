@@ -13,7 +13,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(watch, "_IDLE_SECONDS", 0.05)
     monkeypatch.setenv("COLUMNS", "200")
     run = RunDir(tmp_path / "run")
-    run.create({"run": "x"})
+    run.create(run="x")
     return run
 
 

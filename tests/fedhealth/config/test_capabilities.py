@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 import fedhealth
-from fedhealth.config.capabilities import Capabilities, get_capability, parse_capabilities, read_capabilities
+from fedhealth.config.capabilities import get_capability, read_capabilities
 from fedhealth.config.compose import compose_config, resolve_config
 from fedhealth.config.incompatibilities import find_incompatibilities
 from fedhealth.config.warnings import list_warnings
@@ -120,13 +120,6 @@ def test_an_aggregation_that_reads_single_updates_does_not_go_with_masked_ones()
 def test_what_is_not_declared_has_the_default(node):
     assert get_capability(node, "is_private", default=False) is False
     assert get_capability(node, "sees_single_updates", default=True) is True
-
-
-def test_capabilities_survive_run_json():
-    found = Capabilities(trainer_is_private=True, lead_sees_single_updates=False, data_are_local=True)
-    assert parse_capabilities(vars(found)) == found
-    assert parse_capabilities(None) is None
-    assert parse_capabilities({"trainer_is_private": True}) is None
 
 
 def test_no_part_outside_the_package_is_named_in_it_but_the_two_applications():

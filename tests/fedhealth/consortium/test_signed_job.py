@@ -113,3 +113,12 @@ def test_malformed_overrides_are_refused_even_when_signed(consortium, job, overr
     proof = sign_body(load_signing_key(consortium.lead.consortium_key), PURPOSE, content.encode()).hex()
     with pytest.raises(TrustError, match="overrides"):
         verify_job(content, proof, consortium.membership(), BUNDLE)
+
+
+def test_a_signed_job_that_lacks_a_field_is_refused_although_the_field_has_a_default(consortium, job):
+    fields = json.loads(job[0])
+    for name in fields:
+        content = json.dumps({key: value for key, value in fields.items() if key != name})
+        proof = sign_body(load_signing_key(consortium.lead.consortium_key), PURPOSE, content.encode()).hex()
+        with pytest.raises(TrustError, match=f"{name}: is missing"):
+            verify_job(content, proof, consortium.membership(), BUNDLE)

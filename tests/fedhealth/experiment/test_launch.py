@@ -10,7 +10,7 @@ from fedhealth.runs.run_dir import RunDir
 
 def test_a_run_whose_data_changed_is_not_resumed(tmp_path, monkeypatch):
     run, config = RunDir(tmp_path / "run"), SimpleNamespace(data=SimpleNamespace(sites=["north"]))
-    run.create({})
+    run.create()
     found = SimpleNamespace(digest="a", rejected=(), findings=(DataFinding(FindingKind.values, "x"),), counts=dict)
     monkeypatch.setattr(launch, "prepare_dataset", lambda *arguments: found)
     for _ in range(2):  # started, and resumed with the same data

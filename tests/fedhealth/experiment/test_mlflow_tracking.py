@@ -81,7 +81,7 @@ def test_a_store_receives_the_run(store, overrides, tmp_path, request):
     record = load_run_record(run.path)
     assert tracked.info.status == "FINISHED"
     assert tracked.info.run_name == "run"
-    assert tracked.data.tags["fedhealth.run"] == run.info["run"]
+    assert tracked.data.tags["fedhealth.run"] == run.info.run
     assert tracked.data.params["strategy.rounds"] == "2"
     assert tracked.data.params["data.sites"] == "['north', 'south', 'east']"
     assert tracked.data.metrics["test.auroc"] == pytest.approx(record.test_result.metrics["auroc"].value)
@@ -115,7 +115,7 @@ def test_a_tracker_that_fails_costs_the_run_nothing(overrides, tmp_path):
     overrides = [*overrides, "strategy.rounds=1", "tracking=mlflow", "tracking.uri=http://127.0.0.1:9"]
     run = RunDir(tmp_path / "run")
     launch_run(RunSpec.compose(overrides, run))
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     assert run.read_events()[0][-1]["event"] == "tracking_failed"
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never replies
         for uri in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
@@ -145,7 +145,7 @@ def test_a_server_that_is_down_is_tried_twice_and_the_run_is_completed(overrides
     for connection in requests:
         connection.close()
     assert len(requests) == 2
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     assert [event["event"] for event in run.read_events()[0]][-1] == "tracking_failed"
 
 

@@ -75,7 +75,7 @@ def test_a_sweep_goes_on_from_its_own_directory_only(fedhealth, tiny_overrides, 
 
 def test_a_directory_with_another_run_is_refused(tiny_overrides, good_hospitals, tmp_path):
     overrides, run = [*tiny_overrides(good_hospitals), "strategy.rounds=1"], RunDir(tmp_path / "run")
-    run.create({"digest": "of something else"})
+    run.create(digest="of something else")
     ended = run_sweep_job(RunSpec.compose(overrides, run))
     assert ended.state == "failed"
     assert "holds another run than" in ended.problem
@@ -97,7 +97,7 @@ def test_virtual_hospitals_reserve_a_sweep_and_take_back_what_it_did_not_use(
     reserved = r"reserved, the runs taken together: epsilon at delta 1e-4: east [23]\.\d+, north [23]\.\d+, south"
     assert re.search(reserved, said)
     about = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert RunDir(tmp_path / "sweep" / "0").info["run"] == about["runs"][0]
+    assert RunDir(tmp_path / "sweep" / "0").info.run == about["runs"][0]
     for site in ("north", "south", "east"):
         entries = verify_ledger(get_ledger_path(tmp_path / "sweep" / RESERVATION_DIR / "sites" / site, "demo"))
         assert {entry.run for entry in entries if entry.kind == "reserve"} == set(about["runs"])
@@ -123,10 +123,10 @@ def test_a_sweep_that_was_killed_goes_on_in_two_processes(fedhealth, tiny_overri
     first.wait()
     done = [name for name, state in states(folder).items() if state == "completed"]
     assert 0 < len(done) < 4
-    identities = {name: RunDir(folder / name).info["run"] for name in done}
+    identities = {name: RunDir(folder / name).info.run for name in done}
     code, said = fedhealth("run", "resume=sweep")
     assert code == 0, said
     assert set(states(folder).values()) == {"completed"}
     assert len(states(folder)) == 4
-    assert identities == {name: RunDir(folder / name).info["run"] for name in done}
+    assert identities == {name: RunDir(folder / name).info.run for name in done}
     assert said.count("kept") == len(done)

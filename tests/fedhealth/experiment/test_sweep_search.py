@@ -21,8 +21,8 @@ class Scripted:
         self.number, self.alive = 0, True
 
     def start(self):
-        if "state" not in self.run.info:
-            self.run.create({"digest": "x"})
+        if not self.run.exists:
+            self.run.create(digest="x")
 
     def is_alive(self):
         """Do another round; the last one completes the run."""
@@ -106,7 +106,7 @@ def test_real_runs_are_searched_from_the_command_line(fedhealth, tiny_overrides,
     assert "2 of them with differential privacy: together at most epsilon 6 at delta 2e-4 for each patient" in said
     assert "reserved, the runs taken together: epsilon at delta 1e-4: east" in said
     about = json.loads((tmp_path / "found" / "sweep.json").read_text())
-    assert [RunDir(tmp_path / "found" / f"trial-{n}").info["run"] for n in (0, 1)] == about["runs"]
+    assert [RunDir(tmp_path / "found" / f"trial-{n}").info.run for n in (0, 1)] == about["runs"]
     assert about["request"] is None  # released
     found = sorted((tmp_path / "found").glob("trial-*/run.json"))
     assert len(found) == 2

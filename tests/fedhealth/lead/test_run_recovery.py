@@ -39,7 +39,7 @@ def home(tmp_path):
 
 def job(home, folder, **changes):
     run = RunDir(folder)
-    run.create({"run": folder.name})
+    run.create(run=folder.name)
     save_job(home, replace(Job(folder.name, ("seed=1",), "0" * 64, str(folder)), **changes))
     return run
 

@@ -12,7 +12,7 @@ from fedhealth.flower.server.site_contacts import SiteContacts
 from fedhealth.lead import site_overview
 from fedhealth.lead.job_store import save_job
 from fedhealth.lead.site_overview import find_site_problems, list_sites, load_node_names
-from fedhealth.protocol.compatibility import compute_shared_digest
+from fedhealth.protocol.compatibility import compute_shared_digest, get_release
 from fedhealth.protocol.job import Job
 from fedhealth.protocol.site_report import SiteReport
 from fedhealth.runs.run_dir import RunDir
@@ -51,7 +51,7 @@ def lead_(tmp_path, monkeypatch):
 def note_run(lead, name, **answers):
     """Note a run in which hospitals answered; the later one is called last."""
     run = RunDir(lead.runs / name)
-    run.create({"run": name, "name": "chest"})
+    run.create(run=name, name="chest")
     for site, reasons in answers.items():
         run.append_event("handshake", site=site, reasons=list(reasons), versions="", fix="Install it." * bool(reasons))
     save_job(lead, Job(name, (), "", str(run.path)))
@@ -66,7 +66,7 @@ def test_every_member_has_a_line(lead):
     charite, klinikum, brigid = list_sites(lead)
     assert [each.site for each in (charite, klinikum, brigid)] == list(SITES)
     assert (charite.state, charite.problems, charite.contact.report) == ("online", (), FITS)
-    assert "it has release 0.9.0, the lead 0.1.0" in klinikum.problems[0].problem
+    assert f"it has release 0.9.0, the lead {get_release()}" in klinikum.problems[0].problem
     assert (brigid.state, brigid.contact, brigid.refusal) == ("not registered", None, "")
     assert charite.refusal == "another kit. Install it."
 
@@ -112,7 +112,7 @@ def test_a_run_names_what_does_not_fit_before_anything_is_sent(lead, monkeypatch
     config = SimpleNamespace(data=SimpleNamespace(sites=SITES), strategy=SimpleNamespace(min_sites=None))
     monkeypatch.setattr(deployment, "compose_job_config", lambda job: config)
     runtime, run = deployment.DeploymentRuntime(str(lead.path)), RunDir(tmp_path / "run")
-    run.create({"run": "abcdefgh", "name": "chest"})
+    run.create(run="abcdefgh", name="chest")
     with pytest.raises(FederationError, match=r"klinikum: it has release 0\.9\.0"):
         runtime._check_sites(None, run)
     config.strategy.min_sites = 2  # the other two are enough

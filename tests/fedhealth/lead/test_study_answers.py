@@ -51,7 +51,7 @@ def test_answers_to_the_last_run_follow(home):
     for run, reasons in (("run1", ["a limit"]), ("run2", [])):
         find_or_make_study(home, {run: WORDS})
         folder = RunDir(home.runs / run)
-        folder.create({"run": run})
+        folder.create(run=run)
         folder.append_event("handshake", site="charite", reasons=reasons)
         folder.append_event("handshake", site="klinikum", reasons=["a limit"])
         save_job(home, Job(run, (), "", str(folder.path)))

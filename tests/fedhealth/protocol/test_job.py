@@ -23,7 +23,7 @@ def test_a_job_goes_round(overrides, run, folder):
     "text", ["", "[]", "null", "{}", '{"run": 1}', '{"overrides": 3}', '{"overrides": [], "x": 1}']
 )
 def test_what_is_no_job_is_refused(text):
-    with pytest.raises(ConfigError, match="not a fedhealth job"):
+    with pytest.raises(ConfigError, match="The job"):
         Job.loads(text)
 
 

@@ -1,5 +1,8 @@
 import math
 
+import pytest
+
+from fedhealth.errors import ConfigError
 from fedhealth.runs.load_record import load_run_record
 
 
@@ -47,8 +50,11 @@ def test_protection_is_what_the_parts_declared_at_launch(run):
     assert (found.is_private, found.has_secure_aggregation) == (False, False)
     run.info["capabilities"]["trainer_is_private"] = True
     assert load_run_record(run.write()).is_private is True
-    run.info["capabilities"] = {"trainer_is_private": "yes"}
+    del run.info["capabilities"]
     assert load_run_record(run.write()).is_private is None
+    run.info["capabilities"] = {"trainer_is_private": "yes"}
+    with pytest.raises(ConfigError, match=r"capabilities.trainer_is_private: 'yes' is not true or false; capabilities"):
+        load_run_record(run.write())
 
 
 def test_null_is_not_a_number(run):

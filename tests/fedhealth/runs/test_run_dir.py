@@ -10,6 +10,7 @@ import pytest
 
 from fedhealth.errors import ConfigError, DataError, as_storage_error
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.runs.run_metadata import RunError
 from fedhealth.utils.atomic_io import read_json, write_atomic, write_json
 
 
@@ -19,38 +20,38 @@ def run(tmp_path):
 
 
 def test_a_run_begins_and_completes(run):
-    run.create({"name": "x"})
-    assert (run.info["state"], run.info["name"]) == ("running", "x")
+    run.create(name="x")
+    assert (run.info.state, run.info.name) == ("running", "x")
     run.mark_completed()
-    assert run.info["state"] == "completed"
-    assert run.info["finished"] >= run.info["started"]
+    assert run.info.state == "completed"
+    assert run.info.finished >= run.info.started
 
 
 def test_a_folder_holds_one_run(run):
-    run.create({"name": "first"})
+    run.create(name="first")
     with pytest.raises(ConfigError, match="already contains a run"):
-        run.create({"name": "second"})
-    assert run.info["name"] == "first"
+        run.create(name="second")
+    assert run.info.name == "first"
 
 
 @pytest.mark.parametrize(
     ("fault", "state", "error"),
     [
-        (DataError("bad row", "Mend it."), "failed", {"kind": "DataError", "problem": "bad row", "advice": "Mend it."}),
-        (ValueError("x"), "failed", {"kind": "ValueError", "problem": "ValueError: x", "advice": ""}),
-        (KeyboardInterrupt(), "stopped", {"kind": "KeyboardInterrupt", "problem": "KeyboardInterrupt: ", "advice": ""}),
+        (DataError("bad row", "Mend it."), "failed", RunError("DataError", "bad row", "Mend it.")),
+        (ValueError("x"), "failed", RunError("ValueError", "ValueError: x")),
+        (KeyboardInterrupt(), "stopped", RunError("KeyboardInterrupt", "KeyboardInterrupt: ")),
     ],
 )
 def test_a_failed_run_says_why(run, fault, state, error):
-    run.create({"name": "x"})
+    run.create(name="x")
     run.mark_failed(fault)
-    assert run.info["state"] == state
-    assert run.info["error"] == error
-    assert run.info["name"] == "x"
+    assert run.info.state == state
+    assert run.info.error == error
+    assert run.info.name == "x"
 
 
 def test_events_are_read_as_they_are_written(run):
-    run.create({})
+    run.create()
     assert run.read_events() == ([], 0)
     run.append_event("one", number=1)
     first, position = run.read_events()
@@ -63,7 +64,7 @@ def test_events_are_read_as_they_are_written(run):
 
 
 def test_a_line_being_written_is_left_for_later(run):
-    run.create({})
+    run.create()
     run.append_event("one")
     _, position = run.read_events()
     path = run.path / "events.jsonl"
@@ -98,7 +99,7 @@ def test_json_goes_round_and_absence_is_none(tmp_path):
 
 
 def test_numbers_of_numpy_stay_numbers(run, tmp_path):
-    run.create({})
+    run.create()
     run.append_event("scored", count=np.int64(3), value=np.float32(0.5))
     [event], _ = run.read_events()
     assert (event["count"], event["value"]) == (3, 0.5)
@@ -122,7 +123,7 @@ def test_a_full_disk_is_named_and_leaves_no_draft(tmp_path, monkeypatch):
 
 
 def test_an_event_that_the_disk_does_not_take_costs_the_line_and_no_run(run, monkeypatch, caplog):
-    run.create({})
+    run.create()
     run.append_event("one")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", disk_full)
@@ -133,7 +134,7 @@ def test_an_event_that_the_disk_does_not_take_costs_the_line_and_no_run(run, mon
 
 
 def test_a_torn_line_is_passed_over_and_spoils_no_other(run):
-    run.create({})
+    run.create()
     run.append_event("one")
     with (run.path / "events.jsonl").open("ab") as file:
         file.write(b'{"time": 1, "event": "half')
@@ -142,10 +143,10 @@ def test_a_torn_line_is_passed_over_and_spoils_no_other(run):
 
 
 def test_a_run_that_fails_of_a_full_disk_says_so_and_keeps_its_fault(run, monkeypatch, caplog):
-    run.create({})
+    run.create()
     run.mark_failed(OSError(errno.EROFS, "Read-only file system", "/data/x"))
-    assert run.info["error"]["kind"] == "StorageError"
-    assert run.info["error"]["problem"] == "/data/x: the disk is read-only."
+    assert run.info.fault.kind == "StorageError"
+    assert run.info.fault.problem == "/data/x: the disk is read-only."
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", sync_full_disk)
         run.mark_failed(DataError("bad row"))

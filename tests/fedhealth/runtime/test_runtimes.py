@@ -31,7 +31,7 @@ def distance(first, second):
 
 def test_a_run_leaves_everything_about_it(run):
     folder = run("whole", "baselines.local_only=true", "baselines.centralised=true", "baselines.modalities=true")
-    assert folder.info["state"] == "completed"
+    assert folder.info.state == "completed"
     evaluation = json.loads((folder.path / "evaluation.json").read_text())
     assert set(evaluation) == {"test", "validation"}
     comparison = json.loads((folder.path / "comparison.json").read_text())
@@ -84,8 +84,8 @@ def test_a_failed_run_says_so_in_its_directory(run, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         run("failed")
     about = RunDir(tmp_path / "failed").info
-    assert about["state"] == "failed"
-    assert "the network is gone" in about["error"]["problem"]
+    assert about.state == "failed"
+    assert "the network is gone" in about.fault.problem
     assert not (tmp_path / "failed" / "report.html").exists()
 
 
@@ -93,4 +93,4 @@ def test_a_configuration_that_is_refused_leaves_the_run_directory_free(run, tmp_
     with pytest.raises(ConfigError, match="max_rejected"):
         run("faulty", "data.max_rejected=7")
     assert not (tmp_path / "faulty" / "run.json").exists()
-    assert run("faulty", "data.max_rejected=0.5").info["state"] == "completed"
+    assert run("faulty", "data.max_rejected=0.5").info.state == "completed"

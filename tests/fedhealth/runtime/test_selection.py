@@ -120,7 +120,7 @@ def test_patience_ends_training_early(run, finished):
     completed = [e["round"] for e in folder.read_events()[0] if e["event"] == "round_completed"]
     assert completed[-1] <= best + 2 <= ROUNDS
     assert get_selected(folder)["round"] <= best
-    assert folder.info["state"] == "completed"
+    assert folder.info.state == "completed"
 
 
 @pytest.mark.parametrize(

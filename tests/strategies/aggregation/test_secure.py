@@ -162,7 +162,7 @@ def test_below_the_threshold_the_round_is_aborted_cleanly(run, replies, tmp_path
     replies.lost.append(lambda kind, site, nth: kind == TRAIN and site == "south")
     with pytest.raises(Exception, match="2 of 3 sites replied"):
         run("aborted", "secagg=on")
-    assert RunDir(tmp_path / "aborted").info["state"] == "failed"
+    assert RunDir(tmp_path / "aborted").info.state == "failed"
     assert not [s for s in replies.seen if s[0] == UNMASK]
 
 
@@ -218,5 +218,5 @@ def test_a_tower_with_one_owner_stays_local(run, site_writer, table_writer, tmp_
 def test_secrets_are_gone_when_the_run_is_over_and_keys_are_private(run):
     folder = run("sealed", "secagg=on")
     site = folder.site_dir("north")
-    assert not get_secrets_folder(folder.info["run"], "north", site).exists()
+    assert not get_secrets_folder(folder.info.run, "north", site).exists()
     assert (site / "identity.key").stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,5 @@
 """A restored ledger counts at least what both branches booked: the one that was lost, and the one since the restore."""
 
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -10,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
-from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, LedgerRecord, build_ledger_record
+from fedhealth.privacy.accounting.ledger_record import MAX_RUNS, build_ledger_record, dump_records, load_records
 from fedhealth.privacy.accounting.ledger_recovery import IN_FLIGHT, LOST, USED_UP, LostCopy, recover_ledger
 from fedhealth.privacy.accounting.limits import EpsilonLimits
 from fedhealth.privacy.accounting.plan import PrivacyPlan
@@ -51,6 +51,38 @@ def count_rounds(path):
     )
 
 
+def reload(record):
+    """Return a record as a restored site reads it in a statement."""
+    return load_records(dump_records([record]))[0]
+
+
+def test_a_record_of_an_earlier_release_is_read_and_written_again_with_the_same_bytes():
+    content = (
+        b'[{"dataset":"ward","lines":2,"marks":[[1,"0a1b2c3d4e5f"],[2,"a0b1c2d3e4f5"]],"runs":[["a1","patient",1,'
+        b'[[2.0,0.1,3,1]],2]],"has_all_runs":true,"releases":{"a1":["patient",1,[[2.0,0.1,3,1]]]},'
+        b'"has_all_releases":true}]'
+    )
+    (record,) = load_records(content)
+    assert record.runs[0].cost.events == record.releases["a1"].events == (EVENT,)
+    assert dump_records([record]) == content
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        ((b'"lines":2', b'"lines":"2"'), r"\[0\].lines: '2' is not a whole number"),
+        ((b'"patient",1', b'"patient"'), r"\[0\].runs"),
+        ((b'"dataset"', b'"data"'), r"\[0\].dataset: is missing; \[0\].data: there is no such key"),
+    ],
+)
+def test_a_record_of_another_form_is_refused_with_all_faults(damage, fault, tmp_path):
+    path = get_ledger_path(tmp_path, "ward")
+    book(path, ["a1", "b2"])
+    content = dump_records([build_ledger_record(path)])
+    with pytest.raises(PrivacyError, match=fault):
+        load_records(content.replace(*damage))
+
+
 def copy_ledger(path, target):
     target.mkdir(exist_ok=True)
     for each in (path, get_head_path(path)):
@@ -70,7 +102,7 @@ def test_nothing_is_counted_too_little(before, lost, since, twice):
         book(path, before)
         copy_ledger(path, Path(folder) / "backup")
         book(path, lost)
-        record = LedgerRecord.parse(build_ledger_record(path).dump_fields())
+        record = reload(build_ledger_record(path))
         restore_ledger(path, Path(folder) / "backup")
         book(path, since)
         truth = Counter(before) + Counter(lost) + Counter(since)
@@ -91,7 +123,7 @@ def test_whatever_one_more_request_may_book_counts_as_spent(tmp_path, purpose, i
     if is_booked:
         with budget.open_ledger(tmp_path) as ledger:
             budget.book(ledger, plan, place, plan.round_event)
-    record = LedgerRecord.parse(json.loads(json.dumps(build_ledger_record(path).dump_fields())))
+    record = reload(build_ledger_record(path))
     restore_ledger(path, tmp_path / "backup")
     for _ in range(2):
         recover(path, (record, "7"))
@@ -126,7 +158,7 @@ def make_forks(path, before, forks, since):
     records = []
     for lost in forks:
         book(path, lost)
-        records.append(LedgerRecord.parse(json.loads(json.dumps(build_ledger_record(path).dump_fields()))))
+        records.append(reload(build_ledger_record(path)))
         restore_ledger(path, path.parent / "backup")
     book(path, since)
     return records

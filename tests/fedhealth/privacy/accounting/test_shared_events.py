@@ -18,7 +18,7 @@ from fedhealth.privacy.accounting.accountant import (
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.ledger import Ledger, verify_ledger
 from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon, get_patient_events, parse_entry
-from fedhealth.privacy.accounting.ledger_record import LedgerRecord, build_ledger_record
+from fedhealth.privacy.accounting.ledger_record import build_ledger_record, dump_records, load_records
 from fedhealth.privacy.accounting.limits import BudgetExceededError, EpsilonLimits
 from fedhealth.privacy.accounting.plan import PlanConstraints, PrivacyRequest, make_plan
 from fedhealth.privacy.accounting.reservations import RunCost
@@ -180,7 +180,7 @@ def test_a_reservation_and_a_statement_keep_the_shares(tmp_path):
         local = replace(LIMITS, lifetime_local_epsilon=0.5)
         with pytest.raises(BudgetExceededError, match="collude"):
             ledger.reserve("other", {"two": cost}, 1e12, local)
-    assert LedgerRecord.parse(build_ledger_record(path).dump_fields()).runs[0].cost.events == (EVENT,)
+    assert load_records(dump_records([build_ledger_record(path)]))[0].runs[0].cost.events == (EVENT,)
 
 
 def test_the_budget_declines_a_run_that_would_exceed_the_local_limit_for_life(tmp_path):

@@ -35,5 +35,5 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch, change):
     set_passphrase(home, WORDS)
     path = get_passphrase_path(home)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(TrustError, match="damaged"):
+    with pytest.raises(TrustError, match=next(iter(change))):
         PassphraseGate(home).check_passphrase(WORDS)
