@@ -106,7 +106,7 @@ def test_duplicates_among_members_are_refused(federation):
             verify_announcements(bad, federation.roster, "run-1")
     copied = signed(federation, "site-01", key=federation.server.members["site-00"].key)
     with pytest.raises(ProtocolViolationError, match="site-00 and site-01 announced the same key") as caught:
-        verify_announcements([blobs[0], copied, *blobs[2:]], federation.roster, "run-1")
+        verify_announcements((blobs[0], copied, *blobs[2:]), federation.roster, "run-1")
     assert caught.value.blame == ("site-00", "site-01")
 
 
