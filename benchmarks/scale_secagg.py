@@ -6,9 +6,7 @@ all sites train one step and are evaluated. Processor time, not wall time, so an
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import os
 import subprocess
 import sys

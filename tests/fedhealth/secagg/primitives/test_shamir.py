@@ -65,7 +65,9 @@ def test_any_threshold_of_shares_restores_the_secret(secrets, threshold, extra, 
         assert shamir.combine_shares({x: found[x] for x in chosen}) == secret
 
 
-@pytest.mark.parametrize(("threshold", "count"), [(1, 1), (1, 5), (2, 3), (5, 5), (8, 12), (43, 64), (67, 100), (80, 100)])
+@pytest.mark.parametrize(
+    ("threshold", "count"), [(1, 1), (1, 5), (2, 3), (5, 5), (8, 12), (43, 64), (67, 100), (80, 100)]
+)
 def test_all_shares_lie_on_the_polynomial_through_the_secret_and_the_random_ones(threshold, count, monkeypatch):
     """The scalar formula, at the ends of the range too: every drawn share is 0, the largest, or random."""
     secrets = [bytes(32), b"\xff" * 32, os.urandom(32)]
