@@ -1,4 +1,4 @@
-"""Named counts as Flower records: packed like other arrays, then compressed, because most bins of a histogram are empty.
+"""Named counts as Flower records: packed like other arrays, then compressed; most bins of a histogram are empty.
 
 The bytes follow from the counts alone: the site's egress gate makes them again and compares. Large counts (more than
 `array_codec.SMALL`) are sent packed only, so whoever reads compressed ones knows how large they may become.

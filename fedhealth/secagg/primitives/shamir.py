@@ -31,7 +31,7 @@ def split_secrets(secrets: Sequence[bytes], threshold: int, count: int) -> NDArr
         count: number of shares.
 
     Returns:
-        Encoded field elements of shape (count, len(secrets), `field.ELEMENT_BYTES`); row i holds the shares at x = i + 1.
+        Encoded field elements of shape (count, len(secrets), `field.ELEMENT_BYTES`); row i holds those at x = i + 1.
 
     """
     if not 1 <= threshold <= count or any(len(secret) != SECRET_BYTES for secret in secrets):

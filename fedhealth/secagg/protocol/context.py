@@ -62,6 +62,7 @@ def verify_announcements(
     return members
 
 
+@lru_cache(maxsize=8)
 def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
     """Return the SHA-256 of everything that lead and sites must agree on."""
     layout = MessageWriter(0)

@@ -1,8 +1,9 @@
 """Secret sharing of mask keys: their shares, sealed to each site, and commitments to secrets and shares.
 
 A site deals, for each mask group that it owns, its own secret and one per other owner; the mask key of a segment is
-derived from the secret of its group (see `context.MaskGroup`). The commitments show who is to blame for a bad share: the replying site (share against commitment) or the dealer (secret against commitment). A hash
-of a 256-bit secret reveals nothing.
+derived from the secret of its group (see `context.MaskGroup`). The commitments show who is to blame for a bad share:
+the replying site (share against commitment) or the dealer (secret against commitment). A hash of a 256-bit secret
+reveals nothing.
 """
 
 import os
