@@ -17,8 +17,9 @@ from clients.site_store import SiteStore
 from clients.transport.base import ReplyShapes, compute_request_digest
 from fedhealth.errors import SecureAggregationError
 from fedhealth.protocol.array_codec import get_arrays, pack_arrays, unpack_arrays
+from fedhealth.protocol.count_codec import pack_counts, unpack_counts
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE
-from fedhealth.site.egress_gate import ArrayRecordSchema, ReplySchema
+from fedhealth.site.egress_gate import ArrayRecordSchema, CountRecordSchema, ReplySchema
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic
 
@@ -88,7 +89,7 @@ def _read_file(path: Path) -> tuple[dict[str, str], State]:
 
 
 def _build_records(update: State, statistics: State) -> RecordDict:
-    reply = RecordDict({STATISTICS: pack_arrays(statistics)})
+    reply = RecordDict({STATISTICS: pack_counts(statistics)})
     if update:
         reply[UPDATE] = pack_arrays(update)
     return reply
@@ -127,9 +128,8 @@ class PlaintextTransport:
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
         """Return the release of the arrays as they are in the reply."""
-        update, statistics = (
-            unpack_arrays(get_arrays(content, part)) if part in content else {} for part in (UPDATE, STATISTICS)
-        )
+        update = unpack_arrays(get_arrays(content, UPDATE)) if UPDATE in content else {}
+        statistics = unpack_counts(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
         return recorder.identify(update, statistics)
 
     def get_last_exchange(self, run: RunContext) -> int:
@@ -142,9 +142,9 @@ class PlaintextTransport:
 
     def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the statistics, and after training the update."""
-        forms: dict[str, ArrayRecordSchema] = {}
+        forms: dict[str, ArrayRecordSchema | CountRecordSchema] = {}
         if kind in (TRAIN, EVALUATE, DESCRIBE):
-            forms[STATISTICS] = ArrayRecordSchema(shapes.statistics, "<i8")
+            forms[STATISTICS] = CountRecordSchema(shapes.statistics)
         if kind == TRAIN:
             forms[UPDATE] = ArrayRecordSchema(shapes.update, "<f4")
         return forms

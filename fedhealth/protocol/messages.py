@@ -17,7 +17,7 @@ from fedhealth.utils.digest import TranscriptDigest, digest_parts
 if TYPE_CHECKING:  # importing torch takes seconds, and many commands need only names
     from fedhealth.types import State
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 SAME_RELEASE = "Use the same fedhealth release everywhere."
 
 # Message types: the requests of the lead to a site.

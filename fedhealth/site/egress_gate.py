@@ -14,13 +14,14 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import Array, ConfigRecord, RecordDict
 
 from fedhealth.errors import PrivacyError
 from fedhealth.protocol.array_codec import build_packed_header, get_packed_bytes, list_packed_names
+from fedhealth.protocol.count_codec import get_count_bytes
 from fedhealth.protocol.messages import STATEMENT, Directive, compute_record_size, get_versions, is_error_kind
 from fedhealth.site.decline_reasons import RECORD_NOT_ALLOWED, REPLY_TOO_LARGE, format_reason, redact_reason
 from fedhealth.site.policy import SiteLimits
@@ -42,7 +43,7 @@ class ArrayRecordSchema:
 
     Attributes:
         shapes: by name; an array may be absent, no other may be added.
-        dtype: of all arrays: `<f4`, `<i8`, or `|u1` for masked vectors, whose values carry no information.
+        dtype: of all arrays: `<f4`, or `|u1` for masked vectors, whose values carry no information.
 
     """
 
@@ -51,21 +52,24 @@ class ArrayRecordSchema:
 
     def find_violations(self, record: object, limits: SiteLimits) -> Iterator[str]:
         """Yield every deviation; only names of our own code appear in it, never a value."""
-        data = get_packed_bytes(record)
-        if data is None:
-            yield "its arrays are not packed as fedhealth packs them"
-            return
-        names = list_packed_names(data)
-        if names is None or not set(names) <= set(self.shapes):
-            unexpected = sorted(set(names or ()) - set(self.shapes))
-            yield f"it holds an array that is not in the schema ({hash_name(unexpected)})"
-            return
-        header = build_packed_header({name: self.shapes[name] for name in names}, self.dtype)
-        sizes = {name: math.prod(self.shapes[name]) * np.dtype(self.dtype).itemsize for name in sorted(names)}
-        if not data.startswith(header) or len(data) != len(header) + sum(sizes.values()):
-            yield "an array has another shape, type or size than the schema"
-        elif self.dtype == "<f4":
-            yield from _find_large_values(data, len(header), sizes, limits.largest_change)
+        return _find_array_violations(get_packed_bytes(record), self.shapes, self.dtype, limits)
+
+
+@dataclass(frozen=True)
+class CountRecordSchema:
+    """The int64 counts that a record may hold.
+
+    Attributes:
+        shapes: by name; an array may be absent, no other may be added.
+
+    """
+
+    shapes: Shapes
+    dtype: ClassVar[str] = "<i8"
+
+    def find_violations(self, record: object, limits: SiteLimits) -> Iterator[str]:
+        """Yield every deviation; only names of our own code appear in it, never a value."""
+        return _find_array_violations(get_count_bytes(record), self.shapes, self.dtype, limits)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class ConfigRecordSchema:
                 yield f"the value of {key} is not one that the schema allows"
 
 
-ReplySchema = Mapping[str, ArrayRecordSchema | ConfigRecordSchema]
+ReplySchema = Mapping[str, ArrayRecordSchema | CountRecordSchema | ConfigRecordSchema]
 """The schema of one reply, by record name."""
 
 
@@ -173,8 +177,26 @@ class EgressGate:
                 yield from (f"{name}: {fault}" for fault in form.find_violations(record, self.limits))
 
 
+def _find_array_violations(data: bytes | None, shapes: Shapes, dtype: str, limits: SiteLimits) -> Iterator[str]:
+    """Yield every deviation of packed arrays; None is a record that is packed otherwise."""
+    if data is None:
+        yield "its arrays are not packed as fedhealth packs them"
+        return
+    names = list_packed_names(data)
+    if names is None or not set(names) <= set(shapes):
+        unexpected = sorted(set(names or ()) - set(shapes))
+        yield f"it holds an array that is not in the schema ({hash_name(unexpected)})"
+        return
+    header = build_packed_header({name: shapes[name] for name in names}, dtype)
+    sizes = {name: math.prod(shapes[name]) * np.dtype(dtype).itemsize for name in sorted(names)}
+    if not data.startswith(header) or len(data) != len(header) + sum(sizes.values()):
+        yield "an array has another shape, type or size than the schema"
+    elif dtype == "<f4":
+        yield from _find_large_values(data, len(header), sizes, limits.largest_change)
+
+
 def _count_array_bytes(schema: ReplySchema) -> int:
-    records = [record for record in schema.values() if isinstance(record, ArrayRecordSchema)]
+    records = [record for record in schema.values() if not isinstance(record, ConfigRecordSchema)]
     return sum(
         math.prod(shape) * np.dtype(record.dtype).itemsize for record in records for shape in record.shapes.values()
     )

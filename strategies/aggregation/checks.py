@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 from fedhealth.errors import FederationError
 from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
+from fedhealth.protocol.count_codec import unpack_counts
 from fedhealth.protocol.messages import SAME_RELEASE, STATISTICS, UPDATE
 from fedhealth.secagg.protocol.layout_plan import STATISTICS_BOUND
 from fedhealth.types import State
@@ -24,7 +25,7 @@ def read_reply(content: RecordDict) -> tuple[State, dict[str, np.ndarray]]:
 
     """
     update = unpack_arrays(get_arrays(content, UPDATE)) if UPDATE in content else {}
-    return update, unpack_arrays(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
+    return update, unpack_counts(get_arrays(content, STATISTICS)) if STATISTICS in content else {}
 
 
 def add_statistics(total: dict[str, np.ndarray], statistics: Mapping[str, np.ndarray]) -> None:

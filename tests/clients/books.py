@@ -35,6 +35,7 @@ from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.release import record_failure
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
 from fedhealth.protocol.budget_request import BudgetRequest
+from fedhealth.protocol.count_codec import unpack_counts
 from fedhealth.protocol.messages import (
     DATA_KINDS,
     EVALUATE,
@@ -318,7 +319,7 @@ class Books:
     def _read_reply(self, content):
         if SEALED not in content:
             parts = (UPDATE, STATISTICS)
-            return [unpack_arrays(get_arrays(content, part)) if part in content else {} for part in parts]
+            return [unpack_counts(get_arrays(content, part)) if part in content else {} for part in parts]
         kind, pad = self.pads[bytes(content[SECAGG]["head"])]
         update, statistics = {}, {}
         for segment in self._make_layout(kind):

@@ -8,7 +8,8 @@ from flwr.app import RecordDict
 
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.consortium.signed_job import SignedJob
-from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
+from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.count_codec import unpack_counts
 from fedhealth.protocol.messages import GLOBAL, HANDSHAKE, STATEMENT, STATISTICS, TRAIN, UPDATE, Acceptance
 from fedhealth.site.audit_log import verify_log
 from strategies.app import build_initial_state
@@ -96,7 +97,7 @@ def test_a_message_of_another_run_than_the_signed_one_is_refused(hospital):
 
 def test_a_small_cohort_reports_nothing_on_its_own(hospital):
     hospital.write_policy(min_patients=8)  # the validation split has fewer
-    sizes = {name: len(vector) for name, vector in unpack_arrays(hospital.train().content[STATISTICS]).items()}
+    sizes = {name: len(vector) for name, vector in unpack_counts(hospital.train().content[STATISTICS]).items()}
     assert "train.examples" in sizes
     assert not any(name.startswith("validation.") for name in sizes)
     hospital.write_policy(min_patients=1000)

@@ -16,6 +16,7 @@ from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
+from fedhealth.protocol.count_codec import unpack_counts
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
 from fedhealth.site.policy import SIMULATION_LIMITS
@@ -95,7 +96,7 @@ def test_training_answers_with_update_and_sums_only(ask, job):
     update = unpack_arrays(reply.content[UPDATE])
     assert {name: array.shape for name, array in update.items()} == {n: a.shape for n, a in state.items()}
     assert any(np.abs(array).max() > 0 for array in update.values())
-    statistics = unpack_arrays(reply.content[STATISTICS])
+    statistics = unpack_counts(reply.content[STATISTICS])
     told = {"train.examples", "train.loss", "validation.positives", "validation.negatives"}
     differences = {"drift.squares", *(f"sites.{name}" for name in ("rows", "prevalence", "coverage"))}
     differences |= {f"sites.{name}" for name in ("image", "text", "tabular")}

@@ -8,7 +8,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedhealth.flower.in_process_grid import InProcessGrid
-from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays, unpack_arrays
+from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays
+from fedhealth.protocol.count_codec import pack_counts, unpack_counts
 from fedhealth.protocol.messages import SEALED, SECAGG, STATISTICS, UPDATE, Directive, build_error_reply
 from fedhealth.training import trainer
 
@@ -112,7 +113,6 @@ class UnreliableGrid(InProcessGrid):
             content = RecordDict(dict(reply.content.items()))
             for name in (UPDATE, STATISTICS, SEALED):
                 if name in content:
-                    content[name] = pack_arrays(
-                        {key: change(key, each) for key, each in unpack_arrays(content[name]).items()}
-                    )
+                    pack = pack_counts if name == STATISTICS else pack_arrays
+                    content[name] = pack({key: change(key, each) for key, each in unpack_counts(content[name]).items()})
             yield Message(content, reply_to=message)

@@ -8,7 +8,7 @@ this member's. Otherwise this member's is too old, whenever and in whichever run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.protocol.messages import LEAD, KeyAnnouncement
@@ -16,20 +16,20 @@ from fedhealth.secagg.protocol.statement import StateStatement, digest_statement
 
 
 def r14_shows_what_is_known(
-    own: KeyAnnouncement, members: Sequence[KeyAnnouncement], get_known_statements: Callable[[str], Sequence[bytes]]
+    own: KeyAnnouncement, members: Sequence[KeyAnnouncement], known: Mapping[str, Sequence[bytes]]
 ) -> None:
     """Check that an announcement of this site may be used for the first time.
 
     Args:
         own: the announcement of this site.
         members: the verified announcements of the attempt.
-        get_known_statements: returns what this site knows of another one, see `StatementBook.get_known_statements`.
+        known: what this site knows of the others, see `StatementBook.load_known_statements`.
 
     """
     for member in members:
         shown = own.get_shown_names(member.site)
-        for known in get_known_statements(member.site):
-            if digest_statement(known) not in shown and not _is_acknowledged(known, member):
+        for statement in known.get(member.site, ()):
+            if digest_statement(statement) not in shown and not _is_acknowledged(statement, member):
                 problem = f"this site's announcement does not show what it knows of {member.site} by now"
                 raise ProtocolViolationError(problem, "Announce a new epoch.", rule="R14", blame=(LEAD,))
 

@@ -134,7 +134,7 @@ def mask_upload(
         digest, weight, words = quantized.segments.get(segment.name, (b"", 0, np.zeros(0, np.uint16)))
         fits = digest == segment.digest and weight == context.weights[me.site, segment.tower]
         refuse_unless(fits, f"the stored vector of segment {segment.name} belongs to another layout or weight")
-        plus, minus = select_mask_keys(dealt.keys, segment.name)
+        plus, minus = select_mask_keys(context, dealt.keys, segment.name)
         masked = words.copy()
         masks.apply_masks(masked, plus, minus, workers)
         vectors[segment.name] = packing.pack_words(masked, segment)

@@ -55,9 +55,8 @@ def reply_unmask(
             "the keys of this exchange are lost", "Announce a new epoch for the next exchange."
         )
     opened = rules.r2_envelopes(context, me.site, pairs, request)
-    picked = [
-        opened[dealer].shares[index] for dealer, index, _ in list_unmask_slots(context, request.survivors, segments)
-    ]
+    slots = list_unmask_slots(context, request.survivors, segments)
+    picked = [opened[dealer].get_share(index) for dealer, index, _ in slots]
     draft = UnmaskReply(context.ctx, me.site, segments, b"".join(picked))
     label = build_opening_label(context.ctx, request.survivors, segments, digest_shares(draft.shares))
     signed = replace(draft, signature=keys.sign_parts(me.identity, *label))

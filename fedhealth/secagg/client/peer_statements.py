@@ -54,18 +54,18 @@ class PeerStatements:
         highest = {site: max(_decode_kept(data).counter for data in kept) for site, kept in self._load().items()}
         return {data: each for data, each in found.items() if each.counter > highest.get(each.site, 0)}
 
-    def list_kept(self, site: str) -> tuple[bytes, ...]:
-        """Return the kept statements of a site that are signed with its key of today."""
-        return tuple(self._select_genuine(self._load().get(site, [])))
+    def load_kept(self) -> dict[str, tuple[bytes, ...]]:
+        """Return the kept statements that are signed with their site's key of today, by site, sorted."""
+        kept = {site: tuple(self._select_genuine(found)) for site, found in sorted(self._load().items())}
+        return {site: found for site, found in kept.items() if found}
 
     def name_kept(self) -> ShownNames:
         """Return the digests of the kept statements of every site, sorted."""
-        kept = {site: self._select_genuine(found) for site, found in sorted(self._load().items())}
-        return tuple((site, tuple(map(digest_statement, found))) for site, found in kept.items() if found)
+        return tuple((site, tuple(map(digest_statement, found))) for site, found in self.load_kept().items())
 
     def list_all(self) -> tuple[bytes, ...]:
         """Return the kept statements of every site."""
-        return tuple(data for _, found in sorted(self._load().items()) for data in self._select_genuine(found))
+        return tuple(data for found in self.load_kept().values() for data in found)
 
     def _select_genuine(self, kept: Iterable[bytes]) -> list[bytes]:
         return [data for data in kept if is_genuine_statement(data, self._roster)]

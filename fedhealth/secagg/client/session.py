@@ -117,7 +117,7 @@ class SiteSession:
             )
             if renews_keys:
                 own = KeyAnnouncement.from_bytes(pending, self.me.site)
-                r14_shows_what_is_known(own, context.members, self._statements.get_known_statements)
+                r14_shows_what_is_known(own, context.members, self._statements.load_known_statements())
             self._statements.learn_announcements(context.members, shown)
             self._save(journal, secrets)
         self._accepted = context.ctx
@@ -151,9 +151,8 @@ class SiteSession:
         self._accepted = b""
         secrets = site_journal.load_secrets(self._secrets)
         own = self._statements.issue_statement(self.me.run, context.descriptor.exchange)
-        notices = {
-            site: StateNotice(own, self._statements.get_known_statements(site)).to_bytes() for site in context.cohort
-        }
+        known = self._statements.load_known_statements()
+        notices = {site: StateNotice(own, known.get(site, ())).to_bytes() for site in context.cohort}
         head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, notices, workers)
         return head.to_bytes(), vectors
 

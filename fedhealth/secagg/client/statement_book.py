@@ -149,9 +149,9 @@ class StatementBook:
             shown += [(dealer, each) for each in (notice.own, *notice.shown)]
         self._learn(shown, must_keep=must_keep)
 
-    def get_known_statements(self, site: str) -> tuple[bytes, ...]:
-        """Return the statements of another site that no later one lists, as far as this site knows."""
-        return self._peers.list_kept(site)
+    def load_known_statements(self) -> dict[str, tuple[bytes, ...]]:
+        """Return by site the statements of the others that no later one lists, as far as this site knows."""
+        return self._peers.load_kept()
 
     def name_known_statements(self) -> ShownNames:
         """Return the digests of these statements of all other sites, sorted."""

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.types import SITE_ID
 
-PROTOCOL = b"fedhealth secure aggregation 3"
+PROTOCOL = b"fedhealth secure aggregation 4"
 MAGIC = b"FHSA\x02"
 # A hundred sites with four towers need about 2 MB; a larger message is an attack or a mistake.
 MAX_MESSAGE_BYTES = 64 * 2**20

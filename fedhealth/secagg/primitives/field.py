@@ -1,6 +1,5 @@
 """Arithmetic modulo the prime 2^256 + 297, the smallest above every 32-byte secret."""
 
-import os
 from collections.abc import Sequence
 
 PRIME = 2**256 + 297
@@ -18,20 +17,6 @@ def decode_element(data: bytes) -> int:
     if len(data) != ELEMENT_BYTES or element >= PRIME:
         raise ValueError("not a field element")
     return element
-
-
-def draw_elements(count: int) -> list[int]:
-    """Draw elements from the operating system's generator; 48 bytes each keep the bias below 2^-127."""
-    noise = os.urandom(48 * count)
-    return [int.from_bytes(noise[i : i + 48], "big") % PRIME for i in range(0, len(noise), 48)]
-
-
-def evaluate_polynomial(coefficients: Sequence[int], x: int) -> int:
-    """Evaluate a polynomial, lowest coefficient first, by Horner's rule."""
-    value = 0
-    for coefficient in reversed(coefficients):
-        value = (value * x + coefficient) % PRIME
-    return value
 
 
 def compute_lagrange_weights(points: Sequence[int]) -> list[int]:

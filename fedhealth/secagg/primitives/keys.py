@@ -4,6 +4,8 @@ Pair keys are ratcheted: chain_r = HKDF(chain_{r-1}, "next"), and the old key is
 that is compromised after exchange r reveals no mask of an earlier exchange.
 """
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -15,6 +17,7 @@ from fedhealth.utils.digest import encode_parts
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+_CACHED_BYTES = 2**15  # of a signed message whose verification is remembered
 
 
 def derive_key(key: bytes, *label: bytes) -> bytes:
@@ -35,12 +38,24 @@ def sign_parts(identity: Ed25519PrivateKey, purpose: bytes, *parts: bytes) -> by
 
 
 def is_signed_by(public: bytes, signature: bytes, purpose: bytes, *parts: bytes) -> bool:
-    """Return whether `sign_parts` made this signature with the identity key of `public`."""
+    """Return whether `sign_parts` made this signature with the identity key of `public`.
+
+    A short message is verified once in a process: lists, statements and links come back from every member, and to all
+    virtual sites.
+    """
+    message = encode_parts(PROTOCOL, purpose, *parts)
+    return (_is_valid_once if len(message) <= _CACHED_BYTES else _is_valid)(public, signature, message)
+
+
+def _is_valid(public: bytes, signature: bytes, message: bytes) -> bool:
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, encode_parts(PROTOCOL, purpose, *parts))
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+_is_valid_once = lru_cache(maxsize=4096)(_is_valid)
 
 
 def generate_private_key() -> bytes:

@@ -1,18 +1,50 @@
-"""Secret sharing (Shamir 1979): any `threshold` shares recover a 32-byte secret; fewer reveal nothing about it."""
+"""Secret sharing (Shamir 1979): any `threshold` shares recover a 32-byte secret; fewer reveal nothing about it.
 
-from collections.abc import Mapping
+A polynomial of degree threshold - 1 is fixed by its values at 0 (the secret) and at 1 to threshold - 1. So these shares
+are drawn at random, and the others are interpolated. The nodes are consecutive integers, hence the Lagrange
+coefficients are integers too, and the same for all secrets of a dealing: one product of matrices deals them all.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedhealth.secagg.primitives import field
 
 SECRET_BYTES = 32
+_LIMB_BITS = 16
+_LIMBS = 8 * SECRET_BYTES // _LIMB_BITS  # of a value below 2^256
+# A product of limbs summed over `threshold` values must be exact in a double.
+_MAX_THRESHOLD = 2 ** (53 - 2 * _LIMB_BITS)
 
 
-def split_secret(secret: bytes, threshold: int, count: int) -> list[int]:
-    """Return the shares at x = 1..count of a random polynomial of degree threshold - 1 through the secret."""
-    if not 1 <= threshold <= count or len(secret) != SECRET_BYTES:
-        raise ValueError("need 1 <= threshold <= count and a secret of 32 bytes")
-    coefficients = [int.from_bytes(secret, "big"), *field.draw_elements(threshold - 1)]
-    return [field.evaluate_polynomial(coefficients, x) for x in range(1, count + 1)]
+def split_secrets(secrets: Sequence[bytes], threshold: int, count: int) -> NDArray[np.uint8]:
+    """Share each secret with a random polynomial of its own.
+
+    Args:
+        secrets: 32 bytes each.
+        threshold: number of shares that recover a secret.
+        count: number of shares.
+
+    Returns:
+        Encoded field elements of shape (count, len(secrets), `field.ELEMENT_BYTES`); row i holds those at x = i + 1.
+
+    """
+    if not 1 <= threshold <= count or any(len(secret) != SECRET_BYTES for secret in secrets):
+        raise ValueError("need 1 <= threshold <= count and secrets of 32 bytes")
+    known = np.empty((threshold, len(secrets), SECRET_BYTES), np.uint8)  # little-endian, at x = 0..threshold - 1
+    known[0] = np.frombuffer(b"".join(secrets), np.uint8).reshape(-1, SECRET_BYTES)[:, ::-1]
+    # Uniform below 2^256 instead of the prime: the distance between the distributions is below 2^-247.
+    known[1:] = np.frombuffer(os.urandom(known[1:].nbytes), np.uint8).reshape(known[1:].shape)
+    shares = np.zeros((count, len(secrets), field.ELEMENT_BYTES), np.uint8)
+    shares[: threshold - 1, :, 1:] = known[1:, :, ::-1]
+    if secrets:
+        shares[threshold - 1 :] = _interpolate_values(known, count)
+    return shares
 
 
 def combine_shares(shares: Mapping[int, int]) -> bytes:
@@ -27,3 +59,53 @@ def combine_weighted(weights: list[int], shares: list[int]) -> bytes:
     if secret >= 2 ** (8 * SECRET_BYTES):
         raise ValueError("the shares do not belong together")
     return secret.to_bytes(SECRET_BYTES, "big")
+
+
+def _interpolate_values(known: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Return the encoded values at x = threshold..count from the little-endian ones at x = 0..threshold - 1."""
+    threshold, secrets, _ = known.shape
+    coefficients = _build_coefficients(threshold, count)  # (limbs, count + 1 - threshold, threshold)
+    limbs, rows, _ = coefficients.shape
+    values = known.view("<u2").reshape(threshold, secrets * _LIMBS).astype(np.float64)
+    products = (coefficients.reshape(limbs * rows, threshold) @ values).reshape(limbs, rows, secrets, _LIMBS)
+    total = np.zeros((rows, secrets, limbs + _LIMBS), np.int64)
+    for place, product in enumerate(products):
+        total[:, :, place : place + _LIMBS] += product.astype(np.int64)
+    carry = np.zeros((rows, secrets), np.int64)
+    for place in range(total.shape[2]):
+        carry += total[:, :, place]
+        total[:, :, place] = carry & (2**_LIMB_BITS - 1)
+        carry >>= _LIMB_BITS
+    return _reduce_values(total.astype("<u2"), carry)
+
+
+def _reduce_values(digits: NDArray[np.uint16], carry: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the encoding of digits + carry * 2^(16 * places), modulo the prime; the carry may be negative."""
+    rows, secrets, places = digits.shape
+    data, size = digits.tobytes(), 2 * places
+    low = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
+    whole = (number + (int(high) << 8 * size) for number, high in zip(low, carry.reshape(-1), strict=True))
+    encoded = b"".join([field.encode_element(number % field.PRIME) for number in whole])
+    return np.frombuffer(encoded, np.uint8).reshape(rows, secrets, field.ELEMENT_BYTES)
+
+
+@lru_cache(maxsize=8)
+def _build_coefficients(threshold: int, count: int) -> NDArray[np.float64]:
+    """Return the Lagrange coefficients from x = 0..threshold - 1 to x = threshold..count in limbs with their sign.
+
+    The coefficient of node j at x is (-1)^(threshold - 1 - j) C(x, j) C(x - j - 1, threshold - 1 - j).
+    """
+    if threshold > _MAX_THRESHOLD:
+        raise ValueError(f"a threshold above {_MAX_THRESHOLD} is not supported")
+    last = threshold - 1
+    exact = [
+        [(-1) ** (last - j) * math.comb(x, j) * math.comb(x - j - 1, last - j) for j in range(threshold)]
+        for x in range(threshold, count + 1)
+    ]
+    limbs = -(-max(abs(number) for row in exact for number in row).bit_length() // _LIMB_BITS)
+    mask = 2**_LIMB_BITS - 1
+    parts = [
+        [[(abs(number) >> _LIMB_BITS * place & mask) * (1 if number > 0 else -1) for number in row] for row in exact]
+        for place in range(limbs)
+    ]
+    return np.array(parts, np.float64)

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Self
+from functools import cached_property, lru_cache
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.errors import ProtocolViolationError, refuse_unless
@@ -15,6 +14,7 @@ from fedhealth.secagg.protocol.statement import verify_shown_names, verify_state
 from fedhealth.utils.digest import digest_parts, encode_parts
 
 _MOST_NOISE = 1e6  # a noise multiplier; far above what any budget needs
+_CACHED_BYTES = 2**20  # of the announcements of a context that is kept
 
 
 def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> KeyAnnouncement:
@@ -41,9 +41,15 @@ def verify_announcement(data: bytes, roster: Roster, run: str, sender: str) -> K
     return found
 
 
-def verify_announcements(blobs: Iterable[bytes], roster: Roster, run: str, sender: str = LEAD) -> list[KeyAnnouncement]:
-    """Verify a descriptor's announcements: sorted, unique sites, unique keys."""
-    members = [verify_announcement(blob, roster, run, sender) for blob in blobs]
+@lru_cache(maxsize=4)
+def verify_announcements(
+    blobs: tuple[bytes, ...], roster: Roster, run: str, sender: str = LEAD
+) -> tuple[KeyAnnouncement, ...]:
+    """Verify a descriptor's announcements: sorted, unique sites, unique keys.
+
+    Cached, because every exchange brings the same ones, and to all virtual sites of a process.
+    """
+    members = tuple(verify_announcement(blob, roster, run, sender) for blob in blobs)
     sites = [member.site for member in members]
     refuse_unless(sites == sorted(set(sites)), "members must be sorted and unique", rule="R8", blame=(sender,))
     seen: dict[bytes, str] = {}
@@ -56,6 +62,7 @@ def verify_announcements(blobs: Iterable[bytes], roster: Roster, run: str, sende
     return members
 
 
+@lru_cache(maxsize=8)
 def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
     """Return the SHA-256 of everything that lead and sites must agree on."""
     layout = MessageWriter(0)
@@ -81,6 +88,25 @@ def digest_attempt(descriptor: AttemptDescriptor) -> bytes:
 
 
 @dataclass(frozen=True)
+class MaskGroup:
+    """Segments whose masks come from the same secrets, because they are opened together or not at all.
+
+    Which segments are opened follows from their owners among the survivors, and from the shares of the noise that they
+    count on. So segments with the same owners and shares need one secret for each pair of owners, not one each.
+
+    Args:
+        name: of the first segment.
+        segments: names, in layout order.
+        owners: the sites of the cohort that contribute, in order.
+
+    """
+
+    name: str
+    segments: tuple[str, ...]
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class AttemptContext:
     """One attempt, as known to lead and sites. Built from a descriptor whose members were verified."""
 
@@ -88,11 +114,17 @@ class AttemptContext:
     members: tuple[KeyAnnouncement, ...]
     ctx: bytes
 
+    def __hash__(self) -> int:
+        return hash(self.ctx)
+
     @classmethod
-    def from_descriptor(cls, descriptor: AttemptDescriptor) -> Self:
-        """Build the context; raises `ProtocolViolationError` for malformed announcements."""
-        members = tuple(KeyAnnouncement.from_bytes(blob, LEAD) for blob in descriptor.members)
-        return cls(descriptor, members, digest_attempt(descriptor))
+    def from_descriptor(cls, descriptor: AttemptDescriptor) -> "AttemptContext":
+        """Return the context; raises `ProtocolViolationError` for malformed announcements.
+
+        It is asked for several times in a round, so one of ordinary size is built once.
+        """
+        is_ordinary = sum(map(len, descriptor.members)) <= _CACHED_BYTES
+        return (_build_context_once if is_ordinary else _build_context)(descriptor)
 
     @property
     def layout(self) -> Layout:
@@ -109,6 +141,18 @@ class AttemptContext:
         """Return {(site, tower): announced weight} of all members."""
         return {(m.site, tower): weight for m in self.members for tower, weight in m.towers}
 
+    @cached_property
+    def groups(self) -> tuple[MaskGroup, ...]:
+        """Return the mask groups, in the order of their first segments."""
+        found: dict[tuple[tuple[str, ...], int], list[str]] = {}
+        for segment in self.layout:
+            found.setdefault((self.owners(segment, self.cohort), segment.shares), []).append(segment.name)
+        return tuple(MaskGroup(names[0], tuple(names), owners) for (owners, _), names in found.items())
+
+    def get_group(self, segment: str) -> str:
+        """Return the name of a segment's mask group."""
+        return self._group_names[segment]
+
     def owners(self, segment: Segment, among: Iterable[str]) -> tuple[str, ...]:
         """Return the sites among these that contribute to the segment."""
         return tuple(site for site in among if (site, segment.tower) in self.weights)
@@ -120,3 +164,15 @@ class AttemptContext:
     def point(self, site: str) -> int:
         """Return the x at which a site of the cohort receives its shares."""
         return self.cohort.index(site) + 1
+
+    @cached_property
+    def _group_names(self) -> dict[str, str]:
+        return {segment: group.name for group in self.groups for segment in group.segments}
+
+
+def _build_context(descriptor: AttemptDescriptor) -> AttemptContext:
+    members = tuple(KeyAnnouncement.from_bytes(blob, LEAD) for blob in descriptor.members)
+    return AttemptContext(descriptor, members, digest_attempt(descriptor))
+
+
+_build_context_once = lru_cache(maxsize=8)(_build_context)

@@ -1,17 +1,21 @@
 """Secret sharing of mask keys: their shares, sealed to each site, and commitments to secrets and shares.
 
-A site deals, for each segment that it owns, its own mask key and one key per other owner. The commitments show who is
-to blame for a bad share: the replying site (share against commitment) or the dealer (secret against commitment). A hash
-of a 256-bit secret reveals nothing.
+A site deals, for each mask group that it owns, its own secret and one per other owner; the mask key of a segment is
+derived from the secret of its group (see `context.MaskGroup`). The commitments show who is to blame for a bad share:
+the replying site (share against commitment) or the dealer (secret against commitment). A hash of a 256-bit secret
+reveals nothing.
 """
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
 from fedhealth.secagg.primitives import field, shamir
 from fedhealth.secagg.primitives.keys import derive_key
@@ -21,20 +25,21 @@ from fedhealth.utils.digest import encode_parts
 COMMIT_BYTES = 16
 TAG_BYTES = 16
 NONCE_BYTES = 12
+_COMMITTED_BYTES = 3 * 8 + field.ELEMENT_BYTES  # an index and a share, each with its length
 OWN = ""
 
 
 @dataclass(frozen=True)
 class SecretSlot:
-    """One secret of a dealer: the mask key it shares with `peer` in a segment, or its own (peer "")."""
+    """One secret of a dealer: the one it shares with `peer` in a mask group, or its own (peer "")."""
 
-    segment: str
+    group: str
     peer: str
 
 
 @dataclass(frozen=True)
 class DealtShares:
-    """A dealer's mask keys, which it keeps, and the parts that it sends (see `messages.MaskedUpload`)."""
+    """A dealer's secrets, which it keeps, and the parts that it sends (see `messages.MaskedUpload`)."""
 
     keys: dict[tuple[str, SecretSlot], bytes]
     secret_commits: bytes
@@ -44,44 +49,58 @@ class DealtShares:
 
 @dataclass(frozen=True)
 class OpenedEnvelope:
-    """What a reader finds in an envelope: its shares of the dealer's secrets, and the dealer's notice to it."""
+    """What a reader finds in an envelope: its shares of the dealer's secrets, joined, and the dealer's notice to it."""
 
-    shares: tuple[bytes, ...]
+    shares: bytes
     notice: bytes
+
+    def get_share(self, index: int) -> bytes:
+        """Return the share of one secret."""
+        return self.shares[field.ELEMENT_BYTES * index : field.ELEMENT_BYTES * (index + 1)]
 
 
 def list_slots(context: AttemptContext, dealer: str) -> tuple[SecretSlot, ...]:
     """Return the slots of a dealer's secrets in their fixed order."""
     found = []
-    for segment in context.owned_segments(dealer):
-        found.append(SecretSlot(segment.name, OWN))
-        peers = context.owners(segment, context.cohort)
-        found += [SecretSlot(segment.name, peer) for peer in peers if peer != dealer]
+    for group in context.groups:
+        if dealer in group.owners:
+            found.append(SecretSlot(group.name, OWN))
+            found += [SecretSlot(group.name, peer) for peer in group.owners if peer != dealer]
     return tuple(found)
 
 
+def count_slots(context: AttemptContext, dealer: str) -> int:
+    """Return the number of a dealer's secrets."""
+    return sum(len(group.owners) for group in context.groups if dealer in group.owners)
+
+
+@lru_cache(maxsize=8)
 def list_unmask_slots(
-    context: AttemptContext, survivors: Sequence[str], segments: Sequence[str]
-) -> list[tuple[str, int, SecretSlot]]:
+    context: AttemptContext, survivors: tuple[str, ...], segments: tuple[str, ...]
+) -> tuple[tuple[str, int, SecretSlot], ...]:
     """Return the secrets that UNMASK opens, in order: (dealer, index of the secret, slot).
 
     Survivors' own masks, and the masks between a survivor and an owner that is not among the survivors.
     """
-    wanted, alive = set(segments), set(survivors)
-    return [
+    wanted, alive = {context.get_group(segment) for segment in segments}, set(survivors)
+    return tuple(
         (dealer, index, slot)
         for dealer in survivors
         for index, slot in enumerate(list_slots(context, dealer))
-        if slot.segment in wanted and slot.peer not in alive
-    ]
+        if slot.group in wanted and slot.peer not in alive
+    )
 
 
-def select_mask_keys(secrets: Mapping[tuple[str, SecretSlot], bytes], segment: str) -> tuple[list[bytes], list[bytes]]:
-    """Select from {(dealer, slot): key} the keys whose masks are added in a segment, and those subtracted."""
+def select_mask_keys(
+    context: AttemptContext, secrets: Mapping[tuple[str, SecretSlot], bytes], segment: str
+) -> tuple[list[bytes], list[bytes]]:
+    """Derive from {(dealer, slot): secret} the keys whose masks are added in a segment, and those subtracted."""
     plus: list[bytes] = []
     minus: list[bytes] = []
-    for (dealer, slot), key in secrets.items():
-        if slot.segment == segment:
+    group = context.get_group(segment)
+    for (dealer, slot), secret in secrets.items():
+        if slot.group == group:
+            key = derive_key(secret, b"segment", segment.encode())
             (plus if slot.peer == OWN or slot.peer > dealer else minus).append(key)
     return plus, minus
 
@@ -100,11 +119,11 @@ def compute_pair_tag(chain: bytes, ctx: bytes, one: str, other: str) -> bytes:
 def deal_shares(
     context: AttemptContext, dealer: str, chains: Mapping[str, bytes], notices: Mapping[str, bytes]
 ) -> DealtShares:
-    """Create the mask keys of this attempt and share them among the cohort.
+    """Create the secrets of this attempt and share them among the cohort.
 
     Args:
         context: of the attempt.
-        dealer: the site that shares its keys.
+        dealer: the site that shares its secrets.
         chains: of every site of the cohort, the dealer included: the chain key of this exchange.
         notices: for every site of the cohort: what its envelope holds after the shares.
 
@@ -115,14 +134,13 @@ def deal_shares(
             keys[dealer, slot] = os.urandom(shamir.SECRET_BYTES)
         else:
             label = build_pair_label(b"mask", context.ctx, dealer, slot.peer)
-            keys[dealer, slot] = derive_key(chains[slot.peer], *label, slot.segment.encode())
-    threshold, count = context.descriptor.threshold, len(context.cohort)
-    columns = [shamir.split_secret(key, threshold, count) for key in keys.values()]
+            keys[dealer, slot] = derive_key(chains[slot.peer], *label, slot.group.encode())
+    dealt = shamir.split_secrets(list(keys.values()), context.descriptor.threshold, len(context.cohort))
     share_commits, envelopes = [], []
-    for position, site in enumerate(context.cohort):
-        shares = [field.encode_element(column[position]) for column in columns]
+    for site, row in zip(context.cohort, dealt, strict=True):
+        shares = row.tobytes()
         share_commits.append(commit_shares(context.ctx, dealer, site, shares))
-        envelopes.append(_seal_shares(chains[site], context.ctx, dealer, site, b"".join(shares) + notices[site]))
+        envelopes.append(_seal_shares(chains[site], context.ctx, dealer, site, shares + notices[site]))
     commits = b"".join(commit_secret(context.ctx, dealer, i, key) for i, key in enumerate(keys.values()))
     return DealtShares(keys, commits, tuple(share_commits), tuple(envelopes))
 
@@ -136,18 +154,27 @@ def unseal_shares(
         plain = AESGCM(derive_key(chain, label)).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], label)
     except (InvalidTag, ValueError):
         return None
-    size, end = field.ELEMENT_BYTES, field.ELEMENT_BYTES * len(list_slots(context, dealer))
-    if len(plain) < end:
-        return None
-    shares = tuple(plain[at : at + size] for at in range(0, end, size))
-    is_sound = commit_shares(context.ctx, dealer, reader, shares) == commits
+    end = field.ELEMENT_BYTES * count_slots(context, dealer)
+    shares = plain[:end]
+    is_sound = len(shares) == end and commit_shares(context.ctx, dealer, reader, shares) == commits
     return OpenedEnvelope(shares, plain[end:]) if is_sound else None
 
 
-def commit_shares(ctx: bytes, dealer: str, reader: str, shares: Sequence[bytes], first: int = 0) -> bytes:
-    """Return 16 bytes for each share, joined; `first` is the index of the first."""
+def commit_shares(ctx: bytes, dealer: str, reader: str, shares: bytes) -> bytes:
+    """Return 16 bytes for each of the joined shares, joined."""
     prefix = encode_parts(b"share", ctx, dealer.encode(), reader.encode())
-    return b"".join(_commit_value(prefix, first + i, share) for i, share in enumerate(shares))
+    count = len(shares) // field.ELEMENT_BYTES
+    rows = np.empty((count, len(prefix) + _COMMITTED_BYTES), np.uint8)  # what `commit_share` hashes
+    rows[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+    rows[:, len(prefix) : -field.ELEMENT_BYTES] = _encode_indices(count)
+    rows[:, -field.ELEMENT_BYTES :] = np.frombuffer(shares, np.uint8).reshape(count, field.ELEMENT_BYTES)
+    data, size = rows.tobytes(), rows.shape[1]
+    return b"".join([sha256(data[at : at + size]).digest()[:COMMIT_BYTES] for at in range(0, len(data), size)])
+
+
+def commit_share(ctx: bytes, dealer: str, reader: str, index: int, share: bytes) -> bytes:
+    """Return the 16 bytes that commit a dealer to one share."""
+    return _commit_value(encode_parts(b"share", ctx, dealer.encode(), reader.encode()), index, share)
 
 
 def commit_secret(ctx: bytes, dealer: str, index: int, secret: bytes) -> bytes:
@@ -156,7 +183,15 @@ def commit_secret(ctx: bytes, dealer: str, index: int, secret: bytes) -> bytes:
 
 
 def _commit_value(prefix: bytes, index: int, value: bytes) -> bytes:
-    return hashlib.sha256(prefix + encode_parts(index.to_bytes(8, "little"), value)).digest()[:COMMIT_BYTES]
+    return sha256(prefix + encode_parts(index.to_bytes(8, "little"), value)).digest()[:COMMIT_BYTES]
+
+
+@lru_cache(maxsize=8)
+def _encode_indices(count: int) -> NDArray[np.uint8]:
+    """Return what precedes each share in a commitment: its index as a part, and the length of the share."""
+    rows = np.zeros((count, 3), "<u8")
+    rows[:, 0], rows[:, 1], rows[:, 2] = 8, np.arange(count), field.ELEMENT_BYTES
+    return rows.view(np.uint8)
 
 
 def _seal_shares(chain: bytes, ctx: bytes, dealer: str, reader: str, plain: bytes) -> bytes:

@@ -114,6 +114,9 @@ class AttemptDescriptor:
     training_digest: bytes
     layout: Layout
 
+    def __hash__(self) -> int:
+        return hash((self.run, self.exchange, self.attempt, self.history, self.model_digest, self.cohort))
+
     @property
     def vector_digest(self) -> bytes:
         """Return the SHA-256 of the run and the name of the vector."""

@@ -96,17 +96,27 @@ class StateStatement:
         return replace(self, signature=sign_parts(identity, _PURPOSE, self.body()))
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str) -> Self:
-        """Decode."""
-        r = MessageReader(data, STATEMENT_KIND, "state statement", sender)
-        if len(data) > MAX_STATEMENT_BYTES:
-            raise r.fault("oversized")
-        site, counter, run, exchange = r.site(), r.number(), r.text(), r.number()
-        heads = StateHeads(r.sequence(lambda: r.fixed_bytes(DIGEST_BYTES)), r.fixed_bytes(DIGEST_BYTES))
-        record, known = r.blob(), r.sequence(lambda: r.fixed_bytes(NAME_BYTES))
-        found = cls(site, counter, run, exchange, heads, record, known, r.fixed_bytes(SIGNATURE_BYTES))
-        r.end()
-        return found
+    def from_bytes(cls, data: bytes, sender: str) -> "StateStatement":
+        """Decode; parsed once, because every member shows the same statements in every exchange."""
+        try:
+            return _parse_statement_once(data)
+        except ProtocolViolationError:
+            return _parse_statement(data, sender)  # which blames the sender
+
+
+def _parse_statement(data: bytes, sender: str = "") -> StateStatement:
+    r = MessageReader(data, STATEMENT_KIND, "state statement", sender)
+    if len(data) > MAX_STATEMENT_BYTES:
+        raise r.fault("oversized")
+    site, counter, run, exchange = r.site(), r.number(), r.text(), r.number()
+    heads = StateHeads(r.sequence(lambda: r.fixed_bytes(DIGEST_BYTES)), r.fixed_bytes(DIGEST_BYTES))
+    record, known = r.blob(), r.sequence(lambda: r.fixed_bytes(NAME_BYTES))
+    found = StateStatement(site, counter, run, exchange, heads, record, known, r.fixed_bytes(SIGNATURE_BYTES))
+    r.end()
+    return found
+
+
+_parse_statement_once = lru_cache(maxsize=4096)(_parse_statement)
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,7 @@ def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement
     """Decode a statement and verify its owner's signature; `ProtocolViolationError` blames the sender who shows it."""
     found = StateStatement.from_bytes(data, sender)
     refuse_unless(found.site in roster.keys, f"{found.site} is not an approved member", rule="R8", blame=(sender,))
-    genuine = _is_genuine(data, roster.keys[found.site])
+    genuine = is_signed_by(roster.keys[found.site], found.signature, _PURPOSE, data[:-SIGNATURE_BYTES])
     refuse_unless(genuine, f"{sender} shows a statement that {found.site} never signed", rule="R13", blame=(sender,))
     return found
 
@@ -164,12 +174,6 @@ def verify_shown_names(shown: ShownNames, sender: str) -> None:
     proper = sites == sorted(set(sites)) and sender not in sites
     proper = proper and all(0 < len(names) == len(set(names)) <= MAX_SHOWN for _, names in shown)
     refuse_unless(proper, f"{sender} names the statements of other sites in a wrong form", rule="R13", blame=(sender,))
-
-
-@lru_cache(maxsize=4096)
-def _is_genuine(data: bytes, public: bytes) -> bool:
-    """Return whether the owner signed; cached, because every member shows the same statements in every exchange."""
-    return is_signed_by(public, data[-SIGNATURE_BYTES:], _PURPOSE, data[:-SIGNATURE_BYTES])
 
 
 def seal_record(identity: Ed25519PrivateKey, site: str, counter: int, record: bytes) -> bytes:

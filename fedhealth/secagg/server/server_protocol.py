@@ -15,7 +15,7 @@ from fedhealth.secagg.primitives.layout import Layout, Words
 from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcement, verify_announcements
-from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BYTES, list_slots
+from fedhealth.secagg.protocol.envelope import COMMIT_BYTES, NONCE_BYTES, TAG_BYTES, count_slots
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
 from fedhealth.secagg.protocol.statement import MAX_NOTICE_BYTES
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy, Thresholds, compute_thresholds
@@ -211,7 +211,7 @@ def _check_upload(lead: ServerParameters, attempt: AttemptState, found: MaskedUp
     refuse_unless(found.ctx == context.ctx, f"the upload of {sender} is for another attempt", blame=who)
     signed = is_signed_by(lead.roster.keys[sender], found.signature, b"upload", found.body())
     refuse_unless(signed, f"the upload of {sender} is not signed by its identity", blame=who)
-    n, secrets = len(context.cohort), len(list_slots(context, sender))
+    n, secrets = len(context.cohort), count_slots(context, sender)
     sealed = NONCE_BYTES + ELEMENT_BYTES * secrets + AEAD_TAG_BYTES
     shape = {
         "tags": (n - 1, TAG_BYTES),

@@ -17,7 +17,7 @@ from fedhealth.secagg.protocol.envelope import (
     COMMIT_BYTES,
     SecretSlot,
     commit_secret,
-    commit_shares,
+    commit_share,
     list_unmask_slots,
     select_mask_keys,
 )
@@ -136,7 +136,7 @@ def add_unmask_reply(lead: ServerParameters, state: UnmaskingState, data: bytes,
     for (dealer, index, _), share in zip(expected, shares, strict=True):
         commits = state.attempt.uploads[dealer].share_commits[position]
         committed = commits[COMMIT_BYTES * index : COMMIT_BYTES * (index + 1)]
-        right = commit_shares(found.ctx, dealer, sender, [share], first=index) == committed
+        right = commit_share(found.ctx, dealer, sender, index, share) == committed
         refuse_unless(right, f"{sender} sent a false share of {dealer}", blame=who)
     openings = {**state.openings, sender: (digest, found.signature)}
     return replace(state, replies={**state.replies, sender: shares}, openings=openings)
@@ -166,7 +166,7 @@ def open_sums(state: UnmaskingState, workers: int = 1) -> OpenedSums:
         if segment.name not in state.segments:
             continue
         total = state.attempt.sums[segment.name]
-        added, subtracted = select_mask_keys(recovered, segment.name)
+        added, subtracted = select_mask_keys(context, recovered, segment.name)
         masks.apply_masks(total, plus=subtracted, minus=added, workers=workers)
         owners = context.owners(segment, state.survivors)
         rules.r9_contributors(segment, total, owners)

@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from fedhealth.errors import PrivacyError
 from fedhealth.protocol.array_codec import PACKED, SERIAL, SMALL, pack_arrays, to_array_record
+from fedhealth.protocol.count_codec import pack_counts
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
     HANDSHAKE,
@@ -24,6 +25,7 @@ from fedhealth.protocol.messages import (
 from fedhealth.site.egress_gate import (
     ArrayRecordSchema,
     ConfigRecordSchema,
+    CountRecordSchema,
     EgressGate,
     ReleaseReceipt,
     check_error,
@@ -38,7 +40,7 @@ SECRET = "Mrs Example, born 1950"
 BIAS = {"fusion.bias": np.ones(2, np.float32)}
 FORMS = {
     UPDATE: ArrayRecordSchema({"fusion.weight": (2, 3), "fusion.bias": (2,)}, "<f4"),
-    STATISTICS: ArrayRecordSchema({"train.examples": (1,)}, "<i8"),
+    STATISTICS: CountRecordSchema({"train.examples": (1,)}),
 }
 
 
@@ -48,7 +50,7 @@ def directive(number=1):
 
 def good():
     update = {"fusion.weight": np.ones((2, 3), np.float32), "fusion.bias": np.zeros(2, np.float32)}
-    return RecordDict({UPDATE: pack_arrays(update), STATISTICS: pack_arrays({"train.examples": np.array([7])})})
+    return RecordDict({UPDATE: pack_arrays(update), STATISTICS: pack_counts({"train.examples": np.array([7])})})
 
 
 @pytest.fixture(name="entries")
@@ -133,6 +135,12 @@ HOSTILE = {
             {"fusion.bias": np.ones(2, np.float32), "fusion.weight": np.full((2, 3), np.nan, np.float32)}
         )
     ),
+    "counts that are not compressed": changed(statistics=pack_arrays({"train.examples": np.array([7])})),
+    "counts in another shape": changed(statistics=pack_counts({"train.examples": np.array([7, 7])})),
+    "words behind the counts": changed(
+        statistics=ConfigRecord({key: value + SECRET.encode() for key, value in good()[STATISTICS].items()})
+    ),
+    "free text among the counts": changed(statistics=pack_counts({SECRET: np.array([7])})),
     "a huge change": changed(update=pack_arrays({"fusion.bias": np.array([101, 0], np.float32)})),
 }
 

@@ -54,8 +54,8 @@ class Coalition:
                 self.context, chains[dealer], dealer, colluder, upload.envelopes[at], upload.share_commits[at]
             )
             assert found is not None
-            for index, share in enumerate(found.shares):
-                self.shares.setdefault((dealer, index), {})[at + 1] = field.decode_element(share)
+            for index in range(len(list_slots(self.context, dealer))):
+                self.shares.setdefault((dealer, index), {})[at + 1] = field.decode_element(found.get_share(index))
 
     def tell(self, stories: Mapping[str, Sequence[str]]) -> list[str]:
         """Ask each site to unmask its own list of survivors; returns the rules that refused."""
@@ -74,7 +74,7 @@ class Coalition:
             except ProtocolViolationError as fault:
                 refusals.append(fault.rule)
                 continue
-            pieces = list_unmask_slots(self.context, survivors, answer.segments)
+            pieces = list_unmask_slots(self.context, tuple(survivors), answer.segments)
             for order, (dealer, index, _) in enumerate(pieces):
                 share = answer.shares[field.ELEMENT_BYTES * order :][: field.ELEMENT_BYTES]
                 self.shares.setdefault((dealer, index), {})[at + 1] = field.decode_element(share)
@@ -94,7 +94,7 @@ class Coalition:
                 assert commit_secret(self.context.ctx, dealer, index, secret) == committed
                 found[dealer, slot] = secret
                 if slot.peer != OWN:
-                    found[slot.peer, SecretSlot(slot.segment, dealer)] = secret
+                    found[slot.peer, SecretSlot(slot.group, dealer)] = secret
         return found | self._colluders_keys()
 
     def _colluders_keys(self) -> dict[tuple[str, SecretSlot], bytes]:
@@ -126,7 +126,7 @@ class Coalition:
         if not needed <= set(keys):
             return False
         total = np.sum([self.masked[site] for site in group], axis=0, dtype="<u4")
-        added, subtracted = select_mask_keys({which: keys[which] for which in needed}, SEGMENT)
+        added, subtracted = select_mask_keys(self.context, {which: keys[which] for which in needed}, SEGMENT)
         masks.apply_masks(total, plus=subtracted, minus=added)
         assert np.array_equal(total, np.sum([self.kept[site] for site in group], axis=0, dtype="<u4"))
         return True

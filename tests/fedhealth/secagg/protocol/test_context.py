@@ -1,8 +1,12 @@
+import itertools
 import os
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import TrustError
@@ -10,6 +14,8 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.protocol.context import AttemptContext, digest_attempt, verify_announcement, verify_announcements
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement
+from fedhealth.secagg.protocol.rules import select_open_segments
+from fedhealth.secagg.protocol.threshold import Thresholds
 from fedhealth.secagg.protocol.vector_name import VectorName
 from tests.fedhealth.secagg.federation import Federation
 
@@ -106,7 +112,7 @@ def test_duplicates_among_members_are_refused(federation):
             verify_announcements(bad, federation.roster, "run-1")
     copied = signed(federation, "site-01", key=federation.server.members["site-00"].key)
     with pytest.raises(ProtocolViolationError, match="site-00 and site-01 announced the same key") as caught:
-        verify_announcements([blobs[0], copied, *blobs[2:]], federation.roster, "run-1")
+        verify_announcements((blobs[0], copied, *blobs[2:]), federation.roster, "run-1")
     assert caught.value.blame == ("site-00", "site-01")
 
 
@@ -135,3 +141,31 @@ def test_ownership_follows_the_announcements():
     assert context.owners(labs, ["site-02", "site-00"]) == ("site-02",)
     assert context.owned_segments("site-02") == (labs,)
     assert isinstance(members[0], KeyAnnouncement)
+
+
+TOWERS = ("image", "labs", "text")
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.data())
+def test_the_segments_of_a_group_are_opened_together_by_every_site(data):
+    """For any owners, shares, cohort, survivors and thresholds: all of them or none."""
+    sites = [f"site-{i:02d}" for i in range(data.draw(st.integers(3, 9)))]
+    owned = {site: data.draw(st.sets(st.sampled_from(TOWERS))) for site in sites}
+    members = tuple(SimpleNamespace(site=site, towers=tuple((t, 1) for t in owned[site])) for site in sites)
+    layout = tuple(
+        SimpleNamespace(name=f"{tower}-{i}", tower=tower, shares=data.draw(st.integers(0, 3)))
+        for i, tower in enumerate(data.draw(st.lists(st.sampled_from(TOWERS), min_size=1, max_size=6)))
+    )
+    cohort = tuple(sorted(data.draw(st.sets(st.sampled_from(sites), min_size=1))))
+    context = AttemptContext(SimpleNamespace(layout=layout, cohort=cohort), members, b"")
+    assert [name for group in context.groups for name in group.segments] != []
+    for colluders, honest, least in itertools.product(range(3), (1, 2, 3), (1, 4)):
+        thresholds = Thresholds(len(sites), colluders, honest, 3, least)
+        survivors = sorted(data.draw(st.sets(st.sampled_from(cohort))))
+        opened = set(select_open_segments(context, survivors, thresholds))
+        for group in context.groups:
+            assert opened.isdisjoint(group.segments) or opened.issuperset(group.segments)
+            for segment in (each for each in layout if each.name in group.segments):
+                assert context.owners(segment, cohort) == group.owners
+                assert context.get_group(segment.name) == group.name
