@@ -77,7 +77,7 @@ def list_versions(home: LeadHome, name: str) -> list[ResearchStudy]:
     return [each.study for each in load_published_studies(home) if each.study.name == name]
 
 
-def build_study(home: LeadHome, versions: Sequence[ResearchStudy]) -> Content:
+def build_study_page(home: LeadHome, versions: Sequence[ResearchStudy]) -> Content:
     """Return the latest of these versions in words, what it changes, its runs, and every hospital's answer."""
     study, (reports, lines) = versions[-1], _load_reports(home)
     text = [*lines, *describe_study(study)]

@@ -66,7 +66,7 @@ class LeadPages:
         versions = contents.list_versions(self._home, str(request.path_params["name"]))
         if not versions:
             raise PageRefusedError(PageRefusal.unknown, 404)
-        return self._frame.show(session, contents.build_study(self._home, versions))
+        return self._frame.show(session, contents.build_study_page(self._home, versions))
 
     def show_run(self, request: Request) -> Response:
         """Return the state of a run."""
