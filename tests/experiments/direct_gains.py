@@ -1,5 +1,8 @@
 """What a hospital gains, computed directly: a plain torch loop on its own rows, and scikit-learn's AUROC."""
 
+from itertools import islice
+
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
@@ -8,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from fedhealth.config.compose import compose_config
 from fedhealth.config.instantiate import instantiate
 from fedhealth.data.dataset import prepare_dataset
+from fedhealth.data.examples import iterate_batches
 from fedhealth.experiment.site_gains import TUNING_STEPS
 from fedhealth.models.model_state import set_model_arrays
 from fedhealth.models.multimodal import build_model
@@ -16,36 +20,56 @@ from fedhealth.training.losses import compute_row_losses
 
 
 class DirectHospital:
-    """One hospital's rows, for a run whose steps are over all of them and draw nothing at random."""
+    """One hospital's rows; every row is a study, and every study has one score."""
 
     def __init__(self, overrides, site):
         self.config = OmegaConf.to_object(compose_config([*overrides, f"data.sites=[{site}]"]))
         torch.set_num_threads(1)
         self.cohort = prepare_dataset(self.config.data, site)
+        self.inputs = build_model_inputs(self.cohort, self.build_model())
+
+    def build_model(self):
+        """Return the model as every run begins with it."""
+        return build_model(self.config.model, self.config.data, self.config.seed)
 
     def compute_gains(self, weights):
         """Return the AUROC on the test rows of the model alone, of the shared one, and of a personal copy."""
-        shared = load_file(weights)
-        steps = self.config.strategy.rounds * self.config.training.local_steps
-        begin = {"alone": ({}, steps), "shared": (shared, 0), "tuned": (shared, TUNING_STEPS)}
-        return {name: self.score(self.train(*each)) for name, each in begin.items()}
+        shared, steps = load_file(weights), self.config.strategy.rounds * self.config.training.local_steps
+        models = {
+            "alone": self.train({}, steps, keeps_best=len(self.cohort.rows("validation")) > 0),
+            "shared": self.train(shared, 0),
+            "tuned": self.train(shared, TUNING_STEPS),
+        }
+        return {name: self.score(model, "test") for name, model in models.items()}
 
-    def train(self, arrays, steps):
-        """Return a model after these steps from these arrays, or from its initial ones."""
-        model = build_model(self.config.model, self.config.data, self.config.seed).train()
+    def train(self, arrays, steps, keeps_best=False):
+        """Return a model after these steps from these arrays, or its best state by the validation rows of each round."""
+        training, seed, model = self.config.training, self.config.seed, self.build_model()
         set_model_arrays(model, arrays)
-        inputs, rows = build_model_inputs(self.cohort, model), self.cohort.rows("train")
-        optimizer = instantiate(self.config.training.optimizer)(list(model.parameters()))
-        for _ in range(steps):
+        optimizer = instantiate(training.optimizer)([each for each in model.parameters() if each.requires_grad])
+        batches, states = (
+            iterate_batches(self.cohort.rows("train"), training.batch_size, np.random.default_rng(seed)),
+            [],
+        )
+        torch.manual_seed(seed)
+        for step, rows in enumerate(islice(batches, steps), start=1):
+            model.train()
             optimizer.zero_grad()
-            losses = compute_row_losses(model(inputs.batch(rows)), inputs.targets(rows), self.config.data.task.kind)
+            losses = compute_row_losses(
+                model(self.inputs.batch(rows)), self.inputs.targets(rows), self.config.data.task.kind
+            )
             losses.mean().backward()
             optimizer.step()
+            if keeps_best and step % training.local_steps == 0:
+                state = {name: value.clone() for name, value in model.state_dict().items()}
+                states.append((self.score(model, "validation"), state))
+        if states:
+            model.load_state_dict(max(states, key=lambda each: each[0])[1])
         return model
 
-    def score(self, model):
-        """Return the AUROC of the hospital's own test rows; every row is a patient."""
-        inputs, rows = build_model_inputs(self.cohort, model.eval()), self.cohort.rows("test")
+    def score(self, model, split):
+        """Return the AUROC of a split's rows."""
+        rows = self.cohort.rows(split)
         with torch.inference_mode():
-            scores = model(inputs.batch(rows)).double().numpy()[:, 0]
-        return float(roc_auc_score(inputs.labels[rows].reshape(-1), scores))
+            scores = model.eval()(self.inputs.batch(rows)).double().numpy()[:, 0]
+        return float(roc_auc_score(self.inputs.labels[rows].reshape(-1), scores))

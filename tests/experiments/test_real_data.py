@@ -76,3 +76,15 @@ def test_heart_says_of_each_hospital_what_a_direct_computation_finds(shared_data
     for loser in list_losers(gains):
         verdict = "loses" if loser.gain.high < 0 else "may lose"
         assert f"{loser.site} {verdict} by the shared model" in report
+
+
+@pytest.mark.long
+def test_skin_lesions_say_of_each_source_what_a_direct_computation_finds(shared_data, tmp_path):
+    weights = shared_data / "image_encoder" / "mobilenet_v2_imagenet_fp16.safetensors"
+    overrides = ["experiment=derm", f"data.root={quote_value(shared_data / 'fed_derm')}", "training.threads=1"]
+    overrides += [f"model.image.weights={quote_value(weights)}", "evaluation.bootstrap=200"]
+    folder = RunDir(tmp_path / "derm")
+    launch_run(RunSpec.compose([*overrides, "baselines.centralised=false", "baselines.modalities=false"], folder))
+    for each in load_run_record(folder.path).comparison.sites:
+        direct = DirectHospital(overrides, each.site).compute_gains(folder.path / "model.safetensors")
+        assert {name: getattr(each, name).value for name in direct} == pytest.approx(direct, abs=1e-6)
