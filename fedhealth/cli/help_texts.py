@@ -81,6 +81,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "lead sites": (f"lead sites --json {_LEAD}",),
     "lead runs": (f"lead runs --json {_LEAD}",),
     "lead metrics": (f"lead metrics --port 9465 {_LEAD}",),
+    "lead web": (f"lead web --port 8766 {_LEAD}",),
     "lead stop": (f"lead stop 3f2a {_LEAD}",),
     "lead logs": (f"lead logs 3f2a {_LEAD}",),
     "lead study new": ("lead study new pneumonia experiment=demo privacy=patient --to study.yaml",),

@@ -118,6 +118,17 @@ def metrics(port: Port = None, home: LeadFolder = None) -> None:
 
 
 @app.command()
+def web(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Serve on this port of 127.0.0.1.")] = 8766,
+    home: LeadFolder = None,
+) -> None:
+    """Serve a page on this machine, for reading: members, studies and their answers, runs and budgets."""
+    from fedhealth.cli.lead_web import run_lead_web
+
+    run_lead_web(port, home)
+
+
+@app.command()
 def stop(
     run: Annotated[str, typer.Argument(help="The run's id, or the first characters of it.")], home: LeadFolder = None
 ) -> None:

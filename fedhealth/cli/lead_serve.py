@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fedhealth.cli.json_output import print_json
-from fedhealth.cli.status import format_age
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import iter_jobs
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.time_text import format_age
 
 if TYPE_CHECKING:
     from fedhealth.lead.site_overview import SiteOverview
@@ -36,7 +36,7 @@ def run_serve(home: Path | None) -> None:
 
 def run_sites(home: Path | None, as_json: bool) -> None:
     """Print what is known about every member."""
-    from fedhealth.lead.site_overview import list_sites
+    from fedhealth.lead.site_overview import describe_problems, list_sites
 
     found = list_sites(LeadHome.find(home))
     if as_json:
@@ -44,7 +44,7 @@ def run_sites(home: Path | None, as_json: bool) -> None:
         return
     table = _make_table("Hospital", "State", "Last contact", "Release", "Kit", "Last check", "Problem, and what to do")
     for site in found:
-        table.add_row(site.site, site.state, *_describe_contact(site), _describe_problems(site))
+        table.add_row(site.site, site.state, *_describe_contact(site), describe_problems(site))
     Console().print(table)
 
 
@@ -58,11 +58,6 @@ def _describe_contact(site: SiteOverview) -> tuple[str, str, str, str]:
         return format_age(contact.time), "not reported", "", ""
     check = f"{report.result}, {format_age(report.checked)}" if report.checked else "never"
     return format_age(contact.time), report.release, str(report.kit), check
-
-
-def _describe_problems(site: SiteOverview) -> str:
-    lines = [f"{each.problem}. {each.fix}" for each in site.problems]
-    return "\n".join([*lines, *([f"last refusal: {site.refusal}"] if site.refusal else [])])
 
 
 def run_runs(home: Path | None, as_json: bool) -> None:

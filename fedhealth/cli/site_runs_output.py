@@ -19,9 +19,10 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
 from fedhealth.site.run_history import find_site_run, read_run_history
 from fedhealth.site.run_page import render_run_record
-from fedhealth.site.run_text import build_processing_entry, describe_run, dump_record, format_time
+from fedhealth.site.run_text import build_processing_entry, describe_run, dump_record
 from fedhealth.site.sign_register import sign_register
 from fedhealth.utils.private_files import write_private_file
+from fedhealth.utils.time_text import format_time
 
 _COLUMNS = ("Began", "Run", "Study", "Outcome", "Left", "Epsilon booked")
 

@@ -20,7 +20,8 @@ def run_web(port: int, is_read_only: bool, folder: Path | None) -> None:
         ConfigError: there is no site, or the port is in use.
 
     """
-    from fedhealth.site.web.serve import LOOPBACK, get_token_path, serve_pages
+    from fedhealth.site.web.serve import get_token_path, serve_pages
+    from fedhealth.web.serve import LOOPBACK
 
     home = SiteHome.find(folder)
     lines = [f"http://{LOOPBACK}:{port}/", f"Sign in with a token of {get_token_path(home)}."]

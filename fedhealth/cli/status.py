@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_status import RunStatus, get_run_status
+from fedhealth.utils.time_text import format_age
 
 EXIT_CODES = {"completed": 0, "running": 12, "waiting": 13, "interrupted": 14, "stopped": 14, "failed": 15}
 
@@ -76,14 +76,3 @@ def _build_site_table(found: RunStatus) -> Table:
         answered = f"{format_age(site.answered)}, took {site.seconds:.1f} s" if site.answered else ""
         table.add_row(name, site.state, answered, f"{site.reason}\n{site.fix}".strip())
     return table
-
-
-def format_age(at: float) -> str:
-    """Return how long ago a time was."""
-    if not at:
-        return "never"
-    seconds = max(0.0, time.time() - at)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"

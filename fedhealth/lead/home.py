@@ -116,6 +116,16 @@ class LeadHome:
         return self.path / "superexec.secret"
 
     @property
+    def web_folder(self) -> Path:
+        """Folder of the page: its lock, and its tokens while it is served."""
+        return self.path / "web"
+
+    @property
+    def web_log(self) -> Path:
+        """Hash-chained: who signed in to the page, and what it refused."""
+        return self.web_folder / "web.jsonl"
+
+    @property
     def runs(self) -> Path:
         """Folder of run directories."""
         return self.path / "runs"

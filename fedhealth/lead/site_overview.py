@@ -121,6 +121,12 @@ def find_site_problems(report: SiteReport, kit: int) -> Iterator[SiteProblem]:
         )
 
 
+def describe_problems(site: SiteOverview) -> str:
+    """Return what keeps a hospital from taking part, with the fix, and its last refusal, a line each."""
+    lines = [f"{each.problem}. {each.fix}" for each in site.problems]
+    return "\n".join([*lines, *([f"last refusal: {site.refusal}"] if site.refusal else [])])
+
+
 def find_last_refusals(home: LeadHome) -> dict[str, str]:
     """Return reasons and fix of each site's refusal of the latest run that asked it; nothing for one that accepted."""
     events = [event for job in iter_jobs(home) for event in RunDir(Path(job.folder)).read_events()[0]]

@@ -19,7 +19,7 @@ from fedhealth.report.quality_notices import (
     warn_no_gain_over_local,
     warn_poor_calibration,
 )
-from fedhealth.report.site_gains import warn_losing_sites
+from fedhealth.report.site_gains import warn_losing_sites, warn_weak_baselines
 from fedhealth.report.verdict import Verdict, judge_gain
 from fedhealth.report.wording import format_count, format_duration, format_percent, join_words
 from fedhealth.runs.guarantee import get_promised_guarantee, get_spent_guarantee
@@ -217,6 +217,7 @@ RULES: tuple[Callable[[RunRecord], Iterator[Notice]], ...] = (
     warn_no_better_than_chance,
     warn_hidden_by_noise,
     warn_losing_sites,
+    warn_weak_baselines,
     warn_fusion_loses,
     warn_unprotected_settings,
     warn_no_differential_privacy,

@@ -12,6 +12,7 @@ from fedhealth.report.wording import METRIC_NAMES, format_estimate, format_inter
 from fedhealth.runs.record import RunRecord
 from fedhealth.runs.results import SiteGain
 
+_CHANCE = 0.5  # AUROC of guessing
 _NOTE = (
     "Both models are scored on the hospital's own test patients; the interval is that of the paired difference. The "
     "personal copy is the shared model, trained further at the hospital for a few steps without noise, as with "
@@ -43,7 +44,24 @@ def describe_sites(sites: Sequence[SiteGain]) -> str:
         parts.append(f"There is no clear difference for {join_words(unclear)}.")
     if names[Verdict.undefined]:
         parts.append(f"Nothing can be said about {join_words(names[Verdict.undefined])}: too few test patients.")
-    return " ".join(parts)
+    return " ".join([*parts, *([weak] if (weak := describe_weak_baselines(sites)) else [])])
+
+
+def list_weak_baselines(sites: Sequence[SiteGain]) -> list[SiteGain]:
+    """Return the hospitals whose own model cannot be told from guessing on their own test patients."""
+    return [each for each in sites if each.alone.low <= _CHANCE]
+
+
+def describe_weak_baselines(sites: Sequence[SiteGain]) -> str:
+    """Return one sentence about these hospitals; empty if there are none."""
+    weak = [f"{each.site} ({format_number(each.alone.value)})" for each in list_weak_baselines(sites)]
+    if not weak:
+        return ""
+    verb = "is" if len(weak) == 1 else "are"
+    return (
+        f"Alone, {join_words(weak)} {verb} no better than chance after as many steps as in the run: such a gain says "
+        "less than it seems, because with more steps or more patients the own model may be better."
+    )
 
 
 def list_losers(sites: Sequence[SiteGain]) -> list[SiteGain]:
@@ -63,6 +81,12 @@ def warn_losing_sites(run: RunRecord) -> Iterator[Notice]:
         certain = _judge_site(each) is Verdict.worse
         title = f"{each.site} {'loses' if certain else 'may lose'} by the shared model"
         yield Notice(title, f"{_describe_loss(each)} {advise_site(each)}")
+
+
+def warn_weak_baselines(run: RunRecord) -> Iterator[Notice]:
+    """Warn that gains are measured against models that learned nothing."""
+    if run.comparison and (weak := describe_weak_baselines(run.comparison.sites)):
+        yield Notice("A hospital's own model is no better than chance", weak)
 
 
 def _judge_site(each: SiteGain) -> Verdict:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedhealth.site.run_history import SiteRunRecord
-from fedhealth.site.run_text import describe_run, format_time
+from fedhealth.site.run_text import describe_run
+from fedhealth.utils.time_text import format_time
 
 
 def render_run_record(record: SiteRunRecord, site: str, digest: str) -> str:

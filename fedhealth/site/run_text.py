@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from fedhealth.consortium.study_text import describe_budget
@@ -13,6 +12,7 @@ from fedhealth.privacy.accounting.spending import RunSpending
 from fedhealth.protocol.messages import ABANDON, DESCRIBE, EVALUATE, HANDSHAKE, SIGN, TRAIN, UNMASK
 from fedhealth.site.run_history import SiteRunRecord
 from fedhealth.utils.privacy_text import format_guarantee, format_local_epsilon
+from fedhealth.utils.time_text import format_time
 
 OWN_GAIN_FILE = "own_gain.json"  # in a run's folder at the hospital: what `fedhealth site compare` found
 Fact = tuple[str, str]
@@ -39,11 +39,6 @@ _WHAT_THE_LEAD_READS = {
     None: "not recorded whether sums over the hospitals or this hospital's own replies",
 }
 _MODALITIES = {"image": "images", "text": "notes or reports", "tabular": "clinical variables"}
-
-
-def format_time(seconds: float) -> str:
-    """Return `2026-01-31 09:30:00 UTC`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def describe_run(record: SiteRunRecord) -> Iterator[Fact]:

@@ -21,7 +21,7 @@ from fedhealth.site.audit_log import AuditLog
 from fedhealth.site.web.passphrase import set_passphrase
 from fedhealth.site.web.serve import get_token_path
 from tests.clients.lying_lead import RUN, LyingLead
-from tests.fedhealth.site.web.browser import Browser
+from tests.fedhealth.web.browser import Browser
 from tests.guide import DOCS
 
 ROOT, PASSPHRASE = DOCS.parent, "four random words here"

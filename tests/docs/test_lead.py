@@ -3,11 +3,15 @@
 The first hospital follows docs/hospital-it.md from its kit to its first contributed round, and counts.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
+from socket import create_connection
 
 import pytest
 from omegaconf import OmegaConf
@@ -15,12 +19,14 @@ from omegaconf import OmegaConf
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.publish_study import load_published_studies
+from fedhealth.lead.web.serve import get_token_path
 from fedhealth.protocol.messages import TRAIN
 from fedhealth.runtime.local_consortium import LocalConsortium, find_free_ports
 from fedhealth.site.install import install_kit
 from fedhealth.site.make_join_request import make_join_request
 from fedhealth.site.policy import load_policy
 from fedhealth.site.run_history import list_site_runs
+from tests.fedhealth.web.browser import Browser
 from tests.guide import steps
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("federation")]  # one set of hospitals at a time
@@ -128,6 +134,22 @@ class Lead:
             install_kit(self.poc.site_home(site), (self.poc.lead.kits / f"{site}.zip").read_bytes())
         self.poc.approve_study(signed, "Dr. Noor")  # where nobody has decided
 
+    def looked(self, yaml):
+        """Open the page and every page that it links to, as the guide says."""
+        (port,) = find_free_ports()[:1]
+        with subprocess.Popen([PROGRAM, "lead", "web", "--port", str(port)], env=self.environment) as process:
+            try:
+                tokens = get_token_path(self.poc.lead)
+                self.poc.wait_until(lambda: tokens.exists() and can_connect(port), "the page")
+                browser = Browser(port, "lead")
+                browser.sign_in(json.loads(tokens.read_text())["read"])
+                self.pages = {path: browser.get(path).body for path in ("/", "/studies", "/runs", "/budget")}
+                (run,) = re.findall(r'<a href="(/runs/[^"]+)">', self.pages["/runs"])
+                self.pages |= {"run": browser.get(run).body, "report": browser.get(f"{run}/report").body}
+            finally:
+                process.terminate()
+        assert not tokens.exists()
+
     def worked(self, yaml):
         """The hospitals start."""
         from fedhealth.lead.connect_control import connect_control
@@ -136,6 +158,12 @@ class Lead:
             self.poc.start_site(site)
         with connect_control(self.poc.lead) as control:
             self.poc.wait_until(lambda: self.poc.count_online(control) == len(SITES), "the hospitals")
+
+
+def can_connect(port):
+    with suppress(OSError), closing(create_connection(("127.0.0.1", port), timeout=5)):
+        return True
+    return False
 
 
 @pytest.fixture(name="lead")
@@ -153,6 +181,7 @@ def test_the_guide_works_as_written(lead):
         "study.yaml is completed": lead.completed,
         "the hospitals approve the study": lead.approved,
         "the hospitals run": lead.worked,
+        "the page is opened": lead.looked,
     }
     shown = {}
     for step in steps("lead.md"):
@@ -169,6 +198,13 @@ def test_the_guide_works_as_written(lead):
     assert "pneumonia is closed" in shown["lead study close"]
     assert "already ended" in shown["lead stop"]
     assert OmegaConf.load(lead.poc.lead.project).lead == lead.address
+    pages = lead.pages
+    assert all(f'<th scope="row">{site}</th><td>online</td>' in pages["/"] for site in SITES)
+    assert pages["/studies"].count("takes part") == len(SITES)
+    assert "1 of 1 completed" in pages["/runs"]
+    assert "epsilon 8 at delta" in pages["/budget"]
+    assert "completed" in pages["run"]
+    assert "Federated training report" in pages["report"]
     hospital = lead.hospital  # from its kit to its first contributed round
     assert [words[:3] for words in hospital.commands] == [
         ("site", "install", "charite.zip"),

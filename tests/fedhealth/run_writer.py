@@ -134,7 +134,7 @@ class RunWriter:
             said = {"findings": self.findings.get(site, []), "rejected": self.rejected.get(site, [])}
             events.append({"event": "prepared", "site": site, "counts": counts, **said})
         events += [{"event": "handshake", "site": site, "reasons": [], "versions": ""} for site in self.sites]
-        events.append({"event": "started", "rounds": ROUNDS})
+        events.append({"event": "started", "rounds": ROUNDS, "completed": 0})
         for number in range(1, ROUNDS + 1):
             events.append({"event": "round_started", "round": number, "sites": self.sites})
             events += [self.answer(site, number) for site in self.sites]

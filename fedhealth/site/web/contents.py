@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,15 @@ from fedhealth.site.home import SiteHome
 from fedhealth.site.policy import load_policy
 from fedhealth.site.record_gaps import find_log_gap
 from fedhealth.site.run_history import find_site_run, list_site_runs, read_run_history
-from fedhealth.site.run_text import OWN_GAIN_FILE, describe_own_gain, describe_run, format_time
+from fedhealth.site.run_text import OWN_GAIN_FILE, describe_own_gain, describe_run
 from fedhealth.site.study_store import StudyStore
 from fedhealth.utils.atomic_io import read_json
 from fedhealth.utils.privacy_text import format_guarantee
+from fedhealth.utils.time_text import format_time
+from fedhealth.web.content import Content, DataTable
 
 _REPORT = "report.json"  # of `fedhealth site ingest`, in the folder of the data
 _LAST_ENTRIES = 50
-
-
-@dataclass(frozen=True)
-class DataTable:
-    """A table: caption, head, and rows of texts; the first cell of a row is its header, with a link if there is one."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    links: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Content:
-    """A page: title, lines of text, and tables."""
-
-    title: str
-    lines: tuple[str, ...] = ()
-    tables: tuple[DataTable, ...] = ()
 
 
 def build_state(home: SiteHome) -> Content:

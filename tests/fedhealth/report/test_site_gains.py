@@ -76,3 +76,13 @@ def test_a_loss_that_may_be_chance_is_named_with_that_word(record):
     assert "no clear difference for B" in said
     assert "Nothing can be said about C" in said
     assert any(each.title == "A may lose by the shared model" and each.serious for each in collect_notices(found))
+
+
+def test_a_gain_over_a_model_that_learned_nothing_is_a_warning(record):
+    found = record(site_row("A", 0.51, 0.8), site_row("B", 0.7, 0.8), site_row("C", 0.347, 0.86))
+    title = "A hospital's own model is no better than chance"
+    notice = next(each for each in collect_notices(found) if each.title == title)
+    assert notice.serious
+    assert "Alone, A (0.510) and C (0.347) are no better than chance" in notice.text
+    assert notice.text in describe_sites(found.comparison.sites)
+    assert not [each for each in collect_notices(record(site_row("B", 0.7, 0.8))) if each.title == title]

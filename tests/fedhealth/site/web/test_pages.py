@@ -19,12 +19,14 @@ from fedhealth.site.daemon_state import DaemonState
 from fedhealth.site.home import SiteHome
 from fedhealth.site.study_store import StudyStore
 from fedhealth.site.web import decisions
-from fedhealth.site.web import serve as serve_module
+from fedhealth.site.web.pages import build_web_app
 from fedhealth.site.web.passphrase import PassphraseGate
-from fedhealth.site.web.sessions import Role
+from fedhealth.site.web.serve import get_token_path, serve_pages
 from fedhealth.utils.hash_chain import get_head_path
-from tests.fedhealth.site.web.browser import Browser, serve
-from tests.fedhealth.site.web.conftest import PASSPHRASE
+from fedhealth.web import serve as serve_module
+from fedhealth.web.sessions import Role, SessionStore
+from tests.fedhealth.site.web.hospital import PASSPHRASE
+from tests.fedhealth.web.browser import Browser, serve
 
 
 @pytest.fixture(name="copy")
@@ -32,7 +34,7 @@ def copy_(place, tmp_path):
     """A copy of the hospital, to be decided on, and a browser at its page."""
     home = SiteHome(tmp_path / "home")
     shutil.copytree(place.home.path, home.path)
-    with serve(home, place.tokens) as port:
+    with serve(lambda port: build_web_app(home, SessionStore("site", place.tokens), port)) as port:
         browser = Browser(port)
         browser.sign_in(place.tokens[Role.decide])
         yield home, browser
@@ -162,14 +164,14 @@ def test_a_second_page_of_one_site_is_refused_and_the_first_keeps_its_tokens(cop
             pass
 
         def run(self, sockets):
-            before = serve_module.get_token_path(home).read_bytes()
+            before = get_token_path(home).read_bytes()
             with pytest.raises(StartRefusedError, match="is served already"):
-                serve_module.serve_pages(home, find_free_port(), is_read_only=True)
-            assert serve_module.get_token_path(home).read_bytes() == before
+                serve_pages(home, find_free_port(), is_read_only=True)
+            assert get_token_path(home).read_bytes() == before
 
     monkeypatch.setattr(serve_module.uvicorn, "Server", Server)
-    serve_module.serve_pages(home, find_free_port(), is_read_only=False)
-    assert not serve_module.get_token_path(home).exists()
+    serve_pages(home, find_free_port(), is_read_only=False)
+    assert not get_token_path(home).exists()
 
 
 def find_free_port():

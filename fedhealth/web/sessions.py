@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-COOKIE = "fedhealth_site"
 IDLE_SECONDS, LONGEST_SECONDS = 1800.0, 8 * 3600.0
 _MOST_SESSIONS, _MOST_FORMS = 50, 100
 
@@ -54,15 +53,17 @@ class Session:
 
 
 class SessionStore:
-    """All sessions; they end with the process.
+    """All sessions of a page; they end with the process.
 
     Args:
+        side: whose page it is, `site` or `lead`: to a browser, all ports of a machine share their cookies.
         tokens: with which one signs in, by role.
         clock: seconds, never going back.
 
     """
 
-    def __init__(self, tokens: Mapping[Role, str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, side: str, tokens: Mapping[Role, str], clock: Callable[[], float] = time.monotonic) -> None:
+        self.cookie = f"fedhealth_{side}"
         self._tokens, self._clock, self._lock = dict(tokens), clock, threading.Lock()
         self._sessions: dict[str, Session] = {}
 
@@ -102,10 +103,10 @@ class SessionStore:
             self._sessions.pop(_digest_cookie(cookie), None)
 
 
-def read_cookie(header: str) -> str:
-    """Return the session's cookie, empty if there is none; pages of other ports may have set others."""
+def read_cookie(header: str, name: str) -> str:
+    """Return the value of a cookie, empty if there is none; pages of other ports may have set others."""
     pairs = (each.strip().partition("=") for each in header.split(";"))
-    found = [value for name, _, value in pairs if name == COOKIE]
+    found = [value for key, _, value in pairs if key == name]
     return found[-1] if found else ""
 
 

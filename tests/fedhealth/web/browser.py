@@ -9,18 +9,16 @@ from urllib.parse import urlencode
 
 import uvicorn
 
-from fedhealth.site.web.pages import build_web_app
-from fedhealth.site.web.serve import make_server_config
-from fedhealth.site.web.sessions import COOKIE, SessionStore
+from fedhealth.web.serve import make_server_config
 
 
 @contextmanager
-def serve(home, tokens, clock=time.monotonic):
-    """Serve the page of a hospital; yield its port."""
+def serve(build):
+    """Serve the page that `build(port)` returns; yield its port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = uvicorn.Server(make_server_config(build_web_app(home, SessionStore(tokens, clock), port)))
+    server = uvicorn.Server(make_server_config(build(port)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -54,8 +52,8 @@ class Answer:
 class Browser:
     """One browser; `send` can also send what no browser would."""
 
-    def __init__(self, port):
-        self.port, self.cookie = port, ""
+    def __init__(self, port, side="site"):
+        self.port, self.name, self.cookie = port, f"fedhealth_{side}", ""
 
     @property
     def origin(self):
@@ -74,7 +72,7 @@ class Browser:
     def send(self, method, path, body="", **changes):
         """Send a request with a browser's headers; changes replace one, None leaves it out."""
         headers = {"Host": f"127.0.0.1:{self.port}", "Sec-Fetch-Site": "same-origin"}
-        headers |= {"Cookie": f"{COOKIE}={self.cookie}"} if self.cookie else {}
+        headers |= {"Cookie": f"{self.name}={self.cookie}"} if self.cookie else {}
         if method == "POST":
             headers |= {"Origin": self.origin, "Content-Type": "application/x-www-form-urlencoded"}
             headers |= {"Content-Length": str(len(body))}
@@ -93,6 +91,6 @@ class Browser:
     def sign_in(self, token):
         """Sign in and keep the cookie."""
         answer = self.post("/sign-in", token=token)
-        found = re.match(f"{COOKIE}=([^;]+);", answer.headers.get("set-cookie", ""))
+        found = re.match(f"{self.name}=([^;]+);", answer.headers.get("set-cookie", ""))
         self.cookie = found[1] if found else ""
         return answer

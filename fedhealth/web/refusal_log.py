@@ -8,12 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Protocol
 
 from fedhealth.errors import TrustError
-from fedhealth.site.audit_log import AuditLog
-from fedhealth.site.home import SiteHome
 
-log = logging.getLogger("fedhealth.site")
+log = logging.getLogger("fedhealth.web")
 _MOST_ENTRIES, _WINDOW_SECONDS = 60, 3600.0  # a flood of requests must not fill the log
 
 
@@ -39,17 +38,29 @@ class PageRefusal(StrEnum):
     unknown = "a page that does not exist"
 
 
+class EventLog(Protocol):
+    """A log that nobody can edit unseen."""
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append an entry.
+
+        Raises:
+            TrustError: the log is damaged.
+
+        """
+
+
 class RefusalLog:
-    """Write refusals to the audit log; of a flood of one reason only the first ones and their number.
+    """Write refusals to a log; of a flood of one reason only the first ones and their number.
 
     Args:
-        home: the hospital's folder.
+        events: the log.
         clock: seconds, never going back.
 
     """
 
-    def __init__(self, home: SiteHome, clock: Callable[[], float] = time.monotonic) -> None:
-        self._audit, self._clock, self._lock = AuditLog(home.audit), clock, threading.Lock()
+    def __init__(self, events: EventLog, clock: Callable[[], float] = time.monotonic) -> None:
+        self._events, self._clock, self._lock = events, clock, threading.Lock()
         self._began, self._entries, self._left_out = clock(), Counter[PageRefusal](), Counter[PageRefusal]()
 
     def write_refusal(self, reason: PageRefusal) -> None:
@@ -72,6 +83,6 @@ class RefusalLog:
 
     def _write(self, event: str, **fields: object) -> None:
         try:
-            self._audit.write(event, **fields)
+            self._events.write(event, **fields)
         except TrustError:  # a damaged log stops the site's replies; the page is there to show it
-            log.exception("%s %s: the audit log cannot record it", event, fields)
+            log.exception("%s %s: the log cannot record it", event, fields)

@@ -43,6 +43,12 @@ class Chromium:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def evaluate_promise(self, script):
+        """Return what a promise in the page comes to."""
+        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
     def open(self, address):
         """Open an address and wait for it."""
         self.ask("Page.navigate", url=address)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fedhealth.site.web.refusal_log import PageRefusal, RefusalLog
+from fedhealth.web.refusal_log import PageRefusal, RefusalLog
 
 FORM = "fedhealth.form"
 """Key of a request's form in its scope: text by field."""
@@ -143,9 +143,12 @@ async def _read_form(receive: Receive) -> dict[str, str]:
 
 
 def _add_headers(send: Send) -> Send:
+    """Add the headers of every answer; an answer may bring a content policy of its own."""
+
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *HEADERS]
+            own = dict(message["headers"])
+            message["headers"] = [*message["headers"], *(each for each in HEADERS if each[0] not in own)]
         await send(message)
 
     return send_with_headers

@@ -1,0 +1,1 @@
+"""The lead's page in a browser on its own machine, for reading: members, studies and their answers, runs, budgets."""
