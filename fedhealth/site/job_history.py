@@ -116,8 +116,8 @@ class JobHistory:
 
     def _save(self, known: dict[str, _SeenJob], recovery: _Recovery) -> None:
         make_private_folder(self._path.parent)
-        entries = {name: asdict(entry) for name, entry in {**known, _RECOVERY: recovery}.items()}
-        write_atomic(self._path, encode_canonical(entries))
+        jobs = {run: asdict(entry) for run, entry in known.items()}
+        write_atomic(self._path, encode_canonical({**jobs, _RECOVERY: asdict(recovery)}))
 
 
 def find_ended_runs(folder: Path) -> frozenset[str]:

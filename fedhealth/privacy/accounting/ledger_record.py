@@ -206,7 +206,7 @@ def load_records(content: bytes) -> list[LedgerRecord]:
 
 
 def _build_record(stored: _StoredRecord) -> LedgerRecord:
-    runs = tuple(BookedRun(run, _build_cost(*cost), last) for run, *cost, last in stored.runs)
+    runs = tuple(BookedRun(run, _build_cost(unit, most, events), last) for run, unit, most, events, last in stored.runs)
     releases = {run: _build_cost(*cost) for run, cost in stored.releases.items()}
     return LedgerRecord(**{**vars(stored), "runs": runs, "releases": releases})
 
