@@ -43,22 +43,18 @@ class DirectHospital:
         return {name: self.score(model, "test") for name, model in models.items()}
 
     def train(self, arrays, steps, keeps_best=False):
-        """Return a model after these steps from these arrays, or its best state by the validation rows of each round."""
+        """Return a model after these steps from these arrays, or the best of its states after each round."""
         training, seed, model = self.config.training, self.config.seed, self.build_model()
         set_model_arrays(model, arrays)
         optimizer = instantiate(training.optimizer)([each for each in model.parameters() if each.requires_grad])
-        batches, states = (
-            iterate_batches(self.cohort.rows("train"), training.batch_size, np.random.default_rng(seed)),
-            [],
-        )
+        order, states = np.random.default_rng(seed), []
+        batches = iterate_batches(self.cohort.rows("train"), training.batch_size, order)
         torch.manual_seed(seed)
         for step, rows in enumerate(islice(batches, steps), start=1):
             model.train()
             optimizer.zero_grad()
-            losses = compute_row_losses(
-                model(self.inputs.batch(rows)), self.inputs.targets(rows), self.config.data.task.kind
-            )
-            losses.mean().backward()
+            scores, targets = model(self.inputs.batch(rows)), self.inputs.targets(rows)
+            compute_row_losses(scores, targets, self.config.data.task.kind).mean().backward()
             optimizer.step()
             if keeps_best and step % training.local_steps == 0:
                 state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -35,7 +35,7 @@ def build_members(home: LeadHome) -> Content:
     if membership is None:
         return Content("Members", ("There are no members yet: `fedhealth lead admit` admits one.",))
     try:
-        rows, lines = tuple(map(_describe_site, list_sites(home))), ()
+        rows, lines = tuple(map(_describe_site, list_sites(home))), tuple[str, ...]()
     except FedhealthError as fault:  # the server is not running
         rows = tuple((each.site, *("not known",) * 5, "") for each in membership.members)
         lines = (f"Warning: {fault.problem} {fault.advice}",)

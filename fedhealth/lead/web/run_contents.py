@@ -49,7 +49,7 @@ def _describe_job(job: Job) -> tuple[str, ...]:
     try:
         if not run.info:
             return job.run, "its folder is gone", *blank
-        status, started = get_run_status(run, query_server_status), str(run.info.get("started", ""))
+        status, started = get_run_status(run, query_server_status), run.info.started
     except FedhealthError as fault:
         return job.run, fault.problem, *blank
     return job.run, status.name, status.state, _describe_round(status), ", ".join(status.waiting_for), started
@@ -80,7 +80,7 @@ def _describe_facts(status: RunStatus, record: RunRecord) -> Iterator[tuple[str,
     yield "Waits for", ", ".join(status.waiting_for) or "nobody"
     yield from ((name, text) for name, text in (("Problem", status.error), ("What to do", status.advice)) if text)
     yield "Privacy", format_promise(get_promised_guarantee(record))
-    yield "Versions", str(record.info.get("versions", "not known"))
+    yield "Versions", record.info.versions or "not known"
     if (result := record.test_result) is not None:
         yield "Test AUROC of all hospitals together", _format_estimate(result.metrics[PRIMARY_METRIC])
 
