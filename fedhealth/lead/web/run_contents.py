@@ -47,7 +47,7 @@ def _describe_job(job: Job) -> tuple[str, ...]:
     if job.budget_request is not None:
         return job.run, "reservation of a sweep", *blank
     try:
-        if not run.info:
+        if not run.exists:
             return job.run, "its folder is gone", *blank
         status, started = get_run_status(run, query_server_status), run.info.started
     except FedhealthError as fault:
