@@ -92,7 +92,9 @@ def _serve_site(pipe: Connection) -> None:
     from flwr.app import Context, Message, RecordDict
 
     from clients.app import build_app
+    from fedhealth.flower.compat import set_message_id, set_task_identity
 
+    set_task_identity(1, 0)
     app, before = build_app(), 0.0
     while True:
         asked: Any = pipe.recv()
@@ -101,6 +103,7 @@ def _serve_site(pipe: Connection) -> None:
         elif isinstance(asked, tuple):
             kind, site = asked
             message = Message(_receive_records(pipe), 1, kind)
+            set_message_id(message, "asked")
             reply = app(message, Context(1, 1, {"site": site}, RecordDict(), {}))
             del message
             _send_records(pipe, reply.content)  # raises for an error, which the site has logged
