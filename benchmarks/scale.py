@@ -1,7 +1,7 @@
 """What grows with the number of sites and the size of the model, and what a start costs.
 
-`python -m benchmarks.scale [--quick]` prints a table and, as its last line, one JSON object. Every figure is measured in
-a process of its own, with one thread, as a ratio of processor times or of memory, so that it holds on other machines:
+`python -m benchmarks.scale [--quick]` prints a table and, as its last line, one JSON object. Every figure is measured
+in a process of its own, with one thread, as a ratio of processor times or of memory, so that other machines agree:
 
 - round_on_over_off_64: a round of 64 sites with secure aggregation over one without.
 - setup_256_over_64: from the launch to the first round, 256 virtual sites over 64.

@@ -15,7 +15,7 @@ from clients.transport.contributors import KeptUpload
 from clients.transport.history import HistoryBook
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.privacy.mechanisms.noise_share import NoiseShare
-from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.array_codec import make_packed_arrays, pack_arrays
 from fedhealth.protocol.messages import SEALED, SECAGG
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.client.session import SiteSession
@@ -113,5 +113,7 @@ class SecureAttempt:
         return self._mask(quantized)
 
     def _mask(self, quantized: QuantizedUpdate) -> RecordDict:
-        head, masked = self._session.mask_upload(self._context, quantized)
-        return RecordDict({SECAGG: ConfigRecord({"head": head}), SEALED: pack_arrays(dict(masked))})
+        """Mask the words where they will be sent from."""
+        masked = make_packed_arrays({name: (segment.wire_bytes,) for name, segment in self._owned.items()}, "|u1")
+        head = self._session.mask_upload(self._context, quantized, out=masked)[0]  # nothing else holds the arrays
+        return RecordDict({SECAGG: ConfigRecord({"head": head}), SEALED: pack_arrays(masked)})

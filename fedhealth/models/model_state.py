@@ -13,6 +13,7 @@ from fedhealth.types import State
 
 _CHUNK = 2**15  # values whose squares fit the cache
 
+
 def list_trained_arrays(model: nn.Module) -> list[str]:
     """Return the names of trained parameters and of the floating-point buffers beside them (running statistics)."""
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -49,11 +49,10 @@ class PackedArrays(dict[str, np.ndarray]):
             at += self[name].nbytes
 
     def finish(self) -> bytes:
-        """Return the packed bytes; from now on the arrays are views of them and can only be read."""
-        self.clear()  # `getvalue` returns the buffer itself if nothing else can write to it, else a copy
-        content = self._file.getvalue()
-        self.update(_view_arrays(content))
-        return content
+        """Return the packed bytes, which are the buffer itself; from now on the arrays can only be read."""
+        for array in self.values():
+            array.flags.writeable = False
+        return self._file.getvalue()
 
 
 def make_packed_arrays(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> PackedArrays:

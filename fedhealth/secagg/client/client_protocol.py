@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedhealth.secagg.client import journal_rules, key_ratchet, vector_rules
 from fedhealth.secagg.client.credentials import SiteCredentials
@@ -17,6 +16,7 @@ from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.errors import refuse_unless
 from fedhealth.secagg.primitives import keys, masks, packing
 from fedhealth.secagg.primitives.layout import Layout
+from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.primitives.quantize import Vectors, quantize
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcements
@@ -122,10 +122,12 @@ def mask_upload(
     quantized: QuantizedUpdate,
     notices: Mapping[str, bytes],
     workers: int = 1,
-) -> tuple[MaskedUpload, dict[str, NDArray[np.uint8]]]:
+    out: Mapping[str, PackedWords] | None = None,
+) -> tuple[MaskedUpload, dict[str, PackedWords]]:
     """Mask the words with fresh keys; return UPLOAD and the packed vectors by segment name.
 
-    `notices` holds what each site of the cohort is told in its envelope, see `StateNotice`.
+    `notices` holds what each site of the cohort is told in its envelope, see `StateNotice`; `out` is where the packed
+    vectors are written, by segment name.
     """
     pairs = dict(secrets.chains)
     dealt = deal_shares(context, me.site, pairs, notices)
@@ -135,9 +137,11 @@ def mask_upload(
         fits = digest == segment.digest and weight == context.weights[me.site, segment.tower]
         refuse_unless(fits, f"the stored vector of segment {segment.name} belongs to another layout or weight")
         plus, minus = select_mask_keys(dealt.keys, segment.name)
-        masked = words.copy()
-        masks.apply_masks(masked, plus, minus, workers)
-        vectors[segment.name] = packing.pack_words(masked, segment)
+        target = np.empty(segment.wire_bytes, np.uint8) if out is None else out[segment.name]
+        with packing.words_in(target, segment) as masked:
+            masked[:] = words
+            masks.apply_masks(masked, plus, minus, workers)
+        vectors[segment.name] = target
     draft = MaskedUpload(
         ctx=context.ctx,
         site=me.site,

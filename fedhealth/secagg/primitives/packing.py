@@ -5,6 +5,7 @@ and the k rows of such words follow each other. All steps are shifts of whole ro
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,23 @@ def pack_words(words: Words, segment: Segment) -> PackedWords:
             if shift + k > 32:
                 target[word + 1] |= part >> np.uint32(32 - shift)
     return out.reshape(-1).view(np.uint8)
+
+
+@contextmanager
+def words_in(packed: PackedWords, segment: Segment) -> Iterator[Words]:
+    """Give the words of a segment to be written, and leave them packed in `packed`; in place if they need no packing.
+
+    Args:
+        packed: bytes of the segment's wire size.
+        segment: of the words.
+
+    """
+    if segment.bits in (16, 32, 64):
+        yield packed.view(segment.dtype)
+    else:
+        words = np.empty(segment.words, segment.dtype)
+        yield words
+        packed[:] = pack_words(words, segment)
 
 
 def add_packed(total: Words, packed: PackedWords, segment: Segment) -> None:
