@@ -104,13 +104,22 @@ def accept_attempt(
     return journal_rules.burn_attempt(replace(journal, peers=tuple(peers.values())), descriptor), secrets, context
 
 
-def quantize_update(me: SiteCredentials, context: AttemptContext, vectors: Mapping[str, Vectors]) -> QuantizedUpdate:
-    """Quantize this site's vectors: {segment name: {entry name: array}} for every segment it owns."""
+def quantize_update(
+    me: SiteCredentials,
+    context: AttemptContext,
+    vectors: Mapping[str, Vectors],
+    out: Mapping[str, PackedWords] | None = None,
+) -> QuantizedUpdate:
+    """Quantize this site's vectors: {segment name: {entry name: array}} for every segment it owns.
+
+    The words are written into `out`, bytes of the wire's size by segment name, where they are not packed otherwise.
+    """
     found = {}
     for segment in context.owned_segments(me.site):
         refuse_unless(segment.name in vectors, f"segment {segment.name} has no values")
         weight = context.weights[me.site, segment.tower]
-        words = quantize(segment, vectors[segment.name], weight)
+        place = None if out is None else packing.view_words(out[segment.name], segment)
+        words = quantize(segment, vectors[segment.name], weight, place)
         found[segment.name] = (segment.digest, weight, words)
     return QuantizedUpdate(found)
 
@@ -127,7 +136,7 @@ def mask_upload(
     """Mask the words with fresh keys; return UPLOAD and the packed vectors by segment name.
 
     `notices` holds what each site of the cohort is told in its envelope, see `StateNotice`; `out` is where the packed
-    vectors are written, by segment name.
+    vectors are written, by segment name. Words that lie there already are masked in place.
     """
     pairs = dict(secrets.chains)
     dealt = deal_shares(context, me.site, pairs, notices)
@@ -138,9 +147,14 @@ def mask_upload(
         refuse_unless(fits, f"the stored vector of segment {segment.name} belongs to another layout or weight")
         plus, minus = select_mask_keys(dealt.keys, segment.name)
         target = np.empty(segment.wire_bytes, np.uint8) if out is None else out[segment.name]
-        with packing.words_in(target, segment) as masked:
+        masked = packing.view_words(target, segment)
+        if masked is None:
+            masked = words.copy()
+        elif masked.ctypes.data != words.ctypes.data:  # else they were quantized into `out`
             masked[:] = words
-            masks.apply_masks(masked, plus, minus, workers)
+        masks.apply_masks(masked, plus, minus, workers)
+        if segment.bits not in packing.UNPACKED_BITS:
+            target[:] = packing.pack_words(masked, segment)
         vectors[segment.name] = target
     draft = MaskedUpload(
         ctx=context.ctx,

@@ -121,9 +121,11 @@ class SiteSession:
         self._accepted = context.ctx
         return context
 
-    def quantize(self, context: AttemptContext, vectors: Mapping[str, Vectors]) -> quantized_store.QuantizedUpdate:
-        """Quantize {segment: {entry: array}}."""
-        return client_protocol.quantize_update(self.me, context, vectors)
+    def quantize(
+        self, context: AttemptContext, vectors: Mapping[str, Vectors], out: Mapping[str, PackedWords] | None = None
+    ) -> quantized_store.QuantizedUpdate:
+        """Quantize {segment: {entry: array}}, into `out` ({segment: bytes of its wire size}) if it is given."""
+        return client_protocol.quantize_update(self.me, context, vectors, out)
 
     def save_quantized(self, quantized: quantized_store.QuantizedUpdate) -> None:
         """Store the words with the secrets, to mask them again after a failed attempt."""
@@ -150,7 +152,7 @@ class SiteSession:
 
         Args:
             context: of the attempt.
-            quantized: this site's words; they stay as they are.
+            quantized: this site's words; they stay as they are unless they lie in `out`.
             workers: threads.
             out: {segment: bytes of its wire size} to write the masked vectors to; None makes new ones.
 
