@@ -11,7 +11,8 @@ from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from clients.update_clipping import clip_update
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.models.model_state import get_model_arrays
+from fedhealth.models.model_state import get_model_arrays, subtract_arrays
+from fedhealth.protocol.array_codec import make_packed_arrays
 from fedhealth.protocol.messages import Directive
 from fedhealth.secagg.primitives.noise_grid import is_blank
 from fedhealth.types import State
@@ -106,17 +107,27 @@ class StateMerger:
 
     def compute_update(self, directive: Directive, local: LocalRound, result: TrainingResult) -> RoundUpdate:
         """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
-        after, strategy = get_model_arrays(self.setup.model, sorted(local.shared)), self.setup.config.strategy
-        own = {name: array - local.shared[name] for name, array in after.items()}
-        sent = (result.report.direction or {}).items()
-        own |= {name: array for name, array in sent if name in own or is_blank(name)}
-        own |= {METHOD + name: change for name, change in result.extra.items()}
+        strategy = self.setup.config.strategy
+        own = self._subtract_shared(local, result)
         # under secure aggregation an update that seems late may be in an opened sum, and must not be in a second one
         is_late = strategy.staleness and self.setup.transport.is_plaintext and self.setup.site.name in directive.missed
         late = self.setup.get_store(directive).load_late_update(directive.round - 1) if is_late else {}
         added = {n: own[n] + np.float32(strategy.staleness) * a for n, a in late.items() if n in own}
-        total = clip_update(own | added, strategy.max_update_norm, self.setup.trainer.is_private)
+        whole = own | added if added else own
+        total = clip_update(whole, strategy.max_update_norm, self.setup.trainer.is_private)
         return RoundUpdate(own, total, (directive.round - 1,) if added else ())
+
+    def _subtract_shared(self, local: LocalRound, result: TrainingResult) -> State:
+        """Return what the round changed: the model's shared arrays, or what is sent for them, and the method's own.
+
+        It is computed where it will be sent from.
+        """
+        sent = {n: a for n, a in (result.report.direction or {}).items() if n in local.shared or is_blank(n)}
+        sent |= {METHOD + name: change for name, change in result.extra.items()}
+        changed = {name: array for name, array in local.shared.items() if name not in sent}
+        own = make_packed_arrays({name: array.shape for name, array in changed.items()}, "<f4")
+        subtract_arrays(self.setup.model, changed, own)
+        return own | sent if sent else own
 
 
 def select_own_arrays(local: LocalRound, incoming: State, personal: State) -> State:

@@ -8,7 +8,7 @@ from functools import cached_property
 from flwr.app import Message, RecordDict
 
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
-from fedhealth.protocol.messages import GLOBAL, Directive
+from fedhealth.protocol.messages import GLOBAL, Directive, digest_arrays
 from fedhealth.types import State
 
 
@@ -46,3 +46,13 @@ class ParsedMessage:
 
         """
         return unpack_arrays(get_arrays(self.content, GLOBAL))
+
+    @cached_property
+    def model_digest(self) -> bytes:
+        """The SHA-256 of the shared arrays, which several checks ask for.
+
+        Raises:
+            FederationError: as `arrays`.
+
+        """
+        return digest_arrays(self.arrays)

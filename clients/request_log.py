@@ -7,7 +7,7 @@ from typing import Any
 
 from clients.message import ParsedMessage
 from fedhealth.errors import FedhealthError
-from fedhealth.protocol.messages import ABANDON, GLOBAL, SECAGG, SIGN, UNMASK, digest_arrays, get_config_record
+from fedhealth.protocol.messages import ABANDON, GLOBAL, SECAGG, SIGN, UNMASK, get_config_record
 from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import digest_attempt
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, SignRequest, UnmaskRequest
@@ -31,7 +31,7 @@ def describe_request(message: ParsedMessage) -> dict[str, Any]:
 
 def _describe_model(message: ParsedMessage) -> dict[str, Any]:
     """Return the digest of the incoming arrays, as the protocol names them, and of the round's settings."""
-    found = {"model": digest_arrays(message.arrays).hex()} if GLOBAL in message.content else {}
+    found = {"model": message.model_digest.hex()} if GLOBAL in message.content else {}
     if "config" in message.content:
         values = {key: str(value) for key, value in get_config_record(message.content, "config").items()}
         found["settings"] = digest_parts(b"round settings", encode_canonical(values)).hex()

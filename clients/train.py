@@ -62,7 +62,6 @@ class RoundTrainer:
         local = self.merger.merge(directive, incoming, aggregated, attempt)
         scores = self._count_scores(local)
         local = replace(local, task=replace(local.task, shares=attempt.get_noise_shares()))
-        set_model_arrays(setup.model, local.merged)
         result = setup.personalization.train(local)
         released = self._release_statistics(local, scores, result.report)
         update = self.merger.compute_update(directive, local, result)
@@ -75,11 +74,16 @@ class RoundTrainer:
         return attempt.build_reply(protected, statistics, release)
 
     def _count_scores(self, local: LocalRound) -> Statistics:
-        """Return the incoming model's validation scores; none in a private run, which releases only the final ones."""
-        if self.setup.trainer.is_private:
-            return {}
-        personal = self.setup.personalization.get_personal_arrays(local)
-        return self.evaluator.count_scores(local, personal, "validation")
+        """Return the incoming model's validation scores, and leave the merged arrays in the model, to be trained.
+
+        There are no scores in a private run, which releases only the final ones.
+        """
+        setup = self.setup
+        personal = {} if setup.trainer.is_private else setup.personalization.get_personal_arrays(local)
+        scores = {} if setup.trainer.is_private else self.evaluator.count_scores(local, personal, "validation")
+        if personal or setup.trainer.is_private:
+            set_model_arrays(setup.model, local.merged)
+        return scores
 
     def _release_statistics(self, local: LocalRound, scores: Statistics, report: FitReport) -> Statistics:
         """Return the statistics that leave; in a private run nothing is computed that has no noise."""

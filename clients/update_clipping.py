@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import compute_l2_norm
+from fedhealth.models.model_state import compute_l2_norm, is_finite
 from fedhealth.types import State
 
 
@@ -20,11 +18,10 @@ def clip_update(update: State, max_norm: float | None, is_private: bool = False)
         ModelError: the update holds values that are not finite, and the run is not private.
 
     """
-    norm = compute_l2_norm(update)
-    if not math.isfinite(norm) and is_private:
-        return {name: np.zeros_like(array) for name, array in update.items()}
-    if not math.isfinite(norm):
+    if not is_finite(update):
+        if is_private:
+            return {name: np.zeros_like(array) for name, array in update.items()}
         raise ModelError("The update holds values that are not finite; it is not sent.", "Lower the learning rate.")
-    if max_norm is None or norm <= max_norm:
+    if max_norm is None or (norm := compute_l2_norm(update)) <= max_norm:
         return update
     return {name: array * np.float32(max_norm / norm) for name, array in update.items()}

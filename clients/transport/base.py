@@ -139,5 +139,11 @@ class Transport(Protocol):
 
 def compute_request_digest(run: RunContext, message: ParsedMessage, incoming: State) -> str:
     """Return the digest of a request: equal after a restart, different in every round."""
-    parts = (run.run.encode(), message.kind.encode(), str(message.directive.round).encode(), digest_arrays(incoming))
+    model = digest_incoming(message, incoming)
+    parts = (run.run.encode(), message.kind.encode(), str(message.directive.round).encode(), model)
     return digest_parts(b"fedhealth request 2", *parts).hex()
+
+
+def digest_incoming(message: ParsedMessage, incoming: State) -> bytes:
+    """Return the SHA-256 of incoming arrays; those of a message are hashed once."""
+    return message.model_digest if incoming and incoming is message.arrays else digest_arrays(incoming)

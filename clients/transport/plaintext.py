@@ -29,14 +29,17 @@ _REPLY = "answer.safetensors"
 class PlaintextAttempt:
     """An upload in plaintext; every tower is aggregated.
 
+    The last reply is stored, to be sent again: private words must not be drawn twice, and a hospital should not train
+    twice. A crash may lose what can be computed again; a virtual site, which loses no reply on the way, stores nothing.
+
     Args:
-        path: of the file with the last reply.
-        request_digest: of the request.
+        path: of the file with the last reply; None stores none.
+        request_digest: of the request; empty where none is stored.
         recorder: of the releases of private words.
 
     """
 
-    def __init__(self, path: Path, request_digest: str, recorder: ReleaseRecorder) -> None:
+    def __init__(self, path: Path | None, request_digest: str, recorder: ReleaseRecorder) -> None:
         self._path, self._request_digest, self.recorder = path, request_digest, recorder
 
     def is_aggregated(self, tower: str) -> bool:
@@ -56,6 +59,8 @@ class PlaintextAttempt:
 
     def load_cached_reply(self) -> RecordDict | None:
         """Return the last reply if it was to the same request and its release is recorded."""
+        if self._path is None:
+            return None
         try:
             about, arrays = _read_file(self._path)
         except SafetensorError:  # damaged: the words are lost
@@ -72,10 +77,12 @@ class PlaintextAttempt:
 
     def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
         """Store the words, record their release and return the records."""
-        parts = {UPDATE: update, STATISTICS: statistics}
-        arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(self._path, save(arrays, {"request": self._request_digest, "release": release.dumps()}))
+        if self._path is not None:
+            parts = {UPDATE: update, STATISTICS: statistics}
+            arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            about = {"request": self._request_digest, "release": release.dumps()}
+            write_atomic(self._path, save(arrays, about), durable=self.recorder.is_private)
         self.recorder.record(release)
         return _build_records(update, dict(statistics))
 
@@ -124,6 +131,8 @@ class PlaintextTransport:
         digest_initial: Callable[[], bytes],
     ) -> PlaintextAttempt:
         """Accept every attempt: the lead sees everything in any case."""
+        if run.site.audit is None and not recorder.is_private:
+            return PlaintextAttempt(None, "", recorder)
         return PlaintextAttempt(run.site.arrays / _REPLY, compute_request_digest(run, message, incoming), recorder)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:

@@ -18,7 +18,7 @@ from clients.release import Release, ReleaseRecorder
 from clients.request_check import compare_attempt
 from clients.statements import open_statement_book
 from clients.transport import contributors
-from clients.transport.base import ReplyShapes
+from clients.transport.base import ReplyShapes, digest_incoming
 from clients.transport.contributors import ContributorRule
 from clients.transport.history import HistoryBook
 from clients.transport.secure_attempt import SecureAttempt
@@ -133,8 +133,8 @@ class SecureTransport:
         asked = AttemptDescriptor.from_bytes(descriptor)
         compare_attempt(message.kind, directive, asked)
         history = _read_history(session.me, run, message, digest_initial())
-        history.check_request(asked, _digest_shown(incoming, history.is_start(asked.history)))
-        model, task = digest_arrays(incoming), digest_task(message.kind, directive)
+        model, task = digest_incoming(message, incoming), digest_task(message.kind, directive)
+        history.check_request(asked, _digest_shown(incoming, model, history.is_start(asked.history)))
         plan = self.settings.plan_layout(shapes.update, shapes.statistics, session.me.thresholds, shapes.sensitivity)
         certificates = _read_list(message.content, "abandoned")
         derive_layout = partial(plan.build, threshold=asked.threshold)
@@ -236,10 +236,10 @@ def _read_history(me: SiteCredentials, run: RunContext, message: ParsedMessage, 
     return book
 
 
-def _digest_shown(incoming: State, is_start: bool) -> bytes:
+def _digest_shown(incoming: State, digest: bytes, is_start: bool) -> bytes:
     """Return the SHA-256 of the incoming arrays; at the start of the model's only, as a method's own are the lead's."""
     chosen = {name: array for name, array in incoming.items() if not (is_start and name.startswith(METHOD))}
-    return digest_arrays(chosen)
+    return digest if len(chosen) == len(incoming) else digest_arrays(chosen)
 
 
 def _read_list(content: RecordDict, key: str) -> list[bytes]:

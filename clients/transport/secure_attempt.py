@@ -15,7 +15,7 @@ from clients.transport.contributors import KeptUpload
 from clients.transport.history import HistoryBook
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.privacy.mechanisms.noise_share import NoiseShare
-from fedhealth.protocol.array_codec import pack_arrays
+from fedhealth.protocol.array_codec import PackedArrays, make_packed_arrays, pack_arrays
 from fedhealth.protocol.messages import SEALED, SECAGG
 from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.client.session import SiteSession
@@ -76,8 +76,9 @@ class SecureAttempt:
 
     def load_cached_reply(self) -> RecordDict | None:
         """Mask the stored words again if this vector was asked for before; `accept` has checked that it may be."""
-        quantized, upload = self._session.load_quantized(), contributors.load_upload(self._secrets)
-        if quantized is None or upload.vector != self._vector:
+        upload = contributors.load_upload(self._secrets)
+        quantized = self._session.load_quantized() if upload.vector == self._vector else None
+        if quantized is None:
             return None
         digests = {name: digest for name, (digest, _, _) in quantized.segments.items()}
         if digests != {name: segment.digest for name, segment in self._owned.items()}:
@@ -85,7 +86,7 @@ class SecureAttempt:
         if not self.recorder.confirm(upload.release):
             self._session.delete_quantized()
             return None
-        return self._mask(quantized)
+        return self._mask(quantized, self._make_buffers())
 
     def build_reply(self, update: State, statistics: Mapping[str, np.ndarray], release: Release) -> RecordDict:
         """Quantize, store, record the release and mask; statistics that may not leave are sent as zeros.
@@ -98,8 +99,9 @@ class SecureAttempt:
             absent = [] if segment.kind == "noised" else [e for e in segment.entries if e.name not in values]
             vectors[segment.name] = {e.name: values[e.name].reshape(-1) for e in segment.entries if e.name in values}
             vectors[segment.name] |= {e.name: np.zeros(e.length, np.int64) for e in absent}
+        sealed = self._make_buffers()
         try:
-            quantized = self._session.quantize(self._context, vectors)
+            quantized = self._session.quantize(self._context, vectors, sealed)
         except ProtocolViolationError as fault:  # about the site's own values, not about the lead's request
             raise ModelError(fault.problem, fault.advice) from fault
         purpose, is_private = self._context.descriptor.vector.purpose, self.recorder.is_private
@@ -110,8 +112,12 @@ class SecureAttempt:
         self._session.save_quantized(quantized)
         contributors.save_upload(self._secrets, upload)
         self.recorder.record(release)
-        return self._mask(quantized)
+        return self._mask(quantized, sealed)
 
-    def _mask(self, quantized: QuantizedUpdate) -> RecordDict:
-        head, masked = self._session.mask_upload(self._context, quantized)
-        return RecordDict({SECAGG: ConfigRecord({"head": head}), SEALED: pack_arrays(dict(masked))})
+    def _make_buffers(self) -> PackedArrays:
+        """Return where the words are quantized, masked and sent from."""
+        return make_packed_arrays({name: (segment.wire_bytes,) for name, segment in self._owned.items()}, "|u1")
+
+    def _mask(self, quantized: QuantizedUpdate, sealed: PackedArrays) -> RecordDict:
+        head, _ = self._session.mask_upload(self._context, quantized, out=sealed)
+        return RecordDict({SECAGG: ConfigRecord({"head": head}), SEALED: pack_arrays(sealed)})

@@ -13,7 +13,6 @@ from numpy.lib.format import open_memmap
 from fedhealth.config.schema import DataConfig
 from fedhealth.config.windows import parse_windows
 from fedhealth.data.find_file import find_file
-from fedhealth.data.image.load import load_image
 from fedhealth.data.image_source import ImageProgress, RejectedImage, WrittenImages
 from fedhealth.data.manifest import Manifest, read_manifest
 from fedhealth.errors import DataError
@@ -49,6 +48,8 @@ class ImageFiles:
         digests: dict[str, str] = {}
 
         def decode(slot: int) -> RejectedImage | None:
+            from fedhealth.data.image.load import load_image  # with pydicom, which tables alone do not need
+
             try:
                 file = find_file(manifest.path.parent, files[slot]) or manifest.path.parent / files[slot]
                 images[slot] = load_image(file, data.image.size, data.image.channels, windows)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +65,11 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
 
     """
     path = get_manifest_path(data, site)
-    table = _read_rows(path)
+    whole = _read_rows(path)
+    table = whole.table
     _require_columns(table, data, path)
     if data.site_column:
-        table = table[table[data.site_column].str.strip() == site]
+        table = table.iloc[whole.find_rows(data.site_column, site)]
     if data.columns.split and data.split.drop_unlisted:
         table = table[table[data.columns.split].str.strip() != ""]
     if table.empty:
@@ -84,12 +86,38 @@ def read_manifest(data: DataConfig, site: str) -> Manifest:
     )
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    """Return the table with all cells as text, indexed by the line in the file."""
+class _WholeTable:
+    """A table of one or many sites, which is only read.
+
+    Attributes:
+        table: all cells as text, indexed by the line in the file.
+
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        self._rows: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def find_rows(self, column: str, site: str) -> np.ndarray:
+        """Return the positions of a site's rows, which a column names."""
+        if column not in self._rows:
+            names = self.table[column].str.strip()
+            self._rows[column] = names.groupby(names, sort=False).indices
+        return self._rows[column].get(site, np.zeros(0, np.int64))
+
+
+def _read_rows(path: Path) -> _WholeTable:
+    """Return the table of a file, which the sites of one process read once, as long as it does not change."""
     if not path.is_file():
         raise DataError(f"{path}: the manifest does not exist.", "Check data.root and data.manifest.")
+    about = path.stat()
+    return _parse_rows(path, (about.st_ino, about.st_size, about.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _parse_rows(path: Path, _version: tuple[int, int, int]) -> _WholeTable:
     table = read_table(path)
-    return pd.DataFrame(dict(table.columns), index=pd.Index(table.lines, dtype=np.int64), dtype=object)
+    return _WholeTable(pd.DataFrame(dict(table.columns), index=pd.Index(table.lines, dtype=np.int64), dtype=object))
 
 
 def _require_columns(table: pd.DataFrame, data: DataConfig, path: Path) -> None:

@@ -159,10 +159,6 @@ def _record_configuration(spec: RunSpec) -> None:
 
 
 def _execute_run(spec: RunSpec) -> None:
-    from fedhealth.export.model import save_model
-    from fedhealth.export.model_card import CARD_FILE, build_model_card
-    from fedhealth.report.render import render_run_report
-
     run, config, data_are_local = spec.run_dir, spec.settings, spec.capabilities.data_are_local
     for title, text in list_warnings(spec.plain, spec.capabilities):
         run.append_event("caution", title=title, text=text)
@@ -173,6 +169,10 @@ def _execute_run(spec: RunSpec) -> None:
     if config.purpose is Purpose.describe:
         _write_statistics(config, run)
         return
+    from fedhealth.export.model import save_model
+    from fedhealth.export.model_card import CARD_FILE, build_model_card
+    from fedhealth.report.render import render_run_report
+
     save_model(spec.config, load_file(run.path / "model.safetensors"), run.path / MODEL_DIR)
     _write_calibrations(config, run)
     failed: list[str] = []

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from fedhealth.errors import FedhealthError
-from fedhealth.flower.server.control_client import ControlClient
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.project import load_project
 from fedhealth.runs.run_dir import RunDir
 
+if TYPE_CHECKING:  # gRPC takes a second to import, and a run on one machine asks no server
+    from fedhealth.flower.server.control_client import ControlClient
+
 
 def connect_control(home: LeadHome) -> ControlClient:
     """Return a control API client for the server of the consortium at `home`; it is a context manager."""
+    from fedhealth.flower.server.control_client import ControlClient
+
     return ControlClient(load_project(home.project).control_port, home.load_control_token())
 
 

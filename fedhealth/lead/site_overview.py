@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedhealth.consortium.membership import Membership, SignedMembership
-from fedhealth.flower.server.control_client import ControlClient
 from fedhealth.flower.server.site_contacts import Contact, load_contacts
 from fedhealth.lead.connect_control import connect_control
 from fedhealth.lead.home import LeadHome
@@ -15,6 +15,9 @@ from fedhealth.lead.job_store import iter_jobs
 from fedhealth.protocol.compatibility import are_compatible_releases, compute_shared_digest, get_release
 from fedhealth.protocol.site_report import SiteReport
 from fedhealth.runs.run_dir import RunDir
+
+if TYPE_CHECKING:  # gRPC takes a second to import, and a run on one machine asks no server
+    from fedhealth.flower.server.control_client import ControlClient
 
 ONLINE = "online"
 

@@ -11,6 +11,8 @@ from torch import nn
 from fedhealth.errors import ModelError
 from fedhealth.types import State
 
+_CHUNK = 2**15  # values whose squares fit the cache
+
 
 def list_trained_arrays(model: nn.Module) -> list[str]:
     """Return the names of trained parameters and of the floating-point buffers beside them (running statistics)."""
@@ -55,9 +57,38 @@ def set_model_arrays(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None
             )
     with torch.no_grad():
         for name, array in arrays.items():
-            state[name].copy_(torch.from_numpy(np.array(array, order="C")))
+            if state[name].device.type == "cpu":
+                np.copyto(state[name].numpy(), array)  # arrays of a message can only be read, which torch would warn of
+            else:
+                state[name].copy_(torch.from_numpy(np.array(array, order="C")))
+
+
+def subtract_arrays(model: nn.Module, before: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> None:
+    """Write the model's arrays minus `before` into `out`, by the names of `before`; nothing is copied on the way."""
+    state = model.state_dict()
+    for name, array in before.items():
+        np.subtract(state[name].detach().cpu().numpy(), array, out=out[name])
+
+
+def is_finite(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Return whether every value is finite; nothing of the arrays' size is allocated."""
+    peaks = [(array.max(initial=0), array.min(initial=0)) for array in arrays.values()]
+    return bool(np.isfinite(peaks).all())  # a maximum is NaN if any value is
 
 
 def compute_l2_norm(arrays: Mapping[str, np.ndarray]) -> float:
-    """Return the L2 norm of all arrays together."""
-    return float(np.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())))
+    """Return the L2 norm of all arrays together; infinite or NaN if a value is."""
+    return float(np.sqrt(sum(_sum_squares(array.reshape(-1)) for array in arrays.values())))
+
+
+def _sum_squares(values: np.ndarray) -> float:
+    """Return the sum of squares in float64.
+
+    Halved as numpy halves a sum (a multiple of eight values to the left), so that the last bit is the same as that of
+    the sum of all squares at once, which would not fit the cache.
+    """
+    if values.size <= _CHUNK:
+        return float(np.square(values, dtype=np.float64).sum())
+    half = values.size // 2
+    half -= half % 8
+    return _sum_squares(values[:half]) + _sum_squares(values[half:])

@@ -2,7 +2,8 @@
 
 Flower sends every array as three objects with one request each. A packed record needs three requests for any model, and
 a small one, which travels as a record of bytes, a single request. The packed form is canonical
-(`build_packed_header`), so that the site's egress gate can verify that it contains nothing else.
+(`build_packed_header`), so that the site's egress gate can verify that it contains nothing else. What is read from a
+message are views of its bytes, and what is computed in place (`make_packed_arrays`) is packed without a copy.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from safetensors.numpy import load, save
 
 from fedhealth.errors import FederationError
 from fedhealth.protocol.messages import SAME_RELEASE
@@ -25,19 +26,52 @@ if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have
 PACKED = "packed"  # the only key of a packed record
 SERIAL = "safetensors"  # the format of its content
 SMALL = 2**20  # bytes up to which packed arrays are one object; Flower cuts larger ones into pieces
-_DTYPE_NAMES = {"<f4": "F32", "<i8": "I64", "|u1": "U8"}
+_DTYPES = {"BOOL": "|b1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "I32": "<i4"}
+_DTYPES |= {"U32": "<u4", "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8"}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _NUMERIC_KINDS = "biuf"  # of numpy
 
 Packed = ArrayRecord | ConfigRecord
 
 
+class PackedArrays(dict[str, np.ndarray]):
+    """Named arrays that lie back to back in one buffer, after their header: they are packed without a copy."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> None:
+        header, kind = build_packed_header(shapes, dtype), np.dtype(dtype)
+        self._file = BytesIO(bytes(len(header) + kind.itemsize * sum(map(math.prod, shapes.values()))))
+        buffer, at = self._file.getbuffer(), len(header)
+        buffer[:at] = header
+        super().__init__()
+        for name in sorted(shapes):
+            self[name] = np.ndarray(shapes[name], kind, buffer, at)
+            at += self[name].nbytes
+
+    def finish(self) -> bytes:
+        """Return the packed bytes, which are the buffer itself; from now on the arrays can only be read."""
+        for array in self.values():
+            array.flags.writeable = False
+        return self._file.getvalue()
+
+
+def make_packed_arrays(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> PackedArrays:
+    """Return zeros of these shapes, to be computed in place."""
+    return PackedArrays(shapes, dtype)
+
+
 def pack_arrays(arrays: State) -> Packed:
-    """Return named arrays as one record: of bytes if it is small, of a single array of bytes otherwise."""
-    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    """Return named arrays of one type as one record: of bytes if it is small, of a single array of bytes otherwise."""
+    content = arrays.finish() if isinstance(arrays, PackedArrays) else _join_arrays(arrays)
     if len(content) <= SMALL:
         return ConfigRecord({PACKED: content})
     return ArrayRecord({PACKED: Array("uint8", (len(content),), SERIAL, content)})
+
+
+def _join_arrays(arrays: State) -> bytes:
+    """Return the packed bytes of arrays, which are copied once."""
+    header, order = _build_header({name: (array.shape, array.dtype.str) for name, array in arrays.items()})
+    return b"".join([header, *(np.ascontiguousarray(arrays[name]).data for name in order)])
 
 
 def get_packed_bytes(record: object) -> bytes | None:
@@ -70,14 +104,39 @@ def unpack_arrays(record: Packed) -> State:
         raise FederationError("The arrays of a message are not packed correctly.", SAME_RELEASE)
     try:
         plain = content is None
-        arrays = {n: each.numpy() for n, each in cast(ArrayRecord, record).items()} if plain else load(content)
-    except Exception as fault:  # three libraries parse bytes that come from outside
+        arrays = {n: each.numpy() for n, each in cast(ArrayRecord, record).items()} if plain else _view_arrays(content)
+    except Exception as fault:  # two libraries parse bytes that come from outside
         raise FederationError("The arrays of a message cannot be read.", SAME_RELEASE) from fault
     if any(array.dtype.kind not in _NUMERIC_KINDS for array in arrays.values()):
         raise FederationError("The arrays of a message are no numbers.", SAME_RELEASE)
-    if plain:
-        return arrays
-    return {name: arrays[name] for name in sorted(arrays)}  # `load` returns them in varying order
+    return arrays
+
+
+def _view_arrays(content: bytes) -> State:
+    """Return the arrays in packed bytes, in the order of names; they are views of the bytes and can only be read.
+
+    Raises:
+        ValueError: the arrays do not fill the bytes exactly, or have another type.
+        KeyError: likewise.
+        TypeError: likewise.
+
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries: dict[str, Any] = json.loads(content[8:start])
+    entries.pop("__metadata__", None)
+    found, at = {}, start
+    for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+        kind, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+        if any(not isinstance(side, int) or side < 0 for side in shape):
+            raise ValueError(name)
+        end = at + math.prod(shape) * kind.itemsize
+        if entry["data_offsets"] != [at - start, end - start]:
+            raise ValueError(name)
+        found[name] = np.ndarray(shape, kind, content, at)
+        at = end
+    if at != len(content):
+        raise ValueError("size")
+    return {name: found[name] for name in sorted(found)}
 
 
 def get_arrays(content: RecordDict, name: str) -> Packed:
@@ -108,11 +167,17 @@ def list_packed_names(data: bytes) -> list[str] | None:
 
 def build_packed_header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
     """Return the header of packed arrays of these shapes: all bytes before the values."""
+    return _build_header({name: (shape, dtype) for name, shape in shapes.items()})[0]
+
+
+def _build_header(kinds: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[bytes, list[str]]:
+    """Return the header of arrays of these shapes and types, and their order: larger types first, then by name."""
     entries, start = {}, 0
-    for name in sorted(shapes):
-        end = start + math.prod(shapes[name]) * np.dtype(dtype).itemsize
-        entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shapes[name]), "data_offsets": [start, end]}
+    for name in sorted(kinds, key=lambda name: (-np.dtype(kinds[name][1]).itemsize, name)):
+        shape, dtype = kinds[name]
+        end = start + math.prod(shape) * np.dtype(dtype).itemsize
+        entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(8, "little") + text, list(entries)

@@ -129,7 +129,7 @@ class DPSGDTrainer(DPSGDPlans):
         ):
             booked = self.budget.book(ledger, plan, accounting, plan.round_event)
             key = (plan, accounting.run, accounting.round, booked.number, task.examples.digest)
-            checkpoint = StepCheckpoint(folder, model, plain, key)
+            checkpoint = StepCheckpoint(folder, model, plain, key, task.start)
             # For dropout only. A known seed would tell which mask a patient's row gets, and one patient less in a
             # batch would change the masks of the others.
             torch.manual_seed(secrets.randbits(63))

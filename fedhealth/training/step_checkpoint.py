@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fedhealth.protocol.messages import digest_arrays
 from fedhealth.utils.atomic_io import write_atomic
 from fedhealth.utils.digest import TranscriptDigest
 
@@ -35,6 +39,8 @@ class StepCheckpoint:
         model: at the start of the round.
         optimizer: new, over the model's parameters.
         about: everything else that determines the training; a checkpoint of another training is ignored.
+        start: the model's trained arrays at the start of the round, which do not change during it: they are hashed only
+            if there is or will be a checkpoint. None hashes the model at once.
 
     Attributes:
         step: number of completed optimizer steps.
@@ -42,12 +48,29 @@ class StepCheckpoint:
 
     """
 
-    def __init__(self, folder: Path | None, model: nn.Module, optimizer: Optimizer, about: object) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        model: nn.Module,
+        optimizer: Optimizer,
+        about: object,
+        start: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self._path = folder / "progress.safetensors" if folder else None
         self._model, self._optimizer = model, optimizer
-        self._key = _compute_key(model, about) if folder else ""
+        self._start, self._about = start, about
+        if folder and start is None:
+            self._start = _get_mutable_arrays(model)
+            _ = self._key  # before the first step changes them
         self._written = time.monotonic()
         self.step, self.loss = 0, torch.zeros((), dtype=torch.float64, device=self._device)
+
+    @cached_property
+    def _key(self) -> str:
+        """Digest of what determines the training."""
+        digest = TranscriptDigest(b"fedhealth step checkpoint 3")
+        digest.add(repr(self._about).encode(), digest_arrays(dict(self._start or {})))
+        return digest.hexdigest()
 
     def restore(self) -> None:
         """Restore the checkpoint that an earlier process wrote for the same training, if there is one."""
@@ -116,9 +139,5 @@ def _get_mutable_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad} | dict(model.named_buffers())
 
 
-def _compute_key(model: nn.Module, about: object) -> str:
-    digest = TranscriptDigest(b"fedhealth step checkpoint 2")
-    digest.add(repr(about).encode())
-    for name, value in _get_mutable_tensors(model).items():
-        digest.add(name.encode(), value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _get_mutable_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().numpy() for name, value in _get_mutable_tensors(model).items()}

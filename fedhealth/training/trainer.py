@@ -74,6 +74,8 @@ class TrainingTask:
         is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
         shares: this site's share of the noise of the sum, by array or table; None if the site adds all noise itself.
         rate_factor: of the round, on the learning rate.
+        start: the model's trained arrays at the start of the round, by which an interrupted round is known; None takes
+            the model's own.
 
     """
 
@@ -87,6 +89,7 @@ class TrainingTask:
     is_resumable: bool = True
     shares: Mapping[str, NoiseShare] | None = None
     rate_factor: float = 1.0
+    start: State | None = None
 
 
 @dataclass(frozen=True)
@@ -293,9 +296,8 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = build_optimizer(training, parameters, task.rate_factor)
     steps = count_steps(training, len(rows))
-    checkpoint = StepCheckpoint(
-        get_checkpoint_folder(task, accounting), model, optimizer, (task.seed, steps, rows.tolist(), examples.digest)
-    )
+    about = (task.seed, steps, rows.tolist(), examples.digest)
+    checkpoint = StepCheckpoint(get_checkpoint_folder(task, accounting), model, optimizer, about, task.start)
     devices, forward = [device] if device.type == "cuda" else [], compile_model(model, training)
     with use_channels_last(model, training), torch.random.fork_rng(devices=devices):
         torch.manual_seed(task.seed)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
 
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import TrainablePart, is_frozen, set_trainable
@@ -151,13 +149,15 @@ def _build_small_cnn(widths: Sequence[int]) -> tuple[nn.Module, int]:
 
 
 def _build_torchvision(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
-    known = list_models(module=torchvision.models)  # classification only
+    from torchvision import models  # takes half a second to import, and small images do without
+
+    known = models.list_models(module=models)  # classification only
     if architecture not in known:
         raise ModelError(
             f"model.image.architecture: torchvision has no {architecture!r}.",
             f"Use {SMALL_CNN} or one of: {', '.join(known)}.",
         )
-    network: nn.Module = get_model(architecture, weights=None)
+    network: nn.Module = models.get_model(architecture, weights=None)
     linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise ModelError(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.models import get_weight
 
 from fedhealth.errors import ModelError
 
@@ -91,6 +90,8 @@ def _match_planes(scaled: Tensor, planes: int) -> Tensor:
 def _find_named_scale(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if name in NAMED_SCALES:
         return NAMED_SCALES[name]
+    from torchvision.models import get_weight  # takes half a second to import, and most scales are named here
+
     try:
         published = get_weight(name).transforms()
         return tuple(published.mean), tuple(published.std)

@@ -15,9 +15,9 @@ from functools import lru_cache
 
 import numpy as np
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
-from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 from fedhealth.errors import PrivacyError
+from fedhealth.privacy.accounting.renyi import compute_rdp, get_privacy_spent
 
 # Whole orders have a closed form, a hundred times faster than the others.
 _ORDERS = [1.25, 1.5, 1.75, *range(2, 33), *range(36, 65, 4), 80, 96, 128, 192, 256, 512, 1024]

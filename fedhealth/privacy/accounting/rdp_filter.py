@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from opacus.accountants.analysis.rdp import compute_rdp
-
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
+from fedhealth.privacy.accounting.renyi import compute_rdp
 
 _ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)  # whole orders have a closed form
 

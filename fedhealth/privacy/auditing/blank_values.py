@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binom, chi2, norm
 
-from fedhealth.privacy.auditing.release_checks import SLACK, AuditCheck, AuditFinding, judge_checks
+if TYPE_CHECKING:  # scipy.stats takes a second to import, and most runs share no noise
+    from fedhealth.privacy.auditing.release_checks import AuditCheck, AuditFinding
 
 _TAIL = 3.0  # standard deviations
 _COARSEST_GRID = 1 / 16  # of a share's standard deviation
@@ -56,6 +57,8 @@ class BlankValues:
     @property
     def lacks_noise(self) -> bool:
         """Whether they have less noise than right code could have given them."""
+        from scipy.stats import chi2
+
         return bool(chi2.cdf(self.squares, self.count) < _CERTAIN)
 
 
@@ -90,6 +93,8 @@ def audit_blanks(measured: Mapping[str, BlankValues]) -> tuple[AuditFinding, ...
         measured: over the whole run, by segment.
 
     """
+    from fedhealth.privacy.auditing.release_checks import judge_checks
+
     checks = [
         check for name, blanks in sorted(measured.items()) if blanks.count for check in _list_checks(name, blanks)
     ]
@@ -97,6 +102,10 @@ def audit_blanks(measured: Mapping[str, BlankValues]) -> tuple[AuditFinding, ...
 
 
 def _list_checks(name: str, blanks: BlankValues) -> Iterator[AuditCheck]:
+    from scipy.stats import binom, chi2, norm
+
+    from fedhealth.privacy.auditing.release_checks import SLACK, AuditCheck
+
     count, ratio = blanks.count, blanks.variance_ratio
     nearest = (ratio - min(max(ratio - 1, -SLACK), SLACK)) * count
     size = 2 * min(chi2.cdf(nearest, count), chi2.sf(nearest, count))

@@ -1,19 +1,24 @@
 """One step of private training, as the trainer takes it and the audit checks it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fedhealth.privacy.engines.base import Batch, GradientEngine
-from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
+
+if TYPE_CHECKING:  # it imports all of Opacus, and runs without differential privacy do without
+    from fedhealth.privacy.engines.dp_optimizer import NoisyOptimizer
 
 _ROW_MAJOR = torch.contiguous_format  # as the engines' sums are, also where convolutions are channels last
 
 PhysicalBatches = Iterable[tuple[Batch, Sequence[int]]]
 """The physical batches of one logical batch: rows, and the patient of each."""
 
-TrainStep = Callable[[GradientEngine, NoisyOptimizer, PhysicalBatches], None]
+TrainStep = Callable[[GradientEngine, "NoisyOptimizer", PhysicalBatches], None]
 """(engine, optimizer, physical batches) -> one optimizer step; returns nothing, because losses are not noised."""
 
 

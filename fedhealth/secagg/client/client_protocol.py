@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedhealth.secagg.client import journal_rules, key_ratchet, vector_rules
 from fedhealth.secagg.client.credentials import SiteCredentials
@@ -17,6 +16,7 @@ from fedhealth.secagg.client.quantized_store import QuantizedUpdate
 from fedhealth.secagg.errors import refuse_unless
 from fedhealth.secagg.primitives import keys, masks, packing
 from fedhealth.secagg.primitives.layout import Layout
+from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.primitives.quantize import Vectors, quantize
 from fedhealth.secagg.protocol import rules
 from fedhealth.secagg.protocol.context import AttemptContext, verify_announcements
@@ -104,13 +104,22 @@ def accept_attempt(
     return journal_rules.burn_attempt(replace(journal, peers=tuple(peers.values())), descriptor), secrets, context
 
 
-def quantize_update(me: SiteCredentials, context: AttemptContext, vectors: Mapping[str, Vectors]) -> QuantizedUpdate:
-    """Quantize this site's vectors: {segment name: {entry name: array}} for every segment it owns."""
+def quantize_update(
+    me: SiteCredentials,
+    context: AttemptContext,
+    vectors: Mapping[str, Vectors],
+    out: Mapping[str, PackedWords] | None = None,
+) -> QuantizedUpdate:
+    """Quantize this site's vectors: {segment name: {entry name: array}} for every segment it owns.
+
+    The words are written into `out`, bytes of the wire's size by segment name, where they are not packed otherwise.
+    """
     found = {}
     for segment in context.owned_segments(me.site):
         refuse_unless(segment.name in vectors, f"segment {segment.name} has no values")
         weight = context.weights[me.site, segment.tower]
-        words = quantize(segment, vectors[segment.name], weight)
+        place = None if out is None else packing.view_words(out[segment.name], segment)
+        words = quantize(segment, vectors[segment.name], weight, place)
         found[segment.name] = (segment.digest, weight, words)
     return QuantizedUpdate(found)
 
@@ -122,10 +131,12 @@ def mask_upload(
     quantized: QuantizedUpdate,
     notices: Mapping[str, bytes],
     workers: int = 1,
-) -> tuple[MaskedUpload, dict[str, NDArray[np.uint8]]]:
+    out: Mapping[str, PackedWords] | None = None,
+) -> tuple[MaskedUpload, dict[str, PackedWords]]:
     """Mask the words with fresh keys; return UPLOAD and the packed vectors by segment name.
 
-    `notices` holds what each site of the cohort is told in its envelope, see `StateNotice`.
+    `notices` holds what each site of the cohort is told in its envelope, see `StateNotice`; `out` is where the packed
+    vectors are written, by segment name. Words that lie there already are masked in place.
     """
     pairs = dict(secrets.chains)
     dealt = deal_shares(context, me.site, pairs, notices)
@@ -135,9 +146,16 @@ def mask_upload(
         fits = digest == segment.digest and weight == context.weights[me.site, segment.tower]
         refuse_unless(fits, f"the stored vector of segment {segment.name} belongs to another layout or weight")
         plus, minus = select_mask_keys(context, dealt.keys, segment.name)
-        masked = words.copy()
+        target = np.empty(segment.wire_bytes, np.uint8) if out is None else out[segment.name]
+        masked = packing.view_words(target, segment)
+        if masked is None:
+            masked = words.copy()
+        elif masked.ctypes.data != words.ctypes.data:  # else they were quantized into `out`
+            masked[:] = words
         masks.apply_masks(masked, plus, minus, workers)
-        vectors[segment.name] = packing.pack_words(masked, segment)
+        if segment.bits not in packing.UNPACKED_BITS:
+            target[:] = packing.pack_words(masked, segment)
+        vectors[segment.name] = target
     draft = MaskedUpload(
         ctx=context.ctx,
         site=me.site,

@@ -6,15 +6,13 @@ Every message may be handled by another process, because all state is in the two
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedhealth.secagg.client import client_protocol, journal_rules, opening_steps, quantized_store
 from fedhealth.secagg.client import journal as site_journal
 from fedhealth.secagg.client.announcement_rules import r14_shows_what_is_known
 from fedhealth.secagg.client.credentials import SiteCredentials
 from fedhealth.secagg.client.statement_book import StatementBook
 from fedhealth.secagg.errors import ProtocolViolationError
+from fedhealth.secagg.primitives.packing import PackedWords
 from fedhealth.secagg.primitives.quantize import Vectors
 from fedhealth.secagg.protocol.abandon import AbandonRequest
 from fedhealth.secagg.protocol.context import AttemptContext
@@ -123,9 +121,11 @@ class SiteSession:
         self._accepted = context.ctx
         return context
 
-    def quantize(self, context: AttemptContext, vectors: Mapping[str, Vectors]) -> quantized_store.QuantizedUpdate:
-        """Quantize {segment: {entry: array}}."""
-        return client_protocol.quantize_update(self.me, context, vectors)
+    def quantize(
+        self, context: AttemptContext, vectors: Mapping[str, Vectors], out: Mapping[str, PackedWords] | None = None
+    ) -> quantized_store.QuantizedUpdate:
+        """Quantize {segment: {entry: array}}, into `out` ({segment: bytes of its wire size}) if it is given."""
+        return client_protocol.quantize_update(self.me, context, vectors, out)
 
     def save_quantized(self, quantized: quantized_store.QuantizedUpdate) -> None:
         """Store the words with the secrets, to mask them again after a failed attempt."""
@@ -140,11 +140,22 @@ class SiteSession:
         quantized_store.delete_quantized(self._secrets)
 
     def mask_upload(
-        self, context: AttemptContext, quantized: quantized_store.QuantizedUpdate, workers: int = 1
-    ) -> tuple[bytes, dict[str, NDArray[np.uint8]]]:
+        self,
+        context: AttemptContext,
+        quantized: quantized_store.QuantizedUpdate,
+        workers: int = 1,
+        out: Mapping[str, PackedWords] | None = None,
+    ) -> tuple[bytes, dict[str, PackedWords]]:
         """Return UPLOAD and {segment: packed masked vector}; once for each attempt that this object accepted.
 
         A crash between `accept` and this call loses the attempt: it cannot be masked a second time.
+
+        Args:
+            context: of the attempt.
+            quantized: this site's words; they stay as they are unless they lie in `out`.
+            workers: threads.
+            out: {segment: bytes of its wire size} to write the masked vectors to; None makes new ones.
+
         """
         if context.ctx != self._accepted:
             raise ProtocolViolationError("this attempt was not accepted here, or is already masked", rule="R4")
@@ -153,7 +164,7 @@ class SiteSession:
         own = self._statements.issue_statement(self.me.run, context.descriptor.exchange)
         known = self._statements.load_known_statements()
         notices = {site: StateNotice(own, known.get(site, ())).to_bytes() for site in context.cohort}
-        head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, notices, workers)
+        head, vectors = client_protocol.mask_upload(self.me, secrets, context, quantized, notices, workers, out)
         return head.to_bytes(), vectors
 
     def sign_survivors(self, request: bytes, check_sum: SumCallback = lambda context, survivors: None) -> bytes:

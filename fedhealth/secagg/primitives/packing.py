@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from fedhealth.secagg.primitives.layout import Segment, Words
 
 PIECE = 2**12
+UNPACKED_BITS = (16, 32, 64)  # words of these sizes are the same in memory and on the wire
 PackedWords = NDArray[np.uint8]
 
 
 def pack_words(words: Words, segment: Segment) -> PackedWords:
     """Return the segment's wire bytes; a view of the words if they need no packing."""
     k = segment.bits
-    if k in (16, 32, 64):
+    if k in UNPACKED_BITS:
         return words.view(np.uint8)
     rows = words.reshape(32, -1)
     out = np.zeros((k, rows.shape[1]), dtype="<u4")
@@ -36,10 +37,15 @@ def pack_words(words: Words, segment: Segment) -> PackedWords:
     return out.reshape(-1).view(np.uint8)
 
 
+def view_words(packed: PackedWords, segment: Segment) -> Words | None:
+    """Return wire bytes as the segment's words; None if the words are packed more tightly on the wire."""
+    return packed.view(segment.dtype) if segment.bits in UNPACKED_BITS else None
+
+
 def add_packed(total: Words, packed: PackedWords, segment: Segment) -> None:
     """Add packed words to a total in place, modulo 2^k in its low k bits; higher bits are meaningless."""
     k = segment.bits
-    if k in (16, 32, 64):
+    if k in UNPACKED_BITS:
         np.add(total, packed.view(segment.dtype), out=total)
         return
     rows, source = total.reshape(32, -1), packed.view("<u4").reshape(k, -1)

@@ -22,20 +22,21 @@ ROUNDER = 1.5 * 2.0**52
 Vectors = Mapping[str, NDArray[Any]]
 
 
-def quantize(segment: Segment, vectors: Vectors, weight: int) -> Words:
+def quantize(segment: Segment, vectors: Vectors, weight: int, out: Words | None = None) -> Words:
     """Quantize one site's vectors to words; the last words count the site as one contributor.
 
     Args:
         segment: names, lengths and bounds of the vectors.
         vectors: {entry name: real or integer array of any shape}; of a noised segment, whole steps with their noise.
         weight: the site's announced weight, in multiples of 2^-16; statistics do not use it.
+        out: where the words are written; None makes a new array. Large new arrays cost more than the arithmetic.
 
     Raises:
         ProtocolViolationError: a vector is missing, not finite, of wrong length, or out of range.
 
     """
     flat = {entry.name: _flatten_vector(segment, entry, vectors) for entry in segment.entries}
-    words: Words = np.zeros(segment.words, dtype=segment.dtype)
+    words: Words = np.empty(segment.words, dtype=segment.dtype) if out is None else out
     rounding = _Rounding()
     for entry, place in segment.slices():
         values = flat[entry.name]
@@ -47,6 +48,7 @@ def quantize(segment: Segment, vectors: Vectors, weight: int) -> Words:
         else:
             words[place] = _to_steps(segment, entry, values).view(np.uint64)
     words[segment.length : segment.length + segment.count_words] = 1
+    words[segment.length + segment.count_words :] = 0
     return words
 
 

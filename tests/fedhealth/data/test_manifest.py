@@ -15,7 +15,9 @@ from fedhealth.config.schema import (
     TaskConfig,
     TaskKind,
 )
+from fedhealth.data import manifest as manifest_module
 from fedhealth.data.manifest import format_line_numbers, read_manifest
+from fedhealth.data.read_table import read_table
 from fedhealth.errors import DataError
 
 
@@ -283,3 +285,18 @@ def test_rows_without_a_split_can_be_left_out(tmp_path, table_writer):
     assert read_manifest(data, "s").table["split"].tolist() == ["train", "train", "test"]
     data.split = SplitConfig(validation=0.0, drop_unlisted=True)
     assert read_manifest(data, "s").table["split"].tolist() == ["train", "test"]
+
+
+def test_the_sites_of_one_process_read_their_common_table_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(manifest_module, "read_table", lambda path: read.append(path) or read_table(path))
+    head = HEAD.replace("label", "label,site")
+    data = data_of(write(tmp_path, head + "p1,s,a.png,,1, a\np2,s,b.png,,0,b\np3,s,c.png,,0,a\n"), site_column="site")
+    assert read_manifest(data, "a").table["patient"].tolist() == ["p1", "p3"]
+    assert read_manifest(data, "b").table["patient"].tolist() == ["p2"]
+    with pytest.raises(DataError, match="has no rows"):
+        read_manifest(data, "c")
+    assert len(read) == 1
+    write(tmp_path, head + "p1,s,a.png,,1,b\n")
+    assert read_manifest(data, "b").table["patient"].tolist() == ["p1"]
+    assert len(read) == 2

@@ -4,7 +4,14 @@ import torch
 from torch import nn
 
 from fedhealth.errors import ModelError
-from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
+from fedhealth.models.model_state import (
+    compute_l2_norm,
+    get_model_arrays,
+    is_finite,
+    list_trained_arrays,
+    set_model_arrays,
+    subtract_arrays,
+)
 
 
 class Mixed(nn.Module):
@@ -71,3 +78,44 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(name, shape, messag
         set_model_arrays(model, good | {name: np.zeros(shape, np.float32)})
     for key, array in get_model_arrays(model, TRAINED).items():
         np.testing.assert_array_equal(array, before[key])
+
+
+def test_a_state_that_can_only_be_read_is_written_into_the_model_without_a_warning():
+    one = Mixed()
+    state = {name: np.frombuffer(array.tobytes(), np.float32).reshape(array.shape) for name, array in get(one).items()}
+    with torch.no_grad():
+        one.temperature += 1
+    set_model_arrays(one, state)
+    assert one.temperature.item() == 1.5
+
+
+def test_the_change_of_a_model_is_written_where_it_is_wanted():
+    one = Mixed()
+    before = get(one)
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter += 0.25
+    out = {name: np.full(array.shape, 9, np.float32) for name, array in before.items()}
+    subtract_arrays(one, before, out)
+    for name, array in get(one).items():
+        np.testing.assert_array_equal(out[name], array - before[name])
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 2**15, 2**15 + 1, 100_003, 1_000_003])
+def test_a_norm_in_pieces_is_that_of_the_whole_to_the_last_bit(size):
+    values = np.random.default_rng(size).normal(size=(size, 1)).astype(np.float32)
+    assert compute_l2_norm({"w": values}) == float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 50_000, 99_999])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(value, place):
+    values = np.ones(100_000, np.float32)
+    assert is_finite({"w": values, "none": np.zeros(0, np.float32)})
+    values[place] = value
+    assert not is_finite({"w": values, "none": np.zeros(0, np.float32)})
+    assert not np.isfinite(compute_l2_norm({"w": values}))
+
+
+def get(model):
+    return get_model_arrays(model, list_trained_arrays(model))

@@ -1,5 +1,6 @@
 """Packed arrays: the same values on both sides, one spelling only, and garbage is refused and never loaded."""
 
+import json
 from contextlib import suppress
 
 import numpy as np
@@ -18,6 +19,7 @@ from fedhealth.protocol.array_codec import (
     get_arrays,
     get_packed_bytes,
     list_packed_names,
+    make_packed_arrays,
     pack_arrays,
     to_array_record,
     unpack_arrays,
@@ -105,3 +107,55 @@ def test_a_damaged_header_never_raises_anything_else(at, noise):
 def test_a_message_without_the_arrays_is_refused():
     with pytest.raises(FederationError, match="lacks the arrays 'update'"):
         get_arrays(RecordDict(), "update")
+
+
+@given(states())
+def test_arrays_that_were_computed_in_place_are_packed_alike_and_without_a_copy(state):
+    kind = next((array.dtype.str for array in state.values()), "<f4")
+    packed = make_packed_arrays({name: array.shape for name, array in state.items()}, kind)
+    for name, array in state.items():
+        packed[name][...] = array
+    content = get_packed_bytes(pack_arrays(packed))
+    assert content == get_packed_bytes(pack_arrays(dict(state)))
+    for array in packed.values():  # what was packed is what left: nobody can change it afterwards
+        assert not array.flags.writeable
+        assert not array.size or np.shares_memory(array, np.frombuffer(content, np.uint8))
+
+
+def test_an_array_that_somebody_else_still_holds_cannot_change_what_was_packed():
+    packed = make_packed_arrays({"w": (4,)}, "<f4")
+    held = packed["w"]
+    record = pack_arrays(packed)
+    with pytest.raises(ValueError, match="read-only"):
+        held[...] = 7
+    assert unpack_arrays(record)["w"].tolist() == [0, 0, 0, 0]
+
+
+@given(states())
+def test_the_bytes_are_those_of_safetensors(state):
+    assert get_packed_bytes(pack_arrays(state)) == save(state)
+
+
+def test_what_is_read_are_views_of_the_message():
+    record = pack_arrays({"w": np.ones(4, np.float32)})
+    array = unpack_arrays(record)["w"]
+    assert np.shares_memory(array, np.frombuffer(get_packed_bytes(record), np.uint8))
+    assert not array.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"a": ([0, 4], [1]), "b": ([8, 12], [1])},  # a hole
+        {"a": ([0, 8], [2]), "b": ([4, 12], [2])},  # an overlap
+        {"a": ([0, 8], [1])},  # more bytes than values
+        {"a": ([0, 4], [1])},  # bytes that belong to nothing
+        {"a": ([0, 12], [-3])},
+        {"a": ([0, 12], [3.0])},
+    ],
+)
+def test_arrays_that_do_not_fill_the_bytes_exactly_are_refused(entries):
+    header = {name: {"dtype": "F32", "shape": shape, "data_offsets": at} for name, (at, shape) in entries.items()}
+    text = json.dumps(header).encode()
+    with pytest.raises(FederationError, match="cannot be read"):
+        unpack_arrays(raw(len(text).to_bytes(8, "little") + text + bytes(12)))

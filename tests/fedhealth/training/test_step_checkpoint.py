@@ -1,5 +1,7 @@
 """A round that is interrupted goes on: bit for bit without noise, with no second booking with it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,19 @@ def test_another_training_begins_at_its_beginning(tmp_path, how):
     same = how == {"optimizer": "adam"}
     PlainTrainer().fit(task(counted, **how), place(tmp_path))
     assert counted.seen == list(range(5 if same else 0, STEPS))
+
+
+@pytest.mark.parametrize(("other", "first"), [(0.0, 5), (0.5, 0)])
+def test_a_round_is_known_by_the_arrays_that_it_starts_from(tmp_path, other, first):
+    def starting(hook, change):
+        found = task(hook)
+        return replace(found, start={"w": np.full(3, change, np.float32)})
+
+    with pytest.raises(Killed):
+        PlainTrainer().fit(starting(Steps(5), 0.0), place(tmp_path))
+    counted = Steps()
+    PlainTrainer().fit(starting(counted, other), place(tmp_path))
+    assert counted.seen == list(range(first, STEPS))
 
 
 def test_damaged_progress_is_left_alone_and_said(tmp_path, caplog):

@@ -1,0 +1,24 @@
+"""A run imports what it uses: what a start costs is mostly imports."""
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from pathlib import Path
+from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.runs.run_dir import RunDir
+
+launch_run(RunSpec.compose({overrides!r}, RunDir(Path({folder!r}))))
+print([name for name in ("opacus", "transformers", "torchvision", "pydicom") if name in sys.modules])
+"""
+
+
+def test_a_run_on_tables_imports_nothing_for_images_texts_or_private_training(good_hospitals, tiny_overrides, tmp_path):
+    overrides = [*tiny_overrides(good_hospitals), "secagg=off", "strategy.rounds=1", "model.image=null"]
+    overrides += ["model.text=null", "data.columns.image=null", "data.columns.text=null"]
+    overrides += ["baselines.local_only=false", "baselines.centralised=false"]
+    code = CODE.format(overrides=overrides, folder=str(tmp_path / "run"))
+    found = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stderr[-2000:]
