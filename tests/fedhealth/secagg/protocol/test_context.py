@@ -109,7 +109,7 @@ def test_duplicates_among_members_are_refused(federation):
     blobs = [federation.server.members[site].to_bytes() for site in federation.ids]
     for bad in (blobs[::-1], [blobs[0], blobs[0]]):
         with pytest.raises(ProtocolViolationError, match="sorted and unique"):
-            verify_announcements(bad, federation.roster, "run-1")
+            verify_announcements(tuple(bad), federation.roster, "run-1")
     copied = signed(federation, "site-01", key=federation.server.members["site-00"].key)
     with pytest.raises(ProtocolViolationError, match="site-00 and site-01 announced the same key") as caught:
         verify_announcements((blobs[0], copied, *blobs[2:]), federation.roster, "run-1")
