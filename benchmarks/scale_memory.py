@@ -150,5 +150,7 @@ def _receive_records(pipe: Connection) -> RecordDict:
     about, others = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from a process of this benchmark
     content = RecordDict(others)
     for name, arrays in about.items():
-        content[name] = ArrayRecord({key: Array(*each, pipe.recv_bytes()) for key, *each in arrays})
+        content[name] = ArrayRecord(
+            {key: Array(dtype, shape, stype, pipe.recv_bytes()) for key, dtype, shape, stype in arrays}
+        )
     return content

@@ -63,5 +63,5 @@ def make_job(folder: Path, overrides: Sequence[str]) -> Job:
 
     spec = RunSpec.compose(overrides, RunDir(folder))
     spec.check()
-    spec.run_dir.create({"run": spec.run_id})
+    spec.run_dir.create(run=spec.run_id)
     return spec.job

@@ -34,7 +34,7 @@ def _stop_at_first_round() -> Iterator[None]:
             raise _FirstRoundBegins
         append(run, kind, **fields)
 
-    RunDir.append_event = append_or_stop  # type: ignore[method-assign]
+    RunDir.append_event = append_or_stop  # type: ignore[method-assign, assignment]
     try:
         yield
     except _FirstRoundBegins:

@@ -59,8 +59,8 @@ class LocalRound:
             is_resumable: whether an interrupted round may resume; False if `gradient_hook` keeps state between steps.
 
         """
-        how = {"gradient_hook": gradient_hook, "is_resumable": is_resumable, "start": self.merged}
-        return self.trainer.fit(replace(self.task, **how), self.accounting)
+        task = replace(self.task, gradient_hook=gradient_hook, is_resumable=is_resumable, start=self.merged)
+        return self.trainer.fit(task, self.accounting)
 
     def fit_copy(self, start: State, gradient_hook: GradientHook | None = None) -> State:
         """Train a personal copy of the model from `start` and return its arrays; restore the model afterwards.

@@ -102,7 +102,8 @@ class _WholeTable:
         """Return the positions of a site's rows, which a column names."""
         if column not in self._rows:
             names = self.table[column].str.strip()
-            self._rows[column] = names.groupby(names, sort=False).indices
+            places = names.groupby(names, sort=False).indices
+            self._rows[column] = {str(name): np.asarray(rows) for name, rows in places.items()}
         return self._rows[column].get(site, np.zeros(0, np.int64))
 
 

@@ -103,8 +103,10 @@ def unpack_arrays(record: Packed) -> State:
     if content is None and (not isinstance(record, ArrayRecord) or PACKED in record):
         raise FederationError("The arrays of a message are not packed correctly.", SAME_RELEASE)
     try:
-        plain = content is None
-        arrays = {n: each.numpy() for n, each in cast(ArrayRecord, record).items()} if plain else _view_arrays(content)
+        if content is None:
+            arrays = {name: array.numpy() for name, array in cast(ArrayRecord, record).items()}
+        else:
+            arrays = _view_arrays(content)
     except Exception as fault:  # two libraries parse bytes that come from outside
         raise FederationError("The arrays of a message cannot be read.", SAME_RELEASE) from fault
     if any(array.dtype.kind not in _NUMERIC_KINDS for array in arrays.values()):
