@@ -84,7 +84,7 @@ def test_a_state_that_can_only_be_read_is_written_into_the_model_without_a_warni
     one = Mixed()
     state = {name: np.frombuffer(array.tobytes(), np.float32).reshape(array.shape) for name, array in get(one).items()}
     with torch.no_grad():
-        one.temperature += 1
+        one.temperature.add_(1)
     set_model_arrays(one, state)
     assert one.temperature.item() == 1.5
 
@@ -94,7 +94,7 @@ def test_the_change_of_a_model_is_written_where_it_is_wanted():
     before = get(one)
     with torch.no_grad():
         for parameter in one.parameters():
-            parameter += 0.25
+            parameter.add_(0.25)
     out = {name: np.full(array.shape, 9, np.float32) for name, array in before.items()}
     subtract_arrays(one, before, out)
     for name, array in get(one).items():
