@@ -310,10 +310,7 @@ class Books:
         return [*segments, make_statistics_segment(STATISTICS, SHARED, entries, sites=3)]
 
     def _describe_masked_reply(self, run, kind, shapes):
-        sizes = {
-            segment.name: (sum(entry.length for entry in segment.entries) * (4 if segment.kind == "model" else 8),)
-            for segment in self._make_layout(kind)
-        }
+        sizes = {segment.name: (segment.wire_bytes,) for segment in self._make_layout(kind)}
         return {SECAGG: ConfigRecordSchema({"head": lambda _: True}), SEALED: ArrayRecordSchema(sizes, "|u1")}
 
     def _read_reply(self, content):
@@ -339,7 +336,7 @@ class MaskingSession:
     def __init__(self, path, pads):
         self._path, self._pads = path, pads
 
-    def quantize(self, context, vectors):
+    def quantize(self, context, vectors, out):
         kinds = {segment.name: np.float32 if segment.kind == "model" else np.int64 for segment in context.layout}
         digests = {segment.name: segment.digest for segment in context.layout}
         order = {segment.name: [entry.name for entry in segment.entries] for segment in context.layout}
@@ -370,13 +367,15 @@ class MaskingSession:
     def delete_quantized(self):
         self._path.unlink(missing_ok=True)
 
-    def mask_upload(self, context, quantized):
+    def mask_upload(self, context, quantized, out):
         head = len(self._pads).to_bytes(4, "big")
-        words = {name: array.view(np.uint8).reshape(-1) for name, (_, array, _) in quantized.segments.items()}
-        pad = {name: np.frombuffer(os.urandom(len(array)), np.uint8) for name, array in words.items()}
+        pad = {name: np.frombuffer(os.urandom(len(place)), np.uint8) for name, place in out.items()}
+        for name, (_, array, _) in quantized.segments.items():
+            out[name][: array.nbytes] = array.view(np.uint8).reshape(-1)
+            out[name] ^= pad[name]
         kind = TRAIN if any(segment.kind == "model" for segment in context.layout) else EVALUATE
         self._pads[head] = kind, pad
-        return head, {name: words[name] ^ pad[name] for name in words}
+        return head, out
 
 
 def build_template(folder, overrides, *more):
