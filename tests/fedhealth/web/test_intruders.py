@@ -1,6 +1,7 @@
 """Attacks on the door of either side's page: each is refused, and the log says so in fixed words."""
 
 import json
+import signal
 import socket
 import stat
 import time
@@ -45,6 +46,22 @@ def test_another_local_user_cannot_read_the_tokens(place, monkeypatch, capsys):
     assert shown["log is free"]
     assert set(shown["tokens"]) == set(place.tokens)
     assert not any(token in printed for token in shown["tokens"].values())  # a service's output is in a journal
+    assert not place.token_file.exists()
+
+
+def test_no_token_is_left_behind_by_a_page_that_systemd_stops(place, monkeypatch):
+    class Server:
+        def __init__(self, config):
+            pass
+
+        def run(self, sockets):
+            assert place.token_file.exists()
+            signal.raise_signal(signal.SIGTERM)  # as uvicorn does after it has shut down
+
+    monkeypatch.setattr(serve.uvicorn, "Server", Server)
+    with pytest.raises(SystemExit) as stopped:
+        place.serve_by_command(0)
+    assert not stopped.value.code
     assert not place.token_file.exists()
 
 
