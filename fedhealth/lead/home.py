@@ -123,7 +123,7 @@ class LeadHome:
     @property
     def web_log(self) -> Path:
         """Hash-chained: who signed in to the page, and what it refused."""
-        return self.web_folder / "web.jsonl"
+        return self.web_folder / "audit.jsonl"
 
     @property
     def runs(self) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +60,7 @@ def serve_app(app: ASGIApp, port: int, folder: Path, tokens: Mapping[Role, str])
 
     """
     path = folder / TOKENS_FILE
-    with _lock_page(folder), _listen_on(port) as listener:
+    with _lock_page(folder), _listen_on(port) as listener, _exit_at_sigterm():
         write_private_file(path, json.dumps(tokens, indent=1).encode())
         try:
             uvicorn.Server(make_server_config(app)).run(sockets=[listener])
@@ -73,6 +75,16 @@ def _lock_page(folder: Path) -> Iterator[None]:
     refused = StartRefusedError(f"The page of {folder} is served already.", "Use that one, or stop it first.")
     with lock_file(folder / "web.lock", wait=0, error=refused):
         yield
+
+
+@contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process by SystemExit: uvicorn sends itself the signal again once it has shut down."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_server_config(app: Any) -> uvicorn.Config:

@@ -34,8 +34,9 @@ def build_members(home: LeadHome) -> Content:
     membership = load_published_membership(home)
     if membership is None:
         return Content("Members", ("There are no members yet: `fedhealth lead admit` admits one.",))
+    lines: tuple[str, ...] = ()
     try:
-        rows, lines = tuple(map(_describe_site, list_sites(home))), tuple[str, ...]()
+        rows = tuple(map(_describe_site, list_sites(home)))
     except FedhealthError as fault:  # the server is not running
         rows = tuple((each.site, *("not known",) * 5, "") for each in membership.members)
         lines = (f"Warning: {fault.problem} {fault.advice}",)

@@ -1,6 +1,7 @@
 """Attacks on the door of either side's page: each is refused, and the log says so in fixed words."""
 
 import json
+import signal
 import socket
 import stat
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from fedhealth.site.audit_log import AuditLog, verify_log
+from fedhealth.utils.file_lock import is_locked
 from fedhealth.web import guard, refusal_log, serve
 from fedhealth.web.refusal_log import PageRefusal, RefusalLog
 from fedhealth.web.sessions import IDLE_SECONDS, LONGEST_SECONDS, Role, SessionStore, make_tokens, read_cookie
@@ -32,6 +34,7 @@ def test_another_local_user_cannot_read_the_tokens(place, monkeypatch, capsys):
         def run(self, sockets):
             path = place.token_file
             shown["mode"], shown["tokens"] = stat.S_IMODE(path.stat().st_mode), json.loads(path.read_text())
+            shown["log is free"] = not is_locked(place.audit.with_suffix(".lock"))  # else no one could sign in
 
     monkeypatch.setattr(serve.uvicorn, "Server", Server)
     with closing(socket.socket()) as free:
@@ -40,8 +43,25 @@ def test_another_local_user_cannot_read_the_tokens(place, monkeypatch, capsys):
     place.serve_by_command(port)
     printed = capsys.readouterr().out
     assert shown["mode"] == 0o600
+    assert shown["log is free"]
     assert set(shown["tokens"]) == set(place.tokens)
     assert not any(token in printed for token in shown["tokens"].values())  # a service's output is in a journal
+    assert not place.token_file.exists()
+
+
+def test_no_token_is_left_behind_by_a_page_that_systemd_stops(place, monkeypatch):
+    class Server:
+        def __init__(self, config):
+            pass
+
+        def run(self, sockets):
+            assert place.token_file.exists()
+            signal.raise_signal(signal.SIGTERM)  # as uvicorn does after it has shut down
+
+    monkeypatch.setattr(serve.uvicorn, "Server", Server)
+    with pytest.raises(SystemExit) as stopped:
+        place.serve_by_command(0)
+    assert not stopped.value.code
     assert not place.token_file.exists()
 
 
