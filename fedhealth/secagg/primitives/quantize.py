@@ -103,8 +103,8 @@ def _flatten_vector(segment: Segment, entry: VectorSpec, vectors: Vectors) -> ND
 
 def _build_value_error(segment: Segment, entry: VectorSpec, problem: str) -> ProtocolViolationError:
     return ProtocolViolationError(
-        f"segment {segment.name}: {entry.name} {problem}",
-        "Clip the update, raise the bound of this vector, or let clamp_share allow a few outliers.",
+        f"segment {segment.name}: {entry.name} {problem}.",
+        "If training diverges, lower training.optimizer.lr; otherwise raise the bound of this vector.",
     )
 
 
