@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedhealth.cli.json_output import print_json
-from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
+from fedhealth.cli.prompts import name_file, print_lines, read_small_file, require_confirmation
 from fedhealth.consortium.certificates import compute_days_left, decode_certificate
 from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.signatures import check_fingerprint
@@ -36,7 +36,8 @@ def run_provision(project: Path, folder: Path | None) -> None:
 def run_admit(path: Path, fingerprint: str | None, folder: Path | None) -> None:
     """Print the fingerprint of a join request, ask for confirmation, admit the hospital, and print where its kit is."""
     home, content, console = LeadHome.find(folder), read_small_file(path), Console()
-    member = review_join_request(home, content)
+    with name_file(path):
+        member = review_join_request(home, content)
     check_fingerprint(member.fingerprint, fingerprint, "request")
     print_lines(console, f"{member.site} asks to join, fingerprint {member.fingerprint}")
     require_confirmation("Did the hospital tell you the same fingerprint by telephone?", fingerprint)

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fedhealth.cli.json_output import print_json
+from fedhealth.cli.prompts import print_lines
 from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.job_store import iter_jobs
+from fedhealth.lead.job_store import iter_jobs, list_damaged_jobs
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.utils.time_text import format_age
@@ -62,7 +63,10 @@ def _describe_contact(site: SiteOverview) -> tuple[str, str, str, str]:
 
 def run_runs(home: Path | None, as_json: bool) -> None:
     """Print the runs that were started here."""
-    found = [_describe_run(job) for job in iter_jobs(LeadHome.find(home))]
+    folder = LeadHome.find(home)
+    found = [_describe_run(job) for job in iter_jobs(folder)]
+    damaged = (f"WARNING: {path} is damaged and left out." for path in list_damaged_jobs(folder))
+    print_lines(Console(stderr=True), *damaged)
     if as_json:
         print_json(found)
         return

@@ -19,6 +19,7 @@ from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 from fedhealth.utils.extras import EXTRAS, build_missing_error
+from fedhealth.utils.readable_text import escape_invisible
 from fedhealth.version import __version__
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -73,9 +74,9 @@ def _take_flag(flag: str) -> bool:
 def _print_error(fault: FedhealthError) -> None:
     console = Console(stderr=True)
     console.print("[bold red]error:[/]", end=" ")
-    console.print(fault.problem, markup=False, highlight=False, soft_wrap=True)
+    console.print(escape_invisible(fault.problem), markup=False, highlight=False, soft_wrap=True)
     if fault.advice:
-        console.print(fault.advice, style="cyan", markup=False, highlight=False, soft_wrap=True)
+        console.print(escape_invisible(fault.advice), style="cyan", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_version(asked: bool) -> None:

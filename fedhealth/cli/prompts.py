@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from fedhealth.errors import ConfigError, TrustError
-from fedhealth.utils.readable_text import is_visible
+from fedhealth.utils.readable_text import escape_invisible
 
 _LIMIT = 2**22  # bytes
 
@@ -30,6 +31,15 @@ def read_small_file(path: Path) -> bytes:
     return content
 
 
+@contextmanager
+def name_file(path: Path) -> Iterator[None]:
+    """Name the file that somebody sent in a refusal of its content."""
+    try:
+        yield
+    except TrustError as fault:
+        raise TrustError(f"{path}: {fault.problem}", fault.advice) from fault
+
+
 def check_target(file: Path, endings: Sequence[str]) -> None:
     """Check that a file to write has one of these endings and lies in a folder that exists.
 
@@ -45,8 +55,7 @@ def check_target(file: Path, endings: Sequence[str]) -> None:
 def print_lines(console: Console, *lines: str) -> None:
     """Print lines without markup or breaks inside a fingerprint; characters that show nothing appear as their codes."""
     for line in lines:
-        shown = "".join(each if is_visible(each) or each in "\n\t" else f"\\u{ord(each):04x}" for each in line)
-        console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        console.print(escape_invisible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def require_confirmation(question: str, fingerprint: str | None = None) -> None:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
+from fedhealth.cli.prompts import name_file, print_lines, read_small_file, require_confirmation
 from fedhealth.site.home import SiteHome
 from fedhealth.site.init import init_site
 from fedhealth.site.install import KitReview, install_kit, load_installed_membership, review_kit
@@ -27,7 +27,8 @@ def run_init(name: str, lead: str, folder: Path | None) -> None:
 def run_install(path: Path, fingerprint: str | None, folder: Path | None) -> None:
     """Print the content of a kit, ask for confirmation, and install it."""
     home, content, console = SiteHome.find(folder), read_small_file(path), Console()
-    found = review_kit(home, content)
+    with name_file(path):
+        found = review_kit(home, content)
     _print_review(console, found, first=load_installed_membership(home) is None)
     require_confirmation("Did the lead tell you the same consortium fingerprint by telephone?", fingerprint)
     install_kit(home, content, fingerprint)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedhealth.cli.json_output import print_json
-from fedhealth.cli.prompts import print_lines, read_small_file, require_confirmation
+from fedhealth.cli.prompts import name_file, print_lines, read_small_file, require_confirmation
 from fedhealth.config.open_paths import flatten_settings
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.study_text import describe_changes, describe_study
@@ -154,7 +154,9 @@ def find_or_receive_study(word: str, home: SiteHome) -> ResearchStudy:
     signed = load_installed_membership(home)
     if signed is None:
         raise ConfigError("No kit is installed, so the study's signature cannot be checked.", "Install the kit first.")
-    return receive_study(read_small_file(Path(word)), signed.membership, home, load_policy(home))
+    content = read_small_file(Path(word))
+    with name_file(Path(word)):
+        return receive_study(content, signed.membership, home, load_policy(home))
 
 
 def _print_study(console: Console, study: ResearchStudy, home: SiteHome) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from fedhealth.cli.prompts import print_lines
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_status import RunStatus, get_run_status
+from fedhealth.utils.readable_text import escape_invisible
 from fedhealth.utils.time_text import format_age
 
 EXIT_CODES = {"completed": 0, "running": 12, "waiting": 13, "interrupted": 14, "stopped": 14, "failed": 15}
@@ -55,7 +58,8 @@ def _print_status(found: RunStatus) -> None:
     console, account = Console(highlight=False), found.summary
     rounds = f" of {account.rounds}" if account.rounds else ""
     where = f", {account.phase}" if found.state in ("running", "waiting", "interrupted") else ""
-    console.print(f"{found.name or found.folder.name} ({found.run}): [bold]{found.state}[/]{where}", soft_wrap=True)
+    title = escape(escape_invisible(f"{found.name or found.folder.name} ({found.run})"))
+    console.print(f"{title}: [bold]{found.state}[/]{where}", soft_wrap=True)
     console.print(f"rounds completed: {account.completed}{rounds}; last event {format_age(account.at)}")
     if account.sites:
         console.print(_build_site_table(found))
@@ -65,7 +69,7 @@ def _print_status(found: RunStatus) -> None:
         ("what to do", found.advice),
     ):
         if text:
-            console.print(f"{label}: {text}", markup=False, soft_wrap=True)
+            print_lines(console, f"{label}: {text}")
 
 
 def _build_site_table(found: RunStatus) -> Table:
@@ -74,5 +78,6 @@ def _build_site_table(found: RunStatus) -> Table:
         table.add_column(column, overflow="fold")
     for name, site in sorted(found.summary.sites.items()):
         answered = f"{format_age(site.answered)}, took {site.seconds:.1f} s" if site.answered else ""
-        table.add_row(name, site.state, answered, f"{site.reason}\n{site.fix}".strip())
+        texts = name, site.state, answered, f"{site.reason}\n{site.fix}".strip()
+        table.add_row(*(escape(escape_invisible(text)) for text in texts))
     return table

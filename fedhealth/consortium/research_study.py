@@ -31,6 +31,7 @@ from fedhealth.utils.readable_text import is_paragraph, is_readable, iter_texts
 PURPOSE = "study"
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 MAX_STUDY_BYTES = 2**20
+_MALFORMED = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _PARTS = ("secagg", "secagg.site", "secagg.lead")
@@ -187,14 +188,15 @@ def _find_contract_errors(study: ResearchStudy) -> Iterator[str]:
         return
     try:
         list(describe_contract(configuration["data"]))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except _MALFORMED:
         yield "configuration: the description of the data is incomplete"
         return
-    if sorted(configuration["data"].get("sites") or ()) != list(study.members):
+    sites = configuration["data"].get("sites")
+    if not isinstance(sites, list) or sorted(map(str, sites)) != list(study.members):
         yield "members: must be the hospitals of data.sites, in order"
     try:
         list(describe_run_terms(configuration, study.open))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except _MALFORMED:
         yield "configuration: the description of the runs is incomplete"
 
 

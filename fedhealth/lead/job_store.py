@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from fedhealth.consortium.signed_job import SignedJob
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.lead.home import LeadHome
 from fedhealth.protocol.job import Job
 from fedhealth.utils.atomic_io import write_atomic
@@ -36,6 +37,21 @@ def load_job(home: LeadHome, words: str) -> Job:
 
 
 def iter_jobs(home: LeadHome) -> Iterator[Job]:
-    """Yield every job that was sent, oldest first."""
-    for path in sorted(home.runs.glob("*.json"), key=lambda path: path.stat().st_mtime):
-        yield Job.loads(path.read_text("utf-8"))
+    """Yield every job that was sent, oldest first, without those whose files are damaged."""
+    return (job for path in _list_files(home) if (job := _read_job(path)) is not None)
+
+
+def list_damaged_jobs(home: LeadHome) -> list[Path]:
+    """Return the files that should hold a job and do not."""
+    return [path for path in _list_files(home) if _read_job(path) is None]
+
+
+def _list_files(home: LeadHome) -> list[Path]:
+    return sorted(home.runs.glob("*.json"), key=lambda path: path.lstat().st_mtime)
+
+
+def _read_job(path: Path) -> Job | None:
+    try:
+        return Job.loads(path.read_text("utf-8"))
+    except (FedhealthError, OSError, ValueError):
+        return None

@@ -107,9 +107,10 @@ def unpack_arrays(record: Packed) -> State:
             arrays = {name: array.numpy() for name, array in cast(ArrayRecord, record).items()}
         else:
             arrays = _view_arrays(content)
+        is_numeric = all(array.dtype.kind in _NUMERIC_KINDS for array in arrays.values())
     except Exception as fault:  # two libraries parse bytes that come from outside
         raise FederationError("The arrays of a message cannot be read.", SAME_RELEASE) from fault
-    if any(array.dtype.kind not in _NUMERIC_KINDS for array in arrays.values()):
+    if not is_numeric:
         raise FederationError("The arrays of a message are no numbers.", SAME_RELEASE)
     return arrays
 
@@ -162,7 +163,7 @@ def list_packed_names(data: bytes) -> list[str] | None:
     try:
         length = int.from_bytes(data[:8], "little")
         entries = json.loads(data[8 : 8 + length]) if length <= len(data) - 8 else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return list(entries) if isinstance(entries, dict) else None
 

@@ -13,11 +13,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedhealth.errors import ERROR_TYPES, FederationError, SiteTaskError, as_storage_error
 from fedhealth.utils.digest import TranscriptDigest, digest_parts
+from fedhealth.utils.readable_text import escape_invisible
 
 if TYPE_CHECKING:  # importing torch takes seconds, and many commands need only names
     from fedhealth.types import State
 
 PROTOCOL_VERSION = 3
+_MOST_REASONS, _LONGEST_REASON = 50, 1000  # that a site may give for a decline
 SAME_RELEASE = "Use the same fedhealth release everywhere."
 
 # Message types: the requests of the lead to a site.
@@ -171,16 +173,22 @@ class Acceptance:
         """
         try:
             record = get_config_record(content, ACCEPTANCE)
-            reasons = tuple(map(str, record["reasons"]))
+            reasons = tuple(_shorten(str(each)) for each in record["reasons"][:_MOST_REASONS])
             weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
             exchange, reserved = int(record["exchange"]), float(record["reserved"])
             found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]), exchange, reserved)
-        except (KeyError, TypeError, ValueError) as fault:
-            raise FederationError(f"A site's acceptance is missing or has malformed {fault}.", SAME_RELEASE) from fault
+        except (KeyError, OverflowError, TypeError, ValueError) as fault:
+            problem = f"A site's acceptance is missing or has malformed {_shorten(str(fault))}."
+            raise FederationError(problem, SAME_RELEASE) from fault
         numbers = [*found.weights.values(), reserved]
         if not all(0 <= number < 2**40 for number in numbers) or not 0 <= exchange < 2**31:
             raise FederationError(f"Site {found.site!r} announced a number out of range.", SAME_RELEASE)
         return found
+
+
+def _shorten(text: str) -> str:
+    """Return the beginning of what a site says, as a terminal can show it."""
+    return escape_invisible(text[:_LONGEST_REASON])
 
 
 def digest_arrays(arrays: State) -> bytes:

@@ -172,7 +172,7 @@ class RunDir:
 
 def _parse_events(content: bytes) -> Iterator[dict[str, Any]]:
     for line in content.split(b"\n"):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             event = json.loads(line)
             if isinstance(event, dict) and "event" in event:
                 yield event

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from fedhealth.errors import FedhealthError, TrustError
 from fedhealth.types import SITE_ID
+from fedhealth.utils.readable_text import escape_invisible
 
 Kind = TypeVar("Kind")
 
@@ -64,7 +65,7 @@ def parse_model(
 
     """
     parse_json(content, where, advice, error, limit)
-    text = content if isinstance(content, str) else content.decode("utf-8", "replace")
+    text = content if isinstance(content, str) else content.decode()
     try:
         return validate_json(f"[{text}]", kind)
     except ValidationError as fault:
@@ -101,8 +102,14 @@ def parse_json(
     if len(content) > limit:
         raise error(f"{where}: it is larger than {limit} bytes.", advice)
     try:
+        text = content if isinstance(content, str) else content.decode()
+    except UnicodeDecodeError as fault:
+        raise error(f"{where}: it is not UTF-8 text.", advice) from fault
+    if text.startswith("\ufeff"):
+        raise error(f"{where}: it begins with a byte order mark, so an editor has changed it.", advice)
+    try:
         return json.loads(
-            content,
+            text,
             object_pairs_hook=_reject_duplicate_keys,
             parse_constant=_parse_finite,
             parse_float=_parse_finite,
@@ -128,7 +135,7 @@ def explain_fault(fault: ErrorDetails) -> str:
     if fault["type"] in _MESSAGES:
         return f"{key}: {_MESSAGES[fault['type']]}"
     value = repr(fault["input"])
-    shown = value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
+    shown = _shorten(value)
     if fault["type"] in _EXPECTED:
         return f"{key}: {shown} is not {_EXPECTED[fault['type']]}"
     return f"{key}: {shown} is not valid ({fault['msg'].removeprefix('Value error, ')})"
@@ -177,7 +184,14 @@ def _build_adapter(kind: type[Kind]) -> TypeAdapter[list[Kind]]:
 
 
 def _format_key(location: tuple[Any, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{_shorten(part)}" for part in location).removeprefix(
+        "."
+    )
+
+
+def _shorten(text: str) -> str:
+    """Return the beginning of a text from outside, as a terminal can show it."""
+    return escape_invisible(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

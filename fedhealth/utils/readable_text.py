@@ -29,6 +29,11 @@ def is_visible(character: str) -> bool:
     return character.isprintable() and not any(first <= code <= last for first, last in _INVISIBLE)
 
 
+def escape_invisible(text: str) -> str:
+    """Return a text for a terminal: characters that show nothing or control it appear as their codes."""
+    return "".join(each if is_visible(each) or each in "\n\t" else f"\\u{ord(each):04x}" for each in text)
+
+
 def is_readable(text: str) -> bool:
     """Return whether a person sees every character of a text."""
     return all(map(is_visible, text))

@@ -10,7 +10,7 @@ from fedhealth.errors import FedhealthError
 from fedhealth.evaluation.metrics import PRIMARY_METRIC, Estimate
 from fedhealth.lead.connect_control import query_server_status
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.job_store import iter_jobs
+from fedhealth.lead.job_store import iter_jobs, list_damaged_jobs
 from fedhealth.lead.web.contents import format_promise
 from fedhealth.protocol.job import Job
 from fedhealth.runs.guarantee import get_promised_guarantee
@@ -39,7 +39,8 @@ def build_runs(home: LeadHome) -> Content:
     rows = tuple(map(_describe_job, jobs))
     head = ("Run", "Name", "State", "Round", "Waits for", "Started")
     table = DataTable("Every run", head, rows, tuple(f"/runs/{job.run}" for job in jobs))
-    return Content("Runs", (_NOT_LIVE,), (table,))
+    damaged = (f"Warning: {path} is damaged and left out." for path in list_damaged_jobs(home))
+    return Content("Runs", (_NOT_LIVE, *damaged), (table,))
 
 
 def _describe_job(job: Job) -> tuple[str, ...]:
