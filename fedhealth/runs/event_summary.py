@@ -100,7 +100,7 @@ class EventSummary:
             self._set_state(name, "awaited")
 
     def _on_handshake(self, event: dict[str, Any]) -> None:
-        reasons = "; ".join(event["reasons"])
+        reasons = "; ".join(map(str, event.get("reasons", ())))
         site = self._set_state(event["site"], "declined" if reasons else "ready", reasons)
         if reasons:
             site.fix = str(event.get("fix", ""))

@@ -7,7 +7,7 @@ import pytest
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, FederationError
 from fedhealth.lead.home import LeadHome
-from fedhealth.lead.job_store import save_job
+from fedhealth.lead.job_store import list_damaged_jobs, save_job
 from fedhealth.protocol.job import Job
 from tests.conftest import begun
 
@@ -59,6 +59,34 @@ def test_every_hospital_is_a_line(run, status):
     lines = shown.splitlines()
     assert any("north" in line and "answered" in line and "took 1.0 s" in line for line in lines)
     assert any("south" in line and "left out" in line and "DataError" in line for line in lines)
+
+
+def test_what_a_hospital_says_is_neither_markup_nor_a_command_to_the_terminal(run, status):
+    reason = "[/red]\x1b[2J\x1b]0;owned\x07\u202e"
+    run.append_event("handshake", site="west[/b]", reasons=[reason], versions="")
+    run.append_event("handshake", site="east")
+    with run.lock():
+        _, shown = status(run.path)
+    assert "[/red]\\u001b[2J\\u001b]0;owned\\u0007\\u202e" in shown
+    assert "\x07" not in shown
+
+
+def test_damaged_events_are_left_out(run, status):
+    with (run.path / "events.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    with run.lock():
+        assert status(run.path)[0] == 12
+
+
+def test_a_damaged_order_hides_no_other(run, status, tmp_path):
+    home = LeadHome(tmp_path / "lead")
+    save_job(home, Job("abc123", (), "", str(run.path)))
+    (home.runs / "x1.json").write_bytes(b"\xff{")
+    (home.runs / "x2.json").symlink_to("nowhere")
+    (home.runs / "x3.json").mkdir()
+    run.mark_completed()
+    assert status("abc")[0] == 0
+    assert sorted(path.name for path in list_damaged_jobs(home)) == ["x1.json", "x2.json", "x3.json"]
 
 
 def test_programs_get_the_same_as_json(run, status):

@@ -1,6 +1,7 @@
 """A study: signed, strict to read, and its versions compared in words."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,29 @@ def test_a_malformed_study_is_refused(content, field, value):
     fields = json.loads(content)
     fields["study"][field] = value
     with pytest.raises(TrustError, match="The study: "):
+        SignedStudy.loads(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("value", [True, 5, -1, None, [], {}, 1.5, "x"])
+@pytest.mark.parametrize("key", ["data.sites.0", "data.sites", "data.max_rejected", "data.split.test"])
+def test_a_value_of_another_kind_in_the_configuration_is_refused_or_harmless(content, key, value):
+    refuse_or_read(content, key, value)
+
+
+@pytest.mark.parametrize("key", ["data.max_rejected", "data.split.test", "data.tabular.crp.center"])
+def test_a_huge_number_in_the_configuration_is_refused_or_harmless(content, key):
+    refuse_or_read(content, key, 10**400)
+
+
+def refuse_or_read(content, key, value):
+    """A file from anybody: it is a study, or there is one kind of error."""
+    fields = json.loads(content)
+    *path, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    place = fields["study"]["configuration"]
+    for part in path:
+        place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+    place[last] = value
+    with suppress(TrustError):
         SignedStudy.loads(json.dumps(fields).encode())
 
 

@@ -24,6 +24,7 @@ from fedhealth.protocol.array_codec import (
     to_array_record,
     unpack_arrays,
 )
+from fedhealth.protocol.messages import STATISTICS, UPDATE
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(
     lambda n: n != "__metadata__"
@@ -102,6 +103,19 @@ def test_a_damaged_header_never_raises_anything_else(at, noise):
     content = save({"w": np.ones(3, np.float32)})
     with suppress(FederationError):
         unpack_arrays(raw(content[:at] + noise + content[at + len(noise) :]))
+
+
+def save_npz(path):
+    with path.open("wb") as file:
+        np.savez(file, a=np.ones(2))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", [UPDATE, STATISTICS])
+def test_an_archive_in_place_of_an_array_is_refused(kind, tmp_path):
+    plain = ArrayRecord({"w": Array("float32", (2,), "numpy.ndarray", save_npz(tmp_path / "a.npz"))})
+    with pytest.raises(FederationError, match="cannot be read"):
+        unpack_arrays(get_arrays(RecordDict({kind: plain}), kind))
 
 
 def test_a_message_without_the_arrays_is_refused():

@@ -84,6 +84,19 @@ def test_what_is_not_plain_json_is_refused(content):
         parse(content)
 
 
+def test_a_key_from_outside_cannot_control_the_terminal_and_is_short():
+    with pytest.raises(TrustError) as caught:
+        parse(json.dumps({"name": "a", "\x1b]0;x\x07\u202e": 1, "k" * 5000: 2}))
+    assert "\\u001b]0;x\\u0007\\u202e: there is no such key" in caught.value.problem
+    assert len(caught.value.problem) < 300
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-8-sig", "byte order mark"), ("utf-16", "not UTF-8")])
+def test_an_editors_encoding_is_named(encoding, said):
+    with pytest.raises(TrustError, match=said):
+        parse('{"name":"a"}'.encode(encoding))
+
+
 def test_the_error_is_of_the_callers_class():
     with pytest.raises(ConfigError, match="The kit: name: is missing") as caught:
         parse("{}", ConfigError)

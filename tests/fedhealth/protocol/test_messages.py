@@ -1,0 +1,29 @@
+"""What a site says in its acceptance is checked by the lead."""
+
+import math
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+
+from fedhealth.errors import FederationError
+from fedhealth.protocol.messages import ACCEPTANCE, Acceptance
+
+
+def make_record(**fields):
+    content = {"site": "a", "reasons": [], "towers": ["shared"], "weights": [1.0], "versions": "", "exchange": 0}
+    return RecordDict({ACCEPTANCE: ConfigRecord(content | {"reserved": 0.0} | fields)})
+
+
+@pytest.mark.parametrize(
+    "fields", [{"exchange": math.inf}, {"exchange": "x\x1b"}, {"weights": []}, {"reserved": math.nan}]
+)
+def test_a_malformed_acceptance_is_one_kind_of_error(fields):
+    with pytest.raises(FederationError) as refused:
+        Acceptance.parse(make_record(**fields))
+    assert refused.value.problem.isprintable()
+
+
+def test_reasons_are_short_and_show_every_character():
+    found = Acceptance.parse(make_record(reasons=["\x1b[2J" + "x" * 10_000] * 1000))
+    assert len(found.reasons) <= 50
+    assert all(len(reason) < 1100 and reason.isprintable() for reason in found.reasons)
