@@ -200,6 +200,9 @@ def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
     run.append_event("auditing")
     results = list(audit_sites(config, "standard", run, load_file(run.path / "model.safetensors")))
     write_audit(run, results)
+    for each in results:
+        if each.skipped:
+            run.append_event("caution", title=f"{each.site}: part of the audit was skipped", text=each.skipped)
     measured = load_run_record(run.path).opened_noise
     sums = [] if all(each.passed for each in audit_blanks(measured)) else ["the noise of the opened sums"]
     return [each.site for each in results if not each.has_passed] + sums
