@@ -19,7 +19,7 @@ from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
 from fedhealth.data.findings import dump_findings
-from fedhealth.errors import ConfigError, DataError, PrivacyError
+from fedhealth.errors import ConfigError, DataError, FedhealthError, PrivacyError
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -28,6 +28,7 @@ from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunD
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
+from fedhealth.utils.own_code import explain_own_code
 
 
 def launch_run(spec: RunSpec) -> None:
@@ -112,7 +113,7 @@ def _log_to_run_dir(run: RunDir) -> Iterator[None]:
             yield
             run.mark_completed()
         except BaseException as fault:
-            run.mark_failed(fault)
+            run.mark_failed(fault if isinstance(fault, FedhealthError) else explain_own_code(fault) or fault)
             raise
 
 

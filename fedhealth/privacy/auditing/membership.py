@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fedhealth.errors import PrivacyError
 from fedhealth.utils.privacy_text import format_epsilon
 
-
 FEWEST_PATIENTS = 4  # of members and of others: half of each choose the threshold, half are judged by it
 
 
