@@ -29,6 +29,7 @@ from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
 from fedhealth.utils.own_code import explain_own_code
+from fedhealth.utils.privacy_text import describe_privacy
 
 
 def launch_run(spec: RunSpec) -> None:
@@ -161,6 +162,8 @@ def _record_configuration(spec: RunSpec) -> None:
 
 def _execute_run(spec: RunSpec) -> None:
     run, config, data_are_local = spec.run_dir, spec.settings, spec.capabilities.data_are_local
+    if spec.capabilities.trainer_is_private:
+        run.append_event("private", text=describe_privacy(spec.plain["privacy"]))
     for title, text in list_warnings(spec.plain, spec.capabilities):
         run.append_event("caution", title=title, text=text)
     runtime = instantiate(config.runtime)
