@@ -77,7 +77,8 @@ def score_studies(exported: ExportedModel, studies: Sequence[StudyInput]) -> np.
     """Return probabilities float64 [studies, K]: of the positive class, or of each class.
 
     Raises:
-        DataError: an argument has another type, or a study has no input that the model uses, an unreadable image, or an impossible value.
+        DataError: an argument has another type, or a study has no input that the model uses, an unreadable image, or
+            an impossible value.
 
     """
     if not isinstance(exported, ExportedModel):
