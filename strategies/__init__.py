@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fedhealth.utils.lazy_exports import make_lazy_getter
 
 if TYPE_CHECKING:  # Flower and torch load when a name is used
+    from fedhealth.models.modality_keys import get_tower
     from strategies.aggregation.base import Aggregate, Aggregation, RoundAttempt
     from strategies.aggregation.checks import add_statistics, check_norm, check_statistics, check_update, read_reply
     from strategies.aggregation.mean import WeightedMean
@@ -53,6 +54,7 @@ __all__ = [
     "check_statistics",
     "check_update",
     "coordinate_median",
+    "get_tower",
     "is_running_statistic",
     "krum",
     "read_reply",
@@ -66,6 +68,7 @@ _ADAPTIVE = "strategies.server_optimizers.adaptive"
 __getattr__ = make_lazy_getter(
     __name__,
     {
+        "get_tower": "fedhealth.models.modality_keys",
         "Aggregate": "strategies.aggregation.base",
         "Aggregation": "strategies.aggregation.base",
         "RoundAttempt": "strategies.aggregation.base",

@@ -64,6 +64,9 @@ class ProgressDisplay:
             self._tasks[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[name], total=total, completed=done)
 
+    def _on_private(self, event: dict[str, Any]) -> None:
+        self._console.print(f"private: {event['text']}", markup=False, highlight=False, soft_wrap=True)
+
     def _on_caution(self, event: dict[str, Any]) -> None:
         self._console.print(f"[yellow]{escape(event['title'])}.[/] {escape(event['text'])}")
 

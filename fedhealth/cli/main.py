@@ -19,6 +19,7 @@ from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 from fedhealth.utils.extras import EXTRAS, build_missing_error
+from fedhealth.utils.own_code import explain_own_code
 from fedhealth.utils.readable_text import escape_invisible
 from fedhealth.version import __version__
 
@@ -50,6 +51,13 @@ def main() -> None:
             raise
         _print_error(error)
         raise SystemExit(ConfigError.exit_code) from None
+    except Exception as fault:
+        if (error := explain_own_code(fault)) is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        _print_error(error)
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         raise SystemExit(130) from None

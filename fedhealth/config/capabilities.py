@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from hydra.utils import get_object
 
 from fedhealth.errors import ConfigError
-from fedhealth.utils.fault_text import get_first_line
+from fedhealth.utils.fault_text import advise_import, get_first_line
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
 
@@ -100,4 +100,5 @@ def load_target(target: str) -> Any:
         return get_object(target)
     except (ImportError, ValueError, TypeError, AttributeError) as fault:
         reason = get_first_line(fault.__cause__ or fault)
-        raise ConfigError(f"cannot load {target!r} ({reason}).", "Correct the path, or install its package.") from fault
+        advice = advise_import(fault, "Correct the path, or install its package.")
+        raise ConfigError(f"cannot load {target!r} ({reason}).", advice) from fault

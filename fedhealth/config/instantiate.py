@@ -8,7 +8,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 
 from fedhealth.errors import ConfigError, FedhealthError
-from fedhealth.utils.fault_text import get_first_line
+from fedhealth.utils.fault_text import advise_import, get_first_line
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
@@ -28,5 +28,5 @@ def instantiate(node: Any, **arguments: Any) -> Any:
         reason = get_first_line(cause or fault)
         raise ConfigError(
             f"{node.get('_target_', node)} cannot be built: {reason}",
-            "Check its values in the configuration.",
+            advise_import(fault, "Check its values in the configuration."),
         ) from fault

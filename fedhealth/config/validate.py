@@ -80,7 +80,7 @@ def _find_signature_errors(node: dict[str, Any], where: str) -> Iterator[str]:
     try:
         parameters = inspect.signature(load_target(target)).parameters
     except ConfigError as fault:
-        yield f"{where}._target_: {fault.problem}"
+        yield f"{where}._target_: {fault.problem} {fault.advice}"
         return
     except (ValueError, TypeError) as fault:
         yield f"{where}._target_: cannot load {target!r} ({get_first_line(fault)})."

@@ -19,7 +19,7 @@ from fedhealth.config.schema import Config, Purpose
 from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
 from fedhealth.data.findings import dump_findings
-from fedhealth.errors import ConfigError, DataError, PrivacyError
+from fedhealth.errors import ConfigError, DataError, FedhealthError, PrivacyError
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.budget_request import BudgetRequest
@@ -28,6 +28,8 @@ from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunD
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
+from fedhealth.utils.own_code import explain_own_code
+from fedhealth.utils.privacy_text import describe_privacy
 
 
 def launch_run(spec: RunSpec) -> None:
@@ -112,7 +114,7 @@ def _log_to_run_dir(run: RunDir) -> Iterator[None]:
             yield
             run.mark_completed()
         except BaseException as fault:
-            run.mark_failed(fault)
+            run.mark_failed(fault if isinstance(fault, FedhealthError) else explain_own_code(fault) or fault)
             raise
 
 
@@ -160,6 +162,8 @@ def _record_configuration(spec: RunSpec) -> None:
 
 def _execute_run(spec: RunSpec) -> None:
     run, config, data_are_local = spec.run_dir, spec.settings, spec.capabilities.data_are_local
+    if spec.capabilities.trainer_is_private:
+        run.append_event("private", text=describe_privacy(spec.plain["privacy"]))
     for title, text in list_warnings(spec.plain, spec.capabilities):
         run.append_event("caution", title=title, text=text)
     runtime = instantiate(config.runtime)
@@ -200,6 +204,9 @@ def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
     run.append_event("auditing")
     results = list(audit_sites(config, "standard", run, load_file(run.path / "model.safetensors")))
     write_audit(run, results)
+    for each in results:
+        if each.skipped:
+            run.append_event("caution", title=f"{each.site}: part of the audit was skipped", text=each.skipped)
     measured = load_run_record(run.path).opened_noise
     sums = [] if all(each.passed for each in audit_blanks(measured)) else ["the noise of the opened sums"]
     return [each.site for each in results if not each.has_passed] + sums

@@ -19,7 +19,7 @@ from fedhealth.privacy.accounting.accountant import compute_advantage
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
 from fedhealth.privacy.accounting.plan import PrivacyPlan
 from fedhealth.privacy.auditing.ledger_audit import audit_ledger
-from fedhealth.privacy.auditing.membership import EpsilonLowerBound, run_membership_test
+from fedhealth.privacy.auditing.membership import FEWEST_PATIENTS, EpsilonLowerBound, run_membership_test
 from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.runs.run_dir import AUDIT_FILE, RunDir
@@ -35,7 +35,6 @@ from fedhealth.utils.atomic_io import write_json
 
 Level = Literal["quick", "standard"]
 _CHUNK = 256
-_FEWEST_ROWS = 4  # of members and of others, in the membership test
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class SiteAudit:
         findings: of all checks.
         bounds: in the standard audit, empirical lower bounds on epsilon by name.
         success: the most that an attacker's guess about one unit can be right, of 1; a coin toss is .5.
+        skipped: why the standard audit left its membership test out, as a sentence; empty if it did not.
 
     """
 
@@ -56,6 +56,7 @@ class SiteAudit:
     findings: tuple[AuditFinding, ...]
     bounds: Mapping[str, EpsilonLowerBound]
     success: float
+    skipped: str = ""
 
     @property
     def has_passed(self) -> bool:
@@ -94,9 +95,13 @@ def audit_sites(
         if run is not None and (ledger := get_ledger_path(run.site_dir(site), trainer.budget.dataset)).is_file():
             findings += audit_ledger(ledger, plan.delta)
         bounds: dict[str, EpsilonLowerBound] = {}
+        skipped = ""
         if level == "standard" and final is not None and plan.unit != "client":
-            bounds = _bound_membership(plan, task, bench.cohorts[site].rows("test"), final)
-        yield SiteAudit(site, plan.unit, tuple(findings), bounds, (1 + compute_advantage(plan.run_events)) / 2)
+            others = bench.cohorts[site].rows("test")
+            if not (skipped := _explain_few_patients(task, others)):
+                bounds = _bound_membership(plan, task, others, final)
+        success = (1 + compute_advantage(plan.run_events)) / 2
+        yield SiteAudit(site, plan.unit, tuple(findings), bounds, success, skipped)
 
 
 def _count_shares(config: Config) -> int:
@@ -123,6 +128,7 @@ def write_audit(run: RunDir, results: list[SiteAudit]) -> None:
             "success": each.success,
             "findings": [asdict(finding) for finding in each.findings],
             "bounds": {name: asdict(bound) for name, bound in each.bounds.items()},
+            "skipped": each.skipped,
         }
         for each in results
     ]
@@ -133,15 +139,26 @@ def format_audit(result: SiteAudit) -> list[str]:
     """Return the audit results of a site, one sentence each."""
     failed = [f"{each.name}: FAILED ({each.detail})" for each in result.findings if not each.passed]
     results = failed or [f"{len(result.findings)} checks of its private training passed"]
-    return [f"{result.site}: {line}" for line in (*results, *(f"{name}: {b}" for name, b in result.bounds.items()))]
+    bounds = [f"{name}: {bound}" for name, bound in result.bounds.items()]
+    skipped = [result.skipped] if result.skipped else []
+    return [f"{result.site}: {line}" for line in (*results, *bounds, *skipped)]
+
+
+def _explain_few_patients(task: TrainingTask, others: np.ndarray) -> str:
+    """Return why there are too few patients for the membership test; empty if there are enough."""
+    members, strangers = (len(np.unique(task.examples.patient[rows])) for rows in (task.rows, others))
+    if min(members, strangers) >= FEWEST_PATIENTS:
+        return ""
+    return (
+        f"the membership test was left out: it needs {FEWEST_PATIENTS} training patients and {FEWEST_PATIENTS} test "
+        f"patients, there are {members} and {strangers}. `evaluation.audit=false` turns the whole audit off."
+    )
 
 
 def _bound_membership(
     plan: PrivacyPlan, task: TrainingTask, others: np.ndarray, final: State
 ) -> dict[str, EpsilonLowerBound]:
-    """Return the membership test of the final model; empty if there are too few patients."""
-    if min(len(task.rows), len(others)) < _FEWEST_ROWS:
-        return {}
+    """Return the membership test of the final model."""
     set_model_arrays(task.model, final)
     members, strangers = _compute_patient_losses(task, task.rows), _compute_patient_losses(task, others)
     return {"membership": run_membership_test(members, strangers, plan.epsilon, plan.delta)}

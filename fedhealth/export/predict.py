@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,20 +33,64 @@ class StudyInput:
         text: a note; empty if there is none.
         values: clinical variables by name, as text; omit a missing one or leave it empty.
 
+    A path may be given as text, and a value as a number.
+
+    Raises:
+        DataError: an argument has another type.
+
     """
 
     images: tuple[Path, ...] = ()
     text: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", _convert_images(self.images))
+        object.__setattr__(self, "values", _convert_values(self.values))
+        if not isinstance(self.text, str):
+            raise DataError(f"StudyInput: text={self.text!r} is no text.", 'Give the note itself, "" if there is none.')
+
+
+def _convert_images(images: object) -> tuple[Path, ...]:
+    if not isinstance(images, Sequence) or isinstance(images, str | bytes):
+        raise DataError(f"StudyInput: images={images!r} is no list of files.", 'Give a list, such as ["chest.dcm"].')
+    if wrong := [each for each in images if not isinstance(each, str | Path)]:
+        raise DataError(f"StudyInput: images has {wrong[0]!r}, which is no path.", "Give the paths of image files.")
+    return tuple(map(Path, images))
+
+
+def _convert_values(values: object) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise DataError(f"StudyInput: values={values!r} is no dictionary.", 'Give one, such as {"age": 67}.')
+    return {str(name): _convert_value(str(name), value) for name, value in values.items()}
+
+
+def _convert_value(name: str, value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | Number):
+        raise DataError(f"StudyInput: values[{name!r}]={value!r} is no number or text.", "Give one or the other.")
+    return str(value)
+
 
 def score_studies(exported: ExportedModel, studies: Sequence[StudyInput]) -> np.ndarray:
     """Return probabilities float64 [studies, K]: of the positive class, or of each class.
 
     Raises:
-        DataError: a study has no input that the model uses, an unreadable image, or an impossible value.
+        DataError: an argument has another type, or a study has no input that the model uses, an unreadable image, or
+            an impossible value.
 
     """
+    if not isinstance(exported, ExportedModel):
+        raise DataError(
+            f"score_studies: exported is a {type(exported).__name__}, not a model.",
+            "Give `run.model`, or load_model(FOLDER).",
+        )
+    if not isinstance(studies, Sequence) or not all(isinstance(each, StudyInput) for each in studies):
+        raise DataError(
+            "score_studies: studies is no list of StudyInput.",
+            'Give a list, such as [StudyInput(text="short of breath")].',
+        )
     for number, study in enumerate(studies, start=1):
         _check_study(study, exported, number)
     rows = [(index, image) for index, study in enumerate(studies) for image in study.images or (None,)]

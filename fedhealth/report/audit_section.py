@@ -47,7 +47,8 @@ def build_audit_section(run: RunRecord) -> Section | None:
     checked = (_CHECKED_CLIENT if run.audit[0].unit == "client" else _CHECKED,) if rows else ()
     blanks = (_CHECKED_SUMS,) if run.opened_noise else ()
     bounds = (f"{each.site}: {bound}." for each in run.audit for bound in each.bounds)
-    return Section("audit", "What the audit found", lead, (), tables, (*checked, *blanks, *bounds))
+    skipped = (f"{each.site}: {each.skipped}" for each in run.audit if each.skipped)
+    return Section("audit", "What the audit found", lead, (), tables, (*checked, *blanks, *bounds, *skipped))
 
 
 def _describe_hospitals(run: RunRecord) -> str:

@@ -271,6 +271,7 @@ def _parse_audit(entry: Mapping[str, Any]) -> AuditResult:
         ),
         float(entry.get("success", float("nan"))),
         str(entry.get("unit", "patient")),
+        str(entry.get("skipped", "")),
     )
 
 

@@ -100,6 +100,7 @@ class AuditResult:
         bounds: empirical lower bounds on epsilon, as sentences.
         success: the most that an attacker's guess about one unit can be right, of 1; NaN if unknown.
         unit: whom the run protects.
+        skipped: why the membership test was left out, as a sentence; empty if it was not.
 
     """
 
@@ -109,6 +110,7 @@ class AuditResult:
     bounds: tuple[str, ...]
     success: float
     unit: str = "patient"
+    skipped: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ see: an encoder that does not fit the images, or a layer that private training c
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from torch import nn
@@ -24,6 +26,9 @@ from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.private_batches import list_checked_losses
 from fedhealth.training.trainer import set_thread_count
 from fedhealth.utils.fault_text import get_first_line
+from fedhealth.utils.own_code import explain_own_code
+
+_ABOUT_SIZES = re.compile(r"\b(sizes?|shapes?|channels?|dimensions?)\b", re.IGNORECASE)
 
 
 def check_model(config: Config) -> None:
@@ -97,6 +102,9 @@ def _check_forward(model: MultimodalModel, batch: Batch, config: Config) -> None
 
 def _explain_misfit(name: str, config: Config, fault: Exception) -> ModelError:
     reason = get_first_line(fault)
+    own = explain_own_code(fault)
+    if own is not None and not _ABOUT_SIZES.search(reason):
+        return ModelError(f"model.{name}: {own.problem}", own.advice)
     if name == "image":
         size, channels = config.data.image.size, config.data.image.channels
         return ModelError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 _UNIT_NAMES = {"client": "hospital", "record": "study"}
 
@@ -39,3 +41,14 @@ def format_guarantee(epsilon: float, delta: float, noise_multiplier: float, unit
 def format_local_epsilon(epsilon: float, delta: float) -> str:
     """Return `if all other hospitals colluded, epsilon 12.3 at delta 1e-6`."""
     return f"if all other hospitals colluded, {format_epsilon(epsilon, delta)}"
+
+
+def describe_privacy(privacy: Mapping[str, Any]) -> str:
+    """Return what a private run promises by its section `privacy`, and how to turn it off."""
+    epsilon, delta, noise = (privacy.get(name) for name in ("epsilon", "delta", "noise_multiplier"))
+    unit = format_unit(str(privacy.get("unit") or "client"))
+    if epsilon is not None:
+        promise = format_epsilon(float(epsilon), math.nan if delta is None else float(delta))
+    else:
+        promise = f"noise multiplier {format_noise_multiplier(math.nan if noise is None else float(noise))}"
+    return f"{promise} for each {unit}; `privacy=none` turns it off"

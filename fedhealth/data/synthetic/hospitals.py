@@ -77,7 +77,7 @@ HOSPITALS = (
 )
 
 
-def write_hospitals(root: Path, seed: int = 7, patients: int = 400, sites: int = len(HOSPITALS)) -> list[str]:
+def write_hospitals(root: str | Path, seed: int = 7, patients: int = 400, sites: int = len(HOSPITALS)) -> list[str]:
     """Write hospitals under root/<name>/: manifest.csv and images/*.dcm.
 
     The same arguments give the same bytes. `patients` is the number of patients of a hospital with relative size 1
@@ -89,7 +89,7 @@ def write_hospitals(root: Path, seed: int = 7, patients: int = 400, sites: int =
     """
     chosen = [_select_hospital(index) for index in range(sites)]
     for index, hospital in enumerate(chosen):
-        _write_hospital(root / hospital.name, hospital, np.random.default_rng([seed, index]), patients)
+        _write_hospital(Path(root) / hospital.name, hospital, np.random.default_rng([seed, index]), patients)
     return [hospital.name for hospital in chosen]
 
 

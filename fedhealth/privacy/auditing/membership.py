@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from fedhealth.errors import PrivacyError
 from fedhealth.utils.privacy_text import format_epsilon
 
+FEWEST_PATIENTS = 4  # of members and of others: half of each choose the threshold, half are judged by it
+
 
 @dataclass(frozen=True)
 class EpsilonLowerBound:
@@ -65,9 +67,16 @@ def run_membership_test(
         delta: its delta.
         confidence: of the bound.
 
+    Raises:
+        PrivacyError: there are fewer than `FEWEST_PATIENTS` members or others.
+
     """
-    if min(len(members), len(others)) < 4:
-        raise PrivacyError("the membership test needs at least four members and four others", "Give it more patients.")
+    if min(len(members), len(others)) < FEWEST_PATIENTS:
+        raise PrivacyError(
+            f"The membership test needs at least {FEWEST_PATIENTS} members and {FEWEST_PATIENTS} others, not "
+            f"{len(members)} and {len(others)}.",
+            "Give it more patients.",
+        )
     candidates = np.concatenate([members[::2], others[::2]])
     best = max(candidates, key=lambda t: (members[::2] <= t).mean() - (others[::2] <= t).mean())
     inside, outside = members[1::2] <= best, others[1::2] <= best

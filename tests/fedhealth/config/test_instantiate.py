@@ -46,3 +46,10 @@ def test_any_other_failure_becomes_one_line(node, values, reason):
     assert caught.value.problem.startswith("parts_of_a_test.Part cannot be built: ")
     assert reason in caught.value.problem
     assert "\n" not in caught.value.problem
+
+
+def test_a_module_that_is_not_installed_is_advised_to_be():
+    with pytest.raises(ConfigError, match="No module named 'mine_nowhere'") as caught:
+        instantiate({"_target_": "mine_nowhere.Part"})
+    assert "pip install -e ." in caught.value.advice
+    assert "PYTHONPATH=FOLDER" in caught.value.advice

@@ -122,6 +122,20 @@ def test_a_rehearsal_is_audited_by_itself_into_its_report(command, overrides, tm
     assert "north: membership: claimed epsilon" in shown
 
 
+def test_too_few_patients_for_the_membership_test_do_not_end_a_run(overrides, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedhealth.experiment.privacy_audit.FEWEST_PATIENTS", 10_000)
+    run = RunDir(tmp_path / "run")
+    launch_run(RunSpec.compose([*overrides, "evaluation.audit=true"], run))
+    assert run.info.state == "completed"
+    [site] = json.loads((run.path / "audit.json").read_text())["sites"]
+    assert site["passed"]
+    assert site["bounds"] == {}
+    assert "it needs 10000 training patients and 10000 test patients" in site["skipped"]
+    assert "evaluation.audit=false" in (run.path / "report.html").read_text()
+    [caution] = [e for e in run.read_events()[0] if e["event"] == "caution" and "skipped" in e["title"]]
+    assert caution["text"] == site["skipped"]
+
+
 def test_a_rehearsal_whose_audit_fails_says_so(overrides, tmp_path, monkeypatch):
     monkeypatch.setitem(ENGINES, "bk", ForgottenClip)
     for module in ("dpsgd_trainer", "check_model"):  # these would find it before the audit

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,3 +94,31 @@ def test_a_new_dicom_file_is_scored_as_the_picture_that_it_shows(exported, image
     blank = StudyInput((tmp_path / "blank.png",), "worse today", {"crp": "90"})
     Image.fromarray(np.zeros_like(grey)).save(tmp_path / "blank.png")
     assert abs(score_studies(exported, [blank])[0] - as_picture) > 1e-4  # the image counts
+
+
+def test_paths_may_be_texts_and_values_numbers():
+    study = StudyInput(["a.png"], values={"crp": 120, "ldh": np.float32(1.5), "age": None})
+    assert study == StudyInput((Path("a.png"),), values={"crp": "120", "ldh": "1.5", "age": ""})
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"images": "a.png"}, "images='a.png' is no list"),
+        ({"images": [3]}, "images has 3"),
+        ({"values": [3]}, "values=.* is no dictionary"),
+        ({"values": {"crp": [3]}}, r"values\['crp'\]"),
+        ({"text": None}, "text=None"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(argument, said):
+    with pytest.raises(DataError, match=said):
+        StudyInput(**argument)
+
+
+def test_a_run_is_no_model_and_one_study_no_list(exported, finished):
+    with pytest.raises(DataError, match="not a model") as caught:
+        score_studies(finished[0], [StudyInput(text="x")])
+    assert "run.model" in caught.value.advice
+    with pytest.raises(DataError, match="no list of StudyInput"):
+        score_studies(exported, StudyInput(text="x"))

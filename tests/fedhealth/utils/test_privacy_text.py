@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedhealth.site import decline_reasons
-from fedhealth.utils.privacy_text import format_delta, format_epsilon, format_guarantee, format_unit
+from fedhealth.utils.privacy_text import describe_privacy, format_delta, format_epsilon, format_guarantee, format_unit
 
 ROOT = Path(__file__).resolve().parents[3]
 NUMBER = re.compile(r"epsilon\W{0,3}(of )?(\{|\d)", re.IGNORECASE)  # a number follows
@@ -22,6 +22,18 @@ def test_a_guarantee_is_one_sentence():
     text = "epsilon 7.98 at delta 1e-6 for each patient, noise multiplier 2.53"
     assert format_guarantee(7.979, 1e-6, 2.5311, "patient") == text
     assert format_epsilon(7.979, 1e-6, digits=4) == "epsilon 7.979 at delta 1e-6"
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ({"epsilon": 8.0, "delta": 1e-6, "unit": "patient"}, "epsilon 8 at delta 1e-6 for each patient"),
+        ({"epsilon": 3.0, "delta": 1e-6}, "epsilon 3 at delta 1e-6 for each hospital"),
+        ({"epsilon": None, "noise_multiplier": 2.5, "unit": "record"}, "noise multiplier 2.5 for each study"),
+    ],
+)
+def test_a_run_says_that_it_is_private_and_how_to_turn_it_off(section, text):
+    assert describe_privacy(section) == f"{text}; `privacy=none` turns it off"
 
 
 def test_what_the_lead_does_not_know_is_said():

@@ -24,5 +24,5 @@ def test_membership_test_tells_memorised_losses():
 
 
 def test_membership_test_needs_patients():
-    with pytest.raises(PrivacyError, match="at least four"):
+    with pytest.raises(PrivacyError, match="at least 4 members and 4 others, not 3 and 9"):
         run_membership_test(np.zeros(3), np.zeros(9), 1.0, 1e-5)
