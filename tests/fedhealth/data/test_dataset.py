@@ -96,7 +96,7 @@ def test_the_second_time_nothing_is_decoded(data, monkeypatch):
     def never(*arguments):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("fedhealth.data.image_files.load_image", never)
+    monkeypatch.setattr("fedhealth.data.image.load.load_image", never)
     second = prepare_dataset(data, "north")
     assert second.folder == first.folder
     assert isinstance(second.images, np.memmap)

@@ -99,7 +99,7 @@ def test_a_plain_step_is_the_mean_of_single_gradients(kind, path):
     single = compute_single_gradients(task, take_batch(task, task.rows))
     report = PlainTrainer().fit(task)
     for name, direction in report.direction.items():
-        np.testing.assert_allclose(-direction, single[name].mean(0).numpy(), atol=1e-6)
+        np.testing.assert_allclose(-direction, single[name].mean(0).numpy(), rtol=1e-5, atol=1e-6)  # float32
 
 
 @pytest.mark.parametrize("micro", [None, 5])
