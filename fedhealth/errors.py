@@ -1,7 +1,7 @@
 """The errors that a user can see: what happened, what to do about it, and the exit code.
 
-The command line catches `FedhealthError` only; any other exception is a bug and keeps its traceback. Scripts may rely
-on the exit codes.
+The command line catches `FedhealthError`, and what a user's own code raises; any other exception is a bug and keeps its
+traceback. Scripts may rely on the exit codes.
 """
 
 import errno

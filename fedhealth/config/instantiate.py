@@ -25,6 +25,8 @@ def instantiate(node: Any, **arguments: Any) -> Any:
         cause = fault.__cause__
         if isinstance(cause, FedhealthError):
             raise cause from None
+        if isinstance(cause, ImportError) and cause.__cause__ is not None:  # Hydra's own text has no reason in its line
+            cause = cause.__cause__
         reason = get_first_line(cause or fault)
         raise ConfigError(
             f"{node.get('_target_', node)} cannot be built: {reason}",

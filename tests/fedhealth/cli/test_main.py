@@ -105,3 +105,15 @@ def test_another_missing_module_is_a_bug(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fedhealth"])
     with pytest.raises(ModuleNotFoundError):
         program.main()
+
+
+def test_an_error_of_an_own_part_is_one_line(monkeypatch, capsys):
+    def fail(**options):
+        raise KeyError("w")  # this file is none of fedhealth's
+
+    monkeypatch.setattr(program, "app", fail)
+    assert run(monkeypatch, "run") == 2
+    shown = capsys.readouterr().err
+    assert "fail (" in shown.replace("<locals>.", "")
+    assert "raised KeyError: 'w'" in shown
+    assert "Traceback" not in shown
