@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedhealth.cli.main import app, main
-from fedhealth.consortium.research_study import SignedStudy
+from fedhealth.consortium import research_study
 from fedhealth.errors import ConfigError, StartRefusedError
 from fedhealth.protocol.study_answer import StudyAnswer
 from fedhealth.site.audit_log import get_log_digest, verify_log
@@ -183,7 +183,7 @@ def find_free_port():
 def test_a_study_is_parsed_once_for_all_requests(copy, place, monkeypatch):
     home, browser = copy
     browser.get("/studies")
-    monkeypatch.setattr(SignedStudy, "loads", lambda content: pytest.fail("parsed again"))
+    monkeypatch.setattr(research_study, "parse_model", lambda *_, **more: pytest.fail("parsed again"))
     for path in ("/", "/studies", f"/studies/{place.waiting}", "/runs"):
         assert browser.get(path).status == 200
     file = home.studies / f"{place.waiting}.study.json"
