@@ -62,13 +62,13 @@ def test_a_hospital_finds_what_a_direct_computation_finds(finished, site, shared
     direct = DirectHospital(own, site).compute_gains(run.path / "model.safetensors")
     assert {name: row[name]["value"] for name in direct} == pytest.approx(direct, abs=1e-6)
     assert row["shared_gain"]["value"] == pytest.approx(direct["shared"] - direct["alone"], abs=2e-6)
-    assert json.loads((home.get_run_folder(run.info["run"]) / OWN_GAIN_FILE).read_text()) == row
+    assert json.loads((home.get_run_folder(run.info.run) / OWN_GAIN_FILE).read_text()) == row
     after = verify_log(home.audit)
     assert [entry["event"] for entry in after[len(before) :]] == ["compared"]
 
 
 def test_the_lead_has_no_gain_of_a_hospital(finished):
     _, run = finished
-    assert run.info["state"] == "completed"
+    assert run.info.state == "completed"
     assert not (run.path / "comparison.json").exists()
     assert not list(run.path.rglob(OWN_GAIN_FILE))
