@@ -55,6 +55,22 @@ def people_(tmp_path, monkeypatch, capfd):
     return People(tmp_path, monkeypatch, capfd)
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xef\xbb\xbf{}", b'{"\\u001b]0;x": 1}'])
+def test_a_refused_file_is_named_and_cannot_control_the_terminal(people, content):
+    people.begin()
+    path = people.root / "evil.json"
+    path.write_bytes(content)
+    code, shown = people("lead", "admit", path)
+    assert code == TrustError.exit_code
+    assert f"error: {path}: " in shown.replace("\n", "")
+    assert "\x1b]" not in shown
+    kit = people.root / "evil.zip"
+    kit.write_bytes(content)
+    code, shown = people("site", "install", kit)
+    assert code == TrustError.exit_code
+    assert f"error: {kit}: " in shown.replace("\n", "")
+
+
 def test_the_whole_way(people):
     told = people.begin()
     code, shown = people("lead", "admit", people.home.join_request, answer="y\n")

@@ -91,6 +91,18 @@ def test_a_run_that_has_ended_shows_gains_and_its_report(place, browser):
     assert report.body == (place.ended / "report.html").read_text()
 
 
+def test_a_damaged_order_is_named_and_hides_no_run(place, browser):
+    path = place.home.runs / "x1.json"
+    path.write_bytes(b"\xff{")
+    try:
+        body = browser.get("/runs").body
+        assert f"{path} is damaged" in body
+        assert ENDED in body
+        assert browser.get("/budget").status == browser.get(f"/runs/{ENDED}").status == 200
+    finally:
+        path.unlink()
+
+
 def test_what_runs_may_spend_is_what_was_promised(browser):
     body = browser.get("/budget").body
     assert "epsilon 4" in body
