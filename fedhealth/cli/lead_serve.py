@@ -78,8 +78,9 @@ def run_runs(home: Path | None, as_json: bool) -> None:
 
 def _describe_run(job: Job) -> dict[str, str]:
     run = RunDir(Path(job.folder))
-    state = "reservation of a sweep" if job.budget_request else run.info.state if run.exists else "gone"
-    return {"run": job.run, "state": state, "started": run.info.started, "folder": job.folder}
+    info = run.info
+    state = "reservation of a sweep" if job.budget_request else info.state if run.exists else "gone"
+    return {"run": job.run, "state": state, "started": info.started, "folder": job.folder}
 
 
 def run_stop(run: str, home: Path | None) -> None:

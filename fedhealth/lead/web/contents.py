@@ -18,6 +18,7 @@ from fedhealth.protocol.compatibility import get_release
 from fedhealth.protocol.site_report import SiteReport
 from fedhealth.runs.guarantee import PrivacyGuarantee, get_promised_guarantee, sum_guarantees
 from fedhealth.runs.load_record import load_run_record
+from fedhealth.runs.run_dir import RunDir
 from fedhealth.utils.privacy_text import format_guarantee
 from fedhealth.utils.time_text import format_time
 from fedhealth.web.content import Content, DataTable
@@ -125,7 +126,7 @@ def _describe_total(
 def _iter_promises(home: LeadHome) -> Iterator[tuple[str, PrivacyGuarantee | None]]:
     """Yield the promise of each run whose directory is there."""
     for job in iter_jobs(home):
-        if job.budget_request is None and (Path(job.folder) / "run.json").is_file():
+        if job.budget_request is None and RunDir(Path(job.folder)).exists:
             yield job.run, get_promised_guarantee(load_run_record(Path(job.folder)))
 
 

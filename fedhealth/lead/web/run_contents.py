@@ -30,7 +30,7 @@ _NOT_LIVE = "The state when this page was opened: open it again to see the prese
 def find_run_folder(home: LeadHome, run: str) -> Path | None:
     """Return the directory of a run that the lead started; None if there is none of this id."""
     found = [Path(job.folder) for job in iter_jobs(home) if job.run == run and job.budget_request is None]
-    return found[0] if found and (found[0] / "run.json").is_file() else None
+    return found[0] if found and RunDir(found[0]).exists else None
 
 
 def build_runs(home: LeadHome) -> Content:
