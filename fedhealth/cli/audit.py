@@ -26,7 +26,7 @@ def run_audit(level: str, overrides: list[str]) -> None:
         PrivacyError: a check failed.
 
     """
-    from fedhealth.experiment.privacy_audit import audit_sites, format_audit, write_audit
+    from fedhealth.experiment.privacy_audit import audit_sites, describe_failures, format_audit, write_audit
     from fedhealth.report.render import render_run_report
 
     if level not in _LEVELS:
@@ -41,8 +41,8 @@ def run_audit(level: str, overrides: list[str]) -> None:
     if run is not None:
         write_audit(run, results)
         write_atomic(run.path / "report.html", render_run_report(run.path).encode())
-    if found := [result.site for result in results if not result.has_passed]:
-        raise PrivacyError(f"The audit failed at {', '.join(found)}.", "Do not train with this configuration.")
+    if found := [describe_failures(result) for result in results if not result.has_passed]:
+        raise PrivacyError(f"The audit failed: {'; '.join(found)}.", "Do not train with this configuration.")
 
 
 def _load_audit_subject(overrides: list[str], run: RunDir | None) -> tuple[Config, State | None]:

@@ -188,16 +188,14 @@ def _execute_run(spec: RunSpec) -> None:
     write_atomic(run.path / MODEL_DIR / CARD_FILE, build_model_card(run.path).encode())
     write_atomic(run.path / "report.html", render_run_report(run.path).encode())
     if failed:
-        raise PrivacyError(
-            f"The audit failed at {', '.join(failed)}.", "See the report; do not train with this release."
-        )
+        raise PrivacyError(f"The audit failed: {'; '.join(failed)}.", "See the report; do not train with this release.")
 
 
 def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
-    """Audit a rehearsal's private training into its directory; return where it failed: sites, or the opened sums."""
+    """Audit a rehearsal's private training into its directory; return which checks failed, by site."""
     if not config.evaluation.audit or not get_capability(config.privacy, "is_auditable", default=False):
         return []
-    from fedhealth.experiment.privacy_audit import audit_sites, write_audit
+    from fedhealth.experiment.privacy_audit import audit_sites, describe_failures, write_audit
     from fedhealth.privacy.auditing.blank_values import audit_blanks
     from fedhealth.runs.load_record import load_run_record
 
@@ -208,8 +206,8 @@ def _audit_rehearsal(config: Config, run: RunDir) -> list[str]:
         if each.skipped:
             run.append_event("caution", title=f"{each.site}: part of the audit was skipped", text=each.skipped)
     measured = load_run_record(run.path).opened_noise
-    sums = [] if all(each.passed for each in audit_blanks(measured)) else ["the noise of the opened sums"]
-    return [each.site for each in results if not each.has_passed] + sums
+    sums = [f"{each.name} ({each.detail})" for each in audit_blanks(measured) if not each.passed]
+    return [describe_failures(each) for each in results if not each.has_passed] + sums
 
 
 def _write_calibrations(config: Config, run: RunDir) -> None:

@@ -35,6 +35,7 @@ from fedhealth.utils.atomic_io import write_json
 
 Level = Literal["quick", "standard"]
 _CHUNK = 256
+_SHOWN = 3  # failed checks in an error
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,14 @@ def format_audit(result: SiteAudit) -> list[str]:
     bounds = [f"{name}: {bound}" for name, bound in result.bounds.items()]
     skipped = [result.skipped] if result.skipped else []
     return [f"{result.site}: {line}" for line in (*results, *bounds, *skipped)]
+
+
+def describe_failures(result: SiteAudit) -> str:
+    """Return a site's failed checks as one sentence part: the first three, and how many more."""
+    failed = [f"{each.name} ({each.detail})" for each in result.findings if not each.passed]
+    failed += [f"{name} ({bound})" for name, bound in result.bounds.items() if not bound.is_consistent]
+    more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+    return f"{result.site}: {', '.join(failed[:_SHOWN])}{more}"
 
 
 def _explain_few_patients(task: TrainingTask, others: np.ndarray) -> str:

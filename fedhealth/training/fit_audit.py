@@ -31,7 +31,7 @@ from fedhealth.privacy.auditing.release_checks import (
     check_fact,
     check_fresh_draws,
     check_sampling_law,
-    judge_checks,
+    judge_measurements,
 )
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.audit_bench import BATCH, COHORT, CROWD, AuditBench
@@ -89,9 +89,19 @@ def audit_fit(
         patients: to train on instead of the task's own.
 
     """
+    return judge_measurements(lambda: _measure(trainer, task, accounting, depth, patients))
+
+
+def _measure(
+    trainer: DPSGDTrainer,
+    task: TrainingTask,
+    accounting: AccountingContext,
+    depth: AuditDepth,
+    patients: Examples | None,
+) -> list[AuditCheck]:
+    checks = []
     with open_scratch_folder() as scratch:
         place = replace(accounting, folder=Path(scratch), study=None)
-        checks = []
         try:
             for check in _FitAudit(AuditBench(trainer, task, place, patients), depth).run_checks():
                 checks.append(check)
@@ -100,7 +110,7 @@ def audit_fit(
         except Exception as fault:  # whatever the code under audit raises is a finding
             shown = fault.problem if isinstance(fault, PrivacyError) else f"{type(fault).__name__}: {fault}"
             checks.append(check_fact("private training runs under the audit", False, shown))
-        return judge_checks(checks)
+    return checks
 
 
 def list_audit_failures(trainer: DPSGDTrainer, task: TrainingTask, accounting: AccountingContext) -> list[str]:

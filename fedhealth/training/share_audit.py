@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 HONEST = 3  # sites that the shares of the audit count on
 _BLANKS = name_blanks("audit")
 _ROUNDS, _BLANK_VALUES = 4, 1 << 18  # a million blank values in all
-_SAMPLED_ROUNDS, _SAMPLE_RATE = 8, 0.25
+_SAMPLED_ROUNDS, _SAMPLE_RATE = 24, 0.25
 _TAIL = 4.0  # standard deviations
 _GRID = 1 / 16  # of a standard deviation: the coarsest
 _OFFSET = 0.3  # of a step of the grid: a value that rounding before the noise would lose

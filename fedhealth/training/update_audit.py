@@ -24,7 +24,7 @@ from fedhealth.privacy.auditing.release_checks import (
     AuditFinding,
     check_contribution,
     check_fact,
-    judge_checks,
+    judge_measurements,
 )
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.audit_gate import list_failures_once
@@ -56,9 +56,13 @@ def audit_updates(
         accounting: gives the number of rounds; nothing is booked there.
 
     """
+    return judge_measurements(lambda: _measure(trainer, task, accounting))
+
+
+def _measure(trainer: ClientDPTrainer, task: TrainingTask, accounting: AccountingContext) -> list[AuditCheck]:
+    checks = []
     with open_scratch_folder() as scratch:
         place = replace(accounting, folder=Path(scratch), study=None)
-        checks = []
         try:
             for check in _UpdateAudit(trainer, task, place).run_checks():
                 checks.append(check)
@@ -66,7 +70,7 @@ def audit_updates(
             checks.append(
                 check_fact("private training runs under the audit", False, f"{type(fault).__name__}: {fault}")
             )
-        return judge_checks(checks)
+    return checks
 
 
 def list_audit_failures(trainer: ClientDPTrainer, task: TrainingTask, accounting: AccountingContext) -> list[str]:

@@ -13,7 +13,7 @@ from fedhealth.privacy.accounting.ledger_entry import SPENT_KINDS
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.secagg.client.statement_book import RESTORED
 from fedhealth.site.audit_log import verify_log
-from tests.federation.conftest import SITES, STRICT
+from tests.federation.conftest import SITES, STRICT, consortium_of
 
 pytestmark = [
     pytest.mark.xdist_group("federation"),
@@ -31,6 +31,13 @@ def count_spent(home):
     for entry in verify_ledger(ledger):
         spent[entry.run] += entry.event.steps * (entry.kind in SPENT_KINDS)
     return spent
+
+
+@pytest.fixture(name="consortium")
+def consortium_(tmp_path, tiny_overrides):
+    """Return a consortium of its own: what a restored machine has lost counts for every later study there."""
+    with consortium_of(tmp_path / "consortium", SITES, tiny_overrides) as running:
+        yield running
 
 
 def test_a_restored_machine_takes_part_again(consortium, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedhealth.privacy.auditing.release_checks import (
+    CERTAIN,
     LEVEL,
     AuditCheck,
     check_contribution,
@@ -11,6 +12,7 @@ from fedhealth.privacy.auditing.release_checks import (
     check_fresh_draws,
     check_sampling_law,
     judge_checks,
+    judge_measurements,
 )
 
 
@@ -21,6 +23,39 @@ def draw(seed, *shape):
 def test_the_level_is_divided_among_the_checks():
     checks = [AuditCheck("a", LEVEL / 3, ""), AuditCheck("b", LEVEL / 5, ""), AuditCheck("c", 1.0, "")]
     assert [each.passed for each in judge_checks(checks)] == [True, False, True]
+
+
+def judge_in_turn(*measured):
+    """Return which names fail, and how many of the measurements were made."""
+    left = list(measured)
+    found = judge_measurements(lambda: [AuditCheck(name, p, "") for name, p in left.pop(0).items()])
+    return {each.name for each in found if not each.passed}, len(measured) - len(left)
+
+
+def test_a_failure_by_chance_is_measured_again_and_one_that_comes_back_counts():
+    rare = LEVEL / 4
+    assert judge_in_turn({"a": 0.5, "b": 0.2}, {}) == (set(), 1)
+    assert judge_in_turn({"a": rare, "b": 0.2}, {"a": 0.3, "b": 0.2}) == (set(), 2)
+    assert judge_in_turn({"a": rare, "b": 0.2}, {"a": 0.009, "b": 0.2}) == ({"a"}, 2)
+    assert judge_in_turn({"a": rare, "b": rare}, {"a": 0.009, "b": 0.004}) == ({"b"}, 2)  # two share the level
+
+
+def test_what_chance_cannot_explain_fails_at_once():
+    assert judge_in_turn({"a": CERTAIN / 2, "b": LEVEL / 4}, {}) == ({"a", "b"}, 1)
+    assert judge_in_turn({"a": 0.0}, {}) == ({"a"}, 1)
+    assert judge_in_turn({"a": LEVEL / 4, "b": 1.0}, {"a": 1.0, "b": 0.0}) == ({"b"}, 2)
+    assert judge_in_turn({"a": LEVEL / 4}, {"b": 1.0}) == ({"a"}, 2)  # a check that is not made again has failed
+
+
+def test_right_code_fails_once_in_100_000_audits_and_a_small_fault_is_found():
+    random = np.random.default_rng(0)
+
+    def count_failures(audits, power):
+        measure = lambda: [AuditCheck(str(k), float(p), "") for k, p in enumerate(random.random(50) ** power)]  # noqa: E731
+        return sum(not all(each.passed for each in judge_measurements(measure)) for _ in range(audits))
+
+    assert count_failures(5_000, 1) == 0  # at `LEVEL` alone: five
+    assert count_failures(200, 12) == 200
 
 
 def test_the_law_of_the_sampler():
