@@ -25,7 +25,16 @@ from fedhealth.errors import PrivacyError
 from fedhealth.models.modality_keys import SHARED, find_training_rows
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.plan import PrivacyPlan
-from fedhealth.protocol.messages import ACCEPTANCE, DATA_KINDS, HANDSHAKE, TRAIN, Acceptance, Directive, get_versions
+from fedhealth.protocol.messages import (
+    ACCEPTANCE,
+    DATA_KINDS,
+    HANDSHAKE,
+    TRAIN,
+    Acceptance,
+    Directive,
+    PrivacyClaim,
+    get_versions,
+)
 from fedhealth.site.decline_reasons import (
     COHORT_TOO_SMALL,
     CONFIG_MISMATCH,
@@ -69,11 +78,14 @@ class Institution:
                 return build_refusal(setup.site.name, reasons)
             rows = setup.trainer.compute_aggregation_weights(self._count_announced_rows(directive))
             accounting = setup.get_accounting(directive, setup.config.purpose.value)
-            noise = setup.trainer.compute_least_noise(setup.build_task(directive), accounting)
+            task = setup.build_task(directive)
+            noise = setup.trainer.compute_least_noise(task, accounting)
+            privacy = _claim_privacy(setup.trainer.plan_task(task, accounting))
         run = setup.get_run_context(directive)
         weights, reply = setup.transport.announce(run, rows, noise)
         last = setup.transport.get_last_exchange(run)
-        reply[ACCEPTANCE] = Acceptance(setup.site.name, (), weights, get_versions(), last).record()
+        accepted = Acceptance(setup.site.name, (), weights, get_versions(), last, privacy=privacy)
+        reply[ACCEPTANCE] = accepted.record()
         return reply
 
     def _find_reasons_without_data(self, directive: Directive) -> list[str]:
@@ -214,6 +226,11 @@ class Institution:
             for tower, chosen in rows.items()
             if tower == SHARED or len(np.unique(cohort.patient[chosen])) >= least
         }
+
+
+def _claim_privacy(plan: PrivacyPlan | None) -> PrivacyClaim:
+    """Return what a site tells of its plan: public settings, and noise that follows from the coarse cohort."""
+    return PrivacyClaim() if plan is None else PrivacyClaim(plan.epsilon, plan.delta, plan.noise_multiplier)
 
 
 def build_refusal(site: str, reasons: Sequence[str]) -> RecordDict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
@@ -193,7 +193,8 @@ class _Handshake:
         elif problem := self._try_to_admit(acceptance, reply):
             self._decline(acceptance.site, Decline((problem,), ""), acceptance.versions)
         else:
-            self.event("handshake", site=acceptance.site, reasons=[], versions=acceptance.versions)
+            privacy = {"privacy": asdict(acceptance.privacy)} if acceptance.privacy.epsilon else {}
+            self.event("handshake", site=acceptance.site, reasons=[], versions=acceptance.versions, **privacy)
 
     def find_silent_sites(self) -> dict[str, Decline]:
         """Return the sites that did not reply and, where the nodes' names are known, those that are not connected."""

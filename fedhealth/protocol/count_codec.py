@@ -1,7 +1,8 @@
 """Named counts as Flower records: packed like other arrays, then compressed; most bins of a histogram are empty.
 
 The bytes follow from the counts alone: the site's egress gate makes them again and compares. Large counts (more than
-`array_codec.SMALL`) are sent packed only, so whoever reads compressed ones knows how large they may become.
+`array_codec.SMALL`) are sent packed only, so whoever reads compressed ones knows how large they may become. So are a
+few counts, which gain nothing: the reply of a private round has the same size whatever its values are.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ if TYPE_CHECKING:  # torch takes seconds
     from fedhealth.types import State
 
 COMPRESSED = "compressed"  # the only key of a compressed record
+_LEAST = 1024  # packed bytes
 
 
 def pack_counts(counts: State) -> Packed:
-    """Return named int64 arrays as one record, compressed (zlib, RFC 1950) if they are small."""
+    """Return named int64 arrays as one record, compressed (zlib, RFC 1950) unless they are few or large."""
     return _compress_record(pack_arrays(counts))
 
 
@@ -50,7 +52,9 @@ def get_count_bytes(record: object) -> bytes | None:
 
 def _compress_record(packed: Packed) -> Packed:
     content = packed.get(PACKED)
-    return ConfigRecord({COMPRESSED: zlib.compress(content)}) if isinstance(content, bytes) else packed
+    if not isinstance(content, bytes) or len(content) < _LEAST:
+        return packed
+    return ConfigRecord({COMPRESSED: zlib.compress(content)})
 
 
 def _expand_record(record: Packed) -> Packed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,22 @@ def _require_integer(value: object) -> int:
 
 
 @dataclass(frozen=True)
+class PrivacyClaim:
+    """What a site says that a run will spend there, spare rounds included; zeros without differential privacy.
+
+    Attributes:
+        epsilon: of the whole run.
+        delta: at which it is measured.
+        noise_multiplier: of the training, or of the counts where a run only describes.
+
+    """
+
+    epsilon: float = 0.0
+    delta: float = 0.0
+    noise_multiplier: float = 0.0
+
+
+@dataclass(frozen=True)
 class Acceptance:
     """A site's reply to the handshake: it accepts, or declines with reasons.
 
@@ -146,6 +162,7 @@ class Acceptance:
         versions: of the packages that must be the same everywhere.
         exchange: the last one of this run that the site took part in; the lead continues above it.
         reserved: in reply to a sweep's budget request, the total epsilon of its runs at this site.
+        privacy: what the run will spend at this site, by the site's own plan.
 
     """
 
@@ -155,13 +172,15 @@ class Acceptance:
     versions: str
     exchange: int = 0
     reserved: float = 0.0
+    privacy: PrivacyClaim = PrivacyClaim()
 
     def record(self) -> ConfigRecord:
         """Return it as a Flower record."""
-        fields: dict[str, Any] = {"site": self.site, "versions": self.versions, "reasons": list(self.reasons)}
-        fields |= {"exchange": self.exchange, "reserved": float(self.reserved)}
-        fields |= {"towers": list(self.weights), "weights": [float(weight) for weight in self.weights.values()]}
-        return ConfigRecord(fields)
+        values: dict[str, Any] = {"site": self.site, "versions": self.versions, "reasons": list(self.reasons)}
+        values |= {"exchange": self.exchange, "reserved": float(self.reserved)}
+        values |= {name: float(value) for name, value in asdict(self.privacy).items()}
+        values |= {"towers": list(self.weights), "weights": [float(weight) for weight in self.weights.values()]}
+        return ConfigRecord(values)
 
     @staticmethod
     def parse(content: RecordDict) -> Acceptance:
@@ -176,11 +195,13 @@ class Acceptance:
             reasons = tuple(_shorten(str(each)) for each in record["reasons"][:_MOST_REASONS])
             weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
             exchange, reserved = int(record["exchange"]), float(record["reserved"])
-            found = Acceptance(str(record["site"]), reasons, weights, str(record["versions"]), exchange, reserved)
+            privacy = PrivacyClaim(*(float(record[each.name]) for each in fields(PrivacyClaim)))
+            site, versions = str(record["site"]), str(record["versions"])
+            found = Acceptance(site, reasons, weights, versions, exchange, reserved, privacy)
         except (KeyError, OverflowError, TypeError, ValueError) as fault:
             problem = f"A site's acceptance is missing or has malformed {_shorten(str(fault))}."
             raise FederationError(problem, SAME_RELEASE) from fault
-        numbers = [*found.weights.values(), reserved]
+        numbers = [*found.weights.values(), reserved, *asdict(privacy).values()]
         if not all(0 <= number < 2**40 for number in numbers) or not 0 <= exchange < 2**31:
             raise FederationError(f"Site {found.site!r} announced a number out of range.", SAME_RELEASE)
         return found

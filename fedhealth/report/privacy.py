@@ -121,7 +121,24 @@ def _build_promise_section(run: RunRecord, promised: PrivacyGuarantee) -> Sectio
     lead = f"Trained with {describe_guarantee(run)}. What was spent is in the hospitals' own ledgers."
     failures = {site.name: sum(site.name in each.failures for each in run.exchanges) for site in run.sites}
     notes = (_COVERED, *describe_trust(run), *describe_spare_rounds(run), *_describe_failures(run, failures))
-    return Section("privacy", "Privacy", lead, (), (ReportTable("Promised", head, (row,)),), notes)
+    tables = (ReportTable("Promised", head, (row,)), *_build_claim_table(run))
+    return Section("privacy", "Privacy", lead, (), tables, notes)
+
+
+def _build_claim_table(run: RunRecord) -> tuple[ReportTable, ...]:
+    """Return what every hospital said that the run would spend there; nothing if none did."""
+    rows = tuple(
+        (
+            Cell(site.name),
+            Cell(f"{site.privacy.epsilon:.3f}"),
+            Cell(format_delta(site.privacy.delta)),
+            Cell(format_noise_multiplier(site.privacy.noise_multiplier)),
+        )
+        for site in run.sites
+        if site.privacy is not None
+    )
+    head = ("Hospital", "Epsilon at most", "Delta", "Noise multiplier")
+    return (ReportTable("By the hospitals' own plans, spare rounds included", head, rows),) if rows else ()
 
 
 def _build_ledger_table(run: RunRecord) -> ReportTable:

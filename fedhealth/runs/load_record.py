@@ -28,6 +28,7 @@ from fedhealth.data.findings import parse_findings
 from fedhealth.evaluation.metrics import METRICS, Estimate
 from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_run_spending
 from fedhealth.privacy.auditing.blank_values import BlankValues, add_blanks
+from fedhealth.protocol.messages import PrivacyClaim
 from fedhealth.runs.damage import explain_damage, read_part
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
@@ -181,7 +182,7 @@ def _load_sites(
     events: Iterable[Mapping[str, Any]], configured: Iterable[str], exchanges: Iterable[RoundRecord]
 ) -> tuple[SiteRecord, ...]:
     prepared = {event["site"]: event for event in events if event["event"] == "prepared"}
-    declined = {event["site"]: _list_reasons(event) for event in events if event["event"] == "handshake"}
+    replied = {event["site"]: event for event in events if event["event"] == "handshake"}
     in_rounds = [name for each in exchanges for name in (*(reply.site for reply in each.replies), *each.failures)]
     return tuple(
         SiteRecord(
@@ -189,7 +190,8 @@ def _load_sites(
             prepared.get(name, {}).get("counts", {}),
             parse_findings(prepared.get(name, {}).get("findings", ())),
             tuple(prepared.get(name, {}).get("rejected", ())),
-            tuple(declined.get(name, ())),
+            _list_reasons(replied[name]) if name in replied else (),
+            PrivacyClaim(**claimed) if (claimed := replied.get(name, {}).get("privacy")) else None,
         )
         for name in dict.fromkeys([*configured, *prepared, *in_rounds])
     )

@@ -16,6 +16,7 @@ from fedhealth.config.capabilities import Capabilities
 from fedhealth.data.findings import DataFinding
 from fedhealth.privacy.accounting.spending import DatasetSpending, RunSpending
 from fedhealth.privacy.auditing.blank_values import BlankValues
+from fedhealth.protocol.messages import PrivacyClaim
 from fedhealth.runs.results import AuditResult, BaselineComparison, GroupingResult, ScoreBinCounts, SplitResult
 from fedhealth.runs.run_metadata import RunMetadata
 
@@ -102,6 +103,7 @@ class SiteRecord:
         findings: about its data.
         rejected: one reason per rejected file.
         declined: reasons for which it declined the run.
+        privacy: what the run spends there at most, as the site said when it accepted; None without privacy.
 
     """
 
@@ -110,6 +112,7 @@ class SiteRecord:
     findings: tuple[DataFinding, ...]
     rejected: tuple[str, ...]
     declined: tuple[str, ...]
+    privacy: PrivacyClaim | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,14 @@ from flwr.app import Array, ConfigRecord, RecordDict
 from fedhealth.errors import PrivacyError
 from fedhealth.protocol.array_codec import build_packed_header, get_packed_bytes, list_packed_names
 from fedhealth.protocol.count_codec import get_count_bytes
-from fedhealth.protocol.messages import STATEMENT, Directive, compute_record_size, get_versions, is_error_kind
+from fedhealth.protocol.messages import (
+    STATEMENT,
+    Directive,
+    PrivacyClaim,
+    compute_record_size,
+    get_versions,
+    is_error_kind,
+)
 from fedhealth.site.decline_reasons import RECORD_NOT_ALLOWED, REPLY_TOO_LARGE, format_reason, redact_reason
 from fedhealth.site.policy import SiteLimits
 from fedhealth.site.traffic_quota import TrafficQuota
@@ -35,6 +42,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 TOWERS = {"shared", "image", "text", "tabular"}
 _MAX_REASONS = 50
+_CLAIMED = tuple(each.name for each in fields(PrivacyClaim))
 
 
 @dataclass(frozen=True)
@@ -217,7 +225,7 @@ def check_error(kind: str, code: int, reason: str, log: WriteEvent) -> None:
 
 
 def make_acceptance_schema(site: str) -> ConfigRecordSchema:
-    """Return the schema of a site's acceptance: its name, releases, coarse weights, and listed decline reasons."""
+    """Return the schema of a site's acceptance: name, releases, coarse weights, privacy, and listed reasons."""
     return ConfigRecordSchema(
         {
             "site": lambda value: value == site,
@@ -227,6 +235,7 @@ def make_acceptance_schema(site: str) -> ConfigRecordSchema:
             ),
             "exchange": lambda value: isinstance(value, int) and 0 <= value < 2**31,
             "reserved": lambda value: isinstance(value, float) and 0 <= value < 2.0**40,
+            **dict.fromkeys(_CLAIMED, lambda value: isinstance(value, float) and 0 <= value < 2.0**40),
             "towers": lambda value: set(value) <= TOWERS and len(set(value)) == len(value),
             "weights": lambda value: len(value) <= len(TOWERS) and all(0 <= weight < 2.0**40 for weight in value),
         }

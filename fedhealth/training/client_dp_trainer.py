@@ -103,6 +103,10 @@ class ClientDPTrainer(ReleaseRecords):
         """Return zeros: the site adds all noise itself."""
         return 0.0, 0.0
 
+    def plan_task(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan:
+        """Return the plan of the whole run."""
+        return self.make_plan(accounting)
+
     def plan_run(
         self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1
     ) -> tuple[PrivacyBudget, PrivacyPlan]:

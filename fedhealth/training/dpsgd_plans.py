@@ -144,6 +144,11 @@ class DPSGDPlans(ReleaseRecords):
         shares = self._count_shares(training, shares)
         return self.budget, self._make_plan(units, patients, work.modalities, training, rounds, shares)
 
+    def plan_task(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan:
+        """Return the plan of the whole run for its purpose: to train, or to describe."""
+        is_descriptive = accounting.purpose == "describe"
+        return self.make_descriptive_plan(task, accounting) if is_descriptive else self.make_plan(task, accounting)
+
     def make_plan(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan:
         """Return the whole run's plan at this site.
 

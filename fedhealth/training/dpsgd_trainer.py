@@ -63,8 +63,7 @@ class DPSGDTrainer(DPSGDPlans):
         try:
             plan = self.make_plan(task, accounting)
             self.make_engine(task.model.train(), build_loss_fn(task.kind, task.training), plan.clipping)
-            is_descriptive = accounting.purpose == "describe"
-            self.budget.check_run(self.make_descriptive_plan(task, accounting) if is_descriptive else plan, accounting)
+            self.budget.check_run(self.plan_task(task, accounting), accounting)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return [fault.problem]
@@ -79,7 +78,9 @@ class DPSGDTrainer(DPSGDPlans):
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
         audited = copy.copy(self)
-        audited.shares_noise = self.shares_noise and not is_descriptive  # the rounds of a run without any share nothing
+        audited.shares_noise = (
+            self.shares_noise and accounting.purpose != "describe"
+        )  # the rounds of a run without any share nothing
         if failures := list_audit_failures(audited, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of private training fails: %s", "; ".join(failures))
             return ["private training fails its audit on synthetic patients (the site's log says where)"]
@@ -93,9 +94,9 @@ class DPSGDTrainer(DPSGDPlans):
         """Return the noise multipliers of the model's and the statistics' sums if the noise is shared; else zeros."""
         if not self.shares_noise:
             return 0.0, 0.0
+        plan = self.plan_task(task, accounting)
         if accounting.purpose == "describe":
-            return 0.0, self.make_descriptive_plan(task, accounting).noise_multiplier
-        plan = self.make_plan(task, accounting)
+            return 0.0, plan.noise_multiplier
         scores = plan.score_release_event
         return plan.noise_multiplier, scores.noise_multiplier if scores else 0.0
 

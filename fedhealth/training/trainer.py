@@ -155,6 +155,14 @@ class Trainer(Protocol):
 
         """
 
+    def plan_task(self, task: TrainingTask, accounting: AccountingContext) -> PrivacyPlan | None:
+        """Return the plan of the whole run for its purpose; None without differential privacy.
+
+        Raises:
+            PrivacyError: no plan meets the run's target epsilon and the site's policy.
+
+        """
+
     def plan_run(
         self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1
     ) -> tuple[PrivacyBudget, PrivacyPlan] | None:
@@ -231,6 +239,9 @@ class PlainTrainer:
     def compute_least_noise(self, task: TrainingTask, accounting: AccountingContext) -> tuple[float, float]:
         """Return zeros: there is no noise."""
         return 0.0, 0.0
+
+    def plan_task(self, task: TrainingTask, accounting: AccountingContext) -> None:
+        """Return None: the run has no privacy plan."""
 
     def plan_run(self, work: Workload, training: TrainingConfig, rounds: int, shares: int = 1) -> None:
         """Return None: the run has no privacy plan."""

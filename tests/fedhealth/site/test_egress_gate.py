@@ -1,6 +1,7 @@
 """The one door: what was not predicted never leaves, and the log says that it was tried, without saying what."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from fedhealth.errors import PrivacyError
-from fedhealth.protocol.array_codec import PACKED, SERIAL, SMALL, pack_arrays, to_array_record
-from fedhealth.protocol.count_codec import pack_counts
+from fedhealth.protocol.array_codec import PACKED, SERIAL, SMALL, get_packed_bytes, pack_arrays, to_array_record
+from fedhealth.protocol.count_codec import COMPRESSED, pack_counts
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
     HANDSHAKE,
@@ -42,6 +43,8 @@ FORMS = {
     UPDATE: ArrayRecordSchema({"fusion.weight": (2, 3), "fusion.bias": (2,)}, "<f4"),
     STATISTICS: CountRecordSchema({"train.examples": (1,)}),
 }
+EXAMPLES = {"train.examples": np.array([7])}
+HISTOGRAM = {"test.positives": np.eye(1, 256, 9, dtype=np.int64)[0]}
 
 
 def directive(number=1):
@@ -135,7 +138,9 @@ HOSTILE = {
             {"fusion.bias": np.ones(2, np.float32), "fusion.weight": np.full((2, 3), np.nan, np.float32)}
         )
     ),
-    "counts that are not compressed": changed(statistics=pack_arrays({"train.examples": np.array([7])})),
+    "a few counts that are compressed": changed(
+        statistics=ConfigRecord({COMPRESSED: zlib.compress(get_packed_bytes(pack_counts(EXAMPLES)))})
+    ),
     "counts in another shape": changed(statistics=pack_counts({"train.examples": np.array([7, 7])})),
     "words behind the counts": changed(
         statistics=ConfigRecord({key: value + SECRET.encode() for key, value in good()[STATISTICS].items()})
@@ -152,6 +157,14 @@ def test_nothing_else_leaves_and_the_log_holds_no_word_of_it(gate, entries, what
     (entry,) = entries
     assert entry["event"] == "refused"
     assert "Example" not in json.dumps(entry) + str(refused.value)
+
+
+def test_many_counts_leave_compressed_only(gate, entries):
+    forms = {**FORMS, STATISTICS: CountRecordSchema({"test.positives": (256,)})}
+    gate.check(TRAIN, directive(), changed(statistics=pack_counts(HISTOGRAM)), forms)
+    with pytest.raises(PrivacyError):
+        gate.check(TRAIN, directive(2), changed(statistics=pack_arrays(HISTOGRAM)), forms)
+    assert [entry["event"] for entry in entries] == ["left", "refused"]
 
 
 def test_a_record_that_the_policy_does_not_list_stays(entries):
