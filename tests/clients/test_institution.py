@@ -15,12 +15,24 @@ from clients.institution import Institution
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
 from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.count_codec import unpack_counts
 from fedhealth.protocol.job import Job, compose_job_config
-from fedhealth.protocol.messages import DIRECTIVE, GLOBAL, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance, Directive
+from fedhealth.protocol.messages import (
+    DIRECTIVE,
+    GLOBAL,
+    HANDSHAKE,
+    STATISTICS,
+    TRAIN,
+    UPDATE,
+    Acceptance,
+    Directive,
+    PrivacyClaim,
+)
 from fedhealth.site.policy import SIMULATION_LIMITS
 from strategies.app import build_initial_state
+from tests.clients.private_site import PrivateSite
 
 
 @pytest.fixture
@@ -57,6 +69,19 @@ def test_the_handshake_tells_name_and_weight(ask, job):
     assert acceptance.reasons == ()
     site = get_virtual_site(InProcessGrid(None, ["north"], {})._contexts[1], job)
     assert acceptance.weights["shared"] == len(get_institution(site, job).setup.cohort.rows("train"))
+
+
+def test_the_handshake_tells_what_a_private_run_will_spend(ask, job, tmp_path):
+    assert Acceptance.parse(ask(HANDSHAKE, RecordDict({DIRECTIVE: directive(job, 0, ())})).content).privacy == (
+        PrivacyClaim()
+    )
+    site = PrivateSite(tmp_path / "private", job.overrides)
+    told = Acceptance.parse(site.send(HANDSHAKE, 0).content).privacy
+    site.train()
+    (booked,) = [entry for entry in site.entries if entry.kind == "book"]
+    assert told.noise_multiplier == booked.event.noise_multiplier
+    assert told.delta == 1e-6
+    assert compute_spent_epsilon(site.entries, told.delta, "run") < told.epsilon <= 8.0
 
 
 def test_a_tower_is_announced_for_enough_patients_and_not_for_their_many_studies(

@@ -7,6 +7,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth.lead.connect_control import query_server_status
+from fedhealth.privacy.accounting.ledger import verify_ledger
+from fedhealth.privacy.accounting.ledger_entry import compute_spent_epsilon
 from fedhealth.privacy.accounting.ledger_folder import find_ledgers
 from fedhealth.privacy.accounting.spending import compute_dataset_spending, compute_total_epsilon
 from fedhealth.protocol.messages import ACCEPTANCE, SEALED, SECAGG, STATEMENT
@@ -45,6 +47,9 @@ def test_three_private_rounds_over_tls(consortium, tmp_path):
         assert {name for entry in left for name in entry["records"]} == {ACCEPTANCE, SECAGG, SEALED, STATEMENT}
         ((_, ledger),) = find_ledgers(home.state)
         assert 0 < compute_total_epsilon(ledger, None)[0] <= 8.0
+        (told,) = [e["privacy"] for e in run.read_events()[0] if e["event"] == "handshake" and e["site"] == site]
+        spent = compute_spent_epsilon(verify_ledger(ledger), told["delta"], run.info.run)
+        assert 0 < spent < told["epsilon"] <= 8.0  # the spare round is not spent
         assert DaemonState(home).status["state"] == "connected"
         numbers = values((home.daemon_folder / METRICS_FILE).read_text())
         assert numbers["fedhealth_site_up", ("site", site)] == 1

@@ -26,7 +26,7 @@ from fedhealth.web.content import Content, DataTable
 _MEMBERS = ("Hospital", "State", "Last contact", "Release", "Kit", "Last check", "Problem, and what to do")
 _SPENT_THERE = (
     "This is what the lead asked for and may promise at most. What was spent is booked in each hospital's own ledger, "
-    "which only the hospital reads."
+    "which only the hospital reads; a run's report has what each hospital said when it accepted."
 )
 
 

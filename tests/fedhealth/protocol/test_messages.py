@@ -6,16 +6,18 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.errors import FederationError
-from fedhealth.protocol.messages import ACCEPTANCE, Acceptance
+from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, PrivacyClaim
 
 
 def make_record(**fields):
     content = {"site": "a", "reasons": [], "towers": ["shared"], "weights": [1.0], "versions": "", "exchange": 0}
-    return RecordDict({ACCEPTANCE: ConfigRecord(content | {"reserved": 0.0} | fields)})
+    content |= {"reserved": 0.0, "epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0}
+    return RecordDict({ACCEPTANCE: ConfigRecord(content | fields)})
 
 
 @pytest.mark.parametrize(
-    "fields", [{"exchange": math.inf}, {"exchange": "x\x1b"}, {"weights": []}, {"reserved": math.nan}]
+    "fields",
+    [{"exchange": math.inf}, {"exchange": "x\x1b"}, {"weights": []}, {"reserved": math.nan}, {"epsilon": math.inf}],
 )
 def test_a_malformed_acceptance_is_one_kind_of_error(fields):
     with pytest.raises(FederationError) as refused:
@@ -26,4 +28,5 @@ def test_a_malformed_acceptance_is_one_kind_of_error(fields):
 def test_reasons_are_short_and_show_every_character():
     found = Acceptance.parse(make_record(reasons=["\x1b[2J" + "x" * 10_000] * 1000))
     assert len(found.reasons) <= 50
+    assert found.privacy == PrivacyClaim()
     assert all(len(reason) < 1100 and reason.isprintable() for reason in found.reasons)

@@ -82,8 +82,22 @@ def test_a_deployment_reports_its_promise_and_its_failures(run):
     run.failed = {("A", 2)}
     shown = build_privacy_section(load_run_record(run.write()))
     assert [cell.text for cell in shown.tables[0].rows[0]] == ["study", "3", "1e-6", "computed by each hospital"]
+    assert len(shown.tables) == 1  # an earlier release's sites told nothing
     assert "can tell at most 2.0 bits" in "".join(shown.notes)
     assert "Exact numbers" not in render_run_report(run.folder)
+
+
+def test_a_deployment_reports_what_each_hospital_said(run):
+    run.make_private(epsilon=3.0)
+    run.declare(data_are_local=False)
+    run.events = run.default_events()
+    for event in [each for each in run.events if each["event"] == "handshake"][:2]:
+        event["privacy"] = {"epsilon": 2.98765, "delta": 1e-6, "noise_multiplier": 1.25}
+    shown = build_privacy_section(load_run_record(run.write()))
+    assert [[cell.text for cell in row] for row in shown.tables[1].rows] == [
+        [site, "2.988", "1e-6", "1.25"] for site in run.sites[:2]
+    ]
+    assert "By the hospitals&#39; own plans" in render_run_report(run.folder)
 
 
 def test_exact_numbers_of_a_rehearsal_are_marked_on_page_and_card(private, run):
