@@ -41,6 +41,8 @@ def ledgers_(consortium):
 
 
 def kept(ledger):
+    if not ledger.exists():  # before the first private run
+        return set()
     return {held.run for held in find_active_reservations(verify_ledger(ledger), time.time())}
 
 
