@@ -40,10 +40,14 @@ def ledgers_(consortium):
     return [get_ledger_path(consortium.poc.site_home(site).state, "demo") for site in SITES]
 
 
+def find_held(ledger):
+    """The reserved steps of each run; none before the first private run."""
+    found = find_active_reservations(verify_ledger(ledger), time.time()) if ledger.exists() else []
+    return {each.run: sum(event.steps for event in each.cost.events) for each in found}
+
+
 def kept(ledger):
-    if not ledger.exists():  # before the first private run
-        return set()
-    return {held.run for held in find_active_reservations(verify_ledger(ledger), time.time())}
+    return set(find_held(ledger))
 
 
 def test_hospitals_reserve_a_sweep_or_decline_it_before_its_first_run(consortium, runs, ledgers, tmp_path):
@@ -74,9 +78,14 @@ def test_a_run_uses_up_what_was_reserved_for_it(consortium, runs, ledgers, tmp_p
     before = [kept(ledger) for ledger in ledgers]  # of the studies of other tests
     first, *_ = runs(tmp_path / "sweep", 2)
     reserve_sweep_budget(tmp_path / "sweep", runs(tmp_path / "sweep", 2))
+    whole = [find_held(ledger) for ledger in ledgers]
     ended = run_sweep_job(replace(first, run_id=get_run_id(tmp_path / "sweep", 0)))
     assert (ended.state, ended.problem) == ("completed", "")
     assert first.run_dir.info.run == get_run_id(tmp_path / "sweep", 0)
-    assert [kept(ledger) for ledger in ledgers] == [each | {get_run_id(tmp_path / "sweep", 1)} for each in before]
+    one, other = (get_run_id(tmp_path / "sweep", number) for number in (0, 1))
+    for ledger, held in zip(ledgers, whole, strict=True):
+        left = find_held(ledger)
+        assert left == held | {one: left[one]}
+        assert 2 * left[one] + 1 == held[one] == held[other]  # its spare round is left; its scores are one step
     release_reservation(tmp_path / "sweep")
     assert [kept(ledger) for ledger in ledgers] == before
