@@ -71,12 +71,15 @@ def open_listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()  # IPv4 too
     try:
-        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+        listener = socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as fault:
         raise StartRefusedError(
             f"The server cannot listen on {host}:{port}: {fault.strerror}.",
             "Stop the program that uses the address, or change listen or control_port in project.yaml.",
         ) from fault
+    # as asyncio does for its own listeners: else many responses wait for 40 ms (Nagle's algorithm)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def build_environment(home: LeadHome) -> dict[str, str]:
