@@ -139,8 +139,7 @@ class Protect:
 
 def measure_protect(bits: int, repeats: int) -> Protect:
     """Time one site's quantize, 8 masks (7 peers and its own) and pack, and its whole upload step."""
-    fleet, values = Fleet(SITES), make_update(0)
-    segment = fleet.segment(VALUES, bits)
+    values, segment = make_update(0), Fleet(SITES).segment(VALUES, bits)
     weights = {"weights": values}
     kept = quantize(segment, weights, WEIGHT_ONE)
     keys = [os.urandom(32) for _ in range(SITES)]
@@ -152,11 +151,12 @@ def measure_protect(bits: int, repeats: int) -> Protect:
     quantizing = measure_seconds(lambda: quantize(segment, weights, WEIGHT_ONE), repeats)
     masking, limit = measure_seconds(mask, repeats), measure_seconds(lambda: generate_masks(masked, SITES), repeats)
     packing_time = measure_seconds(lambda: packing.pack_words(masked, segment), repeats)
-    name, times, size = fleet.ids[0], [], 0
-    for exchange in range(1, repeats + 1):
-        context = fleet.accept(name, fleet.open(exchange, segment))
+    times, size = [], 0
+    for _ in range(repeats):
+        fleet = Fleet(SITES)
+        name = fleet.ids[0]
+        context, session = fleet.accept(name, fleet.open(1, segment)), fleet.sites[name]
         start = time.perf_counter()
-        session = fleet.sites[name]
         head, vectors = session.mask_upload(context, session.quantize(context, {"model": weights}))
         times.append(time.perf_counter() - start)
         size = len(head) + sum(vector.nbytes for vector in vectors.values())
