@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
@@ -29,7 +30,7 @@ from fedhealth.ingest.records import IngestRecord, StoredImage, format_record, p
 from fedhealth.utils.atomic_io import write_atomic
 
 ITEMS = "items.jsonl"
-_FLUSH_EVERY, _SYNC_EVERY = 32, 512  # records; files whose records were not flushed before a crash are read again
+_FLUSH_EVERY, _SYNC_EVERY = 32, 256  # records; files whose records were not flushed before a crash are read again
 
 
 class IngestStore:
@@ -67,6 +68,8 @@ class IngestStore:
         self._write_records(self._work / ITEMS, "", intact.values())
         self._journal = (self._work / ITEMS).open("a", encoding="ascii")
         self._known, self._added = finished | intact, 0
+        self._thread, self._syncing = ThreadPoolExecutor(1, "sync"), Future[None]()
+        self._syncing.set_result(None)
 
     def __enter__(self) -> IngestStore:
         return self
@@ -77,8 +80,11 @@ class IngestStore:
         with (
             suppress(OSError) if isinstance(fault, OSError) else nullcontext(),
             self._journal,
+            self._thread,
         ):  # the first error is more informative
-            self._sync()
+            self._flush()
+            self._sync_in_background()
+            self._syncing.result()
 
     def find_record(self, name: str, stamp: str) -> IngestRecord | None:
         """Return the record of a file or series if it has not changed since, else None."""
@@ -94,8 +100,8 @@ class IngestStore:
         self._added += 1
         if self._added % _FLUSH_EVERY == 0:
             self._flush()
-        if self._added % _SYNC_EVERY == 0:
-            self._sync()
+        if self._added % _SYNC_EVERY == 0 and self._syncing.done():
+            self._sync_in_background()
         self._known[name] = record
         return record
 
@@ -176,12 +182,16 @@ class IngestStore:
             os.fsync(images.fileno())
         self.shared.replace(target)
 
+    def _sync_in_background(self) -> None:
+        """Begin to sync to disk what is written, while the workers go on; raise the error of the sync before."""
+        self._syncing.result()
+        self._syncing = self._thread.submit(self._sync)
+
     def _sync(self) -> None:
-        """Sync the pixels to disk, then the list of records that refers to them."""
+        """Sync the pixels, then the list of records that refers to them; a resumed ingest checks them by digest."""
         for path in self._work.glob("*.bin"):
-            with path.open("rb") as file:
+            with suppress(FileNotFoundError), path.open("rb") as file:  # it may be finished meanwhile
                 os.fsync(file.fileno())
-        self._flush()
         os.fsync(self._journal.fileno())
 
     def _flush(self) -> None:
