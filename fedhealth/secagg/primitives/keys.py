@@ -4,7 +4,8 @@ Pair keys are ratcheted: chain_r = HKDF(chain_{r-1}, "next"), and the old key is
 that is compromised after exchange r reveals no mask of an earlier exchange.
 """
 
-from functools import lru_cache
+from hashlib import sha256
+from threading import Lock
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,7 +18,10 @@ from fedhealth.utils.digest import encode_parts
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
-_CACHED_BYTES = 2**15  # of a signed message whose verification is remembered
+_REMEMBERED_BYTES = 2**15  # of a signed message whose verification is remembered
+_REMEMBERED = 4096  # verifications, by their digests: messages would hold hundreds of megabytes
+
+_lock, _verified = Lock(), dict[bytes, None]()  # digests of valid signatures with key and message, the oldest first
 
 
 def derive_key(key: bytes, *label: bytes) -> bytes:
@@ -44,7 +48,17 @@ def is_signed_by(public: bytes, signature: bytes, purpose: bytes, *parts: bytes)
     virtual sites.
     """
     message = encode_parts(PROTOCOL, purpose, *parts)
-    return (_is_valid_once if len(message) <= _CACHED_BYTES else _is_valid)(public, signature, message)
+    if len(message) > _REMEMBERED_BYTES:
+        return _is_valid(public, signature, message)
+    name = sha256(encode_parts(public, signature, message)).digest()
+    if name not in _verified:
+        if not _is_valid(public, signature, message):
+            return False
+        with _lock:
+            _verified[name] = None
+            if len(_verified) > _REMEMBERED:
+                del _verified[next(iter(_verified))]
+    return True
 
 
 def _is_valid(public: bytes, signature: bytes, message: bytes) -> bool:
@@ -53,9 +67,6 @@ def _is_valid(public: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-_is_valid_once = lru_cache(maxsize=4096)(_is_valid)
 
 
 def generate_private_key() -> bytes:

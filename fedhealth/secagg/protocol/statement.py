@@ -116,7 +116,7 @@ def _parse_statement(data: bytes, sender: str = "") -> StateStatement:
     return found
 
 
-_parse_statement_once = lru_cache(maxsize=4096)(_parse_statement)
+_parse_statement_once = lru_cache(maxsize=512)(_parse_statement)  # of at most 16 KB each
 
 
 @dataclass(frozen=True)
