@@ -222,7 +222,7 @@ class Institution:
         is_gradient = setup.config.training.sends is Sends.gradient
         units = setup.trainer.count_units(setup.build_task(directive)) if is_gradient else 0
         return {
-            tower: units or len(chosen)
+            tower: units or setup.trainer.count_weighted_rows(cohort.patient[chosen])
             for tower, chosen in rows.items()
             if tower == SHARED or len(np.unique(cohort.patient[chosen])) >= least
         }

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from flwr.app import MetricRecord
 
+from fedhealth.errors import FederationError
 from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics
 from fedhealth.privacy.mechanisms.noised_counts import NOISE, decode_counts
-from fedhealth.protocol.messages import LOSS_UNIT
+from fedhealth.protocol.messages import LOSS_UNIT, SAME_RELEASE
 from fedhealth.statistics.shapes import SIDES
 
 Statistics = Mapping[str, np.ndarray]
@@ -36,7 +37,7 @@ def summarize_statistics(statistics: Statistics) -> dict[str, Any]:
 def _compute_task_means(statistics: Statistics, task: str) -> dict[str, Any]:
     """Return the number of examples and the mean of every `<task>.<metric>`; empty without examples."""
     counted = statistics.get(f"{task}.examples")
-    if counted is None or not (examples := int(counted[0])):  # under differential privacy the sites do not send them
+    if counted is None or (examples := int(counted[0])) <= 0:  # under differential privacy the sites do not send them
         return {}
     sums = {name.partition(".")[2]: value for name, value in statistics.items() if name.startswith(f"{task}.")}
     means = {name: float(value[0]) / LOSS_UNIT / examples for name, value in sums.items() if name != "examples"}
@@ -55,6 +56,10 @@ def build_metric_record(statistics: Statistics) -> MetricRecord:
 def _read_histograms(statistics: Statistics, split: str) -> ScoreHistograms:
     positives, negatives = (statistics[f"{split}.{side}"] for side in SIDES)
     if (variance := statistics.get(f"{split}.{NOISE}")) is None:
+        if min(int(positives.min(initial=0)), int(negatives.min(initial=0))) < 0:  # a secure sum shows no single site
+            raise FederationError(
+                f"The summed score counts of {split} are below zero: a site sent impossible counts.", SAME_RELEASE
+            )
         return ScoreHistograms(positives, negatives)
     noise_std = math.sqrt(max(float(decode_counts(variance)[0]), 0.0))
     return ScoreHistograms(decode_counts(positives), decode_counts(negatives), noise_std)

@@ -57,6 +57,7 @@ TRAINER = PartContract(
         *("check_failures", "check_can_join", "count_round_steps", "compute_least_noise", "plan_task", "plan_run"),
         *(
             "count_units",
+            "count_weighted_rows",
             "compute_aggregation_weights",
             "fit",
             "select_scored_rows",

@@ -14,6 +14,7 @@ from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import iter_jobs
 from fedhealth.protocol.compatibility import are_compatible_releases, compute_shared_digest, get_release
 from fedhealth.protocol.site_report import SiteReport
+from fedhealth.runs.handshakes import read_handshakes
 from fedhealth.runs.run_dir import RunDir
 
 if TYPE_CHECKING:  # gRPC takes a second to import, and a run on one machine asks no server
@@ -132,9 +133,10 @@ def describe_problems(site: SiteOverview) -> str:
 
 def find_last_refusals(home: LeadHome) -> dict[str, str]:
     """Return reasons and fix of each site's refusal of the latest run that asked it; nothing for one that accepted."""
-    events = [event for job in iter_jobs(home) for event in RunDir(Path(job.folder)).read_events()[0]]
-    asked = sorted((event for event in events if event["event"] == "handshake"), key=lambda event: event["time"])
-    found = {event["site"]: _join_sentences(*event["reasons"], event.get("fix", "")) for event in asked}
+    replies = [reply for job in iter_jobs(home) for reply in read_handshakes(RunDir(Path(job.folder)))]
+    found = {
+        reply.site: _join_sentences(*reply.reasons, reply.fix) for reply in sorted(replies, key=lambda each: each.time)
+    }
     return {site: text for site, text in found.items() if text}
 
 

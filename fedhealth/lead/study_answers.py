@@ -11,6 +11,7 @@ from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import iter_jobs
 from fedhealth.lead.publish_study import list_study_runs
 from fedhealth.protocol.site_report import SiteReport
+from fedhealth.runs.handshakes import read_handshakes
 from fedhealth.runs.run_dir import RunDir
 
 NOT_ASKED = "has not answered"
@@ -58,7 +59,5 @@ def _find_run_answers(home: LeadHome, runs: list[str]) -> dict[str, str]:
 
 
 def _iter_handshakes(run: RunDir) -> Iterator[tuple[str, str]]:
-    for event in run.read_events()[0]:
-        if event["event"] == "handshake":
-            reasons = "; ".join(event["reasons"])
-            yield event["site"], f"refused the last run: {reasons}" if reasons else TAKES_PART
+    for reply in read_handshakes(run):
+        yield reply.site, f"refused the last run: {'; '.join(reply.reasons)}" if reply.reasons else TAKES_PART

@@ -196,7 +196,7 @@ class Acceptance:
             weights = {str(t): float(w) for t, w in zip(record["towers"], record["weights"], strict=True)}
             exchange, reserved = int(record["exchange"]), float(record["reserved"])
             privacy = PrivacyClaim(*(float(record[each.name]) for each in fields(PrivacyClaim)))
-            site, versions = str(record["site"]), str(record["versions"])
+            site, versions = _shorten(str(record["site"])), _shorten(str(record["versions"]))
             found = Acceptance(site, reasons, weights, versions, exchange, reserved, privacy)
         except (KeyError, OverflowError, TypeError, ValueError) as fault:
             problem = f"A site's acceptance is missing or has malformed {_shorten(str(fault))}."

@@ -22,6 +22,7 @@ _WHAT_A_DAMAGED_FILE_RAISES = (
     TypeError,
     AttributeError,
     EOFError,
+    RecursionError,
     BadZipFile,
     YAMLError,
     OmegaConfBaseException,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.errors import ConfigError
+from fedhealth.runs.damage import explain_damage
 from fedhealth.runs.event_summary import EventSummary
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_metadata import RunError
@@ -59,13 +60,15 @@ def get_run_status(run: RunDir, query_server: ServerQuery, summary: EventSummary
         summary: of the run's events, if they have been read already.
 
     Raises:
-        ConfigError: the folder contains no run.
+        ConfigError: the folder contains no run, or its events are damaged.
 
     """
     info = run.info
     if not run.exists:
         raise ConfigError(f"{run.path} contains no run.", "Give the folder that contains run.json.")
-    summary = summary or EventSummary().add_events(run.read_events()[0])
+    if summary is None:
+        with explain_damage(run.path / "events.jsonl"):
+            summary = EventSummary().add_events(run.read_events()[0])
     state: str = info.state
     waiting_for = summary.missing
     flower_state = query_server(run) if info.flower_run and info.state != "completed" else ""

@@ -1,4 +1,4 @@
-"""The audit before a run: once per process and plan, with a reason that the site logs."""
+"""The audit before a run: once per process and plan, so that asking again gives wrong code no second chance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.release_records import ReleaseRecords
 from fedhealth.training.trainer import TrainingTask
 
-_passed: set[str] = set()  # what this process has audited
+_failures: dict[str, list[str]] = {}  # of what this process has audited
 
 
 def list_failures_once(
@@ -19,7 +19,7 @@ def list_failures_once(
     accounting: AccountingContext,
     audit: Callable[[], tuple[AuditFinding, ...]],
 ) -> list[str]:
-    """Return which checks fail; an audit that passed is not repeated.
+    """Return which checks fail; no audit is repeated in a process.
 
     Args:
         trainer: as configured for the run.
@@ -43,9 +43,6 @@ def list_failures_once(
             accounting.shares,
         )
     )
-    if key in _passed:
-        return []
-    failures = [f"{each.name} ({each.detail})" for each in audit() if not each.passed]
-    if not failures:
-        _passed.add(key)
-    return failures
+    if key not in _failures:
+        _failures[key] = [f"{each.name} ({each.detail})" for each in audit() if not each.passed]
+    return list(_failures[key])

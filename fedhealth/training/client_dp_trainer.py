@@ -135,6 +135,10 @@ class ClientDPTrainer(ReleaseRecords):
         """Return 1: the unit is the site."""
         return 1
 
+    def count_weighted_rows(self, patients: np.ndarray) -> int:
+        """Return the number of rows; the weights do not follow it."""
+        return len(patients)
+
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return equal weights: an exact count would leak the number of patients."""
         return {tower: min(count, 1) for tower, count in rows.items()}

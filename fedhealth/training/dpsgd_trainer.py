@@ -182,6 +182,10 @@ class DPSGDTrainer(DPSGDPlans):
         """Return the number of patients or studies; every one of them counts alike in a step."""
         return len(self.group_units(task))
 
+    def count_weighted_rows(self, patients: np.ndarray) -> int:
+        """Return the number of rows, of each patient no more than training uses: the weight leaves without noise."""
+        return int(np.minimum(np.unique(patients, return_counts=True)[1], self.max_records_per_patient).sum())
+
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return coarse training weights: rounded down to a power of sqrt 2."""
         return {tower: bucket_count(count) if count else 0 for tower, count in rows.items()}

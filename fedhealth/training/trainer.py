@@ -182,6 +182,9 @@ class Trainer(Protocol):
     def count_units(self, task: TrainingTask) -> int:
         """Return how many of what a step averages over the site has: training rows, or units of privacy."""
 
+    def count_weighted_rows(self, patients: np.ndarray) -> int:
+        """Return how many training rows count in the site's weight, given the patient of each row [n]."""
+
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the site's weights in the mean, by tower, from its numbers of training rows."""
 
@@ -249,6 +252,10 @@ class PlainTrainer:
     def count_units(self, task: TrainingTask) -> int:
         """Return the number of training rows."""
         return len(task.rows)
+
+    def count_weighted_rows(self, patients: np.ndarray) -> int:
+        """Return the number of rows."""
+        return len(patients)
 
     def compute_aggregation_weights(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""

@@ -9,10 +9,12 @@ from flwr.app import RecordDict
 
 from fedhealth.errors import FederationError
 from fedhealth.models.model_state import compute_l2_norm
+from fedhealth.privacy.mechanisms.noised_counts import NOISE
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
 from fedhealth.protocol.count_codec import unpack_counts
 from fedhealth.protocol.messages import SAME_RELEASE, STATISTICS, UPDATE
 from fedhealth.secagg.protocol.layout_plan import STATISTICS_BOUND
+from fedhealth.statistics.shapes import SIDES
 from fedhealth.types import State
 from strategies.aggregation.base import Shapes
 
@@ -72,7 +74,7 @@ def check_norm(site: str, update: State, max_norm: float) -> None:
 def check_statistics(site: str, statistics: Mapping[str, np.ndarray], expected: Shapes) -> None:
     """Refuse statistics that were not requested, have another shape or type, or could overflow the sum.
 
-    A site may omit some, such as those of a small group.
+    A site may omit some, such as those of a small group: then both sides of it, and the size of their noise.
 
     Raises:
         FederationError: naming the site and the vector.
@@ -83,3 +85,11 @@ def check_statistics(site: str, statistics: Mapping[str, np.ndarray], expected: 
             raise FederationError(f"Site {site!r} sent {name} as {vector.dtype}{vector.shape}.", SAME_RELEASE)
         if vector.size and max(-int(vector.min()), int(vector.max())) > STATISTICS_BOUND:
             raise FederationError(f"Site {site!r} sent {name} with impossible counts.", SAME_RELEASE)
+        group, _, side = name.rpartition(".")
+        if side in (*SIDES, NOISE):
+            missing = sorted({f"{group}.{each}" for each in (*SIDES, NOISE)} & set(expected) - set(statistics))
+            if missing:
+                raise FederationError(f"Site {site!r} sent {name} without {missing[0]}.", SAME_RELEASE)
+        is_exact = side == "examples" or (side in SIDES and f"{group}.{NOISE}" not in expected)
+        if is_exact and vector.size and vector.min() < 0:
+            raise FederationError(f"Site {site!r} sent {name} with negative counts.", SAME_RELEASE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.study_text import describe_budget, describe_changes, describe_study
-from fedhealth.errors import FedhealthError
+from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import iter_jobs
 from fedhealth.lead.publish_membership import load_published_membership
@@ -124,10 +125,11 @@ def _describe_total(
 
 
 def _iter_promises(home: LeadHome) -> Iterator[tuple[str, PrivacyGuarantee | None]]:
-    """Yield the promise of each run whose directory is there."""
+    """Yield the promise of each run whose directory is there; the page of runs names those that are damaged."""
     for job in iter_jobs(home):
-        if job.budget_request is None and RunDir(Path(job.folder)).exists:
-            yield job.run, get_promised_guarantee(load_run_record(Path(job.folder)))
+        with suppress(ConfigError):
+            if job.budget_request is None and RunDir(Path(job.folder)).exists:
+                yield job.run, get_promised_guarantee(load_run_record(Path(job.folder)))
 
 
 def _load_reports(home: LeadHome) -> tuple[Mapping[str, SiteReport], tuple[str, ...]]:

@@ -18,7 +18,7 @@ from scipy.stats import binom, chi2, norm
 
 LEVEL = 1e-3
 """Probability that one measurement of right code fails, all of its checks together."""
-CERTAIN = 1e-9
+CERTAIN = 1e-8
 """A check with a p-value below this fails without a second measurement."""
 CONFIRMING_LEVEL = 1e-2
 """Probability that a second measurement of right code confirms the first's failures, all together."""
@@ -61,8 +61,9 @@ def judge_measurements(measure: Callable[[], Sequence[AuditCheck]]) -> tuple[Aud
     """Measure and judge; failures that may be chance are measured a second time, and count if they come back.
 
     Many hospitals audit many runs. At `LEVEL` alone right code would fail in one of 250 rehearsals of four hospitals;
-    with the second measurement an audit of right code fails with a probability of 1e-5. Wrong code is found as before:
-    the second measurement judges few checks, so each at a milder level than the first, on noise of its own.
+    with the second measurement an audit of right code fails with a probability of about 1e-5. A lasting fault is found
+    as before: the second measurement judges what failed at a milder level, and everything else as the first did. A
+    fault in a process's first measurement only is found below `CERTAIN`.
 
     Args:
         measure: returns all checks of an audit, measured anew at each call.
@@ -75,7 +76,8 @@ def judge_measurements(measure: Callable[[], Sequence[AuditCheck]]) -> tuple[Aud
     second = measure()
     names = [check.name for check in second]
     limits = {name: CONFIRMING_LEVEL / (len(failed) * max(names.count(name), 1)) for name in failed}
-    found = [AuditFinding(c.name, c.p_value >= limits.get(c.name, CERTAIN), c.detail) for c in second]
+    share = LEVEL / len(second)
+    found = [AuditFinding(c.name, c.p_value >= limits.get(c.name, share), c.detail) for c in second]
     missing = [each for each in judge_checks(first) if not each.passed and each.name not in names]
     return (*found, *missing)
 

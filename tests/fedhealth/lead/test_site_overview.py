@@ -57,6 +57,15 @@ def note_run(lead, name, **answers):
     save_job(lead, Job(name, (), "", str(run.path)))
 
 
+@pytest.mark.parametrize("line", ['{"event": "handshake"}', '{"event": "handshake", "time": "x", "site": 5}'])
+def test_a_damaged_run_hides_no_refusal_of_another(lead, line):
+    note_run(lead, "abcdefgh", charite=["another kit"])
+    note_run(lead, "damaged1", klinikum=["its clock"])
+    with (lead.runs / "damaged1" / "events.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert site_overview.find_last_refusals(lead) == {"charite": "another kit. Install it."}
+
+
 def test_nodes_have_the_names_of_their_keys(lead):
     assert load_node_names(lead) == {10: "charite", 11: "klinikum"}
 

@@ -25,6 +25,13 @@ def test_a_malformed_acceptance_is_one_kind_of_error(fields):
     assert refused.value.problem.isprintable()
 
 
+def test_what_a_site_says_of_itself_is_short():
+    found = Acceptance.parse(make_record(site="a" * 10**6 + "\x1b", versions="\x1b" * 10**6))
+    assert len(found.site) < 1100
+    assert len(found.versions) < 10_000
+    assert found.versions.isprintable()
+
+
 def test_reasons_are_short_and_show_every_character():
     found = Acceptance.parse(make_record(reasons=["\x1b[2J" + "x" * 10_000] * 1000))
     assert len(found.reasons) <= 50

@@ -117,18 +117,20 @@ def test_large_encoders_run_a_few_times_and_have_noise(tmp_path, monkeypatch):
 
 
 def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit_gate, "_passed", set())
+    monkeypatch.setattr(audit_gate, "_failures", {})
     trainer, task = make_subject()
     with plant_mutant(MUTANTS["noise halved"]):
         [reason] = trainer.check_can_join(task, make_place(tmp_path))
     assert reason == "private training fails its audit on synthetic patients (the site's log says where)"
+    assert trainer.check_can_join(task, make_place(tmp_path)) == [reason]  # asking again gives no second chance
+    audit_gate._failures.clear()  # another process
     assert trainer.check_can_join(task, make_place(tmp_path)) == []
     path = get_ledger_path(tmp_path, trainer.budget.dataset)
     assert not path.exists() or not path.read_bytes().strip()  # nothing was booked in the run's own ledger
 
 
 def test_the_audit_before_a_run_reads_no_value_of_a_patient(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit_gate, "_passed", set())
+    monkeypatch.setattr(audit_gate, "_failures", {})
     trainer, task = make_subject()
     read = []
     for name in ("batch", "targets"):

@@ -42,7 +42,7 @@ def test_a_planted_bug_is_caught(name):
 
 
 def test_a_site_declines_by_itself_and_reads_no_value_of_a_patient(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit_gate, "_passed", set())
+    monkeypatch.setattr(audit_gate, "_failures", {})
     _, task = make_subject()
     trainer, own, read = ClientDPTrainer("demo", 4.0), task.examples, []
     gather = Examples.batch
@@ -50,6 +50,8 @@ def test_a_site_declines_by_itself_and_reads_no_value_of_a_patient(tmp_path, mon
     with plant_mutant(CLIENTS["noise halved"]):
         [reason] = trainer.check_can_join(task, make_place(tmp_path))
     assert reason == "private training fails its audit on synthetic patients (the site's log says where)"
+    assert trainer.check_can_join(task, make_place(tmp_path)) == [reason]  # asking again gives no second chance
+    audit_gate._failures.clear()  # another process
     assert trainer.check_can_join(task, make_place(tmp_path)) == []
     assert read
     assert all(each.sources is not own.sources for each in read)

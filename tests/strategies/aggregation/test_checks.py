@@ -10,6 +10,7 @@ from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays, to_array_record
 from fedhealth.protocol.messages import STATISTICS, TRAIN, UPDATE, Directive
 from strategies.aggregation.base import RoundAttempt
+from strategies.aggregation.checks import check_statistics
 from strategies.aggregation.mean import WeightedMean
 from strategies.aggregation.robust import RobustAggregation, coordinate_median
 
@@ -67,6 +68,32 @@ def test_a_small_group_may_be_left_out(aggregation):
     aggregation.add("a", RecordDict({UPDATE: good()[UPDATE], STATISTICS: pack_arrays({"train.loss": np.array([3])})}))
     aggregation.add("b", good())
     assert closed(aggregation).statistics["train.loss"].tolist() == [10]
+
+
+SIDES = {"test.positives": (1, 4), "test.negatives": (1, 4), "train.examples": (1,)}
+COUNTS = {name: np.ones(shape, np.int64) for name, shape in SIDES.items()}
+
+
+@pytest.mark.parametrize("left_out", ["test.positives", "test.negatives"])
+def test_one_side_of_a_histogram_is_refused(left_out):
+    check_statistics("a", COUNTS, SIDES)
+    check_statistics("a", {"train.examples": COUNTS["train.examples"]}, SIDES)  # a small group: neither side
+    with pytest.raises(FederationError, match=rf"Site 'a' sent test.* without {left_out}"):
+        check_statistics("a", {name: each for name, each in COUNTS.items() if name != left_out}, SIDES)
+
+
+def test_noised_counts_need_the_size_of_their_noise_and_may_be_negative():
+    private = {**SIDES, "test.noise": (1,)}
+    noised = {**COUNTS, "test.positives": np.full((1, 4), -3), "test.noise": np.array([2])}
+    check_statistics("a", noised, private)
+    with pytest.raises(FederationError, match=r"without test\.noise"):
+        check_statistics("a", COUNTS, private)
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_exact_counts_are_not_negative(name):
+    with pytest.raises(FederationError, match=f"Site 'a' sent {name} with negative counts"):
+        check_statistics("a", {**COUNTS, name: -COUNTS[name]}, SIDES)
 
 
 arrays = st.builds(

@@ -103,6 +103,26 @@ def test_a_damaged_order_is_named_and_hides_no_run(place, browser):
         path.unlink()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("events.jsonl", '{"event": "handshake"}\n'),
+        ("events.jsonl", '{"event": "round_started", "time": 1.0, "round": 1, "sites": 5}\n'),
+        ("comparison.json", "[" * 100_000),
+    ],
+)
+def test_a_damaged_run_hides_no_other(place, browser, name, content):
+    path = place.ended / name
+    before = path.read_bytes() if path.exists() else None
+    path.write_text((before.decode() if before and name == "events.jsonl" else "") + content)
+    try:
+        assert [browser.get(page).status for page in MENU] == [200] * len(MENU)
+        assert WORKING in browser.get("/runs").body
+        assert browser.get(f"/runs/{ENDED}").status in (200, 409)
+    finally:
+        path.unlink() if before is None else path.write_bytes(before)
+
+
 def test_what_runs_may_spend_is_what_was_promised(browser):
     body = browser.get("/budget").body
     assert "epsilon 4" in body

@@ -44,6 +44,7 @@ def test_what_chance_cannot_explain_fails_at_once():
     assert judge_in_turn({"a": CERTAIN / 2, "b": LEVEL / 4}, {}) == ({"a", "b"}, 1)
     assert judge_in_turn({"a": 0.0}, {}) == ({"a"}, 1)
     assert judge_in_turn({"a": LEVEL / 4, "b": 1.0}, {"a": 1.0, "b": 0.0}) == ({"b"}, 2)
+    assert judge_in_turn({"a": LEVEL / 4, "b": 1.0}, {"a": 1.0, "b": LEVEL / 4}) == ({"b"}, 2)  # a fault that moves
     assert judge_in_turn({"a": LEVEL / 4}, {"b": 1.0}) == ({"a"}, 2)  # a check that is not made again has failed
 
 
