@@ -17,6 +17,7 @@ from fedhealth.utils.json_model import decode_hex, read_model
 from fedhealth.utils.private_files import make_own_folder
 
 _KEY, _ROSTER = "identity.key", "roster.json"
+_Keys = dict[str, Annotated[bytes, decode_hex(32)]]
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs: below it a folder of our own, 0700
 
 
@@ -61,7 +62,7 @@ def load_roster(folder: Path) -> Roster:
 
     """
     path, advice = folder / _ROSTER, "Approve the consortium's members first."
-    listed = read_model(path, dict[str, Annotated[bytes, decode_hex(32)]], advice, SecureAggregationError)
+    listed = read_model(path, _Keys, advice, SecureAggregationError)
     if listed is None:
         raise SecureAggregationError(f"{path}: no list of approved members.", advice)
     return Roster.from_keys(listed)

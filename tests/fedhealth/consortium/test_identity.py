@@ -3,9 +3,10 @@
 import pytest
 
 from fedhealth.consortium import identity
+from fedhealth.consortium.identity import load_roster, save_roster
 from fedhealth.privacy.accounting.release import load_release_key
 from fedhealth.site.home import SiteHome
-from fedhealth.utils import atomic_io
+from fedhealth.utils import atomic_io, json_model
 from fedhealth.utils.private_files import make_signing_key
 
 
@@ -38,3 +39,11 @@ def test_a_second_process_keeps_the_key_of_the_first(tmp_path, monkeypatch, make
     monkeypatch.setattr(atomic_io, "_create_file", create_while_another_does)
     assert make_key(tmp_path) == others[1]
     assert make_key(tmp_path) == others[1]
+
+
+def test_a_roster_that_is_read_again_leaves_nothing_in_memory(tmp_path):
+    save_roster(tmp_path, {"north": bytes(range(32))})
+    load_roster(tmp_path)
+    before = json_model._build_adapter.cache_info().currsize
+    assert len({load_roster(tmp_path).digest for _ in range(20)}) == 1
+    assert json_model._build_adapter.cache_info().currsize == before
