@@ -33,6 +33,7 @@ from fedhealth.protocol.messages import (
 from fedhealth.site.policy import SIMULATION_LIMITS
 from strategies.app import build_initial_state
 from tests.clients.private_site import PrivateSite
+from tests.conftest import write_site
 
 
 @pytest.fixture
@@ -175,3 +176,22 @@ def test_a_job_that_composes_differently_is_refused(job, ask):
     with pytest.raises(ConfigError, match="digest 000000000000 at the lead"):
         compose_job_config(other)
     assert ask(HANDSHAKE, RecordDict({DIRECTIVE: directive(job, 0, ())}), job=other).error.reason == "ConfigError"
+
+
+def test_one_patients_many_studies_do_not_move_a_private_weight(tmp_path, tiny_overrides):
+    """A weight leaves without noise: of a patient no more studies count than training uses."""
+    told = {}
+    for name, studies in (("one", 1), ("many", 200)):
+        write_site(tmp_path / name, "north")
+        path = tmp_path / name / "north" / "manifest.csv"
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        more = [{**rows[0], "study_id": f"again{number}"} for number in range(studies - 1)]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows([*rows, *more])
+        site = PrivateSite(tmp_path / f"run-{name}", tiny_overrides(tmp_path / name))
+        told[name] = Acceptance.parse(site.send(HANDSHAKE, 0).content).weights
+    steps = {tower: told["many"][tower] / told["one"][tower] for tower in told["one"]}
+    assert all(1 <= step <= 2**0.5 * 1.1 for step in steps.values()), told  # at most the next power of sqrt 2
