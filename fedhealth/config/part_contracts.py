@@ -55,16 +55,8 @@ TRAINER = PartContract(
     "fedhealth/training/trainer.py",
     (
         *("check_failures", "check_can_join", "count_round_steps", "compute_least_noise", "plan_task", "plan_run"),
-        *(
-            "count_units",
-            "count_weighted_rows",
-            "compute_aggregation_weights",
-            "fit",
-            "select_scored_rows",
-            "release_statistics",
-            "protect_update",
-        ),
-        *("record_release", "is_recorded_release"),
+        *("count_units", "count_weighted_rows", "compute_aggregation_weights", "fit", "select_scored_rows"),
+        *("release_statistics", "protect_update", "record_release", "is_recorded_release"),
     ),
     ("delta", "shares_noise", "dataset"),
 )

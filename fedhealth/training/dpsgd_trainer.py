@@ -77,10 +77,8 @@ class DPSGDTrainer(DPSGDPlans):
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
             return ["the gradient engine fails its self-check on this model (the site's log says where)"]
-        audited = copy.copy(self)
-        audited.shares_noise = (
-            self.shares_noise and accounting.purpose != "describe"
-        )  # the rounds of a run without any share nothing
+        audited = copy.copy(self)  # a run that only describes has no rounds whose noise is shared
+        audited.shares_noise = self.shares_noise and accounting.purpose != "describe"
         if failures := list_audit_failures(audited, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of private training fails: %s", "; ".join(failures))
             return ["private training fails its audit on synthetic patients (the site's log says where)"]

@@ -33,7 +33,7 @@ from fedhealth.protocol.messages import (
 from fedhealth.site.policy import SIMULATION_LIMITS
 from strategies.app import build_initial_state
 from tests.clients.private_site import PrivateSite
-from tests.conftest import write_site
+from tests.conftest import write_site, write_table
 
 
 @pytest.fixture
@@ -182,15 +182,9 @@ def test_one_patients_many_studies_do_not_move_a_private_weight(tmp_path, tiny_o
     """A weight leaves without noise: of a patient no more studies count than training uses."""
     told = {}
     for name, studies in (("one", 1), ("many", 200)):
-        write_site(tmp_path / name, "north")
-        path = tmp_path / name / "north" / "manifest.csv"
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = write_site(tmp_path / name, "north")
         more = [{**rows[0], "study_id": f"again{number}"} for number in range(studies - 1)]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows([*rows, *more])
+        write_table(tmp_path / name / "north" / "manifest.csv", [*rows, *more])
         site = PrivateSite(tmp_path / f"run-{name}", tiny_overrides(tmp_path / name))
         told[name] = Acceptance.parse(site.send(HANDSHAKE, 0).content).weights
     steps = {tower: told["many"][tower] / told["one"][tower] for tower in told["one"]}
