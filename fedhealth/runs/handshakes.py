@@ -28,7 +28,7 @@ class HandshakeReply:
 
 
 def read_handshakes(run: RunDir) -> list[HandshakeReply]:
-    """Return the replies in their order; none of a run whose events are damaged, which `fedhealth lead runs` names."""
+    """Return the replies in their order; none of a run whose events are damaged: the page of runs names it."""
     try:
         with explain_damage(run.path / "events.jsonl"):
             return [
