@@ -7,19 +7,19 @@ restored machine"). The lead cannot forge statements; a lead that withholds them
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import FedhealthError
+from fedhealth.flower.grid_wrapper import GridWrapper
 from fedhealth.protocol.messages import END, STATEMENT, get_config_record
 from fedhealth.secagg.protocol.statement import StateStatement, verify_statement
 from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 
 
-class StatementCarrier(Grid):
+class StatementCarrier(GridWrapper):
     """A grid that adds the latest statements to every request and keeps those in the replies.
 
     Args:
@@ -30,7 +30,8 @@ class StatementCarrier(Grid):
     """
 
     def __init__(self, grid: Grid, store: StateStore, roster: Roster) -> None:
-        self._grid, self._store, self._roster = grid, store, roster
+        super().__init__(grid)
+        self._store, self._roster = store, roster
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages with the statements of all members."""
@@ -38,11 +39,11 @@ class StatementCarrier(Grid):
         for message in messages:
             if known and message.metadata.message_type != END:
                 message.content[STATEMENT] = ConfigRecord({"statements": known})
-        return self._grid.push_messages(messages)
+        return self.grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Yield replies; a site's statement is stored before its reply counts."""
-        for message in self._grid.pull_messages(message_ids):
+        for message in self.grid.pull_messages(message_ids):
             if message.has_content():
                 self._keep(message.content)
             yield message
@@ -66,29 +67,6 @@ class StatementCarrier(Grid):
             return verify_statement(data, self._roster, "a site")
         except FedhealthError:
             return None
-
-    def set_run(self, run: Any) -> None:
-        """Set the run."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """Run information."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Create a message."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the connected nodes."""
-        return self._grid.get_node_ids()
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push, and pull at once."""
-        return list(self.pull_messages(self.push_messages(messages)))
 
 
 def _name_entry(site: str) -> str:

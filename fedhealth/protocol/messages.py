@@ -18,7 +18,7 @@ from fedhealth.utils.readable_text import escape_invisible
 if TYPE_CHECKING:  # importing torch takes seconds, and many commands need only names
     from fedhealth.types import State
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 _MOST_REASONS, _LONGEST_REASON = 50, 1000  # that a site may give for a decline
 SAME_RELEASE = "Use the same fedhealth release everywhere."
 

@@ -20,6 +20,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedhealth.errors import FederationError
 from fedhealth.flower.compat import set_message_id
+from fedhealth.flower.record_bundle import bundle_records, unbundle_records
 
 _MAX_OBJECTS = 1_000_000
 
@@ -55,12 +56,15 @@ class EncodedMessage:
             raise FederationError("The parts of a message do not fit together.", "Restart the run.") from fault
         if not isinstance(message, Message):
             raise FederationError("The parts of a message do not form a message.", "Restart the run.")
+        message.content = unbundle_records(message.content)
         set_message_id(message, header.metadata.message_id)
         return message
 
 
 def encode_message(message: Message) -> EncodedMessage:
-    """Split a message into its header and objects."""
+    """Split a message into its header and objects; its small records become one object, see `record_bundle`."""
+    if message.has_content():
+        message.content = bundle_records(message.content)
     with no_object_id_recompute():
         set_message_id(message, message.object_id)
         tree = get_object_tree(message)
