@@ -1,12 +1,14 @@
 """Opened sums and the history of a run on the lead's disk."""
 
 import os
+import weakref
 
 import numpy as np
 import pytest
 
 from fedhealth.errors import FederationError
 from fedhealth.protocol.messages import TRAIN
+from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.store import MemoryStore
 from strategies.aggregation.base import Aggregate
 from strategies.aggregation.run_history import RunHistory
@@ -69,3 +71,20 @@ def test_the_history_goes_back_to_a_checkpoint():
         again.go_back(heads[3])
     again.go_back(b"")
     assert again.head == heads[0]
+
+
+def test_links_stay_on_the_disk_and_a_lost_one_is_named():
+    federation, store = Federation(3), MemoryStore()
+    history = RunHistory(store, federation.lead, INCOMING)
+    links = []
+    for exchange in (1, 2):
+        plan = federation.plan(exchange, history=history.head)
+        federation.round(plan, federation.ids, federation.ids)
+        links.append(federation.server.build_link(os.urandom(32)))
+        history.append(links[-1], os.urandom(32))
+    gone = weakref.ref(links.pop())
+    assert gone() is None
+    assert [HistoryLink.from_bytes(data).head for data in history.list_links()][-1] == history.head
+    store.delete("link-00001")
+    with pytest.raises(FederationError, match="Link 2 of the history"):
+        history.list_links(1)
