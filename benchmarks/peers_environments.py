@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import subprocess
@@ -63,9 +62,9 @@ def prepare_environment(environment: Environment, folder: Path) -> Path:
 
 def find_python(version: str) -> str | None:
     """Return an installed interpreter of a version: on the path, or one of pyenv's."""
-    root = os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     own = sys.executable if version == f"{sys.version_info.major}.{sys.version_info.minor}" else None
-    candidates = [own, shutil.which(f"python{version}"), *glob.glob(f"{root}/versions/{version}.*/bin/python")]
+    candidates = [own, shutil.which(f"python{version}"), *map(str, pyenv.glob(f"{version}.*/bin/python"))]
     return next((each for each in candidates if each and _is_version(each, version)), None)
 
 

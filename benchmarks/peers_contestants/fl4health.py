@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 import flwr
-from flwr.server import SimpleClientManager
 from fl4health.servers.base_server import FlServer
 from fl4health.strategies.basic_fedavg import BasicFedAvg
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server import SimpleClientManager
 
 from benchmarks.peers_contestants.task import CLIP, NOISE, ROUNDS, SITES, STEPS, Task, get_arrays
 

@@ -1,4 +1,4 @@
-"""Stock Flower's simulation with its SecAgg+ workflow and mod, all sites neighbours, two thirds of the shares needed."""
+"""Stock Flower's simulation with its SecAgg+ workflow and mod: all sites are neighbours, two thirds reconstruct."""
 
 from __future__ import annotations
 
