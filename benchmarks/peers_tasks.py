@@ -36,7 +36,7 @@ def write_images(folder: Path) -> None:
     generator = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     rows, arrays = [], {}
-    spot = 12 * np.exp(-((np.indices((SIDE, SIDE)) - SIDE / 2) ** 2).sum(0) / 40)
+    spot = 20 * np.exp(-((np.indices((SIDE, SIDE)) - SIDE / 2) ** 2).sum(0) / 40)
     for site in SITES:
         for split, count in ROWS.items():
             labels = _draw_labels(generator, count)

@@ -77,10 +77,11 @@ class Task:
             return torch.from_numpy(stored[f"{split}_inputs"]), torch.from_numpy(stored[f"{split}_labels"])
 
     def build(self) -> Network:
-        """Return the network at its start, the same in every process."""
-        torch.manual_seed(SEED)
+        """Return the network at its start, the same in every process; later draws do not depend on it."""
         inputs, _ = self.load(SITES[0])
-        return Network(inputs.shape[1] if inputs.ndim == 2 else 0)
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            return Network(inputs.shape[1] if inputs.ndim == 2 else 0)
 
     def train(self, model: nn.Module, data: tuple[Tensor, Tensor]) -> None:
         """Train a model in place for one round."""

@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.renyi import compute_rdp, get_privacy_spent
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 # Whole orders have a closed form, a hundred times faster than the others.
 _ORDERS = [1.25, 1.5, 1.75, *range(2, 33), *range(36, 65, 4), 80, 96, 128, 192, 256, 512, 1024]
@@ -155,6 +158,8 @@ def compute_advantage(events: Iterable[PrivacyEvent]) -> float:
 
 
 def _compose_pld(history: Sequence[tuple[float, float, int]], interval: float) -> PrivacyLossDistribution:
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # brings scipy.signal: a second
+
     composed: PrivacyLossDistribution | None = None
     for noise_multiplier, sample_rate, steps in history:
         release = from_gaussian_mechanism(
