@@ -27,10 +27,8 @@ from benchmarks.peers_scores import read_own_run, read_sent, score_model
 from benchmarks.peers_tasks import WRITERS
 from benchmarks.peers_usage import CommandFailedError, measure_command
 
-VARIANTS = ("plain", "secagg", "dp")
 LIMIT = 900.0  # seconds for one run
 _SCRIPTS = {"flower": {"secagg": "flower_secagg"}}
-_WITH_SECAGG = (OURS, "flower")  # the only peer of the three whose simulation has it
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -83,20 +81,20 @@ def prepare_pythons(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
     return pythons, missing
 
 
-def list_runs(contestants: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield (task, variant, contestant)."""
+def list_runs(contestants: list[str], quick: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (task, variant, contestant); a quick run has private training of the nearest peer alone."""
+    private = [BARE, OURS, "flower"] if quick else contestants
+    measured = {"plain": contestants, "secagg": [OURS, "flower"], "dp": private}  # no other simulation has SecAgg
     for task in WRITERS:
-        for variant in VARIANTS:
-            for contestant in contestants:
-                if variant != "secagg" or contestant in _WITH_SECAGG:
-                    yield task, variant, contestant
+        for variant, chosen in measured.items():
+            yield from ((task, variant, contestant) for contestant in contestants if contestant in chosen)
 
 
-def measure_all(bench: Bench, turns: int, missing: dict[str, str]) -> list[Series]:
-    """Return all series; a peer that fails is added to `missing`."""
-    runs = list(list_runs([BARE, OURS, *(name for name in bench.pythons if name != BARE)]))
+def measure_all(bench: Bench, quick: bool, missing: dict[str, str]) -> list[Series]:
+    """Return all series, of one turn or of three; a peer that fails is added to `missing`."""
+    runs = list(list_runs([BARE, OURS, *(name for name in bench.pythons if name != BARE)], quick))
     outcomes: dict[tuple[str, str, str], list[Outcome]] = {run: [] for run in runs}
-    for turn in range(turns):
+    for turn in range(1 if quick else 3):
         for run in runs[:: -1 if turn % 2 else 1]:
             if ", ".join(run) in missing:
                 continue
@@ -115,7 +113,7 @@ def measure_all(bench: Bench, turns: int, missing: dict[str, str]) -> list[Serie
 def main() -> None:
     """Measure, print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one turn instead of three")
+    parser.add_argument("--quick", action="store_true", help="one turn instead of three; with privacy Flower alone")
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedhealth-peers"
     parser.add_argument("--environments", type=Path, default=default, metavar="FOLDER", help=f"default: {default}")
     options = parser.parse_args()
@@ -125,7 +123,7 @@ def main() -> None:
         for task, write in WRITERS.items():
             write(bench.folder / task)
             bench.run(task, "plain", OURS, "strategy.rounds=1")  # reads the images, which later runs find in the cache
-        found = measure_all(bench, 1 if options.quick else 3, missing)
+        found = measure_all(bench, options.quick, missing)
     Console(width=140).print(make_table(found, missing))
     print(json.dumps({**compute_figures(found), "not_measured": missing}))
 

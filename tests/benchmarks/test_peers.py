@@ -11,6 +11,8 @@ from benchmarks.peers_scores import compute_auroc, read_own_run, read_sent, scor
 from benchmarks.peers_tasks import ROWS, VARIABLES, WRITERS
 from fedhealth.data.image.load import load_image
 
+CONTESTANTS = ["bare", "fedhealth", "flower", "nvflare", "fl4health"]
+
 
 @pytest.fixture
 def few(monkeypatch):
@@ -74,9 +76,21 @@ def test_what_sites_send_is_known_only_if_they_note_it(tmp_path):
 
 
 def test_secure_aggregation_is_asked_only_of_those_that_have_it():
-    runs = list(peers.list_runs(["bare", "fedhealth", "flower", "nvflare", "fl4health"]))
+    runs = list(peers.list_runs(CONTESTANTS, quick=False))
     assert len(runs) == len(set(runs)) == 24
     assert {contestant for _, variant, contestant in runs if variant == "secagg"} == {"fedhealth", "flower"}
+
+
+def test_a_quick_run_leaves_out_peers_with_privacy_alone():
+    left_out = set(peers.list_runs(CONTESTANTS, quick=False)) - set(peers.list_runs(CONTESTANTS, quick=True))
+    assert left_out == {(task, "dp", peer) for task in WRITERS for peer in ("nvflare", "fl4health")}
+
+
+def test_peers_without_an_environment_are_not_run():
+    assert {contestant for _, _, contestant in peers.list_runs(["bare", "fedhealth"], quick=True)} == {
+        "bare",
+        "fedhealth",
+    }
 
 
 def test_an_environment_that_cannot_be_made_is_told(tmp_path, monkeypatch):

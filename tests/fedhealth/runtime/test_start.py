@@ -11,7 +11,7 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
 
 launch_run(RunSpec.compose({overrides!r}, RunDir(Path({folder!r}))))
-print([name for name in ("opacus", "transformers", "torchvision", "pydicom") if name in sys.modules])
+print([name for name in ("opacus", "dp_accounting", "transformers", "torchvision", "pydicom") if name in sys.modules])
 """
 
 
