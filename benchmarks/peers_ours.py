@@ -44,6 +44,7 @@ _VARIANTS = {
         "privacy=patient",
         "secagg=off",
         "privacy.max_records_per_patient=1",
+        "privacy.clipping=flat",
         f"privacy.noise_multiplier={NOISE}",
         f"privacy.max_grad_norm={CLIP}",
     ],
