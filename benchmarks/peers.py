@@ -4,7 +4,7 @@
 The first call makes the peers' environments (about 15 GB, kept in FOLDER). Same arrays, network, optimizer and steps,
 one thread; each contestant is a process of its own, started in turn, in the opposite order in every second turn.
 Medians of processor seconds, wall seconds and peak proportional memory of all its processes, from start to end. The
-bare loop does the steps of all sites and nothing else. docs/researcher.md says what is compared and what is not.
+bare loop does the steps of all sites and nothing else. docs/peers.md says what is compared and what is not.
 """
 
 from __future__ import annotations
