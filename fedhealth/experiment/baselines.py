@@ -34,6 +34,7 @@ from fedhealth.evaluation.metrics import Estimate, estimate_interval
 from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import Predictions, bootstrap_metrics, compute_metrics, predict_studies
 from fedhealth.experiment.best_state import BestState
+from fedhealth.experiment.calibrated_scores import describe_calibrated_scores
 from fedhealth.experiment.site_gains import compare_sites, tune_model
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
@@ -161,7 +162,11 @@ def compare_baselines(job: Job, config: Config, run: RunDir) -> None:
         run.append_event("comparing", name=name, done=done + 1, total=len(todo))
         predictions |= {name: scored} if scored else {}
     ordered = {name: predictions[name] for name in (FEDERATED, *todo) if name in predictions}
-    result = summarise_scores(ordered, config) | {"sites": _compare_sites(bench, ordered, run)}
+    calibrated = describe_calibrated_scores(predictions[FEDERATED], config, run)
+    result = summarise_scores(ordered, config) | {
+        "calibrated": calibrated,
+        "sites": _compare_sites(bench, ordered, run),
+    }
     write_json(run.path / "comparison.json", result)
     run.append_event("compared", lines=list(_format_summary(result)))
 
