@@ -165,9 +165,7 @@ def _resample_cells(
     return centre, replace(drawn, positives=drawn.positives[reported], negatives=drawn.negatives[reported])
 
 
-def _draw_cells(
-    around: NoisedCells, noise_std: float, resamples: int, generator: np.random.Generator
-) -> NoisedCells:
+def _draw_cells(around: NoisedCells, noise_std: float, resamples: int, generator: np.random.Generator) -> NoisedCells:
     """Return Poisson counts around exact ones, with fresh noise, each [resamples, cells]."""
     size = (resamples, len(around.positives))
     drawn, without = (
