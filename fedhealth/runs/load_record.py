@@ -32,9 +32,11 @@ from fedhealth.protocol.messages import PrivacyClaim
 from fedhealth.runs.damage import explain_damage, read_part
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
+    ALL_HOSPITALS,
     AuditResult,
     BaselineComparison,
     BaselineGain,
+    CalibratedResult,
     GroupingResult,
     GroupResult,
     HistogramNoise,
@@ -212,7 +214,26 @@ def _compute_training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 def _parse_split_result(entry: Mapping[str, Any]) -> SplitResult:
     errors = dict(entry.get("error", {}))
-    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), errors, _parse_noise(entry))
+    calibrated = _parse_pooled_calibration(entry.get("calibrated"))
+    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), errors, _parse_noise(entry), calibrated)
+
+
+def _parse_pooled_calibration(entry: Mapping[str, Any] | None) -> CalibratedResult | None:
+    if not entry or not any(entry["classes"]):
+        return None
+    thresholds = tuple(float(each["threshold"]) if each else float("nan") for each in entry["classes"])
+    return CalibratedResult(_parse_calibrated_metrics(entry), {ALL_HOSPITALS: thresholds})
+
+
+def _parse_own_calibrations(entry: Mapping[str, Any] | None) -> CalibratedResult | None:
+    if not entry:
+        return None
+    thresholds = {str(site): tuple(map(float, own)) for site, own in entry["thresholds"].items()}
+    return CalibratedResult(_parse_calibrated_metrics(entry), thresholds)
+
+
+def _parse_calibrated_metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: parse_estimate(entry[name]) for name in METRICS if name in entry}
 
 
 def _parse_noise(entry: Mapping[str, Any]) -> HistogramNoise | None:
@@ -239,7 +260,8 @@ def _parse_comparison(content: Mapping[str, Any] | None) -> BaselineComparison |
         for row in content["differences"]
     }
     sites = tuple(map(parse_site_gain, content.get("sites", ())))
-    return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains, sites)
+    calibrated = _parse_own_calibrations(content.get("calibrated"))
+    return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains, sites, calibrated)
 
 
 def parse_site_gain(row: Mapping[str, Any]) -> SiteGain:
