@@ -80,7 +80,7 @@ def compare_protection(values: int) -> float:
         words = quantize(shared, draw_all(shared, total, source), 2**16)
         masks.apply_masks(words, keys[:2], keys[2:])
 
-    return measure_seconds(protect_shared, 3) / measure_seconds(protect_own, 3)
+    return measure_seconds(protect_shared, 7) / measure_seconds(protect_own, 7)
 
 
 def measure_noise_ratio(values: int) -> float:
