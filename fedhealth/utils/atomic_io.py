@@ -90,9 +90,10 @@ def create_once(path: Path, make_content: Callable[[], bytes], mode: int | None 
         file.write(content)
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, *, durable: bool = True) -> None:
     """Write `content` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode())
+    text = json.dumps(content, indent=1, sort_keys=False, default=_to_builtin)
+    write_atomic(path, text.encode(), durable=durable)
 
 
 def read_json(path: Path) -> Any:

@@ -44,8 +44,12 @@ class PrivacyTarget:
 
 
 def save_target(folder: Path, target: PrivacyTarget) -> None:
-    """Store a run's target in a site's folder."""
-    write_json(get_target_path(folder, target.run), asdict(target))
+    """Store a run's target in a site's folder, as its newest; one that is stored already is not written again."""
+    path = get_target_path(folder, target.run)
+    if path.is_file() and _read_target(path) == target:
+        path.touch()
+    else:
+        write_json(path, asdict(target))
 
 
 def load_target(folder: Path, run: str) -> PrivacyTarget | None:
