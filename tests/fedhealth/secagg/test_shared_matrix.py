@@ -1,7 +1,7 @@
 """Kills and drop-outs with shared noise: every place of one against every place of the other.
 
-What opens is the sum of the survivors' draws, with the promised noise; no draw is in two opened sums; a run goes on with
-draws of its own after whatever happened.
+What opens is the sum of the survivors' draws, with the promised noise; no draw is in two opened sums; after whatever
+happened, a run goes on with new draws.
 """
 
 import itertools
