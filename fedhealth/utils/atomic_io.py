@@ -92,8 +92,12 @@ def create_once(path: Path, make_content: Callable[[], bytes], mode: int | None 
 
 def write_json(path: Path, content: object, *, durable: bool = True) -> None:
     """Write `content` as readable JSON, atomically."""
-    text = json.dumps(content, indent=1, sort_keys=False, default=_to_builtin)
-    write_atomic(path, text.encode(), durable=durable)
+    write_atomic(path, encode_json(content), durable=durable)
+
+
+def encode_json(content: object) -> bytes:
+    """Return `content` as readable JSON, as `write_json` writes it."""
+    return json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode()
 
 
 def read_json(path: Path) -> Any:

@@ -69,10 +69,9 @@ def test_a_hospital_declines_what_would_have_less_noise_than_promised(meet, word
 
 
 def test_without_secure_aggregation_there_are_no_shares(meet):
-    words = tuple(word for word in SHARED_NOISE if word != "secagg=on")
-    lead = meet(words=words, limits=ALLOWED)
+    lead = meet(words=SHARED_NOISE, limits=f"{ALLOWED}, secure_aggregation: false")
     lead.order("secagg=off")
-    assert lead.handshake()
+    assert lead.handshake() == (decline_reasons.NO_SHARED_NOISE,)
     assert not get_booked_events(load_entries(lead))
 
 

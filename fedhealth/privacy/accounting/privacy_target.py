@@ -9,7 +9,7 @@ from pathlib import Path
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_folder import LEDGER_DIR, TARGET_SUFFIX, get_target_path
-from fedhealth.utils.atomic_io import write_json
+from fedhealth.utils.atomic_io import encode_json, write_atomic
 from fedhealth.utils.json_model import parse_model
 
 
@@ -45,11 +45,11 @@ class PrivacyTarget:
 
 def save_target(folder: Path, target: PrivacyTarget) -> None:
     """Store a run's target in a site's folder, as its newest; one that is stored already is not written again."""
-    path = get_target_path(folder, target.run)
-    if path.is_file() and _read_target(path) == target:
+    path, content = get_target_path(folder, target.run), encode_json(asdict(target))
+    if path.is_file() and path.read_bytes() == content:
         path.touch()
     else:
-        write_json(path, asdict(target))
+        write_atomic(path, content)
 
 
 def load_target(folder: Path, run: str) -> PrivacyTarget | None:
