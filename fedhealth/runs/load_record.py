@@ -16,6 +16,7 @@ this machine, or it may have ended early.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,6 @@ def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:
     with explain_damage(folder / "events.jsonl"):
         events, _ = RunDir(folder).read_events()
         rounds, evaluations = _load_rounds(events)
-        blanks = [_parse_blanks(event["blanks"]) for event in events if event["event"] == "noise_measured"]
         return {
             "sites": _load_sites(events, configured, (*rounds, *evaluations)),
             "rounds": rounds,
@@ -94,8 +94,15 @@ def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:
             "selected": _load_selected_round(events),
             "training_seconds": _compute_training_seconds(events),
             "profile": _load_site_profile(events),
-            "opened_noise": add_blanks(blanks),
+            "opened_noise": add_blanks(_load_blanks(events)),
         }
+
+
+def _load_blanks(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, BlankValues]]:
+    """Return the blank values of each opened sum, once: a lead that starts again may measure the last sum again."""
+    measured = [event for event in events if event["event"] == "noise_measured"]
+    sums = {(event["round"], json.dumps(event["blanks"])): event["blanks"] for event in measured}
+    return list(map(_parse_blanks, sums.values()))
 
 
 def _parse_results(content: Mapping[str, Any] | None) -> dict[str, SplitResult]:

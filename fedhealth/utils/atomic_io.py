@@ -90,9 +90,14 @@ def create_once(path: Path, make_content: Callable[[], bytes], mode: int | None 
         file.write(content)
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, *, durable: bool = True) -> None:
     """Write `content` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode())
+    write_atomic(path, encode_json(content), durable=durable)
+
+
+def encode_json(content: object) -> bytes:
+    """Return `content` as readable JSON, as `write_json` writes it."""
+    return json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode()
 
 
 def read_json(path: Path) -> Any:
