@@ -162,8 +162,8 @@ def _calibrate_class(positives: np.ndarray, negatives: np.ndarray, prior: np.nda
         for wrong, share, studies in zip(curves, pooled, own.sum(axis=1), strict=True)
     )
     threshold = estimate_share(*shrunk.sum(axis=1))
-    kinds = map(int, own.sum(axis=1))
-    return ClassCalibration(temperature, offset, threshold, *kinds, prior is not None, missed, called)
+    with_class, without = map(int, own.sum(axis=1))
+    return ClassCalibration(temperature, offset, threshold, with_class, without, prior is not None, missed, called)
 
 
 def estimate_share(positives: float, negatives: float) -> float:
