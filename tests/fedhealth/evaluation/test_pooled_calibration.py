@@ -46,8 +46,8 @@ def release(given, seed):
     """Return the histograms with the noise of one release."""
     counts = count_scores(given, 20, private_scores.NOISED_LOGIT_LIMIT)
     noise, std = np.random.default_rng([seed, 1]), 6.0
-    sides = (side + noise.normal(0, std, side.shape) for side in (counts.positives, counts.negatives))
-    return ScoreHistograms(*sides, std)
+    positives, negatives = (side + noise.normal(0, std, side.shape) for side in (counts.positives, counts.negatives))
+    return ScoreHistograms(positives, negatives, std)
 
 
 def test_exact_histograms_give_the_metrics_of_single_studies():
@@ -83,7 +83,8 @@ def test_intervals_of_noised_sums_hold_the_true_value():
 
 def test_what_the_noise_hides_is_not_calibrated():
     generator = np.random.default_rng(0)
-    hidden = ScoreHistograms(*generator.normal(0, 300, (2, 1, 20)), 300.0)
+    positives, negatives = generator.normal(0, 300, (2, 1, 20))
+    hidden = ScoreHistograms(positives, negatives, 300.0)
     assert fit_pooled_calibrations(hidden) == (None,)
     assert all(math.isnan(each.value) for each in estimate_calibrated_metrics((None,), hidden, 20).values())
 
