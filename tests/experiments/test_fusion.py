@@ -19,7 +19,13 @@ from tests.conftest import COLUMNS, SITES
 PATIENTS = 120
 NOTES = {0: ["better", "walks", "stable"], 1: ["worse", "oxygen", "fever"]}
 OTHER = ["seen", "on", "the", "ward", "today", "with", "family", "about", "labs"]
-QUICK = ["secagg=off", "training.threads=1", "baselines.local_only=false", "baselines.centralised=false"]
+QUICK = [
+    "secagg=off",
+    "strategy.rounds=4",
+    "training.threads=1",
+    "baselines.local_only=false",
+    "baselines.centralised=false",
+]
 
 
 def write_patients(folder, seed, share_of_notes, image_signal):
