@@ -35,7 +35,7 @@ RUN = (
     *(f"baselines.{name}=false" for name in ("local_only", "centralised", "modalities")),
 )
 TOWERS = ("image", "text", "tabular")
-RATES = (0.005, 0.01, 0.02, 0.04)
+FIRST_RATES = (0.005, 0.01, 0.02)
 NOISE_FACTORS = {"local": 4.0, "shared": 4 / 3}
 """Variance of the noise of four hospitals' sum, in that of one mechanism; one of them is assumed to collude."""
 
@@ -108,14 +108,19 @@ class Demo:
         return bench
 
     def choose_rate(self, arm: Arm) -> float:
-        """Return the learning rate whose models are best on the validation patients, on average over seeds."""
-        tried = {
-            rate: [
-                score_patients(self.train_centrally(arm, rate, seed), "validation") for seed in range(self.tried_seeds)
-            ]
-            for rate in RATES
-        }
-        return max(tried, key=lambda rate: mean_auroc(tried[rate]))
+        """Return the learning rate whose models are best on the validation patients, on average over seeds.
+
+        The grid grows by factors of two until the best is not at its edge.
+        """
+        tried: dict[float, float] = {}
+        waiting: Sequence[float] = FIRST_RATES
+        while waiting:
+            for rate in waiting:
+                models = [self.train_centrally(arm, rate, seed) for seed in range(self.tried_seeds)]
+                tried[rate] = mean_auroc([score_patients(model, "validation") for model in models])
+            best = max(tried, key=lambda rate: tried[rate])
+            waiting = [rate for rate in (best / 2, 2 * best) if rate not in tried]
+        return best
 
     def run_seeds(self, name: str, rate: float) -> tuple[list[Predictions], list[float]]:
         """Return the predictions for the test patients by seed, and the seconds of each run."""
