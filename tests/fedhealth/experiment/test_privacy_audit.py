@@ -122,7 +122,7 @@ def test_a_rehearsal_is_audited_by_itself_into_its_report(command, overrides, tm
     assert "a coin toss is right in" in page
     code, shown = command("standard", run.path)
     assert code == 0, shown
-    assert "north: membership: claimed epsilon" in shown
+    assert "north: membership (claimed epsilon" in shown
 
 
 def test_too_few_patients_for_the_membership_test_do_not_end_a_run(overrides, tmp_path, monkeypatch):
