@@ -31,6 +31,7 @@ from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_ru
 from fedhealth.privacy.auditing.blank_values import BlankValues, add_blanks
 from fedhealth.protocol.messages import PrivacyClaim
 from fedhealth.runs.damage import explain_damage, read_part
+from fedhealth.runs.guarantee import read_guarantee
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
     ALL_HOSPITALS,
@@ -69,7 +70,7 @@ def load_run_record(folder: Path) -> RunRecord:
         totals=tuple(iter_dataset_spending(folder, (config.get("privacy") or {}).get("lifetime_delta"))),
         audit=read_part(folder / AUDIT_FILE, _parse_audits),
         groupings=read_part(folder / GROUPS_FILE, lambda content: tuple(map(_parse_grouping, content or ()))),
-        **_read_events(folder, config.get("data", {}).get("sites", ())),
+        **_read_events(folder, (config.get("data") or {}).get("sites") or ()),
     )
 
 
@@ -78,7 +79,14 @@ def _load_config(path: Path) -> tuple[str, dict[str, Any]]:
     with explain_damage(path):
         text = path.read_text("utf-8") if path.is_file() else ""
         config: Any = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
+        _check_config(config)
         return text, dict(config)
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raise if the parts that a record and its guarantee read are of another kind."""
+    tuple((config.get("data") or {}).get("sites") or ())
+    read_guarantee(config.get("privacy") or {})
 
 
 def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:

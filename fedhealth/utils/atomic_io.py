@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fedhealth.utils.plain_files import is_plain_file, read_plain_file
+
 
 @contextmanager
 def atomic_writer(
@@ -102,7 +104,7 @@ def encode_json(content: object) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read JSON; None where the file does not exist."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return json.loads(read_plain_file(path).decode()) if is_plain_file(path) else None
 
 
 def fsync_folder(folder: Path) -> None:
