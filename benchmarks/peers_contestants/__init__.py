@@ -1,0 +1,1 @@
+"""What each contestant of `benchmarks.peers` runs, in its own environment: all but `task` import one peer alone."""
