@@ -72,7 +72,7 @@ def _write_table(folder: Path, rows: list[list[object]], columns: list[str]) -> 
 
 def _write_arrays(folder: Path, arrays: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> None:
     for site in SITES:
-        stored = {}
+        stored: dict[str, np.ndarray] = {}
         for split in ROWS:
             inputs, labels = arrays[site, split]
             stored |= {f"{split}_inputs": inputs, f"{split}_labels": labels[:, None]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -12,7 +13,7 @@ from flwr.simulation import run_simulation
 
 from benchmarks.peers_contestants.task import ROUNDS, SITES, Task
 
-CORE = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+CORE: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
 
 
 def build_client(task: Task) -> ClientApp:
@@ -22,11 +23,11 @@ def build_client(task: Task) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         model, data = task.build(), task.load(SITES[int(context.node_config["partition-id"])])
-        model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+        model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
         task.train(model, data)
-        content = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": len(data[0])})}
-        note_bytes(task.out, sum(len(each.data) for each in content["arrays"].values()))
-        return Message(RecordDict(content), reply_to=message)
+        arrays, metrics = ArrayRecord(model.state_dict()), MetricRecord({"num-examples": len(data[0])})
+        note_bytes(task.out, sum(len(each.data) for each in arrays.values()))
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
     return app
 

@@ -34,7 +34,7 @@ class Site(NumPyClient):
         return get_arrays(model), len(data[0]), {}
 
 
-class KeepsModel(FedAvg):  # type: ignore[misc]
+class KeepsModel(FedAvg):
     """FedAvg that saves the model of the last round."""
 
     def __init__(self, task: Task) -> None:
@@ -50,6 +50,8 @@ class KeepsModel(FedAvg):  # type: ignore[misc]
         if failures:
             raise RuntimeError(failures[0])
         mean, metrics = super().aggregate_fit(server_round, results, failures)
+        if mean is None:
+            raise RuntimeError("no site replied")
         self.task.save(parameters_to_ndarrays(mean))
         return mean, metrics
 
