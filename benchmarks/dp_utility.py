@@ -110,6 +110,13 @@ def mean_accuracy(found: Sequence[Predictions]) -> float:
 
 def compare_arms(name: str, base: str, first: Sequence[Predictions], second: Sequence[Predictions]) -> Figures:
     """Yield the mean AUROC of two arms over seeds, and the difference with its two intervals."""
+    yield name, mean_auroc(first)
+    yield base, mean_auroc(second)
+    yield from estimate_gain(f"{name}_gain", first, second)
+
+
+def estimate_gain(name: str, first: Sequence[Predictions], second: Sequence[Predictions]) -> Figures:
+    """Yield the mean difference of the AUROC of two arms, whose seeds are paired, with its two intervals."""
     draws = np.array(
         [
             compute_aurocs(one, RESAMPLES) - compute_aurocs(other, RESAMPLES)
@@ -118,13 +125,11 @@ def compare_arms(name: str, base: str, first: Sequence[Predictions], second: Seq
     )
     by_seed, by_patients = draws[:, 0], draws[:, 1:].mean(axis=0)
     half = float(student.ppf(0.975, len(by_seed) - 1)) * by_seed.std(ddof=1) / np.sqrt(len(by_seed))
-    yield name, mean_auroc(first)
-    yield base, mean_auroc(second)
-    yield f"{name}_gain", float(by_seed.mean())
-    yield f"{name}_gain_seeds_low", float(by_seed.mean() - half)
-    yield f"{name}_gain_seeds_high", float(by_seed.mean() + half)
-    yield f"{name}_gain_patients_low", float(np.nanpercentile(by_patients, 2.5))
-    yield f"{name}_gain_patients_high", float(np.nanpercentile(by_patients, 97.5))
+    yield name, float(by_seed.mean())
+    yield f"{name}_seeds_low", float(by_seed.mean() - half)
+    yield f"{name}_seeds_high", float(by_seed.mean() + half)
+    yield f"{name}_patients_low", float(np.nanpercentile(by_patients, 2.5))
+    yield f"{name}_patients_high", float(np.nanpercentile(by_patients, 97.5))
 
 
 def measure_heart(data: Path, scratch: Path, seeds: int) -> Figures:

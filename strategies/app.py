@@ -18,6 +18,7 @@ from fedhealth.consortium.membership import SignedMembership
 from fedhealth.errors import FedhealthError
 from fedhealth.evaluation import subgroups
 from fedhealth.evaluation.histogram_error import bound_errors
+from fedhealth.evaluation.pooled_calibration import estimate_calibrated_metrics, fit_pooled_calibrations
 from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics, describe_histogram_noise
 from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.flower.grid_wrapper import BundlingGrid
@@ -186,10 +187,10 @@ def build_initial_state(config: Config) -> State:
     return get_model_arrays(model, sorted(personalization.select_shared(model, list_trained_arrays(model))))
 
 
-def _build_evaluation(counts: Mapping[str, ScoreHistograms], config: Config) -> dict[str, object]:
+def _build_evaluation(counts: Mapping[str, ScoreHistograms], config: Config) -> dict[str, dict[str, object]]:
     """Return pooled metrics of the final model with confidence intervals, from the summed histograms."""
     resamples, seed = config.evaluation.bootstrap, config.seed
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, object]] = {}
     for split, summed in counts.items():
         positives, negatives = summed.count_studies()
         scores = compute_histogram_metrics(summed, resamples, seed)
@@ -199,7 +200,17 @@ def _build_evaluation(counts: Mapping[str, ScoreHistograms], config: Config) -> 
             **{name: value.as_dict() for name, value in scores.items()},
             **_describe_error(summed),
         }
+    if {"validation", "test"} <= counts.keys():
+        found["test"] |= {"calibrated": _describe_calibrated(counts["validation"], counts["test"], config)}
     return found
+
+
+def _describe_calibrated(validation: ScoreHistograms, test: ScoreHistograms, config: Config) -> dict[str, object]:
+    """Return what one calibration for all hospitals brings on test studies; `classes` has null for no calibration."""
+    fitted = fit_pooled_calibrations(validation)
+    scores = estimate_calibrated_metrics(fitted, test, config.evaluation.bootstrap, config.seed)
+    classes = [{name: round(number, 6) for name, number in vars(each).items()} if each else None for each in fitted]
+    return {name: value.as_dict() for name, value in scores.items()} | {"classes": classes}
 
 
 def _describe_error(summed: ScoreHistograms) -> dict[str, object]:

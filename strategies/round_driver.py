@@ -106,10 +106,10 @@ class RoundDriver:
         opened = self.aggregation.load_opened(request.kind, request.round, request.arrays)
         if opened is not None:
             self.event("reused", round=request.round, sites=list(opened.sites))
-            return opened
-        opened = self._resume_unmasking(grid, request, timeout)
-        if opened is None:
-            opened = self._attempt_exchange(grid, request, timeout)
+        else:
+            opened = self._resume_unmasking(grid, request, timeout)
+            if opened is None:
+                opened = self._attempt_exchange(grid, request, timeout)
         self.noise.check_sum(request.round, opened.blanks)
         return opened
 

@@ -89,7 +89,9 @@ def _share_by(sites: int) -> Planter:
     """Divide the variance among more sites than are honest."""
 
     def smaller(self: NoiseSource, total: Any, std: float, step: float, bound: float) -> np.ndarray:
-        return _round(self, total, max(std * (HONEST / sites) ** 0.5, 16 * step), step, bound)
+        noise = _round(self, np.zeros(np.size(total)), std, step, bound) * (HONEST / sites) ** 0.5
+        clamped = np.clip(np.asarray(total, np.float64).reshape(-1), -bound, bound)
+        return np.rint(clamped / step + noise).astype(np.int64)
 
     return _change_rounding(smaller)
 

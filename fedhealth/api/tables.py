@@ -19,7 +19,8 @@ def build_metrics_table(run: RunRecord) -> pd.DataFrame:
 
     Returns:
         A row for each split and metric (index `split`, `metric`), with columns `value`, `low`, `high` (95 % interval)
-        and `studies`, the number of labelled studies.
+        and `studies`, the number of labelled studies. The split `test_calibrated` is of the same test studies with
+        calibrated scores, and has the metrics that a calibration changes.
 
     """
     results = dict(run.evaluation)
@@ -30,6 +31,11 @@ def build_metrics_table(run: RunRecord) -> pd.DataFrame:
         for split, result in results.items()
         for metric in METRICS
     ]
+    if run.test_result and (calibrated := run.test_result.calibrated):
+        rows += [
+            {"split": "test_calibrated", "metric": metric, **_get_estimate(found), "studies": run.test_result.studies}
+            for metric, found in calibrated.metrics.items()
+        ]
     return _build_frame(rows, ("split", "metric"), (*_ESTIMATE, "studies"))
 
 

@@ -114,6 +114,7 @@ def _describe_study(
         "probabilities": {name: round(float(value), 6) for name, value in zip(names, calibrated, strict=True)},
         "decision": {name: _DECISIONS[int(value)] for name, value in zip(names, decided, strict=True)},
         "risk": risk,
+        "threshold": {name: round(each.threshold, 6) for name, each in zip(names, calibration.classes, strict=True)},
         "calibrated_for": calibration.hospital,
         "own_studies": {
             name: {"with": each.positives, "without": each.negatives}

@@ -52,7 +52,8 @@ def run_compare_site(model: Path, as_json: bool, folder: Path | None) -> None:
         print(json.dumps(row))
         return
     gain = parse_site_gain(row)
-    print_lines(Console(), describe_sites((gain,)), *map(advise_site, list_losers((gain,))))
+    told = (describe_sites((gain,)), *map(advise_site, list_losers((gain,))))
+    print_lines(Console(), *(each.replace("\N{NO-BREAK SPACE}", " ") for each in told))
     print_lines(Console(), f"Exact, and for this hospital only: {path.with_name(OWN_GAIN_FILE)}")
 
 

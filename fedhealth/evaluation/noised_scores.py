@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,12 +46,14 @@ class NoisedCells:
         positives: float64 [..., cells], raw: may be negative.
         negatives: the same for studies without the class.
         noise_std: standard deviation of the noise of each count.
+        scores: the probability [cells] that each cell states, ascending; None for those at the cells' centres.
 
     """
 
     positives: np.ndarray
     negatives: np.ndarray
     noise_std: float
+    scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -157,21 +159,20 @@ def _resample_cells(
 
     Only resamples that would be reported count, repeated where there are too few: the estimate was reported, too.
     """
-    centre = NoisedCells(project_to_counts(cells.positives), project_to_counts(cells.negatives), 0.0)
-    drawn = _draw_cells(centre.positives, centre.negatives, cells.noise_std, resamples, generator)
+    centre = NoisedCells(project_to_counts(cells.positives), project_to_counts(cells.negatives), 0.0, cells.scores)
+    drawn = _draw_cells(centre, cells.noise_std, resamples, generator)
     reported = np.resize(np.flatnonzero(_mark_scorable(drawn)), resamples)
-    return centre, NoisedCells(drawn.positives[reported], drawn.negatives[reported], drawn.noise_std)
+    return centre, replace(drawn, positives=drawn.positives[reported], negatives=drawn.negatives[reported])
 
 
-def _draw_cells(
-    positives: np.ndarray, negatives: np.ndarray, noise_std: float, resamples: int, generator: np.random.Generator
-) -> NoisedCells:
-    """Return Poisson counts around the given ones, with fresh noise, each [resamples, cells]."""
-    size = (resamples, len(positives))
+def _draw_cells(around: NoisedCells, noise_std: float, resamples: int, generator: np.random.Generator) -> NoisedCells:
+    """Return Poisson counts around exact ones, with fresh noise, each [resamples, cells]."""
+    size = (resamples, len(around.positives))
     drawn, without = (
-        generator.poisson(side, size) + generator.normal(0.0, noise_std, size) for side in (positives, negatives)
+        generator.poisson(side, size) + generator.normal(0.0, noise_std, size)
+        for side in (around.positives, around.negatives)
     )
-    return NoisedCells(drawn, without, noise_std)
+    return NoisedCells(drawn, without, noise_std, around.scores)
 
 
 def _deviate_auroc(cells: NoisedCells, centre: NoisedCells, draws: NoisedCells) -> _Deviations:
@@ -180,7 +181,7 @@ def _deviate_auroc(cells: NoisedCells, centre: NoisedCells, draws: NoisedCells) 
 
 
 def _deviate_auprc(cells: NoisedCells, centre: NoisedCells, draws: NoisedCells) -> _Deviations:
-    same_rule = NoisedCells(centre.positives, centre.negatives, cells.noise_std)
+    same_rule = replace(centre, noise_std=cells.noise_std)
     (value, room), (middle, middle_room), (drawn, drawn_room) = map(compute_noised_auprc, (cells, same_rule, draws))
     point = float(value + room / 2)
     low = drawn - middle + room / 2
@@ -208,13 +209,14 @@ def _draw_perfect_errors(centre: NoisedCells, draws: NoisedCells) -> np.ndarray:
     """Return the errors that a perfectly calibrated model would show under this noise."""
     total, stated = centre.positives + centre.negatives, _build_table(centre).scores
     generator = np.random.default_rng(len(total))
-    perfect = _draw_cells(total * stated, total * (1 - stated), draws.noise_std, len(draws.positives), generator)
+    right = replace(centre, positives=total * stated, negatives=total * (1 - stated))
+    perfect = _draw_cells(right, draws.noise_std, len(draws.positives), generator)
     return compute_calibration_error(_build_table(perfect))
 
 
 def _build_table(cells: NoisedCells) -> ScoreTable:
     centres = compute_bin_centres(cells.positives.shape[-1], NOISED_LOGIT_LIMIT)
-    return ScoreTable(centres, cells.positives, cells.negatives)
+    return ScoreTable(centres if cells.scores is None else cells.scores, cells.positives, cells.negatives)
 
 
 def _build_estimate(parts: list[_Deviations]) -> Estimate:

@@ -47,17 +47,21 @@ class ScoreHistograms:
         positives: [K, bins], studies with the class, by score bin (`metrics.bin_scores`): int64, or float64 with noise.
         negatives: [K, bins], studies without the class.
         noise_std: standard deviation of the noise of every count; 0 for exact counts.
+        scores: the probability [K, bins] that each bin states, ascending; None for those at the bins' centres.
 
     """
 
     positives: np.ndarray
     negatives: np.ndarray
     noise_std: float = 0.0
+    scores: np.ndarray | None = None
 
     @property
     def columns(self) -> list[NoisedCells]:
         """The noised cells of each class."""
-        return [NoisedCells(*sides, self.noise_std) for sides in zip(self.positives, self.negatives, strict=True)]
+        stated = [None] * len(self.positives) if self.scores is None else list(self.scores)
+        sides = zip(self.positives, self.negatives, stated, strict=True)
+        return [NoisedCells(with_class, without, self.noise_std, scores) for with_class, without, scores in sides]
 
     def count_studies(self) -> tuple[np.ndarray, np.ndarray]:
         """Return how many studies there are with and without each class, int64 [K]; never below zero."""
@@ -177,7 +181,8 @@ def bootstrap_histogram_auroc(counts: ScoreHistograms, resamples: int, seed: int
 
 def bootstrap_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Return for every metric of exact histograms its value [0] and its bootstrap values [1:]; NaN if not defined."""
-    centres = metrics.compute_bin_centres(counts.positives.shape[1])
+    centres = np.broadcast_to(metrics.compute_bin_centres(counts.positives.shape[1]), counts.positives.shape)
+    stated = centres if counts.scores is None else counts.scores
     generator = np.random.default_rng(seed)
     columns = [
         column
@@ -192,7 +197,7 @@ def bootstrap_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: i
         sides = []
         for side in (counts.positives[column, used], counts.negatives[column, used]):
             sides.append(np.concatenate([side[None], generator.poisson(side, (resamples, len(side)))]).astype(float))
-        tables.append(ScoreTable(centres[used], *sides))
+        tables.append(ScoreTable(stated[column, used], *sides))
     return {name: metrics.macro_average(metric, tables) for name, metric in metrics.METRICS.items()}
 
 

@@ -34,6 +34,8 @@ from fedhealth.evaluation.metrics import Estimate, estimate_interval
 from fedhealth.evaluation.pooling import pool_predictions
 from fedhealth.evaluation.predictions import Predictions, bootstrap_metrics, compute_metrics, predict_studies
 from fedhealth.experiment.best_state import BestState
+from fedhealth.experiment.calibrated_scores import describe_calibrated_scores
+from fedhealth.experiment.comparison_text import format_comparison
 from fedhealth.experiment.site_gains import compare_sites, tune_model
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
@@ -161,9 +163,13 @@ def compare_baselines(job: Job, config: Config, run: RunDir) -> None:
         run.append_event("comparing", name=name, done=done + 1, total=len(todo))
         predictions |= {name: scored} if scored else {}
     ordered = {name: predictions[name] for name in (FEDERATED, *todo) if name in predictions}
-    result = summarise_scores(ordered, config) | {"sites": _compare_sites(bench, ordered, run)}
+    calibrated = describe_calibrated_scores(predictions[FEDERATED], config, run)
+    result = summarise_scores(ordered, config) | {
+        "calibrated": calibrated,
+        "sites": _compare_sites(bench, ordered, run),
+    }
     write_json(run.path / "comparison.json", result)
-    run.append_event("compared", lines=list(_format_summary(result)))
+    run.append_event("compared", lines=list(format_comparison(result)))
 
 
 def _compare_sites(
@@ -270,28 +276,3 @@ def _estimate_from_draws(draws: np.ndarray) -> Estimate:
 
 def _scores_to_json(scores: Mapping[str, Estimate]) -> dict[str, object]:
     return {name: value.as_dict() for name, value in scores.items()}
-
-
-def _format_summary(result: Mapping[str, object]) -> Iterator[str]:
-    """Yield the results as a few lines of text."""
-    models: list = result["models"]  # type: ignore[assignment, type-arg]
-    differences: list = result["differences"]  # type: ignore[assignment, type-arg]
-    yield f"[bold]Pooled test {METRIC.upper()}[/]: federated {_format_estimate(models[0]['pooled'][METRIC])}"
-    for row in differences:
-        gain = _format_estimate(row["gain"], sign=True)
-        yield f"  {row['name']}: {_format_estimate(row['alternative'])}; federating gains {gain}"
-    for row in result["sites"]:  # type: ignore[attr-defined]
-        if (row["shared_gain"]["value"] or 0) < 0:
-            gain = _format_estimate(row["shared_gain"], sign=True)
-            yield f"[bold red]{row['site']} does worse than alone:[/] {gain} on its own patients. See the report."
-    for row in differences:
-        if row["name"].endswith(" only") and (row["gain"]["high"] or 0) < 0:
-            yield f"[bold red]{row['name'].capitalize()} is better than all modalities together.[/] See the report."
-
-
-def _format_estimate(value: Mapping[str, float | None], sign: bool = False) -> str:
-    if value["value"] is None:
-        return "not defined (one class)"
-    form = "{:+.3f}" if sign else "{:.3f}"
-    interval = ", ".join(form.format(value[end]) for end in ("low", "high") if value[end] is not None)
-    return f"{form.format(value['value'])} [{interval}]"

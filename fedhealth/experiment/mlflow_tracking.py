@@ -126,9 +126,12 @@ def _list_metrics(run: RunRecord) -> Iterator[Any]:
                 yield Metric(f"round.{name}", float(value), now, each.number)
         if validation is not None:  # of the incoming model
             yield Metric(f"round.validation.{PRIMARY_METRIC}", float(validation), now, each.number - 1)
-    for split in run.evaluation:
-        found = run.test_result if split == "test" and run.test_result else run.evaluation[split]
-        for name, estimate in found.metrics.items():
+    splits = {split: result.metrics for split, result in run.evaluation.items()}
+    if run.test_result:
+        splits["test"] = run.test_result.metrics
+        splits |= {"test_calibrated": found.metrics} if (found := run.test_result.calibrated) else {}
+    for split, metrics in splits.items():
+        for name, estimate in metrics.items():
             ends = {name: estimate.value, f"{name}.low": estimate.low, f"{name}.high": estimate.high}
             yield from (Metric(f"{split}.{k}", v, now, len(run.rounds)) for k, v in ends.items() if not math.isnan(v))
     if spent := get_spent_guarantee(run):

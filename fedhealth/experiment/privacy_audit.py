@@ -138,19 +138,27 @@ def write_audit(run: RunDir, results: list[SiteAudit]) -> None:
 
 def format_audit(result: SiteAudit) -> list[str]:
     """Return the audit results of a site, one sentence each."""
-    failed = [f"{each.name}: FAILED ({each.detail})" for each in result.findings if not each.passed]
-    results = failed or [f"{len(result.findings)} checks of its private training passed"]
-    bounds = [f"{name}: {bound}" for name, bound in result.bounds.items()]
+    failed = [f"FAILED: {each}" for each in _list_failures(result)]
+    results = [] if failed else [f"{len(result.findings)} checks of its private training passed"]
+    bounds = [_describe_bound(name, bound) for name, bound in result.bounds.items() if bound.is_consistent]
     skipped = [result.skipped] if result.skipped else []
-    return [f"{result.site}: {line}" for line in (*results, *bounds, *skipped)]
+    return [f"{result.site}: {line}" for line in (*failed, *results, *bounds, *skipped)]
 
 
 def describe_failures(result: SiteAudit) -> str:
     """Return a site's failed checks as one sentence part: the first three, and how many more."""
-    failed = [f"{each.name} ({each.detail})" for each in result.findings if not each.passed]
-    failed += [f"{name} ({bound})" for name, bound in result.bounds.items() if not bound.is_consistent]
+    failed = _list_failures(result)
     more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
     return f"{result.site}: {', '.join(failed[:_SHOWN])}{more}"
+
+
+def _list_failures(result: SiteAudit) -> list[str]:
+    failed = [str(each) for each in result.findings if not each.passed]
+    return failed + [_describe_bound(name, bound) for name, bound in result.bounds.items() if not bound.is_consistent]
+
+
+def _describe_bound(name: str, bound: EpsilonLowerBound) -> str:
+    return f"{name} ({bound})"
 
 
 def _explain_few_patients(task: TrainingTask, others: np.ndarray) -> str:

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
+from fedhealth.report.calibrated_scores import describe_thresholds
 from fedhealth.report.groups import explain_missing_score, format_group_studies
 from fedhealth.report.noise_notes import describe_noise, format_studies
 from fedhealth.report.notices import collect_notices
@@ -27,7 +28,7 @@ from fedhealth.report.wording import METRIC_NAMES, format_integer, format_interv
 from fedhealth.runs.guarantee import get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import MODALITIES, RunRecord
-from fedhealth.runs.results import GroupResult, HistogramNoise
+from fedhealth.runs.results import CalibratedResult, GroupResult, HistogramNoise
 from fedhealth.runs.run_dir import MODEL_DIR
 from fedhealth.utils.atomic_io import read_json
 
@@ -62,6 +63,7 @@ def build_model_card(folder: Path) -> str:
         privacy=_describe_privacy(run),
         studies=format_studies(run.test_result, "test study") if run.test_result else "",
         metrics=_format_metrics(run),
+        thresholds=describe_thresholds(run.test_result.calibrated) if run.test_result else (),
         noise=describe_noise(run.test_result) if run.test_result and not run.has_exact_test_result else (),
         groups=_format_groups(run),
         elsewhere=len((read_json(folder / MODEL_DIR / CONFIG_FILE) or {}).get(LOCAL_ARRAYS_KEY, ())),
@@ -124,6 +126,13 @@ def _format_metrics(run: RunRecord) -> list[tuple[str, str, str]]:
     return [
         (METRIC_NAMES[n], format_number(score.value), format_interval(score) or "–")
         for n, score in run.test_result.metrics.items()
+    ] + _format_calibrated_metrics(run.test_result.calibrated)
+
+
+def _format_calibrated_metrics(calibrated: CalibratedResult | None) -> list[tuple[str, str, str]]:
+    return [
+        (f"{METRIC_NAMES[n]}, calibrated", format_number(score.value), format_interval(score) or "–")
+        for n, score in (calibrated.metrics if calibrated else {}).items()
     ]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fedhealth.errors import FedhealthError
 from fedhealth.lead.home import LeadHome
@@ -25,10 +27,10 @@ def connect_control(home: LeadHome) -> ControlClient:
 
 def query_server_status(run: RunDir) -> str:
     """Return the server's status of a run, see `fedhealth.runs.run_status.ServerQuery`; `away` if there is none."""
-    home = OmegaConf.select(OmegaConf.load(run.path / "config.yaml"), "runtime.home")
     try:
+        home = OmegaConf.select(OmegaConf.load(run.path / "config.yaml"), "runtime.home")
         with connect_control(LeadHome.find(Path(str(home)) if home else None)) as control:
             found = control.get_run(int(run.info.flower_run))
-    except (FedhealthError, OSError, LookupError, ValueError):
+    except (FedhealthError, OSError, LookupError, ValueError, YAMLError, OmegaConfBaseException):
         return "away"
     return f"{found.status}:{found.result}".rstrip(":")

@@ -10,6 +10,7 @@ from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.lead.home import LeadHome
 from fedhealth.protocol.job import Job
 from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.plain_files import is_plain_file, read_plain_file
 from fedhealth.utils.private_files import make_private_folder
 
 
@@ -28,12 +29,12 @@ def load_job(home: LeadHome, words: str) -> Job:
     """
     run = SignedJob.parse(words).run
     path = home.runs / f"{run}.json"
-    if not path.is_file():
+    if not is_plain_file(path):
         raise ConfigError(
             f"Run {run} was not started on this machine: {path} does not exist.",
             "Start runs with `fedhealth run runtime=deployment`.",
         )
-    return Job.loads(path.read_text("utf-8"))
+    return Job.loads(read_plain_file(path).decode())
 
 
 def iter_jobs(home: LeadHome) -> Iterator[Job]:
@@ -52,6 +53,6 @@ def _list_files(home: LeadHome) -> list[Path]:
 
 def _read_job(path: Path) -> Job | None:
     try:
-        return Job.loads(path.read_text("utf-8"))
+        return Job.loads(read_plain_file(path).decode())
     except (FedhealthError, OSError, ValueError):
         return None

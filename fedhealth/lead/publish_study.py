@@ -20,6 +20,7 @@ from fedhealth.lead.project import load_project
 from fedhealth.lead.study_draft import StudyDraft, build_study, build_study_of_runs
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.json_model import read_model
+from fedhealth.utils.plain_files import read_plain_file
 from fedhealth.utils.private_files import load_signing_key, make_private_folder
 
 _DAYS = 30  # of a study that a run makes for itself
@@ -33,7 +34,7 @@ def load_published_studies(home: LeadHome) -> list[SignedStudy]:
         TrustError: a file is damaged.
 
     """
-    found = [SignedStudy.loads(path.read_bytes()) for path in sorted(home.studies.glob("*.study.json"))]
+    found = [SignedStudy.loads(read_plain_file(path)) for path in sorted(home.studies.glob("*.study.json"))]
     return sorted(found, key=lambda each: (each.study.name, each.study.version))
 
 

@@ -110,9 +110,10 @@ class MultimodalModel(nn.Module):
     def train(self, mode: bool = True) -> MultimodalModel:
         """Set training mode; frozen modules stay in evaluation mode, so that their statistics do not change."""
         super().train(mode)
-        for module in self.modules():
-            if any(True for _ in module.parameters()) and is_frozen(module):
-                nn.Module.train(module, False)
+        if mode and not all(parameter.requires_grad for parameter in self.parameters()):
+            for module in self.modules():
+                if any(True for _ in module.parameters()) and is_frozen(module):
+                    nn.Module.train(module, False)
         return self
 
 

@@ -185,7 +185,7 @@ class _LedgerSummary:
 
 
 def _summarize_ledger(path: Path) -> _LedgerSummary:
-    spent = read_json(get_spending_summary_path(path)) or {}
+    spent = _read_spending_summary(path)
     epsilon, delta = spent.get("epsilon"), spent.get("delta")
     try:
         entries, _ = load_chain(path)
@@ -194,6 +194,14 @@ def _summarize_ledger(path: Path) -> _LedgerSummary:
     kinds = Counter(entry["kind"] for entry in entries)
     noise = [entry["event"]["noise_multiplier"] for entry in entries if entry["kind"] == "book"]
     return _LedgerSummary(epsilon, delta, min(noise, default=None), kinds["decline"], kinds["fail"])
+
+
+def _read_spending_summary(ledger: Path) -> dict[str, Any]:
+    """Return what was spent; nothing until the next booking if a power cut left half a file."""
+    try:
+        return dict(read_json(get_spending_summary_path(ledger)) or {})
+    except ValueError:
+        return {}
 
 
 class SiteMetricsFile:

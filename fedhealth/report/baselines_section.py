@@ -33,7 +33,8 @@ _SAME_STEPS = (
 _SAME_STEPS_WITH_PRIVACY = (
     "Every baseline has the same differential privacy as the federation, with a separate budget of the same size. A "
     "hospital alone trains for as many steps as in the federation; the pooled model trains for as many steps, on "
-    "batches as large as those of all hospitals together, because noise is added in every step."
+    "batches as large as those of all hospitals together, because noise is added in every step. Its learning rate is "
+    "the run's, which was chosen for steps that are averaged over hospitals: a smaller one may suit it better."
 )
 _SAME_STEPS_UNPROTECTED = (
     f"{_SAME_STEPS} Both train without differential privacy, because nothing would leave the hospital."

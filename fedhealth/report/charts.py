@@ -21,6 +21,7 @@ MAX_NAMED_LINES = 8  # with more lines than this, all get the same colour
 _MAX_NAME_LENGTH = 22
 _DOT_SHIFT = 10.0  # between dots that would meet
 _OVERLAP_SHARE = 0.02  # of the axis: dots that are closer meet
+_MOST_COLUMNS, _MOST_CELLS = 180, 6000  # on the width of a phone a column per two pixels; a page must stay small
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ def draw_curves(pooled: ChartSeries, sites: Sequence[ChartSeries], axis: str, ma
         dash = "-" if index < len(PALETTE) or not named else "--"
         label = shorten_name(line.name) if named else "" if index else many
         axes.plot(line.x, line.y, dash, color=colour, linewidth=1.2, label=label, alpha=1 if named else 0.5)
-    axes.plot(pooled.x, pooled.y, color=INK, linewidth=2.4, label=shorten_name(pooled.name), marker="o", markersize=3)
+    marker = "o" if len(pooled.x) <= _MOST_COLUMNS else None
+    axes.plot(
+        pooled.x, pooled.y, color=INK, linewidth=2.4, label=shorten_name(pooled.name), marker=marker, markersize=3
+    )
     axes.set_xlabel("rounds")
     axes.set_ylabel(axis)
     axes.grid(axis="y")
@@ -135,16 +139,18 @@ def draw_traffic_by_site(names: Sequence[str], down: Sequence[float], up: Sequen
 
 
 def draw_traffic_by_round(labels: Sequence[str], down: Sequence[float], up: Sequence[float]) -> Figure:
-    """Draw bytes to and from all hospitals, stacked, one column per round."""
+    """Draw bytes to and from all hospitals, stacked, one column per round; of very many rounds the mean of several."""
     figure = new_figure(230)
     axes = figure.add_subplot()
+    span = count_rounds_per_column(len(labels))
+    labels, down, up = labels[::span], _average(down, span), _average(up, span)
     places = range(len(labels))
     axes.bar(places, down, 0.7, color=PALETTE[0], label="to the hospitals")
     axes.bar(places, up, 0.7, bottom=down, color=PALETTE[1], label="from the hospitals")
     step, last = math.ceil(len(labels) / 10), len(labels) - 1
     shown = [place for place in places[::step] if last - place >= step] + [last]
     axes.set_xticks(shown, [labels[place] for place in shown])
-    axes.set_xlabel("round")
+    axes.set_xlabel(_name_rounds(span))
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
@@ -156,23 +162,57 @@ def draw_traffic_by_round(labels: Sequence[str], down: Sequence[float], up: Sequ
 def draw_timeline(
     sites: Sequence[str], seconds: Mapping[tuple[str, int], float], failed: set[tuple[str, int]]
 ) -> Figure:
-    """Draw seconds by (site, round) as shades, the slowest one darkest; failures as crosses."""
+    """Draw seconds by (site, round) as shades, the slowest one darkest; failures as crosses.
+
+    Of very many rounds a column shows several: the slowest reply, and a cross if one is missing.
+    """
     figure = new_figure(56 + _ROW_HEIGHT * len(sites))
     axes = figure.add_subplot()
     slowest = max(seconds.values(), default=0.0) or 1.0
     last = max((number for _, number in (*seconds, *failed)), default=1)
-    for (site, number), took in seconds.items():
-        corner = (number - 0.46, sites.index(site) - 0.4)
-        axes.add_patch(Rectangle(corner, 0.92, 0.8, color=ACCENT, alpha=0.1 + 0.9 * (took / slowest), linewidth=0))
-    for site, number in sorted(failed):
-        axes.plot([number], [sites.index(site)], "x", color=ALERT, markersize=8, markeredgewidth=2)
+    span, places = count_rounds_per_column(last, len(sites)), {site: place for place, site in enumerate(sites)}
+    for (site, first), took in _find_slowest(seconds, span).items():
+        corner = (first - 0.46, places[site] - 0.4)
+        shade = 0.1 + 0.9 * (took / slowest)
+        axes.add_patch(Rectangle(corner, span - 0.08, 0.8, color=ACCENT, alpha=shade, linewidth=0))
+    for site, first in sorted({(site, _find_first_round(number, span)) for site, number in failed}):
+        axes.plot([first + (span - 1) / 2], [places[site]], "x", color=ALERT, markersize=8, markeredgewidth=2)
     axes.set_xlim(0.4, last + 0.6)
     axes.set_yticks(range(len(sites)), [shorten_name(site) for site in sites])
     axes.set_ylim(len(sites) - 0.5, -0.5)
-    _style_row_axis(axes, "round")
+    _style_row_axis(axes, _name_rounds(span))
     axes.grid(visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     return figure
+
+
+def count_rounds_per_column(rounds: int, rows: int = 1) -> int:
+    """Return how many rounds share a column of a chart with so many rows."""
+    return max(1, math.ceil(rounds / _MOST_COLUMNS), math.ceil(rounds * rows / _MOST_CELLS))
+
+
+def _name_rounds(span: int) -> str:
+    return "round" if span == 1 else f"round ({span} to a column)"
+
+
+def _find_first_round(number: int, span: int) -> int:
+    """Return the first round of a round's column."""
+    return number - (number - 1) % span
+
+
+def _find_slowest(seconds: Mapping[tuple[str, int], float], span: int) -> dict[tuple[str, int], float]:
+    """Return the slowest reply by site and first round of a column."""
+    found: dict[tuple[str, int], float] = {}
+    for (site, number), took in seconds.items():
+        key = site, _find_first_round(number, span)
+        found[key] = max(took, found.get(key, took))
+    return found
+
+
+def _average(values: Sequence[float], span: int) -> list[float]:
+    """Return the mean of every `span` values."""
+    parts = [values[start : start + span] for start in range(0, len(values), span)]
+    return [sum(part) / len(part) for part in parts]
 
 
 def shorten_name(name: str) -> str:

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fedhealth.evaluation.metrics import Estimate
 from fedhealth.evaluation.noised_scores import LEAST_SIGNAL
-from fedhealth.report.page import Cell, ReportTable
-from fedhealth.report.wording import (
-    METRIC_NAMES,
-    format_count,
-    format_integer,
-    format_interval,
-    format_noised_count,
-    format_number,
-)
-from fedhealth.runs.record import RunRecord
+from fedhealth.report.wording import format_count, format_integer, format_noised_count
 from fedhealth.runs.results import HistogramNoise, SplitResult
 
 _Z = 1.96  # half width of a 95 % interval, in standard deviations
@@ -51,20 +41,3 @@ def describe_noise(result: SplitResult) -> tuple[str, ...]:
         "intervals include it. A class is scored only if the studies with it and those without it are at least "
         f"{format_integer(count_least_studies(noise))} each.",
     )
-
-
-def build_noised_table(run: RunRecord) -> ReportTable | None:
-    """Return the private scores of a rehearsal beside its exact ones; None if there are not both."""
-    result = run.evaluation.get("test")
-    if result is None or result.noise is None or not run.has_exact_test_result:
-        return None
-    rows = tuple(
-        (Cell(METRIC_NAMES[name]), Cell(_format_noised(estimate)), Cell(format_interval(estimate) or "–"))
-        for name, estimate in result.metrics.items()
-    )
-    head = ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval")
-    return ReportTable("As the members of a private consortium would see it, with noise", head, rows)
-
-
-def _format_noised(estimate: Estimate) -> str:
-    return LOST if math.isnan(estimate.value) else format_number(estimate.value)

@@ -16,8 +16,10 @@ from fedhealth.evaluation.metrics import LOGIT_LIMIT, ScoreTable, compute_bin_ce
 from fedhealth.evaluation.noised_scores import NOISED_LOGIT_LIMIT, NoisedCells, is_scorable
 from fedhealth.privacy.mechanisms.noised_counts import project_to_counts
 from fedhealth.report import charts, performance_charts
+from fedhealth.report.calibrated_scores import build_calibrated_table, describe_thresholds
 from fedhealth.report.charts import ChartSeries
-from fedhealth.report.noise_notes import LOST, build_noised_table, describe_noise, format_studies
+from fedhealth.report.noise_notes import LOST, describe_noise, format_studies
+from fedhealth.report.noised_tables import build_noised_tables
 from fedhealth.report.page import Cell, Chart, ReportTable, Section
 from fedhealth.report.privacy import EXACT_NOTE
 from fedhealth.report.wording import (
@@ -97,8 +99,9 @@ def build_quality_section(run: RunRecord) -> Section | None:
     studies = format_studies(run.test_result, "labelled test study")
     exact = (f"Metrics in the table: {EXACT_NOTE}",) if run.has_exact_test_result else ()
     lead = f"The final model on {studies} that no hospital trained on."
-    tables = tuple(each for each in (table, build_noised_table(run)) if each)
-    notes = (*exact, note, *_describe_histogram_error(run), *describe_noise(run.test_result))
+    calibrated, thresholds = build_calibrated_table(run.test_result), describe_thresholds(run.test_result.calibrated)
+    tables = tuple(each for each in (table, calibrated, *build_noised_tables(run)) if each)
+    notes = (*exact, note, *thresholds, *_describe_histogram_error(run), *describe_noise(run.test_result))
     return Section("quality", "How good the final model is", lead, drawn, tables, notes)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from fedhealth.evaluation.metrics import PRIMARY_METRIC
+from fedhealth.report.calibrated_scores import describe_benefit
 from fedhealth.report.page import Notice
 from fedhealth.report.verdict import Verdict, find_mean_local_gain, judge_gain, list_modality_gains
 from fedhealth.report.wording import format_estimate, join_words
@@ -82,12 +83,13 @@ def compare_with_centralised(run: RunRecord) -> Iterator[Notice]:
 
 def warn_poor_calibration(run: RunRecord) -> Iterator[Notice]:
     """Warn that the model's scores must not be read as probabilities."""
-    error = run.test_result.metrics.get("calibration_error") if run.test_result else None
-    if error and error.low > LARGEST_ERROR:
+    result = run.test_result
+    error = result.metrics.get("calibration_error") if result else None
+    if result and error and error.low > LARGEST_ERROR:
         yield Notice(
             "The scores are not probabilities",
-            f"Predicted probabilities are off by {format_estimate(error)} on average. The model ranks patients; "
-            "calibrate it before a score is read as a probability.",
+            f"Predicted probabilities are off by {format_estimate(error)} on average. The model ranks patients. "
+            f"{describe_benefit(result.calibrated)}",
             serious=False,
         )
 

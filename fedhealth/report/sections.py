@@ -98,7 +98,8 @@ def build_timeline_section(run: RunRecord) -> Section | None:
         return None
     seconds = {(reply.site, each.number): reply.seconds for each in run.rounds for reply in each.replies}
     failed = {(site, each.number) for each in run.rounds for site in each.failures}
-    sites = [site.name for site in run.sites if any(site.name == name for name, _ in (*seconds, *failed))]
+    took_part = {name for name, _ in (*seconds, *failed)}
+    sites = [site.name for site in run.sites if site.name in took_part]
     if not sites:
         return None
     took = [each.seconds for each in run.rounds if not math.isnan(each.seconds)]

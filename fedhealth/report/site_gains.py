@@ -38,13 +38,16 @@ def describe_sites(sites: Sequence[SiteGain]) -> str:
     names = {verdict: [each.site for each in sites if _judge_site(each) is verdict] for verdict in Verdict}
     losers = list_losers(sites)
     parts = [_describe_loss(each) for each in losers]
-    if names[Verdict.better]:
-        parts.append(f"{join_words(names[Verdict.better])} {_conjugate(names[Verdict.better], 'gain')}.")
+    weak = {each.site for each in list_weak_baselines(sites)}
+    if sound := [name for name in names[Verdict.better] if name not in weak]:
+        parts.append(f"{join_words(sound)} {_conjugate(sound, 'gain')}.")
+    if unsound := [name for name in names[Verdict.better] if name in weak]:
+        parts.append(f"{join_words(unsound)} {_conjugate(unsound, 'gain')} only over guessing: no gain is shown there.")
     if unclear := [name for name in names[Verdict.unclear] if name not in {each.site for each in losers}]:
         parts.append(f"There is no clear difference for {join_words(unclear)}.")
     if names[Verdict.undefined]:
         parts.append(f"Nothing can be said about {join_words(names[Verdict.undefined])}: too few test patients.")
-    return " ".join([*parts, *([weak] if (weak := describe_weak_baselines(sites)) else [])])
+    return " ".join(filter(None, [*parts, describe_weak_baselines(sites)]))
 
 
 def list_weak_baselines(sites: Sequence[SiteGain]) -> list[SiteGain]:
@@ -93,6 +96,11 @@ def _judge_site(each: SiteGain) -> Verdict:
     return judge_gain(each.gain)
 
 
+def _describe_verdict(each: SiteGain) -> str:
+    gains_over_guessing = _judge_site(each) is Verdict.better and list_weak_baselines([each])
+    return "gains only over guessing" if gains_over_guessing else _WORDS[_judge_site(each)]
+
+
 def _describe_loss(each: SiteGain) -> str:
     chance = "" if _judge_site(each) is Verdict.worse else "; it may be due to chance"
     return (
@@ -115,7 +123,7 @@ def advise_site(each: SiteGain) -> str:
 
 def _build_row(each: SiteGain, has_tuned: bool) -> tuple[Cell, ...]:
     cells = (
-        Cell(each.site, _WORDS[_judge_site(each)]),
+        Cell(each.site, _describe_verdict(each)),
         _build_cell(each.alone),
         _build_cell(each.shared),
         _build_cell(each.gain, sign=True),

@@ -21,6 +21,7 @@ _WHAT_A_DAMAGED_FILE_RAISES = (
     LookupError,
     TypeError,
     AttributeError,
+    AssertionError,  # OmegaConf, of a text that is one number
     EOFError,
     RecursionError,
     BadZipFile,

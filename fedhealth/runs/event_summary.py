@@ -71,7 +71,12 @@ class EventSummary:
         self._is_new_trouble = False  # since the last completed round
 
     def add_events(self, events: Iterable[dict[str, Any]]) -> EventSummary:
-        """Add further events and return the summary itself."""
+        """Add further events and return the summary itself.
+
+        Raises:
+            LookupError, TypeError, ValueError: an event is damaged.
+
+        """
         for event in events:
             self.at = float(event.get("time", self.at))
             if handler := getattr(self, f"_on_{event['event']}", None):
@@ -96,31 +101,31 @@ class EventSummary:
 
     def _on_strategy(self, event: dict[str, Any]) -> None:
         self._start_phase("waiting for the hospitals")
-        for name in event["sites"]:
+        for name in _list_names(event["sites"]):
             self._set_state(name, "awaited")
 
     def _on_handshake(self, event: dict[str, Any]) -> None:
         reasons = "; ".join(map(str, event.get("reasons", ())))
-        site = self._set_state(event["site"], "declined" if reasons else "ready", reasons)
+        site = self._set_state(str(event["site"]), "declined" if reasons else "ready", reasons)
         if reasons:
             site.fix = str(event.get("fix", ""))
             self._report_trouble(f"{event['site']} declined: {reasons}")
 
     def _on_waiting(self, event: dict[str, Any]) -> None:
-        self.missing = tuple(event["missing"])
+        self.missing = _list_names(event["missing"])
 
     def _on_started(self, event: dict[str, Any]) -> None:
         self._start_phase("training")
-        self.rounds, self.completed = event["rounds"], event["completed"]
+        self.rounds, self.completed = int(event["rounds"]), int(event["completed"])
 
     def _on_round_started(self, event: dict[str, Any]) -> None:
         self._start_phase("training")
-        self.round = event["round"]
-        self._mark_working(event["sites"])
+        self.round = int(event["round"])
+        self._mark_working(_list_names(event["sites"]))
 
     def _on_describing(self, event: dict[str, Any]) -> None:
         self._start_phase("describing")
-        self._mark_working(event["sites"])
+        self._mark_working(_list_names(event["sites"]))
 
     def _on_evaluation_started(self, event: dict[str, Any]) -> None:
         self._start_phase("evaluating")
@@ -135,13 +140,13 @@ class EventSummary:
         self._mark_working([name for name, site in self.sites.items() if site.state in ("answered", "left out")])
 
     def _on_site_answered(self, event: dict[str, Any]) -> None:
-        site = self._set_state(event["site"], "answered")
-        site.answered, site.seconds = self.at, event["seconds"]
-        site.sent, site.received = site.sent + event["sent"], site.received + event["received"]
+        site = self._set_state(str(event["site"]), "answered")
+        site.answered, site.seconds = self.at, float(event["seconds"])
+        site.sent, site.received = site.sent + int(event["sent"]), site.received + int(event["received"])
 
     def _on_site_failed(self, event: dict[str, Any]) -> None:
         reason = str(event["reason"])
-        site, kind = self._set_state(event["site"], "left out", reason), classify_failure(reason)
+        site, kind = self._set_state(str(event["site"]), "left out", reason), classify_failure(reason)
         site.errors[kind] = site.errors.get(kind, 0) + 1
         self._report_trouble(f"{event['site']} was left out of round {event['round']}: {reason}")
 
@@ -152,7 +157,7 @@ class EventSummary:
         self._report_trouble(f"round {event['round']} could not be saved to disk: {event['reason']}")
 
     def _on_round_completed(self, event: dict[str, Any]) -> None:
-        self.completed, self.seconds = event["round"], event["seconds"]
+        self.completed, self.seconds = int(event["round"]), float(event["seconds"])
         self.trouble, self._is_new_trouble = self.trouble if self._is_new_trouble else "", False
         for name, site in self.sites.items():
             if site.state == "working":  # its reply was restored from the checkpoint
@@ -163,6 +168,10 @@ class EventSummary:
 
     def _on_comparing(self, event: dict[str, Any]) -> None:
         self._start_phase("training baselines")
+
+
+def _list_names(names: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, names))
 
 
 def classify_failure(reason: str) -> str:

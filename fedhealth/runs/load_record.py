@@ -16,6 +16,7 @@ this machine, or it may have ended early.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +31,14 @@ from fedhealth.privacy.accounting.spending import iter_dataset_spending, iter_ru
 from fedhealth.privacy.auditing.blank_values import BlankValues, add_blanks
 from fedhealth.protocol.messages import PrivacyClaim
 from fedhealth.runs.damage import explain_damage, read_part
+from fedhealth.runs.guarantee import read_guarantee
 from fedhealth.runs.record import FEDERATED, RoundRecord, RunRecord, SelectedRound, SiteBinCounts, SiteRecord, SiteReply
 from fedhealth.runs.results import (
+    ALL_HOSPITALS,
     AuditResult,
     BaselineComparison,
     BaselineGain,
+    CalibratedResult,
     GroupingResult,
     GroupResult,
     HistogramNoise,
@@ -66,7 +70,7 @@ def load_run_record(folder: Path) -> RunRecord:
         totals=tuple(iter_dataset_spending(folder, (config.get("privacy") or {}).get("lifetime_delta"))),
         audit=read_part(folder / AUDIT_FILE, _parse_audits),
         groupings=read_part(folder / GROUPS_FILE, lambda content: tuple(map(_parse_grouping, content or ()))),
-        **_read_events(folder, config.get("data", {}).get("sites", ())),
+        **_read_events(folder, (config.get("data") or {}).get("sites") or ()),
     )
 
 
@@ -75,7 +79,14 @@ def _load_config(path: Path) -> tuple[str, dict[str, Any]]:
     with explain_damage(path):
         text = path.read_text("utf-8") if path.is_file() else ""
         config: Any = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
+        _check_config(config)
         return text, dict(config)
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raise if the parts that a record and its guarantee read are of another kind."""
+    tuple((config.get("data") or {}).get("sites") or ())
+    read_guarantee(config.get("privacy") or {})
 
 
 def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:
@@ -83,7 +94,6 @@ def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:
     with explain_damage(folder / "events.jsonl"):
         events, _ = RunDir(folder).read_events()
         rounds, evaluations = _load_rounds(events)
-        blanks = [_parse_blanks(event["blanks"]) for event in events if event["event"] == "noise_measured"]
         return {
             "sites": _load_sites(events, configured, (*rounds, *evaluations)),
             "rounds": rounds,
@@ -92,8 +102,15 @@ def _read_events(folder: Path, configured: Iterable[str]) -> dict[str, Any]:
             "selected": _load_selected_round(events),
             "training_seconds": _compute_training_seconds(events),
             "profile": _load_site_profile(events),
-            "opened_noise": add_blanks(blanks),
+            "opened_noise": add_blanks(_load_blanks(events)),
         }
+
+
+def _load_blanks(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, BlankValues]]:
+    """Return the blank values of each opened sum, once: a lead that starts again may measure the last sum again."""
+    measured = [event for event in events if event["event"] == "noise_measured"]
+    sums = {(event["round"], json.dumps(event["blanks"])): event["blanks"] for event in measured}
+    return list(map(_parse_blanks, sums.values()))
 
 
 def _parse_results(content: Mapping[str, Any] | None) -> dict[str, SplitResult]:
@@ -212,7 +229,26 @@ def _compute_training_seconds(events: Iterable[Mapping[str, Any]]) -> float:
 
 def _parse_split_result(entry: Mapping[str, Any]) -> SplitResult:
     errors = dict(entry.get("error", {}))
-    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), errors, _parse_noise(entry))
+    calibrated = _parse_pooled_calibration(entry.get("calibrated"))
+    return SplitResult(int(entry.get("studies", 0)), _parse_metrics(entry), errors, _parse_noise(entry), calibrated)
+
+
+def _parse_pooled_calibration(entry: Mapping[str, Any] | None) -> CalibratedResult | None:
+    if not entry or not any(entry["classes"]):
+        return None
+    thresholds = tuple(float(each["threshold"]) if each else float("nan") for each in entry["classes"])
+    return CalibratedResult(_parse_calibrated_metrics(entry), {ALL_HOSPITALS: thresholds})
+
+
+def _parse_own_calibrations(entry: Mapping[str, Any] | None) -> CalibratedResult | None:
+    if not entry:
+        return None
+    thresholds = {str(site): tuple(map(float, own)) for site, own in entry["thresholds"].items()}
+    return CalibratedResult(_parse_calibrated_metrics(entry), thresholds)
+
+
+def _parse_calibrated_metrics(entry: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: parse_estimate(entry[name]) for name in METRICS if name in entry}
 
 
 def _parse_noise(entry: Mapping[str, Any]) -> HistogramNoise | None:
@@ -239,7 +275,8 @@ def _parse_comparison(content: Mapping[str, Any] | None) -> BaselineComparison |
         for row in content["differences"]
     }
     sites = tuple(map(parse_site_gain, content.get("sites", ())))
-    return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains, sites)
+    calibrated = _parse_own_calibrations(content.get("calibrated"))
+    return BaselineComparison(metric, _parse_metrics(federated), site_scores, gains, sites, calibrated)
 
 
 def parse_site_gain(row: Mapping[str, Any]) -> SiteGain:

@@ -176,7 +176,9 @@ class RunRecord:
         result = self.evaluation.get("test")
         if result is None or not result.studies:
             return None
-        return replace(result, metrics=self.comparison.federated) if self.comparison else result
+        if self.comparison is None:
+            return result
+        return replace(result, metrics=self.comparison.federated, calibrated=self.comparison.calibrated)
 
     @property
     def completed_rounds(self) -> int:

@@ -28,6 +28,29 @@ class HistogramNoise:
     classes_scored: int
 
 
+ALL_HOSPITALS = "all hospitals"
+
+
+@dataclass(frozen=True)
+class CalibratedResult:
+    """The final model's test metrics once its scores are calibrated; nothing of test patients calibrates them.
+
+    Attributes:
+        metrics: estimate with its confidence interval, by metric name.
+        thresholds: the calibrated probability of each class from which a study counts as having it, by hospital; of
+            `ALL_HOSPITALS` where one calibration is for all. NaN for a class without calibration.
+
+    """
+
+    metrics: Mapping[str, Estimate]
+    thresholds: Mapping[str, tuple[float, ...]]
+
+    @property
+    def is_by_hospital(self) -> bool:
+        """Whether each hospital has its own calibration."""
+        return ALL_HOSPITALS not in self.thresholds
+
+
 @dataclass(frozen=True)
 class SplitResult:
     """The final model's metrics on one split (validation or test), pooled over all sites.
@@ -37,6 +60,7 @@ class SplitResult:
         metrics: estimate with its confidence interval, by metric name.
         errors: largest error of a metric that is computed from summed histograms; empty if unknown.
         noise: of the summed histograms; None if they are exact.
+        calibrated: what a calibration makes of the test metrics; None if there is none.
 
     """
 
@@ -44,6 +68,7 @@ class SplitResult:
     metrics: Mapping[str, Estimate]
     errors: Mapping[str, float] = field(default_factory=dict)
     noise: HistogramNoise | None = None
+    calibrated: CalibratedResult | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +179,7 @@ class BaselineComparison:
         site_scores: each model's score on one site's own test patients, by (model, site).
         gains: by the baseline's name.
         sites: what each hospital gains; empty if none was trained alone.
+        calibrated: the federated model with each hospital's calibration; None if one has none.
 
     """
 
@@ -162,3 +188,4 @@ class BaselineComparison:
     site_scores: Mapping[tuple[str, str], Estimate]
     gains: Mapping[str, BaselineGain]
     sites: tuple[SiteGain, ...] = ()
+    calibrated: CalibratedResult | None = None

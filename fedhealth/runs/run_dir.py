@@ -20,6 +20,7 @@ from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 from fedhealth.runs.run_metadata import RUN_FILE, RunError, RunMetadata, read_metadata, write_metadata
 from fedhealth.utils.atomic_io import _to_builtin
 from fedhealth.utils.file_lock import is_locked, lock_file
+from fedhealth.utils.plain_files import is_plain_file
 
 PRIVATE_FILE = (
     "private.safetensors"  # in a site's folder: arrays that the site trains and does not share, and a method's state
@@ -66,7 +67,7 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether the folder holds a run."""
-        return (self.path / RUN_FILE).is_file()
+        return is_plain_file(self.path / RUN_FILE)
 
     @property
     def info(self) -> RunMetadata:
@@ -158,7 +159,7 @@ class RunDir:
         An incomplete last line is left for the next call; a line that a full disk truncated is skipped.
         """
         path = self.path / "events.jsonl"
-        if not path.is_file():
+        if not is_plain_file(path):
             return [], start
         with path.open("rb") as file:
             file.seek(start)

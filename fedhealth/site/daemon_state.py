@@ -70,14 +70,14 @@ class DaemonState:
     @property
     def status(self) -> dict[str, Any]:
         """The daemon's last status; `state` is `stopped` if it does not run."""
-        status = dict(read_json(self._file) or {})
+        status = self._read_status()
         if self.pid is None:
             status["state"] = "stopped"
         return status
 
     def update_status(self, **fields: object) -> None:
         """Change fields of the status file and write the metrics; a write error is logged and stops nothing."""
-        before, now = dict(read_json(self._file) or {}), round(time.time(), 1)
+        before, now = self._read_status(), round(time.time(), 1)
         status = {**before, **fields, "updated": now}
         if {before.get("state"), status.get("state")} & set(CONNECTED_STATES):
             status["contact"] = now
@@ -90,6 +90,14 @@ class DaemonState:
         except OSError as fault:
             log.warning("the status file %s could not be written: %s", self._file, fault)
         self._write_metrics()
+
+    def _read_status(self) -> dict[str, Any]:
+        """Return what the file says; nothing if it is missing or damaged, for it tells only what is shown."""
+        try:
+            return dict(read_json(self._file) or {})
+        except (OSError, ValueError, TypeError, RecursionError) as fault:
+            log.warning("the status file %s cannot be read: %s", self._file, fault)
+            return {}
 
     @property
     def is_paused(self) -> bool:

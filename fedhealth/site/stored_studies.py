@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedhealth.consortium.research_study import ResearchStudy, SignedStudy
 from fedhealth.errors import TrustError
+from fedhealth.utils.plain_files import read_plain_file
 
 STUDY_SUFFIX = ".study.json"
 _ADVICE = (
@@ -88,9 +89,12 @@ def read_stored_studies(folder: Path) -> StoredStudies:
     """Read all studies of a folder."""
     studies, refused = [], []
     for path in sorted(folder.glob(f"*{STUDY_SUFFIX}")):
-        content = path.read_bytes()
+        content = b""
         try:
+            content = read_plain_file(path)
             studies.append(SignedStudy.loads(content).study)
+        except OSError as fault:
+            refused.append(_set_aside(path, content, f"It cannot be read ({fault.strerror})."))
         except TrustError as fault:
             refused.append(_set_aside(path, content, fault.problem))
     ordered = sorted(studies, key=lambda study: (study.name, study.version))
@@ -103,5 +107,5 @@ def _set_aside(path: Path, content: bytes, problem: str) -> RefusedStudy:
     try:
         told = json.loads(content)["study"]
         return RefusedStudy(digest, path, problem, str(told["name"]), int(told["version"]), bool(told.get("closed")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return RefusedStudy(digest, path, problem)

@@ -44,5 +44,5 @@ def list_failures_once(
         )
     )
     if key not in _failures:
-        _failures[key] = [f"{each.name} ({each.detail})" for each in audit() if not each.passed]
+        _failures[key] = [str(each) for each in audit() if not each.passed]
     return list(_failures[key])

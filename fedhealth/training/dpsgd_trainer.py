@@ -129,9 +129,7 @@ class DPSGDTrainer(DPSGDPlans):
             booked = self.budget.book(ledger, plan, accounting, plan.round_event)
             key = (plan, accounting.run, accounting.round, booked.number, task.examples.digest)
             checkpoint = StepCheckpoint(folder, model, plain, key, task.start)
-            # For dropout only. A known seed would tell which mask a patient's row gets, and one patient less in a
-            # batch would change the masks of the others.
-            torch.manual_seed(secrets.randbits(63))
+            _seed_dropout(device)
             checkpoint.restore()
             hook = task.gradient_hook
             after_noise = _build_after_noise(hook, model, checkpoint.step) if hook else None
@@ -158,7 +156,7 @@ class DPSGDTrainer(DPSGDPlans):
             torch.random.fork_rng(devices=devices),
         ):
             self.budget.book(ledger, plan, accounting, plan.round_event)
-            torch.manual_seed(secrets.randbits(63))  # for dropout; see `fit`
+            _seed_dropout(device)
             (physical,) = self._build_sampler(task, plan)
             batches = load_physical_batches(task.examples, physical, device)
             sums = sum_clipped_gradients(engine, get_trainable_parameters(model), batches)
@@ -212,6 +210,18 @@ class DPSGDTrainer(DPSGDPlans):
             return {}
         plan, share = self.make_plan(task, accounting), self.subgroup_release_share
         return release_score_histograms(self.budget, plan, statistics, accounting, share, task.shares)
+
+
+def _seed_dropout(device: torch.device) -> None:
+    """Seed PyTorch from the operating system.
+
+    A known seed would tell which mask a patient's row gets, and one patient less in a batch would change the masks of
+    the others. `torch.manual_seed` would do the same for every kind of device, with a stack trace for each.
+    """
+    seed = secrets.randbits(63)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _build_after_noise(hook: GradientHook, model: nn.Module, done: int) -> AfterNoise:

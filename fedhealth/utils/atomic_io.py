@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fedhealth.utils.plain_files import is_plain_file, read_plain_file
+
 
 @contextmanager
 def atomic_writer(
@@ -90,14 +92,19 @@ def create_once(path: Path, make_content: Callable[[], bytes], mode: int | None 
         file.write(content)
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, *, durable: bool = True) -> None:
     """Write `content` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode())
+    write_atomic(path, encode_json(content), durable=durable)
+
+
+def encode_json(content: object) -> bytes:
+    """Return `content` as readable JSON, as `write_json` writes it."""
+    return json.dumps(content, indent=1, sort_keys=False, default=_to_builtin).encode()
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; None where the file does not exist."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return json.loads(read_plain_file(path).decode()) if is_plain_file(path) else None
 
 
 def fsync_folder(folder: Path) -> None:

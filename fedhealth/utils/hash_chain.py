@@ -19,6 +19,7 @@ from typing import Any
 
 from fedhealth.utils.atomic_io import fsync_folder, write_atomic
 from fedhealth.utils.digest import digest_parts
+from fedhealth.utils.plain_files import read_plain_file
 
 START = "0" * 64
 _LAST = 1 << 16  # bytes at the end in which the last line is searched
@@ -69,7 +70,7 @@ def load_chain(path: Path) -> tuple[list[dict[str, Any]], ChainTail]:
     if not path.exists():
         raise BrokenChainError("the file is gone, but its head file exists")
     expected, head = _read_head(path)
-    found = _verify_lines(path, path.read_bytes())
+    found = _verify_lines(path, _read_chain(path))
     entries, count = [dict(entry) for entry in found.entries], len(found.entries)
     if count < expected:
         raise BrokenChainError(f"{expected} entries were written, {count} are left")
@@ -149,13 +150,13 @@ def read_hashes(path: Path) -> list[str]:
 
     A torn last line is no entry: the next append removes it.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = read_plain_file(path).split(b"\n")[:-1] if path.exists() else []
     return [line[-2 - len(START) : -2].decode("ascii", "replace") for line in lines]
 
 
 def read_sound_hashes(path: Path) -> list[str]:
     """Return the hash of every line that is sound from the start, those that `salvage_chain` keeps."""
-    return [digest for _, digest in _iterate_sound_lines(path.read_bytes())] if path.exists() else []
+    return [digest for _, digest in _iterate_sound_lines(read_plain_file(path))] if path.exists() else []
 
 
 def salvage_chain(path: Path) -> Path | None:
@@ -175,7 +176,7 @@ def salvage_chain(path: Path) -> Path | None:
 
 
 def _keep_sound_lines(path: Path) -> Path:
-    content = path.read_bytes() if path.exists() else b""
+    content = read_plain_file(path) if path.exists() else b""
     copies = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
     copy = next(each for each in copies if not each.exists())
     write_atomic(copy, content, 0o600)
@@ -212,7 +213,7 @@ def _encode_entry(body: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
 def _parse_entry(line: bytes, previous: str) -> tuple[dict[str, Any], str]:
     try:
         entry: dict[str, Any] = dict(json.loads(line)["entry"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BrokenChainError("a line cannot be read") from error
     expected, digest = _encode_entry(entry, previous)
     if expected != line:
@@ -220,9 +221,16 @@ def _parse_entry(line: bytes, previous: str) -> tuple[dict[str, Any], str]:
     return entry, digest
 
 
+def _read_chain(path: Path) -> bytes:
+    try:
+        return read_plain_file(path)
+    except OSError as error:
+        raise BrokenChainError(f"it cannot be read ({error.strerror})") from error
+
+
 def _read_head(path: Path) -> tuple[int, str]:
     try:
-        number, digest = get_head_path(path).read_text().split()
+        number, digest = read_plain_file(get_head_path(path)).decode().split()
         return int(number), digest
     except (OSError, ValueError) as error:
         raise BrokenChainError("its head file is missing or unreadable") from error

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from fedhealth.errors import FedhealthError, TrustError
 from fedhealth.types import SITE_ID
+from fedhealth.utils.plain_files import is_plain_file
 from fedhealth.utils.readable_text import escape_invisible
 
 Kind = TypeVar("Kind")
@@ -85,7 +86,7 @@ def read_model(
         FedhealthError: of the class `error`; it names the file and all faults.
 
     """
-    if not path.is_file():
+    if not is_plain_file(path):
         return None
     return parse_model(path.read_bytes(), kind, f"{path} is damaged", advice, error, limit)
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.errors import TrustError
 from fedhealth.utils.atomic_io import create_once, write_atomic
+from fedhealth.utils.plain_files import read_plain_file
 
 
 def make_private_folder(path: Path) -> Path:
@@ -54,7 +55,7 @@ def read_private_file(path: Path) -> bytes:
     """
     try:
         mode = path.stat().st_mode
-        content = path.read_bytes()
+        content = read_plain_file(path)
     except OSError as fault:
         raise TrustError(
             f"{path} cannot be read ({fault.strerror}).", "Restore it from its backup, or set this machine up again."

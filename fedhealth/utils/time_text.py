@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 
 
 def format_time(seconds: float) -> str:
-    """Return `2026-01-31 09:30:00 UTC`; seconds since 1970."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """Return `2026-01-31 09:30:00 UTC`; seconds since 1970, which may come from a damaged file or another machine."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"an impossible time ({seconds:g} s)"
 
 
 def format_age(seconds: float) -> str:

@@ -20,6 +20,7 @@ from yaml import MarkedYAMLError, YAMLError
 
 from fedhealth.errors import ConfigError
 from fedhealth.utils.json_model import explain_fault, validate_json
+from fedhealth.utils.plain_files import read_plain_file
 
 Kind = TypeVar("Kind")
 
@@ -43,7 +44,7 @@ def load_yaml(path: Path, kind: type[Kind], check: Callable[[Kind], list[str]], 
     """
     try:
         require_utf8(path)
-        text = path.read_text("utf-8")
+        text = read_plain_file(path).decode()
         if ambiguous := find_ambiguous_words(text):
             raise ConfigError("\n".join(f"{path}: {fault}" for fault in ambiguous), "Put these words into quotes.")
         content = json.dumps([OmegaConf.to_container(OmegaConf.load(path), resolve=False)])
@@ -133,7 +134,7 @@ def require_utf8(path: Path) -> None:
 
     """
     try:
-        path.read_text("utf-8")
+        read_plain_file(path).decode()
     except UnicodeDecodeError as fault:
         raise ConfigError(f"{path} is not in UTF-8: {describe_undecodable_line(fault)}.", SAVE_AS_UTF8) from fault
 

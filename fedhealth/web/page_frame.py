@@ -140,6 +140,10 @@ class PageFrame:
                 return self._render("fault.html.j2", fault.status, problem=fault.problem, advice=fault.advice)
             except FedhealthError as fault:
                 return self._render("fault.html.j2", 409, problem=fault.problem, advice=fault.advice)
+            except OSError as fault:
+                log.warning("a page cannot be shown: %s", fault)
+                problem, advice = f"{fault.filename or 'A file'}: {fault.strerror}.", "Look at it on this machine."
+                return self._render("fault.html.j2", 409, problem=problem, advice=advice)
             except Exception:
                 log.exception("the page failed")
                 problem, advice = "The page failed.", "See the log of its process."

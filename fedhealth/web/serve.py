@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, write_private_file
 from fedhealth.web.sessions import Role
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, _LOOPBACK_6 = "127.0.0.1", "::1"
 TOKENS_FILE = "web-tokens.json"
 """In the folder of a page while it is served: the tokens with which one signs in."""
 HEAD_SECONDS = 5.0
@@ -60,10 +60,10 @@ def serve_app(app: ASGIApp, port: int, folder: Path, tokens: Mapping[Role, str])
 
     """
     path = folder / TOKENS_FILE
-    with _lock_page(folder), _listen_on(port) as listener, _exit_at_sigterm():
+    with _lock_page(folder), listen_on_loopback(port) as listeners, _exit_at_sigterm():
         write_private_file(path, json.dumps(tokens, indent=1).encode())
         try:
-            uvicorn.Server(make_server_config(app)).run(sockets=[listener])
+            uvicorn.Server(make_server_config(app)).run(sockets=listeners)
         finally:
             path.unlink(missing_ok=True)
 
@@ -105,14 +105,42 @@ def make_server_config(app: Any) -> uvicorn.Config:
     )
 
 
-def _listen_on(port: int) -> socket.socket:
-    listener = socket.socket()
+@contextmanager
+def listen_on_loopback(port: int) -> Iterator[list[socket.socket]]:
+    """Listen on a port of all addresses that browsers take for `localhost`.
+
+    A browser tries ::1 first: where only 127.0.0.1 is taken, another local user could answer there with a false page.
+
+    Raises:
+        ConfigError: the port is in use at one of them.
+
+    """
+    with ExitStack() as opened:
+        first = opened.enter_context(_listen_on(socket.AF_INET, LOOPBACK, port))
+        port = first.getsockname()[1]
+        others = [opened.enter_context(_listen_on(socket.AF_INET6, _LOOPBACK_6, port))] if _has_ipv6() else []
+        yield [first, *others]
+
+
+def _has_ipv6() -> bool:
+    """Return whether this machine has the address ::1."""
+    if not socket.has_ipv6:
+        return False
+    with suppress(OSError), socket.socket(socket.AF_INET6) as tried:
+        tried.bind((_LOOPBACK_6, 0))
+        return True
+    return False
+
+
+def _listen_on(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, port))
+        listener.bind((address, port))
+        listener.listen()  # until then another socket could take the same port
     except OSError as fault:
         listener.close()
         raise ConfigError(
-            f"The address {LOOPBACK}:{port} cannot be used ({fault.strerror}).", "Choose another --port."
+            f"The port {port} of {address} cannot be used ({fault.strerror}).", "Choose another --port."
         ) from fault
     return listener

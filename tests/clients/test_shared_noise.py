@@ -68,6 +68,49 @@ def test_a_hospital_declines_what_would_have_less_noise_than_promised(meet, word
     assert not get_booked_events(load_entries(lead))
 
 
+def test_without_secure_aggregation_there_are_no_shares(meet):
+    lead = meet(words=SHARED_NOISE, limits=f"{ALLOWED}, secure_aggregation: false")
+    lead.order("secagg=off")
+    assert lead.handshake() == (decline_reasons.NO_SHARED_NOISE,)
+    assert not get_booked_events(load_entries(lead))
+
+
+def test_a_job_that_assumes_fewer_colluders_than_the_hospital_is_declined(meet):
+    lead = meet(words=(*SHARED_NOISE, "secagg.colluders=0"), limits=f"{ALLOWED}, colluders: 1")
+    assert lead.handshake() == ("the run assumes 0 colluding sites, this site requires 1",)
+
+
+@pytest.mark.parametrize("threshold", [2, 5])
+def test_a_threshold_that_the_cohort_cannot_have_is_refused_and_books_nothing(join, threshold):
+    lead = join()
+    honest = lead.describe_attempt(TRAIN, lead.directive(TRAIN), lead.state, threshold=3)
+    before = lead.books()
+    assert_refused(lead, lead.ask(TRAIN, descriptor=replace(honest, threshold=threshold)), before)
+    assert not get_booked_events(load_entries(lead))
+
+
+@pytest.mark.parametrize("threshold", [(3, 4), (4, 3)])
+def test_shares_for_another_threshold_than_the_attempts_are_refused(join, threshold):
+    """With three of four answers two honest shares count, with four of four three."""
+    claimed, used = threshold
+    lead = join()
+    honest = lead.describe_attempt(TRAIN, lead.directive(TRAIN), lead.state, threshold=claimed)
+    before = lead.books()
+    assert_refused(lead, lead.ask(TRAIN, descriptor=replace(honest, threshold=used)), before)
+
+
+@pytest.mark.parametrize("word", ["privacy.sample_rate=0.9", "privacy.max_grad_norm=2", "privacy.noise=local"])
+def test_other_words_than_those_of_the_handshake_are_refused_and_book_nothing(join, word):
+    """The rate q, the bound C and the kind of noise are in the configuration whose digest everybody signed."""
+    lead = join()
+    signed, before = lead.digest, lead.books()
+    lead.order(word)
+    assert lead.digest != signed
+    assert read_error(lead.ask(TRAIN)) is not None
+    assert not get_booked_events(load_entries(lead))
+    assert set(lead.books()) == set(before)
+
+
 def test_three_members_are_needed(meet):
     lead = meet(members=4, run=2, words=SHARED_NOISE, limits=ALLOWED + ", min_sites: 1")
     assert lead.handshake()

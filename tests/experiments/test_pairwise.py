@@ -51,6 +51,7 @@ TRAINING = {
     "augmented": ["training/augmentation=medical", "training.augmentation.copies=2"],
     "accumulated": ["training.micro_batch_size=3"],
     "bf16": ["training.precision=bf16", "training.channels_last=true"],
+    "dropout": ["model.modality_dropout=0.3"],
 }
 SELECTION = {"last": [], "average": ["strategy.ema=0.5"], "best": ["strategy.select=best"]}
 FACTORS = {

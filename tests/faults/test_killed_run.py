@@ -137,6 +137,48 @@ def test_a_power_cut_in_the_last_round_costs_no_hospital_that_round(moment, seca
         assert compute_spent_epsilon(entries, 1e-6, entries[0].run) <= 8.0, site
 
 
+SHARED = ["method=fedsgd", "privacy.noise=shared", "privacy.sample_rate=0.5", "training.local_steps=1", "secagg=on"]
+SHARED_MOMENTS = [*killing.SEALED_MOMENTS, "between answer and release", "between release and reply"]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *SHARED_MOMENTS,
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in EVERY_MOMENT
+            if each not in (*SHARED_MOMENTS, "while training")  # one step has no moment in its middle
+        ),
+    ],
+)
+def test_with_shared_noise_every_sum_has_its_noise_and_every_draw_its_booking(
+    moment, good_hospitals, tiny_overrides, tmp_path
+):
+    """The lead measures the noise of each sum in its blank values and stops a run in which some is missing."""
+    run = RunDir(tmp_path / "run")
+    words = [
+        *tiny_overrides(good_hospitals),
+        "strategy.rounds=3",
+        "training=sgd",
+        "training.threads=1",
+        *PRIVATE,
+        *SHARED,
+    ]
+    killing.killed_at(EVERY_MOMENT[moment], words, run)
+    resume_run(run)
+    assert run.info.state == "completed"
+    measured = [event for event in run.read_events()[0] if event["event"] == "noise_measured"]
+    assert {event["round"] for event in measured} == {1, 2, 3}
+    for site in SITES:
+        entries = verify_ledger(get_ledger_path(run.site_dir(site), "cohort"))
+        bookings = find_bookings(entries, entries[0].run)
+        assert {each.state for each in bookings} == {"released"}, site
+        assert len({each.digest for each in bookings}) == len(bookings), site  # no draw left under two bookings
+        assert {each.entry.mechanism.shares for each in bookings} == {3}, site
+        assert compute_spent_epsilon(entries, 1e-6, entries[0].run) <= 8.0, site
+
+
 def test_killed_twice_in_one_round(overrides, undisturbed, tmp_path):
     run = RunDir(tmp_path / "run")
     killing.killed_at(killing.MOMENTS["after upload"], overrides(), run)

@@ -67,6 +67,18 @@ def test_a_hospital_finds_what_a_direct_computation_finds(finished, site, shared
     assert [entry["event"] for entry in after[len(before) :]] == ["compared"]
 
 
+def test_a_person_reads_the_gain_in_plain_characters(finished, monkeypatch, capfd):
+    poc, run = finished
+    monkeypatch.setenv("FEDHEALTH_HOME", str(poc.site_home("va").path))
+    monkeypatch.setattr("sys.argv", ["fedhealth", "site", "compare", str(run.path / "model")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    shown = capfd.readouterr().out
+    assert not stopped.value.code
+    assert "va's own patients get" in shown
+    assert "\\u" not in shown
+
+
 def test_the_lead_has_no_gain_of_a_hospital(finished):
     _, run = finished
     assert run.info.state == "completed"

@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import SecureSite, make_secure_client
+from fedhealth.consortium import identity
 from fedhealth.errors import FederationError, SecureAggregationError
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.messages import TRAIN
@@ -18,6 +19,13 @@ from strategies import SecureFedAvg
 SITES = ("a", "b", "c", "d")
 INITIAL = {"weight": np.zeros((2, 3), np.float32)}
 TERMS = SecureTerms("run-1", SITES, ("loss",), ("accuracy",))
+
+
+@pytest.fixture(autouse=True)
+def own_secrets_(monkeypatch, tmp_path):
+    """The run has one name in all tests, and other processes run them at the same time."""
+    monkeypatch.setattr(identity, "_SHARED_MEMORY", tmp_path / "memory")
+    (tmp_path / "memory").mkdir()
 
 
 def make_stock_app(fail=(), metrics=None):

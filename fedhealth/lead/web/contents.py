@@ -66,13 +66,21 @@ def build_studies(home: LeadHome) -> Content:
     reports, lines = _load_reports(home)
     rows, links = [], []
     for study in _load_latest_studies(home).values():
-        answers = collect_answers(home, study, reports)
         state = "closed" if study.closed else f"{study.first_day} to {study.last_day}"
-        told = "; ".join(f"{site}: {answer}" for site, answer in answers.by_site.items())
-        rows.append((study.label, study.title, state, f"{answers.runs} of {study.runs}", told))
+        rows.append((study.label, study.title, state, *_describe_answers(home, study, reports)))
         links.append(f"/studies/{study.name}")
     head = ("Study", "Title", "State", "Runs started", "Answers")
     return Content("Studies", lines, (DataTable("Published studies", head, tuple(rows), tuple(links)),))
+
+
+def _describe_answers(home: LeadHome, study: ResearchStudy, reports: Mapping[str, SiteReport]) -> tuple[str, str]:
+    """Return how many runs were started, and the answers; a study whose list of runs is damaged hides no other."""
+    try:
+        answers = collect_answers(home, study, reports)
+    except FedhealthError as fault:
+        return "not known", fault.problem
+    told = "; ".join(f"{site}: {answer}" for site, answer in answers.by_site.items())
+    return f"{answers.runs} of {study.runs}", told
 
 
 def list_versions(home: LeadHome, name: str) -> list[ResearchStudy]:
@@ -118,7 +126,10 @@ def format_promise(promised: PrivacyGuarantee | None) -> str:
 def _describe_total(
     home: LeadHome, study: ResearchStudy, promised: Mapping[str, PrivacyGuarantee | None]
 ) -> tuple[str, ...]:
-    runs = list_study_runs(home, study.name)
+    try:
+        runs = list_study_runs(home, study.name)
+    except FedhealthError as fault:
+        return study.label, describe_budget(study), "not known", fault.problem
     total = sum_guarantees([each for run in runs if (each := promised.get(run)) is not None])
     together = "; ".join(map(format_promise, total)) or "nothing"
     return study.label, describe_budget(study), f"{len(runs)} of {study.runs}", together

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -14,6 +14,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.web import contents, run_contents
 from fedhealth.site.audit_log import AuditLog
+from fedhealth.utils.plain_files import is_plain_file, open_plain_file
 from fedhealth.web.content import Content
 from fedhealth.web.page_frame import PageFrame, PageRefusedError
 from fedhealth.web.refusal_log import PageRefusal, RefusalLog
@@ -31,6 +32,7 @@ _REPORT_POLICY = (
     "frame-ancestors 'none'; sandbox"
 )
 """A report brings its own style; what else a file there might hold does not run."""
+_CHUNK = 1 << 16
 
 
 class LeadPages:
@@ -77,9 +79,10 @@ class LeadPages:
         """Return the report of a run as it was written, under a policy of its own."""
         self._frame.require_session(request)
         path = self._find_run(request) / run_contents.REPORT_FILE
-        if not path.is_file():
+        if not is_plain_file(path):
             raise PageRefusedError(PageRefusal.unknown, 404)
-        return HTMLResponse(path.read_bytes(), headers={"content-security-policy": _REPORT_POLICY})
+        headers = {"content-security-policy": _REPORT_POLICY}
+        return StreamingResponse(_read_chunks(path), media_type="text/html", headers=headers)
 
     def _find_run(self, request: Request) -> Path:
         """Return the directory of the run that a path names: one of the lead's jobs, never a part of a file's path."""
@@ -87,6 +90,13 @@ class LeadPages:
         if folder is None:
             raise PageRefusedError(PageRefusal.unknown, 404)
         return folder
+
+
+def _read_chunks(path: Path) -> Iterator[bytes]:
+    """Yield a file in parts: a report of many hospitals may be as large as the memory."""
+    with open_plain_file(path) as file:
+        while part := file.read(_CHUNK):
+            yield part
 
 
 def build_lead_app(home: LeadHome, sessions: SessionStore, port: int) -> ASGIApp:

@@ -19,6 +19,7 @@ from fedhealth.runs.record import RunRecord
 from fedhealth.runs.results import SiteGain
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runs.run_status import RunStatus, get_run_status
+from fedhealth.utils.plain_files import is_plain_file
 from fedhealth.utils.time_text import format_time
 from fedhealth.web.content import Content, DataTable
 
@@ -67,7 +68,7 @@ def build_run(folder: Path) -> Content:
     tables = [DataTable("Run", (), tuple(_describe_facts(status, record))), _build_hospitals(status)]
     if record.comparison is not None and record.comparison.sites:
         tables.append(_build_gains(record.comparison.sites))
-    has_report = (folder / REPORT_FILE).is_file()
+    has_report = is_plain_file(folder / REPORT_FILE)
     links = ((f"/runs/{status.run}/report", "The report of this run"),) if has_report else ()
     lines = () if status.state in _ENDED else (_NOT_LIVE,)
     return Content(f"Run {status.run}", lines, tuple(tables), links)

@@ -290,10 +290,10 @@ def _check_study(ledger: Ledger, plan: PrivacyPlan, accounting: AccountingContex
 
 
 def write_spending_summary(ledger: Ledger, path: Path, delta: float) -> None:
-    """Write the total epsilon for one patient, for monitors."""
+    """Write the total epsilon for one patient, for monitors; the ledger has it too, so a power cut may lose it."""
     epsilon = compute_epsilon_rdp(get_patient_events(ledger.entries), delta)
     content = {"epsilon": epsilon, "delta": delta, "entries": len(ledger.entries)}
-    write_json(get_spending_summary_path(path), content)
+    write_json(get_spending_summary_path(path), content, durable=False)
 
 
 def get_plan_cost(plan: PrivacyPlan) -> RunCost:

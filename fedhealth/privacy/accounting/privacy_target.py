@@ -9,7 +9,7 @@ from pathlib import Path
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
 from fedhealth.privacy.accounting.ledger_folder import LEDGER_DIR, TARGET_SUFFIX, get_target_path
-from fedhealth.utils.atomic_io import write_json
+from fedhealth.utils.atomic_io import encode_json, write_atomic
 from fedhealth.utils.json_model import parse_model
 
 
@@ -44,8 +44,12 @@ class PrivacyTarget:
 
 
 def save_target(folder: Path, target: PrivacyTarget) -> None:
-    """Store a run's target in a site's folder."""
-    write_json(get_target_path(folder, target.run), asdict(target))
+    """Store a run's target in a site's folder, as its newest; one that is stored already is not written again."""
+    path, content = get_target_path(folder, target.run), encode_json(asdict(target))
+    if path.is_file() and path.read_bytes() == content:
+        path.touch()
+    else:
+        write_atomic(path, content)
 
 
 def load_target(folder: Path, run: str) -> PrivacyTarget | None:

@@ -50,6 +50,9 @@ class AuditFinding:
     passed: bool
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.detail})"
+
 
 def judge_checks(checks: Sequence[AuditCheck]) -> tuple[AuditFinding, ...]:
     """Return the result of each check; the level is divided among them."""

@@ -93,17 +93,22 @@ class NoiseSource:
         if self._owner != os.getpid():
             self._rekey()
         flat, steps = total.reshape(-1), np.empty(total.size, np.int64)
+        buffer, per_step = np.empty(2 * _PAIRS), np.float32(std / step)
         finite, done = True, 0
         while done < flat.size:
             if not len(self._ready):
                 self._ready = self._block()
             take = min(flat.size - done, len(self._ready))
-            chunk = flat[done : done + take].astype(np.float64)
-            finite &= math.isfinite(np.dot(chunk, chunk))
-            np.clip(chunk, -bound, bound, out=chunk)
-            chunk /= step
-            chunk += self._ready[:take] * (std / step)
-            steps[done : done + take] = np.rint(np.nan_to_num(chunk, copy=False), out=chunk)
+            noise, chunk = self._ready[:take], buffer[:take]
+            np.divide(flat[done : done + take], step, out=chunk)
+            if not _is_finite(chunk):
+                finite = False
+                np.nan_to_num(chunk, copy=False)
+            np.clip(chunk, -bound / step, bound / step, out=chunk)
+            noise *= per_step
+            chunk += noise
+            np.rint(chunk, out=chunk)
+            steps[done : done + take] = chunk
             self._ready = self._ready[take:]
             done += take
         if not finite:
@@ -132,7 +137,7 @@ class NoiseSource:
             chunk += noise
             np.rint(chunk, out=chunk)
             chunk *= down
-            finite &= math.isfinite(np.dot(chunk, chunk))
+            finite &= _is_finite(chunk)
             self._ready = self._ready[take:]
             done += take
         return finite
@@ -160,6 +165,12 @@ class NoiseSource:
         for i in np.flatnonzero(bits < _TAIL):
             more = int.from_bytes(self._cipher.update(bytes(8)), "little")
             radius[i] = (float(bits[i]) + (more + 0.5) * 2.0**-64) * 2.0**-32
+
+
+def _is_finite(values: NDArray[np.floating[Any]]) -> bool:
+    """Return whether all values are finite; a dot product would start threads for so few values."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return math.isfinite(values.sum())
 
 
 class _WorkBuffers:

@@ -153,7 +153,7 @@ def _wrap_steps(segment: Segment, entry: VectorSpec, values: NDArray[Any]) -> Wo
     """Return whole steps modulo the word size; they hold noise, so nothing about them is checked or clamped."""
     if not np.issubdtype(values.dtype, np.signedinteger):
         raise _build_value_error(segment, entry, "is not in whole steps of the grid")
-    return cast(Words, values.astype(np.int64).astype(segment.dtype))
+    return cast(Words, values.astype(segment.dtype))
 
 
 def _to_steps(segment: Segment, entry: VectorSpec, values: NDArray[Any]) -> NDArray[np.int64]:

@@ -116,7 +116,7 @@ def _parse_statement(data: bytes, sender: str = "") -> StateStatement:
     return found
 
 
-_parse_statement_once = lru_cache(maxsize=512)(_parse_statement)  # of at most 16 KB each
+_parse_statement_once = lru_cache(maxsize=256)(_parse_statement)  # two of each of 100 sites; of at most 16 KB
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from fedhealth.utils.atomic_io import fsync_folder, write_atomic
+from fedhealth.utils.atomic_io import atomic_writer, fsync_folder
 from fedhealth.utils.file_lock import lock_file
 
 
@@ -23,8 +23,8 @@ class StateStore(Protocol):
     def get(self, name: str) -> bytes | None:
         """Return the value, or None when there is none."""
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Replace the value."""
+    def put(self, name: str, *parts: bytes | memoryview) -> None:
+        """Replace the value by these parts, one after the other."""
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
@@ -44,9 +44,9 @@ class MemoryStore:
         """Return the value, or None when there is none."""
         return self._values.get(name)
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Replace the value."""
-        self._values[name] = bytes(data)
+    def put(self, name: str, *parts: bytes | memoryview) -> None:
+        """Replace the value by these parts, one after the other."""
+        self._values[name] = b"".join(parts)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
@@ -75,9 +75,10 @@ class FileStore:
         except FileNotFoundError:
             return None
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Replace the value atomically and durably; the file has mode 0600."""
-        write_atomic(self._folder / name, data, 0o600, single_writer=True)
+    def put(self, name: str, *parts: bytes | memoryview) -> None:
+        """Replace the value by these parts, atomically and durably; the file has mode 0600."""
+        with atomic_writer(self._folder / name, 0o600, single_writer=True) as file:
+            file.writelines(parts)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""

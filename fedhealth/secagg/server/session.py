@@ -14,13 +14,14 @@ from fedhealth.secagg.protocol.abandon import AbandonCertificate, AbandonRequest
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.messages import AttemptDescriptor, KeyAnnouncement, MaskedUpload
-from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
+from fedhealth.secagg.protocol.store import StateStore
 from fedhealth.secagg.server import server_protocol, unmasking
 from fedhealth.secagg.server.abandoning import verify_abandonment
 from fedhealth.secagg.server.vector_record import VectorRecord, load_vector, save_vector
 
 HEADER, COUNTER, MEMBERS = "unmasking", "counter", "members"
 HEADER_KIND, COUNTER_KIND, MEMBERS_KIND = 8, 9, 10
+_LENGTH_BYTES = 8  # of the header's length, before it
 HERE = "this lead's own store"
 
 
@@ -235,22 +236,22 @@ class ServerSession:
         return {member.site: member for member in found}
 
     def _save(self, state: unmasking.UnmaskingState) -> None:
-        """Write the sums, then the header: a header without its sums cannot exist."""
-        self._store.delete(HEADER)
-        for name, total in state.attempt.sums.items():
-            self._store.put(build_hashed_name("sum", name), total.data)
+        """Write the attempt and its sums, in one file: one write to the disk, and no header without its sums."""
         out = MessageWriter(HEADER_KIND).blob(state.context.descriptor.to_bytes())
         out.blobs(tuple(upload.to_bytes() for upload in state.attempt.uploads.values()))
         out.texts(state.survivors).number(len(state.signatures), 4)
         for site, signature in state.signatures.items():
             out.text(site).fixed_bytes(signature, SIGNATURE_BYTES)
-        self._store.put(HEADER, out.bytes())
+        header = out.bytes()
+        sums = (state.attempt.sums[segment.name].data.cast("B") for segment in state.context.layout)
+        self._store.put(HEADER, len(header).to_bytes(_LENGTH_BYTES, "little"), header, *sums)
 
     def _load(self) -> unmasking.UnmaskingState | None:
         data = self._store.get(HEADER)
         if data is None:
             return None
-        r = MessageReader(data, HEADER_KIND, "stored attempt", HERE)
+        at = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+        r = MessageReader(data[_LENGTH_BYTES:at], HEADER_KIND, "stored attempt", HERE)
         context = AttemptContext.from_descriptor(AttemptDescriptor.from_bytes(r.blob(), HERE))
         uploads = [MaskedUpload.from_bytes(blob, HERE) for blob in r.sequence(r.blob)]
         survivors = r.sequence(r.site)
@@ -258,10 +259,13 @@ class ServerSession:
         r.end()
         sums = {}
         for segment in context.layout:
-            stored = self._store.get(build_hashed_name("sum", segment.name))
-            if stored is None or len(stored) != segment.words * segment.dtype.itemsize:
+            size = segment.words * segment.dtype.itemsize
+            if len(data) < at + size:
                 raise ProtocolViolationError(f"the stored sum of segment {segment.name} is missing or damaged")
-            sums[segment.name] = np.frombuffer(stored, dtype=segment.dtype).copy()
+            sums[segment.name] = np.frombuffer(data, segment.dtype, segment.words, at).copy()
+            at += size
+        if len(data) != at:
+            raise ProtocolViolationError("the stored attempt is damaged")
         attempt = server_protocol.AttemptState(context, {upload.site: upload for upload in uploads}, sums)
         state = unmasking.fix_survivors(self.lead, attempt, survivors)
         return unmasking.UnmaskingState(attempt, survivors, state.segments, signatures, {})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.study_text import describe_changes, describe_study
@@ -108,13 +106,19 @@ def build_data(home: SiteHome) -> Content:
     """Return what the last ingest reported of each data source; nothing of single patients."""
     rows: list[tuple[str, ...]] = []
     for name, source in load_policy(home).data.items():
-        told: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            told = read_json(Path(source.root) / _REPORT) or {}
+        rows.append((name, source.dataset, *_read_ingest_report(Path(source.root) / _REPORT)))
+    return Content("Data", (), (DataTable("Data sources", ("Name", "Data set", "Cohort", "Findings"), tuple(rows)),))
+
+
+def _read_ingest_report(path: Path) -> tuple[str, str]:
+    """Return cohort and findings in words; others than this hospital's own user may write beside the data."""
+    try:
+        told = read_json(path) or {}
         counts = ", ".join(f"{count} {kind}" for kind, count in (told.get("cohort") or {}).items())
         findings = " ".join(str(each.get("text", "")) for each in told.get("findings") or ())
-        rows.append((name, source.dataset, counts or "no report of an ingest", findings or "–"))
-    return Content("Data", (), (DataTable("Data sources", ("Name", "Data set", "Cohort", "Findings"), tuple(rows)),))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return f"{path} cannot be read", "–"
+    return counts or "no report of an ingest", findings or "–"
 
 
 def build_runs(home: SiteHome) -> Content:
@@ -142,15 +146,22 @@ def build_run(home: SiteHome, run: str) -> Content:
     sent = tuple(
         (format_time(each.time), each.kind, str(each.round), f"{each.bytes:,}", each.sha256) for each in record.sent
     )
-    gain = read_json(home.get_run_folder(record.run) / OWN_GAIN_FILE)
+    gain = _read_own_gain(home.get_run_folder(record.run) / OWN_GAIN_FILE)
     return Content(
         f"Run {record.run}",
-        (describe_own_gain(gain),) if gain else (),
+        gain,
         (
             _build_facts("Record", list(describe_run(record))),
             DataTable("What left this hospital", ("Time", "Reply to", "Round", "Bytes", "SHA-256"), sent),
         ),
     )
+
+
+def _read_own_gain(path: Path) -> tuple[str, ...]:
+    try:
+        return (describe_own_gain(gain),) if (gain := read_json(path)) else ()
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return (f"Warning: {path} cannot be read. Run `fedhealth site compare` again.",)
 
 
 def build_audit(home: SiteHome) -> Content:

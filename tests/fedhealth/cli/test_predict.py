@@ -52,6 +52,7 @@ def test_a_calibrated_study_says_for_which_hospital_and_may_abstain(model, capsy
     own = load_score_file(model.parent / "sites" / "north" / OWN_SCORES_FILE).counts["validation"]
     assert north["own_studies"] == {"severe": {"with": int(own.positives.sum()), "without": int(own.negatives.sum())}}
     (fitted,) = load_calibration(calibration_of(model, "north")).classes
+    assert north["threshold"] == {"severe": pytest.approx(fitted.threshold, abs=1e-6)}
     raw = np.array([north["uncalibrated"]["severe"]])
     assert north["probabilities"]["severe"] == pytest.approx(fitted.calibrate_scores(raw)[0], abs=1e-5)
 

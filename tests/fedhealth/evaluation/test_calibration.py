@@ -16,7 +16,7 @@ from fedhealth.evaluation.calibration import (
     calibrate_classes,
     spread_pooled_scores,
 )
-from fedhealth.evaluation.metrics import bin_scores
+from fedhealth.evaluation.metrics import ScoreTable, bin_scores, compute_balanced_accuracy, compute_bin_centres
 from fedhealth.evaluation.predictions import Predictions, ScoreHistograms, count_scores
 
 NOBODY = ScoreHistograms(np.zeros((1, OWN_BINS), np.int64), np.zeros((1, OWN_BINS), np.int64))
@@ -61,6 +61,16 @@ def test_pooled_scores_count_like_so_many_studies_of_each_kind():
     limit = 1 - (1 - CONFIDENCE) ** (1 / together.missed.studies)  # nobody is missed
     assert together.missed.mark_safe_bins(limit + 1e-6)[0]
     assert not alone.missed.mark_safe_bins(limit + 1e-6)[0]
+
+
+def test_the_threshold_is_the_share_with_the_class_and_gives_the_best_balanced_accuracy():
+    (found,) = calibrate_classes(drawn(200_000), None)
+    assert found.threshold == pytest.approx(0.3, abs=0.005)
+    counts, scores = drawn(200_000, seed=1), compute_bin_centres(OWN_BINS)
+    table = ScoreTable(found.calibrate_scores(scores), counts.positives[0], counts.negatives[0])
+    reached = [float(compute_balanced_accuracy(table, at)) for at in (found.threshold, *np.linspace(0.05, 0.95, 91))]
+    assert reached[0] >= max(reached) - 0.002
+    assert calibrate_classes(NOBODY, None)[0].threshold == 0.5
 
 
 def test_a_hospital_without_studies_abstains_on_everything():

@@ -9,7 +9,10 @@ import torch
 from fedhealth.cli.main import main
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.experiment.launch import launch_run
+from fedhealth.experiment.privacy_audit import SiteAudit, describe_failures, format_audit
 from fedhealth.experiment.run_spec import RunSpec
+from fedhealth.privacy.auditing.membership import EpsilonLowerBound
+from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.engines.base import ClippedBatch, add_to_summed_grad, get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.oracle import OracleEngine
@@ -119,7 +122,7 @@ def test_a_rehearsal_is_audited_by_itself_into_its_report(command, overrides, tm
     assert "a coin toss is right in" in page
     code, shown = command("standard", run.path)
     assert code == 0, shown
-    assert "north: membership: claimed epsilon" in shown
+    assert "north: membership (claimed epsilon" in shown
 
 
 def test_too_few_patients_for_the_membership_test_do_not_end_a_run(overrides, tmp_path, monkeypatch):
@@ -151,7 +154,7 @@ def test_an_engine_that_breaks_the_bound_is_found(command, overrides, monkeypatc
     monkeypatch.setitem(ENGINES, "bk", engine)
     code, shown = command("quick", *overrides)
     assert code == PrivacyError.exit_code
-    assert "one patient's contribution: all together: FAILED" in shown
+    assert "FAILED: one patient's contribution: all together (" in shown
     assert "The audit failed: north: " in shown
 
 
@@ -160,7 +163,7 @@ def test_a_step_that_moves_weights_without_noise_is_found(command, overrides, mo
     monkeypatch.setattr("fedhealth.training.dpsgd_trainer.take_private_step", step)
     code, shown = command("quick", *overrides)
     assert code == PrivacyError.exit_code
-    assert "the model moves by the released sums only: FAILED" in shown
+    assert "FAILED: the model moves by the released sums only (" in shown
 
 
 def test_a_ledger_that_was_edited_is_found(command, overrides, tmp_path):
@@ -170,7 +173,7 @@ def test_a_ledger_that_was_edited_is_found(command, overrides, tmp_path):
     ledger.write_bytes(ledger.read_bytes().replace(b'"steps":2', b'"steps":1'))
     code, shown = command("quick", run.path)
     assert code == PrivacyError.exit_code
-    assert "the ledger is whole and adds up: FAILED" in shown
+    assert "FAILED: the ledger is whole and adds up (" in shown
 
 
 def test_what_cannot_be_audited_is_refused(command, overrides, tmp_path):
@@ -178,3 +181,14 @@ def test_what_cannot_be_audited_is_refused(command, overrides, tmp_path):
     assert command("quick", *plain)[0] == PrivacyError.exit_code
     assert command("deep", *overrides)[0] == ConfigError.exit_code
     assert command("quick", tmp_path)[0] == ConfigError.exit_code
+
+
+def test_a_failure_is_worded_alike_in_the_list_and_in_the_error():
+    findings = (AuditFinding("the noise is whole", False, "half of it"), AuditFinding("it is fresh", True, "it is"))
+    bounds = {"membership": EpsilonLowerBound(1.0, 9.0, 1e-6, 0.95), "other": EpsilonLowerBound(1.0, 0.5, 1e-6, 0.95)}
+    result = SiteAudit("north", "patient", findings, bounds, 0.7)
+    listed = [line.removeprefix("north: FAILED: ") for line in format_audit(result) if "FAILED" in line]
+    assert listed[0] == "the noise is whole (half of it)"
+    assert describe_failures(result) == f"north: {', '.join(listed)}"
+    assert len(listed) == 2
+    assert not [line for line in format_audit(result) if "other" in line and "FAILED" in line]

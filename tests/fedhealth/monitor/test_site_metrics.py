@@ -83,6 +83,12 @@ def test_every_epsilon_is_explained_with_its_delta(home, ledger):
     assert all("fedhealth_site_epsilon_delta" in line and "for each patient" in line for line in found)
 
 
+def test_half_a_summary_after_a_power_cut_counts_as_none(home, ledger):
+    get_spending_summary_path(ledger).write_text('{"epsilon": 3')
+    DaemonState(home).update_status(site="charite")
+    assert ("fedhealth_site_epsilon_spent", WARD, SITE) not in numbers(home)
+
+
 def test_a_runner_that_is_gone_is_down(home):
     DaemonState(home).update_status(state="connected", site="charite")
     found = numbers(home)

@@ -20,6 +20,15 @@ def write_sums(run, owners, rounds=20):
     return load_run_record(folder)
 
 
+def test_a_sum_that_is_measured_again_after_a_restart_counts_once(run):
+    folder = run.write()
+    blanks = [{"shared": {"count": 256, "total": total, "squares": 256.0, "beyond": 1}} for total in (1.0, 2.0)]
+    with (folder / "events.jsonl").open("a") as log:
+        for number, each in ((1, blanks[0]), (2, blanks[0]), (2, blanks[0]), (2, blanks[1])):
+            log.write(json.dumps({"time": 0.0, "event": "noise_measured", "round": number, "blanks": each}) + "\n")
+    assert load_run_record(folder).opened_noise["shared"].count == 3 * 256
+
+
 def test_right_noise_is_said_with_its_size(run):
     record = write_sums(run, owners=4)
     assert record.opened_noise["shared"].count == 20 * 256

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report import charts
@@ -69,3 +70,24 @@ def test_drawing_twice_gives_the_same():
     rows = [("ours", Estimate(0.9, 0.85, 0.95))]
     first, second = (figure_to_svg(charts.draw_forest_plot(rows, "AUROC"), "c", "t", "d") for _ in range(2))
     assert first == second
+
+
+def test_charts_of_very_many_rounds_and_hospitals_stay_small():
+    sites = [f"hospital-{number}" for number in range(100)]
+    seconds = {(site, number): float(number) for site in sites for number in range(1, 1001)}
+    axes = charts.draw_timeline(sites, seconds, {(sites[3], 7), (sites[3], 8)}).axes[0]
+    span = charts.count_rounds_per_column(1000, 100)
+    assert len(axes.patches) == 100 * -(-1000 // span) <= 6000
+    assert axes.patches[0].get_alpha() == pytest.approx(0.1 + 0.9 * span / 1000)  # the slowest of the first column
+    assert len(axes.lines) == 1
+    assert axes.get_xlabel() == f"round ({span} to a column)"
+    values = [float(number) for number in range(1000)]
+    columns = charts.draw_traffic_by_round([str(number) for number in range(1000)], values, values).axes[0].patches
+    heights = [each.get_height() for each in columns if isinstance(each, Rectangle)]
+    assert len(heights) == len(columns) <= 2 * 180
+    assert sum(heights) * charts.count_rounds_per_column(1000) == pytest.approx(2 * sum(values), rel=0.01)
+
+
+def test_every_round_has_a_column_of_its_own_where_there_is_space():
+    assert charts.count_rounds_per_column(180) == charts.count_rounds_per_column(60, 100) == 1
+    assert charts.count_rounds_per_column(181) == 2

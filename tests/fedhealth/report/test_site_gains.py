@@ -5,7 +5,7 @@ import pytest
 from fedhealth.report.heterogeneity import check_losing_sites
 from fedhealth.report.notices import collect_notices
 from fedhealth.report.render import render_run_report
-from fedhealth.report.site_gains import describe_sites, list_losers, summarize_losers
+from fedhealth.report.site_gains import build_site_gains_section, describe_sites, list_losers, summarize_losers
 from fedhealth.runs.load_record import load_run_record
 from tests.fedhealth.run_writer import interval
 
@@ -84,5 +84,9 @@ def test_a_gain_over_a_model_that_learned_nothing_is_a_warning(record):
     notice = next(each for each in collect_notices(found) if each.title == title)
     assert notice.serious
     assert "Alone, A (0.510) and C (0.347) are no better than chance" in notice.text
-    assert notice.text in describe_sites(found.comparison.sites)
+    said = describe_sites(found.comparison.sites)
+    assert said.startswith("B gains. A and C gain only over guessing: no gain is shown there.")
+    assert notice.text in said
+    (table,) = build_site_gains_section(found).tables
+    assert [row[0].note for row in table.rows] == ["gains only over guessing", "gains", "gains only over guessing"]
     assert not [each for each in collect_notices(record(site_row("B", 0.7, 0.8))) if each.title == title]

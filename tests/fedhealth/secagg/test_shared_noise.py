@@ -80,7 +80,7 @@ def test_one_who_drops_after_the_upload_is_in_the_sum():
     check_noise(opened.vectors["shared"]["w"], segment, 5, federation.lead.thresholds.colluders)
 
 
-@pytest.mark.parametrize(("n", "signed"), [(4, False), (6, False), (8, True), (12, True)])
+@pytest.mark.parametrize(("n", "signed"), [(4, False), (6, False), (8, True), (12, True), (20, True)])
 def test_the_survivors_sign_their_list_where_two_lists_would_split_the_noise(n, signed):
     federation = NoisyFederation(n)
     federation.server.open_attempt(federation.plan(layout=(federation.noised(),)))

@@ -1,8 +1,10 @@
 """What is read of a chain whose last line was torn by a power cut."""
 
+import os
+
 import pytest
 
-from fedhealth.utils.hash_chain import append_entry, create_chain, load_chain, read_hashes
+from fedhealth.utils.hash_chain import BrokenChainError, append_entry, create_chain, load_chain, read_hashes
 
 
 @pytest.fixture(name="chain")
@@ -26,3 +28,20 @@ def test_a_torn_line_is_no_entry_wherever_it_is_torn(chain):
 
 def test_a_missing_file_has_no_entries(tmp_path):
     assert read_hashes(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"entry": ' + "[" * 100_000])
+def test_a_line_that_cannot_be_parsed_is_damage(tmp_path, line):
+    path = tmp_path / "chain.jsonl"
+    create_chain(path)
+    path.write_text(f"{line}\n")
+    with pytest.raises(BrokenChainError, match="a line cannot be read"):
+        load_chain(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_a_chains_place_is_damage(chain, make):
+    chain.unlink()
+    make(chain)
+    with pytest.raises(BrokenChainError, match="it cannot be read"):
+        load_chain(chain)

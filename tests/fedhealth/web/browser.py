@@ -35,10 +35,13 @@ class Answer:
     """Status, headers by name and body of an answer; nothing at all is status 0."""
 
     def __init__(self, content):
-        head, _, self.body = content.decode("utf-8", "replace").partition("\r\n\r\n")
+        begin, _, rest = content.partition(b"\r\n\r\n")
+        head = begin.decode("utf-8", "replace")
         first, *lines = head.split("\r\n")
         self.status = int(first.split()[1]) if first else 0
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        whole = join_chunks(rest) if self.headers.get("transfer-encoding") == "chunked" else rest
+        self.body = whole.decode("utf-8", "replace")
 
     @property
     def forms(self):
@@ -47,6 +50,13 @@ class Answer:
         whole = re.findall(r'<form method="post" action="[^"]+".*?</form>', self.body, re.DOTALL)
         tokens = [re.search(r'name="form" value="([^"]+)"', form) for form in whole]
         return {path: found[1] for path, found in zip(pairs, tokens, strict=True) if found}
+
+
+def join_chunks(content):
+    """Return a body that was sent in parts."""
+    size, _, rest = content.partition(b"\r\n")
+    length = int(size, 16)
+    return rest[:length] + join_chunks(rest[length + 2 :]) if length else b""
 
 
 class Browser:
@@ -62,7 +72,7 @@ class Browser:
 
     def exchange(self, content):
         """Send bytes and return the answer."""
-        with closing(socket.create_connection(("127.0.0.1", self.port), timeout=30)) as connection:
+        with closing(socket.create_connection(("127.0.0.1", self.port), timeout=300)) as connection:
             connection.sendall(content)
             received = b""
             while more := connection.recv(65536):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedhealth.errors import ConfigError
 from fedhealth.site.audit_log import AuditLog, verify_log
 from fedhealth.utils.file_lock import is_locked
 from fedhealth.web import guard, refusal_log, serve
@@ -47,6 +48,27 @@ def test_another_local_user_cannot_read_the_tokens(place, monkeypatch, capsys):
     assert set(shown["tokens"]) == set(place.tokens)
     assert not any(token in printed for token in shown["tokens"].values())  # a service's output is in a journal
     assert not place.token_file.exists()
+
+
+@pytest.mark.skipif(not serve._has_ipv6(), reason="this machine has no ::1")
+def test_another_local_user_cannot_answer_at_localhost():
+    """Browsers try ::1 first for that name."""
+    with serve.listen_on_loopback(0) as listeners:
+        port = listeners[0].getsockname()[1]
+        assert [each.getsockname()[:2] for each in listeners] == [("127.0.0.1", port), ("::1", port)]
+        for address in ("::1", "::"):
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                with closing(socket.socket(socket.AF_INET6)) as other:
+                    other.setsockopt(socket.SOL_SOCKET, option, 1)
+                    other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    with pytest.raises(OSError, match="in use"):
+                        other.bind((address, port))
+    with closing(socket.socket(socket.AF_INET6)) as taken:
+        taken.bind(("::1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} of ::1"), serve.listen_on_loopback(port):
+            pass
 
 
 def test_no_token_is_left_behind_by_a_page_that_systemd_stops(place, monkeypatch):

@@ -1,15 +1,23 @@
 """What the lead's people see on its page is what the lead's commands tell; nothing there can be changed."""
 
 import json
+import os
+import re
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from fedhealth.errors import ConfigError, StartRefusedError
 from fedhealth.lead import site_overview
 from fedhealth.lead.home import LeadHome
+from fedhealth.lead.job_store import save_job
 from fedhealth.lead.site_overview import describe_problems, list_sites
+from fedhealth.lead.web import pages
 from fedhealth.lead.web.serve import serve_lead_pages
+from fedhealth.protocol.job import Job
 from fedhealth.runs.load_record import load_run_record
+from fedhealth.utils.plain_files import open_plain_file
 from fedhealth.utils.time_text import format_time
 from fedhealth.web import serve as serve_module
 from fedhealth.web.refusal_log import PageRefusal
@@ -91,9 +99,34 @@ def test_a_run_that_has_ended_shows_gains_and_its_report(place, browser):
     assert report.body == (place.ended / "report.html").read_text()
 
 
-def test_a_damaged_order_is_named_and_hides_no_run(place, browser):
+def test_a_large_report_is_sent_in_parts(place, browser, monkeypatch):
+    path = place.ended / "report.html"
+    before, largest = path.read_text(), 0
+    path.write_text("<p>" + "row " * 500_000)
+
+    @contextmanager
+    def open_report(path):
+        with open_plain_file(path) as file:
+
+            def read(size):
+                nonlocal largest
+                largest = max(largest, size)
+                return file.read(size)
+
+            yield SimpleNamespace(read=read)
+
+    monkeypatch.setattr(pages, "open_plain_file", open_report)
+    try:
+        assert browser.get(f"/runs/{ENDED}/report").body.endswith("row " * 500_000)
+        assert 0 < largest < 1_000_000
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_bytes(b"\xff{"), os.mkfifo])
+def test_a_damaged_order_is_named_and_hides_no_run(place, browser, make):
     path = place.home.runs / "x1.json"
-    path.write_bytes(b"\xff{")
+    make(path)
     try:
         body = browser.get("/runs").body
         assert f"{path} is damaged" in body
@@ -103,10 +136,66 @@ def test_a_damaged_order_is_named_and_hides_no_run(place, browser):
         path.unlink()
 
 
+@pytest.mark.parametrize("folder", ["a" * 5000, "a/" * 5000, "a\0b", "missing"])
+def test_a_run_whose_folder_cannot_be_is_named_and_hides_no_other(place, browser, folder):
+    save_job(place.home, Job("gone", (), "", f"/{folder}"))
+    try:
+        assert [browser.get(page).status for page in MENU] == [200] * len(MENU)
+        assert re.search('/runs/gone">gone</a></th><td>its folder is gone', browser.get("/runs").body)
+        assert browser.get("/runs/gone").status == 404
+    finally:
+        (place.home.runs / "gone.json").unlink()
+
+
+@pytest.mark.parametrize("content", ["3", "[1]", "data: 7", "privacy: 5", "privacy: {epsilon: x}", "data: {sites: 5}"])
+def test_damaged_settings_of_a_run_are_named_and_hide_no_other(place, browser, content):
+    path = place.ended / "config.yaml"
+    before = path.read_bytes()
+    path.write_text(content)
+    try:
+        assert [browser.get(page).status for page in MENU] == [200] * len(MENU)
+        answer = browser.get(f"/runs/{ENDED}")
+        assert answer.status == 409
+        assert f"{path} is damaged" in answer.body
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_deployed_run_without_settings_hides_no_other(place, browser):
+    info = place.working.path / "run.json"
+    before = info.read_bytes()
+    place.working.update_info(flower_run="7")
+    try:
+        assert browser.get("/runs").status == browser.get(f"/runs/{WORKING}").status == 200
+    finally:
+        info.write_bytes(before)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[1]", b'{"a": 1}'])
+def test_a_damaged_list_of_a_studys_runs_hides_no_other_study(place, browser, content):
+    path = place.home.studies / "crp.runs.json"
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        for page in ("/studies", "/budget"):
+            answer = browser.get(page)
+            assert answer.status == 200
+            assert f"{path} is damaged" in answer.body
+    finally:
+        path.write_bytes(before)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("events.jsonl", '{"event": "handshake"}\n'),
+        ("events.jsonl", '{"event": "started", "rounds": "x", "completed": null}\n'),
+        ("events.jsonl", '{"event": "site_answered", "site": "A", "seconds": "x", "sent": 1, "received": 2}\n'),
+        ("events.jsonl", '{"event": "site_answered", "site": "A", "seconds": 1, "sent": "x", "received": 2}\n'),
+        ("events.jsonl", '{"event": "strategy", "sites": [1, null]}\n'),
+        ("events.jsonl", '{"event": "waiting", "missing": [1, null]}\n'),
+        ("events.jsonl", '{"event": "x", "time": NaN}\n'),
+        ("events.jsonl", '{"event": "x", "time": 1e308}\n'),
         ("events.jsonl", '{"event": "round_started", "time": 1.0, "round": 1, "sites": 5}\n'),
         ("comparison.json", "[" * 100_000),
     ],

@@ -1,6 +1,7 @@
 """A person without the command line sees, decides and pauses; what is shown is what the books hold."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -224,3 +225,46 @@ def test_the_passphrase_is_set_in_a_terminal(place, tmp_path, monkeypatch, capsy
     PassphraseGate(home).check_passphrase("five random words for us")
     stored = json.loads((home.keys / "web-passphrase.json").read_text())
     assert set(stored) == {"salt", "cost", "hash"}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["status", "policy", "study", "log"])
+def test_what_is_no_file_holds_no_page(copy, place, name, make):
+    home, browser = copy
+    path = {
+        "status": home.daemon_folder / "status.json",
+        "policy": home.policy,
+        "study": home.studies / f"{place.waiting}.study.json",
+        "log": home.audit,
+    }[name]
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    make(path)
+    answers = {page: browser.get(page) for page in ("/", "/budget", "/studies", "/data", "/runs", "/audit")}
+    assert {answer.status for answer in answers.values()} <= {200, 409}
+    assert answers["/"].status == answers["/studies"].status == 200
+    assert "cannot be read" in answers["/audit"].body or name != "log"
+    assert "cannot be read" in answers["/studies"].body or name != "study"
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "3", "[" * 100_000, '{"state'])
+def test_a_damaged_status_is_no_reason_to_show_nothing(copy, content):
+    home, browser = copy
+    home.daemon_folder.mkdir(exist_ok=True)
+    (home.daemon_folder / "status.json").write_text(content)
+    answer = browser.get("/")
+    assert answer.status == 200
+    assert "stopped" in answer.body
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "3", "[" * 100_000, '{"cohort": 5}', '{"findings": 7}', '{"findings": [1]}']
+)
+def test_a_damaged_report_of_an_ingest_is_named(copy, good_hospitals, tmp_path, content):
+    home, browser = copy
+    shutil.copytree(good_hospitals / "north", tmp_path / "data")
+    home.policy.write_text(home.policy.read_text().replace(str(good_hospitals / "north"), str(tmp_path / "data")))
+    (tmp_path / "data" / "report.json").write_text(content)
+    answer = browser.get("/data")
+    assert answer.status == 200
+    assert f"{tmp_path / 'data' / 'report.json'} cannot be read" in answer.body
