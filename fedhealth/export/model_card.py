@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from fedhealth.evaluation.metrics import Estimate
 from fedhealth.export.model import CONFIG_FILE, LOCAL_ARRAYS_KEY
 from fedhealth.report.calibrated_scores import describe_thresholds
 from fedhealth.report.groups import explain_missing_score, format_group_studies
@@ -28,7 +30,7 @@ from fedhealth.report.wording import METRIC_NAMES, format_integer, format_interv
 from fedhealth.runs.guarantee import get_spent_guarantee
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import MODALITIES, RunRecord
-from fedhealth.runs.results import CalibratedResult, GroupResult, HistogramNoise
+from fedhealth.runs.results import GroupResult, HistogramNoise
 from fedhealth.runs.run_dir import MODEL_DIR
 from fedhealth.utils.atomic_io import read_json
 
@@ -123,16 +125,17 @@ def _describe_privacy(run: RunRecord) -> list[str]:
 def _format_metrics(run: RunRecord) -> list[tuple[str, str, str]]:
     if run.test_result is None:
         return []
+    calibrated = run.test_result.calibrated
     return [
-        (METRIC_NAMES[n], format_number(score.value), format_interval(score) or "–")
-        for n, score in run.test_result.metrics.items()
-    ] + _format_calibrated_metrics(run.test_result.calibrated)
+        *_format_rows(run.test_result.metrics),
+        *_format_rows(calibrated.metrics if calibrated else {}, ", calibrated"),
+    ]
 
 
-def _format_calibrated_metrics(calibrated: CalibratedResult | None) -> list[tuple[str, str, str]]:
+def _format_rows(metrics: Mapping[str, Estimate], suffix: str = "") -> list[tuple[str, str, str]]:
     return [
-        (f"{METRIC_NAMES[n]}, calibrated", format_number(score.value), format_interval(score) or "–")
-        for n, score in (calibrated.metrics if calibrated else {}).items()
+        (f"{METRIC_NAMES[name]}{suffix}", format_number(score.value), format_interval(score) or "–")
+        for name, score in metrics.items()
     ]
 
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import math
 
-from fedhealth.report.noise_notes import LOST
-from fedhealth.report.page import Cell, ReportTable
-from fedhealth.report.wording import (
-    METRIC_NAMES,
-    UNDEFINED,
-    format_estimate,
-    format_interval,
-    format_number,
-    join_words,
-)
+from fedhealth.report.metric_table import build_metric_table
+from fedhealth.report.page import ReportTable
+from fedhealth.report.wording import format_estimate, format_number, join_words
 from fedhealth.runs.results import CalibratedResult, SplitResult
 
 _SHARE = "the share of the calibrating studies that have the class, which are validation studies, never test studies"
@@ -31,17 +24,8 @@ def build_calibrated_table(result: SplitResult, caption: str = "") -> ReportTabl
     calibrated = result.calibrated
     if calibrated is None:
         return None
-    undefined = LOST if result.noise else UNDEFINED
-    rows = tuple(
-        (
-            Cell(METRIC_NAMES[name]),
-            Cell(undefined if math.isnan(estimate.value) else format_number(estimate.value)),
-            Cell(format_interval(estimate) or "–"),
-        )
-        for name, estimate in calibrated.metrics.items()
-    )
     caption = caption or f"With {_name_calibration(calibrated)}"
-    return ReportTable(caption, ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval"), rows)
+    return build_metric_table(caption, calibrated.metrics, is_noised=result.noise is not None)
 
 
 def describe_thresholds(calibrated: CalibratedResult | None) -> tuple[str, ...]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from fedhealth.evaluation.metrics import Estimate
 from fedhealth.report.calibrated_scores import build_calibrated_table
-from fedhealth.report.noise_notes import LOST
-from fedhealth.report.page import Cell, ReportTable
-from fedhealth.report.wording import METRIC_NAMES, format_interval, format_number
+from fedhealth.report.metric_table import build_metric_table
+from fedhealth.report.page import ReportTable
 from fedhealth.runs.record import RunRecord
 
 _CAPTION = "As the members of a private consortium would see it, with noise"
@@ -20,14 +17,6 @@ def build_noised_tables(run: RunRecord) -> Iterator[ReportTable]:
     result = run.evaluation.get("test")
     if result is None or result.noise is None or not run.has_exact_test_result:
         return
-    rows = tuple(
-        (Cell(METRIC_NAMES[name]), Cell(_format_noised(estimate)), Cell(format_interval(estimate) or "–"))
-        for name, estimate in result.metrics.items()
-    )
-    yield ReportTable(_CAPTION, ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval"), rows)
+    yield build_metric_table(_CAPTION, result.metrics, is_noised=True)
     if calibrated := build_calibrated_table(result, f"{_CAPTION} and one calibration for all hospitals"):
         yield calibrated
-
-
-def _format_noised(estimate: Estimate) -> str:
-    return LOST if math.isnan(estimate.value) else format_number(estimate.value)

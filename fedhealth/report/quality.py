@@ -18,15 +18,14 @@ from fedhealth.privacy.mechanisms.noised_counts import project_to_counts
 from fedhealth.report import charts, performance_charts
 from fedhealth.report.calibrated_scores import build_calibrated_table, describe_thresholds
 from fedhealth.report.charts import ChartSeries
+from fedhealth.report.metric_table import build_metric_table
 from fedhealth.report.noise_notes import LOST, describe_noise, format_studies
 from fedhealth.report.noised_tables import build_noised_tables
-from fedhealth.report.page import Cell, Chart, ReportTable, Section
+from fedhealth.report.page import Chart, Section
 from fedhealth.report.privacy import EXACT_NOTE
 from fedhealth.report.wording import (
     METRIC_NAMES,
-    UNDEFINED,
     format_estimate,
-    format_interval,
     format_number,
     join_words,
 )
@@ -79,16 +78,8 @@ def build_quality_section(run: RunRecord) -> Section | None:
         return None
     counts = run.histograms.get("test")
     drawn = _draw_quality_charts(run, counts) if counts else ()
-    undefined = LOST if run.test_result.noise else UNDEFINED
-    rows = tuple(
-        (
-            Cell(METRIC_NAMES[name]),
-            Cell(undefined if math.isnan(estimate.value) else format_number(estimate.value)),
-            Cell(format_interval(estimate) or "–"),
-        )
-        for name, estimate in run.test_result.metrics.items()
-    )
-    table = ReportTable("Pooled over all hospitals", ("Metric", "Value", "95\N{NO-BREAK SPACE}% interval"), rows)
+    metrics, is_noised = run.test_result.metrics, run.test_result.noise is not None
+    table = build_metric_table("Pooled over all hospitals", metrics, is_noised=is_noised)
     several = counts is not None and len(counts.positives) > 1
     macro = " Metrics are means over classes; the calibration curve takes all classes together." if several else ""
     note = (
