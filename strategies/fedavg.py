@@ -23,6 +23,7 @@ from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.statistics.heterogeneity import HeterogeneityTable, compute_divergence
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, Shapes
+from strategies.aggregation.checks import check_result
 from strategies.checkpoint import CheckpointStore, RoundCheckpoint
 from strategies.deadlines import ReplyDeadlines
 from strategies.final_model import FinalModel, read_validation_score
@@ -185,6 +186,7 @@ class FedAvg(Strategy):
         for message in replies:
             self.driver.add_reply(Reply(message.metadata.src_node_id, message, 0.0, 0, 0), server_round)
         aggregate = self.driver.aggregation.close(lambda kind, requests: iter(()))
+        check_result(self.driver.aggregation, aggregate, self._arrays)
         self._arrays = self._step(self._arrays, aggregate)
         self.driver.aggregation.advance_history(aggregate, self._arrays)
         return to_array_record(_select_model_arrays(self._arrays)), build_metric_record(aggregate.statistics)

@@ -15,6 +15,7 @@ from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import DIRECTIVE, HANDSHAKE, Directive
 from fedhealth.protocol.refusals import describe_error
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
+from strategies.aggregation.checks import check_result
 from strategies.deadlines import ReplyDeadlines
 from strategies.messaging import EventCallback, Reply, exchange_messages
 from strategies.noise_watch import NoiseWatch
@@ -163,14 +164,18 @@ class RoundDriver:
         Raises:
             TooFewRepliesError: below the quorum.
             AttemptFailedError: the attempt failed, and nothing of it can be unmasked.
+            ConfigError: the aggregation returned no update of this model.
 
         """
-        secret = self.aggregation.open(self.build_attempt(request, directive))
+        attempt = self.build_attempt(request, directive)
+        secret = self.aggregation.open(attempt)
         content = build_request(directive, pack_arrays(request.arrays), request.config, secret)
         contents = {site: self.aggregation.complete_request(site, content) for site in directive.cohort}
         self._collect_replies(grid, request.kind, directive, contents, timeout)
         self._require_quorum(directive)
-        return self.aggregation.close(partial(self._send_follow_up, grid, directive, timeout))
+        result = self.aggregation.close(partial(self._send_follow_up, grid, directive, timeout))
+        check_result(self.aggregation, result, attempt.expected)
+        return result
 
     def add_reply(self, reply: Reply, number: int) -> bool:
         """Aggregate one reply; report a site whose reply is an error or invalid, and leave it out of the round."""

@@ -21,6 +21,7 @@ from fedhealth.protocol.array_codec import get_arrays, pack_arrays, to_array_rec
 from fedhealth.protocol.messages import TRAIN, UPDATE, Directive
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, Aggregation, RoundAttempt
+from strategies.aggregation.checks import check_result
 from strategies.aggregation.mean import WeightedMean
 from strategies.server_optimizers.averaging import Averaging
 from strategies.server_optimizers.base import ServerOptimizer
@@ -65,11 +66,13 @@ class StockFedAvg(flower.FedAvg):
         """Return the next arrays, of the same shapes and types, and the mean metrics; None without a reply."""
         answers = dict(filter(None, map(self._read_reply, replies)))
         weights = {name: weight for name, (_, weight, _) in answers.items()}
-        self.aggregation.open(self._build_attempt(server_round, weights))
+        attempt = self._build_attempt(server_round, weights)
+        self.aggregation.open(attempt)
         contents = [content for name, (update, _, content) in answers.items() if self._add(name, update)]
         if not contents:
             return None, None
         aggregate = self.aggregation.close(lambda kind, requests: iter(()))
+        check_result(self.aggregation, aggregate, attempt.expected)
         return self._step(aggregate), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def _read_reply(self, message: Message) -> tuple[str, tuple[State, float, RecordDict]] | None:

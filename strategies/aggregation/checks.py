@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import RecordDict
 
-from fedhealth.errors import FederationError
+from fedhealth.errors import ConfigError, FederationError
 from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.privacy.mechanisms.noised_counts import NOISE
 from fedhealth.protocol.array_codec import get_arrays, unpack_arrays
@@ -16,7 +16,7 @@ from fedhealth.protocol.messages import SAME_RELEASE, STATISTICS, UPDATE
 from fedhealth.secagg.protocol.layout_plan import STATISTICS_BOUND
 from fedhealth.statistics.shapes import SIDES
 from fedhealth.types import State
-from strategies.aggregation.base import Shapes
+from strategies.aggregation.base import Aggregate, Shapes
 
 
 def read_reply(content: RecordDict) -> tuple[State, dict[str, np.ndarray]]:
@@ -54,6 +54,55 @@ def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -
                 f"Site {site!r} sent {name} with non-finite values such as {odd[0]}.",
                 "Lower the learning rate; its training may have diverged.",
             )
+
+
+def check_result(aggregation: object, result: object, expected: Mapping[str, np.ndarray]) -> None:
+    """Refuse what an aggregation returns for a round unless it is an update of the model that was sent.
+
+    Args:
+        aggregation: whose result it is, perhaps a user's own.
+        result: of its `close`; its update may omit arrays that too few sites can train.
+        expected: the arrays of an update.
+
+    Raises:
+        ConfigError: naming the aggregation and the array.
+
+    """
+    name = f"{type(aggregation).__module__}.{type(aggregation).__qualname__}"
+    advice = "`close` returns an Aggregate of finite float32 arrays, named and shaped as in `attempt.expected`."
+    if not isinstance(result, Aggregate) or not isinstance(result.update, Mapping):
+        raise ConfigError(f"The aggregation {name} returned {type(result).__name__}, no Aggregate.", advice)
+    for key, values in result.update.items():
+        if key not in expected:
+            raise ConfigError(f"The aggregation {name} returned the array {key}, which the model has not.", advice)
+        if not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.shape != expected[key].shape:
+            found = f"{values.dtype}{values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            problem = f"The aggregation {name} returned {key} as {found}, not as float32{expected[key].shape}."
+            raise ConfigError(problem, advice)
+        if not np.isfinite(values).all():
+            raise ConfigError(f"The aggregation {name} returned {key} with values that are not finite.", advice)
+
+
+def check_rule_result(rule: object, result: object, size: int) -> np.ndarray:
+    """Return what a rule made of the sites' vectors as float32 [size].
+
+    Raises:
+        ConfigError: it is something else; naming the rule, perhaps a user's own.
+
+    """
+    try:
+        found = np.asarray(result, np.float32)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.shape != (size,):
+        name = getattr(rule, "__qualname__", None) or type(rule).__qualname__
+        shape = type(result).__name__ if found is None else f"an array of shape {list(found.shape)}"
+        raise ConfigError(
+            f"The rule {name} returned {shape}, not one of shape [{size}].",
+            "A rule takes the sites' vectors and returns one vector of their size; of further parameters"
+            " conf/strategy/aggregation gives the values.",
+        )
+    return found
 
 
 def check_norm(site: str, update: State, max_norm: float) -> None:

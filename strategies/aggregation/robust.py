@@ -18,7 +18,14 @@ from fedhealth.flower.server.robust_rules import compute_krum, compute_median, c
 from fedhealth.models.modality_keys import get_tower
 from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
-from strategies.aggregation.checks import add_statistics, check_norm, check_statistics, check_update, read_reply
+from strategies.aggregation.checks import (
+    add_statistics,
+    check_norm,
+    check_rule_result,
+    check_statistics,
+    check_update,
+    read_reply,
+)
 from strategies.aggregation.stateless import StatelessAggregation
 
 Rule = Callable[[list[np.ndarray]], np.ndarray]
@@ -95,7 +102,7 @@ class RobustAggregation(StatelessAggregation):
 
     def _apply_rule(self, names: Sequence[str], owners: Sequence[str]) -> State:
         vectors = [np.concatenate([self._updates[site][name].ravel() for name in names]) for site in owners]
-        found, at = np.asarray(self.rule(vectors), np.float32), 0
+        found, at = check_rule_result(self.rule, self.rule(vectors), vectors[0].size), 0
         arrays: State = {}
         for name in names:
             shape = self._attempt.expected[name].shape

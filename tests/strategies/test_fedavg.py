@@ -1,5 +1,6 @@
 """The round loop against sites made of a few lines: what it sends, folds, forgives and refuses."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from fedhealth.errors import FederationError
+from fedhealth.errors import ConfigError, FederationError
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import (
@@ -68,11 +69,11 @@ class Federation:
         counts = {"test.positives": np.array([[0, 5]]), "test.negatives": np.array([[5, 0]])}
         return Message(RecordDict({STATISTICS: pack_arrays(counts)}), reply_to=message)
 
-    def run(self, rounds=2, **cohort):
+    def run(self, rounds=2, aggregation=None, **cohort):
         strategy = FedAvg(
             RunIdentity("run", "digest"),
             Participation(SITES, **cohort),
-            WeightedMean(),
+            aggregation or WeightedMean(),
             Averaging(),
             statistics=TOLD,
             event=lambda kind, **fields: self.events.append({"event": kind, **fields}),
@@ -100,6 +101,27 @@ def test_two_rounds_average_the_sites():
     assert strategy.final["test.positives"].sum() == 15
     pooled = federation.of("evaluation_completed")[0]["pooled"]
     assert pooled["test"]["auroc"] == 1.0
+
+
+class ScaledMean(WeightedMean):
+    """An own aggregation that makes something else of the mean."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def close(self, send_follow_up):
+        result = super().close(send_follow_up)
+        return replace(result, update={name: self.change(values) for name, values in result.update.items()})
+
+
+@pytest.mark.parametrize("change", [lambda values: values * np.nan, lambda values: values[:1], np.float64])
+def test_an_aggregation_that_returns_no_update_of_the_model_ends_the_run_in_the_first_round(change):
+    federation = Federation()
+    with pytest.raises(ConfigError, match="ScaledMean returned w"):
+        federation.run(aggregation=ScaledMean(change))
+    assert not federation.of("round_completed")
+    assert not federation.of("attempt_failed")  # trying again would not help
 
 
 def test_every_directive_says_where_the_run_stands():
@@ -167,6 +189,14 @@ def test_flowers_own_interface_gives_the_same_round():
     arrays, metrics = strategy.aggregate_train(1, replies)
     assert unpack_arrays(arrays)["w"].tolist() == [2.0, 2.0]
     assert metrics["examples"] == 30
+
+
+def test_flowers_own_interface_checks_what_an_aggregation_returns():
+    federation, own = Federation(), ScaledMean(lambda values: values * np.nan)
+    strategy = FedAvg(RunIdentity("run", ""), Participation(SITES), own, Averaging(), statistics=TOLD)
+    messages = strategy.configure_train(1, pack_arrays({"w": np.zeros(2, np.float32)}), {}, federation.grid)
+    with pytest.raises(ConfigError, match="ScaledMean returned w with values that are not finite"):
+        strategy.aggregate_train(1, federation.grid.send_and_receive(messages))
 
 
 class SilentGrid(InProcessGrid):

@@ -52,6 +52,15 @@ def test_another_aggregation_and_server_optimizer_are_exchanged_for_it():
     assert model["weight"][0, 0] == 2 + (0.5 * 2 + 2)
 
 
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [(lambda vectors: vectors[0] * np.nan, "not finite"), (lambda vectors: vectors[0][:1], r"\[1\]")],
+)
+def test_an_own_rule_that_returns_no_update_ends_the_run(rule, problem):
+    with pytest.raises(ConfigError, match=problem):
+        run_federation(StockFedAvg(RobustAggregation(rule)), rounds=1)
+
+
 def test_an_error_other_arrays_and_values_that_are_not_finite_are_left_out(caplog):
     def train(site, message):
         arrays = ArrayRecord({"weight": Array(np.full((2, 2), np.nan, np.float32)), "steps": Array(np.zeros(1, int))})

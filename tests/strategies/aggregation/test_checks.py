@@ -6,11 +6,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.errors import ConfigError, FederationError, FedhealthError
 from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays, to_array_record
 from fedhealth.protocol.messages import STATISTICS, TRAIN, UPDATE, Directive
-from strategies.aggregation.base import RoundAttempt
-from strategies.aggregation.checks import check_statistics
+from strategies.aggregation.base import Aggregate, RoundAttempt
+from strategies.aggregation.checks import check_result, check_statistics
 from strategies.aggregation.mean import WeightedMean
 from strategies.aggregation.robust import RobustAggregation, coordinate_median
 
@@ -123,3 +123,55 @@ def test_no_answer_ends_a_run_or_spoils_the_sum(bad):
         assert found.sites == ("a",)
         assert np.array_equal(found.update["w"], np.ones((2, 3), np.float32))
         assert found.statistics["train.loss"].tolist() == [7]
+
+
+def aggregate(values):
+    return Aggregate({"w": values}, {}, SITES)
+
+
+NO_RESULTS = {
+    "a dict": ({"w": np.zeros((2, 3), np.float32)}, "returned dict, no Aggregate"),
+    "nothing": (None, "returned NoneType, no Aggregate"),
+    "no arrays": (Aggregate(None, {}, SITES), "no Aggregate"),
+    "another array": (Aggregate({"v": np.zeros(1, np.float32)}, {}, SITES), "returned the array v"),
+    "a shape that would be broadcast": (
+        aggregate(np.zeros(1, np.float32)),
+        r"w as float32\(1,\), not as float32\(2, 3\)",
+    ),
+    "another type": (aggregate(np.zeros((2, 3))), r"w as float64\(2, 3\)"),
+    "a list": (aggregate([[0.0] * 3] * 2), "w as list"),
+    "not a number": (aggregate(np.full((2, 3), np.nan, np.float32)), "w with values that are not finite"),
+    "infinite": (aggregate(np.full((2, 3), np.inf, np.float32)), "w with values that are not finite"),
+}
+
+
+@pytest.mark.parametrize(("result", "problem"), NO_RESULTS.values(), ids=NO_RESULTS)
+def test_a_result_that_is_no_update_of_the_model_is_refused_by_the_aggregations_name(result, problem):
+    with pytest.raises(ConfigError, match=problem) as refused:
+        check_result(WeightedMean(), result, ARRAYS)
+    assert "strategies.aggregation.mean.WeightedMean" in refused.value.problem
+    assert "attempt.expected" in refused.value.advice
+
+
+def test_a_result_without_an_array_that_too_few_sites_train_is_an_update():
+    check_result(WeightedMean(), Aggregate({}, {}, SITES), ARRAYS)
+    check_result(WeightedMean(), aggregate(np.ones((2, 3), np.float32)), ARRAYS)
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [(None, "of shape []"), (0.5, "of shape []"), ({"w": 1}, "dict"), ([1.0] * 7, "of shape [7]"), (["x"] * 6, "list")],
+    ids=["None", "a number", "a dict", "too long", "texts"],
+)
+def test_a_rule_that_returns_no_vector_is_named(result, found):
+    def own_rule(vectors):
+        return result
+
+    aggregation = opened(RobustAggregation(own_rule))
+    for site in SITES:
+        aggregation.add(site, good())
+    with pytest.raises(ConfigError) as refused:
+        aggregation.close(None)
+    assert "own_rule returned" in refused.value.problem
+    assert found in refused.value.problem
+    assert "shape [6]" in refused.value.problem
