@@ -110,11 +110,13 @@ def measure_derm(bench: Bench) -> Figures:
     facts = StudyFacts(200, 4, modalities, None, bench.text_encoder, "", bench.image_weights)
     words = StudyFacts(200, 4, modalities, None, "", "", bench.image_weights)
     sentences, weights = recommend_recipe(facts, "derm", root), f"model.image.weights='{bench.image_weights}'"
+    averaged = [*sentences, "method=fedavg", "training.optimizer.lr=0.002"]
     plain = {
         "sentences": sentences,
+        "slow": [*sentences, "training.optimizer.lr=0.0005"],
         "ngrams": recommend_recipe(words, "derm", root),
-        "long": [*sentences, "strategy.rounds=60", "strategy.patience=15"],
-        "steady": [*sentences, "training.batch_size=128", "training.local_steps=5", "strategy.rounds=60"],
+        "rounds": [*averaged, "strategy.rounds=60", "training.batch_size=32", "training.local_steps=20"],
+        "steady": [*averaged, "strategy.rounds=60", "training.batch_size=128", "training.local_steps=5"],
         "experiment": ["experiment=derm", f"data.root='{root}'", weights],
     }
     recipe = bench.choose_recipe("derm", plain)

@@ -108,10 +108,7 @@ def _recommend_image(facts: StudyFacts) -> Recommendation:
 
 def _recommend_privacy(facts: StudyFacts) -> Iterator[Recommendation]:
     if facts.epsilon is None:
-        yield Recommendation(
-            ("strategy.rounds=20", "strategy.patience=5"),
-            "The best round on the pooled validation rows is exported; training ends when it gets no better.",
-        )
+        yield _recommend_rounds(facts)
         return
     yield Recommendation(
         ("privacy=patient", f"privacy.epsilon={facts.epsilon:g}", "specialized=generic_patient"),
@@ -123,6 +120,23 @@ def _recommend_privacy(facts: StudyFacts) -> Iterator[Recommendation]:
             f"With fewer than {FEW_PATIENTS} patients at a hospital, this epsilon leaves much noise. "
             "privacy.noise=shared (with method=fedsgd) divides it among the hospitals; see docs/privacy.md.",
         )
+
+
+def _recommend_rounds(facts: StudyFacts) -> Recommendation:
+    if facts.sites > 1 and _has_frozen_features(facts):
+        return Recommendation(
+            ("method=fedsgd", "strategy.rounds=300", "training.batch_size=256", "training.optimizer.lr=0.001"),
+            "One step of all hospitals in a round: hospitals that differ pull the model apart in several steps of "
+            "their own. Frozen features make a round short. The best round on the pooled validation rows is exported.",
+        )
+    return Recommendation(
+        ("strategy.rounds=20", "strategy.patience=5"),
+        "The best round on the pooled validation rows is exported; training ends when it gets no better.",
+    )
+
+
+def _has_frozen_features(facts: StudyFacts) -> bool:
+    return "image" not in facts.modalities or bool(facts.image_encoder or facts.image_weights)
 
 
 def _recommend_protection(facts: StudyFacts) -> Iterator[Recommendation]:

@@ -27,6 +27,22 @@ def test_every_study_gets_settings_that_are_valid_together(kinds, epsilon, known
         assert config.model.fusion.zero
 
 
+@pytest.mark.parametrize(
+    ("kinds", "sites", "known", "sends"),
+    [
+        ({"text", "tabular"}, 4, {}, "gradient"),
+        ({"image", "tabular"}, 4, {"image_weights": "w.safetensors"}, "gradient"),
+        ({"image", "tabular"}, 4, {}, "update"),  # a network from scratch makes a round expensive
+        ({"tabular"}, 1, {}, "update"),  # nobody differs
+    ],
+)
+def test_hospitals_with_frozen_features_take_one_step_in_a_round(kinds, sites, known, sends):
+    found = recommend_overrides(StudyFacts(150, sites, frozenset(kinds), **known))
+    config = compose_config(["data.root=x", *(override for each in found for override in each.overrides)])
+    assert config.training.sends.value == sends
+    assert (config.training.local_steps == 1) == (sends == "gradient")
+
+
 def test_few_patients_and_few_hospitals_get_advice():
     few = recommend_overrides(StudyFacts(50, 2, frozenset({"tabular"}), 1.0))
     assert any("privacy.noise=shared" in each.reason for each in few)
