@@ -28,10 +28,11 @@ from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunD
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
-from fedhealth.utils.own_code import explain_own_code
+from fedhealth.utils.own_code import explain_own_code, explained_own_code
 from fedhealth.utils.privacy_text import describe_privacy
 
 
+@explained_own_code()
 def launch_run(spec: RunSpec) -> None:
     """Run the federation and write all its results into the run directory, which must not hold a run yet.
 
@@ -75,6 +76,7 @@ def request_reservation(budget_request: BudgetRequest, spec: RunSpec) -> dict[st
     return dict(reserved[-1]["sites"]) if reserved else {}
 
 
+@explained_own_code()
 def resume_run(run: RunDir) -> None:
     """Resume a run that was killed, stopped or failed, after its last completed round.
 

@@ -146,12 +146,12 @@ def test_what_has_a_default_is_read_with_it():
         ("strategy/server_optimizer=nostep", ["halfparts.NoStep", "no step;", "docs/add-a-server-optimizer.md"]),
         ("personalization=train", ["halfparts.OnlyTrain", "no freeze, select_shared, get_extra_shapes,"]),
         ("model/tabular=nowidth", ["model.tabular", "halfparts.NoWidth", "halfparts.py", "no width;"]),
-        ("model/tabular=four", ["model.tabular: WidthOfText.width is no number of features: 'four'"]),
+        ("model/tabular=four", ["model.tabular: halfparts.WidthOfText (", ".width is no number of features: 'four'"]),
         (
             "model/tabular=misspelt",
             ["model.tabular: Misspelt.forward (", "halfparts.py, line", "raised AttributeError", "laier"],
         ),
-        ("model/tabular=plain", ["model.tabular: Plain is no torch.nn.Module"]),
+        ("model/tabular=plain", ["model.tabular: halfparts.Plain (", "halfparts.py) is no torch.nn.Module"]),
         ("model/text=nopad", ["model.text", "halfparts.NoPad", "no pad;"]),
     ],
 )
