@@ -19,15 +19,15 @@ from rich.console import Console
 from fedhealth.api.progress import ProgressDisplay
 from fedhealth.cli import sweep
 from fedhealth.config.compose import (
-    HYDRA_ERRORS,
     HYDRA_VERSION_BASE,
     check_group_options,
     explain_encoding,
     explain_hydra_error,
     get_conf_dir,
-    quote_value,
     register_schema,
 )
+from fedhealth.config.explain_hydra import HYDRA_ERRORS
+from fedhealth.config.quoting import quote_value
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
@@ -68,7 +68,8 @@ def run_hydra(overrides: list[str]) -> None:
     except UnicodeDecodeError as fault:
         raise explain_encoding(fault, find_config_dir_flag(overrides)) from fault
     except HYDRA_ERRORS as fault:
-        raise explain_hydra_error(fault) from fault
+        chosen = [each for each in overrides if not each.startswith("-")]
+        raise explain_hydra_error(fault, chosen, find_config_dir_flag(overrides)) from fault
     finally:
         release_reservation(folder)
     if (folder / sweep.PLAN).is_file():

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedhealth.config.capabilities import get_capability
-from fedhealth.config.compose import compose_config, quote_value
+from fedhealth.config.compose import compose_config
+from fedhealth.config.quoting import quote_value
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.experiment.run_spec import RunSpec, make_run_id
 from fedhealth.experiment.sweep_plan import expand_sweep, get_guarantee

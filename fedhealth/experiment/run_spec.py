@@ -18,11 +18,11 @@ from fedhealth.config.compose import (
     compute_config_digest,
     get_conf_dir,
     get_group_choices,
-    quote_value,
     resolve_config,
 )
 from fedhealth.config.method_consistency import check_method_components
 from fedhealth.config.noise_choice import SHARED_NOISE, can_share_noise, is_noise_open
+from fedhealth.config.quoting import quote_value
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate_config
 from fedhealth.errors import ConfigError
