@@ -165,6 +165,7 @@ def _run_composed(config: DictConfig) -> None:
 
 def launch_with_progress(spec: RunSpec) -> None:
     """Launch a run with live progress, and print where its report is."""
+    spec.run_dir.vacate()  # else the lines of an earlier run would be shown
     _show_progress(spec.run_dir, lambda _: launch_run(spec))
 
 
