@@ -28,7 +28,7 @@ from fedhealth.config.compose import (
 )
 from fedhealth.config.explain_hydra import HYDRA_ERRORS
 from fedhealth.config.quoting import quote_value
-from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.errors import ConfigError
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.experiment.sweep_reserve import release_reservation
@@ -159,7 +159,7 @@ def _run_composed(config: DictConfig) -> None:
             sweep.run_search(spec)
         else:
             launch_with_progress(spec)
-    except FedhealthError as fault:
+    except Exception as fault:  # Hydra would print lines of its own about it
         raise sweep.AbortHydra(fault) from fault
 
 

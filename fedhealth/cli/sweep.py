@@ -44,7 +44,7 @@ class _SearchCommand:
 class AbortHydra(BaseException):
     """Carry an error past Hydra, which would print all overrides of the command first; ends a sweep, too."""
 
-    def __init__(self, fault: FedhealthError) -> None:
+    def __init__(self, fault: Exception) -> None:
         super().__init__(fault)
         self.fault = fault
 

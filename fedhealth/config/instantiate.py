@@ -28,7 +28,7 @@ def instantiate(node: Any, **arguments: Any) -> Any:
             raise cause from None
         if isinstance(cause, ImportError) and cause.__cause__ is not None:  # Hydra's own text has no reason in its line
             cause = cause.__cause__
-        if own := explain_own_code(cause or fault):
+        if own := explain_own_code(cause or fault, is_part=cause is not None):
             raise OwnCodeError(f"{node.get('_target_', node)} cannot be built: {own.problem}", own.advice) from fault
         reason = get_first_line(cause or fault)
         raise ConfigError(

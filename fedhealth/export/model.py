@@ -54,6 +54,10 @@ class ExportedModel:
     data: DataConfig
     model: MultimodalModel
 
+    def __repr__(self) -> str:
+        numbers = sum(array.numel() for array in self.model.state_dict().values())
+        return f"ExportedModel({str(self.folder)!r}): {', '.join(sorted(self.model.modalities))}; {numbers:,} numbers"
+
 
 def save_model(config: DictConfig, shared: State, folder: Path) -> None:
     """Write the federated model of a run to a folder.

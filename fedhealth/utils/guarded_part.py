@@ -50,7 +50,7 @@ class GuardedPart:
         contract = inspect.getattr_static(self.protocol, name, None)
         if inspect.isfunction(contract):
             return partial(_call_method, self.guarded, contract)
-        value = call_own(partial(getattr, self.guarded, name), contract=f"of an attribute, {name}.")
+        value = call_own(partial(getattr, self.guarded, name), contract=f"`{name}` is an attribute.")
         if not _has_type(value, hint := _get_attribute_type(self.protocol, name)):
             problem = f"{name_part(self.guarded)}: its `{name}` is {describe_value(value)}, not {_name_type(hint)}."
             raise OwnCodeError(problem, f"See {self.protocol.__module__}.{self.protocol.__qualname__}.")
@@ -80,7 +80,7 @@ def _call_method(part: object, contract: Callable[..., Any], *arguments: Any, **
     """Call the method of a part that a method of its protocol describes."""
     name, call = contract.__name__, f"`{contract.__name__}{_format_signature(contract)}`"
     method = getattr(part, name)
-    result = call_own(partial(method, **named) if named else method, *arguments, contract=f"{call}.")
+    result = call_own(partial(method, **named) if named else method, *arguments, contract=f"The call is {call}.")
     hint = get_type_hints(contract).get("return", Any)
     if hint is not NoneType and not _has_type(result, hint):
         problem = f"{name_part(part)}: `{name}` returned {describe_value(result)}, not {_name_type(hint)}."

@@ -26,14 +26,19 @@ class OwnCodeError(ConfigError):
     """A part that the user wrote raised an error or does not keep its contract; never the fault of a site."""
 
 
-def explain_own_code(fault: BaseException) -> OwnCodeError | None:
+def explain_own_code(fault: BaseException, is_part: bool = False) -> OwnCodeError | None:
     """Return the error for a fault that the user's own code raised; None for any other fault.
 
     The last line of the user's that our code called is named. Libraries and our own functions that this line calls are
     passed over: a shape that torch refuses is the fault of whoever called torch. A script that calls fedhealth is no
     part of a run: what it calls may have a bug.
+
+    Args:
+        fault: with its traceback.
+        is_part: whether the traceback begins inside a call of ours, because a library caught the fault there.
+
     """
-    found, is_inside = "", False
+    found, is_inside = "", is_part
     for frame, line in traceback.walk_tb(fault.__traceback__):
         code = frame.f_code
         file = Path(code.co_filename)
@@ -76,7 +81,7 @@ def call_own(function: Callable[..., T], *arguments: Any, contract: str) -> T:
     Args:
         function: to call.
         arguments: of the call.
-        contract: how it is called and what it returns, for the message.
+        contract: how it is called and what it returns, a sentence for the message.
 
     Raises:
         OwnCodeError: it does not take these arguments, or the user's own code raised an error.
@@ -89,7 +94,7 @@ def call_own(function: Callable[..., T], *arguments: Any, contract: str) -> T:
     except TypeError as fault:
         if (reason := _find_misfit(function, arguments)) is None:
             raise
-        raise OwnCodeError(f"{name_part(function)} cannot be called: {reason}.", f"The call is {contract}") from fault
+        raise OwnCodeError(f"{name_part(function)} cannot be called: {reason}.", contract) from fault
 
 
 def _find_misfit(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str | None:

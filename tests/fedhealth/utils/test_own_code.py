@@ -59,7 +59,7 @@ def test_an_error_of_ours_that_a_part_calls_is_told_by_the_parts_line(mine):
 
 def test_other_arguments_are_told_with_the_call(mine, tmp_path):
     with pytest.raises(OwnCodeError) as caught:
-        call_own(mine.add, "{}", 1, contract="`add(text)`.")
+        call_own(mine.add, "{}", 1, contract="The call is `add(text)`.")
     assert "too many positional arguments" in caught.value.problem
     assert caught.value.advice == "The call is `add(text)`."
 
