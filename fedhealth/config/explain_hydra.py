@@ -108,7 +108,7 @@ def explain_hydra_fault(fault: Exception, list_names: Callable[[], KnownNames]) 
     if isinstance(fault, YAMLError):
         return ConfigError(f"This is not YAML: {' '.join(str(fault).split())}.", "Correct the file at that line.")
     if within := re.search(r"In '(.+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", str(fault)):
-        return _explain_file_error(*within.groups(), list_names)
+        return _explain_file_error(list_names, *within.groups())
     if isinstance(fault, OverrideParseException):
         return ConfigError(f"{fault.override!r} is not of the form key=value.", _suggest_quoting(str(fault.override)))
     if isinstance(cause, MissingMandatoryValue):
@@ -135,7 +135,7 @@ def _suggest_quoting(override: str) -> str:
     return f"Quote the value, in a shell like this: {shlex.quote(f'{key}={quote_value(value.strip(chr(39)))}')}"
 
 
-def _explain_file_error(file: str, reason: str, key: str, list_names: Callable[[], KnownNames]) -> ConfigError:
+def _explain_file_error(list_names: Callable[[], KnownNames], file: str, reason: str, key: str) -> ConfigError:
     if " not in " in reason:
         return ConfigError(f"{file}.yaml: there is no configuration key {key!r}.", list_names().suggest(key))
     return ConfigError(f"{file}.yaml: {key}: {reason}.", "Correct the value in that file.")
