@@ -232,8 +232,8 @@ def _list_known_names(overrides: Sequence[str], config_dir: Path | None) -> Know
         with suppress(*HYDRA_ERRORS, UnicodeDecodeError):
             with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
                 composed = hydra_compose("config", overrides=[*options, *search])
-            plain = OmegaConf.to_container(composed, resolve=False)
-            return KnownNames(plain if isinstance(plain, dict) else {}, groups)
+            plain: Any = OmegaConf.to_container(composed, resolve=False)
+            return KnownNames(plain, groups)
     return KnownNames({}, groups)
 
 
