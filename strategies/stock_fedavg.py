@@ -52,7 +52,7 @@ class StockFedAvg(flower.FedAvg):
         self.aggregation: Aggregation = guard_part(aggregation, Aggregation) or WeightedMean()
         self.server_optimizer: ServerOptimizer = guard_part(server_optimizer, ServerOptimizer) or Averaging()
         self._arrays: State = {}
-        if not self.aggregation.sees_single_updates:
+        if not getattr(get_part(self.aggregation), "sees_single_updates", True):
             name = type(get_part(self.aggregation)).__name__
             raise ConfigError(f"Stock clients cannot mask their updates for {name}.", "Use strategies.SecureFedAvg.")
 

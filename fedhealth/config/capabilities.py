@@ -104,7 +104,10 @@ def load_target(target: str) -> Any:
         if absent := _find_absent_name(target, fault):
             raise ConfigError(f"cannot load {target!r}: {absent}", "Correct the name.") from fault
         reason = get_first_line(fault.__cause__ or fault)
-        advice = advise_import(fault, "Correct the path, or install its package.")
+        is_broken = fault.__cause__ is not None and not isinstance(fault.__cause__, ImportError)
+        advice = advise_import(
+            fault, "Correct that module." if is_broken else "Correct the path, or install its package."
+        )
         raise ConfigError(f"cannot load {target!r} ({reason}).", advice) from fault
 
 

@@ -47,6 +47,9 @@ class GuardedPart:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "guarded" not in vars(self):  # asked while it is copied
             raise AttributeError(name)
+        if name in dir(self.protocol) and not hasattr(self.guarded, name):
+            problem = f"{name_part(self.guarded)} has no `{name}`."
+            raise OwnCodeError(problem, f"See {self.protocol.__module__}.{self.protocol.__qualname__}.")
         contract = inspect.getattr_static(self.protocol, name, None)
         if inspect.isfunction(contract):
             return partial(_call_method, self.guarded, contract)
@@ -63,9 +66,9 @@ class GuardedPart:
         return repr(self.guarded)
 
 
-def get_part(part: object) -> object:
+def get_part(part: T) -> T:
     """Return the part itself, which may be guarded."""
-    return part.guarded if isinstance(part, GuardedPart) else part
+    return cast(T, part.guarded) if isinstance(part, GuardedPart) else part
 
 
 def describe_value(value: object) -> str:

@@ -31,7 +31,7 @@ class Mine:
         return {name: array + update[name] for name, array in arrays.items()}
 
 
-class MineWithoutUpdate(Mine):
+class MineWithoutUpdate:
     def step(self, arrays):
         return arrays
 
@@ -79,6 +79,11 @@ def test_another_type_is_told_with_class_file_and_contract(result, found):
 def test_other_arguments_are_told():
     with pytest.raises(OwnCodeError, match=r"MineWithoutUpdate.step \(.*\) cannot be called: too many positional"):
         make_optimizer(kind=MineWithoutUpdate).step(ARRAYS, ARRAYS)
+
+
+def test_a_method_that_is_not_there_is_told():
+    with pytest.raises(OwnCodeError, match=r"Files \(.*\) has no `step`"):
+        guard_part(Files(), ServerOptimizer).step(ARRAYS, ARRAYS)
 
 
 def test_an_error_inside_names_the_line():

@@ -59,7 +59,8 @@ def test_a_tokenizer_that_uses_hash_is_refused(build):
 
 
 def test_a_stable_tokenizer_passes(build):
-    check_fresh_tokens(*build("Stable"), 0)
+    node, encoder = build("Stable")
+    check_fresh_tokens(node, encoder, 0)
 
 
 def test_an_encoder_that_a_fresh_process_cannot_build_is_told_with_the_reason(build):
