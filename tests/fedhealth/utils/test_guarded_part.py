@@ -83,7 +83,7 @@ def test_other_arguments_are_told():
 
 def test_a_method_that_is_not_there_is_told():
     with pytest.raises(OwnCodeError, match=r"Files \(.*\) has no `step`"):
-        guard_part(Files(), ServerOptimizer).step(ARRAYS, ARRAYS)
+        make_optimizer(kind=Files).step(ARRAYS, ARRAYS)
 
 
 def test_an_error_inside_names_the_line():
