@@ -42,7 +42,8 @@ def measure_demo_seconds(folder: Path) -> float:
 
 def measure_epoch_seconds(folder: Path) -> tuple[float, float]:
     """Return the seconds spent on data in the first epoch (decoding, caching, gathering) and in the second."""
-    from fedhealth.config.compose import compose_config, compute_config_digest, quote_value
+    from fedhealth.config.compose import compose_config, compute_config_digest
+    from fedhealth.config.quoting import quote_value
     from fedhealth.data.dataset import prepare_dataset
     from fedhealth.data.examples import build_examples, iterate_batches
     from fedhealth.data.synthetic import write_hospitals

@@ -52,6 +52,7 @@ from fedhealth.site.policy import SIMULATION_LIMITS
 from fedhealth.site.run_history import round_count_down
 from fedhealth.site.study_shares import make_share
 from fedhealth.site.traffic_quota import TrafficQuota
+from fedhealth.utils.own_code import explain_own_code
 
 MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
 
@@ -117,7 +118,8 @@ def _show_cause(message: Message, context: Context, job: Job | None, fault: Exce
     """Write the cause of a virtual site's fault into the run's events: on one machine it is no secret."""
     with suppress(FedhealthError):
         run = job or Job.loads(str(context.run_config.get("job", "")))
-        cause = fault.__cause__ if isinstance(fault, PrivateTaskError) and fault.__cause__ else fault
+        cause: BaseException = fault.__cause__ if isinstance(fault, PrivateTaskError) and fault.__cause__ else fault
+        cause = cause if isinstance(cause, FedhealthError) else explain_own_code(cause) or cause
         told = (cause.problem, cause.advice) if isinstance(cause, FedhealthError) else (repr(cause), "")
         event = {"site": get_virtual_site(context, run).name, "problem": told[0], "advice": told[1]}
         RunDir(Path(run.folder)).append_event("site_fault", task=message.metadata.message_type, **event)

@@ -45,6 +45,7 @@ from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.schedule import compute_rate_factor
 from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
 from fedhealth.types import State
+from fedhealth.utils.guarded_part import guard_part
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class SiteSetup:
         self.site = site
         self.config = config
         self.digest = digest
-        self.personalization: Personalization = instantiate(config.personalization)
+        self.personalization = guard_part(instantiate(config.personalization), Personalization)
         self.trainer: Trainer = instantiate(config.privacy)
         self.transport: Transport = instantiate(config.secagg["site"])
 

@@ -6,7 +6,7 @@ The optimizer is an `opacus.optimizers.DPOptimizer`; the engine takes the place 
 one backward pass and no wrapper around the model. FOLDER keeps the privacy ledger.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -73,5 +73,7 @@ def train_privately(folder: Path) -> tuple[nn.Module, float]:
 
 
 if __name__ == "__main__":
-    _, spent = train_privately(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Train a small model privately on random data.")
+    parser.add_argument("folder", type=Path, help="where the privacy ledger is kept")
+    _, spent = train_privately(parser.parse_args().folder)
     print(f"epsilon spent: {spent:.2f}")

@@ -25,6 +25,7 @@ from fedhealth.flower.grid_wrapper import BundlingGrid
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import load_job
 from fedhealth.lead.site_overview import load_node_names
+from fedhealth.models.model_method import build_model_method
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import build_model
 from fedhealth.monitor.run_metrics import monitor_run
@@ -37,6 +38,7 @@ from fedhealth.statistics import heterogeneity
 from fedhealth.statistics.shapes import SIDES, compute_shared_sensitivity, get_modalities, get_statistic_shapes
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.guarded_part import guard_part
 from strategies.aggregation.base import Aggregation
 from strategies.checkpoint import CheckpointStore
 from strategies.deadlines import ReplyDeadlines
@@ -149,7 +151,7 @@ def build_strategy(
 ) -> FedAvg:
     """Compose the strategy from the configured parts, for shared arrays with the shapes of `initial`."""
     lead = config.strategy
-    aggregation: Aggregation = instantiate(lead.aggregation or config.secagg["lead"])
+    aggregation: Aggregation = guard_part(instantiate(lead.aggregation or config.secagg["lead"]), Aggregation)
     aggregation.start(job.run, job.digest, folder.path)
     shapes = {name: array.shape for name, array in initial.items()}
     sites = tuple(config.data.sites)
@@ -161,7 +163,7 @@ def build_strategy(
         aggregation,
         instantiate(lead.server_optimizer),
         server_state=instantiate(lead.server_state),
-        extra=instantiate(config.personalization).get_extra_shapes(shapes),
+        extra=build_model_method(config.personalization).get_extra_shapes(shapes),
         sends_gradients=config.training.sends is Sends.gradient,
         statistics=get_statistic_shapes(config),
         sensitivities={kind: compute_shared_sensitivity(config, kind) for kind in (EVALUATE, DESCRIBE)},
@@ -182,7 +184,7 @@ def build_strategy(
 def build_initial_state(config: Config) -> State:
     """Return the initial shared arrays, identical for every run of this configuration and seed."""
     model = build_model(config.model, config.data, config.seed)
-    personalization = instantiate(config.personalization)
+    personalization = build_model_method(config.personalization)
     personalization.freeze(model)
     return get_model_arrays(model, sorted(personalization.select_shared(model, list_trained_arrays(model))))
 

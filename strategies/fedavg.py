@@ -22,6 +22,7 @@ from fedhealth.protocol.array_codec import pack_arrays, to_array_record, unpack_
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, TRAIN
 from fedhealth.statistics.heterogeneity import HeterogeneityTable, compute_divergence
 from fedhealth.types import State
+from fedhealth.utils.guarded_part import get_part, guard_part
 from strategies.aggregation.base import Aggregate, Aggregation, Shapes
 from strategies.aggregation.checks import check_result
 from strategies.checkpoint import CheckpointStore, RoundCheckpoint
@@ -34,6 +35,7 @@ from strategies.round_driver import RoundDriver
 from strategies.round_request import RoundRequest, RunIdentity, build_messages, build_request
 from strategies.selection import RoundSelection
 from strategies.server_optimizers.base import ServerOptimizer, is_running_statistic
+from strategies.server_optimizers.checks import step_checked
 from strategies.server_state.base import ServerMethodState
 from strategies.server_state.mean import MeanAccumulator
 from strategies.statistics import build_metric_record, summarize_statistics
@@ -86,8 +88,9 @@ class FedAvg(Strategy):
         tables: Mapping[str, HeterogeneityTable] | None = None,
         event: EventCallback = lambda kind, **fields: None,
     ) -> None:
-        self.server_optimizer = server_optimizer
-        self.server_state = server_state or MeanAccumulator()
+        self.server_optimizer = guard_part(server_optimizer, ServerOptimizer)
+        self.server_state = guard_part(server_state, ServerMethodState) or MeanAccumulator()
+        aggregation = guard_part(aggregation, Aggregation)
         self.extra, self.sends_gradients = extra or {}, sends_gradients
         self.statistics, self.sensitivities = statistics or {}, sensitivities or {}
         self.checkpoints = checkpoints
@@ -106,7 +109,7 @@ class FedAvg(Strategy):
     def summary(self) -> None:
         """Report the parts of this strategy as an event (Flower's interface)."""
         parts = (self.driver.aggregation, self.server_optimizer)
-        names = [type(part).__name__ for part in parts]
+        names = [type(get_part(part)).__name__ for part in parts]
         self.event("strategy", parts=names, sites=list(self.driver.participation.sites))
 
     def start(
@@ -248,7 +251,7 @@ class FedAvg(Strategy):
     def _step(self, arrays: State, aggregate: Aggregate) -> State:
         """Return the next arrays: the model's by the server optimizer, the method's by its server state."""
         update = _select_model_arrays(self._average_over_all(aggregate) if self.sends_gradients else aggregate.update)
-        model = self.server_optimizer.step(_select_model_arrays(arrays), update)
+        model = step_checked(self.server_optimizer, _select_model_arrays(arrays), update)
         changed = {
             name: change * self._get_reply_share(name, aggregate.sites) for name, change in aggregate.update.items()
         }

@@ -14,6 +14,7 @@ from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.protocol.array_codec import pack_arrays
 from fedhealth.protocol.messages import DIRECTIVE, HANDSHAKE, Directive
 from fedhealth.protocol.refusals import describe_error
+from fedhealth.utils.own_code import OwnCodeError
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
 from strategies.aggregation.checks import check_result
 from strategies.deadlines import ReplyDeadlines
@@ -153,6 +154,8 @@ class RoundDriver:
         except AttemptFailedError as fault:  # abandoned: the sites mask the same words again
             self.event("attempt_failed", round=request.round, attempt=0, reason=fault.problem)
             return None
+        except OwnCodeError:
+            raise
         except FedhealthError as fault:
             self.event("attempt_failed", round=request.round, attempt=0, reason=fault.problem)
         self.aggregation.give_up()
@@ -186,6 +189,8 @@ class RoundDriver:
             return False
         try:
             own = self.aggregation.add(site, reply.message.content)
+        except OwnCodeError:
+            raise
         except FedhealthError as fault:
             self.event("site_failed", round=number, site=site, reason=fault.problem)
             return False

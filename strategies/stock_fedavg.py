@@ -20,11 +20,14 @@ from fedhealth.models.modality_keys import SHARED, get_tower
 from fedhealth.protocol.array_codec import get_arrays, pack_arrays, to_array_record, unpack_arrays
 from fedhealth.protocol.messages import TRAIN, UPDATE, Directive
 from fedhealth.types import State
+from fedhealth.utils.guarded_part import get_part, guard_part
+from fedhealth.utils.own_code import OwnCodeError
 from strategies.aggregation.base import Aggregate, Aggregation, RoundAttempt
 from strategies.aggregation.checks import check_result
 from strategies.aggregation.mean import WeightedMean
 from strategies.server_optimizers.averaging import Averaging
 from strategies.server_optimizers.base import ServerOptimizer
+from strategies.server_optimizers.checks import step_checked
 
 log = logging.getLogger("fedhealth.lead")
 
@@ -46,11 +49,11 @@ class StockFedAvg(flower.FedAvg):
         self, aggregation: Aggregation | None = None, server_optimizer: ServerOptimizer | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.aggregation: Aggregation = aggregation or WeightedMean()
-        self.server_optimizer: ServerOptimizer = server_optimizer or Averaging()
+        self.aggregation: Aggregation = guard_part(aggregation, Aggregation) or WeightedMean()
+        self.server_optimizer: ServerOptimizer = guard_part(server_optimizer, ServerOptimizer) or Averaging()
         self._arrays: State = {}
-        if not self.aggregation.sees_single_updates:
-            name = type(self.aggregation).__name__
+        if not getattr(get_part(self.aggregation), "sees_single_updates", True):
+            name = type(get_part(self.aggregation)).__name__
             raise ConfigError(f"Stock clients cannot mask their updates for {name}.", "Use strategies.SecureFedAvg.")
 
     def configure_train(
@@ -114,10 +117,12 @@ class StockFedAvg(flower.FedAvg):
         """Aggregate one update; return whether it was valid."""
         try:
             self.aggregation.add(name, RecordDict({UPDATE: pack_arrays(update)}))
+        except OwnCodeError:
+            raise
         except FedhealthError as fault:
             log.warning("%s is left out: %s", name, fault.problem)
             return False
         return True
 
     def _step(self, aggregate: Aggregate) -> ArrayRecord:
-        return to_array_record(self.server_optimizer.step(self._arrays, aggregate.update))
+        return to_array_record(step_checked(self.server_optimizer, self._arrays, aggregate.update))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from fedhealth.config.schema import Sends
+from fedhealth.models.model_method import ModelMethod
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
@@ -90,7 +91,7 @@ class TrainingResult:
     extra: State = field(default_factory=dict)
 
 
-class Personalization(Protocol):
+class Personalization(ModelMethod, Protocol):
     """A personalization method.
 
     Attributes:
@@ -109,25 +110,6 @@ class Personalization(Protocol):
     requires: tuple[str, ...]
     sends_plain_gradients: bool
     keeps_arrays: bool
-
-    def freeze(self, model: MultimodalModel) -> None:
-        """Freeze the parameters that this method does not train; called at the lead and at every site.
-
-        Raises:
-            ConfigError: the model has nothing for this method to work on.
-
-        """
-
-    def select_shared(self, model: MultimodalModel, trained: Sequence[str]) -> list[str]:
-        """Return the names of the trained arrays that are shared; the others stay at the site.
-
-        Raises:
-            ConfigError: the model has nothing for this method to work on.
-
-        """
-
-    def get_extra_shapes(self, shared: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the method's extra arrays, by name; one about an array of a tower ends in its name."""
 
     def train(self, local: LocalRound) -> TrainingResult:
         """Train for one round; afterwards the model's shared arrays are the site's contribution."""

@@ -53,6 +53,7 @@ def run(
     if not progress:
         launch_run(spec)
         return Run(place, own_config)
+    spec.run_dir.vacate()  # else the lines of an earlier run would be shown
     with _capture_warnings(), ProgressDisplay(spec.run_dir, Console()):
         launch_run(spec)
     return Run(place, own_config)

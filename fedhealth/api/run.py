@@ -18,7 +18,7 @@ from fedhealth.api.tables import (
     build_privacy_table,
     build_sites_table,
 )
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, ModelError
 from fedhealth.export.model import ExportedModel, load_model
 from fedhealth.report.summary import summarize_run
 from fedhealth.runs.load_record import load_run_record
@@ -95,10 +95,12 @@ class Run:
         """The exported model.
 
         Raises:
-            ModelError: the run exported no model yet, or only the shared part of a personalized one, or its model has a
-                part of an own package and `config_dir` does not name it.
+            ModelError: the run did not complete, or exported only the shared part of a personalized model, or its model
+                has a part of an own package and `config_dir` does not name it.
 
         """
+        if not (self.folder / MODEL_DIR).is_dir():
+            raise ModelError(f"The run in {self.folder} is {self.state} and has no model.", _explain_state(self))
         return load_model(self.folder / MODEL_DIR, config_dir=self.config_dir)
 
     @property

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fedhealth.config.compose import compose_config, quote_value
+from fedhealth.config.compose import compose_config
 from fedhealth.config.data_contract import find_data_errors
+from fedhealth.config.quoting import quote_value
 from fedhealth.config.schema import Config, DataConfig
 from fedhealth.data.findings import parse_findings
 from fedhealth.errors import ConfigError

@@ -23,7 +23,7 @@ from fedhealth.utils.own_code import explain_own_code
 from fedhealth.utils.readable_text import escape_invisible
 from fedhealth.version import __version__
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, suggest_commands=False)  # click does
 app.add_typer(site.app, name="site")
 app.add_typer(lead.app, name="lead")
 _LEAD_MODULES = {"alembic", "sqlalchemy", "uv"}  # locks/site.lock leaves them out

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from fedhealth.cli.prompts import print_lines
 from fedhealth.cli.run import compose_run, launch_with_progress
-from fedhealth.config.compose import quote_value
 from fedhealth.config.override_allowlist import select_shared_overrides
+from fedhealth.config.quoting import quote_value
 from fedhealth.consortium.study_text import describe_study
 from fedhealth.data.synthetic import write_hospitals
 from fedhealth.errors import ConfigError

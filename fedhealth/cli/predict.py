@@ -152,6 +152,7 @@ def _write_csv(to: Path | None, head: list[str], rows: Iterable[list[str]]) -> N
     writer.writerows(rows)
     if to:
         write_atomic(to, file.getvalue().encode())
+        sys.stderr.write(f"Scores: {to.resolve().as_uri()}\n")
     else:
         sys.stdout.write(file.getvalue())
 

@@ -19,16 +19,16 @@ from rich.console import Console
 from fedhealth.api.progress import ProgressDisplay
 from fedhealth.cli import sweep
 from fedhealth.config.compose import (
-    HYDRA_ERRORS,
     HYDRA_VERSION_BASE,
     check_group_options,
     explain_encoding,
     explain_hydra_error,
     get_conf_dir,
-    quote_value,
     register_schema,
 )
-from fedhealth.errors import ConfigError, FedhealthError
+from fedhealth.config.explain_hydra import HYDRA_ERRORS
+from fedhealth.config.quoting import quote_value
+from fedhealth.errors import ConfigError
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.experiment.sweep_reserve import release_reservation
@@ -68,7 +68,8 @@ def run_hydra(overrides: list[str]) -> None:
     except UnicodeDecodeError as fault:
         raise explain_encoding(fault, find_config_dir_flag(overrides)) from fault
     except HYDRA_ERRORS as fault:
-        raise explain_hydra_error(fault) from fault
+        chosen = [each for each in overrides if not each.startswith("-")]
+        raise explain_hydra_error(fault, chosen, find_config_dir_flag(overrides)) from fault
     finally:
         release_reservation(folder)
     if (folder / sweep.PLAN).is_file():
@@ -158,12 +159,13 @@ def _run_composed(config: DictConfig) -> None:
             sweep.run_search(spec)
         else:
             launch_with_progress(spec)
-    except FedhealthError as fault:
+    except Exception as fault:  # Hydra would print lines of its own about it
         raise sweep.AbortHydra(fault) from fault
 
 
 def launch_with_progress(spec: RunSpec) -> None:
     """Launch a run with live progress, and print where its report is."""
+    spec.run_dir.vacate()  # else the lines of an earlier run would be shown
     _show_progress(spec.run_dir, lambda _: launch_run(spec))
 
 

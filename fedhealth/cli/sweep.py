@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedhealth.config.capabilities import get_capability
-from fedhealth.config.compose import compose_config, quote_value
+from fedhealth.config.compose import compose_config
+from fedhealth.config.quoting import quote_value
 from fedhealth.errors import ConfigError, FedhealthError, SweepError
 from fedhealth.experiment.run_spec import RunSpec, make_run_id
 from fedhealth.experiment.sweep_plan import expand_sweep, get_guarantee
@@ -43,7 +44,7 @@ class _SearchCommand:
 class AbortHydra(BaseException):
     """Carry an error past Hydra, which would print all overrides of the command first; ends a sweep, too."""
 
-    def __init__(self, fault: FedhealthError) -> None:
+    def __init__(self, fault: Exception) -> None:
         super().__init__(fault)
         self.fault = fault
 

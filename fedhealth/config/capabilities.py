@@ -22,7 +22,9 @@ differential privacy, updates that the lead can read, data that are not on this 
 
 from __future__ import annotations
 
+import difflib
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -99,6 +101,26 @@ def load_target(target: str) -> Any:
     try:
         return get_object(target)
     except (ImportError, ValueError, TypeError, AttributeError) as fault:
+        if absent := _find_absent_name(target, fault):
+            raise ConfigError(f"cannot load {target!r}: {absent}", "Correct the name.") from fault
         reason = get_first_line(fault.__cause__ or fault)
-        advice = advise_import(fault, "Correct the path, or install its package.")
+        is_broken = fault.__cause__ is not None and not isinstance(fault.__cause__, ImportError)
+        advice = advise_import(
+            fault, "Correct that module." if is_broken else "Correct the path, or install its package."
+        )
         raise ConfigError(f"cannot load {target!r} ({reason}).", advice) from fault
+
+
+def _find_absent_name(target: str, fault: BaseException) -> str:
+    """Return which name the module of a target lacks, and the nearest that it has; empty if that is not the fault."""
+    cause = fault.__cause__
+    if isinstance(cause, ModuleNotFoundError) and not target.startswith(str(cause.name)):
+        return ""  # the target's module could not import another
+    names = target.split(".")
+    known = max((n for n in range(1, len(names)) if ".".join(names[:n]) in sys.modules), default=0)
+    module = sys.modules.get(".".join(names[:known]))
+    if module is None or hasattr(module, names[known]):
+        return ""
+    close = difflib.get_close_matches(names[known], vars(module), n=1)
+    where = f"{module.__name__} ({getattr(module, '__file__', None) or 'built in'})"
+    return f"{where} has no {names[known]}{f'; did you mean {close[0]}?' if close else '.'}"

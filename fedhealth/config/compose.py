@@ -6,11 +6,9 @@ site with a job, a test, a benchmark) calls `compose_config` with the same overr
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +17,17 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
+from fedhealth.config.explain_hydra import HYDRA_ERRORS, KnownNames, explain_hydra_fault
+from fedhealth.config.quoting import quote_value
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
 from fedhealth.utils.digest import digest_parts
-from fedhealth.utils.fault_text import get_first_line
 from fedhealth.utils.yaml_model import SAVE_AS_UTF8, describe_undecodable_line, require_utf8
 
 HYDRA_VERSION_BASE = "1.3"
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)  # raised while composing
-
-# What other frameworks call a key, and its name here.
-_COMMON_NAMES = {
-    "learning_rate": "training.optimizer.lr",
-    "lr": "training.optimizer.lr",
-    "epochs": "training.local_epochs",
-    "num_rounds": "strategy.rounds",
-    "num_clients": "data.sites",
-    "clients": "data.sites",
-}
 
 # Settings of one site or machine; they cannot change what is trained.
 LOCAL_KEYS = (
@@ -104,17 +90,18 @@ def compose_config(overrides: Sequence[str] = (), config_dir: Path | None = None
 def _compose(overrides: Sequence[str], config_dir: Path | None, whole: bool = False) -> DictConfig:
     """Compose, with Hydra's own settings if `whole`."""
     register_schema()
-    extra = [f"hydra.searchpath=[{quote_value(f'file://{config_dir.resolve()}')}]"] if config_dir else []
     outer = GlobalHydra.instance().hydra  # a job run by Hydra composes again: restore its state
     GlobalHydra.instance().clear()
     try:
         check_group_options(overrides)
         with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
-            return hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=whole)
+            return hydra_compose(
+                "config", overrides=[*overrides, *_list_search_path(config_dir)], return_hydra_config=whole
+            )
     except UnicodeDecodeError as fault:
         raise explain_encoding(fault, config_dir) from fault
     except HYDRA_ERRORS as fault:
-        raise explain_hydra_error(fault) from fault
+        raise explain_hydra_error(fault, overrides, config_dir) from fault
     finally:
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
@@ -208,36 +195,6 @@ def compute_config_digest(config: DictConfig) -> str:
     return digest_parts(b"fedhealth configuration 2", json.dumps(shared, sort_keys=True).encode()).hex()
 
 
-def _find_omegaconf_fault(fault: Exception) -> Exception:
-    # Under a debugger or coverage, OmegaConf's own faults have a cause as well, in which names are not filled in yet.
-    if not isinstance(fault, OmegaConfBaseException) and isinstance(fault.__cause__, OmegaConfBaseException):
-        return fault.__cause__
-    return fault
-
-
-def explain_hydra_error(fault: Exception) -> ConfigError:
-    """Convert an exception of Hydra or OmegaConf into an error that names the key and suggests a correction."""
-    cause = _find_omegaconf_fault(fault)
-    if isinstance(fault, MissingConfigException):
-        return _explain_unknown_option(str(fault))
-    if isinstance(fault, YAMLError):
-        return ConfigError(f"This is not YAML: {' '.join(str(fault).split())}.", "Correct the file at that line.")
-    if within := re.search(r"In '(.+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", str(fault)):
-        return _explain_file_error(*within.groups())
-    if isinstance(fault, OverrideParseException):
-        return ConfigError(f"{fault.override!r} is not of the form key=value.", _suggest_quoting(str(fault.override)))
-    if isinstance(cause, MissingMandatoryValue):
-        key = getattr(cause, "full_key", None) or _find_first_quoted(str(cause)) or str(cause).split(":")[-1].strip()
-        return ConfigError(f"The configuration needs a value for {key}.", f"Add {key}=... to the command.")
-    if key := _find_unknown_key(fault, cause):
-        return ConfigError(f"There is no configuration key {key!r}.", _suggest_name(key, _list_known_keys()))
-    where = getattr(cause, "full_key", None)
-    first_line = get_first_line(cause)
-    return ConfigError(
-        f"{where}: {first_line}" if where else first_line, "See `fedhealth run --help` for keys and options."
-    )
-
-
 def explain_encoding(fault: UnicodeDecodeError, config_dir: Path | None) -> ConfigError:
     """Convert the fault of a configuration file that is not UTF-8 into an error that names file and line.
 
@@ -254,80 +211,32 @@ def explain_encoding(fault: UnicodeDecodeError, config_dir: Path | None) -> Conf
     return ConfigError(f"A configuration file is not in UTF-8: {describe_undecodable_line(fault)}.", SAVE_AS_UTF8)
 
 
-def _suggest_quoting(override: str) -> str:
-    """Return how to write an override whose value has characters that Hydra or the shell reads otherwise."""
-    key, equals, value = override.partition("=")
-    if not equals:
-        return "Write key=value."
-    return f"Quote the value, in a shell like this: {shlex.quote(f'{key}={quote_value(value.strip(chr(39)))}')}"
+def explain_hydra_error(fault: Exception, overrides: Sequence[str] = (), config_dir: Path | None = None) -> ConfigError:
+    """Convert an exception of Hydra or OmegaConf into an error that names the key and suggests a correction.
+
+    Args:
+        fault: one of `HYDRA_ERRORS`.
+        overrides: that were composed; suggestions are of the options that they choose.
+        config_dir: as for `compose_config`.
+
+    """
+    return explain_hydra_fault(fault, lambda: _list_known_names(overrides, config_dir))
 
 
-def _explain_file_error(file: str, reason: str, key: str) -> ConfigError:
-    if " not in " in reason:
-        return ConfigError(
-            f"{file}.yaml: there is no configuration key {key!r}.", _suggest_name(key, _list_known_keys())
-        )
-    return ConfigError(f"{file}.yaml: {key}: {reason}.", "Correct the value in that file.")
+def _list_known_names(overrides: Sequence[str], config_dir: Path | None) -> KnownNames:
+    """Return the names of the configuration with these options, or of the default one if they do not compose."""
+    groups = sorted({path.parent.relative_to(get_conf_dir()).as_posix() for path in get_conf_dir().rglob("*/*.yaml")})
+    chosen = [each for each in overrides if each.partition("=")[0].lstrip("+") in groups]
+    search = _list_search_path(config_dir)
+    for options in (chosen, []):
+        with suppress(*HYDRA_ERRORS, UnicodeDecodeError):
+            with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
+                composed = hydra_compose("config", overrides=[*options, *search])
+            plain: Any = OmegaConf.to_container(composed, resolve=False)
+            return KnownNames(plain, groups)
+    return KnownNames({}, groups)
 
 
-def _explain_unknown_option(message: str) -> ConfigError:
-    wanted = (_find_first_quoted(message.partition("Could not")[2]) or _find_first_quoted(message) or "?").strip("/")
-    group, _, option = wanted.rpartition("/")
-    listed = message.partition("Available options in")[2].partition("Config search path")[0]
-    options = [line.strip() for line in listed.splitlines()[1:] if line.strip()]
-    if not options and not group:
-        return ConfigError(f"There is no configuration group {wanted!r}.", _suggest_name(wanted, _list_groups()))
-    close = difflib.get_close_matches(option, options, n=1)
-    hint = f"Did you mean {group}={close[0]}? " if close else ""
-    return ConfigError(f"There is no option {option!r} in group {group!r}.", f"{hint}Options: {', '.join(options)}.")
-
-
-def _find_unknown_key(fault: Exception, cause: Exception) -> str | None:
-    text = f"{fault}\n{cause}"
-    if overridden := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text):
-        if "not in" in text:
-            return overridden[1].strip("+~")
-        return None
-    if re.search(r"(Key|key) '.*' (is )?not in", text):
-        return getattr(cause, "full_key", None) or _find_first_quoted(str(cause))
-    return None
-
-
-def _find_first_quoted(text: str) -> str | None:
-    found = re.search(r"'([^']+)'", text)
-    return found[1] if found else None
-
-
-def _suggest_name(override: str, known: Sequence[str]) -> str:
-    leaf = override.rsplit(".", 1)[-1]
-    common = [key for key in known if key == _COMMON_NAMES.get(leaf.lower())]
-    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == leaf]
-    best = (common or by_leaf or difflib.get_close_matches(override, known, n=1, cutoff=0.5))[:1]
-    return f"Did you mean {best[0]}?" if best else "`fedhealth run --cfg job` prints every key."
-
-
-def _list_known_keys() -> list[str]:
-    with initialize_config_dir(str(get_conf_dir()), version_base=HYDRA_VERSION_BASE):
-        keys = _list_keys(OmegaConf.to_container(hydra_compose("config"), resolve=False))
-    return sorted({*keys, *_list_groups()})
-
-
-def _list_groups() -> list[str]:
-    return sorted(folder.name for folder in get_conf_dir().iterdir() if folder.is_dir())
-
-
-def _list_keys(node: object, prefix: str = "") -> Iterator[str]:
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        path = f"{prefix}{key}"
-        yield path
-        yield from _list_keys(value, f"{path}.")
-
-
-def quote_value(value: object) -> str:
-    """Return `value` quoted as a Hydra override value; any characters are allowed."""
-    literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", str(value))  # no interpolation
-    # In Hydra's quotes a backslash is special only before a quote.
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), literal)
-    return f"'{escaped}'"
+def _list_search_path(config_dir: Path | None) -> list[str]:
+    """Return the override that adds a folder of configuration files."""
+    return [f"hydra.searchpath=[{quote_value(f'file://{config_dir.resolve()}')}]"] if config_dir else []

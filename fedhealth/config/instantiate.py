@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 
 from fedhealth.errors import ConfigError, FedhealthError
 from fedhealth.utils.fault_text import advise_import, get_first_line
+from fedhealth.utils.own_code import OwnCodeError, explain_own_code
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
@@ -16,7 +17,7 @@ def instantiate(node: Any, **arguments: Any) -> Any:
 
     Raises:
         FedhealthError: raised by the target itself.
-        ConfigError: any other failure, with its reason.
+        ConfigError: any other failure, with its reason, and the line of the user's own code that failed.
 
     """
     try:
@@ -27,6 +28,8 @@ def instantiate(node: Any, **arguments: Any) -> Any:
             raise cause from None
         if isinstance(cause, ImportError) and cause.__cause__ is not None:  # Hydra's own text has no reason in its line
             cause = cause.__cause__
+        if own := explain_own_code(cause or fault, is_part=cause is not None):
+            raise OwnCodeError(f"{node.get('_target_', node)} cannot be built: {own.problem}", own.advice) from fault
         reason = get_first_line(cause or fault)
         raise ConfigError(
             f"{node.get('_target_', node)} cannot be built: {reason}",

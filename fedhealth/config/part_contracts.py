@@ -147,11 +147,25 @@ def build_part(node: Any, place: str, contract: PartContract, **arguments: Any) 
         ConfigError: the part cannot be built, or lacks a method or an attribute.
 
     """
+    _check_constructor(node, place, contract, arguments)
     built = instantiate(node, **arguments)
     names = (*contract.methods, *contract.attributes)
     if lacking := [name for name in names if not _has_attribute(built, name)]:
         raise ConfigError(_describe_lack(place, str(node["_target_"]), lacking, contract), "Add what is missing.")
     return built
+
+
+def _check_constructor(node: Any, place: str, contract: PartContract, arguments: Mapping[str, Any]) -> None:
+    """Refuse a class whose constructor does not take what it is passed beside the values of its node."""
+    try:
+        parameters = inspect.signature(load_target(str(node["_target_"]))).parameters
+    except (ConfigError, TypeError, ValueError):  # `instantiate` says what is wrong
+        return
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return
+    if absent := [name for name in arguments if name not in parameters and not name.startswith("_")]:
+        problem = f"{place}: the constructor of {node['_target_']} has no parameter {', '.join(absent)}."
+        raise ConfigError(problem, f"The run passes it; see {contract.where}.")
 
 
 def find_node(root: Any, place: str) -> Any:

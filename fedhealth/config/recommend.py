@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedhealth.config.compose import quote_value
+from fedhealth.config.quoting import quote_value
 from fedhealth.errors import ConfigError
 
 FEW_PATIENTS = 200  # at the smallest hospital: private training needs more for a small epsilon

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -55,7 +55,9 @@ def _find_unknown_keys(node: dict[str, Any], schema: type, where: str = "") -> I
     for key, value in node.items():
         kind = hints.get(key)
         if kind is None:
-            yield f"{where}{key}: there is no such configuration key."
+            close = difflib.get_close_matches(key, hints, n=1)
+            hint = f" Did you mean {where}{close[0]}?" if close else ""
+            yield f"{where}{key}: there is no such configuration key.{hint}"
         elif is_dataclass(kind):
             yield from _find_unknown_keys(value, cast(type, kind), f"{where}{key}.")
         elif get_origin(kind) is dict and is_dataclass(item := get_args(kind)[1]):
@@ -63,19 +65,20 @@ def _find_unknown_keys(node: dict[str, Any], schema: type, where: str = "") -> I
                 yield from _find_unknown_keys(entry, cast(type, item), f"{where}{key}.{name}.")
 
 
-def _find_target_errors(node: Any, where: str = "") -> Iterator[str]:
+def _find_target_errors(node: Any, where: str = "", is_argument: bool = False) -> Iterator[str]:
+    """Yield targets that cannot be loaded or called; an argument of another target has its own values only."""
     if isinstance(node, list):
         for index, item in enumerate(node):
-            yield from _find_target_errors(item, f"{where}[{index}]")
+            yield from _find_target_errors(item, f"{where}[{index}]", is_argument)
     if not isinstance(node, dict):
         return
     if "_target_" in node:
-        yield from _find_signature_errors(node, where)
+        yield from _find_signature_errors(node, where, is_argument)
     for key, value in node.items():
-        yield from _find_target_errors(value, f"{where}.{key}" if where else str(key))
+        yield from _find_target_errors(value, f"{where}.{key}" if where else str(key), "_target_" in node)
 
 
-def _find_signature_errors(node: dict[str, Any], where: str) -> Iterator[str]:
+def _find_signature_errors(node: dict[str, Any], where: str, is_argument: bool) -> Iterator[str]:
     target = node["_target_"]
     try:
         parameters = inspect.signature(load_target(target)).parameters
@@ -85,12 +88,26 @@ def _find_signature_errors(node: dict[str, Any], where: str) -> Iterator[str]:
     except (ValueError, TypeError) as fault:
         yield f"{where}._target_: cannot load {target!r} ({get_first_line(fault)})."
         return
+    if is_argument and not node.get("_partial_") and (absent := _list_absent_arguments(node, parameters)):
+        yield (
+            f"{where}: {target} needs {', '.join(absent)}. If it gets that when it is called, such as a rule its"
+            " vectors, add the line `_partial_: true` to its part of the file."
+        )
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    for key in set(node) - _HYDRA_KEYS - set(parameters):
+    for key in [each for each in node if each not in _HYDRA_KEYS and each not in parameters]:
         close = difflib.get_close_matches(key, parameters, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else f" It takes: {', '.join(parameters)}."
-        yield f"{where}.{key}: {target} has no such parameter.{hint}"
+        takes = f"It takes {', '.join(parameters) or 'none'}; '~{where}.{key}' removes this one."
+        hint = f"Did you mean {close[0]!r}?" if close else takes
+        yield f"{where}.{key}: {target} has no such parameter. {hint}"
+
+
+def _list_absent_arguments(node: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Return the parameters without a default that a node gives no value."""
+    if "_args_" in node:
+        return []
+    named = [each for each in parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return [each.name for each in named if each.default is each.empty and each.name not in node]
 
 
 def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from fedhealth.data.plausibility import find_cohort_findings
 from fedhealth.data.tabular import encode_columns
 from fedhealth.errors import DataError
 from fedhealth.utils.digest import digest_parts
+from fedhealth.utils.guarded_part import guard_part
 from fedhealth.utils.user_path import expand_user
 
 CACHE_VERSION = 2
@@ -107,7 +108,7 @@ def prepare_dataset(data: DataConfig, site: str, progress: ImageProgress | None 
         DataError: a fault in the manifest, the images, the tabular cells or the labels, with its location.
 
     """
-    source: ImageSource = instantiate(data.source)
+    source: ImageSource = guard_part(instantiate(data.source), ImageSource)
     manifest = source.load_manifest(data, site)
     folder = _find_cache_folder(source, manifest, data, site)
     if not _is_complete(folder):
@@ -125,7 +126,7 @@ def compute_dataset_digest(data: DataConfig, site: str) -> str:
     """
     digests = []
     for each, name in ((data, site), *([(rows, PUBLIC)] if (rows := _get_public_config(data)) else [])):
-        source: ImageSource = instantiate(each.source)
+        source: ImageSource = guard_part(instantiate(each.source), ImageSource)
         digests.append(_find_cache_folder(source, source.load_manifest(each, name), each, name).name)
     return "-".join(digests)
 

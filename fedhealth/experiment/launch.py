@@ -16,7 +16,6 @@ from fedhealth.config.capabilities import get_capability
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.part_contracts import check_built_parts
 from fedhealth.config.schema import Config, Purpose
-from fedhealth.config.warnings import list_warnings
 from fedhealth.data.dataset import prepare_dataset
 from fedhealth.data.findings import dump_findings
 from fedhealth.errors import ConfigError, DataError, FedhealthError, PrivacyError
@@ -28,14 +27,16 @@ from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunD
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
-from fedhealth.utils.own_code import explain_own_code
+from fedhealth.utils.own_code import explain_own_code, explained_own_code
 from fedhealth.utils.privacy_text import describe_privacy
 
 
+@explained_own_code()
 def launch_run(spec: RunSpec) -> None:
     """Run the federation and write all its results into the run directory, which must not hold a run yet.
 
-    A configuration that is refused leaves nothing there: the corrected command may name the same directory.
+    A configuration that is refused leaves nothing there, and what a run leaves that failed while it read the data is
+    replaced: the corrected command may name the same directory.
 
     Raises:
         FedhealthError: any error that is not a bug; run.json records it too, once the configuration is accepted.
@@ -75,6 +76,7 @@ def request_reservation(budget_request: BudgetRequest, spec: RunSpec) -> dict[st
     return dict(reserved[-1]["sites"]) if reserved else {}
 
 
+@explained_own_code()
 def resume_run(run: RunDir) -> None:
     """Resume a run that was killed, stopped or failed, after its last completed round.
 
@@ -164,7 +166,7 @@ def _execute_run(spec: RunSpec) -> None:
     run, config, data_are_local = spec.run_dir, spec.settings, spec.capabilities.data_are_local
     if spec.capabilities.trainer_is_private:
         run.append_event("private", text=describe_privacy(spec.plain["privacy"]))
-    for title, text in list_warnings(spec.plain, spec.capabilities):
+    for title, text in spec.list_warnings():
         run.append_event("caution", title=title, text=text)
     runtime = instantiate(config.runtime)
     if data_are_local:

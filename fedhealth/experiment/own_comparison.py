@@ -7,11 +7,11 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.errors import ModelError
 from fedhealth.experiment.baselines import BaselineData
 from fedhealth.experiment.site_gains import compare_sites
+from fedhealth.models.model_method import build_model_method
 from fedhealth.models.model_state import list_trained_arrays, set_model_arrays
 from fedhealth.models.multimodal import build_model
 from fedhealth.runs.hospital_calibration import compute_model_digest
@@ -56,7 +56,7 @@ def load_shared_arrays(config: Config, weights: Path, digest: str) -> State:
 
     """
     model = build_model(config.model, config.data, config.seed)
-    personalization = instantiate(config.personalization)
+    personalization = build_model_method(config.personalization)
     personalization.freeze(model)
     names = personalization.select_shared(model, sorted(list_trained_arrays(model)))
     stored = load_file(weights) if weights.is_file() else {}

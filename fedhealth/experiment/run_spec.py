@@ -18,13 +18,15 @@ from fedhealth.config.compose import (
     compute_config_digest,
     get_conf_dir,
     get_group_choices,
-    quote_value,
     resolve_config,
 )
 from fedhealth.config.method_consistency import check_method_components
 from fedhealth.config.noise_choice import SHARED_NOISE, can_share_noise, is_noise_open
+from fedhealth.config.own_files import list_overridden_values
+from fedhealth.config.quoting import quote_value
 from fedhealth.config.schema import Config
 from fedhealth.config.validate import validate_config
+from fedhealth.config.warnings import ConfigWarning, list_warnings
 from fedhealth.errors import ConfigError
 from fedhealth.protocol.budget_request import PlannedRun
 from fedhealth.protocol.job import Job
@@ -135,6 +137,12 @@ class RunSpec:
         """
         validate_config(self.config, self._locate_part)
         check_method_components(self.overrides, self.config_dir)
+
+    def list_warnings(self) -> list[ConfigWarning]:
+        """Return the warnings about the configuration, and about own files whose values others override."""
+        choices = get_group_choices(self.overrides, self.config_dir)
+        overridden = list_overridden_values(self.config, choices, self.overrides, self.config_dir)
+        return [*list_warnings(self.plain, self.capabilities), *overridden]
 
     def _locate_part(self, place: str) -> str:
         """Return the YAML file that describes the part at a place of the configuration, or the place."""

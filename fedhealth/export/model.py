@@ -20,16 +20,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from fedhealth.config.compose import resolve_config
-from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import DataConfig, ModelConfig
 from fedhealth.errors import ModelError
 from fedhealth.export.known_targets import iter_targets, list_known_targets
 from fedhealth.export.pretrained_parts import copy_encoders, list_pretrained_parts
+from fedhealth.models.model_method import build_model_method
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.fault_text import get_first_line
+from fedhealth.utils.own_code import explained_own_code
 from fedhealth.version import __version__
 
 FORMAT = 1
@@ -53,6 +54,10 @@ class ExportedModel:
     data: DataConfig
     model: MultimodalModel
 
+    def __repr__(self) -> str:
+        numbers = sum(array.numel() for array in self.model.state_dict().values())
+        return f"ExportedModel({str(self.folder)!r}): {', '.join(sorted(self.model.modalities))}; {numbers:,} numbers"
+
 
 def save_model(config: DictConfig, shared: State, folder: Path) -> None:
     """Write the federated model of a run to a folder.
@@ -66,7 +71,7 @@ def save_model(config: DictConfig, shared: State, folder: Path) -> None:
     plain = resolve_config(config)
     typed: Any = OmegaConf.to_object(config)
     model = build_model(typed.model, typed.data, typed.seed)
-    instantiate(typed.personalization).freeze(model)
+    build_model_method(typed.personalization).freeze(model)
     set_model_arrays(model, shared)
     elsewhere = sorted(set(list_trained_arrays(model)) - set(shared))
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +89,7 @@ def save_model(config: DictConfig, shared: State, folder: Path) -> None:
     write_json(folder / CONFIG_FILE, {**head, "data": data, "model": described})
 
 
+@explained_own_code()
 def load_model(folder: Path, own: Path | None = None, config_dir: Path | None = None) -> ExportedModel:
     """Load a model from its folder.
 

@@ -70,6 +70,7 @@ def build_model_card(folder: Path) -> str:
         groups=_format_groups(run),
         elsewhere=len((read_json(folder / MODEL_DIR / CONFIG_FILE) or {}).get(LOCAL_ARRAYS_KEY, ())),
         notices=collect_notices(run),
+        has_own_files=bool(run.info.config_dir),
         facts=[(name, value) for name, value in list_run_facts(run) if name not in _OF_THIS_MACHINE],
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,9 @@ from fedhealth.data.tabular import encode_columns
 from fedhealth.errors import DataError
 from fedhealth.evaluation.predictions import predict_studies
 from fedhealth.export.model import ExportedModel
+from fedhealth.models.encoders.checks import tokenize_texts
 from fedhealth.models.multimodal import Tower
+from fedhealth.utils.own_code import explained_own_code
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def _convert_value(name: str, value: object) -> str:
     return str(value)
 
 
+@explained_own_code()
 def score_studies(exported: ExportedModel, studies: Sequence[StudyInput]) -> np.ndarray:
-    """Return probabilities float64 [studies, K]: of the positive class, or of each class.
+    """Return probabilities float64 [studies, K]: of the positive class, or of each class; no row for no study.
 
     Raises:
         DataError: an argument has another type, or a study has no input that the model uses, an unreadable image, or
@@ -91,6 +94,8 @@ def score_studies(exported: ExportedModel, studies: Sequence[StudyInput]) -> np.
             "score_studies: studies is no list of StudyInput.",
             'Give a list, such as [StudyInput(text="short of breath")].',
         )
+    if not studies:
+        return np.zeros((0, len(list_class_names(exported.data))))
     for number, study in enumerate(studies, start=1):
         _check_study(study, exported, number)
     rows = [(index, image) for index, study in enumerate(studies) for image in study.images or (None,)]
@@ -160,11 +165,11 @@ def _build_sources(
             np.stack(decoded) if decoded else np.zeros(shape, np.uint8), _build_row_index(is_present)
         )
     if "text" in towers:
-        tokenize = cast(Any, cast(Tower, towers["text"]).encoder).tokenize
         is_present = np.array([bool(studies[index].text) for index in owner])
         texts = [studies[index].text for index in owner if studies[index].text]
         sources["text"] = ModalitySource(
-            tokenize(texts) if texts else np.zeros((0, 1), np.int64), _build_row_index(is_present)
+            tokenize_texts(cast(Tower, towers["text"]).encoder, texts) if texts else np.zeros((0, 1), np.int64),
+            _build_row_index(is_present),
         )
     if "tabular" in towers:
         cells = {f"tabular.{name}": [studies[index].values.get(name, "") for index in owner] for name in data.tabular}

@@ -44,6 +44,7 @@ from fedhealth.ingest.store import IngestStore
 from fedhealth.ingest.table_source import build_table_source
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.file_lock import lock_file
+from fedhealth.utils.guarded_part import guard_part
 
 VERSION = 3  # of the processing from file to pixels; after a change everything is read again
 REJECTED_FILE, DRAFT_FILE = "rejected.csv", "work/draft.json"
@@ -69,7 +70,7 @@ def ingest_files(
         DataError: there is nothing to read, too many files are rejected, or the tables do not match the settings.
 
     """
-    source: IngestSource = build_part(settings.source, "source", INGEST_SOURCE)
+    source = guard_part(build_part(settings.source, "source", INGEST_SOURCE), IngestSource)
     for table in settings.tables:  # a fault of their settings shows now, not after all images
         build_table_source(table)
     if source.contains_folder(folder):

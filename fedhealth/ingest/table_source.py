@@ -13,6 +13,7 @@ from fedhealth.config.part_contracts import TABLE_SOURCE, build_part
 from fedhealth.data.read_table import read_table
 from fedhealth.data.text_table import TextTable
 from fedhealth.ingest.settings import IngestTable
+from fedhealth.utils.guarded_part import guard_part
 
 
 class TableSource(Protocol):
@@ -75,5 +76,5 @@ def build_table_source(table: IngestTable) -> TableSource:
     """
     if table.path is not None:
         return FileTable(table.path)
-    source: TableSource = build_part(table.source, "source", TABLE_SOURCE, _convert_="all")
+    source: TableSource = guard_part(build_part(table.source, "source", TABLE_SOURCE, _convert_="all"), TableSource)
     return source

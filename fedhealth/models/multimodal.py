@@ -13,6 +13,7 @@ from fedhealth.data import tabular
 from fedhealth.data.examples import Batch, get_feature_source_names
 from fedhealth.errors import ModelError
 from fedhealth.models.encoders.base import is_frozen
+from fedhealth.utils.own_code import name_part
 
 MODALITIES = ("image", "text", "tabular")
 _GUIDE = "See docs/add-an-encoder.md."
@@ -156,11 +157,11 @@ def _build_encoder(model: ModelConfig, name: str, needs: dict[str, Any]) -> nn.M
     place = f"model.{name}"
     encoder = build_part(getattr(model, name), place, PARTS[place], **needs)
     if not isinstance(encoder, nn.Module):
-        raise ModelError(f"{place}: {type(encoder).__name__} is no torch.nn.Module.", _GUIDE)
+        raise ModelError(f"{place}: {name_part(encoder)} is no torch.nn.Module.", _GUIDE)
     if not isinstance(encoder.width, int) or encoder.width < 1:
-        raise ModelError(
-            f"{place}: {type(encoder).__name__}.width is no number of features: {encoder.width!r}.", _GUIDE
-        )
+        raise ModelError(f"{place}: {name_part(encoder)}.width is no number of features: {encoder.width!r}.", _GUIDE)
+    if name == "text" and not isinstance(encoder.pad, int | float):
+        raise ModelError(f"{place}: {name_part(encoder)}.pad is no number: {encoder.pad!r}.", _GUIDE)
     return encoder
 
 

@@ -39,6 +39,7 @@ AUDIT_FILE = "audit.json"  # in a run directory: result of `fedhealth audit`
 
 log = logging.getLogger("fedhealth.run")
 
+_EARLY_EVENTS = ("private", "caution", "preparing", "prepared")  # of the configuration, and of reading the data
 _LOCK_RETRY_SECONDS = 0.2
 
 
@@ -86,16 +87,29 @@ class RunDir:
             fields: of `RunMetadata`, besides state and time.
 
         Raises:
-            ConfigError: the folder already contains a run, or it is a file.
+            ConfigError: the folder already contains a run that did not fail early, or it is a file.
 
         """
-        if self.exists:
-            raise ConfigError(f"{self.path} already contains a run.", "Choose another hydra.run.dir.")
+        self.vacate()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as fault:
             raise ConfigError(f"{self.path} cannot be a folder: a file is there.", "Name another folder.") from fault
         write_metadata(self.path, RunMetadata(state="running", started=_utc_now(), **fields))
+
+    def vacate(self) -> None:
+        """Remove a run that failed before a site was asked for anything: nothing of value is in it.
+
+        Raises:
+            ConfigError: the folder contains any other run.
+
+        """
+        if not self.exists:
+            return
+        if self.info.state != "failed" or any(each["event"] not in _EARLY_EVENTS for each in self.read_events()[0]):
+            raise ConfigError(f"{self.path} already contains a run.", "Choose another hydra.run.dir.")
+        for name in (RUN_FILE, "events.jsonl", "fedhealth.log"):
+            (self.path / name).unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, part: str = "", timeout: float = 0.0) -> Iterator[None]:

@@ -95,9 +95,10 @@ def load_run_entries(folders: Sequence[Path]) -> list[RunEntry]:
     runs = [path for folder in folders for path in _find_run_dirs(folder)]
     records = [load_run_record(path) for path in runs]
     labels = build_run_labels([list(record.info.overrides) for record in records])
+    base = "(base)" if any(labels) else ""  # of the run that has no override of its own
     twice = {label for label in labels if labels.count(label) > 1}
     return [
-        RunEntry(path, label if label and label not in twice else f"{path.name} {label}".strip(), record)
+        RunEntry(path, label if label and label not in twice else f"{path.name} {label or base}".strip(), record)
         for path, label, record in zip(runs, labels, records, strict=True)
     ]
 

@@ -61,8 +61,8 @@ _TRAINER_REASONS = (  # from the privacy and training code
     "shared noise needs training.sends=gradient with one local step",
     "shared noise needs one privacy.sample_rate for all sites",
     "shared noise needs secure aggregation and two honest sites in every sum",
-    "the gradient engine fails its self-check on this model (the site's log says where)",
-    "private training fails its audit on synthetic patients (the site's log says where)",
+    "the gradient engine fails its self-check on this model (see site.log; in a rehearsal fedhealth.log)",
+    "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)",
     "layer {name} ({name}) computes statistics over the batch",
     "layer {name} ({name}) has no per-sample gradient rule in Opacus",
 )

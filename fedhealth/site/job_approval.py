@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedhealth.config.compose import compose_with_choices, quote_value
+from fedhealth.config.compose import compose_with_choices
 from fedhealth.config.folder_digest import digest_config_folder
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import find_override_errors
+from fedhealth.config.quoting import quote_value
 from fedhealth.config.schema import Config
 from fedhealth.consortium.membership import Membership
 from fedhealth.consortium.signed_job import SignedJob

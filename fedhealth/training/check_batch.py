@@ -7,13 +7,16 @@ data, which the configuration determines.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedhealth.config.schema import TaskKind
 from fedhealth.data.examples import Batch, Examples, ModalitySource, get_feature_source_names
-from fedhealth.models.multimodal import MultimodalModel
+from fedhealth.models.encoders.checks import tokenize_texts
+from fedhealth.models.multimodal import MultimodalModel, Tower
 
 _UNITS = 6
 _WORDS = 64  # of the longest text
@@ -67,7 +70,7 @@ def _make_values(model: MultimodalModel, source: str, like: np.ndarray, rows: in
     """Return random inputs [rows, ...]; the depth of images and the length of texts do not follow the site's data."""
     if source == "text":
         texts = [" ".join(f"w{row * word}" for word in range(1 + _WORDS * row // rows)) for row in range(rows)]
-        return torch.from_numpy(model.towers["text"].encoder.tokenize(texts))  # type: ignore[operator, union-attr]
+        return torch.from_numpy(tokenize_texts(cast(Tower, model.towers["text"]).encoder, texts))
     shape = (rows, *like.shape[1:])
     if np.issubdtype(like.dtype, np.integer):
         return torch.randint(0, 256, shape, generator=random).to(torch.uint8)

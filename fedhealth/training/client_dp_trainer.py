@@ -92,7 +92,9 @@ class ClientDPTrainer(ReleaseRecords):
             return [fault.problem]
         if failures := list_audit_failures(self, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of the noised update fails: %s", "; ".join(failures))
-            return ["private training fails its audit on synthetic patients (the site's log says where)"]
+            return [
+                "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)"
+            ]
         return []
 
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:

@@ -76,12 +76,16 @@ class DPSGDTrainer(DPSGDPlans):
                     run_self_check(self.make_engine, task.model, loss_fn, plan.clipping, batch, owners, tolerance)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
-            return ["the gradient engine fails its self-check on this model (the site's log says where)"]
+            return [
+                "the gradient engine fails its self-check on this model (see site.log; in a rehearsal fedhealth.log)"
+            ]
         audited = copy.copy(self)  # a run that only describes has no rounds whose noise is shared
         audited.shares_noise = self.shares_noise and accounting.purpose != "describe"
         if failures := list_audit_failures(audited, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of private training fails: %s", "; ".join(failures))
-            return ["private training fails its audit on synthetic patients (the site's log says where)"]
+            return [
+                "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)"
+            ]
         return []
 
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:

@@ -20,6 +20,7 @@ from fedhealth.data.examples import (
     load_or_compute_array,
 )
 from fedhealth.models.encoders.base import compute_fingerprint, is_frozen
+from fedhealth.models.encoders.checks import tokenize_texts
 from fedhealth.models.multimodal import MultimodalModel, Tower
 
 _BATCH = 64
@@ -34,8 +35,8 @@ def build_model_inputs(cohort: SiteDataset, model: MultimodalModel, keeps_images
         keeps_images: whether images stay as they are, to be changed in every step.
 
     """
-    text = model.towers["text"].encoder if "text" in model.towers else None
-    examples = build_examples(cohort, model.modalities, getattr(text, "tokenize", None))
+    tokenize = partial(tokenize_texts, cast(Tower, model.towers["text"]).encoder) if "text" in model.towers else None
+    examples = build_examples(cohort, model.modalities, tokenize)
     return add_cached_features(examples, cohort, model, {"image"} if keeps_images else set())
 
 

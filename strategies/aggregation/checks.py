@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from flwr.app import RecordDict
@@ -16,7 +16,14 @@ from fedhealth.protocol.messages import SAME_RELEASE, STATISTICS, UPDATE
 from fedhealth.secagg.protocol.layout_plan import STATISTICS_BOUND
 from fedhealth.statistics.shapes import SIDES
 from fedhealth.types import State
+from fedhealth.utils.guarded_part import describe_value, get_part
+from fedhealth.utils.own_code import OwnCodeError, call_own, name_part
 from strategies.aggregation.base import Aggregate, Shapes
+
+_RULE = (
+    "A rule takes the list of the sites' vectors, float32 [D] each, and returns one vector of their size; further"
+    " parameters have their values in conf/strategy/aggregation."
+)
 
 
 def read_reply(content: RecordDict) -> tuple[State, dict[str, np.ndarray]]:
@@ -68,7 +75,7 @@ def check_result(aggregation: object, result: object, expected: Mapping[str, np.
         ConfigError: naming the aggregation and the array.
 
     """
-    name = f"{type(aggregation).__module__}.{type(aggregation).__qualname__}"
+    name = name_part(get_part(aggregation))
     advice = "`close` returns an Aggregate of finite float32 arrays, named and shaped as in `attempt.expected`."
     if not isinstance(result, Aggregate) or not isinstance(result.update, Mapping):
         raise ConfigError(f"The aggregation {name} returned {type(result).__name__}, no Aggregate.", advice)
@@ -83,25 +90,20 @@ def check_result(aggregation: object, result: object, expected: Mapping[str, np.
             raise ConfigError(f"The aggregation {name} returned {key} with values that are not finite.", advice)
 
 
-def check_rule_result(rule: object, result: object, size: int) -> np.ndarray:
-    """Return what a rule made of the sites' vectors as float32 [size].
+def apply_rule(rule: Callable[[list[np.ndarray]], np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
+    """Return what a rule makes of the sites' vectors, float32 [D] each: one float32 [D].
 
     Raises:
-        ConfigError: it is something else; naming the rule, perhaps a user's own.
+        OwnCodeError: it takes other arguments, fails, or returns something else; naming the rule.
 
     """
+    result, size = call_own(rule, vectors, contract=_RULE), vectors[0].size
     try:
         found = np.asarray(result, np.float32)
     except (TypeError, ValueError):
         found = None
     if found is None or found.shape != (size,):
-        name = getattr(rule, "__qualname__", None) or type(rule).__qualname__
-        shape = type(result).__name__ if found is None else f"an array of shape {list(found.shape)}"
-        raise ConfigError(
-            f"The rule {name} returned {shape}, not one of shape [{size}].",
-            "A rule takes the sites' vectors and returns one vector of their size; of further parameters"
-            " conf/strategy/aggregation gives the values.",
-        )
+        raise OwnCodeError(f"The rule {name_part(rule)} returned {describe_value(result)}, not shape [{size}].", _RULE)
     return found
 
 

@@ -20,8 +20,8 @@ from fedhealth.types import State
 from strategies.aggregation.base import Aggregate, RoundAttempt, SendFollowUp
 from strategies.aggregation.checks import (
     add_statistics,
+    apply_rule,
     check_norm,
-    check_rule_result,
     check_statistics,
     check_update,
     read_reply,
@@ -102,7 +102,7 @@ class RobustAggregation(StatelessAggregation):
 
     def _apply_rule(self, names: Sequence[str], owners: Sequence[str]) -> State:
         vectors = [np.concatenate([self._updates[site][name].ravel() for name in names]) for site in owners]
-        found, at = check_rule_result(self.rule, self.rule(vectors), vectors[0].size), 0
+        found, at = apply_rule(self.rule, vectors), 0
         arrays: State = {}
         for name in names:
             shape = self._attempt.expected[name].shape

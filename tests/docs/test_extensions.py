@@ -75,10 +75,10 @@ def test_a_model_with_an_own_encoder_is_loaded_as_the_guide_says(
     section = (DOCS / "add-an-encoder.md").read_text("utf-8").partition("## The trained model")[2].partition("\n## ")[0]
     [console, code] = re.findall(r"^```\w+\n(.*?)^```", section, re.M | re.S)
     train, predict = (shlex.split(line.removeprefix("$ "))[1:] for line in console.splitlines())
-    launch_run(
-        RunSpec.compose([*tiny_overrides(good_hospitals), *train[3:-1]], RunDir(Path("outputs/mine")), Path("conf"))
-    )
+    options = [each for each in train if each.startswith("model/")]
+    launch_run(RunSpec.compose([*tiny_overrides(good_hospitals), *options], RunDir(Path("outputs/mine")), Path("conf")))
     assert train[:3] == ["run", "--config-dir", "conf"]
+    assert "data.root=outputs/demo/hospitals" in train
     assert train[-1] == "hydra.run.dir=outputs/mine"
     with pytest.raises(ModelError, match=r"residual_table.ResidualTable', which no installed option names"):
         run_command(["predict", *predict[1:2], *predict[4:]])

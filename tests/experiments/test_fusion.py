@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedhealth.config.compose import quote_value
+from fedhealth.config.quoting import quote_value
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.report.notices import collect_notices

@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.numpy import load_file
 
-from fedhealth.config.compose import quote_value
+from fedhealth.config.quoting import quote_value
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.report.site_gains import list_losers

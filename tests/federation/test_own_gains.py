@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fedhealth.cli.main import main
-from fedhealth.config.compose import quote_value
+from fedhealth.config.quoting import quote_value
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir

@@ -6,9 +6,12 @@ decoder alone (GPT-2) is an encoder whose tokens look back only. Whatever cannot
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
@@ -32,7 +35,7 @@ def load_text_encoder(name: str) -> tuple[Any, Any]:
 
     """
     hf_logging.disable_progress_bar()  # the run shows its own
-    name = str(folder) if (folder := find_weights(name)).is_dir() else name
+    name = str(folder) if (folder := find_weights(name)).is_dir() else _check_hub_id(name, folder)
     try:
         network, loaded = _choose_loader(name).from_pretrained(
             name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
@@ -50,6 +53,25 @@ def load_text_encoder(name: str) -> tuple[Any, Any]:
         network.pooler = None  # unused: it would be shared and get noise for nothing
     network.config.use_cache = False  # of a decoder's keys and values
     return network, tokenizer
+
+
+def _check_hub_id(name: str, folder: Path) -> str:
+    """Return the name of an encoder on the hub, with its organisation, or of one that was downloaded before.
+
+    Raises:
+        ModelError: it is neither; the network is not asked for a folder that does not exist.
+
+    """
+    is_path = folder.parent.is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None
+    if is_path and not (
+        re.fullmatch(r"[\w.-]+", name) and isinstance(try_to_load_from_cache(name, "config.json"), str)
+    ):
+        raise ModelError(
+            f"{_WHERE}: there is no folder {folder}.",
+            "Give a folder with config, tokenizer and safetensors weights, or a hub id such as "
+            "google-bert/bert-base-uncased.",
+        )
+    return name
 
 
 def _choose_loader(name: str) -> Any:

@@ -127,7 +127,11 @@ def _find_total_excess(patient_events: Sequence[PrivacyEvent], limit: float, del
     total = rdp_filter.compute_epsilon(patient_events)
     least = min(event.noise_multiplier for event in patient_events)
     spent = format_guarantee(total, delta, least, "patient", digits=4)
-    return f"{spent}, of all runs on this data set would exceed the limit of {limit:g} at this delta"
+    own = f"{compute_epsilon(patient_events, delta):.4g}"
+    return (
+        f"{spent}, of all runs on this data set would exceed the limit of {limit:g} at this delta: this is the filter's"
+        f" bound, which holds however later runs are chosen; the plans' own epsilon is {own}"
+    )
 
 
 def _find_run_excess(entries: Sequence[LedgerEntry], cost: RunCost, limits: EpsilonLimits, run: str) -> str:

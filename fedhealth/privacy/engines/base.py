@@ -189,6 +189,9 @@ def add_to_summed_grad(parameter: nn.Parameter, value: Tensor) -> None:
     parameter.summed_grad = value.contiguous() if total is None else total.add_(value)  # type: ignore[attr-defined]
 
 
+ORACLE = "privacy.engine=oracle, which takes any model, one patient at a time"
+
+
 def check_row_independence(model: nn.Module) -> None:
     """Raise if a layer mixes the rows of a batch, or if a parameter is in half precision.
 
@@ -202,7 +205,7 @@ def check_row_independence(model: nn.Module) -> None:
         if (batch_norm or instance_norm) and (module.training or module.running_mean is None):
             raise PrivacyError(
                 f"layer {name} ({type(module).__name__}) computes statistics over the batch",
-                "Call prepare(model, norm='group') to replace it or norm='freeze' to keep it in eval mode.",
+                "Use GroupNorm in its place (model.image.norm=group), or keep it in evaluation mode (norm=freeze).",
             )
     for name, parameter in get_trainable_parameters(model).items():
         if parameter.dtype not in (torch.float32, torch.float64):

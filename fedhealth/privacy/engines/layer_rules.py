@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedhealth.errors import PrivacyError
+from fedhealth.privacy.engines.base import ORACLE
 from fedhealth.privacy.engines.layer_gradients import (
     ConvOuterProduct,
     EmbeddingGradient,
@@ -90,7 +91,7 @@ def find_layer_rule(name: str, module: nn.Module) -> LayerRule:
     raise PrivacyError(
         f"layer {name or '(the model itself)'} ({type(module).__name__}) has trainable parameters ({own}) for which "
         "no per-patient gradient is known",
-        "Freeze them, replace the layer (nn.Embedding(1, d) for a bare nn.Parameter), or use the oracle engine.",
+        f"Freeze them, replace the layer (nn.Embedding(1, d) for a bare nn.Parameter), or use {ORACLE}.",
     )
 
 

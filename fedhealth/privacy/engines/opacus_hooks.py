@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.engines.base import (
+    ORACLE,
     Batch,
     ClippedBatch,
     LossFn,
@@ -46,7 +47,7 @@ class _TensorHooks(GradSampleHooks):  # type: ignore[misc]
             if type(module) not in self.GRAD_SAMPLERS:
                 raise PrivacyError(
                     f"layer {name} ({type(module).__name__}) has no per-sample gradient rule in Opacus",
-                    "Freeze it or use the oracle engine.",
+                    f"Freeze it or use {ORACLE}.",
                 )
             self.autograd_grad_sample_hooks.append(module.register_forward_hook(self._on_forward))
         self.enable_hooks()
@@ -128,9 +129,7 @@ class OpacusEngine:
                 p.grad = None
         for name, gradient in _get_sample_gradients(get_trainable_parameters(self._model)).items():
             if len(gradient) != rows:
-                raise PrivacyError(
-                    f"parameter {name} saw {len(gradient)} rows of a batch of {rows}", "Use the oracle engine."
-                )
+                raise PrivacyError(f"parameter {name} saw {len(gradient)} rows of a batch of {rows}", f"Use {ORACLE}.")
         return losses.detach()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.engines.base import (
+    ORACLE,
     Batch,
     GradientEngine,
     LossFn,
@@ -90,7 +91,7 @@ def run_self_check(
     if sensitivity > 1 + tolerance:
         raise PrivacyError(
             f"leaving out one patient moves the clipped sum by {sensitivity:.2f} times the bound",
-            "Some part of the model or the loss mixes the rows of a batch; use the oracle engine to find it.",
+            "Some part of the model or the loss mixes the rows of a batch; compute each row alone.",
         )
     return SelfCheckResult(difference, sensitivity)
 
@@ -146,7 +147,7 @@ def _compare_with_oracle(
         worst = max(errors, key=lambda name: errors[name])
         raise PrivacyError(
             f"the engine's clipped sum differs from the exact one by {total:.3g} times the bound, most in {worst}",
-            "Freeze or replace that layer, or train with the oracle engine.",
+            f"Freeze or replace that layer, or use {ORACLE}.",
         )
     return total
 

@@ -18,6 +18,7 @@ from fedhealth.consortium.research_study import ResearchStudy
 from fedhealth.consortium.signed_job import SignedJob
 from fedhealth.data.dataset import SiteDataset, prepare_dataset
 from fedhealth.errors import PrivacyError
+from fedhealth.models.model_method import build_model_method
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.site.check.base import CheckResult, report_failure, report_pass
@@ -99,7 +100,7 @@ def _check_job_approval(
 def _check_training(home: SiteHome, config: Config, cohort: SiteDataset, policy: Policy) -> Iterator[CheckResult]:
     set_thread_count(config.training)
     model = build_model(config.model, config.data, config.seed)
-    instantiate(config.personalization).freeze(model)
+    build_model_method(config.personalization).freeze(model)
     device = select_device(config.training.device)
     examples = build_model_inputs(cohort, model.to(device))
     rows, kind = cohort.rows("train"), config.data.task.kind

@@ -122,9 +122,23 @@ def test_a_failed_run_can_be_loaded_and_says_so(tmp_path, tiny_overrides, capsys
     assert math.isnan(run.metrics["value"].sum(min_count=1))
     with pytest.raises(ConfigError, match="has no report"):
         _ = run.report
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="is failed and has no model") as caught:
         _ = run.model
+    assert "resume=" in caught.value.advice
     assert run._repr_html_().startswith("<p>Run(")
+
+
+def test_an_error_of_an_own_part_is_typed(tmp_path, good_hospitals, tiny_overrides, monkeypatch):
+    (tmp_path / "conf/strategy/server_optimizer").mkdir(parents=True)
+    (tmp_path / "conf/strategy/server_optimizer/mine.yaml").write_text("_target_: own_optimizer.Mine\n")
+    code = "class Mine:\n    state = {}\n\n    def step(self, arrays, update):\n        return arrays['gone']\n"
+    (tmp_path / "own_optimizer.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = [*tiny_overrides(good_hospitals), "strategy/server_optimizer=mine"]
+    folder, conf = tmp_path / "run", tmp_path / "conf"
+    with pytest.raises(fedhealth.FedhealthError, match=r"Mine.step \(.*own_optimizer.py, line 5\) raised KeyError"):
+        fedhealth.run(overrides, folder=folder, config_dir=conf, progress=False)
+    assert "own_optimizer.py, line 5" in fedhealth.load_run(folder).record.info.fault.problem
 
 
 def test_a_folder_is_used_once(runs):

@@ -132,11 +132,15 @@ def test_a_folder_that_holds_a_run(command):
     again = command()
     assert again.code == CONFIG
     assert "already contains a run" in again.err
+    assert again.out == ""  # not the lines of the run that is there
     assert again.about["state"] == "completed"
 
 
 def test_no_such_file(command, tmp_path):
     refused(command(f"data.root={tmp_path}/gone"), DATA, "gone/north/manifest.csv: the manifest does not exist")
+    corrected = command("strategy.rounds=1")  # in the same directory
+    assert corrected.code == 0, corrected.err
+    assert corrected.about["state"] == "completed"
 
 
 def test_a_missing_column(command, edit):

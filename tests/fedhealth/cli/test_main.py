@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from fedhealth.cli import main as program
 from fedhealth.cli.help_texts import EXAMPLES
@@ -117,3 +118,10 @@ def test_an_error_of_an_own_part_is_one_line(monkeypatch, capsys):
     assert "fail (" in shown.replace("<locals>.", "")
     assert "raised KeyError: 'w'" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("words", [["prdict"], ["site", "chek"]])
+def test_a_misspelt_command_is_suggested_once(words):
+    shown = CliRunner().invoke(program.app, words)
+    assert shown.exit_code == 2
+    assert shown.output.count("Did you mean") == 1

@@ -83,6 +83,8 @@ def test_a_table_is_csv(model, good_hospitals, tmp_path, capsys):
     shown = capsys.readouterr().out
     predicted(model, table=manifest, to=tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text() == shown
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"Scores: {(tmp_path / 'scores.csv').as_uri()}\n")
     assert shown.splitlines()[0] == "study,severe"
     assert shown.splitlines()[1].startswith("north-0 1,0.")
     assert len(shown.splitlines()) == 25

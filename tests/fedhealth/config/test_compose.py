@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose_config, compute_config_digest, get_conf_dir, quote_value, resolve_config
+from fedhealth.config.compose import compose_config, compute_config_digest, get_conf_dir, resolve_config
+from fedhealth.config.quoting import quote_value
 from fedhealth.config.schema import Config, TaskKind
 from fedhealth.errors import ConfigError
 
@@ -43,6 +44,32 @@ def test_a_misspelt_key_is_named_with_what_was_meant(override, key, meant):
     fault = refused(ROOT, override)
     assert fault.problem == f"There is no configuration key {key!r}."
     assert fault.advice == f"Did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem", "advice"),
+    [
+        (["+strategy.rounds=3"], "'strategy.rounds' exists already", "Take the + away: strategy.rounds=..."),
+        (["~model.tabular.hiden"], "no 'model.tabular.hiden' to remove", "Did you mean ~model.tabular.hidden?"),
+        (["~model/foo"], "no 'model/foo' to remove", "Did you mean ~model/fusion?"),
+        (["strategy/aggregaton=krum"], "'strategy/aggregaton'", "Did you mean strategy/aggregation?"),
+        (["model/text=words", "model.text.hiden=4"], "'model.text.hiden'", "Did you mean model.text.hidden?"),
+        (
+            ["strategy/aggregation=trimmed_mean", "strategy.aggregation.rule.shares=0"],
+            "'strategy.aggregation.rule.shares'",
+            "Did you mean strategy.aggregation.rule.share?",
+        ),
+        (
+            ["model/text=pretrained", "model.text.bucket=0"],
+            "'model.text.bucket'",
+            "Did you mean +model.text.buckets? fedhealth.models.encoders.text.TextEncoder has it; its file does not.",
+        ),
+    ],
+)
+def test_the_advice_is_of_the_options_that_were_chosen(overrides, problem, advice):
+    fault = refused(ROOT, *overrides)
+    assert problem in fault.problem
+    assert fault.advice == advice
 
 
 def test_a_key_like_nothing_else_points_to_the_list_of_keys():

@@ -6,6 +6,7 @@ import pytest
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.errors import ConfigError, DataError
+from fedhealth.utils.own_code import OwnCodeError
 
 
 class Part:
@@ -14,6 +15,8 @@ class Part:
             raise DataError("size is negative", "Enlarge it.")
         if size == 0:
             raise ValueError("first line\nsecond line")
+        if size == 7:
+            {}["gone"]
         self.size, self.other = size, other
 
 
@@ -53,3 +56,8 @@ def test_a_module_that_is_not_installed_is_advised_to_be():
         instantiate({"_target_": "mine_nowhere.Part"})
     assert "pip install -e ." in caught.value.advice
     assert "PYTHONPATH=FOLDER" in caught.value.advice
+
+
+def test_an_error_inside_a_constructor_is_told_with_type_and_line(node):
+    with pytest.raises(OwnCodeError, match=rf"Part.__init__ \({__file__}, line \d+\) raised KeyError: 'gone'"):
+        instantiate(node(size=7))

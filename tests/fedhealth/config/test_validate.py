@@ -131,3 +131,23 @@ def test_a_key_beside_the_schema_is_refused(override, key):
 def test_a_missing_value_comes_before_all_checks():
     with pytest.raises(ConfigError, match=r"needs a value for data\.root"):
         validate_config(compose_config(["training.batch_size=0"]))
+
+
+RULE = "strategy.aggregation.rule"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        ([f"~{RULE}._partial_"], f"{RULE}: strategies.aggregation.robust.trimmed_mean needs vectors. If it gets that"),
+        (
+            [f"{RULE}._target_=strategies.aggregation.robust.trimed_mean"],
+            "has no trimed_mean; did you mean trimmed_mean?",
+        ),
+        ([f"+{RULE}.bogus=1"], f"It takes vectors, share; '~{RULE}.bogus' removes this one."),
+        (["+strategy.round=3"], "strategy.round: there is no such configuration key. Did you mean strategy.rounds?"),
+    ],
+)
+def test_a_fault_of_a_rule_is_told_with_what_to_write(overrides, fault):
+    [found] = faults("strategy/aggregation=trimmed_mean", "secagg=off", *overrides)
+    assert fault in found

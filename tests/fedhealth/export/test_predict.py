@@ -116,6 +116,16 @@ def test_an_argument_of_another_type_is_named(argument, said):
         StudyInput(**argument)
 
 
+def test_no_study_has_no_row(exported):
+    assert score_studies(exported, []).shape == (0, 1)
+
+
+def test_a_model_is_displayed_in_one_line(exported):
+    assert repr(exported).startswith(f"ExportedModel({str(exported.folder)!r}): ")
+    assert repr(exported).endswith(" numbers")
+    assert "\n" not in repr(exported)
+
+
 def test_a_run_is_no_model_and_one_study_no_list(exported, finished):
     with pytest.raises(DataError, match="not a model") as caught:
         score_studies(finished[0], [StudyInput(text="x")])

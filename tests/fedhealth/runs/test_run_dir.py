@@ -34,6 +34,25 @@ def test_a_folder_holds_one_run(run):
     assert run.info.name == "first"
 
 
+def test_a_run_that_failed_while_it_read_the_data_is_replaced(run):
+    run.create(name="first")
+    run.append_event("preparing", site="a")
+    with pytest.raises(ConfigError, match="already contains a run"):
+        run.vacate()  # it may be running
+    run.mark_failed(DataError("bad row"))
+    run.create(name="second")
+    assert (run.info.name, run.info.state, run.info.error) == ("second", "running", None)
+    assert run.read_events()[0] == []
+
+
+def test_a_run_that_failed_later_is_kept(run):
+    run.create(name="first")
+    run.append_event("handshake", site="a")
+    run.mark_failed(DataError("bad row"))
+    with pytest.raises(ConfigError, match="already contains a run"):
+        run.create(name="second")
+
+
 @pytest.mark.parametrize(
     ("fault", "state", "error"),
     [

@@ -121,7 +121,9 @@ def test_a_site_declines_by_itself_and_no_patient_has_a_part_in_it(tmp_path, mon
     trainer, task = make_subject()
     with plant_mutant(MUTANTS["noise halved"]):
         [reason] = trainer.check_can_join(task, make_place(tmp_path))
-    assert reason == "private training fails its audit on synthetic patients (the site's log says where)"
+    assert (
+        reason == "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)"
+    )
     assert trainer.check_can_join(task, make_place(tmp_path)) == [reason]  # asking again gives no second chance
     audit_gate._failures.clear()  # another process
     assert trainer.check_can_join(task, make_place(tmp_path)) == []

@@ -49,7 +49,9 @@ def test_a_site_declines_by_itself_and_reads_no_value_of_a_patient(tmp_path, mon
     monkeypatch.setattr(Examples, "batch", lambda self, rows: read.append(self) or gather(self, rows))
     with plant_mutant(CLIENTS["noise halved"]):
         [reason] = trainer.check_can_join(task, make_place(tmp_path))
-    assert reason == "private training fails its audit on synthetic patients (the site's log says where)"
+    assert (
+        reason == "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)"
+    )
     assert trainer.check_can_join(task, make_place(tmp_path)) == [reason]  # asking again gives no second chance
     audit_gate._failures.clear()  # another process
     assert trainer.check_can_join(task, make_place(tmp_path)) == []

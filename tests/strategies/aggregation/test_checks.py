@@ -1,5 +1,7 @@
 """An answer counts whole or not at all: whatever a site sends, it is folded or refused, and nothing else happens."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from fedhealth.errors import ConfigError, FederationError, FedhealthError
 from fedhealth.protocol.array_codec import PACKED, SERIAL, pack_arrays, to_array_record
 from fedhealth.protocol.messages import STATISTICS, TRAIN, UPDATE, Directive
+from fedhealth.utils.own_code import OwnCodeError
 from strategies.aggregation.base import Aggregate, RoundAttempt
-from strategies.aggregation.checks import check_result, check_statistics
+from strategies.aggregation.checks import apply_rule, check_result, check_statistics
 from strategies.aggregation.mean import WeightedMean
 from strategies.aggregation.robust import RobustAggregation, coordinate_median
 
@@ -160,7 +163,7 @@ def test_a_result_without_an_array_that_too_few_sites_train_is_an_update():
 
 @pytest.mark.parametrize(
     ("result", "found"),
-    [(None, "of shape []"), (0.5, "of shape []"), ({"w": 1}, "dict"), ([1.0] * 7, "of shape [7]"), (["x"] * 6, "list")],
+    [(None, "None"), (0.5, "a float"), ({"w": 1}, "a dict"), (np.ones(7), "an array"), (["x"] * 6, "a list")],
     ids=["None", "a number", "a dict", "too long", "texts"],
 )
 def test_a_rule_that_returns_no_vector_is_named(result, found):
@@ -172,6 +175,21 @@ def test_a_rule_that_returns_no_vector_is_named(result, found):
         aggregation.add(site, good())
     with pytest.raises(ConfigError) as refused:
         aggregation.close(None)
-    assert "own_rule returned" in refused.value.problem
-    assert found in refused.value.problem
+    assert f"own_rule ({__file__}) returned {found}" in refused.value.problem
     assert "shape [6]" in refused.value.problem
+
+
+def test_a_rule_with_other_parameters_is_told_how_it_is_called():
+    def own_rule(vectors, weights):
+        return vectors[0]
+
+    with pytest.raises(OwnCodeError, match=r"own_rule \(.*\) cannot be called: missing a required argument: 'weights'"):
+        apply_rule(own_rule, [np.zeros(6, np.float32)])
+
+
+def test_an_error_inside_a_rule_is_told_by_its_line():
+    def own_rule(vectors, factor):
+        return vectors[7] * factor
+
+    with pytest.raises(OwnCodeError, match=rf"own_rule \({__file__}, line \d+\) raised IndexError"):
+        apply_rule(partial(own_rule, factor=2.0), [np.zeros(6, np.float32)])

@@ -81,7 +81,7 @@ def test_a_pretrained_encoder_gives_the_mean_of_its_own_hidden_states(tmp_path, 
 
 
 def test_what_cannot_be_loaded_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"model\.text\.pretrained: cannot load"):
+    with pytest.raises(ModelError, match=r"model\.text\.pretrained: there is no folder"):
         TextEncoder(str(tmp_path / "nothing"))
 
 
