@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedhealth.config.explain_hydra import HYDRA_ERRORS, KnownNames, explain_hydra_fault
@@ -68,8 +69,9 @@ def get_conf_dir() -> Path:
     raise ConfigError(f"No configuration files beside {package}.", "Reinstall fedhealth: its conf folder is missing.")
 
 
+@cache
 def register_schema() -> None:
-    """Make the typed schema known to Hydra (idempotent)."""
+    """Make the typed schema known to Hydra, once."""
     ConfigStore.instance().store(name="schema", node=Config)
 
 
@@ -125,26 +127,18 @@ def check_group_options(overrides: Sequence[str]) -> None:
         )
 
 
-def get_group_choices(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, str]:
-    """Return the chosen option of every group, such as {"model/text": "words"}.
-
-    Raises:
-        ConfigError: as `compose_config`.
-
-    """
-    return compose_with_choices(overrides, config_dir)[1]
-
-
 def compose_with_choices(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, str]]:
-    """Return the configuration, Hydra's own settings included, and the chosen option of every group.
+    """Return the configuration and the chosen option of every group, such as {"model/text": "words"}.
 
     Raises:
         ConfigError: as `compose_config`.
 
     """
     config = _compose(overrides, config_dir, whole=True)
-    choices = config.hydra.runtime.choices
-    return config, {group: option for group, option in choices.items() if isinstance(option, str)}
+    choices = {group: option for group, option in config.hydra.runtime.choices.items() if isinstance(option, str)}
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
 
 
 def resolve_config(config: DictConfig) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import get_conf_dir, get_group_choices
+from fedhealth.config.compose import get_conf_dir
+from fedhealth.config.compose_once import compose_once
 from fedhealth.errors import ConfigError
 
 _COMPONENT_GROUPS = ("personalization", "strategy/server_state")
@@ -30,7 +31,7 @@ def check_method_components(overrides: Sequence[str], config_dir: Path | None = 
         ConfigError: a component of the method is replaced.
 
     """
-    chosen = get_group_choices(overrides, config_dir)
+    _, chosen = compose_once(overrides, config_dir)
     method = chosen.get("method", "")
     for group, option in _load_method_components(method, config_dir):
         if chosen.get(group) != option:

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import betainc
 
 from fedhealth.evaluation.metrics import LOGIT_LIMIT, bin_scores
@@ -174,9 +173,13 @@ def estimate_share(positives: float, negatives: float) -> float:
 def fit_logistic(counts: np.ndarray) -> tuple[float, float]:
     """Return temperature and offset that minimize the log-loss of weighted studies [2, bins] with and without a class.
 
-    A slope below zero, which would turn the model around, is not possible.
+    A slope below zero, which would turn the model around, is not possible. Without studies nothing is changed.
     """
     used = counts.sum(axis=0) > 0
+    if not used.any():
+        return 1.0, 0.0
+    from scipy.optimize import minimize  # takes a quarter of a second to import
+
     logit, positives, negatives = _get_bin_logits()[used], counts[0, used], counts[1, used]
 
     def compute_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:

@@ -17,9 +17,9 @@ from fedhealth.config.compose import (
     compose_config,
     compute_config_digest,
     get_conf_dir,
-    get_group_choices,
     resolve_config,
 )
+from fedhealth.config.compose_once import compose_once
 from fedhealth.config.method_consistency import check_method_components
 from fedhealth.config.noise_choice import SHARED_NOISE, can_share_noise, is_noise_open
 from fedhealth.config.own_files import list_overridden_values
@@ -136,18 +136,18 @@ class RunSpec:
 
         """
         validate_config(self.config, self._locate_part)
-        check_method_components(self.overrides, self.config_dir)
+        check_method_components(self.job_overrides, self.config_dir)  # as lead and sites compose them for the job
 
     def list_warnings(self) -> list[ConfigWarning]:
         """Return the warnings about the configuration, and about own files whose values others override."""
-        choices = get_group_choices(self.overrides, self.config_dir)
+        _, choices = compose_once(self.job_overrides, self.config_dir)
         overridden = list_overridden_values(self.config, choices, self.overrides, self.config_dir)
         return [*list_warnings(self.plain, self.capabilities), *overridden]
 
     def _locate_part(self, place: str) -> str:
         """Return the YAML file that describes the part at a place of the configuration, or the place."""
         group = place.replace(".", "/")
-        option = get_group_choices(self.overrides, self.config_dir).get(group, "")
+        option = compose_once(self.job_overrides, self.config_dir)[1].get(group, "")
         folders = [*([self.config_dir] if self.config_dir else []), get_conf_dir()]
         paths = [folder / group / f"{option}.yaml" for folder in folders]
         return next((str(path) for path in paths if path.is_file()), place)

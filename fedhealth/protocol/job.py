@@ -9,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose_config, compute_config_digest
+from fedhealth.config.compose import compute_config_digest
+from fedhealth.config.compose_once import compose_once
 from fedhealth.config.folder_digest import digest_config_folder
 from fedhealth.config.schema import Config
 from fedhealth.errors import ConfigError
@@ -67,7 +68,7 @@ def compose_job_config(job: Job) -> Config:
 
 @lru_cache(maxsize=64)
 def _compose_job_config(job: Job, _folder_digest: bytes) -> Config:
-    composed = compose_config(job.overrides, Path(job.config_dir) if job.config_dir else None)
+    composed, _ = compose_once(job.overrides, Path(job.config_dir) if job.config_dir else None)
     own = compute_config_digest(composed)
     if own != job.digest:
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,7 @@ def is_error_kind(code: int, reason: str) -> bool:
     return _ERRORS.get(reason) == code
 
 
+@cache  # a site's gate compares them with every reply
 def get_versions() -> str:
     """Return the versions that must be equal at lead and sites for equal results."""
     return " ".join([f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in _PACKAGES)])

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from fedhealth.config.compose import compose_with_choices
-from fedhealth.config.folder_digest import digest_config_folder
+from fedhealth.config.compose_once import compose_once
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import find_override_errors
 from fedhealth.config.quoting import quote_value
@@ -73,7 +70,7 @@ def review_job(signed: SignedJob, policy: Policy, membership: Membership, home: 
         named = [fault.rpartition(": ")[0].strip("'\"").partition("=")[0] for fault in faults]
         return ApprovalDecision((), tuple(format_reason(decline_reasons.OVERRIDE_NOT_ACCEPTED, name) for name in named))
     try:
-        composed, chosen = _compose(signed.overrides, policy.conf)
+        composed, chosen = compose_once(signed.overrides, policy.conf)
         name = str(composed.data.name)
         source = policy.data.get(name)
         if source is None:
@@ -107,23 +104,11 @@ def find_private_datasets(job: SignedJob, policy: Policy) -> set[str]:
     found = set()
     for overrides in asked:
         with suppress(ConfigError):  # such a run is declined before it touches data
-            config, chosen = _compose(overrides, policy.conf)
+            config, chosen = compose_once(overrides, policy.conf)
             name = str(config.data.name)
             if chosen.get("privacy") != "none" and name in policy.data:
                 found.add(policy.data[name].dataset)
     return found
-
-
-def _compose(overrides: tuple[str, ...], conf: Path | None) -> tuple[DictConfig, dict[str, str]]:
-    """Return the configuration of checked overrides and its chosen options; three steps of one review need it."""
-    return _compose_once(overrides, conf, digest_config_folder(conf))
-
-
-@lru_cache(maxsize=64)
-def _compose_once(
-    overrides: tuple[str, ...], conf: Path | None, _folder_digest: bytes
-) -> tuple[DictConfig, dict[str, str]]:
-    return compose_with_choices(overrides, conf)
 
 
 def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[str]) -> Iterator[str]:
@@ -151,7 +136,7 @@ def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[
         "lifetime_delta": limits.delta,
         "max_failures": "null" if limits.max_failures is None else limits.max_failures,
     }
-    known = _compose(tuple(overrides), policy.conf)[0].privacy
+    known = compose_once(overrides, policy.conf)[0].privacy
     yield from (f"privacy.{key}={value}" for key, value in own.items() if key in known)
 
 

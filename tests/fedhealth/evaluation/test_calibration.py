@@ -14,6 +14,7 @@ from fedhealth.evaluation.calibration import (
     OWN_BINS,
     PRIOR_STUDIES,
     calibrate_classes,
+    fit_logistic,
     spread_pooled_scores,
 )
 from fedhealth.evaluation.metrics import ScoreTable, bin_scores, compute_balanced_accuracy, compute_bin_centres
@@ -140,3 +141,7 @@ def test_the_last_line_of_the_benchmark_is_json(monkeypatch, capsys):
     value.main()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"calibration_error_before", "calibration_error_after", "sites_within_risk"} <= set(figures)
+
+
+def test_without_studies_the_scores_stay_as_they_are():
+    assert fit_logistic(np.zeros((2, OWN_BINS))) == (1.0, 0.0)
