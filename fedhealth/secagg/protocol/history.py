@@ -129,7 +129,7 @@ def verify_link(
 
 @lru_cache(maxsize=8)
 def _count_signers(link: HistoryLink, roster: Roster) -> int:
-    """Return how many survivors signed that the sum was opened; the same link reaches all virtual sites of a process."""
+    """Return how many survivors signed that the sum was opened; virtual sites of a process get the same link."""
     ctx = digest_attempt(link.descriptor)
     signed = {
         site
