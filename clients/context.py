@@ -34,6 +34,11 @@ class SiteContext:
     dataset: str = ""
     study: StudyShare | None = None
 
+    @property
+    def is_virtual(self) -> bool:
+        """Whether this is a site of a run on one machine, whose files belong to that run alone."""
+        return self.audit is None
+
     @classmethod
     def virtual(cls, name: str, folder: Path) -> SiteContext:
         """Return a site of a run on one machine: all its files are in one folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import SecureAggregationError
 from fedhealth.utils.atomic_io import create_once, write_atomic
-from fedhealth.utils.json_model import decode_hex, read_model
+from fedhealth.utils.json_model import decode_hex, parse_model
+from fedhealth.utils.plain_files import is_plain_file, read_plain_file
 from fedhealth.utils.private_files import make_own_folder
 
 _KEY, _ROSTER = "identity.key", "roster.json"
+_ADVICE = "Approve the consortium's members first."
 _Keys = dict[str, Annotated[bytes, decode_hex(32)]]
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs: below it a folder of our own, 0700
 
@@ -61,11 +64,16 @@ def load_roster(folder: Path) -> Roster:
         SecureAggregationError: there is no list, or it is malformed.
 
     """
-    path, advice = folder / _ROSTER, "Approve the consortium's members first."
-    listed = read_model(path, _Keys, advice, SecureAggregationError)
-    if listed is None:
-        raise SecureAggregationError(f"{path}: no list of approved members.", advice)
-    return Roster.from_keys(listed)
+    path = folder / _ROSTER
+    if not is_plain_file(path):
+        raise SecureAggregationError(f"{path}: no list of approved members.", _ADVICE)
+    return _parse_roster_once(read_plain_file(path), path)
+
+
+@lru_cache(maxsize=512)
+def _parse_roster_once(content: bytes, path: Path) -> Roster:
+    """Return a list of members; it is read for every message, and by every virtual site of a process."""
+    return Roster.from_keys(parse_model(content, _Keys, f"{path} is damaged", _ADVICE, SecureAggregationError))
 
 
 def get_secrets_folder(run: str, site: str, fallback: Path) -> Path:

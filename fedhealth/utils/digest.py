@@ -12,7 +12,7 @@ import json
 
 def encode_parts(*parts: bytes) -> bytes:
     """Join the parts, each after its length (8 bytes, little-endian)."""
-    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return b"".join([len(part).to_bytes(8, "little") + part for part in parts])
 
 
 def encode_canonical(value: object) -> bytes:

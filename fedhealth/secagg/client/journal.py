@@ -120,4 +120,4 @@ def _decode_bytes(value: dict[str, Any]) -> Any:
 
 
 def _to_tuples(value: Any) -> Any:
-    return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value
+    return tuple([_to_tuples(item) for item in value]) if isinstance(value, list) else value

@@ -58,7 +58,7 @@ class MessageWriter:
         """Append a list of byte strings."""
         self.number(len(values), 4)
         for value in values:
-            self.blob(value)
+            self._parts += (len(value).to_bytes(4, "little"), value)
         return self
 
     def bytes(self) -> bytes:
@@ -112,6 +112,19 @@ class MessageReader:
         """Read length-prefixed bytes."""
         return self.fixed_bytes(self.number(4))
 
+    def blobs(self) -> tuple[bytes, ...]:
+        """Read a list of byte strings; an upload holds three for each site, so it is a loop of its own."""
+        count, data, found = self._count_items(), self._data, []
+        end = self._at
+        for _ in range(count):
+            start = end + 4
+            end = start + int.from_bytes(data[end:start], "little")
+            if end > len(data):
+                raise self.fault("truncated")
+            found.append(data[start:end])
+        self._at = end
+        return tuple(found)
+
     def text(self) -> str:
         """Read length-prefixed UTF-8 text."""
         try:
@@ -128,10 +141,14 @@ class MessageReader:
 
     def sequence(self, take: Callable[[], T]) -> tuple[T, ...]:
         """Read a list with its length in front."""
+        return tuple([take() for _ in range(self._count_items())])
+
+    def _count_items(self) -> int:
+        """Read the length of a list; each item has at least one byte."""
         count = self.number(4)
         if count > len(self._data) - self._at:
             raise self.fault("truncated")
-        return tuple(take() for _ in range(count))
+        return count
 
     def end(self) -> None:
         """Check that no bytes follow."""

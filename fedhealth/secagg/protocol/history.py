@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property, lru_cache
 
 from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.errors import refuse_unless
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
 from fedhealth.secagg.primitives.keys import SIGNATURE_BYTES, is_signed_by
 from fedhealth.secagg.protocol.context import digest_attempt
-from fedhealth.secagg.protocol.messages import DIGEST_BYTES, LEAD, AttemptDescriptor, MessageKind
+from fedhealth.secagg.protocol.messages import CACHED_BYTES, DIGEST_BYTES, LEAD, AttemptDescriptor, MessageKind
 from fedhealth.utils.digest import digest_parts, encode_parts
 
 RULE = "R12"
@@ -45,7 +45,7 @@ class HistoryLink:
     next_digest: bytes
     signatures: tuple[tuple[str, bytes, bytes], ...]
 
-    @property
+    @cached_property
     def head(self) -> bytes:
         """Return the history after this link."""
         return digest_parts(
@@ -68,15 +68,22 @@ class HistoryLink:
         return out.bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, sender: str = LEAD) -> Self:
-        """Decode."""
-        r = MessageReader(data, MessageKind.HISTORY_LINK, "history link", sender)
-        descriptor = AttemptDescriptor.from_bytes(r.blob(), sender)
-        survivors, segments = r.sequence(r.site), r.sequence(r.text)
-        digests = r.fixed_bytes(DIGEST_BYTES), r.fixed_bytes(DIGEST_BYTES)
-        signatures = r.sequence(lambda: (r.site(), r.fixed_bytes(DIGEST_BYTES), r.fixed_bytes(SIGNATURE_BYTES)))
-        r.end()
-        return cls(descriptor, survivors, segments, *digests, signatures)
+    def from_bytes(cls, data: bytes, sender: str = LEAD) -> HistoryLink:
+        """Decode; three requests bring the same link, to all virtual sites of a process: it is parsed once."""
+        return (_parse_link_once if len(data) <= CACHED_BYTES else _parse_link)(data, sender)
+
+
+def _parse_link(data: bytes, sender: str) -> HistoryLink:
+    r = MessageReader(data, MessageKind.HISTORY_LINK, "history link", sender)
+    descriptor = AttemptDescriptor.from_bytes(r.blob(), sender)
+    survivors, segments = r.sequence(r.site), r.sequence(r.text)
+    digests = r.fixed_bytes(DIGEST_BYTES), r.fixed_bytes(DIGEST_BYTES)
+    signatures = r.sequence(lambda: (r.site(), r.fixed_bytes(DIGEST_BYTES), r.fixed_bytes(SIGNATURE_BYTES)))
+    r.end()
+    return HistoryLink(descriptor, survivors, segments, *digests, signatures)
+
+
+_parse_link_once = lru_cache(maxsize=8)(_parse_link)
 
 
 def compute_history_start(run: str, config_digest: bytes, roster: Roster, initial_digest: bytes) -> bytes:
@@ -115,7 +122,15 @@ def verify_link(
     refuse_unless(own, "a history link belongs to another run", rule=RULE, blame=(LEAD,))
     sound = set(link.survivors) <= set(descriptor.cohort) <= set(descriptor.base) <= set(members)
     refuse_unless(sound, "a history link is about a sum that no site would open", rule=RULE, blame=(LEAD,))
-    ctx = digest_attempt(descriptor)
+    signed = _count_signers(link, roster)
+    enough = signed >= max(threshold, descriptor.threshold)
+    refuse_unless(enough, f"{signed} sites signed that a sum was opened", rule=RULE, blame=(LEAD,))
+
+
+@lru_cache(maxsize=8)
+def _count_signers(link: HistoryLink, roster: Roster) -> int:
+    """Return how many survivors signed that the sum was opened; virtual sites of a process get the same link."""
+    ctx = digest_attempt(link.descriptor)
     signed = {
         site
         for site, shares, signature in link.signatures
@@ -123,8 +138,7 @@ def verify_link(
         and site in roster.keys
         and is_signed_by(roster.keys[site], signature, *build_opening_label(ctx, link.survivors, link.segments, shares))
     }
-    enough = len(signed) >= max(threshold, descriptor.threshold)
-    refuse_unless(enough, f"{len(signed)} sites signed that a sum was opened", rule=RULE, blame=(LEAD,))
+    return len(signed)
 
 
 def _encode_lists(*lists: Sequence[str]) -> tuple[bytes, ...]:

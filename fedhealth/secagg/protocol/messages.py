@@ -12,7 +12,7 @@ from fedhealth.secagg.protocol.statement import NAME_BYTES, ShownNames
 from fedhealth.secagg.protocol.vector_name import VectorName
 
 DIGEST_BYTES = 32
-_CACHED_BYTES = 2**20  # of a descriptor that is kept parsed
+CACHED_BYTES = 2**20  # of a descriptor, or a link, that is kept parsed
 LEAD = "the lead"
 
 
@@ -139,7 +139,7 @@ class AttemptDescriptor:
     @classmethod
     def from_bytes(cls, data: bytes, sender: str = LEAD) -> "AttemptDescriptor":
         """Decode; a descriptor is read several times in a round, so one of ordinary size is parsed once."""
-        return (_parse_descriptor_once if len(data) <= _CACHED_BYTES else _parse_descriptor)(data, sender)
+        return (_parse_descriptor_once if len(data) <= CACHED_BYTES else _parse_descriptor)(data, sender)
 
 
 def _parse_descriptor(data: bytes, sender: str) -> AttemptDescriptor:
@@ -154,7 +154,7 @@ def _parse_descriptor(data: bytes, sender: str) -> AttemptDescriptor:
         history=r.fixed_bytes(DIGEST_BYTES),
         threshold=r.number(4),
         signed=r.flag(),
-        members=r.sequence(r.blob),
+        members=r.blobs(),
         base=r.sequence(r.site),
         cohort=r.sequence(r.site),
         model_digest=r.fixed_bytes(DIGEST_BYTES),
@@ -207,8 +207,8 @@ class MaskedUpload:
     def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
         r = MessageReader(data, MessageKind.UPLOAD, "upload", sender)
-        ctx, site, tags, secret_commits = r.fixed_bytes(DIGEST_BYTES), r.site(), r.sequence(r.blob), r.blob()
-        share_commits, envelopes, vectors = r.sequence(r.blob), r.sequence(r.blob), r.sequence(r.blob)
+        ctx, site, tags, secret_commits = r.fixed_bytes(DIGEST_BYTES), r.site(), r.blobs(), r.blob()
+        share_commits, envelopes, vectors = r.blobs(), r.blobs(), r.blobs()
         signature = r.fixed_bytes(SIGNATURE_BYTES)
         r.end()
         return cls(ctx, site, tags, secret_commits, share_commits, envelopes, vectors, signature)
@@ -289,7 +289,7 @@ class UnmaskRequest:
         r = MessageReader(data, MessageKind.UNMASK, "unmask request", sender)
         ctx, survivors = r.fixed_bytes(DIGEST_BYTES), r.sequence(r.site)
         signatures = r.sequence(lambda: (r.site(), r.fixed_bytes(SIGNATURE_BYTES)))
-        found = cls(ctx, survivors, signatures, r.sequence(r.blob), r.sequence(r.blob))
+        found = cls(ctx, survivors, signatures, r.blobs(), r.blobs())
         r.end()
         return found
 

@@ -5,6 +5,7 @@ The others are in `fedhealth.secagg.client.journal_rules`. docs/secure-aggregati
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -69,8 +70,13 @@ def r1_signatures(context: AttemptContext, request: UnmaskRequest, roster: Roste
 
 def is_survivor_list_signed(roster: Roster, site: str, signature: bytes, ctx: bytes, survivors: Sequence[str]) -> bool:
     """Return whether the site signed this list of survivors for this attempt."""
+    return _is_list_signed_once(roster.keys[site], signature, ctx, tuple(survivors))
+
+
+@lru_cache(maxsize=512)  # the list comes back from t survivors, to all virtual sites of a process
+def _is_list_signed_once(public: bytes, signature: bytes, ctx: bytes, survivors: tuple[str, ...]) -> bool:
     names = encode_parts(*(name.encode() for name in survivors))
-    return is_signed_by(roster.keys[site], signature, b"survivors", ctx, names)
+    return is_signed_by(public, signature, b"survivors", ctx, names)
 
 
 def r2_envelopes(

@@ -140,7 +140,7 @@ class StateNotice:
     def from_bytes(cls, data: bytes, sender: str) -> Self:
         """Decode."""
         r = MessageReader(data, NOTICE_KIND, "state notice", sender)
-        found = cls(r.blob(), r.sequence(r.blob))
+        found = cls(r.blob(), r.blobs())
         r.end()
         return found
 
@@ -154,9 +154,15 @@ def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement
     """Decode a statement and verify its owner's signature; `ProtocolViolationError` blames the sender who shows it."""
     found = StateStatement.from_bytes(data, sender)
     refuse_unless(found.site in roster.keys, f"{found.site} is not an approved member", rule="R8", blame=(sender,))
-    genuine = is_signed_by(roster.keys[found.site], found.signature, _PURPOSE, data[:-SIGNATURE_BYTES])
+    genuine = _is_signed_once(data, roster.keys[found.site])
     refuse_unless(genuine, f"{sender} shows a statement that {found.site} never signed", rule="R13", blame=(sender,))
     return found
+
+
+@lru_cache(maxsize=1024)  # of at most 16 KB
+def _is_signed_once(data: bytes, public: bytes) -> bool:
+    """Return whether the owner of a public key signed a statement; every member shows it in every exchange."""
+    return is_signed_by(public, data[-SIGNATURE_BYTES:], _PURPOSE, data[:-SIGNATURE_BYTES])
 
 
 def is_genuine_statement(data: bytes, roster: Roster) -> bool:

@@ -18,7 +18,7 @@ def build_hashed_name(prefix: str, name: str) -> str:
 
 
 class StateStore(Protocol):
-    """Named byte strings. A write is durable when it returns, and replaces the old value atomically."""
+    """Named byte strings. A write has survived every crash of the process when it returns, and is atomic."""
 
     def get(self, name: str) -> bytes | None:
         """Return the value, or None when there is none."""
@@ -61,12 +61,18 @@ class FileStore:
     """A store in a folder that only its owner can read (0700, files 0600).
 
     The journal belongs on disk; secrets belong on tmpfs, outside every backup.
+
+    Args:
+        folder: it is created if it is missing.
+        durable: a write also survives a power cut: it is synced before `put` returns. A site that answers others needs
+            this; a virtual site of a run in one process does not (docs/decisions/secure-aggregation.md).
+
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        self._folder = folder
+        self._folder, self._durable = folder, durable
 
     def get(self, name: str) -> bytes | None:
         """Return the value, or None when there is none."""
@@ -76,15 +82,16 @@ class FileStore:
             return None
 
     def put(self, name: str, *parts: bytes | memoryview) -> None:
-        """Replace the value by these parts, atomically and durably; the file has mode 0600."""
-        with atomic_writer(self._folder / name, 0o600, single_writer=True) as file:
+        """Replace the value by these parts, atomically; the file has mode 0600."""
+        with atomic_writer(self._folder / name, 0o600, durable=self._durable, single_writer=True) as file:
             file.writelines(parts)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
         with contextlib.suppress(FileNotFoundError):
             (self._folder / name).unlink()
-            fsync_folder(self._folder)
+            if self._durable:
+                fsync_folder(self._folder)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -231,7 +231,7 @@ class ServerSession:
         if data is None:
             return {}
         r = MessageReader(data, MEMBERS_KIND, "stored announcements", HERE)
-        found = [KeyAnnouncement.from_bytes(blob, HERE) for blob in r.sequence(r.blob)]
+        found = [KeyAnnouncement.from_bytes(blob, HERE) for blob in r.blobs()]
         r.end()
         return {member.site: member for member in found}
 
@@ -253,7 +253,7 @@ class ServerSession:
         at = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
         r = MessageReader(data[_LENGTH_BYTES:at], HEADER_KIND, "stored attempt", HERE)
         context = AttemptContext.from_descriptor(AttemptDescriptor.from_bytes(r.blob(), HERE))
-        uploads = [MaskedUpload.from_bytes(blob, HERE) for blob in r.sequence(r.blob)]
+        uploads = [MaskedUpload.from_bytes(blob, HERE) for blob in r.blobs()]
         survivors = r.sequence(r.site)
         signatures = dict(r.sequence(lambda: (r.site(), r.fixed_bytes(SIGNATURE_BYTES))))
         r.end()

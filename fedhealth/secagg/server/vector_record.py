@@ -42,6 +42,6 @@ def load_vector(store: StateStore) -> VectorRecord | None:
     if data is None:
         return None
     r = MessageReader(data, _KIND, "stored vector", "this lead's own store")
-    found = VectorRecord(VectorName.read_from(r), r.fixed_bytes(DIGEST_BYTES), r.sequence(r.blob))
+    found = VectorRecord(VectorName.read_from(r), r.fixed_bytes(DIGEST_BYTES), r.blobs())
     r.end()
     return found

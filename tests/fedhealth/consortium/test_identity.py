@@ -47,3 +47,10 @@ def test_a_roster_that_is_read_again_leaves_nothing_in_memory(tmp_path):
     before = json_model._build_adapter.cache_info().currsize
     assert len({load_roster(tmp_path).digest for _ in range(20)}) == 1
     assert json_model._build_adapter.cache_info().currsize == before
+
+
+def test_a_roster_that_has_changed_is_read_again(tmp_path):
+    save_roster(tmp_path, {"north": bytes(range(32))})
+    load_roster(tmp_path)
+    save_roster(tmp_path, {"north": bytes(range(1, 33))})
+    assert load_roster(tmp_path).keys == {"north": bytes(range(1, 33))}

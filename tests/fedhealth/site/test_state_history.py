@@ -1,10 +1,12 @@
 """The record in a statement: it fits, however many ledgers a site has, or the site says so before it signs."""
 
+import os
 import secrets
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedhealth.consortium.identity import load_identity, make_identity, save_roster
 from fedhealth.errors import PrivacyError
 from fedhealth.privacy.accounting import ledger_record
 from fedhealth.privacy.accounting.accountant import PrivacyEvent
@@ -19,7 +21,7 @@ from fedhealth.secagg.protocol.statement import (
     unseal_record,
 )
 from fedhealth.site import state_history
-from fedhealth.site.state_history import StateHistory, parse_record
+from fedhealth.site.state_history import StateHistory, load_statement_book, parse_record
 
 SITE, RUN = "s" * 64, "f" * 64
 KEY = Ed25519PrivateKey.generate()
@@ -84,3 +86,16 @@ def test_the_audit_log_tells_of_statements_also_where_it_is_damaged(tmp_path):
         assert [history.holds_statement(name) for name in names] == [True, False]
     history.audit.with_name("last-statement").write_bytes(second.to_bytes()[:-1])
     assert history.load_last_statement() == b""
+
+
+@pytest.mark.parametrize("is_virtual", [True, False])
+def test_the_book_of_a_hospital_alone_survives_a_power_cut(tmp_path, monkeypatch, is_virtual):
+    make_identity(tmp_path)
+    identity = load_identity(tmp_path)
+    save_roster(tmp_path, {"north": identity.public_key().public_bytes_raw()})
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    audit = None if is_virtual else tmp_path / "audit.jsonl"
+    book = load_statement_book("north", tmp_path, audit, identity, create=True)
+    book.issue_statement("run-1", 1)
+    assert bool(synced) != is_virtual

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from fedhealth.consortium.roster import Roster
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives import keys
 from fedhealth.secagg.protocol.context import digest_attempt
@@ -92,3 +93,11 @@ def test_the_start_depends_on_all_that_sites_know(federation):
         for initial in (bytes(32), CONFIG)
     }
     assert len(starts) == 16
+
+
+def test_a_link_that_was_verified_proves_nothing_to_members_with_other_keys(federation, link):
+    check(federation, link)
+    strangers = Roster.from_keys({site: os.urandom(32) for site in federation.ids})
+    same_name = replace(link, descriptor=replace(link.descriptor, roster_digest=strangers.digest))
+    with pytest.raises(ProtocolViolationError, match="0 sites signed"):
+        verify_link(same_name, RUN, CONFIG, strangers, federation.ids, THRESHOLD)

@@ -130,3 +130,14 @@ def test_a_request_to_train_grows_with_the_sites_and_not_with_their_pairs(size, 
     assert (
         len(request) + 99 * MAX_SHOWN * MAX_STATEMENT_BYTES < MAX_MESSAGE_BYTES / 4
     )  # with the reader's own statements
+
+
+@pytest.mark.parametrize("values", [(), (b"",), (b"a", b"", b"long" * 9)])
+def test_a_list_of_byte_strings_is_refused_wherever_it_is_cut(values):
+    data = MessageWriter(1).blobs(values).bytes()
+    reader = MessageReader(data, 1, "thing", "site-x")
+    assert reader.blobs() == values
+    reader.end()
+    for size in range(len(MessageWriter(1).bytes()), len(data)):
+        with pytest.raises(ProtocolViolationError, match="truncated"):
+            MessageReader(data[:size], 1, "thing", "site-x").blobs()

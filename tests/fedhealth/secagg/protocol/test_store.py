@@ -94,3 +94,16 @@ def test_a_damaged_journal_is_an_error_not_a_fresh_start(store):
 def test_an_absent_journal_is_empty(store):
     assert memory.load_journal(store) == Journal()
     assert memory.load_secrets(store) == Secrets()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_need_not_survive_a_power_cut_is_not_synced(tmp_path, monkeypatch, durable):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store = FileStore(tmp_path, durable=durable)
+    store.put("a", b"one")
+    assert bool(synced) == durable
+    assert FileStore(tmp_path).get("a") == b"one"
+    synced.clear()
+    store.delete("a")
+    assert bool(synced) == durable
