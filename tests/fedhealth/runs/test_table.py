@@ -52,6 +52,14 @@ def test_runs_come_in_order_of_their_numbers_and_are_named_by_what_differs(sweep
     assert [entry.label for entry in load_run_entries([sweep])] == [f"seed={n}" for n in (0, 1, 2, 3, 4, 9, 10)]
 
 
+def test_the_run_without_an_own_override_is_the_base(tmp_path):
+    for name, own in {"plain": [], "faster": ["training.optimizer.lr=0.1"]}.items():
+        run = write(tmp_path, name, 0.8, 8, 100)
+        (run / "run.json").write_text(json.dumps({**json.loads((run / "run.json").read_text()), "overrides": own}))
+    found = {entry.folder.name: entry.label for entry in load_run_entries([tmp_path])}
+    assert found == {"plain": "plain (base)", "faster": "training.optimizer.lr=0.1"}
+
+
 def test_the_front_holds_what_nothing_beats(sweep):
     # 3 is beaten by 0 in utility alone, 4 has the same utility for more epsilon, 9 and 10 have no score
     assert [entry.label for entry in find_pareto_front(load_run_entries([sweep]))] == ["seed=0", "seed=1", "seed=2"]
