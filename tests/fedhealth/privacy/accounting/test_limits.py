@@ -25,7 +25,8 @@ def test_the_message_names_the_limit():
 
 
 def test_events_within_the_limit_have_no_message():
-    assert find_lifetime_excess(EVENTS[:1], EpsilonLimits(delta=DELTA, lifetime_epsilon=50.0, lifetime_delta=DELTA)) == ""
+    wide = EpsilonLimits(delta=DELTA, lifetime_epsilon=50.0, lifetime_delta=DELTA)
+    assert find_lifetime_excess(EVENTS, wide) == ""
     assert find_lifetime_excess([], LIMITS) == ""
 
 
