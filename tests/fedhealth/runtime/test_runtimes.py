@@ -2,6 +2,7 @@
 
 import json
 import logging
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -77,9 +78,7 @@ def test_simulation_gives_the_model_of_local(run, overrides):
 
 
 def test_a_failed_run_says_so_in_its_directory(run, tmp_path, monkeypatch):
-    def fail(self, job):
-        raise RuntimeError("the network is gone")
-
+    fail = Mock(side_effect=RuntimeError("the network is gone"))  # raised by no code of a user
     monkeypatch.setattr("fedhealth.runtime.local.LocalRuntime.launch", fail)
     with pytest.raises(RuntimeError):
         run("failed")
