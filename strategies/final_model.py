@@ -64,7 +64,8 @@ class FinalModel:
         """
         summed = self._evaluate(grid, state, config, timeout)
         scores = state.scores | read_validation_score(state.round, summed)
-        number, reason = self.selection.choose_round(state.round, scores), self.reason
+        number = self.selection.choose_round(state.round, scores)
+        reason = self.reason or self.selection.explain_missing_scores(scores)
         if number != state.round:
             try:
                 state, summed = self._evaluate_earlier(grid, number, config, timeout)

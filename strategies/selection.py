@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from fedhealth.config.schema import Select
 
+NO_SCORES = "No round has a score, because no hospital reported validation rows of both classes"
+
 
 @dataclass(frozen=True)
 class RoundSelection:
@@ -40,6 +42,10 @@ class RoundSelection:
         """
         best = find_best_round(scores) if self.select is Select.best and last in scores else None
         return last if best is None else best
+
+    def explain_missing_scores(self, scores: Mapping[int, float]) -> str:
+        """Return why the last round is exported although the best one was asked for; empty if a round has a score."""
+        return NO_SCORES if self.select is Select.best and not scores else ""
 
 
 def find_best_round(scores: Mapping[int, float]) -> int | None:

@@ -122,7 +122,12 @@ def check_feature_shift(run: RunRecord, spreads: Sequence[Spread]) -> Iterator[s
 
 
 def check_update_divergence(run: RunRecord, spreads: Sequence[Spread]) -> Iterator[str]:
-    """Recommend methods against client drift if the updates of the last round are at least nearly orthogonal."""
+    """Recommend methods against client drift if the updates of the last round are at least nearly orthogonal.
+
+    Gradients of one common model do not drift, in whatever directions they point.
+    """
+    if run.get_setting("training.sends") == "gradient":
+        return
     last = next((each for each in reversed(run.rounds) if each.divergence is not None), None)
     noised = run.is_private
     if (

@@ -42,3 +42,9 @@ def test_training_ends_after_rounds_without_a_better_score():
     assert not rule.is_over({1: 0.6, 2: 0.5, 3: 0.7})
     assert not rule.is_over({})
     assert not RoundSelection(Select.best).is_over({1: 0.6, 2: 0.5, 3: 0.6})
+
+
+def test_it_is_said_where_no_round_has_a_score():
+    assert "validation rows" in RoundSelection(Select.best).explain_missing_scores({})
+    assert not RoundSelection(Select.best).explain_missing_scores({3: 0.5})
+    assert not RoundSelection(Select.last).explain_missing_scores({})

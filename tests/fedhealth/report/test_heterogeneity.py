@@ -1,10 +1,16 @@
 """What the report says of how hospitals differ."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from fedhealth.report.heterogeneity import RULES, build_heterogeneity_section, compute_spreads
+from fedhealth.report.heterogeneity import (
+    RULES,
+    build_heterogeneity_section,
+    check_update_divergence,
+    compute_spreads,
+)
 from fedhealth.report.svg import use_house_style
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.record import SiteBinCounts
@@ -56,3 +62,12 @@ def test_small_differences_have_none(run, profile):
 def test_without_anything_known_there_is_no_section(run):
     with use_house_style():
         assert build_heterogeneity_section(load_run_record(run.write())) is None
+
+
+@pytest.mark.parametrize(("sends", "is_advised"), [("update", True), ("gradient", False)])
+def test_client_drift_is_found_in_updates_and_never_in_gradients(run, sends, is_advised):
+    found = load_run_record(run.write())
+    config = {**found.config, "training": {"sends": sends}}
+    rounds = tuple(replace(each, divergence=float(len(each.replies))) for each in found.rounds)
+    lines = list(check_update_divergence(replace(found, config=config, rounds=rounds), ()))
+    assert any("different directions" in line for line in lines) == is_advised
