@@ -97,7 +97,7 @@ def check_prevalence(run: RunRecord, spreads: Sequence[Spread]) -> Iterator[str]
         if each.table == "prevalence" and each.fold >= PREVALENCE_RATIO:
             yield (
                 f"The prevalence of {each.row} differs at least {each.fold:.0f}-fold between hospitals: "
-                "try personalization=fedbn or personalization=ditto."
+                f"try {_name_personalization(run, 'fedbn')} or personalization=ditto."
             )
 
 
@@ -115,10 +115,17 @@ def check_feature_shift(run: RunRecord, spreads: Sequence[Spread]) -> Iterator[s
     """Recommend local normalisation if features differ strongly between hospitals."""
     far = [each.row for each in spreads if each.table == "tabular" and each.high[0] - each.low[1] >= FEATURE_SHIFT]
     bright = [each for each in spreads if each.table == "image" and each.row == "mean" and each.fold >= 2]
+    local = _name_personalization(run, "fedbn")
     if far:
-        yield f"{join_words(far)} differ by more than their usual spread between hospitals: try personalization=fedbn."
+        yield f"{join_words(far)} differ by more than their usual spread between hospitals: try {local}."
     if bright:
-        yield "Some hospitals' images are twice as bright as others': try personalization=fedbn, or check their export."
+        yield f"Some hospitals' images are twice as bright as others': try {local}, or check their export."
+
+
+def _name_personalization(run: RunRecord, option: str) -> str:
+    """Return the overrides for a method that keeps layers at the hospitals, which gradients do not allow."""
+    sends_gradients = run.get_setting("training.sends") == "gradient"
+    return f"method=fedavg personalization={option}" if sends_gradients else f"personalization={option}"
 
 
 def check_update_divergence(run: RunRecord, spreads: Sequence[Spread]) -> Iterator[str]:

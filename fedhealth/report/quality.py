@@ -62,13 +62,26 @@ def _describe_selection(run: RunRecord) -> tuple[str, ...]:
     if run.selected is None:
         return ()
     number, of = run.selected.number, run.completed_rounds
+    exported = f"The exported model is that of round {number} of {of}"
     if run.selected.reason:
-        return (f"The exported model is that of round {number} of {of}. {run.selected.reason.rstrip('.')}.",)
+        return (f"{exported}. {run.selected.reason.rstrip('.')}.", *_describe_early_end(run))
     if number == of or math.isnan(run.selected.score):
-        return (f"The exported model is that of round {number} of {of}.",)
+        return (f"{exported}.", *_describe_early_end(run))
     return (
-        f"The exported model is that of round {number} of {of}, the best on the pooled validation rows. Its validation "
-        "score is the highest of several, and therefore a little too high; its test score is not.",
+        f"{exported}, the best on the pooled validation rows. Its validation score is the highest of {of} and "
+        "therefore too high, the more so the fewer patients it is from; its test score is not.",
+        *_describe_early_end(run),
+    )
+
+
+def _describe_early_end(run: RunRecord) -> tuple[str, ...]:
+    """Return that training ended before the planned rounds, and which setting ended it."""
+    planned, patience = run.get_setting("strategy.rounds"), run.get_setting("strategy.patience")
+    if not isinstance(planned, int) or not patience or run.completed_rounds >= planned:
+        return ()
+    return (
+        f"Training ended before the {planned} planned rounds: {patience} rounds had no better validation score "
+        f"(strategy.patience={patience}).",
     )
 
 

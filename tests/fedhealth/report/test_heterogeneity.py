@@ -71,3 +71,11 @@ def test_client_drift_is_found_in_updates_and_never_in_gradients(run, sends, is_
     rounds = tuple(replace(each, divergence=float(len(each.replies))) for each in found.rounds)
     lines = list(check_update_divergence(replace(found, config=config, rounds=rounds), ()))
     assert any("different directions" in line for line in lines) == is_advised
+
+
+def test_with_gradients_layers_can_stay_at_the_hospitals_after_another_method(run):
+    found = load_run_record(run.write())
+    found = replace(found, config={**found.config, "training": {"sends": "gradient"}})
+    spreads = compute_spreads({"prevalence": bins((0, 1, 0, 0, 2))})
+    lines = " ".join(line for rule in RULES for line in rule(found, spreads))
+    assert "try method=fedavg personalization=fedbn or personalization=ditto" in lines
