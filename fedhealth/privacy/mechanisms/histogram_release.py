@@ -48,7 +48,8 @@ def select_studies_per_patient(
 def compute_histogram_sensitivity(columns: int, variables: int = 0) -> float:
     """Return the L2 sensitivity of all score histograms together where all of them have the same noise.
 
-    A unit adds one count for each score column, and the same once more for each variable that defines subgroups.
+    A unit adds one count for each score column, and the same once more for each variable that defines subgroups. Of the
+    unit `record`, a blank study keeps its place among those of its patient (docs/privacy.md, "Units").
     """
     return math.sqrt(columns * (1 + variables))
 
