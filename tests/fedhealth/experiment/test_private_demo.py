@@ -57,6 +57,6 @@ def test_the_private_scores_agree_with_the_exact_ones(demo, metric):
     assert private["noise"]
     stated, true = private[metric], exact["pooled"][metric]["value"]
     assert stated["low"] < stated["value"] < stated["high"]
-    assert stated["high"] - stated["low"] < 0.6  # it says something
+    assert stated["high"] - stated["low"] < 0.8  # it says something
     width = stated["high"] - stated["low"]
     assert stated["low"] - width / 2 <= true <= stated["high"] + width / 2

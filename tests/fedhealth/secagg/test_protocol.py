@@ -237,7 +237,7 @@ def test_the_memory_of_the_lead_does_not_grow_with_the_sites():
         federation.server.add_upload(*federation.protect(site, descriptor, plan), site)
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert held[-1] - held[0] < 4 * 200_000 / 4  # bytes: five more uploads, a quarter of one vector
+    assert held[-1] - held[0] < 4 * 200_000 / 2  # bytes: five more uploads, half of one vector; bounded caches fill
 
 
 def test_a_stricter_site_policy_is_met_by_raising_the_threshold():
