@@ -54,7 +54,8 @@ def build_learning_section(run: RunRecord) -> Section | None:
         return None
     note = _ROUNDS if drawn else _ONE_SCORE
     noise = describe_noise(validation) if validation else ()
-    return Section("learning", "How the model learned", lead, drawn, notes=(note, *_describe_selection(run), *noise))
+    notes = (note, *_describe_selection(run), *_describe_early_end(run), *noise)
+    return Section("learning", "How the model learned", lead, drawn, notes=notes)
 
 
 def _describe_selection(run: RunRecord) -> tuple[str, ...]:
@@ -64,20 +65,19 @@ def _describe_selection(run: RunRecord) -> tuple[str, ...]:
     number, of = run.selected.number, run.completed_rounds
     exported = f"The exported model is that of round {number} of {of}"
     if run.selected.reason:
-        return (f"{exported}. {run.selected.reason.rstrip('.')}.", *_describe_early_end(run))
+        return (f"{exported}. {run.selected.reason.rstrip('.')}.",)
     if number == of or math.isnan(run.selected.score):
-        return (f"{exported}.", *_describe_early_end(run))
+        return (f"{exported}.",)
     return (
         f"{exported}, the best on the pooled validation rows. Its validation score is the highest of {of} and "
         "therefore too high, the more so the fewer patients it is from; its test score is not.",
-        *_describe_early_end(run),
     )
 
 
 def _describe_early_end(run: RunRecord) -> tuple[str, ...]:
     """Return that training ended before the planned rounds, and which setting ended it."""
     planned, patience = run.get_setting("strategy.rounds"), run.get_setting("strategy.patience")
-    if not isinstance(planned, int) or not patience or run.completed_rounds >= planned:
+    if run.selected is None or not isinstance(planned, int) or not patience or run.completed_rounds >= planned:
         return ()
     return (
         f"Training ended before the {planned} planned rounds: {patience} rounds had no better validation score "

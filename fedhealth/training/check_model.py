@@ -99,9 +99,9 @@ def _check_forward(model: MultimodalModel, batch: Batch, config: Config) -> None
     for name in sorted(model.modalities):
         only = {key: value for key, value in batch.items() if key == name or key.endswith("_present")}
         encoder, rows = cast(Tower, model.towers[name]).encoder, len(batch[name])
-        with _explained(f"model.{name}", config), torch.inference_mode():
+        with _convert_faults(f"model.{name}", config), torch.inference_mode():
             check_features(f"model.{name}", encoder, encoder(batch[name]), rows)
-        with _explained("model.fusion", config), torch.inference_mode():
+        with _convert_faults("model.fusion", config), torch.inference_mode():
             logits = model(only)
             if not isinstance(logits, Tensor) or logits.shape != (wanted := (rows, get_output_width(config.data))):
                 problem = f"`forward` returned {describe_value(logits)}, not logits of shape {[*wanted]}."
@@ -134,7 +134,7 @@ def _check_rows_alone(model: MultimodalModel, batch: Batch) -> None:
 
 
 @contextmanager
-def _explained(place: str, config: Config) -> Iterator[None]:
+def _convert_faults(place: str, config: Config) -> Iterator[None]:
     """Convert a fault of a part of the model into an error that names its place."""
     try:
         yield
