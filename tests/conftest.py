@@ -18,6 +18,7 @@ from PIL import Image
 from fedhealth.runs.run_dir import RunDir
 from tests.composition_cache import CompositionCache
 from tests.data_sets import DATA_SETS
+from tests.seeded_noise import seed_noise
 
 SITES = ("north", "south", "east")
 COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
@@ -101,6 +102,13 @@ def unsynced_files() -> Iterator[None]:
     """A killed process loses nothing that it wrote, and no test cuts the power: the disk only takes time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def seeded_noise(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Noise is the same in every run of a test, so that a bound on it holds always or never."""
+    with seed_noise(request.node.nodeid):
         yield
 
 

@@ -181,7 +181,7 @@ def test_private_scores_of_groups_hold_the_truth_and_state_their_noise():
         assert [row["studies"] is None for row in by_age["groups"]] == [False, True, True]
         assert [row["auroc"] is None for row in by_age["groups"]] == [False, True, True]
         assert by_age["gap"] is None
-    assert 35 <= held <= 40  # 95 % of 40, and three deviations below
+    assert held >= 34  # 95 % of 40, and three deviations below
 
 
 def test_groups_that_are_lost_in_the_noise_are_suppressed():
