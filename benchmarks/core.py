@@ -80,7 +80,7 @@ def _run_server(sites: int, result: Connection) -> None:
     from flwr.app import Message, RecordDict
     from flwr.clientapp import ClientApp
 
-    from fedhealth.flower.in_process_grid import InProcessGrid
+    from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
     from fedhealth.protocol.array_codec import pack_arrays, to_array_record
     from fedhealth.protocol.messages import ACCEPTANCE, EVALUATE, HANDSHAKE, STATISTICS, TRAIN, UPDATE, Acceptance
     from strategies.aggregation.mean import WeightedMean
@@ -113,7 +113,7 @@ def _run_server(sites: int, result: Connection) -> None:
     initial = to_array_record({"weights": np.zeros(MODEL_VALUES, np.float32)})
     parts = (Participation(tuple(names)), WeightedMean(), Averaging())
     strategy = FedAvg(RunIdentity("bench", ""), *parts, statistics=told)
-    strategy.start(InProcessGrid(app, names, {}), initial, num_rounds=2)
+    strategy.start(InProcessGrid(reply_in_turn(app), names, {}), initial, num_rounds=2)
     own.send(None)
     result.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -98,7 +98,7 @@ def measure_fit(secagg: str, rounds: int) -> dict[str, float]:
 def _run(folder: Path, secagg: str, rounds: int, clock: Clock) -> _TimedSites:
     from flwr.app import Context, RecordDict
 
-    from fedhealth.flower.in_process_grid import InProcessGrid
+    from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
     from fedhealth.protocol.job import compose_job_config
     from fedhealth.runtime.local_identities import temporary_site_identities
     from strategies.app import create_server_app
@@ -106,7 +106,7 @@ def _run(folder: Path, secagg: str, rounds: int, clock: Clock) -> _TimedSites:
     overrides = [*write_hospitals(folder / "data", SITES), *make_words(VALUES), "training=sgd"]
     job = make_job(folder / "run", [*overrides, f"secagg={secagg}", f"strategy.rounds={rounds}"])
     sites = _TimedSites(job, clock)
-    grid = InProcessGrid(sites, compose_job_config(job).data.sites, {})  # type: ignore[arg-type]
+    grid = InProcessGrid(reply_in_turn(sites), compose_job_config(job).data.sites, {})  # type: ignore[arg-type]
     with temporary_site_identities(job):
         create_server_app(job)(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
     return sites

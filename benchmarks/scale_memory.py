@@ -68,7 +68,7 @@ def _run(job: Job, pipes: list[Connection]) -> None:
     """Run the lead's application of a job with the sites behind the pipes."""
     from flwr.app import Context, Message, RecordDict
 
-    from fedhealth.flower.in_process_grid import InProcessGrid
+    from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
     from fedhealth.protocol.job import compose_job_config
     from fedhealth.runtime.local_identities import temporary_site_identities
     from strategies.app import create_server_app
@@ -82,7 +82,7 @@ def _run(job: Job, pipes: list[Connection]) -> None:
     sites = compose_job_config(job).data.sites
     for pipe in pipes:
         pipe.send(job)
-    grid = InProcessGrid(relay, sites, {})  # type: ignore[arg-type]
+    grid = InProcessGrid(reply_in_turn(relay), sites, {})  # type: ignore[arg-type]
     with temporary_site_identities(job):
         create_server_app(job)(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
 

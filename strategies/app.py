@@ -32,7 +32,7 @@ from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.array_codec import to_array_record, unpack_arrays
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import DESCRIBE, END, EVALUATE
-from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, SERVER_LOCK, RunDir, log_to_file
+from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, LOG_FILE, SERVER_LOCK, RunDir, log_to_file
 from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.statistics import heterogeneity
 from fedhealth.statistics.shapes import SIDES, compute_shared_sensitivity, get_modalities, get_statistic_shapes
@@ -76,7 +76,7 @@ def run_signed_job(grid: Grid, signed_job: str) -> None:
     shorten_pull_backoff()
     job = load_job(LeadHome.find(), signed_job)
     folder = RunDir(Path(job.folder))
-    log_path = folder.path / "fedhealth.log"
+    log_path = folder.path / LOG_FILE
     with log_to_file(log_path), folder.lock(SERVER_LOCK, _LOCK_SECONDS), monitor_run(folder, at_server=True):
         try:
             run_job(_carry_statements(grid), job, load_node_names(LeadHome.find()))

@@ -255,6 +255,9 @@ def _list_single_modalities(config: Config) -> list[str]:
 def _train_single_modality(kept: str, job: Job) -> PredictionsBySite:
     """Run the same federation with a single tower, in its own folder."""
     overrides = (*job.overrides, *(f"model.{tower}=null" for tower in ("image", "text", "tabular") if tower != kept))
+    config = compose_job_config(job)
+    if config.baselines.workers > 1 and "workers" in config.runtime:
+        overrides = (*overrides, "runtime.workers=1")  # the other cores train other baselines
     folder = RunDir(Path(job.folder) / "comparison" / kept)
     config_dir = Path(job.config_dir) if job.config_dir else None
     digested = compute_config_digest(compose_config(overrides, config_dir))

@@ -23,7 +23,7 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.budget_request import BudgetRequest
 from fedhealth.protocol.messages import get_versions
-from fedhealth.runs.run_dir import COUNTS_FILE, MODEL_DIR, STATISTICS_FILE, RunDir, log_to_file
+from fedhealth.runs.run_dir import COUNTS_FILE, LOG_FILE, MODEL_DIR, STATISTICS_FILE, RunDir, log_to_file
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
@@ -111,7 +111,7 @@ def _create_run_dir(spec: RunSpec, **fields: object) -> None:
 @contextmanager
 def _log_to_run_dir(run: RunDir) -> Iterator[None]:
     """Write the log into the run directory, and the outcome of the block into run.json."""
-    with log_to_file(run.path / "fedhealth.log"):
+    with log_to_file(run.path / LOG_FILE):
         try:
             yield
             run.mark_completed()

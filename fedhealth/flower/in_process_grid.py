@@ -1,9 +1,9 @@
-"""A Flower grid inside one process: pulling a message runs the ClientApp, so nothing is copied or sent."""
+"""A Flower grid inside one process: pulling a message runs the ClientApp, here or in a worker; nothing is sent."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -14,19 +14,35 @@ from flwr.supercore.run import Run
 
 from fedhealth.flower.compat import set_message_id, set_task_identity
 
+Request = tuple[Message, Context]
+"""A message with the context of the node that it is for."""
+
+ReplySource = Callable[[Iterable[Request]], Iterator[Message]]
+"""Computes the replies to messages, one by one and in their order."""
+
+
+def reply_in_turn(client_app: ClientApp) -> ReplySource:
+    """Return what computes each reply when it is asked for, so that only one is in memory at a time."""
+
+    def compute_replies(requests: Iterable[Request]) -> Iterator[Message]:
+        for message, context in requests:
+            yield client_app(message, context)
+
+    return compute_replies
+
 
 class InProcessGrid(Grid):
-    """One node per site, all served by `client_app`.
+    """One node per site.
 
     Args:
-        client_app: the hospital's application.
+        compute_replies: computes the hospitals' replies.
         sites: their names; node ids count from 1 in this order.
         run_config: Flower's run configuration, the same for all.
 
     """
 
-    def __init__(self, client_app: ClientApp, sites: Iterable[str], run_config: dict[str, Any]) -> None:
-        self._app = client_app
+    def __init__(self, compute_replies: ReplySource, sites: Iterable[str], run_config: dict[str, Any]) -> None:
+        self._compute_replies = compute_replies
         run_id = secrets.randbits(62)
         self._run = Run.create_empty(run_id)
         self._contexts = {
@@ -65,10 +81,11 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Compute and yield the replies one by one, so that only one reply is in memory at a time."""
-        for message_id in message_ids:
-            if message := self._pushed.pop(message_id, None):
-                yield self._app(message, self._contexts[message.metadata.dst_node_id])
+        """Compute and yield the replies one by one."""
+        pulled = (self._pushed.pop(message_id, None) for message_id in message_ids)
+        yield from self._compute_replies(
+            (message, self._contexts[message.metadata.dst_node_id]) for message in pulled if message
+        )
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push and pull at once."""

@@ -28,6 +28,7 @@ PRIVATE_FILE = (
 PERSONAL_FILE = (
     "personal.safetensors"  # in a site's folder: arrays in which its final model differs from the shared one
 )
+LOG_FILE = "fedhealth.log"  # in a run directory: the full log
 PREDICTIONS_FILE = "predictions.npz"  # in a site's folder: scores of the final model on its test studies
 MODEL_DIR = "model"  # in a run directory: folder of the exported model
 GROUPS_FILE = "groups.json"  # in a run directory: metrics of the final model by group of patients
@@ -108,7 +109,7 @@ class RunDir:
             return
         if self.info.state != "failed" or any(each["event"] not in _EARLY_EVENTS for each in self.read_events()[0]):
             raise ConfigError(f"{self.path} already contains a run.", "Choose another hydra.run.dir.")
-        for name in (RUN_FILE, "events.jsonl", "fedhealth.log"):
+        for name in (RUN_FILE, "events.jsonl", LOG_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     @contextmanager

@@ -44,7 +44,7 @@ class UnreliableGrid(InProcessGrid):
                 yield from getattr(self, f"_{fault or 'sound'}")(message, (site, kind))
 
     def _sound(self, message: Message, asked: tuple[str, str]) -> Iterable[Message]:
-        reply = self._app(message, self._contexts[message.metadata.dst_node_id])
+        (reply,) = self._compute_replies([(message, self._contexts[message.metadata.dst_node_id])])
         if reply.has_content():
             self._last[asked] = reply.content
         yield reply

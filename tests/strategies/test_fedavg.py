@@ -11,7 +11,7 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from fedhealth.errors import ConfigError, FederationError
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from fedhealth.protocol.array_codec import pack_arrays, unpack_arrays
 from fedhealth.protocol.messages import (
     ACCEPTANCE,
@@ -48,7 +48,7 @@ class Federation:
         app.query("handshake")(self.handshake)
         app.train("fit")(self.train)
         app.evaluate("score")(self.evaluate)
-        self.grid = InProcessGrid(app, SITES, {})
+        self.grid = InProcessGrid(reply_in_turn(app), SITES, {})
 
     def handshake(self, message, context):
         site = context.node_config["site"]

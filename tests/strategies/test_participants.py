@@ -5,7 +5,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedhealth.errors import FederationError
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from fedhealth.protocol.messages import ACCEPTANCE, Acceptance
 from fedhealth.protocol.refusals import OTHER_KIT, JobRefusedError, build_refusal
 from strategies.aggregation.mean import WeightedMean
@@ -22,7 +22,7 @@ class Handshake:
         self.answers, self.events = answers, []
         app = ClientApp()
         app.query("handshake")(self.reply)
-        self.grid = InProcessGrid(app, SITES, {})
+        self.grid = InProcessGrid(reply_in_turn(app), SITES, {})
 
     def reply(self, message, context):
         site = context.node_config["site"]

@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 
 from fedhealth.errors import ConfigError
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from strategies import Momentum, RobustAggregation, SecureSum, StockFedAvg, coordinate_median
 
 SITES = ("a", "b", "c")
@@ -33,7 +33,7 @@ def run_federation(strategy, rounds=2, train=None):
         return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1, "accuracy": 0.5})}), reply_to=message)
 
     initial = ArrayRecord({"weight": Array(np.zeros((2, 2), np.float32)), "steps": Array(np.zeros(1, np.int64))})
-    result = strategy.start(InProcessGrid(app, SITES, {}), initial, num_rounds=rounds)
+    result = strategy.start(InProcessGrid(reply_in_turn(app), SITES, {}), initial, num_rounds=rounds)
     return result, {name: array.numpy() for name, array in result.arrays.items()}
 
 

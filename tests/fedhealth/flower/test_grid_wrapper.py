@@ -5,7 +5,7 @@ from flwr.clientapp import ClientApp
 
 from fedhealth.flower.client.message_codec import EncodedMessage, encode_message
 from fedhealth.flower.grid_wrapper import BundlingGrid
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from fedhealth.flower.record_bundle import BUNDLE
 
 
@@ -24,7 +24,7 @@ def make_grid(seen: list[RecordDict]) -> BundlingGrid:
         seen.append(reply.content)
         return reply
 
-    return BundlingGrid(InProcessGrid(app, ["north", "south"], {}))
+    return BundlingGrid(InProcessGrid(reply_in_turn(app), ["north", "south"], {}))
 
 
 def decode(message: Message) -> Message:

@@ -3,7 +3,7 @@
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 
 
 def grid_of(worked):
@@ -14,7 +14,7 @@ def grid_of(worked):
         worked.append(context.node_config["site"])
         return Message(RecordDict(), reply_to=message)
 
-    return InProcessGrid(app, ["north", "south"], {})
+    return InProcessGrid(reply_in_turn(app), ["north", "south"], {})
 
 
 def test_an_answer_is_made_when_it_is_asked_for_and_once():
