@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from torchvision.ops import StochasticDepth
 
 from benchmarks.audit_mutants import plant_mutant
@@ -70,6 +71,15 @@ def test_right_training_passes_and_leaves_no_trace(settings, tmp_path):
     assert len(findings) > 20
     assert all(np.array_equal(value, before[name]) for name, value in task.model.state_dict().items())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("certainty", [30.0, 3000.0])
+def test_a_model_that_is_certain_of_some_patients_passes(certainty, tmp_path):
+    """Trained well, a model gives patients gradients that nearly vanish, or no gradient at all."""
+    trainer, task = make_subject()
+    with torch.no_grad():
+        list(task.model.fusion.parameters())[-2].mul_(certainty)
+    assert list_failures(audit_fit(trainer, task, make_place(tmp_path))) == []
 
 
 def test_a_model_with_random_depth_passes(tmp_path):
