@@ -52,6 +52,7 @@ from fedhealth.site.policy import SIMULATION_LIMITS
 from fedhealth.site.run_history import round_count_down
 from fedhealth.site.study_shares import make_share
 from fedhealth.site.traffic_quota import TrafficQuota
+from fedhealth.utils.atomic_io import unsynced_files
 from fedhealth.utils.own_code import explain_own_code
 
 MessageHandler = Callable[[Institution, ParsedMessage], RecordDict]
@@ -98,7 +99,8 @@ def handle_message(message: Message, context: Context, job: Job | None = None) -
         if home:
             content = _handle_as_hospital(message, home, text)
         else:
-            content = _handle_as_virtual_site(message, context, job or Job.loads(text))
+            with unsynced_files():
+                content = _handle_as_virtual_site(message, context, job or Job.loads(text))
         return Message(content, reply_to=message)
     except Exception as fault:
         log.exception("%s failed", kind)

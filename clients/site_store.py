@@ -64,6 +64,9 @@ class SiteStore:
             RequestMismatchError: the arrays of the newest round that left any were deleted; older ones do not count.
 
         """
+        patterns = PRIVATE_FILE, _ROUNDS.format("*"), _DELETED.format("*")
+        if not any(any(self.folder.glob(pattern)) for pattern in patterns):
+            return 0, {}  # of a method that keeps nothing; there may be hundreds of rounds
         for missed, (repetition, source) in enumerate(rounds):
             deleted = self._get_round_path(repetition, _DELETED)
             for path in (self.folder / PRIVATE_FILE, self._get_round_path(repetition), deleted):

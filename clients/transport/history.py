@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.secagg.client.vector_rules import digest_input
@@ -68,7 +68,7 @@ class HistoryBook:
                 self._links[link.head.hex()] = known
         if len(self._links) > before:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            content = {head: asdict(link) for head, link in self._links.items()}
+            content = {head: vars(link) for head, link in self._links.items()}
             write_atomic(self._path, json.dumps(content).encode(), durable=self._durable)
 
     def is_start(self, head: bytes) -> bool:

@@ -41,7 +41,7 @@ def check_clipped_sum(bench: AuditBench) -> Iterator[AuditCheck]:
 
 
 def _choose_bound(lengths: list[float]) -> float:
-    """Return half the shortest length, unless a trained model is so sure of a unit that its gradient nearly vanishes."""
+    """Return half the shortest length; of a trained model, some units may have a gradient that nearly vanishes."""
     return max(min(lengths) / 2, max(lengths) / 1000, SMALLEST_BOUND)
 
 

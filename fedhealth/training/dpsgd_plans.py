@@ -156,7 +156,8 @@ class DPSGDPlans(ReleaseRecords):
             PrivacyError: no plan meets the run's target epsilon and the site's policy.
 
         """
-        units, patients = len(self.group_units(task)), len(np.unique(task.examples.patient[task.rows]))
+        patients = len(np.unique(task.examples.patient[task.rows]))
+        units = patients if self.unit == "patient" else len(self.group_units(task))
         is_training = accounting.purpose != "describe"
         shares = self._count_shares(task.training, accounting.shares) if is_training else 1
         return self._make_plan(units, patients, task.model.modalities, task.training, accounting.rounds, shares)

@@ -31,8 +31,8 @@ def group_rows_by_unit(unit_of_row: np.ndarray, rows: np.ndarray) -> list[list[i
 
     """
     groups: dict[int, list[int]] = {}
-    for row in rows:
-        groups.setdefault(int(unit_of_row[row]), []).append(int(row))
+    for row, unit in zip(rows.tolist(), unit_of_row[rows].tolist(), strict=True):
+        groups.setdefault(unit, []).append(row)
     return list(groups.values())
 
 

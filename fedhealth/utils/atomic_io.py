@@ -7,10 +7,32 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fedhealth.utils.plain_files import is_plain_file, read_plain_file
+
+_syncs: ContextVar[bool] = ContextVar("syncs", default=True)
+
+
+@contextmanager
+def unsynced_files() -> Iterator[None]:
+    """Sync nothing in this block: what it writes survives a crash of the process, but not a power cut.
+
+    A virtual site's files need no more: they belong to one run of one owner (docs/decisions/secure-aggregation.md).
+    """
+    token = _syncs.set(False)
+    try:
+        yield
+    finally:
+        _syncs.reset(token)
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Bring a file's content to the disk, so that it survives a power cut."""
+    if _syncs.get():
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -44,7 +66,7 @@ def atomic_writer(
             yield file
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                sync_file(file)
         if replace:
             draft.replace(path)
         else:
@@ -109,6 +131,8 @@ def read_json(path: Path) -> Any:
 
 def fsync_folder(folder: Path) -> None:
     """Bring a folder's list of names to the disk, so that a rename or a removal in it survives a power cut."""
+    if not _syncs.get():
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedhealth.utils.atomic_io import fsync_folder, write_atomic
+from fedhealth.utils.atomic_io import fsync_folder, sync_file, write_atomic
 from fedhealth.utils.digest import digest_parts
 from fedhealth.utils.plain_files import read_plain_file
+
+Entry = Mapping[str, Any]
 
 START = "0" * 64
 _LAST = 1 << 16  # bytes at the end in which the last line is searched
@@ -43,7 +44,7 @@ class _VerifiedLines:
     """The complete lines of a chain, verified: their bytes, entries and hashes."""
 
     content: bytes
-    entries: tuple[dict[str, Any], ...]
+    entries: tuple[Entry, ...]
     digests: tuple[str, ...]
 
 
@@ -56,12 +57,14 @@ def create_chain(path: Path) -> None:
     if not path.exists() and (not get_head_path(path).exists() or _read_head(path)[0] == 0):
         _write_head(path, 0, START)
         with path.open("xb") as file:
-            os.fsync(file.fileno())
+            sync_file(file)
         fsync_folder(path.parent)
 
 
-def load_chain(path: Path) -> tuple[list[dict[str, Any]], ChainTail]:
+def load_chain(path: Path) -> tuple[list[Entry], ChainTail]:
     """Read and verify the whole chain; return its entries and its end.
+
+    An entry that this process has verified before is the same object, to be recognised by those who parse it.
 
     Raises:
         BrokenChainError: it was edited, truncated or damaged.
@@ -71,7 +74,7 @@ def load_chain(path: Path) -> tuple[list[dict[str, Any]], ChainTail]:
         raise BrokenChainError("the file is gone, but its head file exists")
     expected, head = _read_head(path)
     found = _verify_lines(path, _read_chain(path))
-    entries, count = [dict(entry) for entry in found.entries], len(found.entries)
+    entries, count = list(found.entries), len(found.entries)
     if count < expected:
         raise BrokenChainError(f"{expected} entries were written, {count} are left")
     if expected and found.digests[expected - 1] != head:
@@ -130,7 +133,7 @@ def append_entry(path: Path, end: ChainTail, body: Mapping[str, Any]) -> ChainTa
         file.seek(end.size)
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     _write_head(path, end.number + 1, digest)
     return ChainTail(end.number + 1, digest, end.size + len(line))
 
@@ -141,7 +144,7 @@ def truncate_torn_entry(path: Path, end: ChainTail) -> None:
         return
     with path.open("r+b") as file:
         file.truncate(end.size)
-        os.fsync(file.fileno())
+        sync_file(file)
     _write_head(path, end.number, end.digest)
 
 
@@ -210,9 +213,9 @@ def _encode_entry(body: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
     return f'{{"entry":{written},"hash":"{digest}"}}\n'.encode(), digest
 
 
-def _parse_entry(line: bytes, previous: str) -> tuple[dict[str, Any], str]:
+def _parse_entry(line: bytes, previous: str) -> tuple[Entry, str]:
     try:
-        entry: dict[str, Any] = dict(json.loads(line)["entry"])
+        entry: Entry = dict(json.loads(line)["entry"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BrokenChainError("a line cannot be read") from error
     expected, digest = _encode_entry(entry, previous)

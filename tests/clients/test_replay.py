@@ -6,7 +6,7 @@ from clients.app import build_app
 from fedhealth.errors import FederationError
 from fedhealth.experiment.launch import launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from fedhealth.privacy.accounting.accountant import compute_epsilon
 from fedhealth.privacy.accounting.booking import find_bookings
 from fedhealth.privacy.accounting.ledger import verify_ledger
@@ -65,7 +65,7 @@ def test_a_round_that_is_asked_for_80_times_costs_80_times(good_hospitals, tiny_
     config = compose_job_config(job)
     run.create(run=job.run, name="replay")
     initial = build_initial_state(config)
-    grid = WatchedGrid(build_app(job), SITES, {})
+    grid = WatchedGrid(reply_in_turn(build_app(job)), SITES, {})
     grid.left = {}
     answered = 0
     with temporary_site_identities(job):

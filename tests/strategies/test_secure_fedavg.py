@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from clients import SecureSite, make_secure_client
 from fedhealth.consortium import identity
 from fedhealth.errors import FederationError, SecureAggregationError
-from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from fedhealth.protocol.messages import TRAIN
 from fedhealth.protocol.secure_terms import SecureTerms
 from fedhealth.runtime.local_identities import temporary_identities
@@ -64,7 +64,7 @@ def run_federation(folder, app=None, terms=TERMS, lead_terms=TERMS, initial=INIT
         name = context.node_config["site"]
         return SecureSite(name, folder / name, terms, initial, examples=64)
 
-    grid = WatchedGrid(make_secure_client(app or make_stock_app(), describe_site), SITES, {})
+    grid = WatchedGrid(reply_in_turn(make_secure_client(app or make_stock_app(), describe_site)), SITES, {})
     events = []
     with temporary_identities(terms.run, {site: folder / site for site in SITES}, folder / "lead"):
         strategy = SecureFedAvg(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from math import inf
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ from fedhealth.utils import hash_chain
 
 # How far the clock may be set back between two entries, seconds.
 _CLOCK_TOLERANCE = 60.0
+
+_MOST_PARSED = 32  # ledgers whose entries a process keeps, beside the lines that they were parsed from
+_parsed: dict[Path, tuple[list[hash_chain.Entry], list[LedgerEntry]]] = {}
 
 
 class Ledger:
@@ -265,7 +269,13 @@ def _load_entries(path: Path) -> tuple[list[LedgerEntry], hash_chain.ChainTail]:
     """Return the checked entries, and where the ledger ends."""
     with _explain_broken_chain(path):
         bodies, tail = hash_chain.load_chain(path)
-        return [parse_entry(body) for body in bodies], tail
+        known, parsed = _parsed.get(path, ([], []))
+        same = len(known) if len(known) <= len(bodies) and all(map(is_, known, bodies)) else 0
+        entries = [*parsed[:same], *map(parse_entry, bodies[same:])]
+    _parsed[path] = bodies, entries
+    if len(_parsed) > _MOST_PARSED:
+        del _parsed[next(iter(_parsed))]
+    return list(entries), tail
 
 
 @contextmanager

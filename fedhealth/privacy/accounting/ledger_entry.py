@@ -81,6 +81,9 @@ class LedgerEntry:
         return convert_to_patient(self.mechanism, self.unit, self.max_records_per_patient)
 
 
+_KINDS = frozenset(get_args(EntryKind))
+
+
 def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
     """Return an entry from the fields of its JSON object.
 
@@ -94,7 +97,7 @@ def parse_entry(fields: Mapping[str, Any]) -> LedgerEntry:
         entry = LedgerEntry(**{**fields, "event": event, "cites": cites})
     except (TypeError, ValueError, KeyError, PrivacyError) as error:
         raise hash_chain.BrokenChainError("a line cannot be read") from error
-    if entry.kind not in get_args(EntryKind):
+    if entry.kind not in _KINDS:
         raise hash_chain.BrokenChainError(f"a line has the unknown kind {entry.kind!r}")
     return entry
 

@@ -64,7 +64,7 @@ class PatientSampler:
     def __iter__(self) -> Iterator[list[PhysicalBatch]]:
         for _ in range(self._steps):
             drawn = np.flatnonzero(_draw_uniforms(len(self._rows)) < self._sample_rate)
-            yield list(self._pack_batches([int(patient) for patient in drawn]))
+            yield list(self._pack_batches(drawn.tolist()))
 
     def _pack_batches(self, drawn: list[int]) -> Iterator[PhysicalBatch]:
         rows: list[int] = []
