@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -118,23 +119,36 @@ def find_config_dir_flag(arguments: Sequence[str]) -> Path | None:
 
 
 def run_demo(folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
-    """Write the synthetic hospitals below `folder` and run `experiment=demo` on them, with `overrides`."""
-    from fedhealth.data.synthetic import write_hospitals
+    """Write the synthetic hospitals below `folder` and run `experiment=demo_shared` on them, with `overrides`."""
+    from fedhealth.experiment.warm_workers import prepare_workers
 
     console = Console()
     hospitals = folder / "hospitals"
     demo = [
-        "experiment=demo",
+        "experiment=demo_shared",
         f"seed={seed}",
         f"data.root={quote_value(hospitals)}",
         f"data.cache={quote_value(folder / 'cache')}",
         *overrides,
     ]
     spec = RunSpec.compose(demo, _make_run_dir(folder))  # reports a misspelt override before anything is written
+    prepare_workers(spec.settings, spec.plain)
     with console.status(f"Writing four synthetic hospitals to {hospitals}"):
         shutil.rmtree(hospitals, ignore_errors=True)
-        write_hospitals(hospitals, seed=seed, patients=DEMO_PATIENTS)
+        _write_hospitals(hospitals, seed)
     launch_with_progress(spec)
+
+
+def _write_hospitals(root: Path, seed: int) -> None:
+    """Write the demo's hospitals, two at a time."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from fedhealth.data.synthetic.hospitals import HOSPITALS, write_hospital
+
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        write = partial(write_hospital, root, seed=seed, patients=DEMO_PATIENTS)
+        list(pool.map(write, range(len(HOSPITALS))))
 
 
 def compose_run(overrides: list[str], folder: Path) -> RunSpec:

@@ -10,11 +10,10 @@ often, and its best state counts. Intervals and differences come from a paired b
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,6 +36,7 @@ from fedhealth.experiment.best_state import BestState
 from fedhealth.experiment.calibrated_scores import describe_calibrated_scores
 from fedhealth.experiment.comparison_text import format_comparison
 from fedhealth.experiment.site_gains import compare_sites, tune_model
+from fedhealth.experiment.warm_workers import compute_each
 from fedhealth.models.model_state import get_model_arrays, set_model_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
@@ -73,6 +73,11 @@ class BaselineData:
         inputs = {site: build_model_inputs(cohort, model, raw) for site, cohort in cohorts.items()}
         return BaselineData(config, model, cohorts, inputs)
 
+    def reset_model(self) -> None:
+        """Give the model the parameters that it starts with."""
+        fresh = build_model(self.config.model, self.config.data, self.config.seed)
+        self.model.load_state_dict(fresh.state_dict())
+
     def predict(self, run: RunDir | None = None, split: str = "test") -> dict[str, Predictions]:
         """Score every site's held-out rows with the model, or with the site's own model of `run`."""
         common = get_model_arrays(self.model, list(self.model.state_dict()))
@@ -107,8 +112,7 @@ class BaselineData:
             PrivacyError: these sites have too few patients for it.
 
         """
-        fresh = build_model(self.config.model, self.config.data, self.config.seed)
-        self.model.load_state_dict(fresh.state_dict())
+        self.reset_model()
         text = self.model.towers["text"].encoder if "text" in self.model.towers else None
         pooled = concat_examples([self.examples[site] for site in sites], pad=getattr(text, "pad", 0))
         pooled = replace(pooled, augmentation=make_augmentation(self.config.training))
@@ -151,7 +155,7 @@ class BaselineData:
         return replace(training, local_steps=rounds * steps, local_epochs=None, sends=Sends.update)
 
 
-def compare_baselines(job: Job, config: Config, run: RunDir) -> None:
+def compare_baselines(job: Job, config: Config, run: RunDir, pool: Executor | None = None) -> None:
     """Train the baselines of `config.baselines` and write comparison.json beside the federation's results."""
     bench = BaselineData.prepare(config)
     set_model_arrays(bench.model, load_file(run.path / "model.safetensors"))
@@ -159,7 +163,8 @@ def compare_baselines(job: Job, config: Config, run: RunDir) -> None:
     for site, own in predictions[FEDERATED].items():
         np.savez(run.site_dir(site) / PREDICTIONS_FILE, allow_pickle=False, **vars(own))
     todo = [*_list_baselines(config), *_list_single_modalities(config)]
-    for done, (name, scored) in enumerate(_train_baselines(todo, job, config.baselines.workers)):
+    longest_first = todo[::-1]  # else one process would wait for the other's last one
+    for done, (name, scored) in enumerate(compute_each(train_baseline, longest_first, job, pool)):
         run.append_event("comparing", name=name, done=done + 1, total=len(todo))
         predictions |= {name: scored} if scored else {}
     ordered = {name: predictions[name] for name in (FEDERATED, *todo) if name in predictions}
@@ -183,21 +188,11 @@ def _compare_sites(
     return compare_sites(predictions[FEDERATED], alone, tuned, bench.config)
 
 
-def _train_baselines(todo: Sequence[str], job: Job, workers: int) -> Iterator[tuple[str, PredictionsBySite | None]]:
-    """Yield each baseline's predictions once it is trained, in this process or in `workers` others."""
-    if workers == 1:
-        yield from ((name, train_baseline(name, job)) for name in todo)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(train_baseline, name, job): name for name in todo}
-        yield from ((waiting[done], done.result()) for done in as_completed(waiting))
-
-
 def train_baseline(name: str, job: Job) -> PredictionsBySite | None:
     """Train one baseline; return its predictions on every site's test rows, or None if privacy forbids its training."""
     if name.endswith(" only"):
         return _train_single_modality(name.removesuffix(" only"), job)
-    bench = _get_baseline_data(job)
+    bench = get_baseline_data(job)
     try:
         bench.train_on(list(bench.cohorts) if name == CENTRALISED else [name.removeprefix("alone ")])
     except PrivacyError:  # the federation did not use this site either
@@ -206,7 +201,8 @@ def train_baseline(name: str, job: Job) -> PredictionsBySite | None:
 
 
 @lru_cache(maxsize=1)
-def _get_baseline_data(job: Job) -> BaselineData:
+def get_baseline_data(job: Job) -> BaselineData:
+    """Return the job's data, prepared once per process; the model is as the last user left it."""
     return BaselineData.prepare(compose_job_config(job))
 
 

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.errors import PrivacyError
-from fedhealth.experiment.baselines import BaselineData
+from fedhealth.experiment.baselines import BaselineData, get_baseline_data
 from fedhealth.models.model_state import set_model_arrays
 from fedhealth.privacy.accounting.accountant import compute_advantage
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
@@ -22,6 +23,7 @@ from fedhealth.privacy.auditing.ledger_audit import audit_ledger
 from fedhealth.privacy.auditing.membership import FEWEST_PATIENTS, EpsilonLowerBound, run_membership_test
 from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.context import AccountingContext
+from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import AUDIT_FILE, RunDir
 from fedhealth.secagg.protocol.threshold import ThresholdPolicy
 from fedhealth.training.client_dp_trainer import ClientDPTrainer
@@ -68,10 +70,25 @@ class SiteAudit:
 def audit_sites(
     config: Config, level: Level, run: RunDir | None = None, final: State | None = None
 ) -> Iterator[SiteAudit]:
-    """Audit every site's training, one after the other.
+    """Audit every site's training, one after the other; see `audit_site`."""
+    bench = BaselineData.prepare(config)
+    yield from (audit_site(bench, site, level, run, final) for site in config.data.sites)
+
+
+def audit_rehearsal(site: str, job: Job) -> SiteAudit:
+    """Audit a site of a finished run on this machine, with its ledgers and its final model."""
+    run = RunDir(Path(job.folder))
+    return audit_site(get_baseline_data(job), site, "standard", run, load_file(run.path / "model.safetensors"))
+
+
+def audit_site(
+    bench: BaselineData, site: str, level: Level, run: RunDir | None = None, final: State | None = None
+) -> SiteAudit:
+    """Audit one site's training, from the model that it starts with.
 
     Args:
-        config: with privacy=patient, record or client.
+        bench: data of a configuration with privacy=patient, record or client; its model is changed.
+        site: its name.
         level: `quick` measures for seconds; `standard` measures longer and adds the membership test.
         run: a finished run of this configuration, to check its ledgers, too.
         final: that run's final model, for the membership test; None skips the test.
@@ -80,29 +97,26 @@ def audit_sites(
         PrivacyError: the configuration's training is not private.
 
     """
-    trainer = instantiate(config.privacy)
+    config, trainer = bench.config, instantiate(bench.config.privacy)
     if not isinstance(trainer, DPSGDTrainer | ClientDPTrainer):
         raise PrivacyError("There is no private training to audit.", "Use privacy=patient, record or client.")
-    bench = BaselineData.prepare(config)
-    for site in config.data.sites:
-        rows = bench.cohorts[site].rows("train")
-        task = TrainingTask(
-            bench.model, bench.examples[site], rows, config.training, config.data.task.kind, config.seed
-        )
-        shares = _count_shares(config) if trainer.shares_noise else 1
-        place = AccountingContext("audit", site, Path(), 1, config.strategy.rounds, shares=shares)  # nothing is booked
-        plan, measured = _audit_trainer(trainer, task, place, level)
-        findings = list(measured)
-        if run is not None and (ledger := get_ledger_path(run.site_dir(site), trainer.budget.dataset)).is_file():
-            findings += audit_ledger(ledger, plan.delta)
-        bounds: dict[str, EpsilonLowerBound] = {}
-        skipped = ""
-        if level == "standard" and final is not None and plan.unit != "client":
-            others = bench.cohorts[site].rows("test")
-            if not (skipped := _explain_few_patients(task, others)):
-                bounds = _bound_membership(plan, task, others, final)
-        success = (1 + compute_advantage(plan.run_events)) / 2
-        yield SiteAudit(site, plan.unit, tuple(findings), bounds, success, skipped)
+    bench.reset_model()
+    rows = bench.cohorts[site].rows("train")
+    task = TrainingTask(bench.model, bench.examples[site], rows, config.training, config.data.task.kind, config.seed)
+    shares = _count_shares(config) if trainer.shares_noise else 1
+    place = AccountingContext("audit", site, Path(), 1, config.strategy.rounds, shares=shares)  # nothing is booked
+    plan, measured = _audit_trainer(trainer, task, place, level)
+    findings = list(measured)
+    if run is not None and (ledger := get_ledger_path(run.site_dir(site), trainer.budget.dataset)).is_file():
+        findings += audit_ledger(ledger, plan.delta)
+    bounds: dict[str, EpsilonLowerBound] = {}
+    skipped = ""
+    if level == "standard" and final is not None and plan.unit != "client":
+        others = bench.cohorts[site].rows("test")
+        if not (skipped := _explain_few_patients(task, others)):
+            bounds = _bound_membership(plan, task, others, final)
+    success = (1 + compute_advantage(plan.run_events)) / 2
+    return SiteAudit(site, plan.unit, tuple(findings), bounds, success, skipped)
 
 
 def _count_shares(config: Config) -> int:

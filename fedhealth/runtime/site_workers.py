@@ -30,6 +30,7 @@ from fedhealth.flower.compat import set_task_identity
 from fedhealth.flower.in_process_grid import Request
 from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import LOG_FILE, RunDir, log_to_file
+from fedhealth.utils.warm_processes import copy_environment, get_warm_context
 
 _END_SECONDS = 10.0
 
@@ -61,8 +62,7 @@ class SiteWorkers:
     """
 
     def __init__(self, client_app: str, job: Job, workers: int) -> None:
-        context = multiprocessing.get_context("forkserver")  # imports everything once, before it is forked
-        context.set_forkserver_preload([__name__, client_app.rpartition(".")[0]])
+        context = get_warm_context()
         self._workers = [_start_worker(context, client_app, job) for _ in range(workers)]
 
     def compute_replies(self, requests: Iterable[Request]) -> Iterator[Message]:
@@ -149,7 +149,7 @@ def _receive_reply(worker: _Worker) -> Message:
 def _run_worker(connection: Connection, client_app: str, job: Job, environment: dict[str, str]) -> None:
     """Compute replies until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    os.environ.update(environment)  # of the parent now; the server that forks workers may be older
+    copy_environment(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.captureWarnings(True)
     with log_to_file(RunDir(Path(job.folder)).path / LOG_FILE), suppress(EOFError, ConnectionError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fedhealth.utils.file_lock import lock_file
 from fedhealth.utils.private_files import make_private_folder, write_private_file
 
 PURPOSE = "audit export"
-AuditEntries = tuple[dict[str, Any], ...]
+AuditEntries = tuple[Mapping[str, Any], ...]
 _ADVICE = "Do not change or delete the files. Find out who changed them before you start the site again."
 
 

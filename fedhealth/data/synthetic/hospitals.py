@@ -87,10 +87,14 @@ def write_hospitals(root: str | Path, seed: int = 7, patients: int = 400, sites:
         The hospitals' names, which are their folder names.
 
     """
-    chosen = [_select_hospital(index) for index in range(sites)]
-    for index, hospital in enumerate(chosen):
-        _write_hospital(Path(root) / hospital.name, hospital, np.random.default_rng([seed, index]), patients)
-    return [hospital.name for hospital in chosen]
+    return [write_hospital(root, index, seed, patients) for index in range(sites)]
+
+
+def write_hospital(root: str | Path, index: int, seed: int, patients: int) -> str:
+    """Write one of the hospitals of `write_hospitals`, the one with this index; return its name."""
+    hospital = _select_hospital(index)
+    _write_hospital(Path(root) / hospital.name, hospital, np.random.default_rng([seed, index]), patients)
+    return hospital.name
 
 
 def _select_hospital(index: int) -> Hospital:

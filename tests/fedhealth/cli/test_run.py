@@ -25,7 +25,8 @@ def test_flags_may_stand_anywhere(arguments, ordered):
 def demo_(tmp_path, monkeypatch):
     """Run the demo without its work; return its configuration."""
     seen = []
-    monkeypatch.setattr("fedhealth.data.synthetic.write_hospitals", lambda folder, **_: folder.mkdir(parents=True))
+    monkeypatch.setattr("fedhealth.cli.run._write_hospitals", lambda folder, _: folder.mkdir(parents=True))
+    monkeypatch.setattr("fedhealth.experiment.warm_workers.prepare_workers", lambda *_: None)
     monkeypatch.setattr("fedhealth.cli.run.launch_with_progress", lambda spec: seen.append(spec.config))
 
     def run(*arguments):

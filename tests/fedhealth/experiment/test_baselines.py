@@ -37,7 +37,7 @@ def booked_(monkeypatch):
 
 
 def trained(job, name):
-    baselines._get_baseline_data.cache_clear()
+    baselines.get_baseline_data.cache_clear()
     return train_baseline(name, job)
 
 

@@ -1,0 +1,55 @@
+"""Processes that train baselines and audit sites side by side after a run; they import and read the data once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+from fedhealth.config.schema import Config
+from fedhealth.protocol.job import Job
+from fedhealth.utils.warm_processes import copy_environment, get_warm_context, start_server
+
+ResultT = TypeVar("ResultT")
+_MODULES = (
+    "torch._dynamo",  # the first step of an optimizer imports it
+    "fedhealth.experiment.baselines",
+    "fedhealth.experiment.privacy_audit",
+    "fedhealth.runtime.site_workers",
+)
+
+
+def prepare_workers(config: Config, plain: Mapping[str, Any]) -> None:
+    """Let the server of the run's processes, if it has any, import the run's parts while its data are prepared."""
+    if max(config.baselines.workers, config.runtime.get("workers", 1)) > 1:
+        start_server([*_MODULES, *(target.rpartition(".")[0] for target in _iterate_targets(plain))])
+
+
+def start_workers(workers: int) -> AbstractContextManager[Executor | None]:
+    """Return the processes, which start with their first work; None for one worker, which is this process."""
+    if workers == 1:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, get_warm_context(), copy_environment, (dict(os.environ),))
+
+
+def _iterate_targets(node: Any) -> Iterator[str]:
+    """Yield the classes and applications that a configuration names."""
+    if isinstance(node, Mapping):
+        yield from (str(node[key]) for key in ("_target_", "client_app") if key in node)
+        for each in node.values():
+            yield from _iterate_targets(each)
+
+
+def compute_each(
+    function: Callable[[str, Job], ResultT], names: Sequence[str], job: Job, pool: Executor | None
+) -> Iterator[tuple[str, ResultT]]:
+    """Return each name with what `function(name, job)` returns: in order without a pool, else as they are done.
+
+    A pool begins at once; without one, each is computed when it is asked for.
+    """
+    if pool is None:
+        return ((name, function(name, job)) for name in names)
+    waiting = {pool.submit(function, name, job): name for name in names}
+    return ((waiting[done], done.result()) for done in as_completed(waiting))
