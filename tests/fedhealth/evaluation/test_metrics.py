@@ -166,3 +166,46 @@ def test_chunks_change_nothing(resamples):
 
 def test_a_score_that_is_no_number_is_in_the_bin_of_one_half():
     assert bin_scores(np.array([np.nan, 0.5, 0.0, 1.0]), 8).tolist() == [4, 4, 0, 7]
+
+
+def rank(scores, labels):
+    return float(compute_auroc(build_score_table(scores, labels, np.ones(len(scores)))))
+
+
+@settings(deadline=None)
+@given(st.floats(-20, 20), st.integers(0, 10_000))
+def test_scores_that_differ_by_rounding_are_guesses(logit, seed):
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(40) < 13)
+    logits = np.float32(logit) * (1 + generator.integers(-2, 3, 40) * np.finfo(np.float32).eps)
+    assert rank(1 / (1 + np.exp(-logits)), labels) == 0.5
+
+
+def test_rounding_moves_no_score_of_an_edge_into_another_bin():
+    edges = np.linspace(-11, 11, 23)[:, None]  # of 24 bins over 24 logits
+    logits = edges + np.array([-2e-7, 0.0, 2e-7])
+    place = bin_scores(1 / (1 + np.exp(-logits)), 24)
+    assert place.tolist() == [[int(edge) + 12] * 3 for edge in edges[:, 0]]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1.0, 0.01, 1e-4]))
+def test_scores_that_differ_keep_their_order(seed, spread):
+    generator = np.random.default_rng(seed)
+    ranks = generator.permutation(200)
+    logits = -6.0 + spread * (ranks - 100) / 10  # down to ten times what rounding changes
+    scores, labels = 1 / (1 + np.exp(-logits)), generator.random(200) < 0.3
+    table = build_score_table(scores, labels, np.ones(200))
+    np.testing.assert_array_equal(table.scores, np.sort(scores))
+    assert rank(scores, labels) == pytest.approx(roc_auc_score(labels, ranks))
+
+
+def test_many_close_scores_are_no_tie_of_all():
+    labels = np.arange(20_000) % 2 == 1
+    ranks = np.random.default_rng(0).normal(labels * 1.0, 1.0)
+    assert rank(0.5 + 1e-4 * ranks, labels) == pytest.approx(roc_auc_score(labels, ranks), abs=1e-3)
+
+
+def test_scores_next_to_zero_and_one_keep_their_order():
+    scores = np.array([0.0, 1e-30, 1e-20, 1e-12, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0])
+    np.testing.assert_array_equal(build_score_table(scores, scores > 0.5, np.ones(8)).scores, scores)
