@@ -20,7 +20,7 @@ CALIBRATION_BINS = 15
 _CHUNK = 50  # resamples computed at once, to limit memory
 LOGIT_LIMIT = 12.0  # histogram range: probabilities beyond 6e-6 from 0 or 1 share the outer bins
 RESOLUTION = 1e-6
-"""Logits closer than this are equal: equal inputs in batches of other sizes differ by up to 1e-7, as float32 sums do."""
+"""Logits closer than this are equal: float32 sums of equal inputs differ by up to 1e-7 in batches of other sizes."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,10 @@ METRICS: dict[str, Callable[[ScoreTable], np.ndarray]] = {
 
 
 def build_score_table(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> ScoreTable:
-    """Return the table of `scores` [N] with labels bool [N] and weights [..., N]; scores equal up to rounding are tied."""
+    """Return the table of `scores` [N] with labels bool [N] and weights [..., N].
+
+    Scores that are equal up to rounding are tied.
+    """
     order = np.argsort(scores, kind="stable")
     starts = _find_distinct_scores(scores[order])
     ordered, labels = weights[..., order], positive[order]
@@ -122,8 +125,8 @@ def _compute_logits(probabilities: np.ndarray) -> np.ndarray:
 def bin_scores(scores: np.ndarray, bins: int, limit: float = LOGIT_LIMIT) -> np.ndarray:
     """Return the bin 0..bins-1 of each probability; bins have equal width in logits, fine-grained for rare classes.
 
-    NaN is in the bin of 0.5. The outer bins hold everything beyond the logit `limit`. Their edges
-    are `RESOLUTION` lower than said, so that rounding moves no score of 0.5, an edge, into the bin below.
+    NaN is in the bin of 0.5. The outer bins hold everything beyond the logit `limit`. All edges are `RESOLUTION`
+    lower than that, so that rounding moves no score of 0.5, which is an edge, into the bin below.
     """
     clipped = np.clip(np.nan_to_num(scores.astype(np.float64), nan=0.5), 1e-12, 1 - 1e-12)
     place = (np.log(clipped / (1 - clipped)) + RESOLUTION + limit) / (2 * limit)
