@@ -133,6 +133,12 @@ def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
     for key in ("threads", "micro_batch_size"):
         if training[key] is not None:
             at_least_one[f"training.{key}"] = training[key]
+    secagg = plain["secagg"]
+    for key in ("min_honest", "min_sites"):
+        if secagg.get(key) is not None:
+            at_least_one[f"secagg.{key}"] = secagg[key]
+    if (secagg.get("colluders") or 0) < 0:
+        yield f"secagg.colluders: must not be negative, is {secagg['colluders']}."
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
     if not 0 <= plain["model"]["modality_dropout"] < 1:
         yield f"model.modality_dropout: must be at least 0 and below 1, is {plain['model']['modality_dropout']}."
