@@ -121,9 +121,9 @@ def explain_hydra_fault(fault: Exception, list_names: Callable[[], KnownNames]) 
         return ConfigError(f"The configuration key {there[1]!r} exists already.", f"Take the + away: {there[1]}=...")
     if gone := re.search(r"Could not delete[^']*'([^']+)'", str(fault)):
         return ConfigError(f"There is no {gone[1]!r} to remove by ~.", list_names().suggest(gone[1], "~{}"))
-    if entry := re.fullmatch(r"Error merging override (\+*([^=]+)=.*)", str(fault), re.DOTALL):
-        if kind := re.search(r"\w+ is not a subclass of (\w+)\.", str(cause)):
-            return _explain_entry(entry[1], entry[2].strip("+"), str(getattr(cause, "full_key", "")), kind[1])
+    entry = re.fullmatch(r"Error merging override (\+*([^=]+)=.*)", str(fault), re.DOTALL)
+    if entry and (kind := re.search(r"\w+ is not a subclass of (\w+)\.", str(cause))):
+        return _explain_entry(entry[1], entry[2].strip("+"), str(getattr(cause, "full_key", "")), kind[1])
     if key := _find_unknown_key(fault, cause):
         return ConfigError(f"There is no configuration key {key!r}.", list_names().suggest(key))
     where = getattr(cause, "full_key", None)

@@ -260,8 +260,8 @@ INCOMPATIBILITIES = (
         "secagg=on",
         "fewer sites than its threshold",
         "the protocol opens no sum that so few sites would hide in",
-        "Invite more hospitals: three, or more with larger secagg.colluders, min_honest or min_sites; or use secagg=off "
-        "if the lead may see each site's update",
+        "Invite more hospitals: three, or more with larger secagg.colluders, min_honest or min_sites; or use "
+        "secagg=off if the lead may see each site's update",
         _sums_too_few_sites,
     ),
     Incompatibility(

@@ -274,8 +274,8 @@ def _prepare_sites(config: Config, run: RunDir) -> None:
 def _require_scores(config: Config, has_validation: bool) -> None:
     if config.purpose is Purpose.train and config.strategy.patience is not None and not has_validation:
         raise ConfigError(
-            "strategy.patience: no site has a labelled validation row, so no round has a score and training would never "
-            "end early.",
+            "strategy.patience: no site has a labelled validation row, so no round has a score and training would "
+            "never end early.",
             "Name validation rows in data.columns.split, give data.split.validation a share, or set "
             "strategy.patience=null.",
         )

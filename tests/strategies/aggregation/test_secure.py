@@ -182,7 +182,7 @@ def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run,
 
 
 def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
-    with pytest.raises(ConfigError, match="secagg=on with fewer sites than its threshold.*Invite more hospitals"):
+    with pytest.raises(ConfigError, match=r"secagg=on with fewer sites than its threshold.*Invite more hospitals"):
         run("two", "secagg=on", "data.sites=[north,south]")
 
 
