@@ -166,6 +166,24 @@ def estimate_interval(values: np.ndarray, point: float) -> Estimate:
     return Estimate(point, float(low), float(high))
 
 
+def estimate_biased_interval(values: np.ndarray, point: float) -> Estimate:
+    """Return `point`, which is at least 0, with the basic bootstrap interval, cut at 0 and widened to hold `point`.
+
+    For a metric whose resamples are larger on average than the sample's value, as that is larger than the truth: their
+    percentiles may all lie above it. The deviations of the resamples are taken to be those of the sample (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 5.2).
+    """
+    found = estimate_interval(values, point)
+    low, high = 2 * point - found.high, 2 * point - found.low
+    return Estimate(point, *np.clip([low, high], [0.0, point], [point, np.inf]).tolist())
+
+
+def estimate_metric(name: str, drawn: np.ndarray) -> Estimate:
+    """Return a metric's value, `drawn[0]`, with the interval of its resamples `drawn[1:]`."""
+    estimate = estimate_biased_interval if name == "calibration_error" else estimate_interval
+    return estimate(drawn[1:], float(drawn[0]))
+
+
 def apply_in_chunks(compute: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Apply `compute` to chunks of resamples and concatenate the results."""
     return np.concatenate([compute(weights[start : start + _CHUNK]) for start in range(0, len(weights), _CHUNK)])

@@ -17,7 +17,9 @@ from fedhealth.evaluation.metrics import (
     compute_bin_centres,
     compute_calibration_error,
     draw_poisson_weights,
+    estimate_biased_interval,
     estimate_interval,
+    estimate_metric,
     macro_average,
 )
 
@@ -209,3 +211,42 @@ def test_many_close_scores_are_no_tie_of_all():
 def test_scores_next_to_zero_and_one_keep_their_order():
     scores = np.array([0.0, 1e-30, 1e-20, 1e-12, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0])
     np.testing.assert_array_equal(build_score_table(scores, scores > 0.5, np.ones(8)).scores, scores)
+
+
+def test_a_biased_metric_has_the_basic_interval_around_its_value():
+    found = estimate_biased_interval(np.linspace(0.08, 0.28, 401), 0.15)
+    assert (found.low, found.high) == (pytest.approx(0.3 - 0.275), pytest.approx(0.3 - 0.085))
+    assert estimate_biased_interval(np.linspace(0.1, 0.4, 41), 0.15).low == 0.0
+    above = estimate_biased_interval(np.linspace(0.2, 0.25, 41), 0.15)  # all resamples lie above the value
+    assert above.high == above.value == 0.15
+    assert above.low == pytest.approx(0.3 - 0.24875)
+    assert np.isnan(estimate_biased_interval(np.array([0.2]), 0.15).low)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(10, 300), st.sampled_from([-2.0, 0.0]))
+def test_every_interval_of_a_calibrated_model_holds_the_estimate(seed, size, shift):
+    generator = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-generator.normal(shift, 1.5, size)))
+    weights = np.concatenate([np.ones((1, size)), draw_poisson_weights(np.arange(size), 60, seed)])
+    table = build_score_table(scores, generator.random(size) < scores, weights)
+    for name, metric in METRICS.items():
+        found = estimate_metric(name, metric(table))
+        assert np.isnan(found.low) or found.low <= found.value <= found.high, name
+        assert np.isnan(found.low) or found.low >= 0
+
+
+def test_the_interval_of_a_calibration_error_holds_the_truth_more_often_than_percentiles():
+    held = {estimate_interval: 0, estimate_biased_interval: 0}
+    truth, size = 0.0527, 200  # of logits N(0, 1.5) whose true logits are 0.3 above
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        logits = generator.normal(0, 1.5, size)
+        positive = generator.random(size) < 1 / (1 + np.exp(-logits - 0.3))
+        weights = np.concatenate([np.ones((1, size)), draw_poisson_weights(np.arange(size), 100, seed)])
+        drawn = compute_calibration_error(build_score_table(1 / (1 + np.exp(-logits)), positive, weights))
+        for estimate in held:
+            found = estimate(drawn[1:], float(drawn[0]))
+            held[estimate] += found.low <= truth <= found.high
+    assert held[estimate_interval] < 10
+    assert held[estimate_biased_interval] > 45
