@@ -167,15 +167,15 @@ def estimate_interval(values: np.ndarray, point: float) -> Estimate:
 
 
 def estimate_biased_interval(values: np.ndarray, point: float) -> Estimate:
-    """Return `point`, which is at least 0, with the basic bootstrap interval, cut at 0 and widened to hold `point`.
+    """Return `point`, which is at least 0, with an interval of its bootstrap values, cut at 0 and widened to hold it.
 
-    For a metric whose resamples are larger on average than the sample's value, as that is larger than the truth: their
-    percentiles may all lie above it. The deviations of the resamples are taken to be those of the sample (Davison and
-    Hinkley, Bootstrap Methods and their Application, 1997, section 5.2).
+    For a metric that chance makes larger: in the sample than in truth, and in a resample once more. The percentiles may
+    all lie above the sample's own value. The lower end is therefore the basic bootstrap's, which takes the deviations
+    of the resamples for those of the sample (Davison and Hinkley, Bootstrap Methods and their Application, 1997,
+    section 5.2). The upper end is the percentile: the basic one is too low where the value is small by chance.
     """
     found = estimate_interval(values, point)
-    low, high = 2 * point - found.high, 2 * point - found.low
-    return Estimate(point, *np.clip([low, high], [0.0, point], [point, np.inf]).tolist())
+    return Estimate(point, float(np.clip(2 * point - found.high, 0.0, point)), float(np.maximum(point, found.high)))
 
 
 def estimate_metric(name: str, drawn: np.ndarray) -> Estimate:
