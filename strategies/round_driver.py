@@ -10,9 +10,9 @@ from functools import partial
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from fedhealth.errors import FederationError, FedhealthError
+from fedhealth.errors import FederationError, FedhealthError, ModelError
 from fedhealth.protocol.array_codec import pack_arrays
-from fedhealth.protocol.messages import DIRECTIVE, HANDSHAKE, Directive
+from fedhealth.protocol.messages import DIRECTIVE, HANDSHAKE, Directive, is_error_kind
 from fedhealth.protocol.refusals import describe_error
 from fedhealth.utils.own_code import OwnCodeError
 from strategies.aggregation.base import Aggregate, Aggregation, AttemptFailedError, RoundAttempt
@@ -29,7 +29,16 @@ _FOLLOW_UP_SECONDS = 300.0  # for a request without training: enough for a site'
 
 
 class TooFewRepliesError(FederationError):
-    """Fewer sites replied than are needed; nothing was unmasked."""
+    """Fewer sites replied than are needed; nothing was unmasked.
+
+    Attributes:
+        is_lasting: whether so many sites failed in a way that another attempt does not change.
+
+    """
+
+    def __init__(self, problem: str, advice: str, is_lasting: bool = False) -> None:
+        super().__init__(problem, advice)
+        self.is_lasting = is_lasting
 
 
 class RoundDriver:
@@ -60,6 +69,7 @@ class RoundDriver:
         self.exchange = 0
         self.saved_exchange = 0  # the last exchange whose result is in a checkpoint
         self.failed_sites: tuple[str, ...] = ()
+        self.diverged_sites: set[str] = set()  # a site's training is seeded: it fails in every attempt at a round
         self.noise = NoiseWatch(event)
 
     def join(self, grid: Grid, timeout: float) -> None:
@@ -126,6 +136,8 @@ class RoundDriver:
             except (TooFewRepliesError, AttemptFailedError) as fault:
                 self.event("attempt_failed", round=request.round, attempt=number, reason=fault.problem)
                 failed: FederationError = fault
+                if isinstance(fault, TooFewRepliesError) and fault.is_lasting:
+                    break
                 if number + 1 < self.attempts:
                     self.rejoin(grid, timeout)
         raise failed
@@ -184,8 +196,10 @@ class RoundDriver:
         """Aggregate one reply; report a site whose reply is an error or invalid, and leave it out of the round."""
         site = self.members.get_site(reply.node)
         if reply.message.has_error():
-            reason = describe_error(reply.message.error.code, str(reply.message.error.reason))
-            self.event("site_failed", round=number, site=site, reason=reason)
+            code, kind = reply.message.error.code, str(reply.message.error.reason)
+            if is_error_kind(code, kind) and kind == ModelError.__name__:
+                self.diverged_sites.add(site)
+            self.event("site_failed", round=number, site=site, reason=describe_error(code, kind))
             return False
         try:
             own = self.aggregation.add(site, reply.message.content)
@@ -207,6 +221,7 @@ class RoundDriver:
         timeouts = {node: self.deadlines.get_deadline(site, timeout) for node, site in pending.items()}
         requests = {node: contents[site] for node, site in pending.items()}
         failed = []
+        self.diverged_sites.clear()
         for reply in exchange_messages(grid, kind, requests, str(directive.round), timeouts):
             site = pending.pop(reply.node)
             if not self.add_reply(reply, directive.round):
@@ -230,6 +245,7 @@ class RoundDriver:
                 "See the sites' own logs; lower strategy.quorum to continue without them."
                 if replied
                 else "All failed: see the first message above, or a site's own log.",
+                is_lasting=asked - len(self.diverged_sites) < needed,
             )
 
     def _send_follow_up(

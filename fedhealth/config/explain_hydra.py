@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from fedhealth.config import schema
 from fedhealth.config.capabilities import load_target
 from fedhealth.config.quoting import quote_value
 from fedhealth.errors import ConfigError
@@ -118,6 +121,9 @@ def explain_hydra_fault(fault: Exception, list_names: Callable[[], KnownNames]) 
         return ConfigError(f"The configuration key {there[1]!r} exists already.", f"Take the + away: {there[1]}=...")
     if gone := re.search(r"Could not delete[^']*'([^']+)'", str(fault)):
         return ConfigError(f"There is no {gone[1]!r} to remove by ~.", list_names().suggest(gone[1], "~{}"))
+    entry = re.fullmatch(r"Error merging override (\+*([^=]+)=.*)", str(fault), re.DOTALL)
+    if entry and (kind := re.search(r"\w+ is not a subclass of (\w+)\.", str(cause))):
+        return _explain_entry(entry[1], entry[2].strip("+"), str(getattr(cause, "full_key", "")), kind[1])
     if key := _find_unknown_key(fault, cause):
         return ConfigError(f"There is no configuration key {key!r}.", list_names().suggest(key))
     where = getattr(cause, "full_key", None)
@@ -125,6 +131,36 @@ def explain_hydra_fault(fault: Exception, list_names: Callable[[], KnownNames]) 
     return ConfigError(
         f"{where}: {first_line}" if where else first_line, "See `fedhealth run --help` for keys and options."
     )
+
+
+def _explain_entry(override: str, key: str, name: str, kind: str) -> ConfigError:
+    """Return what is wrong with a new entry of a mapping, such as a column; OmegaConf says only its last name.
+
+    Args:
+        override: as it was written.
+        key: of the override: of the entry, or below it.
+        name: the entry's own.
+        kind: the name of the schema's class for such entries.
+
+    """
+    before, _, after = f".{key}.".partition(f".{name}.")
+    place, inside = f"{before}.{name}".strip("."), after.strip(".")
+    given = OverridesParser.create().parse_override(override).value()
+    shape = OmegaConf.structured(getattr(schema, kind))
+    keys = ", ".join(map(str, shape))
+    if not isinstance(given, dict) and not inside:
+        return ConfigError(f"{place}: {given!r} is no mapping.", f"Write +{place}={{key: value}} with keys of: {keys}.")
+    try:
+        OmegaConf.merge(shape, OmegaConf.from_dotlist([f"{inside}={given}"]) if inside else given)
+    except OmegaConfBaseException as fault:
+        leaf = str(fault.full_key or "")
+        path = f"{place}.{leaf}".strip(".")
+        if not leaf or leaf.partition(".")[0] in shape:
+            return ConfigError(f"{path}: {get_first_line(fault)}", "Correct the value.")
+        close = difflib.get_close_matches(leaf, list(map(str, shape)), n=1)
+        hint = f"Did you mean {place}.{close[0]}?" if close else f"It takes {keys}."
+        return ConfigError(f"There is no configuration key {path!r}.", hint)
+    return ConfigError(f"{place} does not exist yet.", f"Add it as a whole: +{place}={{{inside}: {given}}}.")
 
 
 def _suggest_quoting(override: str) -> str:
@@ -158,9 +194,10 @@ def _explain_unknown_option(message: str, list_names: Callable[[], KnownNames]) 
 def _find_unknown_key(fault: Exception, cause: Exception) -> str | None:
     text = f"{fault}\n{cause}"
     if overridden := re.search(r"Could not (?:override|append to config)[^']*'([^'=]+)", text):
-        if "not in" in text:
-            return overridden[1].strip("+~")
-        return None
+        if "not in" not in text:
+            return None
+        key, inside = overridden[1].strip("+~"), str(getattr(cause, "full_key", None) or "")
+        return inside if inside.startswith(f"{key}.") else key
     if re.search(r"(Key|key) '.*' (is )?not in", text):
         return getattr(cause, "full_key", None) or _find_first_quoted(str(cause))
     return None

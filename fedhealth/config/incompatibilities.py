@@ -182,6 +182,25 @@ def _waits_for_private_scores(plain: Plain) -> bool:
     return is_private and plain["strategy"].get("patience") is not None
 
 
+def _has_no_validation_rows(plain: Plain) -> bool:
+    data = plain.get("data", {})
+    return not data.get("split", {}).get("validation", 1) and not data.get("columns", {}).get("split")
+
+
+def _waits_for_absent_scores(plain: Plain) -> bool:
+    return plain["strategy"].get("patience") is not None and _has_no_validation_rows(plain)
+
+
+def _sums_too_few_sites(plain: Plain) -> bool:
+    """Return whether the class that sums refuses its parameters; it knows the protocol's thresholds."""
+    lead = plain["secagg"].get("lead") or {}
+    return "sites" in lead and get_capability(lead, "has_too_few_sites", default=_never)(lead)
+
+
+def _never(settings: Plain) -> bool:
+    return False
+
+
 def _needs_gradients(plain: Plain) -> bool:
     takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
     return takes_gradients and not _sends_gradients(plain)
@@ -236,6 +255,14 @@ INCOMPATIBILITIES = (
         "a median, a trimmed mean or Krum needs each site's own update, and the lead sees sums only",
         "Use secagg=off, or bound the norm of each site's update instead",
         _needs_updates_that_are_masked,
+    ),
+    Incompatibility(
+        "secagg=on",
+        "fewer sites than its threshold",
+        "the protocol opens no sum that so few sites would hide in",
+        "Invite more hospitals: three, or more with larger secagg.colluders, min_honest or min_sites; or use "
+        "secagg=off if the lead may see each site's update",
+        _sums_too_few_sites,
     ),
     Incompatibility(
         "fedhealth stats",
@@ -306,6 +333,13 @@ INCOMPATIBILITIES = (
         "no single round has a score, because every score would cost privacy budget",
         "Set strategy.patience=null; strategy.ema=0.7 averages the rounds at no cost",
         _waits_for_private_scores,
+    ),
+    Incompatibility(
+        "strategy.patience",
+        "data.split.validation=0",
+        "no round has a score without validation patients, so training would never end early",
+        "Give data.split.validation a share, data.columns.split a column, or set strategy.patience=null",
+        _waits_for_absent_scores,
     ),
     Incompatibility(
         "privacy.noise=shared",

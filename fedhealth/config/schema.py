@@ -15,6 +15,8 @@ from omegaconf import MISSING
 FILES = {
     "_target_": "fedhealth.data.image_files.ImageFiles"
 }  # where rows and images come from unless a site says otherwise
+MAX_FEATURE = 1000.0
+"""Scales from a column's center to which its numbers are clipped: beyond it one row would outweigh the others."""
 
 
 class TaskKind(Enum):
@@ -111,9 +113,10 @@ class ColumnsConfig:
 class TabularColumnConfig:
     """One clinical variable.
 
-    `center` and `scale` are public reference values (never a site's own statistics): value -> (value - center) / scale.
-    A number may be followed by its unit: `unit`, or one of `conversions`, which give the factor to it. Numbers outside
-    `valid_range` count as missing. `words` are further words for levels or numbers, such as `ja: "1"`.
+    `center` and `scale` are public reference values (never a site's own statistics): value -> (value - center) / scale,
+    at most `MAX_FEATURE` from zero. A number may be followed by its unit: `unit`, or one of `conversions`, which give
+    the factor to it. Numbers outside `valid_range` count as missing. `words` are further words for levels or numbers,
+    such as `ja: "1"`.
     """
 
     kind: ColumnKind = ColumnKind.numeric

@@ -15,7 +15,7 @@ from fedhealth.config.compose import resolve_config
 from fedhealth.config.data_contract import find_data_errors
 from fedhealth.config.incompatibilities import find_incompatibilities
 from fedhealth.config.part_contracts import find_contract_errors
-from fedhealth.config.schema import Config
+from fedhealth.config.schema import MAX_FEATURE, Config
 from fedhealth.errors import ConfigError
 from fedhealth.types import SITE_ID
 from fedhealth.utils.fault_text import get_first_line
@@ -133,6 +133,12 @@ def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
     for key in ("threads", "micro_batch_size"):
         if training[key] is not None:
             at_least_one[f"training.{key}"] = training[key]
+    secagg = plain["secagg"]
+    for key in ("min_honest", "min_sites"):
+        if secagg.get(key) is not None:
+            at_least_one[f"secagg.{key}"] = secagg[key]
+    if (secagg.get("colluders") or 0) < 0:
+        yield f"secagg.colluders: must not be negative, is {secagg['colluders']}."
     yield from (f"{key}: must be at least 1, is {value}." for key, value in at_least_one.items() if value < 1)
     if not 0 <= plain["model"]["modality_dropout"] < 1:
         yield f"model.modality_dropout: must be at least 0 and below 1, is {plain['model']['modality_dropout']}."
@@ -224,6 +230,15 @@ def _find_subgroup_errors(plain: dict[str, Any]) -> Iterator[str]:
             yield f"{where}: the column's levels are its groups; give an empty list."
         elif columns[name]["kind"] == "numeric" and not is_ascending(edges):
             yield f"{where}: give the ascending edges of its bands, such as [40, 60]."
+        elif columns[name]["kind"] == "numeric" and (far := _find_far_edges(columns[name], edges)):
+            yield (
+                f"{where}: {far[0]:g} is over {MAX_FEATURE:g} scales from the column's center, where numbers are "
+                f"clipped; correct data.tabular.{name}.center and scale."
+            )
+
+
+def _find_far_edges(column: Mapping[str, Any], edges: list[Any]) -> list[Any]:
+    return [edge for edge in edges if abs(edge - column["center"]) > MAX_FEATURE * column["scale"]]
 
 
 def _find_task_errors(data: dict[str, Any]) -> Iterator[str]:

@@ -31,7 +31,7 @@ from fedhealth.utils.digest import digest_parts
 from fedhealth.utils.guarded_part import guard_part
 from fedhealth.utils.user_path import expand_user
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 PUBLIC = "public"  # site name of the public dataset, which belongs to no hospital
 _NOT_IN_CACHE_KEY = ("name", "root", "cache", "sites", "public")  # settings that do not change a dataset
 

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fedhealth.config.schema import ColumnKind, FaultyCells, TabularColumnConfig
+from fedhealth.config.schema import MAX_FEATURE, ColumnKind, FaultyCells, TabularColumnConfig
 from fedhealth.data.cells import CellFormat, ParsedCells, parse_values
 from fedhealth.data.findings import DataFinding, FindingKind
 from fedhealth.data.manifest import format_line_numbers
 from fedhealth.errors import DataError
 
+_FAR = 100.0  # scales from the center from which on a number is questionable
+_IMPOSSIBLE = 1e6  # scales from the center from which on it is an error, whatever is measured
 _SHOWN = 3  # cells and reasons in a message
 
 
@@ -27,7 +29,7 @@ class EncodedColumns(NamedTuple):
     """Clinical variables as features.
 
     Attributes:
-        features: float32 [rows, features].
+        features: float32 [rows, features], at most `MAX_FEATURE` from zero.
         present: bool [rows], whether the row has at least one value.
         findings: what a person must know of the values.
 
@@ -62,7 +64,8 @@ def encode_columns(
         else:
             values, absent, counted = _set_faults_missing(found, values, absent, column, f"Column {name!r}")
             findings += counted
-        blocks.append(np.column_stack([values, absent]))
+        findings += _find_extremes(values, f"Column {name!r}")
+        blocks.append(np.column_stack([np.clip(values, -MAX_FEATURE, MAX_FEATURE), absent]))
         missing.append(absent)
         findings += found.find_findings(f"Column {name!r}")
     if not blocks:
@@ -87,17 +90,17 @@ def _refuse_faults(
     line: pd.Series[int],
     where: str,
 ) -> None:
-    """Raise the first fault of a column: unreadable cells, empty ones in a required column, too large numbers."""
+    """Raise the first fault of a column: unreadable cells, empty ones in a required column, impossible numbers."""
     check_cells(found, cells, line.tolist(), where)
     if column.required and absent.any():
         raise DataError(
             f"{where} is required but empty in {format_line_numbers(line[absent])}.",
             "Fill it, or set required: false for this column.",
         )
-    if (bad := _find_too_large(values)).any():
+    if (bad := _mark_impossible(values)).any():
         raise DataError(
-            f"{where}, {format_line_numbers(line[bad])}: too large a number.",
-            "Correct the cells; leave a cell empty if the value is missing.",
+            f"{where}, {format_line_numbers(line[bad])}: a number that is over a million scales from the center.",
+            "Correct the cells, or the column's center and scale; leave a cell empty if the value is missing.",
         )
 
 
@@ -105,7 +108,7 @@ def _set_faults_missing(
     found: ParsedCells, values: np.ndarray, absent: np.ndarray, column: TabularColumnConfig, where: str
 ) -> tuple[np.ndarray, np.ndarray, list[DataFinding]]:
     """Return values and missing cells with every fault as a missing value, and how many there are."""
-    bad = _find_too_large(values)
+    bad = _mark_impossible(values)
     count = len(found.faults) + int(bad.sum())
     empty = int(absent.sum()) - len(found.faults) if column.required else 0
     findings = [_count_finding(f"{where}: {count} value(s) do not fit the description and count as missing.")] * (
@@ -120,9 +123,19 @@ def _count_finding(text: str) -> DataFinding:
     return DataFinding(FindingKind.values, text, True)
 
 
-def _find_too_large(values: np.ndarray) -> np.ndarray:
-    """Return which rows hold a number that a float32 does not; NaN counts."""
-    return ~(np.abs(values) <= np.finfo(np.float32).max).all(axis=1)
+def _mark_impossible(values: np.ndarray) -> np.ndarray:
+    """Return which rows hold a number that is no measurement, bool [rows]; NaN counts."""
+    return ~(np.abs(values) <= _IMPOSSIBLE).all(axis=1)
+
+
+def _find_extremes(values: np.ndarray, where: str) -> list[DataFinding]:
+    """Return a finding if numbers are questionable."""
+    count = int((np.abs(values) > _FAR).any(axis=1).sum())
+    text = (
+        f"{where}: {count} value(s) are over {_FAR:g} scales from its center (training clips them at {MAX_FEATURE:g}): "
+        "another unit, a typing error or a code for missing values, or a center and scale that do not fit the column."
+    )
+    return [_count_finding(text)] * (count > 0)
 
 
 def check_cells(found: ParsedCells, cells: Sequence[str], lines: Sequence[int], where: str) -> None:

@@ -19,6 +19,8 @@ PRIMARY_METRIC = "auroc"  # runs are compared by it
 CALIBRATION_BINS = 15
 _CHUNK = 50  # resamples computed at once, to limit memory
 LOGIT_LIMIT = 12.0  # histogram range: probabilities beyond 6e-6 from 0 or 1 share the outer bins
+RESOLUTION = 1e-6
+"""Logits closer than this are equal: float32 sums of equal inputs differ by up to 1e-7 in batches of other sizes."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +88,48 @@ METRICS: dict[str, Callable[[ScoreTable], np.ndarray]] = {
 
 
 def build_score_table(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> ScoreTable:
-    """Return the table of `scores` [N] with labels bool [N] and weights [..., N]."""
+    """Return the table of `scores` [N] with labels bool [N] and weights [..., N].
+
+    Scores that are equal up to rounding are tied.
+    """
     order = np.argsort(scores, kind="stable")
-    distinct, starts = np.unique(scores[order], return_index=True)
+    starts = _find_distinct_scores(scores[order])
     ordered, labels = weights[..., order], positive[order]
     sums = [np.add.reduceat(ordered * chosen, starts, axis=-1) for chosen in (labels, ~labels)]
-    return ScoreTable(distinct, *sums)
+    return ScoreTable(scores[order][starts], *sums)
+
+
+def _find_distinct_scores(ascending: np.ndarray) -> np.ndarray:
+    """Return the place of the first of each group of equal probabilities [N].
+
+    A group spans `RESOLUTION` from its first score, not from one to the next, so that no chain of small steps ties
+    scores that differ.
+    """
+    logits = _compute_logits(ascending)
+    tolerance = RESOLUTION * np.maximum(1.0, np.abs(logits))
+    apart = np.diff(logits, prepend=-np.inf) > tolerance
+    first = np.maximum.accumulate(np.where(apart, np.arange(len(logits)), 0))
+    step = np.floor((logits - logits[first]) / tolerance[first])
+    starts: np.ndarray = np.flatnonzero(apart | (np.diff(step, prepend=0.0) != 0))
+    return starts
+
+
+def _compute_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Return logits, finite also for 0 and 1."""
+    smallest = np.finfo(np.float64)
+    with_class = np.maximum(probabilities, smallest.tiny)
+    without: np.ndarray = np.maximum(1.0 - probabilities, smallest.epsneg)
+    return np.log(with_class) - np.log(without)
 
 
 def bin_scores(scores: np.ndarray, bins: int, limit: float = LOGIT_LIMIT) -> np.ndarray:
     """Return the bin 0..bins-1 of each probability; bins have equal width in logits, fine-grained for rare classes.
 
-    NaN is in the bin of 0.5. The outer bins hold everything beyond the logit `limit`.
+    NaN is in the bin of 0.5. The outer bins hold everything beyond the logit `limit`. All edges are `RESOLUTION`
+    lower than that, so that rounding moves no score of 0.5, which is an edge, into the bin below.
     """
     clipped = np.clip(np.nan_to_num(scores.astype(np.float64), nan=0.5), 1e-12, 1 - 1e-12)
-    place = (np.log(clipped / (1 - clipped)) + limit) / (2 * limit)
+    place = (np.log(clipped / (1 - clipped)) + RESOLUTION + limit) / (2 * limit)
     return np.clip((place * bins).astype(int), 0, bins - 1)
 
 
@@ -135,6 +164,24 @@ def estimate_interval(values: np.ndarray, point: float) -> Estimate:
         return Estimate(point, float("nan"), float("nan"))
     low, high = np.percentile(defined, [2.5, 97.5])
     return Estimate(point, float(low), float(high))
+
+
+def estimate_biased_interval(values: np.ndarray, point: float) -> Estimate:
+    """Return `point`, which is at least 0, with an interval of its bootstrap values, cut at 0 and widened to hold it.
+
+    For a metric that chance makes larger: in the sample than in truth, and in a resample once more. The percentiles may
+    all lie above the sample's own value. The lower end is therefore the basic bootstrap's, which takes the deviations
+    of the resamples for those of the sample (Davison and Hinkley, Bootstrap Methods and their Application, 1997,
+    section 5.2). The upper end is the percentile: the basic one is too low where the value is small by chance.
+    """
+    found = estimate_interval(values, point)
+    return Estimate(point, float(np.clip(2 * point - found.high, 0.0, point)), float(np.maximum(point, found.high)))
+
+
+def estimate_metric(name: str, drawn: np.ndarray) -> Estimate:
+    """Return a metric's value, `drawn[0]`, with the interval of its resamples `drawn[1:]`."""
+    estimate = estimate_biased_interval if name == "calibration_error" else estimate_interval
+    return estimate(drawn[1:], float(drawn[0]))
 
 
 def apply_in_chunks(compute: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ def describe_histogram_noise(counts: ScoreHistograms) -> dict[str, float]:
 def compute_metrics(predictions: Predictions, resamples: int, seed: int = 0) -> dict[str, Estimate]:
     """Return every metric, macro-averaged over classes, with intervals from a bootstrap over patients."""
     return {
-        name: metrics.estimate_interval(values[1:], values[0])
+        name: metrics.estimate_metric(name, values)
         for name, values in bootstrap_metrics(predictions, resamples, seed).items()
     }
 
@@ -169,7 +169,7 @@ def compute_histogram_metrics(counts: ScoreHistograms, resamples: int, seed: int
     if counts.noise_std:
         return estimate_noised_metrics(counts.columns, max(resamples, _FEWEST_RESAMPLES), seed)
     drawn = bootstrap_histogram_metrics(counts, resamples, seed)
-    return {name: metrics.estimate_interval(values[1:], float(values[0])) for name, values in drawn.items()}
+    return {name: metrics.estimate_metric(name, values) for name, values in drawn.items()}
 
 
 def bootstrap_histogram_auroc(counts: ScoreHistograms, resamples: int, seed: int = 0) -> np.ndarray:

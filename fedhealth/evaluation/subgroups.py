@@ -165,7 +165,7 @@ def _score_group(counts: ScoreHistograms, resamples: int, seed: int) -> tuple[di
     if counts.noise_std:
         return compute_histogram_metrics(counts, resamples, seed), bootstrap_histogram_auroc(counts, resamples, seed)
     drawn = bootstrap_histogram_metrics(counts, resamples, seed)
-    return {name: _estimate_interval(values) for name, values in drawn.items()}, drawn[PRIMARY_METRIC]
+    return {name: metrics.estimate_metric(name, values) for name, values in drawn.items()}, drawn[PRIMARY_METRIC]
 
 
 def _estimate_interval(drawn: np.ndarray) -> Estimate:

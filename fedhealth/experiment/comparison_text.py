@@ -16,10 +16,9 @@ def format_comparison(result: Mapping[str, object]) -> Iterator[str]:
     for row in differences:
         gain = _format_estimate(row["gain"], sign=True)
         yield f"  {row['name']}: {_format_estimate(row['alternative'])}; federating gains {gain}"
-    calibrated: dict = result["calibrated"] or {}  # type: ignore[assignment, type-arg]
-    if calibrated:
-        error, accuracy = (_format_estimate(calibrated[name]) for name in ("calibration_error", "balanced_accuracy"))
-        yield f"With each hospital's calibration: calibration error {error}, balanced accuracy {accuracy}"
+    yield f"As the model scores: {_format_accuracy(models[0]['pooled'])}"
+    if calibrated := result["calibrated"]:
+        yield f"With each hospital's calibration: {_format_accuracy(calibrated)}"  # type: ignore[arg-type]
     for row in result["sites"]:  # type: ignore[attr-defined]
         if (row["shared_gain"]["value"] or 0) < 0:
             gain = _format_estimate(row["shared_gain"], sign=True)
@@ -27,6 +26,11 @@ def format_comparison(result: Mapping[str, object]) -> Iterator[str]:
     for row in differences:
         if row["name"].endswith(" only") and (row["gain"]["high"] or 0) < 0:
             yield f"[bold red]{row['name'].capitalize()} is better than all modalities together.[/] See the report."
+
+
+def _format_accuracy(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    error, accuracy = (_format_estimate(metrics[name]) for name in ("calibration_error", "balanced_accuracy"))
+    return f"calibration error {error}, balanced accuracy {accuracy}"
 
 
 def _format_estimate(value: Mapping[str, float | None], sign: bool = False) -> str:

@@ -271,8 +271,10 @@ def _prepare_sites(config: Config, run: RunDir) -> None:
 
     Raises:
         DataError: as for a site's data, or the data changed since the run was started.
+        ConfigError: training is to end early by scores that no round has.
 
     """
+    has_validation = False
     before = {each["site"]: each.get("digest") for each in run.read_events()[0] if each["event"] == "prepared"}
     for site in config.data.sites:
 
@@ -288,3 +290,15 @@ def _prepare_sites(config: Config, run: RunDir) -> None:
         reasons = [entry.reason for entry in cohort.rejected]
         told = {"counts": cohort.counts(), "findings": dump_findings(cohort.findings), "rejected": reasons}
         run.append_event("prepared", site=site, digest=cohort.digest, **told)
+        has_validation |= bool(len(cohort.rows("validation")))
+    _require_scores(config, has_validation)
+
+
+def _require_scores(config: Config, has_validation: bool) -> None:
+    if config.purpose is Purpose.train and config.strategy.patience is not None and not has_validation:
+        raise ConfigError(
+            "strategy.patience: no site has a labelled validation row, so no round has a score and training would "
+            "never end early.",
+            "Name validation rows in data.columns.split, give data.split.validation a share, or set "
+            "strategy.patience=null.",
+        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from fedhealth.privacy.auditing.audit_reasons import FAILED_AUDIT, FAILED_SELF_CHECK
+
 UNLISTED_REASON = "the site's policy or state does not allow it (see the site's own log)"
 
 CONFIG_MISMATCH = "the configuration differs from the lead's"
@@ -61,8 +63,8 @@ _TRAINER_REASONS = (  # from the privacy and training code
     "shared noise needs training.sends=gradient with one local step",
     "shared noise needs one privacy.sample_rate for all sites",
     "shared noise needs secure aggregation and two honest sites in every sum",
-    "the gradient engine fails its self-check on this model (see site.log; in a rehearsal fedhealth.log)",
-    "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)",
+    FAILED_SELF_CHECK,
+    FAILED_AUDIT,
     "layer {name} ({name}) computes statistics over the batch",
     "layer {name} ({name}) has no per-sample gradient rule in Opacus",
 )

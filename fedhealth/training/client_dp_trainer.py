@@ -22,6 +22,7 @@ from fedhealth.privacy.accounting.booking import find_open_booking
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.accounting.ledger_entry import LIFETIME_DELTA
 from fedhealth.privacy.accounting.plan import DEFAULT_DELTA, PrivacyPlan, PrivacyRequest
+from fedhealth.privacy.auditing.audit_reasons import FAILED_AUDIT
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.client_level import clip_and_noise_update
 from fedhealth.privacy.mechanisms.clipping import Clipping
@@ -92,9 +93,7 @@ class ClientDPTrainer(ReleaseRecords):
             return [fault.problem]
         if failures := list_audit_failures(self, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of the noised update fails: %s", "; ".join(failures))
-            return [
-                "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)"
-            ]
+            return [FAILED_AUDIT]
         return []
 
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:

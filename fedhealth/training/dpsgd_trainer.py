@@ -22,6 +22,7 @@ from fedhealth.data.examples import Examples
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.models.modality_keys import METHOD
 from fedhealth.privacy.accounting.plan import PrivacyPlan, bucket_count
+from fedhealth.privacy.auditing.audit_reasons import FAILED_AUDIT, FAILED_SELF_CHECK
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.base import get_trainable_parameters
 from fedhealth.privacy.engines.dp_optimizer import AfterNoise, NoisyOptimizer
@@ -76,16 +77,12 @@ class DPSGDTrainer(DPSGDPlans):
                     run_self_check(self.make_engine, task.model, loss_fn, plan.clipping, batch, owners, tolerance)
         except PrivacyError as fault:
             log.warning("declined: %s", fault)
-            return [
-                "the gradient engine fails its self-check on this model (see site.log; in a rehearsal fedhealth.log)"
-            ]
+            return [FAILED_SELF_CHECK]
         audited = copy.copy(self)  # a run that only describes has no rounds whose noise is shared
         audited.shares_noise = self.shares_noise and accounting.purpose != "describe"
         if failures := list_audit_failures(audited, task, replace(accounting, purpose="train")):
             log.warning("declined: the audit of private training fails: %s", "; ".join(failures))
-            return [
-                "private training fails its audit on synthetic patients (see site.log; in a rehearsal fedhealth.log)"
-            ]
+            return [FAILED_AUDIT]
         return []
 
     def count_round_steps(self, task: TrainingTask, accounting: AccountingContext) -> int:

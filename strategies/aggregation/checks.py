@@ -19,7 +19,9 @@ from fedhealth.types import State
 from fedhealth.utils.guarded_part import describe_value, get_part
 from fedhealth.utils.own_code import OwnCodeError, call_own, name_part
 from strategies.aggregation.base import Aggregate, Shapes
+from strategies.array_fault import ArrayFault, find_array_fault
 
+_FLOAT32 = np.dtype(np.float32)
 _RULE = (
     "A rule takes the list of the sites' vectors, float32 [D] each, and returns one vector of their size; further"
     " parameters have their values in conf/strategy/aggregation."
@@ -54,11 +56,12 @@ def check_update(site: str, update: State, expected: Mapping[str, np.ndarray]) -
         others = ", ".join(sorted(set(update) ^ set(expected))[:3])
         raise FederationError(f"Site {site!r} sent other arrays than requested: {others}.", SAME_RELEASE)
     for name, values in update.items():
-        if values.shape != expected[name].shape or values.dtype != np.float32:
+        fault = find_array_fault(values, expected[name].shape, _FLOAT32)
+        if fault is ArrayFault.form:
             raise FederationError(f"Site {site!r} sent {name} as {values.dtype}{values.shape}.", SAME_RELEASE)
-        if (odd := values[~np.isfinite(values)]).size:
+        if fault is ArrayFault.values:
             raise FederationError(
-                f"Site {site!r} sent {name} with non-finite values such as {odd[0]}.",
+                f"Site {site!r} sent {name} with non-finite values such as {values[~np.isfinite(values)][0]}.",
                 "Lower the learning rate; its training may have diverged.",
             )
 
@@ -82,11 +85,12 @@ def check_result(aggregation: object, result: object, expected: Mapping[str, np.
     for key, values in result.update.items():
         if key not in expected:
             raise ConfigError(f"The aggregation {name} returned the array {key}, which the model has not.", advice)
-        if not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.shape != expected[key].shape:
+        fault = find_array_fault(values, expected[key].shape, _FLOAT32)
+        if fault is ArrayFault.form:
             found = f"{values.dtype}{values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
             problem = f"The aggregation {name} returned {key} as {found}, not as float32{expected[key].shape}."
             raise ConfigError(problem, advice)
-        if not np.isfinite(values).all():
+        if fault is ArrayFault.values:
             raise ConfigError(f"The aggregation {name} returned {key} with values that are not finite.", advice)
 
 

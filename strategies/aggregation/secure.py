@@ -5,7 +5,7 @@ See docs/secure-aggregation.md. The lead never sees a single site's update, coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from fedhealth.protocol.messages import (
 from fedhealth.secagg.primitives.layout import Layout, Segment
 from fedhealth.secagg.protocol.history import HistoryLink
 from fedhealth.secagg.protocol.store import FileStore
-from fedhealth.secagg.protocol.threshold import ThresholdPolicy
+from fedhealth.secagg.protocol.threshold import ThresholdPolicy, compute_thresholds
 from fedhealth.secagg.protocol.vector_name import VectorName
 from fedhealth.secagg.server.server_protocol import AttemptPlan, ServerParameters
 from fedhealth.secagg.server.session import ServerSession
@@ -103,6 +103,16 @@ class SecureSum:
         self.policy = ThresholdPolicy(colluders, min_honest, min_sites)
         self.sites, self.is_private = tuple(sites), epsilon is not None
         self.required_sites = min_sites  # until `start` knows the threshold
+
+    @staticmethod
+    def has_too_few_sites(settings: Mapping[str, Any]) -> bool:
+        """Return whether `start` refuses the class's parameters, however many members the consortium has."""
+        policy = ThresholdPolicy(settings["colluders"], settings["min_honest"], settings["min_sites"])
+        try:
+            compute_thresholds(len(settings["sites"]), policy)
+        except SecureAggregationError:
+            return True
+        return False
 
     def start(self, run: str, digest: str, folder: Path) -> None:
         """Begin or resume a run."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fedhealth.types import State
 from fedhealth.utils.guarded_part import describe_value, get_part
 from fedhealth.utils.own_code import OwnCodeError, name_part
+from strategies.array_fault import ArrayFault, find_array_fault
 from strategies.server_optimizers.base import ServerOptimizer
 
 _ADVICE = "`step` returns every array that it was given, with the same name, shape and type, and finite values."
@@ -30,9 +29,10 @@ def step_checked(optimizer: ServerOptimizer, arrays: State, update: State) -> St
         raise OwnCodeError(f"The server optimizer {name} returned a model {found} {others[0]}.", _ADVICE)
     for key, before in arrays.items():
         after = stepped[key]
-        if not isinstance(after, np.ndarray) or (after.shape, after.dtype) != (before.shape, before.dtype):
+        fault = find_array_fault(after, before.shape, before.dtype)
+        if fault is ArrayFault.form:
             problem = f"returned {key} as {describe_value(after)}, not as {describe_value(before)}."
             raise OwnCodeError(f"The server optimizer {name} {problem}", _ADVICE)
-        if np.issubdtype(after.dtype, np.floating) and not np.isfinite(after).all():
+        if fault is ArrayFault.values:
             raise OwnCodeError(f"The server optimizer {name} returned {key} with values that are not finite.", _ADVICE)
     return stepped

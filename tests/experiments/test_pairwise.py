@@ -309,6 +309,8 @@ IMPOSSIBLE = {
     ("training.micro_batch_size", "private training"): ["training.micro_batch_size=4", "privacy=patient"],
     ("training.compile", "private training"): ["training.compile=true", "privacy=patient"],
     ("strategy.patience", "private training"): ["strategy.patience=2", "privacy=patient"],
+    ("strategy.patience", "data.split.validation=0"): ["strategy.patience=2", "data.split.validation=0"],
+    ("secagg=on", "fewer sites than its threshold"): ["secagg=on", "data.sites=[north,south]"],
     ("privacy.noise=shared", "secagg=off"): [*SHARED_NOISE, "secagg=off"],
     ("privacy.noise=shared", "training.sends=update"): [*SHARED_NOISE, "training.sends=update"],
     ("privacy.noise=shared", "privacy.sample_rate=null"): ["privacy=patient", "privacy.noise=shared"],

@@ -158,6 +158,25 @@ def test_below_the_quorum_the_round_fails_and_says_so():
     assert "quorum" in caught.value.advice
 
 
+def diverge(message):
+    return Message(Error(1004, "ModelError"), reply_to=message)
+
+
+@pytest.mark.parametrize(("fault", "attempts"), [(diverge, 1), (refuse, 3)])
+def test_training_that_would_diverge_again_is_not_repeated(fault, attempts):
+    federation = Federation(faults={"c": fault})
+    with pytest.raises(FederationError, match="2 of 3 sites replied"):
+        federation.run()
+    assert len(federation.of("attempt_failed")) == attempts
+
+
+def test_a_site_that_diverges_costs_no_attempt_where_the_others_are_enough():
+    federation = Federation(faults={"c": diverge})
+    _, model = federation.run(quorum=0.6, min_sites=2)
+    assert model.tolist() == [3.0] * 4
+    assert not federation.of("attempt_failed")
+
+
 def test_a_declined_handshake_names_site_and_reasons():
     reasons = {"b": ["another release", "budget spent"]}
     with pytest.raises(FederationError, match="b: another release; budget spent"):

@@ -232,8 +232,20 @@ def test_training_that_diverges_at_every_site(command):
     outcome = command("training.optimizer.lr=1e30")
     refused(outcome, FederationError.exit_code)
     for site in ("north", "south", "east"):  # the cause that a hospital would keep to itself
-        assert f"{site}: Training diverged: the mean loss of the round" in outcome.out
+        assert outcome.out.count(f"{site}: Training diverged: the mean loss of the round") == 1  # no second attempt
     assert "Lower training.optimizer.lr" in outcome.out
+
+
+def test_an_extreme_number_is_named_by_its_column(command, edit):
+    edit("north", 4, "crp", "1000050")  # 20,000 scales from the center
+    outcome = command()
+    assert outcome.code == 0, outcome.err
+    assert "Column 'crp': 1 value(s) are over 100 scales from its center" in " ".join(outcome.out.split())
+
+
+def test_an_impossible_number_is_refused_before_training(command, edit):
+    edit("north", 4, "crp", "1e30")
+    refused(command(), DataError.exit_code, "column 'crp', line 4", "over a million scales from the center")
 
 
 def test_a_loss_that_is_too_large_to_add_up_is_divergence(command, monkeypatch):

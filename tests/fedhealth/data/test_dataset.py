@@ -267,7 +267,7 @@ def test_a_one_class_label_of_several_is_named(data, rewrite):
 def test_a_constant_categorical_column_is_a_warning(data, rewrite):
     rewrite(each("ldh", "F"))
     sex = TabularColumnConfig(kind=ColumnKind.categorical, levels=["F", "M"])
-    found = prepare_dataset(replace(data, tabular={"crp": TabularColumnConfig(), "ldh": sex}), "north")
+    found = prepare_dataset(replace(data, tabular={"crp": TabularColumnConfig(scale=10), "ldh": sex}), "north")
     assert texts_of(found) == ("Column 'ldh' has the same value in every row.",)
 
 

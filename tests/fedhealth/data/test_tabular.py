@@ -52,7 +52,7 @@ def test_no_columns_give_no_features():
     assert not present.any()
 
 
-@pytest.mark.parametrize("cell", ["NaN", "inf", "-Infinity", "12,5", "high", "1e39", "1e400"])
+@pytest.mark.parametrize("cell", ["NaN", "inf", "-Infinity", "12,5", "high", "1e30", "-3e6", "1e400"])
 def test_what_is_no_finite_number_is_refused_with_column_and_line(cell):
     with pytest.raises(DataError) as caught:
         encode_columns(table(crp=["1", cell]), {"crp": NUMERIC}, FILE)
@@ -72,7 +72,7 @@ def test_a_required_column_may_not_be_empty(cell):
         encode_columns(table(crp=["1", cell]), {"crp": column}, FILE)
 
 
-@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=30), st.floats(-10, 10), st.floats(0.1, 10))
+@given(st.lists(st.none() | st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(-10, 10), st.floats(1, 100))
 def test_encoding_can_be_undone_and_depends_on_the_row_alone(values, center, scale):
     column = TabularColumnConfig(center=center, scale=scale)
     cells = ["" if value is None else repr(value) for value in values]
@@ -82,6 +82,16 @@ def test_encoding_can_be_undone_and_depends_on_the_row_alone(values, center, sca
     np.testing.assert_array_equal(present, [value is not None for value in values])
     expected = [center if value is None else value for value in values]
     np.testing.assert_allclose(features[:, 0] * scale + center, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_extreme_numbers_are_clipped_and_the_column_is_named_without_them():
+    rows = table(crp=["210", "40010", "-500000", "10", ""])
+    for faulty_cells in FaultyCells:
+        features, _, (finding,) = encode_columns(rows, {"crp": NUMERIC}, FILE, faulty_cells=faulty_cells)
+        assert features[:, 0].tolist() == [100, 1000, -1000, 0, 0]
+        assert finding.serious
+        assert finding.text.startswith("Column 'crp': 2 value(s) are over 100 scales from its center (training clips")
+        assert "40010" not in finding.text
 
 
 def test_where_faults_count_as_missing_no_cell_is_an_error(tmp_path):

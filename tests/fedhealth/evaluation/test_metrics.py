@@ -17,7 +17,9 @@ from fedhealth.evaluation.metrics import (
     compute_bin_centres,
     compute_calibration_error,
     draw_poisson_weights,
+    estimate_biased_interval,
     estimate_interval,
+    estimate_metric,
     macro_average,
 )
 
@@ -166,3 +168,87 @@ def test_chunks_change_nothing(resamples):
 
 def test_a_score_that_is_no_number_is_in_the_bin_of_one_half():
     assert bin_scores(np.array([np.nan, 0.5, 0.0, 1.0]), 8).tolist() == [4, 4, 0, 7]
+
+
+def rank(scores, labels):
+    return float(compute_auroc(build_score_table(scores, labels, np.ones(len(scores)))))
+
+
+@settings(deadline=None)
+@given(st.floats(-20, 20), st.integers(0, 10_000))
+def test_scores_that_differ_by_rounding_are_guesses(logit, seed):
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(40) < 13)
+    logits = np.float32(logit) * (1 + generator.integers(-2, 3, 40) * np.finfo(np.float32).eps)
+    assert rank(1 / (1 + np.exp(-logits)), labels) == 0.5
+
+
+def test_rounding_moves_no_score_of_an_edge_into_another_bin():
+    edges = np.linspace(-11, 11, 23)[:, None]  # of 24 bins over 24 logits
+    logits = edges + np.array([-2e-7, 0.0, 2e-7])
+    place = bin_scores(1 / (1 + np.exp(-logits)), 24)
+    assert place.tolist() == [[int(edge) + 12] * 3 for edge in edges[:, 0]]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1.0, 0.01, 1e-4]))
+def test_scores_that_differ_keep_their_order(seed, spread):
+    generator = np.random.default_rng(seed)
+    ranks = generator.permutation(200)
+    logits = -6.0 + spread * (ranks - 100) / 10  # down to ten times what rounding changes
+    scores, labels = 1 / (1 + np.exp(-logits)), generator.random(200) < 0.3
+    table = build_score_table(scores, labels, np.ones(200))
+    np.testing.assert_array_equal(table.scores, np.sort(scores))
+    assert rank(scores, labels) == pytest.approx(roc_auc_score(labels, ranks))
+
+
+def test_many_close_scores_are_no_tie_of_all():
+    labels = np.arange(20_000) % 2 == 1
+    ranks = np.random.default_rng(0).normal(labels * 1.0, 1.0)
+    assert rank(0.5 + 1e-4 * ranks, labels) == pytest.approx(roc_auc_score(labels, ranks), abs=1e-3)
+
+
+def test_scores_next_to_zero_and_one_keep_their_order():
+    scores = np.array([0.0, 1e-30, 1e-20, 1e-12, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0])
+    np.testing.assert_array_equal(build_score_table(scores, scores > 0.5, np.ones(8)).scores, scores)
+
+
+def test_a_biased_metric_has_the_basic_lower_end_and_the_percentile_as_its_upper_end():
+    found = estimate_biased_interval(np.linspace(0.08, 0.28, 401), 0.15)
+    assert (found.low, found.high) == (pytest.approx(0.3 - 0.275), pytest.approx(0.275))
+    assert estimate_biased_interval(np.linspace(0.1, 0.4, 41), 0.15).low == 0.0
+    below = estimate_biased_interval(np.linspace(0.05, 0.1, 41), 0.15)  # all resamples
+    assert (below.low, below.high) == (0.15, 0.15)
+    assert np.isnan(estimate_biased_interval(np.array([0.2]), 0.15).low)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(10, 300), st.sampled_from([-2.0, 0.0]))
+def test_every_interval_of_a_calibrated_model_holds_the_estimate(seed, size, shift):
+    generator = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-generator.normal(shift, 1.5, size)))
+    weights = np.concatenate([np.ones((1, size)), draw_poisson_weights(np.arange(size), 60, seed)])
+    table = build_score_table(scores, generator.random(size) < scores, weights)
+    for name, metric in METRICS.items():
+        found = estimate_metric(name, metric(table))
+        assert np.isnan(found.low) or found.low <= found.value <= found.high, name
+        assert np.isnan(found.low) or found.low >= 0
+
+
+@pytest.mark.parametrize(
+    ("spread", "truth", "size", "percentiles_hold"),
+    [(1.5, 0.0527, 200, False), (0.05, 0.0744, 60, True)],  # many bins; one, in which the error may be 0 by chance
+)
+def test_the_interval_of_a_calibration_error_holds_the_truth(spread, truth, size, percentiles_hold):
+    held = {estimate_interval: 0, estimate_biased_interval: 0}
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        logits = generator.normal(0, spread, size)
+        positive = generator.random(size) < 1 / (1 + np.exp(-logits - 0.3))  # the true logits are 0.3 above
+        weights = np.concatenate([np.ones((1, size)), draw_poisson_weights(np.arange(size), 100, seed)])
+        drawn = compute_calibration_error(build_score_table(1 / (1 + np.exp(-logits)), positive, weights))
+        for estimate in held:
+            found = estimate(drawn[1:], float(drawn[0]))
+            held[estimate] += found.low <= truth <= found.high
+    assert (held[estimate_interval] > 50) is percentiles_hold
+    assert held[estimate_biased_interval] > 50

@@ -155,3 +155,12 @@ def test_a_logit_that_is_not_finite_falls_into_a_fixed_bin(kind, value):
     found = predict_studies(Echo(columns), examples(logits, np.ones((4, 1)), [0, 1, 2, 2]), np.arange(4), kind)
     np.testing.assert_array_equal(found.scores[2], found.scores[0])
     assert (count_scores(found, 16).positives + count_scores(found, 16).negatives).sum() == 3 * columns
+
+
+def test_a_model_that_predicts_the_same_for_everybody_guesses_in_every_resample():
+    generator = np.random.default_rng(0)
+    logits = generator.integers(-1, 2, (120, 1)) * np.float32(3e-8)
+    given = examples(logits, generator.random((120, 1)) < 0.3)
+    scored = predict_studies(Echo(1), given, np.arange(120), TaskKind.binary)
+    for found in (compute_metrics(scored, 50), compute_histogram_metrics(count_scores(scored, 2048), 50)):
+        assert found["auroc"].as_dict() == {"value": 0.5, "low": 0.5, "high": 0.5}

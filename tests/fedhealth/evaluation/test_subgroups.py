@@ -113,6 +113,7 @@ def test_scores_of_groups_are_scikit_learns_and_small_groups_have_none(config):
         ("age=[]", "ascending"),
         ("age=[6,5]", "asc"),
         ("noise=[]", "no such column"),
+        ("crp=[50,1000000]", r"1e\+06 is over 1000 scales"),
     ],
 )
 def test_impossible_groups_are_refused(subgroups, said):

@@ -9,14 +9,17 @@ from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
 import clients.app
-from fedhealth.consortium.identity import get_secrets_folder
-from fedhealth.errors import FederationError, SecureAggregationError
+from fedhealth.config.compose import compose_config
+from fedhealth.config.validate import validate_config
+from fedhealth.consortium.identity import get_secrets_folder, make_identity, save_roster
+from fedhealth.errors import ConfigError, FederationError, SecureAggregationError
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.protocol.array_codec import unpack_arrays
 from fedhealth.protocol.messages import ABANDON, SEALED, STATISTICS, TRAIN, UNMASK, UPDATE
 from fedhealth.runs.run_dir import PRIVATE_FILE, RunDir
+from strategies.aggregation.secure import SecureSum
 
 SIX = tuple(f"site-{number}" for number in range(6))
 
@@ -179,9 +182,31 @@ def test_silence_while_the_sum_is_opened_does_not_last_for_a_rounds_timeout(run,
 
 
 def test_two_sites_are_too_few_and_the_message_says_what_to_do(run):
-    with pytest.raises(SecureAggregationError, match="too few") as caught:
+    with pytest.raises(ConfigError, match=r"secagg=on with fewer sites than its threshold.*Invite more hospitals"):
         run("two", "secagg=on", "data.sites=[north,south]")
-    assert caught.value.advice
+
+
+@pytest.mark.parametrize("colluders", [None, 0, 1, 3])
+@pytest.mark.parametrize("min_honest", [None, 1, 4])
+@pytest.mark.parametrize("min_sites", [1, 3, 5])
+def test_composition_refuses_as_many_sites_as_the_protocol(colluders, min_honest, min_sites, tmp_path):
+    members = {f"site-{number}": make_identity(tmp_path / str(number)) for number in range(8)}
+    for count in range(1, 9):
+        folder, sites = tmp_path / f"of-{count}", sorted(members)[:count]
+        save_roster(folder, {site: members[site] for site in sites})
+        settings = {"colluders": colluders, "min_honest": min_honest, "min_sites": min_sites, "sites": sites}
+        refused = False
+        try:
+            SecureSum(**settings).start("run", "00" * 32, folder)
+        except SecureAggregationError:
+            refused = True
+        assert SecureSum.has_too_few_sites(settings) is refused, settings
+
+
+@pytest.mark.parametrize("setting", ["colluders=-1", "min_honest=0", "min_sites=0"])
+def test_an_impossible_assumption_is_named(setting):
+    with pytest.raises(ConfigError, match=f"secagg.{setting.partition('=')[0]}: must"):
+        validate_config(compose_config(["data.root=x", "secagg=on", f"secagg.{setting}"]))
 
 
 def test_a_run_waits_for_as_many_sites_as_a_sum_needs(run, replies, six_hospitals):
