@@ -17,6 +17,7 @@ from fedhealth.privacy.mechanisms import chacha20, gaussian_noise, poisson_sampl
 from fedhealth.secagg.primitives import quantize
 from fedhealth.training import dpsgd_trainer
 
+_GENUINE = os.urandom
 _DRAW_BYTES = (gaussian_noise, chacha20, poisson_sampler, quantize)
 
 
@@ -26,6 +27,8 @@ def seed_noise(name: str) -> Iterator[None]:
     owner, numbers = os.getpid(), itertools.count()
 
     def draw(size: int) -> bytes:
+        if os.urandom is not _GENUINE:  # a test that breaks the source
+            return os.urandom(size)
         process = os.getpid() - owner  # a forked process draws numbers of its own
         return hashlib.shake_256(f"{name}:{process}:{next(numbers)}".encode()).digest(size)
 
