@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
-from fedhealth.config.capabilities import get_capability
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.part_contracts import check_built_parts
 from fedhealth.config.schema import Config, Purpose
@@ -24,7 +21,6 @@ from fedhealth.errors import ConfigError, DataError, FedhealthError, PrivacyErro
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.monitor.run_metrics import monitor_run
 from fedhealth.protocol.budget_request import BudgetRequest
-from fedhealth.protocol.job import Job
 from fedhealth.protocol.messages import get_versions
 from fedhealth.runs.run_dir import COUNTS_FILE, LOG_FILE, MODEL_DIR, STATISTICS_FILE, RunDir, log_to_file
 from fedhealth.utils.atomic_io import write_atomic, write_json
@@ -32,9 +28,6 @@ from fedhealth.utils.extras import require_module
 from fedhealth.utils.git_revision import read_git_revision
 from fedhealth.utils.own_code import explain_own_code, explained_own_code
 from fedhealth.utils.privacy_text import describe_privacy
-
-if TYPE_CHECKING:
-    from fedhealth.experiment.privacy_audit import SiteAudit
 
 
 @explained_own_code()
@@ -192,47 +185,13 @@ def _execute_run(spec: RunSpec) -> None:
     _write_calibrations(config, run)
     failed: list[str] = []
     if data_are_local:
-        from fedhealth.experiment.baselines import compare_baselines
-        from fedhealth.experiment.warm_workers import start_workers
+        from fedhealth.experiment.rehearsal import assess_rehearsal
 
-        with start_workers(config.baselines.workers) as pool:
-            audits = _start_audits(spec.job, config, pool)
-            compare_baselines(spec.job, config, run, pool)
-            failed = _finish_audits(audits, config, run)
+        failed = assess_rehearsal(spec.job, config, run)
     write_atomic(run.path / MODEL_DIR / CARD_FILE, build_model_card(run.path).encode())
     write_atomic(run.path / "report.html", render_run_report(run.path).encode())
     if failed:
         raise PrivacyError(f"The audit failed: {'; '.join(failed)}.", "See the report; do not train with this release.")
-
-
-def _start_audits(job: Job, config: Config, pool: Executor | None) -> Iterator[tuple[str, SiteAudit]] | None:
-    """Return the audits of a rehearsal's private training, by site; a pool begins with them at once."""
-    if not config.evaluation.audit or not get_capability(config.privacy, "is_auditable", default=False):
-        return None
-    from fedhealth.experiment.privacy_audit import audit_rehearsal
-    from fedhealth.experiment.warm_workers import compute_each
-
-    return compute_each(audit_rehearsal, config.data.sites, job, pool)
-
-
-def _finish_audits(audits: Iterator[tuple[str, SiteAudit]] | None, config: Config, run: RunDir) -> list[str]:
-    """Write the audits into the run's directory; return which checks failed, by site."""
-    if audits is None:
-        return []
-    from fedhealth.experiment.privacy_audit import describe_failures, write_audit
-    from fedhealth.privacy.auditing.blank_values import audit_blanks
-    from fedhealth.runs.load_record import load_run_record
-
-    run.append_event("auditing")
-    found = dict(audits)
-    results = [found[site] for site in config.data.sites]
-    write_audit(run, results)
-    for each in results:
-        if each.skipped:
-            run.append_event("caution", title=f"{each.site}: part of the audit was skipped", text=each.skipped)
-    measured = load_run_record(run.path).opened_noise
-    sums = [f"{each.name} ({each.detail})" for each in audit_blanks(measured) if not each.passed]
-    return [describe_failures(each) for each in results if not each.has_passed] + sums
 
 
 def _write_calibrations(config: Config, run: RunDir) -> None:
