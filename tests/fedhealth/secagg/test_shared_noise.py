@@ -42,7 +42,9 @@ def check_noise(found, segment, survivors, colluders):
     assert abs(found.var() / expected - 1) < 4.5 * math.sqrt(2 / LENGTH)
     assert (survivors - colluders) * segment.share_std**2 >= NOISE**2 * (1 - 1e-9)
     assert abs(kurtosis(found)) < 4.5 * math.sqrt(24 / LENGTH)
-    spread = found + np.random.default_rng(0).uniform(-0.5, 0.5, LENGTH) * segment.entries[0].step  # between grid points
+    spread = (
+        found + np.random.default_rng(0).uniform(-0.5, 0.5, LENGTH) * segment.entries[0].step
+    )  # between grid points
     assert kstest(spread / math.sqrt(expected), "norm").pvalue > 1e-4
 
 
