@@ -19,18 +19,32 @@ from fedhealth.utils.digest import encode_parts
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 _REMEMBERED_BYTES = 2**15  # of a signed message whose verification is remembered
+_SHA256 = SHA256()
 _verified = RememberedDigests(4096)  # of valid signatures with key and message, which would be hundreds of megabytes
 
 
 def derive_key(key: bytes, *label: bytes) -> bytes:
     """Derive an independent 32-byte key for this label."""
-    return HKDFExpand(SHA256(), KEY_BYTES, encode_parts(PROTOCOL, *label)).derive(key)
+    return expand_key(key, build_label(*label))
+
+
+def build_label(*label: bytes) -> bytes:
+    """Return a label as `expand_key` takes it: built once where many keys have the same one."""
+    return encode_parts(PROTOCOL, *label)
+
+
+def expand_key(key: bytes, label: bytes) -> bytes:
+    """Do what `derive_key` does, for a label from `build_label`."""
+    return HKDFExpand(_SHA256, KEY_BYTES, label).derive(key)
+
+
+_NEXT = build_label(b"next")
 
 
 def ratchet_chain(chain: bytes, steps: int) -> bytes:
     """Ratchet a chain key forward by `steps` exchanges; this cannot be reversed."""
     for _ in range(steps):
-        chain = derive_key(chain, b"next")
+        chain = expand_key(chain, _NEXT)
     return chain
 
 

@@ -1,5 +1,6 @@
 """What a process remembers of pure checks that succeeded: a digest of all that each of them depends on."""
 
+from collections import OrderedDict
 from threading import Lock
 
 
@@ -12,7 +13,7 @@ class RememberedDigests:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity, self._lock, self._found = capacity, Lock(), dict[bytes, None]()
+        self._capacity, self._lock, self._found = capacity, Lock(), OrderedDict[bytes, None]()
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._found
@@ -25,4 +26,4 @@ class RememberedDigests:
         with self._lock:
             self._found[digest] = None
             if len(self._found) > self._capacity:
-                del self._found[next(iter(self._found))]
+                self._found.popitem(last=False)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from fedhealth.secagg.primitives import field, shamir
-from fedhealth.secagg.primitives.keys import derive_key
+from fedhealth.secagg.primitives.keys import build_label, derive_key, expand_key
 from fedhealth.secagg.primitives.remembered_digests import RememberedDigests
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.utils.digest import encode_parts
@@ -101,10 +101,10 @@ def select_mask_keys(
     """Derive from {(dealer, slot): secret} the keys whose masks are added in a segment, and those subtracted."""
     plus: list[bytes] = []
     minus: list[bytes] = []
-    group = context.get_group(segment)
+    group, label = context.get_group(segment), build_label(b"segment", segment.encode())
     for (dealer, slot), secret in secrets.items():
         if slot.group == group:
-            key = derive_key(secret, b"segment", segment.encode())
+            key = expand_key(secret, label)
             (plus if slot.peer == OWN or slot.peer > dealer else minus).append(key)
     return plus, minus
 
