@@ -28,6 +28,7 @@ from fedhealth.models.modality_keys import METHOD, SHARED
 from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.messages import (
     ABANDON,
+    DATA_KINDS,
     DESCRIBE,
     EVALUATE,
     HANDSHAKE,
@@ -168,8 +169,6 @@ class SecureTransport:
 
     def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the protocol's messages, each decoded strictly, and masked segments of exact sizes."""
-        plan = self.settings.plan_layout(shapes.update, shapes.statistics, sensitivity=shapes.sensitivity)
-        sizes = {segment.name: segment.wire_bytes for segment in plan.build(())}
         members, segments = len(self.sites), len(TOWERS) + 2
         key, decode = _REPLIES[kind]
         max_bytes = 4096 + members * (512 + 64 * members * segments + 2 * MAX_NOTICE_BYTES)
@@ -184,8 +183,10 @@ class SecureTransport:
 
         keys = {key: is_genuine} | ({"shown": _are_statements} if kind == HANDSHAKE else {})
         forms: dict[str, ArrayRecordSchema | ConfigRecordSchema] = {SECAGG: ConfigRecordSchema(keys)}
-        if kind in (TRAIN, EVALUATE, DESCRIBE):
-            forms[SEALED] = ArrayRecordSchema({name: (size,) for name, size in sizes.items()}, "|u1")
+        if kind in DATA_KINDS:
+            plan = self.settings.plan_layout(shapes.update, shapes.statistics, sensitivity=shapes.sensitivity)
+            sizes = {segment.name: (segment.wire_bytes,) for segment in plan.build(())}
+            forms[SEALED] = ArrayRecordSchema(sizes, "|u1")
         return forms
 
     def count_noise_shares(self, site: SiteContext) -> int:
