@@ -39,7 +39,7 @@ from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays, list_embedding_tables, list_trained_arrays
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
-from fedhealth.protocol.messages import PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
+from fedhealth.protocol.messages import DATA_KINDS, PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import compute_shared_sensitivity, get_statistic_shapes
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.schedule import compute_rate_factor
@@ -147,8 +147,12 @@ class SiteSetup:
 
     def get_run_context(self, directive: Directive) -> RunContext:
         """Return the site and the run of a directive."""
-        files = Path(self.config.data.root).resolve() / self.config.data.manifest
-        return RunContext(directive.run, self.digest, self.site, self.site.dataset or str(files))
+        return RunContext(directive.run, self.digest, self.site, self._data_name)
+
+    @cached_property
+    def _data_name(self) -> str:
+        """The hospital's own name for the data; the path of its table at a virtual site."""
+        return self.site.dataset or str(Path(self.config.data.root).resolve() / self.config.data.manifest)
 
     def get_store(self, directive: Directive) -> SiteStore:
         """Return the files that the site keeps for the run."""
@@ -178,6 +182,8 @@ class SiteSetup:
 
     def get_reply_shapes(self, kind: str) -> ReplyShapes:
         """Return the shapes of the reply to a kind of message, derived from the configuration; no data are read."""
+        if kind not in DATA_KINDS:
+            return ReplyShapes({}, {})
         statistics = get_statistic_shapes(self.config).get(kind, {})
         sensitivity = compute_shared_sensitivity(self.config, kind)
         return ReplyShapes(self.shared_shapes if kind == TRAIN else {}, statistics, sensitivity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.context import SiteContext
@@ -18,14 +19,14 @@ from fedhealth.site.egress_gate import ConfigRecordSchema
 from fedhealth.site.state_history import load_statement_book
 
 
-def open_statement_book(site: SiteContext) -> StatementBook:
-    """Return a site's book, shared by all its runs.
+def open_statement_book(site: SiteContext, identity: Ed25519PrivateKey | None = None) -> StatementBook:
+    """Return a site's book, shared by all its runs; the identity key is read unless it is given.
 
     Raises:
         SecureAggregationError: the site has no identity, or no approved members.
 
     """
-    return load_statement_book(site.name, site.folder, site.audit, load_identity(site.keys), create=True)
+    return load_statement_book(site.name, site.folder, site.audit, identity or load_identity(site.keys), create=True)
 
 
 def find_restore_reasons(site: SiteContext, message: ParsedMessage) -> tuple[str, ...]:

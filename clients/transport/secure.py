@@ -28,6 +28,7 @@ from fedhealth.models.modality_keys import METHOD, SHARED
 from fedhealth.models.sum_layout import SumSettings
 from fedhealth.protocol.messages import (
     ABANDON,
+    DATA_KINDS,
     DESCRIBE,
     EVALUATE,
     HANDSHAKE,
@@ -113,7 +114,8 @@ class SecureTransport:
     ) -> tuple[dict[str, float], RecordDict]:
         """Announce a new key, coarse weights and the least noise multipliers, signed with the site's identity key."""
         weights = {tower: compute_announced_weight(count, self.weights) for tower, count in rows.items()}
-        announcement = self._session(run).announce({SHARED: 0} | weights, noise)
+        session, _ = self._open_session(run)
+        announcement = session.announce({SHARED: 0} | weights, noise)
         named = list(open_statement_book(run.site).list_known_statements())
         shown = {tower: weight / WEIGHT_ONE for tower, weight in weights.items()}
         return shown, RecordDict({SECAGG: ConfigRecord({"announcement": announcement, "shown": named})})
@@ -128,7 +130,7 @@ class SecureTransport:
         digest_initial: Callable[[], bytes],
     ) -> SecureAttempt:
         """Check the attempt against all rules of the protocol and record it as used."""
-        session, directive = self._session(run), message.directive
+        (session, secrets), directive = self._open_session(run), message.directive
         descriptor = _read_message(message.content, "train")
         asked = AttemptDescriptor.from_bytes(descriptor)
         compare_attempt(message.kind, directive, asked)
@@ -140,7 +142,7 @@ class SecureTransport:
         derive_layout = partial(plan.build, threshold=asked.threshold)
         shown, envelopes = _read_list(message.content, "shown"), _read_envelopes(message.content)
         context = session.accept(descriptor, model, task, derive_layout, certificates, shown, envelopes)
-        return SecureAttempt(session, self._secrets(run), context, run, recorder, history)
+        return SecureAttempt(session, secrets, context, run, recorder, history)
 
     def identify_reply(self, run: RunContext, content: RecordDict, recorder: ReleaseRecorder) -> Release:
         """Return the release of the stored words: those in the reply are masked."""
@@ -148,14 +150,15 @@ class SecureTransport:
 
     def get_last_exchange(self, run: RunContext) -> int:
         """Return the last exchange in the journal."""
-        return self._session(run).exchange
+        session, _ = self._open_session(run)
+        return session.exchange
 
     def handle_message(self, run: RunContext, message: ParsedMessage) -> RecordDict:
         """Reply to SIGN, UNMASK or ABANDON."""
-        session, request = self._session(run), _read_message(message.content, "message")
+        (session, secrets), request = self._open_session(run), _read_message(message.content, "message")
         if message.directive.exchange != _get_exchange(message.kind, request, session):
             raise SecureAggregationError("The request belongs to another exchange.", "Restart the run.")
-        rule = ContributorRule(run, contributors.load_upload(self._secrets(run)))
+        rule = ContributorRule(run, contributors.load_upload(secrets))
         if message.kind == SIGN:
             reply = session.sign_survivors(request, rule.check_sum)
         elif message.kind == UNMASK:
@@ -166,8 +169,6 @@ class SecureTransport:
 
     def get_reply_schema(self, run: RunContext, kind: str, shapes: ReplyShapes) -> ReplySchema:
         """Return the schema: the protocol's messages, each decoded strictly, and masked segments of exact sizes."""
-        plan = self.settings.plan_layout(shapes.update, shapes.statistics, sensitivity=shapes.sensitivity)
-        sizes = {segment.name: segment.wire_bytes for segment in plan.build(())}
         members, segments = len(self.sites), len(TOWERS) + 2
         key, decode = _REPLIES[kind]
         max_bytes = 4096 + members * (512 + 64 * members * segments + 2 * MAX_NOTICE_BYTES)
@@ -182,8 +183,10 @@ class SecureTransport:
 
         keys = {key: is_genuine} | ({"shown": _are_statements} if kind == HANDSHAKE else {})
         forms: dict[str, ArrayRecordSchema | ConfigRecordSchema] = {SECAGG: ConfigRecordSchema(keys)}
-        if kind in (TRAIN, EVALUATE, DESCRIBE):
-            forms[SEALED] = ArrayRecordSchema({name: (size,) for name, size in sizes.items()}, "|u1")
+        if kind in DATA_KINDS:
+            plan = self.settings.plan_layout(shapes.update, shapes.statistics, sensitivity=shapes.sensitivity)
+            sizes = {segment.name: (segment.wire_bytes,) for segment in plan.build(())}
+            forms[SEALED] = ArrayRecordSchema(sizes, "|u1")
         return forms
 
     def count_noise_shares(self, site: SiteContext) -> int:
@@ -198,13 +201,15 @@ class SecureTransport:
         """Return the stricter of the job's and the site's policy in every number."""
         return self.policy.combine(ThresholdPolicy(own.colluders, own.min_honest, own.min_sites), approved)
 
-    def _session(self, run: RunContext) -> SiteSession:
+    def _open_session(self, run: RunContext) -> tuple[SiteSession, FileStore]:
+        """Return the session, and the store of its secrets."""
         roster, digest = load_roster(run.site.folder), bytes.fromhex(run.digest)
         policy = self._combine_policies(run.site.limits, len(roster.members))
         identity = load_identity(run.site.keys)
         me = SiteCredentials(run.run, run.site.name, identity, roster, digest, policy, self.sites)
         journal = FileStore(run.site.folder / "secagg" / run.run, durable=not run.site.is_virtual)
-        return SiteSession(me, journal, self._secrets(run), open_statement_book(run.site))
+        secrets = self._secrets(run)
+        return SiteSession(me, journal, secrets, open_statement_book(run.site, identity)), secrets
 
     def _secrets(self, run: RunContext) -> FileStore:
         folder = make_secrets_folder(run.run, run.site.name, run.site.folder)

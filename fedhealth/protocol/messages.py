@@ -247,10 +247,16 @@ def compute_message_size(message: Message) -> int:
 
 
 def compute_record_size(record: Any) -> int:
-    """Return the payload of a record in bytes; values count as printed (Flower 1.41 cannot count empty lists)."""
+    """Return the payload of a record in bytes; texts and numbers count as printed (Flower cannot count empty lists)."""
     if isinstance(record, ArrayRecord):
         return record.count_bytes()
-    return sum(len(key) + len(value if isinstance(value, bytes) else str(value)) for key, value in record.items())
+    return sum(len(key) + _count_value_bytes(value) for key, value in record.items())
+
+
+def _count_value_bytes(value: Any) -> int:
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        return sum(map(len, value))
+    return len(value if isinstance(value, bytes) else str(value))
 
 
 def build_error(fault: Exception) -> Error:

@@ -60,7 +60,8 @@ def atomic_writer(
 
     """
     writer = "" if single_writer else f".{os.getpid()}.{threading.get_ident()}"
-    draft = path.with_name(f".{path.name}{writer}.draft")
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".{name}{writer}.draft")  # noqa: PTH118 - as a text: it is much of a small write
     try:
         with _create_file(draft, mode) as file:
             yield file
@@ -68,17 +69,17 @@ def atomic_writer(
             if durable:
                 sync_file(file)
         if replace:
-            draft.replace(path)
+            os.replace(draft, path)  # noqa: PTH105
         else:
             os.link(draft, path)  # fails if `path` exists, also if another process has just created it
-            draft.unlink()
+            os.unlink(draft)  # noqa: PTH108
         if durable:
             fsync_folder(path.parent)
     except BaseException as fault:
         if isinstance(fault, OSError) and fault.errno is not None:
             fault.filename = str(path)
         with suppress(OSError):
-            draft.unlink(missing_ok=True)
+            os.unlink(draft)  # noqa: PTH108
         raise
 
 
@@ -140,13 +141,20 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _create_file(path: Path, mode: int | None) -> BinaryIO:
+def _create_file(path: str, mode: int | None) -> BinaryIO:
     """Create a file; one that a crash left is removed first, as it may have another owner or mode."""
-    path.unlink(missing_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else mode)
+    try:
+        handle = _open_new(path, mode)
+    except FileExistsError:
+        os.unlink(path)  # noqa: PTH108
+        handle = _open_new(path, mode)
     if mode is not None:
         os.fchmod(handle, mode)
     return os.fdopen(handle, "wb")
+
+
+def _open_new(path: str, mode: int | None) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else mode)
 
 
 def _to_builtin(value: object) -> object:

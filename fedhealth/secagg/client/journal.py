@@ -79,12 +79,17 @@ class Secrets:
 
 def load_journal(store: StateStore) -> Journal:
     """Read the journal; an empty one when there is none."""
-    return Journal(**_load_fields(store, JOURNAL))
+    return parse_journal(store.get(JOURNAL))
+
+
+def parse_journal(data: bytes | None) -> Journal:
+    """Return the journal with this content; an empty one for None."""
+    return Journal(**_parse_fields(data, JOURNAL))
 
 
 def load_secrets(store: StateStore) -> Secrets:
     """Read the secrets; empty ones when there are none."""
-    return Secrets(**_load_fields(store, SECRETS))
+    return Secrets(**_parse_fields(store.get(SECRETS), SECRETS))
 
 
 def save_journal(store: StateStore, journal: Journal) -> None:
@@ -101,23 +106,21 @@ def _encode_bytes(value: bytes) -> dict[str, str]:
     return {"hex": value.hex()}
 
 
-def _load_fields(store: StateStore, name: str) -> dict[str, Any]:
-    data = store.get(name)
+def _parse_fields(data: bytes | None, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        fields: dict[str, Any] = json.loads(data, object_hook=_decode_bytes)
-    except ValueError:
+        fields: dict[str, Any] = json.loads(data)
+        return {key: _decode(value) for key, value in fields.items()}
+    except (ValueError, KeyError, AttributeError):
         raise SecureAggregationError(
             f"the secure-aggregation {name} of this site is damaged",
             "Restore the journal from its disk; after losing the secrets, delete them and announce again.",
         ) from None
-    return {key: _to_tuples(value) for key, value in fields.items()}
 
 
-def _decode_bytes(value: dict[str, Any]) -> Any:
-    return bytes.fromhex(value["hex"]) if set(value) == {"hex"} else value
-
-
-def _to_tuples(value: Any) -> Any:
-    return tuple([_to_tuples(item) for item in value]) if isinstance(value, list) else value
+def _decode(value: Any) -> Any:
+    """Return a field's value: lists are tuples, and what `_encode_bytes` made is bytes again."""
+    if isinstance(value, list):
+        return tuple([_decode(item) if isinstance(item, list | dict) else item for item in value])
+    return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value

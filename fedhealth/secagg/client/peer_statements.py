@@ -32,18 +32,19 @@ class PeerStatements:
 
     def __init__(self, store: StateStore, roster: Roster) -> None:
         self._store, self._roster = store, roster
+        self._parsed: tuple[bytes | None, Mapping[str, tuple[bytes, ...]]] = (None, {})
 
     def keep_statements(self, found: Mapping[bytes, StateStatement]) -> tuple[str, ...]:
         """Keep verified statements, in one write; return the sites for whose statements there was no room."""
         before, full = self._load(), []
         peers = dict(before)
         for data, each in sorted(found.items(), key=lambda item: item[1].counter):
-            showable = self._select_genuine(peers.get(each.site, []))  # without those of an earlier key
+            showable = self._select_genuine(peers.get(each.site, ()))  # without those of an earlier key
             kept = _add_statement(showable, data, each)
             if kept is None:
                 full.append(each.site)
             else:
-                peers[each.site] = kept
+                peers[each.site] = tuple(kept)
         if peers != before:
             encoded = {site: [data.hex() for data in kept] for site, kept in peers.items()}
             self._store.put(_PEERS, json.dumps(encoded).encode())
@@ -70,10 +71,13 @@ class PeerStatements:
     def _select_genuine(self, kept: Iterable[bytes]) -> list[bytes]:
         return [data for data in kept if is_genuine_statement(data, self._roster)]
 
-    def _load(self) -> dict[str, list[bytes]]:
+    def _load(self) -> Mapping[str, tuple[bytes, ...]]:
+        """Return what is on the disk; the same bytes are parsed once."""
         data = self._store.get(_PEERS)
-        stored: dict[str, list[str]] = json.loads(data) if data else {}
-        return {site: list(map(bytes.fromhex, kept)) for site, kept in stored.items()}
+        if data != self._parsed[0]:
+            stored: dict[str, list[str]] = json.loads(data) if data else {}
+            self._parsed = data, {site: tuple(map(bytes.fromhex, kept)) for site, kept in stored.items()}
+        return self._parsed[1]
 
 
 def _add_statement(kept: Sequence[bytes], data: bytes, found: StateStatement) -> list[bytes] | None:

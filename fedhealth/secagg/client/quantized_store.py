@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedhealth.secagg.primitives.layout import Words
-from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
+from fedhealth.secagg.protocol.store import StateStore
 
-HEADER = "quantized"
+WORDS = "quantized-words"
+_SIZE_BYTES = 8  # of the header's length, before it
 
 
 @dataclass(frozen=True)
@@ -24,30 +25,28 @@ class QuantizedUpdate:
 
 
 def save_quantized(store: StateStore, stored: QuantizedUpdate) -> None:
-    """Write the words, then the header: a header without its words cannot exist."""
-    store.delete(HEADER)
-    header = {}
-    for name, (digest, weight, words) in stored.segments.items():
-        store.put(build_hashed_name("quantized", name), words.data)
-        header[name] = (digest.hex(), weight, words.dtype.str)
-    store.put(HEADER, json.dumps(header).encode())
+    """Write a header and the words, in one file: neither can be there without the other."""
+    found = stored.segments.items()
+    listed = {name: (digest.hex(), weight, words.dtype.str, len(words)) for name, (digest, weight, words) in found}
+    header = json.dumps(listed).encode()
+    words = (words.data.cast("B") for _, _, words in stored.segments.values())
+    store.put(WORDS, len(header).to_bytes(_SIZE_BYTES, "little"), header, *words)
 
 
 def load_quantized(store: StateStore) -> QuantizedUpdate | None:
     """Load the words; None if there are none."""
-    data = store.get(HEADER)
+    data = store.get(WORDS)
     if data is None:
         return None
+    at = _SIZE_BYTES + int.from_bytes(data[:_SIZE_BYTES], "little")
     segments = {}
-    for name, (digest, weight, dtype) in json.loads(data).items():
-        words = np.frombuffer(store.get(build_hashed_name("quantized", name)) or b"", dtype=dtype)
+    for name, (digest, weight, dtype, count) in json.loads(data[_SIZE_BYTES:at]).items():
+        words = np.frombuffer(data, dtype, count, at)
         segments[name] = (bytes.fromhex(digest), weight, words)
+        at += words.nbytes
     return QuantizedUpdate(segments)
 
 
 def delete_quantized(store: StateStore) -> None:
     """Delete the words, if there are any."""
-    stored = load_quantized(store)
-    store.delete(HEADER)
-    for name in stored.segments if stored else ():
-        store.delete(build_hashed_name("quantized", name))
+    store.delete(WORDS)

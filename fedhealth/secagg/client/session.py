@@ -47,6 +47,7 @@ class SiteSession:
         self.me, self._journal, self._secrets, self._clock = me, journal, secrets, clock
         self._statements = statements
         self._accepted = b""
+        self._parsed: tuple[bytes | None, site_journal.Journal] = (None, site_journal.Journal())
 
     @property
     def announcement(self) -> bytes | None:
@@ -57,7 +58,7 @@ class SiteSession:
     @property
     def exchange(self) -> int:
         """Return the latest accepted exchange; the lead must continue above it."""
-        return site_journal.load_journal(self._journal).exchange
+        return self._load_journal().exchange
 
     def announce(self, towers: Mapping[str, int], noise: tuple[float, float] = (0.0, 0.0)) -> bytes:
         """Return ANNOUNCE for a new epoch.
@@ -177,7 +178,7 @@ class SiteSession:
         """
         found = SignRequest.from_bytes(request)
         with self._journal.lock():
-            journal, message = opening_steps.sign_survivors(self.me, site_journal.load_journal(self._journal), found)
+            journal, message = opening_steps.sign_survivors(self.me, self._load_journal(), found)
             check_sum(_build_context(journal), found.survivors)
             site_journal.save_journal(self._journal, journal)
         return message.to_bytes()
@@ -212,7 +213,7 @@ class SiteSession:
         found = AbandonRequest.from_bytes(request)
         self._statements.require_current()
         with self._journal.lock():
-            journal, message = opening_steps.abandon_attempt(self.me, site_journal.load_journal(self._journal), found)
+            journal, message = opening_steps.abandon_attempt(self.me, self._load_journal(), found)
             site_journal.save_journal(self._journal, journal)
         return message.to_bytes()
 
@@ -226,7 +227,14 @@ class SiteSession:
         return journal
 
     def _load(self) -> tuple[site_journal.Journal, site_journal.Secrets]:
-        return site_journal.load_journal(self._journal), site_journal.load_secrets(self._secrets)
+        return self._load_journal(), site_journal.load_secrets(self._secrets)
+
+    def _load_journal(self) -> site_journal.Journal:
+        """Read the journal; the same bytes are parsed once."""
+        data = self._journal.get(site_journal.JOURNAL)
+        if data != self._parsed[0]:
+            self._parsed = data, site_journal.parse_journal(data)
+        return self._parsed[1]
 
     def _save(self, journal: site_journal.Journal, secrets: site_journal.Secrets) -> None:
         """Save the journal first, so that it is valid even if the keys are lost afterwards."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-PRIME = 2**256 + 297
+EXCESS = 297  # over 2^256
+PRIME = 2**256 + EXCESS
 ELEMENT_BYTES = 33
 
 

@@ -5,7 +5,6 @@ that is compromised after exchange r reveals no mask of an earlier exchange.
 """
 
 from hashlib import sha256
-from threading import Lock
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -14,25 +13,38 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from fedhealth.secagg.primitives.codec import PROTOCOL
+from fedhealth.secagg.primitives.remembered_digests import RememberedDigests
 from fedhealth.utils.digest import encode_parts
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 _REMEMBERED_BYTES = 2**15  # of a signed message whose verification is remembered
-_REMEMBERED = 4096  # verifications, by their digests: messages would hold hundreds of megabytes
-
-_lock, _verified = Lock(), dict[bytes, None]()  # digests of valid signatures with key and message, the oldest first
+_SHA256 = SHA256()
+_verified = RememberedDigests(4096)  # of valid signatures with key and message, which would be hundreds of megabytes
 
 
 def derive_key(key: bytes, *label: bytes) -> bytes:
     """Derive an independent 32-byte key for this label."""
-    return HKDFExpand(SHA256(), KEY_BYTES, encode_parts(PROTOCOL, *label)).derive(key)
+    return expand_key(key, build_label(*label))
+
+
+def build_label(*label: bytes) -> bytes:
+    """Return a label as `expand_key` takes it: built once where many keys have the same one."""
+    return encode_parts(PROTOCOL, *label)
+
+
+def expand_key(key: bytes, label: bytes) -> bytes:
+    """Do what `derive_key` does, for a label from `build_label`."""
+    return HKDFExpand(_SHA256, KEY_BYTES, label).derive(key)
+
+
+_NEXT = build_label(b"next")
 
 
 def ratchet_chain(chain: bytes, steps: int) -> bytes:
     """Ratchet a chain key forward by `steps` exchanges; this cannot be reversed."""
     for _ in range(steps):
-        chain = derive_key(chain, b"next")
+        chain = expand_key(chain, _NEXT)
     return chain
 
 
@@ -54,10 +66,7 @@ def is_signed_by(public: bytes, signature: bytes, purpose: bytes, *parts: bytes)
     if name not in _verified:
         if not _is_valid(public, signature, message):
             return False
-        with _lock:
-            _verified[name] = None
-            if len(_verified) > _REMEMBERED:
-                del _verified[next(iter(_verified))]
+        _verified.add(name)
     return True
 
 

@@ -16,7 +16,7 @@ from fedhealth.secagg.primitives.layout import Words
 
 CHUNK_BYTES = 2**17
 BLOCK_BYTES = 16
-_ZEROS = bytes(CHUNK_BYTES)
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
 
 
 class Keystream:
@@ -28,7 +28,7 @@ class Keystream:
 
     def fill(self, buffer: bytearray, size: int) -> None:
         """Write the next `size` bytes into the buffer, at most CHUNK_BYTES."""
-        self._cipher.update_into(memoryview(_ZEROS)[:size], buffer)
+        self._cipher.update_into(_ZEROS[:size], buffer)
 
 
 def apply_masks(vector: Words, plus: Sequence[bytes], minus: Sequence[bytes], workers: int = 1) -> None:
@@ -63,6 +63,7 @@ def _apply_masks_from(vector: Words, offset: int, plus: Sequence[bytes], minus: 
     noise = np.frombuffer(buffer, dtype=vector.dtype, count=words)
     for at in range(0, len(vector), words):
         chunk = vector[at : at + words]
+        size, mask = chunk.nbytes, noise[: len(chunk)]
         for stream, combine in streams:
-            stream.fill(buffer, chunk.nbytes)
-            combine(chunk, noise[: len(chunk)], out=chunk)
+            stream.fill(buffer, size)
+            combine(chunk, mask, out=chunk)

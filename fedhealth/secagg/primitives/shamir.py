@@ -66,27 +66,60 @@ def _interpolate_values(known: NDArray[np.uint8], count: int) -> NDArray[np.uint
     threshold, secrets, _ = known.shape
     coefficients = _build_coefficients(threshold, count)  # (limbs, count + 1 - threshold, threshold)
     limbs, rows, _ = coefficients.shape
-    values = known.view("<u2").reshape(threshold, secrets * _LIMBS).astype(np.float64)
-    products = (coefficients.reshape(limbs * rows, threshold) @ values).reshape(limbs, rows, secrets, _LIMBS)
-    total = np.zeros((rows, secrets, limbs + _LIMBS), np.int64)
-    for place, product in enumerate(products):
-        total[:, :, place : place + _LIMBS] += product.astype(np.int64)
-    carry = np.zeros((rows, secrets), np.int64)
-    for place in range(total.shape[2]):
-        carry += total[:, :, place]
-        total[:, :, place] = carry & (2**_LIMB_BITS - 1)
+    values = known.view("<u2").reshape(threshold, secrets, _LIMBS).transpose(0, 2, 1).astype(np.float64)
+    products = coefficients.reshape(limbs * rows, threshold) @ values.reshape(threshold, _LIMBS * secrets)
+    total = np.zeros((limbs + _LIMBS, rows, secrets), np.int64)
+    for place, product in enumerate(products.reshape(limbs, rows, _LIMBS, secrets)):
+        total[place : place + _LIMBS] += product.transpose(1, 0, 2).astype(np.int64)
+    return _encode_values(_reduce_digits(total))
+
+
+def _reduce_digits(digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Reduce numbers modulo the prime.
+
+    Args:
+        digits: to the base 2^16, the lowest first, of any sign, in magnitude below 2^60; shape (places, ...).
+
+    Returns:
+        17 digits between 0 and 2^16 - 1, of shape (17, ...).
+
+    """
+    digits = _carry_digits(digits)
+    while len(digits) > _LIMBS + 1 or np.abs(digits[-1]).max(initial=0) > 1:
+        digits = _carry_digits(_fold_digits(digits))
+    if digits[-1].any():  # else all are between 0 and 2^256; at random they nearly always are
+        digits = _carry_digits(_fold_digits(digits))  # takes off or adds the prime
+        negative = digits[-1] < 0
+        digits[0] += field.EXCESS * negative
+        digits[-1] += negative
+        digits = _carry_digits(digits)[: _LIMBS + 1]
+    return digits
+
+
+def _carry_digits(digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the same numbers with one place more, which alone has a sign; the other digits are 0 to 2^16 - 1."""
+    whole = np.zeros((len(digits) + 1, *digits.shape[1:]), np.int64)
+    carry = whole[-1]
+    for digit, target in zip(digits, whole, strict=False):
+        carry += digit
+        np.bitwise_and(carry, 2**_LIMB_BITS - 1, out=target)
         carry >>= _LIMB_BITS
-    return _reduce_values(total.astype("<u2"), carry)
+    return whole
 
 
-def _reduce_values(digits: NDArray[np.uint16], carry: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the encoding of digits + carry * 2^(16 * places), modulo the prime; the carry may be negative."""
-    rows, secrets, places = digits.shape
-    data, size = digits.tobytes(), 2 * places
-    low = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
-    whole = (number + (int(high) << 8 * size) for number, high in zip(low, carry.reshape(-1), strict=True))
-    encoded = b"".join([field.encode_element(number % field.PRIME) for number in whole])
-    return np.frombuffer(encoded, np.uint8).reshape(rows, secrets, field.ELEMENT_BYTES)
+def _fold_digits(digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return congruent numbers: 2^256 is minus the prime's excess, so what is above is taken off below."""
+    low, high = digits[:_LIMBS], digits[_LIMBS:]
+    folded = np.zeros((max(_LIMBS, len(high)), *digits.shape[1:]), np.int64)
+    folded[:_LIMBS] = low
+    folded[: len(high)] -= field.EXCESS * high
+    return folded
+
+
+def _encode_values(digits: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the encoded field elements of 17 digits each: shape (17, ...) to (..., `field.ELEMENT_BYTES`)."""
+    little = np.ascontiguousarray(np.moveaxis(digits.astype("<u2"), 0, -1)).view(np.uint8)
+    return little[..., field.ELEMENT_BYTES - 1 :: -1]
 
 
 @lru_cache(maxsize=8)

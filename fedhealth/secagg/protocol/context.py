@@ -155,7 +155,8 @@ class AttemptContext:
 
     def owners(self, segment: Segment, among: Iterable[str]) -> tuple[str, ...]:
         """Return the sites among these that contribute to the segment."""
-        return tuple(site for site in among if (site, segment.tower) in self.weights)
+        owners = self._owners.get(segment.tower, frozenset())
+        return tuple([site for site in among if site in owners])
 
     def owned_segments(self, site: str) -> tuple[Segment, ...]:
         """Return the segments a site contributes to, in layout order."""
@@ -164,6 +165,12 @@ class AttemptContext:
     def point(self, site: str) -> int:
         """Return the x at which a site of the cohort receives its shares."""
         return self.cohort.index(site) + 1
+
+    @cached_property
+    def _owners(self) -> dict[str, frozenset[str]]:
+        """{tower: the members that announced it}."""
+        towers = {tower for _, tower in self.weights}
+        return {tower: frozenset(site for site, owned in self.weights if owned == tower) for tower in towers}
 
     @cached_property
     def _group_names(self) -> dict[str, str]:

@@ -18,15 +18,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from fedhealth.secagg.primitives import field, shamir
-from fedhealth.secagg.primitives.keys import derive_key
+from fedhealth.secagg.primitives.keys import build_label, derive_key, expand_key
+from fedhealth.secagg.primitives.remembered_digests import RememberedDigests
 from fedhealth.secagg.protocol.context import AttemptContext
 from fedhealth.utils.digest import encode_parts
 
 COMMIT_BYTES = 16
 TAG_BYTES = 16
 NONCE_BYTES = 12
+_DIGEST_BYTES = 32
 _COMMITTED_BYTES = 3 * 8 + field.ELEMENT_BYTES  # an index and a share, each with its length
 OWN = ""
+
+_committed = RememberedDigests(2**14)  # of shares with their commitments: those of 128 virtual sites
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,10 @@ def select_mask_keys(
     """Derive from {(dealer, slot): secret} the keys whose masks are added in a segment, and those subtracted."""
     plus: list[bytes] = []
     minus: list[bytes] = []
-    group = context.get_group(segment)
+    group, label = context.get_group(segment), build_label(b"segment", segment.encode())
     for (dealer, slot), secret in secrets.items():
         if slot.group == group:
-            key = derive_key(secret, b"segment", segment.encode())
+            key = expand_key(secret, label)
             (plus if slot.peer == OWN or slot.peer > dealer else minus).append(key)
     return plus, minus
 
@@ -156,7 +160,7 @@ def unseal_shares(
         return None
     end = field.ELEMENT_BYTES * count_slots(context, dealer)
     shares = plain[:end]
-    is_sound = len(shares) == end and commit_shares(context.ctx, dealer, reader, shares) == commits
+    is_sound = len(shares) == end and are_committed(context.ctx, dealer, reader, shares, commits)
     return OpenedEnvelope(shares, plain[end:]) if is_sound else None
 
 
@@ -168,8 +172,25 @@ def commit_shares(ctx: bytes, dealer: str, reader: str, shares: bytes) -> bytes:
     rows[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
     rows[:, len(prefix) : -field.ELEMENT_BYTES] = _encode_indices(count)
     rows[:, -field.ELEMENT_BYTES :] = np.frombuffer(shares, np.uint8).reshape(count, field.ELEMENT_BYTES)
-    data, size = rows.tobytes(), rows.shape[1]
-    return b"".join([sha256(data[at : at + size]).digest()[:COMMIT_BYTES] for at in range(0, len(data), size)])
+    parts = rows.view(f"V{rows.shape[1]}").reshape(count).tolist()  # one `bytes` for each row
+    digests = np.frombuffer(b"".join([sha256(part).digest() for part in parts]), np.uint8)
+    commits = digests.reshape(count, _DIGEST_BYTES)[:, :COMMIT_BYTES].tobytes()
+    _committed.add(_name_committed(prefix, shares, commits))
+    return commits
+
+
+def are_committed(ctx: bytes, dealer: str, reader: str, shares: bytes, commits: bytes) -> bool:
+    """Return whether these are the commitments to the joined shares.
+
+    A process that has committed to the very same shares compares digests: a virtual site reads what another one dealt.
+    """
+    prefix = encode_parts(b"share", ctx, dealer.encode(), reader.encode())
+    is_known = _name_committed(prefix, shares, commits) in _committed
+    return is_known or commit_shares(ctx, dealer, reader, shares) == commits
+
+
+def _name_committed(prefix: bytes, shares: bytes, commits: bytes) -> bytes:
+    return sha256(encode_parts(prefix, shares, commits)).digest()
 
 
 def commit_share(ctx: bytes, dealer: str, reader: str, index: int, share: bytes) -> bytes:

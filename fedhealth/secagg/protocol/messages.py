@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Self
 
 from fedhealth.secagg.primitives.codec import MessageReader, MessageWriter
@@ -73,7 +73,11 @@ class KeyAnnouncement:
 
     def get_shown_names(self, site: str) -> tuple[bytes, ...]:
         """Return the digests of the statements of a site that this member shows."""
-        return dict(self.shown).get(site, ())
+        return self._shown_by_site.get(site, ())
+
+    @cached_property
+    def _shown_by_site(self) -> dict[str, tuple[bytes, ...]]:
+        return dict(self.shown)
 
     def to_bytes(self) -> bytes:
         """Encode."""

@@ -153,9 +153,12 @@ def digest_statement(data: bytes) -> bytes:
 def verify_statement(data: bytes, roster: Roster, sender: str) -> StateStatement:
     """Decode a statement and verify its owner's signature; `ProtocolViolationError` blames the sender who shows it."""
     found = StateStatement.from_bytes(data, sender)
-    refuse_unless(found.site in roster.keys, f"{found.site} is not an approved member", rule="R8", blame=(sender,))
-    genuine = _is_signed_once(data, roster.keys[found.site])
-    refuse_unless(genuine, f"{sender} shows a statement that {found.site} never signed", rule="R13", blame=(sender,))
+    key = roster.keys.get(found.site)
+    if key is None:
+        raise ProtocolViolationError(f"{found.site} is not an approved member", rule="R8", blame=(sender,))
+    if not _is_signed_once(data, key):
+        problem = f"{sender} shows a statement that {found.site} never signed"
+        raise ProtocolViolationError(problem, rule="R13", blame=(sender,))
     return found
 
 

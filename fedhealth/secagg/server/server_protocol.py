@@ -136,7 +136,9 @@ def propose_attempt(
     layout = tuple(segment for segment in draft.layout if segment.name in wanted)
     open_towers = AttemptContext.from_descriptor(replace(draft, layout=layout))
     signed = plan.signed or rules.attempt_needs_signatures(open_towers, thresholds)
-    context = AttemptContext.from_descriptor(replace(draft, layout=layout, signed=signed))
+    final = replace(draft, layout=layout, signed=signed)
+    # as the sites read it: virtual sites of this process then find the same object, not an equal one
+    context = AttemptContext.from_descriptor(AttemptDescriptor.from_bytes(final.to_bytes()))
     rules.r8_threshold(context, thresholds)
     rules.r8_layout(context, thresholds)
     return context
@@ -193,13 +195,17 @@ def find_survivors(attempt: AttemptState) -> tuple[str, ...]:
 
 def _find_differing_tags(attempt: AttemptState, found: MaskedUpload) -> tuple[str, ...]:
     """Return the accepted sites whose tag for the pair differs."""
-    cohort = attempt.context.cohort
+    places = {site: place for place, site in enumerate(attempt.context.cohort)}
+    own = places[found.site]
 
-    def tag(upload: MaskedUpload, peer: str) -> bytes:
-        return upload.tags[[site for site in cohort if site != upload.site].index(peer)]
+    def tag(upload: MaskedUpload, at: int, peer: int) -> bytes:
+        return upload.tags[peer - (peer > at)]  # an upload has no tag for its own site
 
-    uploads = attempt.uploads.items()
-    return tuple(site for site, upload in uploads if tag(upload, found.site) != tag(found, site))
+    return tuple(
+        site
+        for site, upload in attempt.uploads.items()
+        if tag(upload, places[site], own) != tag(found, own, places[site])
+    )
 
 
 def _check_upload(lead: ServerParameters, attempt: AttemptState, found: MaskedUpload, sender: str) -> None:

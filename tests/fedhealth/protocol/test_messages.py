@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from fedhealth.errors import FederationError
-from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, PrivacyClaim
+from fedhealth.protocol.messages import ACCEPTANCE, Acceptance, PrivacyClaim, compute_record_size
 
 
 def make_record(**fields):
@@ -37,3 +37,9 @@ def test_reasons_are_short_and_show_every_character():
     assert len(found.reasons) <= 50
     assert found.privacy == PrivacyClaim()
     assert all(len(reason) < 1100 and reason.isprintable() for reason in found.reasons)
+
+
+def test_the_bytes_in_a_list_count_as_they_are_and_not_as_they_are_printed():
+    """A list of messages was printed to be counted: a twentieth of a round's time, and up to four times the bytes."""
+    assert compute_record_size(ConfigRecord({"links": [bytes(100), bytes(50)], "head": bytes(7)})) == 5 + 150 + 4 + 7
+    assert compute_record_size(ConfigRecord({"a": [1, 23], "b": [], "c": ["x"], "d": 1.5})) == 4 + 7 + 2 + 5 + 3

@@ -83,6 +83,21 @@ def test_all_shares_lie_on_the_polynomial_through_the_secret_and_the_random_ones
                 assert found[x] == evaluate_polynomial(known, x)
 
 
+@settings(derandomize=True, deadline=None)
+@given(st.integers(-(2**90), 2**90), st.integers(0, 2**90), st.integers(-300, 300), st.sampled_from([22, 25, 33, 40]))
+def test_digits_are_reduced_as_whole_numbers_are(factor, low, near, places):
+    """Also close to multiples of the prime and of 2^256, where a carry runs through all places."""
+    numbers = [factor * field.PRIME + near, factor * 2**256 + near, factor * low + near, near, 2**256 + near, low]
+    digits = np.zeros((places, len(numbers)), np.int64)
+    for at, number in enumerate(numbers):
+        rest, sign = abs(number), 1 if number >= 0 else -1
+        digits[:, at] = [sign * (rest >> 16 * place & 0xFFFF) for place in range(places)]
+    digits[0] += 2**40  # digits need not be below the base
+    encoded = shamir._encode_values(shamir._reduce_digits(digits))
+    found = [field.decode_element(row.tobytes()) for row in encoded]
+    assert found == [(number + 2**40) % field.PRIME for number in numbers]
+
+
 def test_fewer_shares_fit_every_secret():
     """With one share less, each candidate secret is reached by exactly one value of the missing share."""
     secret, other = os.urandom(32), os.urandom(32)
