@@ -65,7 +65,7 @@ def delete_upload(secrets: StateStore) -> None:
 
 def open_contributor_book(run: RunContext) -> ContributorBook:
     """Return the site's book of contributors; it outlives runs."""
-    return ContributorBook(FileStore(run.site.folder / CONTRIBUTORS_FOLDER, durable=not run.site.is_virtual))
+    return ContributorBook(FileStore(run.site.folder / CONTRIBUTORS_FOLDER))
 
 
 class ContributorRule:

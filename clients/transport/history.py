@@ -46,12 +46,10 @@ class HistoryBook:
         folder: the site's folder of the run.
         start: H_0 as this site computes it.
         initial_digest: SHA-256 of the initial shared arrays of the model.
-        durable: whether new links must survive a power cut, see `FileStore`.
 
     """
 
-    def __init__(self, folder: Path, start: bytes, initial_digest: bytes, *, durable: bool = True) -> None:
-        self._durable = durable
+    def __init__(self, folder: Path, start: bytes, initial_digest: bytes) -> None:
         self._path, self._start, self._initial = folder / _FILE, start.hex(), initial_digest.hex()
         self._links = self._load()
 
@@ -69,7 +67,7 @@ class HistoryBook:
         if len(self._links) > before:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             content = {head: vars(link) for head, link in self._links.items()}
-            write_atomic(self._path, json.dumps(content).encode(), durable=self._durable)
+            write_atomic(self._path, json.dumps(content).encode())
 
     def is_start(self, head: bytes) -> bool:
         """Return whether nothing was opened yet in a history."""

@@ -207,13 +207,13 @@ class SecureTransport:
         policy = self._combine_policies(run.site.limits, len(roster.members))
         identity = load_identity(run.site.keys)
         me = SiteCredentials(run.run, run.site.name, identity, roster, digest, policy, self.sites)
-        journal = FileStore(run.site.folder / "secagg" / run.run, durable=not run.site.is_virtual)
+        journal = FileStore(run.site.folder / "secagg" / run.run)
         secrets = self._secrets(run)
         return SiteSession(me, journal, secrets, open_statement_book(run.site, identity)), secrets
 
     def _secrets(self, run: RunContext) -> FileStore:
         folder = make_secrets_folder(run.run, run.site.name, run.site.folder)
-        return FileStore(folder, durable=not run.site.is_virtual)
+        return FileStore(folder)
 
 
 def _get_exchange(kind: str, request: bytes, session: SiteSession) -> int:
@@ -233,7 +233,7 @@ def _are_statements(value: object) -> bool:
 def _read_history(me: SiteCredentials, run: RunContext, message: ParsedMessage, initial_digest: bytes) -> HistoryBook:
     """Return the run's history, with the links of the message; each is verified once."""
     start = compute_history_start(me.run, me.config_digest, me.roster, initial_digest)
-    book = HistoryBook(run.site.arrays, start, initial_digest, durable=not run.site.is_virtual)
+    book = HistoryBook(run.site.arrays, start, initial_digest)
     links = [HistoryLink.from_bytes(each) for each in _read_list(message.content, "links")]
     fresh = [link for link in links if not book.is_known(link.head)]
     for link in fresh:

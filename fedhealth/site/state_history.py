@@ -159,14 +159,12 @@ def load_statement_book(
 ) -> StatementBook:
     """Return the book of a site's own statements; without `create` nothing is written where there is none.
 
-    A virtual site has no audit log, and its book need not survive a power cut.
-
     Raises:
         SecureAggregationError: no members are approved.
 
     """
     path = folder / _STATEMENTS
-    store = FileStore(path, durable=audit is not None) if create or path.is_dir() else MemoryStore()
+    store = FileStore(path) if create or path.is_dir() else MemoryStore()
     return StatementBook(store, site, identity, load_roster(folder), StateHistory(folder, audit))
 
 

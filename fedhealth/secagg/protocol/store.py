@@ -60,19 +60,18 @@ class MemoryStore:
 class FileStore:
     """A store in a folder that only its owner can read (0700, files 0600).
 
-    The journal belongs on disk; secrets belong on tmpfs, outside every backup.
+    The journal belongs on disk; secrets belong on tmpfs, outside every backup. What is written is synced before `put`
+    returns, except within `unsynced_files`.
 
     Args:
         folder: it is created if it is missing.
-        durable: a write also survives a power cut: it is synced before `put` returns. A site that answers others needs
-            this; a virtual site of a run in one process does not (docs/decisions/secure-aggregation.md).
 
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        self._folder, self._durable = folder, durable
+        self._folder = folder
 
     def get(self, name: str) -> bytes | None:
         """Return the value, or None when there is none."""
@@ -83,15 +82,14 @@ class FileStore:
 
     def put(self, name: str, *parts: bytes | memoryview) -> None:
         """Replace the value by these parts, atomically; the file has mode 0600."""
-        with atomic_writer(self._folder / name, 0o600, durable=self._durable, single_writer=True) as file:
+        with atomic_writer(self._folder / name, 0o600, single_writer=True) as file:
             file.writelines(parts)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
         with contextlib.suppress(FileNotFoundError):
             (self._folder / name).unlink()
-            if self._durable:
-                fsync_folder(self._folder)
+            fsync_folder(self._folder)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -2,10 +2,19 @@
 
 import os
 import stat
+import threading
+from contextlib import suppress
 
 import pytest
 
-from fedhealth.utils.atomic_io import atomic_writer, create_once, write_atomic
+from fedhealth.utils.atomic_io import (
+    atomic_writer,
+    create_once,
+    fsync_folder,
+    sync_file,
+    unsynced_files,
+    write_atomic,
+)
 
 
 def names(folder):
@@ -97,3 +106,27 @@ def test_of_two_that_create_a_file_at_once_the_first_wins(tmp_path):
     create_once(path, lose_the_race)
     assert path.read_bytes() == b"winner"
     assert names(tmp_path) == ["a"]
+
+
+def test_within_a_block_nothing_is_synced_and_after_it_everything_is(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with suppress(ValueError), unsynced_files():
+        write_atomic(tmp_path / "a", b"one")
+        with (tmp_path / "b").open("wb") as file:
+            sync_file(file)
+        fsync_folder(tmp_path)
+        assert synced == []
+        raise ValueError("the block ends with an error")
+    write_atomic(tmp_path / "a", b"two")
+    assert len(synced) == 2  # the file and its folder
+
+
+def test_another_thread_syncs_while_a_block_does_not(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with unsynced_files():
+        thread = threading.Thread(target=write_atomic, args=(tmp_path / "a", b"one"))
+        thread.start()
+        thread.join()
+    assert len(synced) == 2
