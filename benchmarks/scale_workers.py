@@ -16,7 +16,6 @@ _RUN = [
     "experiment=demo",
     "privacy=none",
     "secagg=off",
-    "model/text=ngrams",
     "baselines.local_only=false",
     "baselines.centralised=false",
     "baselines.modalities=false",
