@@ -10,6 +10,7 @@ from clients.personalization.base import LocalRound, TrainingResult
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from clients.update_clipping import clip_update
+from fedhealth.errors import RequestMismatchError
 from fedhealth.models.modality_keys import METHOD
 from fedhealth.models.model_state import get_model_arrays, subtract_arrays
 from fedhealth.protocol.array_codec import make_packed_arrays
@@ -65,18 +66,21 @@ class StateMerger:
             purpose: of the request, for the privacy ledger.
 
         """
-        setup, initial = self.setup, self.setup.initial_arrays
+        setup, initial = self.setup, self.setup.initial
         number = directive.round + (1 if is_final else 0)
         stored = attempt.load_private(setup.get_store(directive), number)
-        private = {name: array for name, array in stored.items() if name in initial and name not in aggregated}
+        private = {n: array for n, array in stored.items() if n in initial.names and n not in aggregated}
+        merged = initial.own | {n: array for n, array in incoming.items() if n in initial.names} | private
+        if lacking := sorted(initial.names - set(merged)):
+            raise RequestMismatchError(f"The message lacks the array {lacking[0]} of the model.", "Nothing was done.")
         return LocalRound(
             setup.build_task(directive, is_final),
             setup.trainer,
             setup.get_accounting(directive, purpose),
-            shared={name: array for name, array in aggregated.items() if name in initial},
-            merged=initial | {n: a for n, a in incoming.items() if n in initial} | private,
-            extra={name.removeprefix(METHOD): array for name, array in aggregated.items() if name not in initial},
-            client_state={n.removeprefix(METHOD): a for n, a in stored.items() if n not in initial},
+            shared={name: array for name, array in aggregated.items() if name in initial.names},
+            merged=merged,
+            extra={n.removeprefix(METHOD): array for n, array in aggregated.items() if n not in initial.names},
+            client_state={n.removeprefix(METHOD): array for n, array in stored.items() if n not in initial.names},
             is_final=is_final,
         )
 
@@ -93,7 +97,7 @@ class StateMerger:
             attempt: of the request.
 
         """
-        names = sorted(set(self.setup.initial_arrays) - set(local.shared))
+        names = sorted(self.setup.initial.names - set(local.shared))
         client_state = {METHOD + name: array for name, array in local.client_state.items()}
         arrays = get_model_arrays(self.setup.model, names) | client_state
         store = self.setup.get_store(directive)

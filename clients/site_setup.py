@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +36,12 @@ from fedhealth.data.examples import Examples
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.models.model_state import get_model_arrays, list_embedding_tables, list_trained_arrays
+from fedhealth.models.model_state import (
+    get_model_arrays,
+    list_embedding_tables,
+    list_trained_arrays,
+    view_model_arrays,
+)
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.messages import DATA_KINDS, PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
@@ -50,6 +55,22 @@ from fedhealth.utils.guarded_part import guard_part
 T = TypeVar("T")
 
 WORD_ADVICE = "Use privacy=patient, keep the tower local (personalization=fedtower), or set limits.word_embeddings."
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """What a site keeps of the initial model; of its shared arrays only the digest, because the lead sends them.
+
+    Attributes:
+        names: of all trained arrays.
+        own: those that are not shared.
+        digest: SHA-256 of the shared ones.
+
+    """
+
+    names: frozenset[str]
+    own: State
+    digest: bytes
 
 
 class SiteSetup:
@@ -110,22 +131,22 @@ class SiteSetup:
         return replace(pooled, augmentation=augmentation), rows
 
     @cached_property
-    def initial_arrays(self) -> State:
-        """Every trained array, as initialized from the configuration's seed."""
-        return get_model_arrays(self.model, list_trained_arrays(self.model))
+    def initial(self) -> InitialModel:
+        """The model as initialized from the configuration's seed."""
+        names = list_trained_arrays(self.model)
+        shared = self.personalization.select_shared(self.model, names)
+        own = get_model_arrays(self.model, [name for name in names if name not in set(shared)])
+        return InitialModel(frozenset(names), own, digest_arrays(view_model_arrays(self.model, shared)))
 
     @cached_property
     def _initial_digest(self) -> bytes:
-        if self.config.purpose is Purpose.describe:
-            return digest_arrays({})
-        shared = self.personalization.select_shared(self.model, sorted(self.initial_arrays))
-        return digest_arrays({name: self.initial_arrays[name] for name in shared})
+        return digest_arrays({}) if self.config.purpose is Purpose.describe else self.initial.digest
 
     @cached_property
     def shared_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all arrays that travel: the model's shared arrays and the method's own."""
-        initial = self.initial_arrays
-        shared = {n: initial[n].shape for n in self.personalization.select_shared(self.model, sorted(initial))}
+        names = self.personalization.select_shared(self.model, sorted(self.initial.names))
+        shared = {name: array.shape for name, array in view_model_arrays(self.model, names).items()}
         extra = self.personalization.get_extra_shapes(shared)
         return shared | {METHOD + name: shape for name, shape in extra.items()}
 

@@ -29,7 +29,6 @@ from fedhealth.models.model_method import build_model_method
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays
 from fedhealth.models.multimodal import build_model
 from fedhealth.monitor.run_metrics import monitor_run
-from fedhealth.protocol.array_codec import to_array_record, unpack_arrays
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.protocol.messages import DESCRIBE, END, EVALUATE
 from fedhealth.runs.run_dir import COUNTS_FILE, GROUPS_FILE, LOG_FILE, SERVER_LOCK, RunDir, log_to_file
@@ -39,7 +38,7 @@ from fedhealth.statistics.shapes import SIDES, compute_shared_sensitivity, get_m
 from fedhealth.types import State
 from fedhealth.utils.atomic_io import write_atomic, write_json
 from fedhealth.utils.guarded_part import guard_part
-from strategies.aggregation.base import Aggregation
+from strategies.aggregation.base import Aggregation, Shapes
 from strategies.checkpoint import CheckpointStore
 from strategies.deadlines import ReplyDeadlines
 from strategies.fedavg import FedAvg
@@ -127,18 +126,15 @@ def run_job(grid: Grid, job: Job, names: Mapping[int, str] | None = None) -> Non
         )
         return
     initial = build_initial_state(config)
-    strategy = build_strategy(config, job, folder, initial, names)
+    strategy = build_strategy(config, job, folder, {name: array.shape for name, array in initial.items()}, names)
     if config.purpose is Purpose.describe:
         summed = strategy.describe(grid, config.strategy.round_timeout)
         np.savez(folder.path / COUNTS_FILE, allow_pickle=False, **summed)
         return
-    result = strategy.start(
-        grid,
-        to_array_record(initial),
-        num_rounds=config.strategy.rounds,
-        timeout=config.strategy.round_timeout,
-    )
-    write_atomic(folder.path / "model.safetensors", save(unpack_arrays(result.arrays)))
+    take_initial = [initial].pop
+    del initial  # now the strategy takes the only reference
+    _, arrays = strategy.run(grid, take_initial, config.strategy.rounds, config.strategy.round_timeout)
+    write_atomic(folder.path / "model.safetensors", save(arrays))
     counts = read_score_counts(strategy.final)
     write_json(folder.path / "evaluation.json", _build_evaluation(counts, config))
     if groups := subgroups.evaluate_subgroups(strategy.final, config):
@@ -147,13 +143,12 @@ def run_job(grid: Grid, job: Job, names: Mapping[int, str] | None = None) -> Non
 
 
 def build_strategy(
-    config: Config, job: Job, folder: RunDir, initial: State, names: Mapping[int, str] | None = None
+    config: Config, job: Job, folder: RunDir, shapes: Shapes, names: Mapping[int, str] | None = None
 ) -> FedAvg:
-    """Compose the strategy from the configured parts, for shared arrays with the shapes of `initial`."""
+    """Compose the strategy from the configured parts, for shared arrays with these shapes."""
     lead = config.strategy
     aggregation: Aggregation = guard_part(instantiate(lead.aggregation or config.secagg["lead"]), Aggregation)
     aggregation.start(job.run, job.digest, folder.path)
-    shapes = {name: array.shape for name, array in initial.items()}
     sites = tuple(config.data.sites)
     rule, reason = find_selection_rule(config)
     fewest = max(lead.min_sites or len(sites), aggregation.required_sites)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -130,24 +131,60 @@ class FedAvg(Strategy):
             FederationError: too few sites accepted or replied.
 
         """
+        result = Result(arrays=initial_arrays)
+
+        def record_round(number: int, aggregate: Aggregate, arrays: State) -> None:
+            result.train_metrics_clientapp[number] = build_metric_record(aggregate.statistics)
+            if evaluate_fn and (scored := evaluate_fn(number, to_array_record(arrays))):
+                result.evaluate_metrics_serverapp[number] = scored
+
+        settings = train_config, evaluate_config
+        number, arrays = self.run(
+            grid, partial(unpack_arrays, initial_arrays), num_rounds, timeout, settings, record_round
+        )
+        result.evaluate_metrics_clientapp[number] = build_metric_record(self.final)
+        result.arrays = to_array_record(arrays)
+        return result
+
+    def run(
+        self,
+        grid: Grid,
+        take_initial: Callable[[], State],
+        num_rounds: int,
+        timeout: float,
+        settings: tuple[ConfigRecord | None, ConfigRecord | None] = (None, None),
+        record_round: Callable[[int, Aggregate, State], None] | None = None,
+    ) -> tuple[int, State]:
+        """Run the federation; return the exported round and its shared arrays.
+
+        Args:
+            grid: Flower's.
+            take_initial: returns the initial arrays, and keeps no reference: a large model counts.
+            num_rounds: to be completed.
+            timeout: of a round, in seconds.
+            settings: additional records for the sites, for training and for evaluation.
+            record_round: called after each round with its number, its sums and the new shared arrays.
+
+        Raises:
+            FederationError: too few sites accepted or replied.
+
+        """
         self.summary()
-        initial = unpack_arrays(initial_arrays)
+        initial, (train_config, evaluate_config) = take_initial(), settings
         state = self._restore_checkpoint() or self._build_first_checkpoint(initial)
         self.driver.aggregation.begin_history(initial, state.history)
+        del initial
         self.driver.join(grid, timeout)
         self.event("started", rounds=num_rounds, completed=state.round)
-        result = Result(arrays=initial_arrays)
         while state.round < num_rounds and not self.selection.is_over(state.scores):
             number = state.round + 1
             aggregate = self._train_round(grid, number, state.arrays, train_config, timeout)
             state = self._complete_round(state, number, aggregate, number == num_rounds)
-            result.train_metrics_clientapp[number] = build_metric_record(aggregate.statistics)
-            if evaluate_fn and (scored := evaluate_fn(number, to_array_record(_select_model_arrays(state.arrays)))):
-                result.evaluate_metrics_serverapp[number] = scored
+            if record_round is not None:
+                record_round(number, aggregate, _select_model_arrays(state.arrays))
+            del aggregate
         state, self.final = self.chooser.choose_model(grid, state, evaluate_config, timeout)
-        result.evaluate_metrics_clientapp[state.round] = build_metric_record(self.final)
-        result.arrays = to_array_record(_select_model_arrays(state.arrays))
-        return result
+        return state.round, _select_model_arrays(state.arrays)
 
     def describe(self, grid: Grid, timeout: float) -> dict[str, np.ndarray]:
         """Return the summed descriptive statistics of all sites, int64 by name; nothing is trained.

@@ -60,8 +60,8 @@ def compute_auprc(table: ScoreTable) -> np.ndarray:
 
 
 def compute_balanced_accuracy(table: ScoreTable, threshold: float = 0.5) -> np.ndarray:
-    """Return the mean of sensitivity and specificity at `threshold`."""
-    called = table.scores >= threshold
+    """Return the mean of sensitivity and specificity at `threshold`, which rounding takes no score below."""
+    called = _compute_logits(table.scores) >= _compute_logits(np.array(threshold)) - RESOLUTION
     sensitivity = divide_or_nan(table.positives[..., called].sum(-1), table.positives.sum(-1))
     specificity = divide_or_nan(table.negatives[..., ~called].sum(-1), table.negatives.sum(-1))
     return (sensitivity + specificity) / 2

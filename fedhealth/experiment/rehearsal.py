@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 from fedhealth.config.capabilities import get_capability
 from fedhealth.config.schema import Config
 from fedhealth.experiment.baselines import compare_baselines
-from fedhealth.experiment.privacy_audit import SiteAudit, audit_rehearsal, describe_failures, write_audit
 from fedhealth.experiment.warm_workers import compute_each, start_workers
 from fedhealth.privacy.auditing.blank_values import audit_blanks
 from fedhealth.protocol.job import Job
 from fedhealth.runs.load_record import load_run_record
 from fedhealth.runs.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from fedhealth.experiment.privacy_audit import SiteAudit
 
 
 def assess_rehearsal(job: Job, config: Config, run: RunDir) -> list[str]:
@@ -33,10 +36,14 @@ def _start_audits(job: Job, config: Config, pool: Executor | None) -> Iterator[t
     """Return the audits of the sites' private training; a pool begins with them at once, before the baselines."""
     if not config.evaluation.audit or not get_capability(config.privacy, "is_auditable", default=False):
         return None
+    from fedhealth.experiment.privacy_audit import audit_rehearsal  # imports what private training needs
+
     return compute_each(audit_rehearsal, config.data.sites, job, pool)
 
 
 def _finish_audits(audits: Iterator[tuple[str, SiteAudit]], config: Config, run: RunDir) -> list[str]:
+    from fedhealth.experiment.privacy_audit import describe_failures, write_audit
+
     run.append_event("auditing")
     found = dict(audits)
     results = [found[site] for site in config.data.sites]

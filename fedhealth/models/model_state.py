@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -36,8 +36,13 @@ def list_embedding_tables(model: nn.Module) -> set[str]:
 
 def get_model_arrays(model: nn.Module, names: list[str]) -> State:
     """Return copies of the named tensors as arrays."""
+    return {name: array.copy() for name, array in view_model_arrays(model, names).items()}
+
+
+def view_model_arrays(model: nn.Module, names: Iterable[str]) -> State:
+    """Return the named tensors as arrays, on a CPU without a copy: training changes them."""
     state = model.state_dict()
-    return {name: state[name].detach().cpu().numpy().copy() for name in names}
+    return {name: state[name].detach().cpu().numpy() for name in names}
 
 
 def set_model_arrays(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:

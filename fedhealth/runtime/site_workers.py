@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -25,7 +24,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from hydra.utils import get_object
 
-from fedhealth.errors import FederationError
+from fedhealth.errors import FederationError, FedhealthError
 from fedhealth.flower.compat import set_task_identity
 from fedhealth.flower.in_process_grid import Request
 from fedhealth.protocol.job import Job
@@ -165,11 +164,9 @@ def _compute_reply(app: ClientApp, message: Message, context: Context) -> Messag
         return app(message, context)
     except Exception as fault:
         trace = "".join(traceback.format_exception(fault))
-        fault.add_note(f"In a worker process:\n{trace}")
-        try:
-            pickle.loads(pickle.dumps(fault))  # noqa: S301 - its own
-        except Exception:  # the class has other arguments than it passes on
+        if not isinstance(fault, FedhealthError | OSError):  # not every class can be sent
             return RuntimeError(trace)
+        fault.add_note(f"In a worker process:\n{trace}")
         return fault
 
 

@@ -229,7 +229,7 @@ class Books:
 
     def _build_institution(self, site, config, digest):
         institution = Institution(site, config, digest)
-        names = ("cohort", "model", "examples", "training_data", "initial_arrays", "shared_shapes")
+        names = ("cohort", "model", "examples", "training_data", "initial", "shared_shapes")
         institution.setup.__dict__.update({name: self.shared[name] for name in names})
         return institution
 
@@ -383,7 +383,7 @@ def build_template(folder, overrides, *more):
     site = PrivateSite(folder, overrides, *OVERRIDES, *more)
     config = app.compose_job_config(site.job)
     setup = Institution(app.get_virtual_site(site._context, site.job), config, site.job.digest).setup
-    names = ("cohort", "model", "examples", "training_data", "initial_arrays", "shared_shapes")
+    names = ("cohort", "model", "examples", "training_data", "initial", "shared_shapes")
     return site, {"config": config, **{name: getattr(setup, name) for name in names}}
 
 

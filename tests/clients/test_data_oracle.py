@@ -110,7 +110,7 @@ def test_replies_to_crafted_models_and_their_slots_are_the_same_whatever_the_dat
 def compute_losses(site, state):
     """Return the un-noised logits and losses of a site's rows, and every activation's smallest magnitude above 0."""
     setup, seen = get_institution(get_virtual_site(site._context, site.job), site.job).setup, []
-    set_model_arrays(setup.model, setup.initial_arrays | state)
+    set_model_arrays(setup.model, setup.initial.own | state)
 
     def note(layer, inputs, output):
         is_number = torch.is_tensor(output) and output.dtype != torch.bool  # which modalities are present is not

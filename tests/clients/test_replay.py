@@ -69,7 +69,7 @@ def test_a_round_that_is_asked_for_80_times_costs_80_times(good_hospitals, tiny_
     grid.left = {}
     answered = 0
     with temporary_site_identities(job):
-        strategy = build_strategy(config, job, run, initial)
+        strategy = build_strategy(config, job, run, {name: array.shape for name, array in initial.items()})
         driver, statistics = strategy.driver, strategy.statistics[TRAIN]
         driver.attempts = 1
         strategy.driver.aggregation.begin_history(initial, "")

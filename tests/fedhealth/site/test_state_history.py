@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import nullcontext
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,6 +23,7 @@ from fedhealth.secagg.protocol.statement import (
 )
 from fedhealth.site import state_history
 from fedhealth.site.state_history import StateHistory, load_statement_book, parse_record
+from fedhealth.utils.atomic_io import unsynced_files
 
 SITE, RUN = "s" * 64, "f" * 64
 KEY = Ed25519PrivateKey.generate()
@@ -96,6 +98,7 @@ def test_the_book_of_a_hospital_alone_survives_a_power_cut(tmp_path, monkeypatch
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     audit = None if is_virtual else tmp_path / "audit.jsonl"
-    book = load_statement_book("north", tmp_path, audit, identity, create=True)
-    book.issue_statement("run-1", 1)
+    with unsynced_files() if is_virtual else nullcontext():  # as around the handling of a message
+        book = load_statement_book("north", tmp_path, audit, identity, create=True)
+        book.issue_statement("run-1", 1)
     assert bool(synced) != is_virtual
