@@ -135,7 +135,7 @@ class SiteSetup:
         """The model as initialized from the configuration's seed."""
         names = list_trained_arrays(self.model)
         shared = self.personalization.select_shared(self.model, names)
-        own = get_model_arrays(self.model, [name for name in names if name not in set(shared)])
+        own = get_model_arrays(self.model, sorted(set(names) - set(shared)))
         return InitialModel(frozenset(names), own, digest_arrays(view_model_arrays(self.model, shared)))
 
     @cached_property
