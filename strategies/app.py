@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from safetensors.numpy import save
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config, Purpose, Sends
@@ -36,7 +35,8 @@ from fedhealth.secagg.protocol.store import FileStore
 from fedhealth.statistics import heterogeneity
 from fedhealth.statistics.shapes import SIDES, compute_shared_sensitivity, get_modalities, get_statistic_shapes
 from fedhealth.types import State
-from fedhealth.utils.atomic_io import write_atomic, write_json
+from fedhealth.utils.array_file import write_array_file
+from fedhealth.utils.atomic_io import write_json
 from fedhealth.utils.guarded_part import guard_part
 from strategies.aggregation.base import Aggregation, Shapes
 from strategies.checkpoint import CheckpointStore
@@ -134,7 +134,7 @@ def run_job(grid: Grid, job: Job, names: Mapping[int, str] | None = None) -> Non
     take_initial = [initial].pop
     del initial  # now the strategy takes the only reference
     _, arrays = strategy.run(grid, take_initial, config.strategy.rounds, config.strategy.round_timeout)
-    write_atomic(folder.path / "model.safetensors", save(arrays))
+    write_array_file(folder.path / "model.safetensors", arrays)
     counts = read_score_counts(strategy.final)
     write_json(folder.path / "evaluation.json", _build_evaluation(counts, config))
     if groups := subgroups.evaluate_subgroups(strategy.final, config):

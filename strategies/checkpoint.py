@@ -14,12 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.array_file import read_array_file, write_array_file
 from strategies.selection import find_best_round
 
 FOLDER = "checkpoints"
@@ -79,7 +76,7 @@ class CheckpointStore:
         arrays |= {_AVERAGE + name: array for name, array in checkpoint.average.items()}
         about = asdict(replace(checkpoint, arrays={}, optimizer={}, average={}))
         header = {"about": json.dumps(about), "sha256": digest_arrays(arrays).hex()}
-        write_atomic(self._path(checkpoint.round), save(arrays, header))
+        write_array_file(self._path(checkpoint.round), arrays, header)
         self._prune(checkpoint)
 
     def load_latest(self) -> RoundCheckpoint | None:
@@ -87,7 +84,7 @@ class CheckpointStore:
         for path in sorted(self.folder.glob("round-*.safetensors"), reverse=True):
             try:
                 return _load_checkpoint(path)
-            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
+            except (OSError, ValueError, KeyError, TypeError) as fault:
                 log.warning("%s is damaged (%s): using the previous checkpoint", path, fault)
                 path.rename(path.with_suffix(".damaged"))
         return None
@@ -96,7 +93,7 @@ class CheckpointStore:
         """Return the checkpoint of a round; None if it is not retained or damaged."""
         try:
             return _load_checkpoint(self._path(number))
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
+        except (OSError, ValueError, KeyError, TypeError) as fault:
             log.warning("the checkpoint of round %d cannot be read (%s)", number, fault)
             return None
 
@@ -114,9 +111,7 @@ class CheckpointStore:
 
 
 def _load_checkpoint(path: Path) -> RoundCheckpoint:
-    with safe_open(path, framework="numpy") as file:
-        header: dict[str, Any] = file.metadata() or {}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    arrays, header = read_array_file(path)
     if digest_arrays(arrays).hex() != header["sha256"]:
         raise ValueError("the SHA-256 of its arrays does not match")
     about = json.loads(header["about"])

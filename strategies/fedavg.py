@@ -174,6 +174,7 @@ class FedAvg(Strategy):
         state = self._restore_checkpoint() or self._build_first_checkpoint(initial)
         self.driver.aggregation.begin_history(initial, state.history)
         del initial
+        state = _pack_state(state)
         self.driver.join(grid, timeout)
         self.event("started", rounds=num_rounds, completed=state.round)
         while state.round < num_rounds and not self.selection.is_over(state.scores):
@@ -182,7 +183,8 @@ class FedAvg(Strategy):
             state = self._complete_round(state, number, aggregate, number == num_rounds)
             if record_round is not None:
                 record_round(number, aggregate, _select_model_arrays(state.arrays))
-            del aggregate
+            del aggregate  # two more of a large model
+            state = _pack_state(state)
         state, self.final = self.chooser.choose_model(grid, state, evaluate_config, timeout)
         return state.round, _select_model_arrays(state.arrays)
 
@@ -290,11 +292,11 @@ class FedAvg(Strategy):
         update = _select_model_arrays(self._average_over_all(aggregate) if self.sends_gradients else aggregate.update)
         model = step_checked(self.server_optimizer, _select_model_arrays(arrays), update)
         changed = {
-            name: change * self._get_reply_share(name, aggregate.sites) for name, change in aggregate.update.items()
+            name.removeprefix(METHOD): change * self._get_reply_share(name, aggregate.sites)
+            for name, change in aggregate.update.items()
+            if name.startswith(METHOD)
         }
-        extra = self.server_state.step(
-            _select_method_arrays(arrays), _select_method_arrays(changed), aggregate.statistics
-        )
+        extra = self.server_state.step(_select_method_arrays(arrays), changed, aggregate.statistics)
         return model | {METHOD + name: value for name, value in extra.items()}
 
     def _average_over_all(self, aggregate: Aggregate) -> State:
@@ -353,6 +355,11 @@ class FedAvg(Strategy):
         if tables and tables != self._reported_tables:
             self.event("heterogeneity", tables=tables)
             self._reported_tables = tables
+
+
+def _pack_state(state: RoundCheckpoint) -> RoundCheckpoint:
+    """Return the state with its arrays as views of their packed bytes: requests then hold no copy of them."""
+    return replace(state, arrays=unpack_arrays(pack_arrays(state.arrays)))
 
 
 def _select_model_arrays(arrays: State) -> State:

@@ -61,9 +61,12 @@ def exchange_messages(
     messages = [Message(content, node, message_type, group_id=group) for node, content in contents.items()]
     sizes = {message.metadata.dst_node_id: compute_message_size(message) for message in messages}
     started = time.monotonic()
-    waiting = dict(zip(push_with_retry(grid, messages), contents, strict=True))
+    waiting, arrived = dict(zip(push_with_retry(grid, messages), contents, strict=True)), False
     del messages
-    while waiting := {key: node for key, node in waiting.items() if time.monotonic() - started < timeouts[node]}:
+    # While replies come, others may lie at the server, which hands over large ones one by one: none of them is late.
+    while waiting := {
+        key: node for key, node in waiting.items() if arrived or time.monotonic() - started < timeouts[node]
+    }:
         arrived = False
         for message in grid.pull_messages(list(waiting)):
             node = waiting.pop(message.metadata.reply_to_message_id, None)
@@ -72,6 +75,7 @@ def exchange_messages(
             else:
                 arrived = True
                 yield Reply(node, message, time.monotonic() - started, sizes[node], compute_message_size(message))
+            del message  # before the next one arrives: a reply is as large as the model
         if waiting and not arrived:
             time.sleep(POLL_SECONDS)
 

@@ -226,6 +226,7 @@ class RoundDriver:
             site = pending.pop(reply.node)
             if not self.add_reply(reply, directive.round):
                 failed.append(site)
+            del reply  # before the next one arrives: it is as large as the model
         for site in pending.values():
             self.event("site_failed", round=directive.round, site=site, reason="no answer before its deadline")
         self.failed_sites = tuple(sorted([*failed, *pending.values()]))

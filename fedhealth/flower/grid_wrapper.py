@@ -67,6 +67,7 @@ class BundlingGrid(GridWrapper):
             if message.has_content():
                 message.content = unbundle_records(message.content)
             yield message
+            del message  # before the next one is computed: it is as large as the model
 
 
 def _bundle_message(message: Message) -> Message:

@@ -3,7 +3,7 @@
 Flower sends every array as three objects with one request each. A packed record needs three requests for any model, and
 a small one, which travels as a record of bytes, a single request. The packed form is canonical
 (`build_packed_header`), so that the site's egress gate can verify that it contains nothing else. What is read from a
-message are views of its bytes, and what is computed in place (`make_packed_arrays`) is packed without a copy.
+message are views of its bytes; they, and what is computed in place (`make_packed_arrays`), are packed without a copy.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import json
 import math
 from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedhealth.errors import FederationError
 from fedhealth.protocol.messages import SAME_RELEASE
+from fedhealth.utils.packed_bytes import build_header, describe_arrays, find_packed_bytes, view_arrays
 
 if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have no use for it
     from fedhealth.types import State
@@ -26,10 +27,6 @@ if TYPE_CHECKING:  # torch takes seconds, and commands that only read names have
 PACKED = "packed"  # the only key of a packed record
 SERIAL = "safetensors"  # the format of its content
 SMALL = 2**20  # bytes up to which packed arrays are one object; Flower cuts larger ones into pieces
-_DTYPES = {"BOOL": "|b1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "I32": "<i4"}
-_DTYPES |= {"U32": "<u4", "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8"}
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-
 _NUMERIC_KINDS = "biuf"  # of numpy
 
 Packed = ArrayRecord | ConfigRecord
@@ -69,8 +66,10 @@ def pack_arrays(arrays: State) -> Packed:
 
 
 def _join_arrays(arrays: State) -> bytes:
-    """Return the packed bytes of arrays, which are copied once."""
-    header, order = _build_header({name: (array.shape, array.dtype.str) for name, array in arrays.items()})
+    """Return the packed bytes of arrays, which are copied once unless they are views of such bytes."""
+    if (packed := find_packed_bytes(arrays)) is not None:
+        return packed
+    header, order = build_header(describe_arrays(arrays))
     return b"".join([header, *(np.ascontiguousarray(arrays[name]).data for name in order)])
 
 
@@ -106,40 +105,13 @@ def unpack_arrays(record: Packed) -> State:
         if content is None:
             arrays = {name: array.numpy() for name, array in cast(ArrayRecord, record).items()}
         else:
-            arrays = _view_arrays(content)
+            arrays, _ = view_arrays(content)
         is_numeric = all(array.dtype.kind in _NUMERIC_KINDS for array in arrays.values())
     except Exception as fault:  # two libraries parse bytes that come from outside
         raise FederationError("The arrays of a message cannot be read.", SAME_RELEASE) from fault
     if not is_numeric:
         raise FederationError("The arrays of a message are no numbers.", SAME_RELEASE)
     return arrays
-
-
-def _view_arrays(content: bytes) -> State:
-    """Return the arrays in packed bytes, in the order of names; they are views of the bytes and can only be read.
-
-    Raises:
-        ValueError: the arrays do not fill the bytes exactly, or have another type.
-        KeyError: likewise.
-        TypeError: likewise.
-
-    """
-    start = 8 + int.from_bytes(content[:8], "little")
-    entries: dict[str, Any] = json.loads(content[8:start])
-    entries.pop("__metadata__", None)
-    found, at = {}, start
-    for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-        kind, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
-        if any(not isinstance(side, int) or side < 0 for side in shape):
-            raise ValueError(name)
-        end = at + math.prod(shape) * kind.itemsize
-        if entry["data_offsets"] != [at - start, end - start]:
-            raise ValueError(name)
-        found[name] = np.ndarray(shape, kind, content, at)
-        at = end
-    if at != len(content):
-        raise ValueError("size")
-    return {name: found[name] for name in sorted(found)}
 
 
 def get_arrays(content: RecordDict, name: str) -> Packed:
@@ -170,17 +142,4 @@ def list_packed_names(data: bytes) -> list[str] | None:
 
 def build_packed_header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
     """Return the header of packed arrays of these shapes: all bytes before the values."""
-    return _build_header({name: (shape, dtype) for name, shape in shapes.items()})[0]
-
-
-def _build_header(kinds: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[bytes, list[str]]:
-    """Return the header of arrays of these shapes and types, and their order: larger types first, then by name."""
-    entries, start = {}, 0
-    for name in sorted(kinds, key=lambda name: (-np.dtype(kinds[name][1]).itemsize, name)):
-        shape, dtype = kinds[name]
-        end = start + math.prod(shape) * np.dtype(dtype).itemsize
-        entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, list(entries)
+    return build_header({name: (shape, dtype) for name, shape in shapes.items()})[0]

@@ -31,10 +31,17 @@ def read_update(opened: OpenedSums, expected: State, sample_rate: float | None) 
     update: State = {}
     for segment, arrays in opened.vectors.items():
         if segment not in STATISTICS_SEGMENTS:
-            divisor = 1.0 if sample_rate is None else max(1.0, sample_rate * opened.weights[segment])
+            divisor = None if sample_rate is None else max(1.0, sample_rate * opened.weights[segment])
             values = {name: array for name, array in arrays.items() if not is_blank(name)}
-            update |= {n: (a / divisor).reshape(expected[n].shape).astype(np.float32) for n, a in values.items()}
+            update |= {n: _divide(array, divisor).reshape(expected[n].shape) for n, array in values.items()}
     return update
+
+
+def _divide(values: np.ndarray, divisor: float | None) -> np.ndarray:
+    """Return float64 values over a divisor as float32; without one the float32 values as they are."""
+    if divisor is None:
+        return np.asarray(values, np.float32)
+    return np.divide(values, divisor, out=np.empty(values.shape, np.float32), casting="same_kind")
 
 
 def read_statistics(opened: OpenedSums, shapes: Shapes) -> dict[str, np.ndarray]:

@@ -11,13 +11,10 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
 from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.array_file import ArrayFileError, read_array_file, write_array_file
 from strategies.aggregation.base import Aggregate
 
 _UPDATE, _STATISTICS = "update.", "statistics."
@@ -60,7 +57,7 @@ class SumStore:
             "link": aggregate.link.hex(),
             "blanks": json.dumps({name: asdict(each) for name, each in aggregate.blanks.items()}),
         }
-        write_atomic(self._path(kind, number), save(arrays, about))
+        write_array_file(self._path(kind, number), arrays, about)
         for path in sorted(self._folder.glob(f"{kind}-*"))[:-_KEPT]:
             path.unlink()
 
@@ -70,10 +67,8 @@ class SumStore:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except (OSError, SafetensorError) as fault:
+            arrays, about = read_array_file(path)
+        except (OSError, ArrayFileError) as fault:
             log.warning("%s is damaged (%s)", path, fault)
             return None
         if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):

@@ -23,4 +23,5 @@ class Averaging:
     def step(self, arrays: State, update: State) -> State:
         """Return arrays + learning_rate x update, with the same names, shapes and types."""
         rate = np.float32(self.learning_rate)
-        return arrays | {name: add_change(arrays[name], rate * change) for name, change in update.items()}
+        changes = update if rate == 1 else {name: rate * change for name, change in update.items()}
+        return arrays | {name: add_change(arrays[name], change) for name, change in changes.items()}

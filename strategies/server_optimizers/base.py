@@ -43,4 +43,4 @@ def is_running_statistic(name: str) -> bool:
 
 def add_change(array: np.ndarray, change: np.ndarray) -> np.ndarray:
     """Return array + change, both of the same shape, in the array's own type."""
-    return (array + change).astype(array.dtype)
+    return np.add(array, change).astype(array.dtype, copy=False)

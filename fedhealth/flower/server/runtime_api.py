@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse, PushAppMessagesRequest
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.dependencies.task import authenticate_task
 from flwr.superlink.servicer.runtime import runtime_handlers
@@ -72,7 +72,11 @@ class RuntimeApi:
         return response, [TO_SITES] if action == "push-messages" else []
 
     def _pull_messages(self, message: Any, state: Any, task: Any) -> Any:
-        """Return replies; record them on disk before Flower's database deletes them."""
+        """Return replies; record them on disk before Flower's database deletes them.
+
+        Flower's grid reads all of them into memory before the application sees the first, so a large one goes alone:
+        those after it are unconfirmed, and therefore in the next response.
+        """
         response = self._redelivery.find_unconfirmed(message.message_ids)
         redelivered = {each.metadata.reply_to_message_id for each in response.messages_list}
         others = [request_id for request_id in message.message_ids if request_id not in redelivered]
@@ -81,4 +85,16 @@ class RuntimeApi:
             if new.messages_list:
                 self._redelivery.record(new)
         response.MergeFrom(new)
-        return response
+        return cut_after_large(response)
+
+
+def cut_after_large(response: PullAppMessagesResponse) -> PullAppMessagesResponse:
+    """Return the messages up to the first one that holds arrays, which a large update is and small replies are not."""
+    trees = response.message_object_trees
+    end = next((at for at, tree in enumerate(trees) if _holds_arrays(tree)), len(trees)) + 1
+    return PullAppMessagesResponse(messages_list=response.messages_list[:end], message_object_trees=trees[:end])
+
+
+def _holds_arrays(tree: ObjectTree) -> bool:
+    """Return whether a record of a message has parts: below the message lies its content, below this its records."""
+    return any(record.children for content in tree.children for record in content.children)

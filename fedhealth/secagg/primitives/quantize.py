@@ -57,7 +57,7 @@ def dequantize(segment: Segment, total: Words, weight: int) -> dict[str, NDArray
 
     Args:
         segment: describes the vectors.
-        total: the opened words.
+        total: the opened words; results of their size take their place in memory.
         weight: sum of the contributors' announced weights, positive for a model.
 
     Returns:
@@ -70,9 +70,10 @@ def dequantize(segment: Segment, total: Words, weight: int) -> dict[str, NDArray
     found: dict[str, NDArray[Any]] = {}
     for entry, place in segment.slices():
         counts = statistics and entry.step == 1
-        out = np.empty(entry.length, dtype=np.float32 if model else np.int64 if counts else np.float64)
+        kind = np.dtype(np.float32 if model else np.int64 if counts else np.float64)
         scale = segment.step(entry) * (segment.normaliser / weight if model else 1)
         source = total[place]
+        out = source.view(kind) if kind.itemsize == source.itemsize else np.empty(entry.length, dtype=kind)
         for at in range(0, entry.length, CHUNK):
             # Shift to the top bit and arithmetically back: sign-extends k bits.
             values = (source[at : at + CHUNK] << shift).view(signed) >> shift

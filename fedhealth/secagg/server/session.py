@@ -146,7 +146,10 @@ class ServerSession:
 
     def open_sums(self, workers: int = 1) -> unmasking.OpenedSums:
         """Unmask the sums, once; again only after a restart. Raises `ProtocolViolationError`."""
-        return unmasking.open_sums(self._get_unmasking_state(), workers)
+        state = self._get_unmasking_state()
+        opened = unmasking.open_sums(state, workers)
+        self._state = replace(state, attempt=replace(state.attempt, sums={}))  # now the caller has the only reference
+        return opened
 
     @property
     def certificates(self) -> tuple[bytes, ...]:

@@ -2,14 +2,21 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
 
+from fedhealth.flower.compat import set_task_identity
+from fedhealth.flower.record_bundle import bundle_records
 from fedhealth.flower.server.long_polling import LongPolling
 from fedhealth.flower.server.reply_redelivery import ReplyRedelivery
-from fedhealth.flower.server.runtime_api import RuntimeApi
+from fedhealth.flower.server.runtime_api import RuntimeApi, cut_after_large
+from fedhealth.protocol.array_codec import pack_arrays
 from tests.fedhealth.lead.server import Site
 
 
@@ -83,3 +90,21 @@ def test_what_nobody_can_wait_for_any_more_is_forgotten(tmp_path, site, monkeypa
         path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-5])
     assert ReplyRedelivery(tmp_path).find_unconfirmed([path.stem]).messages_list == []
     assert not path.exists()
+
+
+def build_update(values):
+    content = RecordDict({"update": pack_arrays({"w": np.zeros(values, np.float32)}), "x": ConfigRecord({"y": 1})})
+    return Message(bundle_records(content), 1, "train.fit")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sent"), [("", 0), ("s", 1), ("sss", 3), ("l", 1), ("ll", 1), ("sls", 2), ("ssl", 3), ("lsl", 1)]
+)
+def test_a_large_reply_ends_a_response(sizes, sent):
+    set_task_identity(1, 99)
+    values = {"s": 10, "l": 1_000_000}
+    trees = [get_object_tree(build_update(values[each])) for each in sizes]
+    whole = PullAppMessagesResponse(messages_list=[MessageProto()] * len(sizes), message_object_trees=trees)
+    found = cut_after_large(whole)
+    assert len(found.messages_list) == sent
+    assert list(found.message_object_trees) == trees[:sent]

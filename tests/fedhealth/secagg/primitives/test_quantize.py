@@ -51,6 +51,16 @@ def test_extremes_of_every_site_do_not_wrap(bits):
         assert np.abs(opened - sign * 0.5).max() <= compute_error_bound(about, about.entries[0], 100, 100 * WEIGHT_ONE)
 
 
+@pytest.mark.parametrize(("bits", "in_place"), [(16, False), (20, True), (32, True)])
+def test_a_mean_takes_the_place_of_words_of_its_size(bits, in_place):
+    about = model(bits, sites=1, weight=1, length=10)
+    words = quantize(about, {"conv.weight": np.linspace(-0.4, 0.4, 10), "conv.bias": np.zeros(2)}, WEIGHT_ONE)
+    opened = dequantize(about, words.copy(), WEIGHT_ONE)
+    assert np.abs(opened["conv.weight"] - np.linspace(-0.4, 0.4, 10)).max() < 1e-3
+    total = words.copy()
+    assert np.shares_memory(dequantize(about, total, WEIGHT_ONE)["conv.weight"], total) == in_place
+
+
 def test_rounding_is_right_on_average():
     about = model(16, sites=1, weight=1, length=400_000)
     opened = dequantize(

@@ -1,0 +1,61 @@
+"""Safetensors files of named arrays, written and read without a second copy of the arrays in memory.
+
+The library's `save` returns the whole file as bytes, and its readers copy each array out of a mapped file, whose pages
+count beside the copies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedhealth.utils.atomic_io import atomic_writer
+from fedhealth.utils.packed_bytes import build_header, describe_arrays, view_arrays
+from fedhealth.utils.plain_files import open_plain_file
+
+if TYPE_CHECKING:
+    from fedhealth.types import State
+
+
+class ArrayFileError(ValueError):
+    """A file does not hold arrays."""
+
+
+def write_array_file(path: Path, arrays: State, about: Mapping[str, str] | None = None) -> None:
+    """Write named arrays to a file, whole or not at all.
+
+    Args:
+        path: of the file.
+        arrays: by name, of any shapes.
+        about: texts for the header.
+
+    Raises:
+        OSError: naming `path`, which is as it was.
+
+    """
+    header, order = build_header(describe_arrays(arrays), about)
+    with atomic_writer(path) as file:
+        file.write(header)
+        for name in order:
+            file.write(np.ascontiguousarray(arrays[name]).data)
+
+
+def read_array_file(path: Path) -> tuple[State, dict[str, str]]:
+    """Return the arrays of a file, which can be written to, and the texts of its header.
+
+    Raises:
+        OSError: it cannot be read.
+        ArrayFileError: it is damaged, or no such file.
+
+    """
+    with open_plain_file(path) as file:
+        content = bytearray(os.fstat(file.fileno()).st_size)
+        size = file.readinto(content)  # type: ignore[attr-defined]
+    try:
+        return view_arrays(content if size == len(content) else content[:size])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise ArrayFileError(f"{path} holds no arrays that can be read ({fault})") from fault
