@@ -84,15 +84,20 @@ def view_arrays(content: bytes | bytearray) -> tuple[State, dict[str, str]]:
 
 def find_packed_bytes(arrays: State) -> bytes | None:
     """Return the packed bytes of arrays that are views of exactly these bytes; None for any others."""
-    whole = next(iter(arrays.values())).base if arrays else None
-    if not isinstance(whole, bytes):
+    owners: list[object] = [array.base for array in arrays.values()]  # numpy's stubs know only arrays as owners
+    whole = owners[0] if owners else None
+    if not isinstance(whole, bytes) or any(owner is not whole for owner in owners):
         return None
     header, order = build_header(describe_arrays(arrays))
-    at = np.frombuffer(whole, np.uint8).__array_interface__["data"][0] + len(header)
+    at = _get_address(np.frombuffer(whole, np.uint8)) + len(header)
     for name in order:
         array = arrays[name]
-        if array.base is not whole or not array.flags.c_contiguous or array.__array_interface__["data"][0] != at:
+        if not array.flags.c_contiguous or _get_address(array) != at:
             return None
         at += array.nbytes
     size = len(header) + sum(array.nbytes for array in arrays.values())
     return whole if size == len(whole) and whole.startswith(header) else None
+
+
+def _get_address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

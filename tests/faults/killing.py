@@ -34,7 +34,7 @@ MOMENTS: dict[str, Moment] = {
     "after upload": (strategies.round_driver.RoundDriver, "add_reply", 5, True),
     "between rounds": (strategies.fedavg.FedAvg, "_train_round", 2, False),
     "after the sum, before the checkpoint": (strategies.fedavg.FedAvg, "_complete_round", 2, False),
-    "while checkpointing": (strategies.checkpoint, "write_atomic", 2, False),
+    "while checkpointing": (strategies.checkpoint, "write_array_file", 2, False),
     "before the evaluation": (strategies.final_model.FinalModel, "_evaluate", 1, False),
     "while evaluating": (strategies.round_driver.RoundDriver, "add_reply", 11, True),
 }

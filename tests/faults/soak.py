@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.protocol.messages import EVALUATE, HANDSHAKE, TRAIN, Directive
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.types import State
 from tests.conftest import tiny_model, write_site
 from tests.faults.unreliable import UnreliableGrid
 
@@ -72,17 +73,17 @@ class Watch:
     @contextmanager
     def disk(self) -> Iterator[None]:
         """A disk that now and then does not take a checkpoint; every round ends with an attempt at one."""
-        genuine = strategies.checkpoint.write_atomic
+        genuine = strategies.checkpoint.write_array_file
 
-        def unreliable(path: Path, content: bytes) -> None:
+        def unreliable(path: Path, arrays: State, about: Mapping[str, str]) -> None:
             self.look()
             if self._random.random() < self.chance:
                 self.faults["disk"] += 1
                 raise OSError(28, "No space left on device", str(path))
-            genuine(path, content)
+            genuine(path, arrays, about)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(strategies.checkpoint, "write_atomic", unreliable)
+            patch.setattr(strategies.checkpoint, "write_array_file", unreliable)
             patch.setattr("fedhealth.runtime.local.InProcessGrid", partial(UnreliableGrid, plan=self.plan))
             patch.setattr("fedhealth.report.render.render_run_report", lambda folder: "")
             yield

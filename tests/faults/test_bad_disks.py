@@ -93,7 +93,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, overrides, undis
     """Whatever could not be written is named; with room again the run goes on to the very same model."""
     run, ballast = RunDir(small_disk / "run"), []
     with monkeypatch.context() as patch:
-        when(patch, strategies.checkpoint, "write_atomic", 2, lambda: ballast.append(fill(small_disk)))
+        when(patch, strategies.checkpoint, "write_array_file", 2, lambda: ballast.append(fill(small_disk)))
         with pytest.raises((OSError, StorageError, FederationError)):
             launch_run(RunSpec.compose(overrides(f"secagg={secagg}"), run))
     found = get_run_status(run, query_server_status)
@@ -108,15 +108,15 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(small_disk, overrides, undis
 
 
 def test_a_checkpoint_without_room_costs_the_checkpoint_only(overrides, undisturbed, monkeypatch, tmp_path):
-    run, genuine, calls = RunDir(tmp_path / "run"), strategies.checkpoint.write_atomic, []
+    run, genuine, calls = RunDir(tmp_path / "run"), strategies.checkpoint.write_array_file, []
 
-    def full(path, content):
+    def full(path, arrays, about):
         calls.append(path)
         if len(calls) == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        genuine(path, content)
+        genuine(path, arrays, about)
 
-    monkeypatch.setattr(strategies.checkpoint, "write_atomic", full)
+    monkeypatch.setattr(strategies.checkpoint, "write_array_file", full)
     launch_run(RunSpec.compose(overrides(), run))
     same(run, undisturbed)
     [lost] = of(run, "checkpoint_failed")
@@ -181,7 +181,7 @@ def test_a_clock_that_jumps_changes_no_deadline_and_no_result(overrides, undistu
     """Deadlines are on the monotonic clock: a day back or forth in the middle of the run is not noticed."""
     run, genuine, shift = RunDir(tmp_path / "run"), time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: genuine() + shift[0])
-    when(monkeypatch, strategies.checkpoint, "write_atomic", 1, lambda: shift.__setitem__(0, jump))
+    when(monkeypatch, strategies.checkpoint, "write_array_file", 1, lambda: shift.__setitem__(0, jump))
     given = overrides("strategy.deadline_factor=3")
     launch_run(RunSpec.compose(given, run))
     same(run, undisturbed)
@@ -198,7 +198,7 @@ def test_a_ledger_is_not_written_on_by_a_clock_that_went_back(overrides, monkeyp
     run, genuine, shift = RunDir(tmp_path / "run"), time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: genuine() + shift[0])
     monkeypatch.setattr(Ledger, "open", partial(Ledger.open, clock=lambda: time.time()))
-    when(monkeypatch, strategies.checkpoint, "write_atomic", 1, lambda: shift.__setitem__(0, -3600.0))
+    when(monkeypatch, strategies.checkpoint, "write_array_file", 1, lambda: shift.__setitem__(0, -3600.0))
     given = overrides(*PRIVATE)
     with pytest.raises((FederationError, PrivacyError)):
         launch_run(RunSpec.compose(given, run))
