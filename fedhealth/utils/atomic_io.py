@@ -8,10 +8,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fedhealth.utils.plain_files import is_plain_file, read_plain_file
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, see rename(2)
 
 _syncs: ContextVar[bool] = ContextVar("syncs", default=True)
 
@@ -69,7 +72,7 @@ def atomic_writer(
             if durable:
                 sync_file(file)
         if replace:
-            os.replace(draft, path)  # noqa: PTH105
+            _replace_file(draft, path)
         else:
             os.link(draft, path)  # fails if `path` exists, also if another process has just created it
             os.unlink(draft)  # noqa: PTH108
@@ -139,6 +142,35 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _replace_file(draft: str, path: Path) -> None:
+    """Put a draft in the place of a file, which may not exist.
+
+    Where nothing is synced the two change places, which is as atomic: ext4 writes a file to the disk at once when it is
+    renamed over another, a millisecond or two, in case its writer forgot to sync it.
+    """
+    if _syncs.get() or not _exchange_files(draft, path):
+        os.replace(draft, path)  # noqa: PTH105
+    else:
+        os.unlink(draft)  # noqa: PTH108
+
+
+def _exchange_files(one: str, other: Path) -> bool:
+    """Exchange two files atomically; return False where one of them, or the system call, does not exist."""
+    renameat2 = None if other.is_dir() else _find_renameat2()
+    return renameat2 is not None and renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+
+
+@cache
+def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    """Return Linux's system call; None elsewhere."""
+    import ctypes  # only a run on one machine exchanges files
+
+    try:
+        return cast("Callable[[int, bytes, int, bytes, int], int]", ctypes.CDLL(None).renameat2)
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 def _create_file(path: str, mode: int | None) -> BinaryIO:

@@ -130,3 +130,49 @@ def test_another_thread_syncs_while_a_block_does_not(tmp_path, monkeypatch):
         thread.start()
         thread.join()
     assert len(synced) == 2
+
+
+@pytest.mark.parametrize("has_call", [True, False])
+def test_what_is_not_synced_replaces_a_file_as_well(tmp_path, monkeypatch, has_call):
+    if not has_call:
+        monkeypatch.setattr("fedhealth.utils.atomic_io._find_renameat2", lambda: None)
+    path = tmp_path / "a"
+    with unsynced_files():
+        for content in (b"one", b"two", b"three"):
+            write_atomic(path, content, 0o600)
+            assert path.read_bytes() == content
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert names(tmp_path) == ["a"]
+
+
+def test_a_file_that_is_not_synced_takes_the_place_of_a_link_and_not_of_a_folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    with unsynced_files():
+        write_atomic(tmp_path / "link", b"new")
+        with pytest.raises(IsADirectoryError):
+            write_atomic(tmp_path / "folder", b"new")
+    assert (tmp_path / "target").read_bytes() == b"old"
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert names(tmp_path) == ["folder", "link", "target"]
+
+
+def test_a_reader_sees_the_old_content_or_the_new_while_files_change_places(tmp_path):
+    path, contents, seen = tmp_path / "a", (b"1" * 5000, b"2" * 7000), set()
+    path.write_bytes(contents[0])
+    is_done = threading.Event()
+
+    def read():
+        while not is_done.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with unsynced_files():
+        for number in range(300):
+            write_atomic(path, contents[number % 2])
+    is_done.set()
+    reader.join()
+    assert seen
+    assert seen <= set(contents)
