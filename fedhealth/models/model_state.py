@@ -68,17 +68,12 @@ def set_model_arrays(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None
                 state[name].copy_(torch.from_numpy(np.array(array, order="C")))
 
 
-def subtract_arrays(model: nn.Module, before: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> None:
-    """Write the model's arrays minus `before` into `out`, by the names of `before`; nothing is copied on the way."""
-    state = model.state_dict()
+def subtract_arrays(
+    after: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]
+) -> None:
+    """Write `after` minus `before` into `out`, which may be `after`, by the names of `before`; nothing is copied."""
     for name, array in before.items():
-        np.subtract(state[name].detach().cpu().numpy(), array, out=out[name])
-
-
-def is_finite(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Return whether every value is finite; nothing of the arrays' size is allocated."""
-    peaks = [(array.max(initial=0), array.min(initial=0)) for array in arrays.values()]
-    return bool(np.isfinite(peaks).all())  # a maximum is NaN if any value is
+        np.subtract(after[name], array, out=out[name])
 
 
 def compute_l2_norm(arrays: Mapping[str, np.ndarray]) -> float:
