@@ -16,7 +16,7 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec, Words
 from fedhealth.secagg.primitives.masks import BLOCK_BYTES, Keystream
 
-CHUNK = 2**14
+CHUNK = 2**15
 NOISE_BITS = 16  # of the uniform that a value is rounded with
 # Adding 1.5 * 2^68 to a double rounds it to a multiple of 2^16 and leaves the quotient in its low bits (two's
 # complement).
