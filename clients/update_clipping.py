@@ -11,16 +11,23 @@ from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.types import State
 
 
-def clip_update(update: State, max_norm: float | None, is_private: bool = False) -> tuple[State, float]:
+def clip_update(
+    update: State, norm: float, max_norm: float | None, is_private: bool = False
+) -> tuple[State, float]:
     """Return the update, scaled down to an L2 norm of `max_norm` if it is larger (Sun et al., 2019), and its norm.
 
     Under privacy an update that is not finite counts as zero: an error would tell the lead about un-noised values.
+
+    Args:
+        update: by name.
+        norm: of the update in float64, where it is finite for any finite values of float32.
+        max_norm: None scales nothing.
+        is_private: whether training is differentially private.
 
     Raises:
         ModelError: the update holds values that are not finite, and the run is not private.
 
     """
-    norm = compute_l2_norm(update)  # in float64, whose range the squares of all float32 values leave far from infinity
     if not math.isfinite(norm):
         if is_private:
             return {name: np.zeros_like(array) for name, array in update.items()}, 0.0

@@ -98,8 +98,8 @@ def test_the_change_of_a_model_is_written_where_it_is_wanted():
     expected = {name: array - before[name] for name, array in get(one).items()}
     out = {name: np.full(array.shape, 9, np.float32) for name, array in before.items()}
     views = view_model_arrays(one, before)
-    subtract_arrays(views, before, out)
-    subtract_arrays(views, before, views)
+    squares = [subtract_arrays(views, before, place) for place in (out, views)]
+    assert squares == [pytest.approx(compute_l2_norm(expected) ** 2, rel=1e-12)] * 2
     for name, array in expected.items():
         np.testing.assert_array_equal(out[name], array)
         np.testing.assert_array_equal(get(one)[name], array)
@@ -109,6 +109,20 @@ def test_the_change_of_a_model_is_written_where_it_is_wanted():
 def test_a_norm_in_pieces_is_that_of_the_whole_to_the_last_bit(size):
     values = np.random.default_rng(size).normal(size=(size, 1)).astype(np.float32)
     assert compute_l2_norm({"w": values}) == float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**15 + 1, 100_003])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_difference_in_pieces_is_that_of_the_whole_to_the_last_bit(size, order):
+    generator = np.random.default_rng(size)
+    after, before = (generator.normal(size=(3, size)).astype(np.float32) for _ in range(2))
+    whole, after = after - before, np.asarray(after, order=order)
+    squares = subtract_arrays({"w": after}, {"w": before}, {"w": after})
+    np.testing.assert_array_equal(after, whole)
+    assert np.sqrt(squares) == compute_l2_norm({"w": whole})
+    one, other = whole[0], whole[1]
+    rest = float(np.square(one, dtype=np.float64).sum())
+    assert compute_l2_norm({"b": other}, rest) == compute_l2_norm({"a": one, "b": other})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
