@@ -11,9 +11,7 @@ from fedhealth.models.model_state import compute_l2_norm
 from fedhealth.types import State
 
 
-def clip_update(
-    update: State, norm: float, max_norm: float | None, is_private: bool = False
-) -> tuple[State, float]:
+def clip_update(update: State, norm: float, max_norm: float | None, is_private: bool = False) -> tuple[State, float]:
     """Return the update, scaled down to an L2 norm of `max_norm` if it is larger (Sun et al., 2019), and its norm.
 
     Under privacy an update that is not finite counts as zero: an error would tell the lead about un-noised values.

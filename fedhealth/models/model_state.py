@@ -74,8 +74,8 @@ def subtract_arrays(
     """Write `after` minus `before` into `out`, which may be `after`, by the names of `before`.
 
     Returns:
-        The sum of the squares of what was written, in float64; infinite or NaN if a value is. Each piece is squared while
-        it is in the cache, and nothing of the arrays' size is made.
+        The sum of the squares of what was written, in float64; infinite or NaN if a value is. Each piece is squared
+        while it is in the cache, and nothing of the arrays' size is made.
 
     """
     return float(sum(_subtract_array(after[name], array, out[name]) for name, array in before.items()))

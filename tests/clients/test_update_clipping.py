@@ -10,6 +10,7 @@ from clients.update_clipping import clip_update
 from fedhealth.errors import ModelError
 from fedhealth.models.model_state import compute_l2_norm
 
+
 def clip(update, max_norm, is_private=False):
     return clip_update(update, compute_l2_norm(update), max_norm, is_private)
 
