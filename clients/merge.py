@@ -125,7 +125,7 @@ class StateMerger:
         return RoundUpdate(own, total, norm, (directive.round - 1,) if added else ())
 
     def _subtract_shared(self, local: LocalRound, result: TrainingResult) -> tuple[State, float]:
-        """Return what the round changed, and its norm: the shared arrays or what is sent for them, and the method's own.
+        """Return what the round changed, and its norm: shared arrays or what is sent for them, and the method's own.
 
         It is computed where it will be sent from, or where only masked words are sent, in the model itself, whose
         trained arrays are overwritten by the next task.
