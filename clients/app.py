@@ -145,7 +145,7 @@ def find_site_home(context: Context) -> SiteHome | None:
 
 def _handle_as_virtual_site(message: Message, context: Context, job: Job) -> RecordDict:
     """Reply as a virtual site of a run on one machine; its data belong to the user."""
-    site, gate = get_virtual_site(context, job), EgressGate(SIMULATION_LIMITS, _log_event)
+    site, gate = get_virtual_site(context, job), EgressGate(SIMULATION_LIMITS, _log_event, is_audited=False)
     if job.budget_request is None:
         institution = get_institution(site, job)
         return _handle_and_check(institution, _parse_message(message), gate)

@@ -12,7 +12,7 @@ from clients.transport.base import UploadAttempt
 from clients.update_clipping import clip_update
 from fedhealth.errors import RequestMismatchError
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.models.model_state import get_model_arrays, subtract_arrays
+from fedhealth.models.model_state import compute_l2_norm, get_model_arrays, subtract_arrays, view_model_arrays
 from fedhealth.protocol.array_codec import make_packed_arrays
 from fedhealth.protocol.messages import Directive
 from fedhealth.secagg.primitives.noise_grid import is_blank
@@ -26,12 +26,14 @@ class RoundUpdate:
     Attributes:
         own: of this round alone.
         total: clipped, with the discounted update of the last round if that arrived too late.
+        norm: L2 norm of `total`.
         late_rounds: the earlier rounds that are part of it.
 
     """
 
     own: State
     total: State
+    norm: float
     late_rounds: tuple[int, ...] = ()
 
 
@@ -112,26 +114,31 @@ class StateMerger:
     def compute_update(self, directive: Directive, local: LocalRound, result: TrainingResult) -> RoundUpdate:
         """Return the change of this round, clipped, plus the discounted last update if that arrived too late."""
         strategy = self.setup.config.strategy
-        own = self._subtract_shared(local, result)
+        own, norm = self._subtract_shared(local, result)
         # under secure aggregation an update that seems late may be in an opened sum, and must not be in a second one
         is_late = strategy.staleness and self.setup.transport.is_plaintext and self.setup.site.name in directive.missed
         late = self.setup.get_store(directive).load_late_update(directive.round - 1) if is_late else {}
         added = {n: own[n] + np.float32(strategy.staleness) * a for n, a in late.items() if n in own}
         whole = own | added if added else own
-        total = clip_update(whole, strategy.max_update_norm, self.setup.trainer.is_private)
-        return RoundUpdate(own, total, (directive.round - 1,) if added else ())
+        norm = compute_l2_norm(whole) if added else norm
+        total, norm = clip_update(whole, norm, strategy.max_update_norm, self.setup.trainer.is_private)
+        return RoundUpdate(own, total, norm, (directive.round - 1,) if added else ())
 
-    def _subtract_shared(self, local: LocalRound, result: TrainingResult) -> State:
-        """Return what the round changed: the model's shared arrays, or what is sent for them, and the method's own.
+    def _subtract_shared(self, local: LocalRound, result: TrainingResult) -> tuple[State, float]:
+        """Return what the round changed, and its norm: shared arrays or what is sent for them, and the method's own.
 
-        It is computed where it will be sent from.
+        It is computed where it will be sent from, or where only masked words are sent, in the model itself, whose
+        trained arrays are overwritten by the next task.
         """
         sent = {n: a for n, a in (result.report.direction or {}).items() if n in local.shared or is_blank(n)}
         sent |= {METHOD + name: change for name, change in result.extra.items()}
-        changed = {name: array for name, array in local.shared.items() if name not in sent}
-        own = make_packed_arrays({name: array.shape for name, array in changed.items()}, "<f4")
-        subtract_arrays(self.setup.model, changed, own)
-        return own | sent if sent else own
+        changed = {name: array for name, array in sorted(local.shared.items()) if name not in sent}
+        trained = view_model_arrays(self.setup.model, changed)
+        is_masked = not self.setup.transport.is_plaintext
+        shapes = {name: array.shape for name, array in changed.items()}
+        own = trained if is_masked else make_packed_arrays(shapes, "<f4")
+        squares = subtract_arrays(trained, changed, own)
+        return own | sent if sent else own, compute_l2_norm(sent, squares)
 
 
 def select_own_arrays(local: LocalRound, incoming: State, personal: State) -> State:

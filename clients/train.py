@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from clients.evaluate import ModelEvaluator
-from clients.merge import StateMerger
+from clients.merge import RoundUpdate, StateMerger
 from clients.message import ParsedMessage
 from clients.personalization.base import LocalRound
 from clients.private_section import private_section
@@ -17,7 +17,7 @@ from clients.request_check import refuse_mismatches
 from clients.site_setup import SiteSetup
 from clients.transport.base import UploadAttempt
 from fedhealth.models.modality_keys import get_tower
-from fedhealth.models.model_state import set_model_arrays
+from fedhealth.models.model_state import compute_l2_norm, set_model_arrays
 from fedhealth.protocol.messages import LOSS_UNIT, Directive
 from fedhealth.statistics.heterogeneity import compute_drift, compute_site_profile
 from fedhealth.training.trainer import FitReport, Statistics
@@ -66,12 +66,19 @@ class RoundTrainer:
         released = self._release_statistics(local, scores, result.report)
         update = self.merger.compute_update(directive, local, result)
         protected = setup.trainer.protect_update(update.total, local.task, local.accounting)
-        # the drift is computed from the update as it leaves, so it needs no privacy budget; a share of the noise is
-        # less than what the budget pays for, so there is no drift of a single site's update then
-        statistics = released if setup.trainer.shares_noise else released | compute_drift(protected)
+        statistics = released | self._compute_drift(update, protected)
         release = attempt.recorder.identify(protected, statistics, update.late_rounds)
         self.merger.save_round(directive, local, update, release.digest, attempt)
         return attempt.build_reply(protected, statistics, release)
+
+    def _compute_drift(self, update: RoundUpdate, protected: State) -> Statistics:
+        """Return the drift of the update as it leaves, which needs no privacy budget.
+
+        A share of the noise is less than what the budget pays for: then there is no drift of a single site's update.
+        """
+        if self.setup.trainer.shares_noise:
+            return {}
+        return compute_drift(update.norm if protected is update.total else compute_l2_norm(protected))
 
     def _count_scores(self, local: LocalRound) -> Statistics:
         """Return the incoming model's validation scores, and leave the merged arrays in the model, to be trained.

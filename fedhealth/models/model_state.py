@@ -68,32 +68,48 @@ def set_model_arrays(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None
                 state[name].copy_(torch.from_numpy(np.array(array, order="C")))
 
 
-def subtract_arrays(model: nn.Module, before: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> None:
-    """Write the model's arrays minus `before` into `out`, by the names of `before`; nothing is copied on the way."""
-    state = model.state_dict()
-    for name, array in before.items():
-        np.subtract(state[name].detach().cpu().numpy(), array, out=out[name])
+def subtract_arrays(
+    after: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]
+) -> float:
+    """Write `after` minus `before` into `out`, which may be `after`, by the names of `before`.
+
+    Returns:
+        The sum of the squares of what was written, in float64; infinite or NaN if a value is. Each piece is squared
+        while it is in the cache, and nothing of the arrays' size is made.
+
+    """
+    return float(sum(_subtract_array(after[name], array, out[name]) for name, array in before.items()))
 
 
-def is_finite(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Return whether every value is finite; nothing of the arrays' size is allocated."""
-    peaks = [(array.max(initial=0), array.min(initial=0)) for array in arrays.values()]
-    return bool(np.isfinite(peaks).all())  # a maximum is NaN if any value is
+def compute_l2_norm(arrays: Mapping[str, np.ndarray], squares: float = 0.0) -> float:
+    """Return the L2 norm of all arrays together; infinite or NaN if a value is.
+
+    Args:
+        arrays: by name.
+        squares: the sum of squares of further arrays.
+
+    """
+    return float(np.sqrt(sum((_sum_squares(array.reshape(-1)) for array in arrays.values()), squares)))
 
 
-def compute_l2_norm(arrays: Mapping[str, np.ndarray]) -> float:
-    """Return the L2 norm of all arrays together; infinite or NaN if a value is."""
-    return float(np.sqrt(sum(_sum_squares(array.reshape(-1)) for array in arrays.values())))
+def _subtract_array(after: np.ndarray, before: np.ndarray, out: np.ndarray) -> float:
+    if after.flags.c_contiguous and out.flags.c_contiguous:
+        return _sum_squares(out.reshape(-1), after.reshape(-1), before.reshape(-1))
+    np.subtract(after, before, out=out)
+    return _sum_squares(out.reshape(-1))
 
 
-def _sum_squares(values: np.ndarray) -> float:
-    """Return the sum of squares in float64.
+def _sum_squares(values: np.ndarray, *terms: np.ndarray) -> float:
+    """Return the sum of squares in float64; two terms have their difference written into the values first.
 
     Halved as numpy halves a sum (a multiple of eight values to the left), so that the last bit is the same as that of
     the sum of all squares at once, which would not fit the cache.
     """
     if values.size <= _CHUNK:
+        if terms:
+            np.subtract(*terms, out=values)
         return float(np.square(values, dtype=np.float64).sum())
     half = values.size // 2
     half -= half % 8
-    return _sum_squares(values[:half]) + _sum_squares(values[half:])
+    flat = (values, *terms)
+    return _sum_squares(*(each[:half] for each in flat)) + _sum_squares(*(each[half:] for each in flat))

@@ -2,7 +2,7 @@
 
 Every reply of every runtime passes it. The schema is derived from the configuration and the model's shapes, never from
 the values. A reply that matches is logged with its digest and size before it leaves; any other is logged and blocked.
-Nothing is copied, and everything is hashed once.
+Nothing is copied, and everything is hashed once; a virtual site, which keeps no log, hashes nothing.
 
 A reply of a private run that is computed from patients' data leaves only if the privacy ledger confirms that its words
 are recorded as released.
@@ -124,12 +124,14 @@ class EgressGate:
         limits: of the site's policy.
         log: writes every decision to the audit log.
         quota: limits the bytes of each round; None for no limit.
+        is_audited: whether the log is kept; if not, nothing is hashed for it.
 
     """
 
     limits: SiteLimits
     log: WriteEvent
     quota: TrafficQuota | None = None
+    is_audited: bool = True
 
     def check(
         self,
@@ -161,7 +163,8 @@ class EgressGate:
             self.log("refused", kind=kind, run=directive.run, round=directive.round, bytes=size, faults=faults[:20])
             problem = f"The egress gate blocked a reply to {kind}: {'; '.join(faults[:3])}."
             raise PrivacyError(problem, "Nothing was sent. See `fedhealth site audit show` and site.yaml.")
-        fields = {"records": sorted(content), "bytes": size, "sha256": compute_record_digest(content)}
+        fields = {"records": sorted(content), "bytes": size}
+        fields |= {"sha256": compute_record_digest(content)} if self.is_audited else {}
         fields |= {"release": receipt.digest} if receipt is not None else {}
         self.log("left", kind=kind, run=directive.run, round=directive.round, **fields)
 

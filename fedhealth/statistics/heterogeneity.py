@@ -75,9 +75,9 @@ def compute_site_profile(cohort: SiteDataset, data: DataConfig, modalities: froz
     return found
 
 
-def compute_drift(update: State) -> dict[str, np.ndarray]:
-    """Return the squared norm of an update as it leaves the site."""
-    return {DRIFT: np.array([round(min(compute_l2_norm(update) ** 2, 2.0**28) * DRIFT_UNIT)], np.int64)}
+def compute_drift(norm: float) -> dict[str, np.ndarray]:
+    """Return the squared norm of an update, from the L2 norm of what leaves the site."""
+    return {DRIFT: np.array([round(min(norm**2, 2.0**28) * DRIFT_UNIT)], np.int64)}
 
 
 def compute_divergence(statistics: Mapping[str, np.ndarray], mean: State, sites: int) -> float | None:

@@ -19,6 +19,7 @@ from fedhealth.data.examples import Batch, Examples, iterate_batches, move_batch
 from fedhealth.errors import ConfigError, DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
+from fedhealth.training.in_place_step import take_step
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
 from fedhealth.training.precision import autocast_forward, compile_model, use_channels_last
@@ -37,7 +38,8 @@ _DIVERGED_LOSS = 2.0**16  # far above any loss of a model that learns; its sum o
 
 GradientHook = Callable[[int, Mapping[str, nn.Parameter]], None]
 """Called at every step (from 0) as hook(step, trained parameters), after the backward pass and, in private training,
-after the noise. It may change `p.grad` by terms that do not depend on patients, or only through noised gradients."""
+after the noise. It may change `p.grad` by terms that do not depend on patients, or only through noised gradients; it
+keeps a copy of what it needs later, as the step may change `p.grad`, too."""
 
 
 @dataclass(frozen=True)
@@ -326,10 +328,12 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
             loss = _add_gradients(task, forward, np.repeat(chosen, examples.copies), device)
             if task.gradient_hook:
                 task.gradient_hook(step, parameters)
-            optimizer.step()
+            take_step(optimizer)
             checkpoint.record_step(step + 1, loss)
     checkpoint.delete()
-    return FitReport(steps, len(rows), float(checkpoint.loss) / steps, collect_gradients(training, parameters))
+    report = FitReport(steps, len(rows), float(checkpoint.loss) / steps, collect_gradients(training, parameters))
+    optimizer.zero_grad(set_to_none=True)  # as large as the model, and of no use between two rounds
+    return report
 
 
 def _add_gradients(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
@@ -102,6 +102,36 @@ def write_atomic(
     """
     with atomic_writer(path, mode, durable=durable, single_writer=single_writer) as file:
         file.write(content)
+
+
+def rewrite_file(path: Path, parts: Iterable[bytes | memoryview], mode: int) -> None:
+    """Write a large file where its old content lies, which is lost first: a crash leaves the new content or no file.
+
+    The caller excludes other writers. A file that is as large as the old one gets no new pages, which in a file system
+    in memory cost more than the copy.
+
+    Raises:
+        OSError: naming `path`, which is removed.
+
+    """
+    draft = path.with_name(f".{path.name}.draft")  # the one of `atomic_writer`
+    try:
+        with suppress(FileNotFoundError):
+            path.replace(draft)
+            fsync_folder(path.parent)  # else after a power cut the old name could hold parts of both
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, mode)
+            file.writelines(parts)
+            file.truncate()
+            sync_file(file)
+        draft.replace(path)
+        fsync_folder(path.parent)
+    except BaseException as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:
+            fault.filename = str(path)
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def create_once(path: Path, make_content: Callable[[], bytes], mode: int | None = None) -> None:

@@ -25,12 +25,15 @@ class QuantizedUpdate:
 
 
 def save_quantized(store: StateStore, stored: QuantizedUpdate) -> None:
-    """Write a header and the words, in one file: neither can be there without the other."""
+    """Write a header and the words, in one file: neither can be there without the other.
+
+    A crash may leave no words: those of the vector before are of no use any more, and these can be computed again.
+    """
     found = stored.segments.items()
     listed = {name: (digest.hex(), weight, words.dtype.str, len(words)) for name, (digest, weight, words) in found}
     header = json.dumps(listed).encode()
     words = (words.data.cast("B") for _, _, words in stored.segments.values())
-    store.put(WORDS, len(header).to_bytes(_SIZE_BYTES, "little"), header, *words)
+    store.rewrite(WORDS, len(header).to_bytes(_SIZE_BYTES, "little"), header, *words)
 
 
 def load_quantized(store: StateStore) -> QuantizedUpdate | None:

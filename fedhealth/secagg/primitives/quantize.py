@@ -16,9 +16,11 @@ from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec, Words
 from fedhealth.secagg.primitives.masks import BLOCK_BYTES, Keystream
 
-CHUNK = 2**14
-# Adding 1.5 * 2^52 to a double rounds it to an integer and leaves that integer in its low bits (two's complement).
-ROUNDER = 1.5 * 2.0**52
+CHUNK = 2**15
+NOISE_BITS = 16  # of the uniform that a value is rounded with
+# Adding 1.5 * 2^68 to a double rounds it to a multiple of 2^16 and leaves the quotient in its low bits (two's
+# complement).
+ROUNDER = 1.5 * 2.0 ** (52 + NOISE_BITS)
 Vectors = Mapping[str, NDArray[Any]]
 
 
@@ -124,7 +126,7 @@ class _Rounding:
         clamped = 0
         for at in range(0, entry.length, CHUNK):
             chunk = values[at : at + CHUNK]
-            inside = chunk.max() <= entry.bound and chunk.min() >= -entry.bound
+            inside = np.maximum.reduce(chunk) <= entry.bound and np.minimum.reduce(chunk) >= -entry.bound
             if not inside:
                 chunk, outliers = _clamp_outliers(segment, entry, chunk)
                 clamped += outliers
@@ -133,11 +135,13 @@ class _Rounding:
             raise _build_value_error(segment, entry, f"has {clamped} of {entry.length} values beyond {entry.bound:g}")
 
     def _round_chunk(self, chunk: NDArray[Any], factor: float, out: Words) -> None:
+        """Everything is in units of 2^-16, so that the noise needs no product: the sums round as they would in ones."""
         count = len(chunk)
         scaled, uniform = self._scaled[:count], self._uniform[:count]
         self._noise.fill(self._buffer, 2 * count)
-        np.multiply(chunk, factor, out=scaled, dtype=np.float64)
-        np.multiply(self._sixteen_bits[:count], 2.0**-16, out=uniform, dtype=np.float64)
+        np.copyto(scaled, chunk)
+        np.multiply(scaled, factor * 2.0**NOISE_BITS, out=scaled)
+        np.copyto(uniform, self._sixteen_bits[:count])
         np.add(scaled, uniform, out=scaled)
         np.add(scaled, ROUNDER, out=scaled)
         out[:] = scaled.view(out.dtype)[:: 8 // out.itemsize]

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from fedhealth.utils.atomic_io import atomic_writer, fsync_folder
+from fedhealth.utils.atomic_io import atomic_writer, fsync_folder, rewrite_file
 from fedhealth.utils.file_lock import lock_file
 
 
@@ -18,13 +18,16 @@ def build_hashed_name(prefix: str, name: str) -> str:
 
 
 class StateStore(Protocol):
-    """Named byte strings. A write has survived every crash of the process when it returns, and is atomic."""
+    """Named byte strings. A write has survived every crash of the process when it returns, and `put` is atomic."""
 
     def get(self, name: str) -> bytes | None:
         """Return the value, or None when there is none."""
 
     def put(self, name: str, *parts: bytes | memoryview) -> None:
         """Replace the value by these parts, one after the other."""
+
+    def rewrite(self, name: str, *parts: bytes | memoryview) -> None:
+        """Do what `put` does for a large value, which may lie where the old one was; a crash may leave no value."""
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
@@ -47,6 +50,10 @@ class MemoryStore:
     def put(self, name: str, *parts: bytes | memoryview) -> None:
         """Replace the value by these parts, one after the other."""
         self._values[name] = b"".join(parts)
+
+    def rewrite(self, name: str, *parts: bytes | memoryview) -> None:
+        """Replace the value by these parts."""
+        self.put(name, *parts)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""
@@ -84,6 +91,10 @@ class FileStore:
         """Replace the value by these parts, atomically; the file has mode 0600."""
         with atomic_writer(self._folder / name, 0o600, single_writer=True) as file:
             file.writelines(parts)
+
+    def rewrite(self, name: str, *parts: bytes | memoryview) -> None:
+        """Replace a large value by these parts where it lies; a crash leaves the new value or none."""
+        rewrite_file(self._folder / name, parts, 0o600)
 
     def delete(self, name: str) -> None:
         """Remove the value; no error when there is none."""

@@ -7,10 +7,10 @@ from fedhealth.errors import ModelError
 from fedhealth.models.model_state import (
     compute_l2_norm,
     get_model_arrays,
-    is_finite,
     list_trained_arrays,
     set_model_arrays,
     subtract_arrays,
+    view_model_arrays,
 )
 
 
@@ -95,10 +95,14 @@ def test_the_change_of_a_model_is_written_where_it_is_wanted():
     with torch.no_grad():
         for parameter in one.parameters():
             parameter.add_(0.25)
+    expected = {name: array - before[name] for name, array in get(one).items()}
     out = {name: np.full(array.shape, 9, np.float32) for name, array in before.items()}
-    subtract_arrays(one, before, out)
-    for name, array in get(one).items():
-        np.testing.assert_array_equal(out[name], array - before[name])
+    views = view_model_arrays(one, before)
+    squares = [subtract_arrays(views, before, place) for place in (out, views)]
+    assert squares == [pytest.approx(compute_l2_norm(expected) ** 2, rel=1e-12)] * 2
+    for name, array in expected.items():
+        np.testing.assert_array_equal(out[name], array)
+        np.testing.assert_array_equal(get(one)[name], array)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 2**15, 2**15 + 1, 100_003, 1_000_003])
@@ -107,14 +111,26 @@ def test_a_norm_in_pieces_is_that_of_the_whole_to_the_last_bit(size):
     assert compute_l2_norm({"w": values}) == float(np.sqrt(np.square(values, dtype=np.float64).sum()))
 
 
+@pytest.mark.parametrize("size", [0, 1, 2**15 + 1, 100_003])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_difference_in_pieces_is_that_of_the_whole_to_the_last_bit(size, order):
+    generator = np.random.default_rng(size)
+    after, before = (generator.normal(size=(3, size)).astype(np.float32) for _ in range(2))
+    whole, after = after - before, np.asarray(after, order=order)
+    squares = subtract_arrays({"w": after}, {"w": before}, {"w": after})
+    np.testing.assert_array_equal(after, whole)
+    assert np.sqrt(squares) == compute_l2_norm({"w": whole})
+    one, other = whole[0], whole[1]
+    rest = float(np.square(one, dtype=np.float64).sum())
+    assert compute_l2_norm({"b": other}, rest) == compute_l2_norm({"a": one, "b": other})
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 50_000, 99_999])
 def test_one_value_that_is_not_finite_is_found_wherever_it_is(value, place):
     values = np.ones(100_000, np.float32)
-    assert is_finite({"w": values, "none": np.zeros(0, np.float32)})
     values[place] = value
-    assert not is_finite({"w": values, "none": np.zeros(0, np.float32)})
-    assert not np.isfinite(compute_l2_norm({"w": values}))
+    assert not np.isfinite(compute_l2_norm({"w": values, "none": np.zeros(0, np.float32)}))
 
 
 def get(model):

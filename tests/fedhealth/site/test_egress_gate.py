@@ -75,6 +75,14 @@ def test_what_was_predicted_leaves_and_is_logged_with_its_digest(gate, entries):
     assert entry["bytes"] > 40
 
 
+def test_without_a_log_nothing_is_hashed_and_the_same_is_blocked(entries):
+    gate = EgressGate(LIMITS, lambda event, **fields: entries.append({"event": event, **fields}), is_audited=False)
+    gate.check(TRAIN, directive(), good(), FORMS)
+    with pytest.raises(PrivacyError):
+        gate.check(TRAIN, directive(), changed(surprise=ConfigRecord({"a": 1})), FORMS)
+    assert [(entry["event"], "sha256" in entry) for entry in entries] == [("left", False), ("refused", False)]
+
+
 def changed(**records):
     content = good()
     for name, record in records.items():

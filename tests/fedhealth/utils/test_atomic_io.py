@@ -11,6 +11,7 @@ from fedhealth.utils.atomic_io import (
     atomic_writer,
     create_once,
     fsync_folder,
+    rewrite_file,
     sync_file,
     unsynced_files,
     write_atomic,
@@ -176,3 +177,62 @@ def test_a_reader_sees_the_old_content_or_the_new_while_files_change_places(tmp_
     reader.join()
     assert seen
     assert seen <= set(contents)
+
+
+@pytest.mark.parametrize("after", [b"longer than before", b"short", b""])
+def test_a_large_file_is_rewritten_where_it_lies(tmp_path, after):
+    path = tmp_path / "words"
+    rewrite_file(path, [b"twelve", memoryview(b" bytes")], 0o600)
+    assert path.read_bytes() == b"twelve bytes"
+    place = path.stat().st_ino
+    rewrite_file(path, [after], 0o600)
+    assert path.read_bytes() == after
+    assert (path.stat().st_ino, stat.S_IMODE(path.stat().st_mode)) == (place, 0o600)
+    assert names(tmp_path) == ["words"]
+
+
+def test_what_a_crash_left_of_a_rewritten_file_is_overwritten(tmp_path):
+    draft = tmp_path / ".words.draft"
+    draft.write_bytes(b"left by a crash, and longer")
+    draft.chmod(0o644)
+    rewrite_file(tmp_path / "words", [b"new"], 0o600)
+    assert (tmp_path / "words").read_bytes() == b"new"
+    assert stat.S_IMODE((tmp_path / "words").stat().st_mode) == 0o600
+    assert names(tmp_path) == ["words"]
+
+
+def test_a_link_in_place_of_the_draft_is_not_followed(tmp_path):
+    (tmp_path / "other").write_bytes(b"somebody else's")
+    (tmp_path / ".words.draft").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="words"):
+        rewrite_file(tmp_path / "words", [b"new"], 0o600)
+    assert (tmp_path / "other").read_bytes() == b"somebody else's"
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_rewrite_that_breaks_off_leaves_the_new_content_or_none(tmp_path, monkeypatch, at):
+    path, calls = tmp_path / "words", []
+    rewrite_file(path, [b"old"], 0o600)
+
+    def fail_once(handle):
+        calls.append(handle)
+        if len(calls) == at + 1:
+            raise OSError(28, "disk full")
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(OSError, match="words"):
+        rewrite_file(path, [b"new"], 0o600)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] in ([], [b"new"])
+
+
+def test_a_power_cut_during_a_rewrite_leaves_no_file_of_the_old_name(tmp_path, monkeypatch):
+    path = tmp_path / "words"
+    rewrite_file(path, [b"old"], 0o600)
+    seen = []
+
+    def watch(handle):
+        seen.append(names(tmp_path))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    rewrite_file(path, [b"new"], 0o600)
+    assert seen == [[".words.draft"], [".words.draft"], ["words"]]  # the old name is gone before a byte is written

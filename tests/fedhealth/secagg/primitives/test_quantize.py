@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from fedhealth.secagg.errors import ProtocolViolationError
 from fedhealth.secagg.primitives.layout import WEIGHT_ONE, Segment, VectorSpec, make_model_segment
+from fedhealth.secagg.primitives.masks import BLOCK_BYTES, Keystream
 from fedhealth.secagg.primitives.quantize import CHUNK, compute_error_bound, dequantize, quantize
 
 
@@ -72,6 +73,24 @@ def test_rounding_is_right_on_average():
     # One unit wide at most, so the mean's standard deviation is below 0.5 / sqrt(400 000).
     assert abs(opened["conv.weight"].astype(float).mean() - 0.1234567) / unit < 6 * 0.5 / np.sqrt(400_000)
     assert not opened["conv.bias"].any()
+
+
+@pytest.mark.parametrize("bits", [16, 20, 32])
+@pytest.mark.parametrize("length", [1, CHUNK - 1, 2 * CHUNK + 5])
+def test_words_in_pieces_are_the_nearest_integers_to_value_plus_noise(bits, length, monkeypatch):
+    monkeypatch.setattr("os.urandom", lambda size: b"k" * size)
+    about = make_model_segment("m", "t", {"w": length}, bound=0.5, bits=bits, sites=3, normaliser=3 * WEIGHT_ONE)
+    values = np.random.default_rng(length).uniform(-0.5, 0.5, length).astype(np.float32)
+    words = quantize(about, {"w": values}, 2 * WEIGHT_ONE)[:length]
+    stream, buffer = Keystream(b"k" * 32), bytearray(2 * length + BLOCK_BYTES)
+    for at in range(0, length, CHUNK):
+        part = bytearray(2 * CHUNK + BLOCK_BYTES)
+        size = 2 * min(CHUNK, length - at)
+        stream.fill(part, size)
+        buffer[2 * at : 2 * at + size] = part[:size]
+    noise = np.frombuffer(buffer, "<i2", length) * 2.0**-16
+    exact = np.rint(values.astype(np.float64) * (2 / 3 * about.levels / 0.5) + noise).astype(np.int64)
+    np.testing.assert_array_equal(words, exact.astype(about.dtype))
 
 
 def test_rounding_ignores_configured_seeds():

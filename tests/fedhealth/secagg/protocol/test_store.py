@@ -30,6 +30,16 @@ def test_values_are_replaced_and_removed(store):
         store.put("b", b"")
 
 
+def test_a_value_is_rewritten_where_it_lies(store):
+    for value in (b"one", b"another", b"x"):
+        store.rewrite("a", value, memoryview(b"!"))
+        assert store.get("a") == value + b"!"
+    store.put("a", b"two")
+    assert store.get("a") == b"two"
+    store.delete("a")
+    assert store.get("a") is None
+
+
 def test_files_are_private_and_whole(tmp_path):
     folder = tmp_path / "secrets"
     store = FileStore(folder)
@@ -107,6 +117,10 @@ def test_what_need_not_survive_a_power_cut_is_not_synced(tmp_path, monkeypatch, 
         store.put("a", b"one")
     assert bool(synced) == durable
     assert FileStore(tmp_path).get("a") == b"one"
+    synced.clear()
+    with nullcontext() if durable else unsynced_files():
+        store.rewrite("a", b"two")
+    assert bool(synced) == durable
     synced.clear()
     with nullcontext() if durable else unsynced_files():
         store.delete("a")

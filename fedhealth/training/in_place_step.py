@@ -1,0 +1,61 @@
+"""One step of an optimizer without new arrays of the model's size.
+
+PyTorch's SGD copies every gradient for weight decay, and once more to begin the momentum. Nobody reads the gradients
+after the step, so both are done in them: the same operations on the same values, hence the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+_VARIANTS = ("maximize", "nesterov", "differentiable", "foreach", "fused")  # that PyTorch computes in other ways
+
+
+def take_step(optimizer: Optimizer) -> None:
+    """Take one step; it may change the gradients, or take them for the optimizer's state."""
+    if not _is_plain_sgd(optimizer):
+        optimizer.step()
+        return
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                _move_parameter(parameter, group, optimizer.state)
+
+
+def _is_plain_sgd(optimizer: Optimizer) -> bool:
+    """Return whether PyTorch's SGD would go through dense parameters on a CPU one by one, and nobody watches."""
+    hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    if type(optimizer) is not SGD or any(hooks):
+        return False
+    groups = optimizer.param_groups
+    gradients = [parameter.grad for group in groups for parameter in group["params"] if parameter.grad is not None]
+    return not any(group[name] for group in groups for name in _VARIANTS) and all(map(_is_dense, gradients))
+
+
+def _is_dense(gradient: Tensor) -> bool:
+    return gradient.device.type == "cpu" and gradient.layout == torch.strided and not gradient.is_complex()
+
+
+def _move_parameter(parameter: Tensor, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]]) -> None:
+    gradient = parameter.grad
+    if gradient is None:
+        return
+    if group["weight_decay"]:
+        gradient.add_(parameter, alpha=group["weight_decay"])
+    if group["momentum"]:
+        gradient = _add_to_momentum(parameter, gradient, group, states[parameter])
+    parameter.add_(gradient, alpha=-group["lr"])
+
+
+def _add_to_momentum(parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """Return the momentum; at the first step it is the gradient itself, which the parameter then lets go."""
+    momentum: Tensor | None = state.get("momentum_buffer")
+    if momentum is not None:
+        return momentum.mul_(group["momentum"]).add_(gradient, alpha=1 - group["dampening"])
+    state["momentum_buffer"], parameter.grad = gradient, None
+    return gradient
