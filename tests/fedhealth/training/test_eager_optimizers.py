@@ -53,7 +53,9 @@ def test_steps_and_state_are_those_of_torch_bit_for_bit(make):
     assert torch.equal(model.bias, expected.bias)
     assert repr(ours) == repr(theirs)
     states = zip(ours.state_dict()["state"].values(), theirs.state_dict()["state"].values(), strict=True)
-    assert all(torch.equal(mine[name], value) for mine, its in states for name, value in its.items() if value is not None)
+    assert all(
+        torch.equal(mine[name], value) for mine, its in states for name, value in its.items() if value is not None
+    )
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
@@ -82,5 +84,9 @@ def test_another_optimizer_is_left_as_it_is():
     class Own(torch.optim.SGD):
         pass
 
-    for make in (partial(Own, lr=0.1), partial(torch.optim.RMSprop, lr=0.1), lambda parameters: Own(parameters, lr=0.1)):
+    for make in (
+        partial(Own, lr=0.1),
+        partial(torch.optim.RMSprop, lr=0.1),
+        lambda parameters: Own(parameters, lr=0.1),
+    ):
         assert make_eager(make) is make
