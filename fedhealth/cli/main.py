@@ -19,6 +19,7 @@ from fedhealth.cli.help_texts import complete_help
 from fedhealth.cli.options import Json
 from fedhealth.errors import ConfigError, FedhealthError, as_storage_error
 from fedhealth.utils.extras import EXTRAS, build_missing_error
+from fedhealth.utils.import_modules import pause_collection
 from fedhealth.utils.own_code import explain_own_code
 from fedhealth.utils.readable_text import escape_invisible
 from fedhealth.version import __version__
@@ -116,7 +117,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 7,
 ) -> None:
     """Run a federation of four synthetic hospitals, with a report; epsilon 8 at delta 1e-6 for each patient."""
-    from fedhealth.cli.run import run_demo
+    with pause_collection():
+        from fedhealth.cli.run import run_demo
 
     run_demo(folder, seed, overrides or [])
 
@@ -194,7 +196,8 @@ def recommend(
 @app.command(context_settings=_PASS_THROUGH)
 def run(context: typer.Context) -> None:
     """Run a federation; takes Hydra overrides, --multirun, --cfg job, --help (lists every option)."""
-    from fedhealth.cli.run import run_hydra
+    with pause_collection():
+        from fedhealth.cli.run import run_hydra
 
     run_hydra(context.args)
 
@@ -202,7 +205,8 @@ def run(context: typer.Context) -> None:
 @app.command(context_settings=_PASS_THROUGH)
 def stats(context: typer.Context) -> None:
     """Compute summed statistics of the hospitals' patients, without training; takes overrides as `run` does."""
-    from fedhealth.cli.run import run_hydra
+    with pause_collection():
+        from fedhealth.cli.run import run_hydra
 
     run_hydra([*context.args, "purpose=describe"])
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ from fedhealth.config.compose import (
     explain_encoding,
     explain_hydra_error,
     get_conf_dir,
+    read_choices,
     register_schema,
 )
 from fedhealth.config.explain_hydra import HYDRA_ERRORS
@@ -36,6 +38,7 @@ from fedhealth.experiment.sweep_reserve import release_reservation
 from fedhealth.runs.run_dir import RunDir
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+_FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=")
 DEMO_PATIENTS = 1000  # at a hospital of ordinary size: with fewer, the noise of private training is too large
 
 
@@ -57,13 +60,9 @@ def run_hydra(overrides: list[str]) -> None:
     overrides, folder = sweep.add_sweep_dir(overrides)
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise exceptions: `explain_hydra_error` words them
-    sys.argv = ["fedhealth run", *put_flags_first(overrides)]
-    app = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(get_conf_dir()), config_name="config")(
-        _run_composed
-    )
     try:
         check_group_options([override for override in overrides if "=" in override and not override.startswith("-")])
-        app()
+        (_run_main if _has_hydra_settings(overrides) else _run_plain)(overrides)
     except sweep.AbortHydra as stop:
         raise stop.fault from None
     except UnicodeDecodeError as fault:
@@ -75,6 +74,26 @@ def run_hydra(overrides: list[str]) -> None:
         release_reservation(folder)
     if (folder / sweep.PLAN).is_file():
         sweep.finish_sweep(folder)
+
+
+def _has_hydra_settings(overrides: list[str]) -> bool:
+    """Return whether there are flags, or settings of Hydra that are not just the folder of the results."""
+    given = [each.lstrip("+~") for each in overrides if not each.startswith(_FOLDERS)]
+    return any(each.startswith(("-", "hydra")) for each in given)
+
+
+def _run_main(overrides: list[str]) -> None:
+    """Call Hydra's main function."""
+    sys.argv = ["fedhealth run", *put_flags_first(overrides)]
+    hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(get_conf_dir()), config_name="config")(_run_composed)()
+
+
+def _run_plain(overrides: list[str]) -> None:
+    """Do what Hydra's main function does for overrides alone: it composes them once more before, for `hydra.mode`."""
+    with hydra.initialize_config_dir(str(get_conf_dir()), job_name="fedhealth", version_base=HYDRA_VERSION_BASE):
+        found = GlobalHydra.instance().hydra
+        assert found is not None  # noqa: S101 - just initialized
+        _ = found.run("config", partial(_run_composed, is_plain=True), overrides).return_value
 
 
 def _resume_folder(overrides: list[str], folder: Path) -> None:
@@ -160,14 +179,21 @@ def _make_run_dir(folder: Path) -> RunDir:
     return RunDir(folder / datetime.now().strftime("%Y%m%d-%H%M%S"))
 
 
-def _run_composed(config: DictConfig) -> None:
-    """Run one composed configuration in the directory that Hydra created for it."""
+def _run_composed(config: DictConfig, is_plain: bool = False) -> None:
+    """Run one composed configuration in the directory that Hydra created for it.
+
+    Args:
+        config: composed.
+        is_plain: whether a job with its overrides composes to the same, because nothing else was given.
+
+    """
     settings = HydraConfig.get()
     if settings.mode is RunMode.MULTIRUN:
         sweep.run_job(config)
         return
     run_dir, config_dir = RunDir(Path(settings.runtime.output_dir)), sweep.find_config_dir(settings)
-    spec = RunSpec(config, tuple(settings.overrides.task), run_dir, config_dir)
+    chosen = read_choices(settings) if is_plain else None
+    spec = RunSpec(config, tuple(settings.overrides.task), run_dir, config_dir, chosen=chosen)
     try:
         if config.sweep:
             sweep.run_search(spec)

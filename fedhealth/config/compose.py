@@ -135,10 +135,15 @@ def compose_with_choices(overrides: Sequence[str], config_dir: Path | None = Non
 
     """
     config = _compose(overrides, config_dir, whole=True)
-    choices = {group: option for group, option in config.hydra.runtime.choices.items() if isinstance(option, str)}
+    choices = read_choices(config.hydra)
     with open_dict(config):
         del config["hydra"]
     return config, choices
+
+
+def read_choices(hydra: Any) -> dict[str, str]:
+    """Return the chosen option of every group from Hydra's own settings of a configuration."""
+    return {group: option for group, option in hydra.runtime.choices.items() if isinstance(option, str)}
 
 
 def resolve_config(config: DictConfig) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from fedhealth.config.compose import compose_with_choices
 from fedhealth.config.folder_digest import digest_config_folder
+
+_MOST = 64  # configurations that are kept
+_kept = dict[tuple[tuple[str, ...], Path | None, bytes], tuple[DictConfig, dict[str, str]]]()
 
 
 def compose_once(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, str]]:
@@ -21,11 +23,19 @@ def compose_once(overrides: Sequence[str], config_dir: Path | None = None) -> tu
         ConfigError: as `compose_config`.
 
     """
-    return _compose(tuple(overrides), config_dir, digest_config_folder(config_dir))
+    key = tuple(overrides), config_dir, digest_config_folder(config_dir)
+    return _kept[key] if key in _kept else _keep(key, compose_with_choices(overrides, config_dir))
 
 
-@lru_cache(maxsize=64)
-def _compose(
-    overrides: tuple[str, ...], config_dir: Path | None, _folder_digest: bytes
+def keep_composed(overrides: Sequence[str], config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Keep what overrides compose to without a further folder: `compose_once` returns it from now on."""
+    _keep((tuple(overrides), None, digest_config_folder(None)), (config, dict(choices)))
+
+
+def _keep(
+    key: tuple[tuple[str, ...], Path | None, bytes], composed: tuple[DictConfig, dict[str, str]]
 ) -> tuple[DictConfig, dict[str, str]]:
-    return compose_with_choices(overrides, config_dir)
+    while len(_kept) >= _MOST:
+        _kept.pop(next(iter(_kept)), None)  # the oldest
+    _kept[key] = composed
+    return composed

@@ -6,32 +6,30 @@ them is replaced, the run would no longer be the method that it is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from fedhealth.config.compose import get_conf_dir
-from fedhealth.config.compose_once import compose_once
 from fedhealth.errors import ConfigError
 
 _COMPONENT_GROUPS = ("personalization", "strategy/server_state")
 _OVERRIDE = "override /"
 
 
-def check_method_components(overrides: Sequence[str], config_dir: Path | None = None) -> None:
-    """Refuse overrides that choose a method and replace one of its components.
+def check_method_components(chosen: Mapping[str, str], config_dir: Path | None = None) -> None:
+    """Refuse choices of a method and of another component in place of one of its own.
 
     Args:
-        overrides: valid Hydra overrides.
+        chosen: the option of every group.
         config_dir: a further folder of configuration files, searched after our own.
 
     Raises:
         ConfigError: a component of the method is replaced.
 
     """
-    _, chosen = compose_once(overrides, config_dir)
     method = chosen.get("method", "")
     for group, option in _load_method_components(method, config_dir):
         if chosen.get(group) != option:

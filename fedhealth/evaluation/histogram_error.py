@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import digamma
 
 from fedhealth.evaluation import metrics
 from fedhealth.evaluation.metrics import CALIBRATION_BINS, LOGIT_LIMIT
@@ -34,6 +33,8 @@ def bound_auprc_error(positives: np.ndarray, negatives: np.ndarray) -> float:
     differ and the negatives come first: sum over i = 1..p of (h + i) / (c + n + i), with h positives among the c
     studies above the bin.
     """
+    from scipy.special import digamma  # takes a tenth of a second to import
+
     hits = np.cumsum(positives[::-1])[::-1] - positives  # above the bin
     called = hits + np.cumsum(negatives[::-1])[::-1] - negatives
     some = positives > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedhealth.config.capabilities import Capabilities, read_capabilities
 from fedhealth.config.compose import (
-    compose_config,
+    compose_with_choices,
     compute_config_digest,
     get_conf_dir,
     resolve_config,
 )
-from fedhealth.config.compose_once import compose_once
+from fedhealth.config.compose_once import compose_once, keep_composed
 from fedhealth.config.method_consistency import check_method_components
 from fedhealth.config.noise_choice import SHARED_NOISE, can_share_noise, is_noise_open
 from fedhealth.config.own_files import list_overridden_values
@@ -49,6 +49,7 @@ class RunSpec:
         run_dir: the run directory.
         config_dir: an additional folder of configuration files; None for none.
         run_id: unique; a sweep chooses the ids of its runs beforehand.
+        chosen: the option of every group, as `config` was composed; None composes the overrides again for them.
 
     """
 
@@ -57,6 +58,7 @@ class RunSpec:
     run_dir: RunDir
     config_dir: Path | None = None
     run_id: str = field(default_factory=make_run_id)
+    chosen: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self._shares_noise_by_default():
@@ -83,8 +85,8 @@ class RunSpec:
             ConfigError: unknown key, option or type.
 
         """
-        composed = compose_config(overrides, config_dir)
-        return RunSpec(composed, tuple(overrides), run_dir, config_dir, run_id or make_run_id())
+        composed, chosen = compose_with_choices(overrides, config_dir)
+        return RunSpec(composed, tuple(overrides), run_dir, config_dir, run_id or make_run_id(), chosen)
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -104,10 +106,7 @@ class RunSpec:
     @cached_property
     def settings(self) -> Config:
         """The configuration as an object, with absolute paths."""
-        absolute = deepcopy(self.config)
-        for key, path in self._absolute_paths.items():
-            OmegaConf.update(absolute, key, str(path))
-        settings = OmegaConf.to_object(absolute)
+        settings = OmegaConf.to_object(self._job_config)
         assert isinstance(settings, Config)  # noqa: S101 - the schema's root
         return settings
 
@@ -119,7 +118,9 @@ class RunSpec:
 
     @cached_property
     def job(self) -> Job:
-        """The job that lead and sites receive."""
+        """The job that lead and sites receive; those in this process need not compose it again."""
+        if self._composes_like_job:
+            keep_composed(self.job_overrides, self._job_config, self._choices)
         folder, config_dir = str(self.run_dir.path.resolve()), str(self.config_dir or "")
         return Job(self.run_id, self.job_overrides, self.digest, folder, config_dir)
 
@@ -136,21 +137,40 @@ class RunSpec:
 
         """
         validate_config(self.config, self._locate_part)
-        check_method_components(self.job_overrides, self.config_dir)  # as lead and sites compose them for the job
+        check_method_components(self._choices, self.config_dir)
 
     def list_warnings(self) -> list[ConfigWarning]:
         """Return the warnings about the configuration, and about own files whose values others override."""
-        _, choices = compose_once(self.job_overrides, self.config_dir)
-        overridden = list_overridden_values(self.config, choices, self.overrides, self.config_dir)
+        overridden = list_overridden_values(self.config, self._choices, self.overrides, self.config_dir)
         return [*list_warnings(self.plain, self.capabilities), *overridden]
 
     def _locate_part(self, place: str) -> str:
         """Return the YAML file that describes the part at a place of the configuration, or the place."""
         group = place.replace(".", "/")
-        option = compose_once(self.job_overrides, self.config_dir)[1].get(group, "")
+        option = self._choices.get(group, "")
         folders = [*([self.config_dir] if self.config_dir else []), get_conf_dir()]
         paths = [folder / group / f"{option}.yaml" for folder in folders]
         return next((str(path) for path in paths if path.is_file()), place)
+
+    @property
+    def _composes_like_job(self) -> bool:
+        """Whether the configuration is the job's but for the paths: a command searches a further folder first."""
+        return self.chosen is not None and self.config_dir is None
+
+    @cached_property
+    def _choices(self) -> Mapping[str, str]:
+        """The option of every group, as lead and sites compose the job."""
+        if self.chosen is not None and self.config_dir is None:
+            return self.chosen
+        return compose_once(self.job_overrides, self.config_dir)[1]
+
+    @cached_property
+    def _job_config(self) -> DictConfig:
+        """The configuration with absolute paths."""
+        absolute = deepcopy(self.config)
+        for key, path in self._absolute_paths.items():
+            OmegaConf.update(absolute, key, str(path))
+        return absolute
 
     @property
     def _absolute_paths(self) -> dict[str, Path]:

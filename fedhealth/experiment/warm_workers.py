@@ -14,7 +14,6 @@ from fedhealth.utils.warm_processes import copy_environment, get_warm_context, s
 
 ResultT = TypeVar("ResultT")
 _MODULES = (
-    "torch._dynamo",  # the first step of an optimizer imports it
     "fedhealth.experiment.rehearsal",
     "fedhealth.runtime.site_workers",
 )

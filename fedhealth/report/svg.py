@@ -15,6 +15,7 @@ from html import escape
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 WIDTH = 360
@@ -68,7 +69,9 @@ def use_house_style() -> Iterator[None]:
 
 def new_figure(height: float) -> Figure:
     """Return an empty figure of native width and `height` CSS pixels."""
-    return Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
+    FigureCanvasSVG(figure)  # measures text as it will be drawn
+    return figure
 
 
 def figure_to_svg(figure: Figure, key: str, title: str, description: str) -> str:
@@ -82,6 +85,9 @@ def figure_to_svg(figure: Figure, key: str, title: str, description: str) -> str
 
     """
     content = io.StringIO()
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine(None)  # else `savefig` draws everything once more, for the layout
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(content, format="svg", transparent=True, metadata=nothing)
     drawn = re.sub(r"<!--.*?-->", "", content.getvalue(), flags=re.DOTALL)

@@ -44,6 +44,7 @@ from fedhealth.training.noise_shares import get_step_shares
 from fedhealth.training.optimizers import build_optimizer, collect_gradients
 from fedhealth.training.precision import use_channels_last
 from fedhealth.training.private_batches import build_loss_fn, list_checked_losses, load_physical_batches
+from fedhealth.training.seeding import seed_generators
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.training.trainer import FitReport, GradientHook, Statistics, TrainingTask, get_checkpoint_folder
 from fedhealth.types import State
@@ -217,12 +218,9 @@ def _seed_dropout(device: torch.device) -> None:
     """Seed PyTorch from the operating system.
 
     A known seed would tell which mask a patient's row gets, and one patient less in a batch would change the masks of
-    the others. `torch.manual_seed` would do the same for every kind of device, with a stack trace for each.
+    the others.
     """
-    seed = secrets.randbits(63)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
+    seed_generators(secrets.randbits(63), device)
 
 
 def _build_after_noise(hook: GradientHook, model: nn.Module, done: int) -> AfterNoise:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Sends, TrainingConfig
+from fedhealth.training.eager_optimizers import SGD, make_eager
 from fedhealth.types import State
 
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -32,6 +33,7 @@ def build_optimizer(
 
 def make_optimizer(make: MakeOptimizer, encoder_lr: float, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     """Return the optimizer of a model's trained parameters; encoders train at `encoder_lr` times the learning rate."""
+    make = make_eager(make)
     encoder_parameters = [p for name, p in parameters.items() if name.startswith("towers.") and ".encoder." in name]
     if encoder_lr == 1 or not encoder_parameters:
         return make(list(parameters.values()))

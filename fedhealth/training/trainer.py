@@ -23,6 +23,7 @@ from fedhealth.training.in_place_step import take_step
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
 from fedhealth.training.precision import autocast_forward, compile_model, use_channels_last
+from fedhealth.training.seeding import seed_generators
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
 from fedhealth.utils.fault_text import get_first_line
@@ -320,7 +321,7 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     checkpoint = StepCheckpoint(get_checkpoint_folder(task, accounting), model, optimizer, about, task.start)
     devices, forward = [device] if device.type == "cuda" else [], compile_model(model, training)
     with use_channels_last(model, training), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(task.seed)
+        seed_generators(task.seed, device)
         checkpoint.restore()
         order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
         for step, chosen in islice(enumerate(order), checkpoint.step, steps):

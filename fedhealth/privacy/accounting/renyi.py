@@ -1,18 +1,33 @@
 """Renyi divergences of the sampled Gaussian mechanism, by Opacus, without the rest of Opacus.
 
 `import opacus` imports its optimizers and layers with much of torch, which takes seconds. This one module of it needs
-numpy and scipy alone, so it is loaded from its file; it is the same code.
+numpy and scipy alone, so it is loaded from its file, when it is first used; it is the same code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _PLACE = Path("accountants", "analysis", "rdp.py")
 
 
+def compute_rdp(*, q: float, noise_multiplier: float, steps: int, orders: Sequence[float]) -> Any:
+    """Return the divergences of steps with sampling rate `q` at each order [O], as Opacus does."""
+    return _load_module().compute_rdp(q=q, noise_multiplier=noise_multiplier, steps=steps, orders=orders)
+
+
+def get_privacy_spent(*, orders: Sequence[float], rdp: Any, delta: float) -> tuple[float, float]:
+    """Return the least epsilon that divergences [O] bound, and its order, as Opacus does."""
+    epsilon, order = _load_module().get_privacy_spent(orders=orders, rdp=rdp, delta=delta)
+    return epsilon, order
+
+
+@cache
 def _load_module() -> ModuleType:
     package = find_spec("opacus")  # finds the package, and does not import it
     if package is None or package.origin is None:
@@ -23,7 +38,3 @@ def _load_module() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-_rdp = _load_module()
-compute_rdp, get_privacy_spent = _rdp.compute_rdp, _rdp.get_privacy_spent

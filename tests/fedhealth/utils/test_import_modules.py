@@ -1,0 +1,42 @@
+"""Importing without collections."""
+
+import gc
+
+import pytest
+
+from fedhealth.utils.import_modules import pause_collection
+
+
+@pytest.fixture(autouse=True)
+def unfreeze():
+    yield
+    gc.unfreeze()
+
+
+def test_nothing_is_collected_inside_and_later_collections_leave_it_out():
+    collections, before = [], gc.get_freeze_count()
+    gc.callbacks.append(lambda phase, _: collections.append(phase))
+    try:
+        with pause_collection():
+            made = [[number] for number in range(10_000)]
+    finally:
+        gc.callbacks.pop()
+    assert collections == []
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= before + len(made)
+
+
+def test_it_is_on_again_after_an_error():
+    with pytest.raises(ImportError), pause_collection():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_it_stays_off_where_it_was_off():
+    gc.disable()
+    try:
+        with pause_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
