@@ -42,7 +42,7 @@ from fedhealth.training.dpsgd_plans import DPSGDPlans
 from fedhealth.training.fit_audit import list_audit_failures
 from fedhealth.training.noise_shares import get_step_shares
 from fedhealth.training.optimizers import build_optimizer, collect_gradients
-from fedhealth.training.precision import use_channels_last
+from fedhealth.training.precision import checkpoint_activations, use_channels_last
 from fedhealth.training.private_batches import build_loss_fn, list_checked_losses, load_physical_batches
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.training.trainer import FitReport, GradientHook, Statistics, TrainingTask, get_checkpoint_folder
@@ -72,7 +72,7 @@ class DPSGDTrainer(DPSGDPlans):
             # on synthetic rows: the reason leaves the site
             batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
             checked = list_checked_losses(task.kind, task.training, batch["targets"].device)
-            with use_channels_last(task.model, task.training):
+            with use_channels_last(task.model, task.training), checkpoint_activations(task.model, task.training):
                 for loss_fn, tolerance in checked:
                     run_self_check(self.make_engine, task.model, loss_fn, plan.clipping, batch, owners, tolerance)
         except PrivacyError as fault:
@@ -124,6 +124,7 @@ class DPSGDTrainer(DPSGDPlans):
         devices = [device] if device.type == "cuda" else []
         with (
             use_channels_last(model, task.training),
+            checkpoint_activations(model, task.training),
             self.budget.open_ledger(accounting.folder) as ledger,
             torch.random.fork_rng(devices=devices),
         ):
@@ -153,6 +154,7 @@ class DPSGDTrainer(DPSGDPlans):
         devices = [device] if device.type == "cuda" else []
         with (
             use_channels_last(model, task.training),
+            checkpoint_activations(model, task.training),
             self.budget.open_ledger(accounting.folder) as ledger,
             torch.random.fork_rng(devices=devices),
         ):

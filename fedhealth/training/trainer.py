@@ -21,7 +21,7 @@ from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
-from fedhealth.training.precision import autocast_forward, compile_model, use_channels_last
+from fedhealth.training.precision import autocast_forward, checkpoint_activations, compile_model, use_channels_last
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
 from fedhealth.utils.fault_text import get_first_line
@@ -317,7 +317,11 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     about = (task.seed, steps, rows.tolist(), examples.digest)
     checkpoint = StepCheckpoint(get_checkpoint_folder(task, accounting), model, optimizer, about, task.start)
     devices, forward = [device] if device.type == "cuda" else [], compile_model(model, training)
-    with use_channels_last(model, training), torch.random.fork_rng(devices=devices):
+    with (
+        use_channels_last(model, training),
+        checkpoint_activations(model, training),
+        torch.random.fork_rng(devices=devices),
+    ):
         torch.manual_seed(task.seed)
         checkpoint.restore()
         order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
