@@ -43,8 +43,8 @@ def _is_stage(module: nn.Module) -> bool:
 
 @contextmanager
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Checkpoint the activations of these blocks."""
-    wrapped = list(blocks)
+    """Checkpoint the activations of these blocks, if they are not checkpointed yet."""
+    wrapped = [block for block in blocks if not has_checkpointed_blocks(block)]
     for block in wrapped:
         object.__setattr__(block, "forward", _CheckpointedForward(block))
     try:

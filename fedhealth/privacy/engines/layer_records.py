@@ -114,9 +114,7 @@ class _LayerUse:
         return value  # type: ignore[no-any-return]
 
     def _explain_change(self) -> PrivacyError:
-        return PrivacyError(
-            f"the input of layer {self.name} was changed in place", "Use the out-of-place operation."
-        )
+        return PrivacyError(f"the input of layer {self.name} was changed in place", "Use the out-of-place operation.")
 
 
 class _SavedInput(torch.autograd.Function):

@@ -246,7 +246,9 @@ def make_deep_task(norm, **changes):
 
 
 @pytest.mark.parametrize("norm", ["keep", "group"])
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 5}, {"channels_last": True}, {"precision": Precision.bf16}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"micro_batch_size": 5}, {"channels_last": True}, {"precision": Precision.bf16}]
+)
 def test_checkpointed_training_gives_the_same_bits(norm, changes):
     fits = []
     for is_on in (False, True):

@@ -18,7 +18,16 @@ from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.utils.activation_checkpointing import checkpoint_blocks, find_blocks
 from fedhealth.utils.tensor_memory import PeakCounter
 from tests.fedhealth.privacy.engines.test_engines import LAYERS, ONE_EACH, SEVERAL
-from tests.fedhealth.privacy.toys import VOCAB, TextTower, flat_loss, fusion, fusion_batch, fusion_loss, relative_error, sums
+from tests.fedhealth.privacy.toys import (
+    VOCAB,
+    TextTower,
+    flat_loss,
+    fusion,
+    fusion_batch,
+    fusion_loss,
+    relative_error,
+    sums,
+)
 
 FLAT = Clipping(0.5)
 
@@ -212,9 +221,7 @@ def test_an_input_changed_in_place_in_a_block_is_refused_by_name(is_inside):
 
     model = nn.Sequential(Changing(), nn.Linear(5, 2))
     with checkpoint_blocks([model[0]]), pytest.raises(PrivacyError, match=r"input of layer 0\.head was changed"):
-        BookKeepingEngine(model, flat_loss, FLAT).accumulate(
-            (torch.randn(6, 5), torch.randint(0, 2, (6,))), range(6)
-        )
+        BookKeepingEngine(model, flat_loss, FLAT).accumulate((torch.randn(6, 5), torch.randint(0, 2, (6,))), range(6))
 
 
 def test_a_checkpoint_of_the_old_kind_is_refused_by_name():
