@@ -14,7 +14,7 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 def measure_free_memory() -> int:
     """Return what the machine has available, or less if a control group of this process (a container) allows less."""
-    return max(0, min(_read_available(), *_list_group_rooms()))
+    return max(0, min([_read_available(), *_list_group_rooms()]))
 
 
 def measure_free_gpu_memory(device: torch.device) -> int:

@@ -158,7 +158,7 @@ def test_the_sampler_gets_whole_units_with_their_copies(free, monkeypatch, copie
 
     monkeypatch.setattr("fedhealth.training.dpsgd_trainer.choose_physical_batch_size", choose)
     task = make_task(TaskKind.binary, Augmentation(SHIFTS, copies))
-    trainer = DPSGDTrainer("t", 8.0, max_records_per_patient=4, sample_rate=1.0, noise_multiplier=1.0)
+    trainer = DPSGDTrainer("t", 8.0, min_cohort=2, max_records_per_patient=4, sample_rate=1.0, noise_multiplier=1.0)
     plan = trainer.make_plan(task, PLACE)
     [*steps] = trainer._build_sampler(task, plan)
     assert asked == [2 * copies]  # no patient has more than two rows
@@ -168,7 +168,7 @@ def test_the_sampler_gets_whole_units_with_their_copies(free, monkeypatch, copie
 def test_a_number_is_taken_as_it_is(monkeypatch):
     chooser = "fedhealth.training.dpsgd_trainer.choose_physical_batch_size"
     monkeypatch.setattr(chooser, lambda *given: pytest.fail("it was asked"))
-    trainer = DPSGDTrainer("t", 8.0, max_physical_batch_size=4, sample_rate=1.0, noise_multiplier=1.0)
+    trainer = DPSGDTrainer("t", 8.0, min_cohort=2, max_physical_batch_size=4, sample_rate=1.0, noise_multiplier=1.0)
     task = make_task(TaskKind.binary)
     [*steps] = trainer._build_sampler(task, trainer.make_plan(task, PLACE))
     assert max(len(part.rows) for step in steps for part in step) == 4
