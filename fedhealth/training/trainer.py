@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the accountants take time to import, and plain training doe
 
 
 Statistics = dict[str, np.ndarray]
+_TARGETS = "targets"  # copied with the inputs
 _DIVERGED_LOSS = 2.0**16  # far above any loss of a model that learns; its sum over all rows fits into 64 bits
 
 GradientHook = Callable[[int, Mapping[str, nn.Parameter]], None]
@@ -347,10 +348,11 @@ def _add_gradients(
     total = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, len(chosen), size):
         some = chosen[start : start + size]
-        batch = move_batch(task.examples.batch(some), device)
+        batch = move_batch(task.examples.batch(some) | {_TARGETS: task.examples.targets(some)}, device)
+        targets = batch.pop(_TARGETS)
         with _explain_batch_norm(len(some)), autocast_forward(task.training, device):
             scores = forward(batch).float()
-        losses = compute_row_losses(scores, task.examples.targets(some).to(device), task.kind, task.training)
+        losses = compute_row_losses(scores, targets, task.kind, task.training)
         loss = losses.mean() if len(some) == len(chosen) else losses.sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

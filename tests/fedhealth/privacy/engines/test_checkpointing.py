@@ -109,7 +109,7 @@ def test_every_clipping_equals_oracle(clipping):
 @given(st.data())
 def test_any_depth_length_and_patients_equal_oracle(data):
     torch.manual_seed(data.draw(st.integers(0, 9)))
-    model = Deep(data.draw(st.integers(1, 3)), data.draw(st.sampled_from([4, 8])))
+    model = Deep(data.draw(st.integers(1, 3)), data.draw(st.sampled_from([4, 8]))).double()  # norms over few values
     for module in model.modules():
         if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.Linear) and data.draw(st.booleans()):
             module.requires_grad_(False)
@@ -117,7 +117,7 @@ def test_any_depth_length_and_patients_equal_oracle(data):
         model.out.bias.requires_grad_(True)
     batch = torch.randint(0, VOCAB, (4, data.draw(st.integers(1, 6)))), torch.randint(0, VOCAB, (4,))
     patients = data.draw(st.lists(st.integers(0, 3), min_size=4, max_size=4))
-    assert max(compare(model, flat_loss, batch, patients)) < 1e-5
+    assert max(compare(model, flat_loss, batch, patients)) < 1e-6
 
 
 @pytest.mark.parametrize("patients", [ONE_EACH, SEVERAL], ids=["one row each", "several rows"])
