@@ -47,6 +47,7 @@ LOCAL_KEYS = (
     "data.faulty_cells",
     "training.device",
     "training.threads",
+    "training.memory_gb",
     "privacy.dataset",
     "privacy.max_epsilon",
     "privacy.lifetime_epsilon",

@@ -223,6 +223,10 @@ class TrainingConfig:
         precision: of the forward pass; `auto` takes bf16 on a GPU that has it, and float32 in private training.
         channels_last: memory order of convolutions in training; null takes it on a GPU.
         compile: whether torch compiles the model: for long runs on a GPU; the first step can take minutes.
+        activation_checkpointing: whether the blocks of encoders drop their activations and compute them again in the
+            backward pass: less memory for more time.
+        memory_gb: what a task may use on a CPU, in GB; private training splits its batches to fit. Null takes a share
+            of what is free.
 
     """
 
@@ -241,8 +245,10 @@ class TrainingConfig:
     precision: Precision = Precision.auto
     channels_last: bool | None = None
     compile: bool = False
+    activation_checkpointing: bool = False
     device: str = "auto"
     threads: int | None = None
+    memory_gb: float | None = None
 
 
 @dataclass

@@ -133,6 +133,10 @@ def _find_range_errors(plain: dict[str, Any]) -> Iterator[str]:
     for key in ("threads", "micro_batch_size"):
         if training[key] is not None:
             at_least_one[f"training.{key}"] = training[key]
+    if plain["privacy"].get("max_physical_batch_size") is not None:
+        at_least_one["privacy.max_physical_batch_size"] = plain["privacy"]["max_physical_batch_size"]
+    if training["memory_gb"] is not None and not training["memory_gb"] > 0:
+        yield f"training.memory_gb: must be positive or null, is {training['memory_gb']}."
     secagg = plain["secagg"]
     for key in ("min_honest", "min_sites"):
         if secagg.get(key) is not None:

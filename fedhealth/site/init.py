@@ -68,7 +68,7 @@ limits:
 resources:
   device: auto                 # auto, cpu or cuda:0
   threads: 1
-  memory_gb: 16.0              # a task that uses more is stopped
+  memory_gb: 16.0              # a task that uses more is stopped; private training splits its batches to fit
   minutes: 60.0                # deadline of a task
   incoming_megabytes: 2000.0   # maximum size of one message
   weights: null                # folder of pretrained weights; jobs give only a file name

@@ -124,6 +124,7 @@ def make_site_overrides(policy: Policy, source: DataSource, overrides: Sequence[
         yield f"data.columns.{column}={_quote_or_null(name)}"
     yield f"training.device={policy.resources.device}"
     yield f"training.threads={policy.resources.threads}"
+    yield f"training.memory_gb={policy.resources.memory_gb}"
     limits = policy.limits
     own = {
         "dataset": quote_value(source.dataset),

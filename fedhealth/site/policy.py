@@ -144,7 +144,7 @@ class Resources:
     Attributes:
         device: `auto`, `cpu` or `cuda:0`.
         threads: number of CPU threads.
-        memory_gb: a task that uses more is stopped.
+        memory_gb: a task that uses more is stopped; private training splits its batches to fit.
         minutes: deadline of a task.
         incoming_megabytes: maximum size of one message.
         weights: folder of pretrained weights; jobs give only a file name.

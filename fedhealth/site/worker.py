@@ -132,7 +132,7 @@ class Worker:
             if (used := _read_resident_memory(self._process.pid)) > limits.memory_gb * 1e9:
                 raise WorkerError(
                     f"A task used {used / 1e9:.1f} GB of memory and was stopped; the limit is {limits.memory_gb:g} GB.",
-                    "Raise resources.memory_gb in site.yaml, or ask the lead to lower privacy.max_physical_batch_size.",
+                    "Raise resources.memory_gb in site.yaml, or ask the lead for training.activation_checkpointing.",
                 )
 
 

@@ -29,6 +29,7 @@ from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.training.check_batch import make_check_batch
 from fedhealth.training.losses import compute_row_losses
+from fedhealth.training.precision import checkpoint_activations
 from fedhealth.training.private_batches import list_checked_losses
 from fedhealth.training.trainer import set_thread_count
 from fedhealth.utils.fault_text import get_first_line
@@ -42,7 +43,8 @@ def check_model(config: Config) -> None:
     """Check that the configured model can be built, reads the configured inputs, and can be trained as configured.
 
     Raises:
-        ModelError: it cannot be built, does not read inputs of these sizes, or gives values that are not finite.
+        ModelError: it cannot be built, does not read inputs of these sizes, gives values that are not finite, or has no
+            blocks whose activations could be checkpointed.
         ConfigError: it has batch normalization, and batches of one row.
         PrivacyError: a layer cannot be trained privately; the message names it.
 
@@ -58,13 +60,8 @@ def check_model(config: Config) -> None:
     if augmentation and "image" in batch:
         augmentation.change_images(batch["image"], batch["image_present"])
     _check_forward(model, batch, config)
-    trainer = instantiate(config.privacy)
-    if make_engine := getattr(trainer, "make_engine", None):
-        towers = tuple(f"towers.{name}" for name in sorted(model.modalities)) if trainer.clipping == "tower" else ()
-        _check_rows_alone(model, batch)
-        clipping = Clipping(trainer.max_grad_norm, trainer.clipping, towers)
-        for loss_fn, tolerance in list_checked_losses(config.data.task.kind, config.training, torch.device("cpu")):
-            run_self_check(make_engine, model.train(), loss_fn, clipping, batch, owners, tolerance)
+    with checkpoint_activations(model, config.training):
+        _check_private_training(model, batch, owners, config)
 
 
 def make_blank_examples(model: MultimodalModel, config: Config) -> Examples:
@@ -114,6 +111,17 @@ def _check_forward(model: MultimodalModel, batch: Batch, config: Config) -> None
                 f"model.{name}: the encoder gives values that are not finite on random inputs.",
                 "Check its weights; weights in half precision may have lost large values.",
             )
+
+
+def _check_private_training(model: MultimodalModel, batch: Batch, owners: list[int], config: Config) -> None:
+    """Check the engine that clips patients' gradients, if the run's trainer has one."""
+    trainer = instantiate(config.privacy)
+    if make_engine := getattr(trainer, "make_engine", None):
+        towers = tuple(f"towers.{name}" for name in sorted(model.modalities)) if trainer.clipping == "tower" else ()
+        _check_rows_alone(model, batch)
+        clipping = Clipping(trainer.max_grad_norm, trainer.clipping, towers)
+        for loss_fn, tolerance in list_checked_losses(config.data.task.kind, config.training, torch.device("cpu")):
+            run_self_check(make_engine, model.train(), loss_fn, clipping, batch, owners, tolerance)
 
 
 def _check_rows_alone(model: MultimodalModel, batch: Batch) -> None:

@@ -48,7 +48,8 @@ class DPSGDPlans(ReleaseRecords):
         sample_rate: probability with which a unit is in a step's batch; null takes training.batch_size / bucketed
             cohort.
         max_records_per_patient: studies of one patient used in a step; for unit `record`, in the whole run.
-        max_physical_batch_size: rows computed at a time; changes memory, not the result.
+        max_physical_batch_size: rows computed at a time; changes memory, not the result. Null takes as many as fit into
+            a share of the free memory, at most 256.
         noise_multiplier: the least noise that the run asks for; null takes what epsilon needs.
         noise: `local` (or null) if each site adds the noise of its own sum; `shared` if the honest sites of a secure
             sum add it together: each adds less, and the promise rests on how many of them collude.
@@ -78,7 +79,7 @@ class DPSGDPlans(ReleaseRecords):
         engine: str = "bk",
         sample_rate: float | None = None,
         max_records_per_patient: int = 4,
-        max_physical_batch_size: int = 256,
+        max_physical_batch_size: int | None = None,
         noise_multiplier: float | None = None,
         score_release_share: float = 0.1,
         spare_rounds: int = 1,
@@ -102,6 +103,11 @@ class DPSGDPlans(ReleaseRecords):
         if sample_rate is not None and not 0 < sample_rate <= 1:
             raise PrivacyError(
                 f"privacy.sample_rate: {sample_rate} is not in (0, 1]", "Leave it null, or give a probability."
+            )
+        if max_physical_batch_size is not None and max_physical_batch_size < 1:
+            raise PrivacyError(
+                f"privacy.max_physical_batch_size: {max_physical_batch_size} is below 1",
+                "Leave it null, or give a number of rows.",
             )
         if not 0 <= subgroup_release_share < 1:
             raise PrivacyError(

@@ -42,7 +42,8 @@ from fedhealth.training.dpsgd_plans import DPSGDPlans
 from fedhealth.training.fit_audit import list_audit_failures
 from fedhealth.training.noise_shares import get_step_shares
 from fedhealth.training.optimizers import build_optimizer, collect_gradients
-from fedhealth.training.precision import use_channels_last
+from fedhealth.training.physical_batches import choose_physical_batch_size
+from fedhealth.training.precision import checkpoint_activations, use_channels_last
 from fedhealth.training.private_batches import build_loss_fn, list_checked_losses, load_physical_batches
 from fedhealth.training.seeding import seed_generators
 from fedhealth.training.step_checkpoint import StepCheckpoint
@@ -73,7 +74,7 @@ class DPSGDTrainer(DPSGDPlans):
             # on synthetic rows: the reason leaves the site
             batch, owners = make_check_batch(task.model, task.examples, task.kind, plan.max_records_per_unit)
             checked = list_checked_losses(task.kind, task.training, batch["targets"].device)
-            with use_channels_last(task.model, task.training):
+            with use_channels_last(task.model, task.training), checkpoint_activations(task.model, task.training):
                 for loss_fn, tolerance in checked:
                     run_self_check(self.make_engine, task.model, loss_fn, plan.clipping, batch, owners, tolerance)
         except PrivacyError as fault:
@@ -125,6 +126,7 @@ class DPSGDTrainer(DPSGDPlans):
         devices = [device] if device.type == "cuda" else []
         with (
             use_channels_last(model, task.training),
+            checkpoint_activations(model, task.training),
             self.budget.open_ledger(accounting.folder) as ledger,
             torch.random.fork_rng(devices=devices),
         ):
@@ -147,31 +149,37 @@ class DPSGDTrainer(DPSGDPlans):
 
     def _fit_with_shares(self, task: TrainingTask, accounting: AccountingContext, plan: PrivacyPlan) -> FitReport:
         """Take one step's clipped sum, with this site's share of the noise of all sites' sums."""
-        shares = get_step_shares(task, plan)
+        shares, sampler = get_step_shares(task, plan), self._build_sampler(task, plan)
         model = task.model
         engine = self.make_engine(model, build_loss_fn(task.kind, task.training), plan.clipping)
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with (
             use_channels_last(model, task.training),
+            checkpoint_activations(model, task.training),
             self.budget.open_ledger(accounting.folder) as ledger,
             torch.random.fork_rng(devices=devices),
         ):
             self.budget.book(ledger, plan, accounting, plan.round_event)
             _seed_dropout(device)
-            (physical,) = self._build_sampler(task, plan)
+            (physical,) = sampler
             batches = load_physical_batches(task.examples, physical, device)
             sums = sum_clipped_gradients(engine, get_trainable_parameters(model), batches)
         directions = {name: -total for name, total in sums.items()}
         return FitReport(1, len(task.rows), math.nan, dict(draw_shares(directions, shares)))
 
     def _build_sampler(self, task: TrainingTask, plan: PrivacyPlan) -> PatientSampler:
+        units, copies = self.group_units(task), task.examples.copies
+        size = self.max_physical_batch_size
+        if size is None:
+            most = copies * min(plan.max_records_per_unit, max(map(len, units), default=1))
+            size = choose_physical_batch_size(self.make_engine, task, plan.clipping, most)
         return PatientSampler(
-            self.group_units(task),
+            units,
             sample_rate=plan.sample_rate,
             steps=plan.steps,
             max_records_per_patient=plan.max_records_per_unit,
-            max_physical_batch_size=max(1, self.max_physical_batch_size // task.examples.copies),
+            max_physical_batch_size=max(1, size // copies),
         )
 
     # --- what may leave the site ---

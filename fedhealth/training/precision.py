@@ -1,4 +1,4 @@
-"""How a training step computes: in bf16 or float32, with channels last or first, compiled or not.
+"""How a training step computes: in bf16 or float32, with channels last or first, compiled or not, with less memory.
 
 Mixed precision: Micikevicius et al., "Mixed precision training", ICLR 2018; bf16 needs no scaling of the loss
 (Kalamkar et al., "A study of bfloat16 for deep learning training", 2019). Only the forward pass and its gradients of
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedhealth.config.schema import Precision, TrainingConfig
 from fedhealth.data.examples import Batch
 from fedhealth.errors import ModelError
+from fedhealth.utils.activation_checkpointing import checkpoint_blocks, find_blocks
 from fedhealth.utils.fault_text import get_first_line
 
 
@@ -54,6 +55,28 @@ def use_channels_last(model: nn.Module, training: TrainingConfig) -> Iterator[No
         yield
     finally:
         model.to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def checkpoint_activations(model: nn.Module, training: TrainingConfig) -> Iterator[None]:
+    """Checkpoint the activations of the model's blocks during training, if configured.
+
+    Raises:
+        ModelError: the model has no blocks.
+
+    """
+    if not training.activation_checkpointing:
+        yield
+        return
+    blocks = find_blocks(model)
+    if not blocks:
+        raise ModelError(
+            "training.activation_checkpointing=true: no encoder has blocks, such as residual blocks or transformer "
+            "layers, so no memory would be saved.",
+            "Set training.activation_checkpointing=false.",
+        )
+    with checkpoint_blocks(blocks):
+        yield
 
 
 def compile_model(model: nn.Module, training: TrainingConfig) -> Callable[[Batch], Tensor]:

@@ -22,7 +22,7 @@ from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.in_place_step import take_step
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.optimizers import build_optimizer, collect_gradients, count_steps
-from fedhealth.training.precision import autocast_forward, compile_model, use_channels_last
+from fedhealth.training.precision import autocast_forward, checkpoint_activations, compile_model, use_channels_last
 from fedhealth.training.seeding import seed_generators
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the accountants take time to import, and plain training doe
 
 
 Statistics = dict[str, np.ndarray]
+_TARGETS = "targets"  # copied with the inputs
 _DIVERGED_LOSS = 2.0**16  # far above any loss of a model that learns; its sum over all rows fits into 64 bits
 
 GradientHook = Callable[[int, Mapping[str, nn.Parameter]], None]
@@ -320,7 +321,11 @@ def fit_without_noise(task: TrainingTask, accounting: AccountingContext | None =
     about = (task.seed, steps, rows.tolist(), examples.digest)
     checkpoint = StepCheckpoint(get_checkpoint_folder(task, accounting), model, optimizer, about, task.start)
     devices, forward = [device] if device.type == "cuda" else [], compile_model(model, training)
-    with use_channels_last(model, training), torch.random.fork_rng(devices=devices):
+    with (
+        use_channels_last(model, training),
+        checkpoint_activations(model, training),
+        torch.random.fork_rng(devices=devices),
+    ):
         seed_generators(task.seed, device)
         checkpoint.restore()
         order = iterate_batches(rows, training.batch_size, np.random.default_rng(task.seed))
@@ -348,10 +353,11 @@ def _add_gradients(
     total = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, len(chosen), size):
         some = chosen[start : start + size]
-        batch = move_batch(task.examples.batch(some), device)
+        batch = move_batch(task.examples.batch(some) | {_TARGETS: task.examples.targets(some)}, device)
+        targets = batch.pop(_TARGETS)
         with _explain_batch_norm(len(some)), autocast_forward(task.training, device):
             scores = forward(batch).float()
-        losses = compute_row_losses(scores, task.examples.targets(some).to(device), task.kind, task.training)
+        losses = compute_row_losses(scores, targets, task.kind, task.training)
         loss = losses.mean() if len(some) == len(chosen) else losses.sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

@@ -28,6 +28,7 @@ ROUNDS = 2
 SITES = ("north", "south", "east")
 CONTRIBUTED = {"mr_mtl", "scaffold"}  # what these keep is what they contribute, by their papers
 ADAPTERS = "model.text.lora={_target_:fedhealth.models.lora.LoraSettings,rank:2,alpha:4,targets:[query,value]}"
+CHECKPOINTING = "training.activation_checkpointing=true"
 
 
 def _options(group: str) -> list[str]:
@@ -308,6 +309,17 @@ IMPOSSIBLE = {
     ("training/augmentation", "a model without images"): ["training/augmentation=medical", "model.image=null"],
     ("training.micro_batch_size", "private training"): ["training.micro_batch_size=4", "privacy=patient"],
     ("training.compile", "private training"): ["training.compile=true", "privacy=patient"],
+    ("training.activation_checkpointing", "training.compile"): [CHECKPOINTING, "training.compile=true"],
+    ("training.activation_checkpointing", "privacy.engine=opacus"): [
+        CHECKPOINTING,
+        "privacy=patient",
+        "privacy.engine=opacus",
+    ],
+    ("training.activation_checkpointing", "private training in bf16"): [
+        CHECKPOINTING,
+        "privacy=patient",
+        "training.precision=bf16",
+    ],
     ("strategy.patience", "private training"): ["strategy.patience=2", "privacy=patient"],
     ("strategy.patience", "data.split.validation=0"): ["strategy.patience=2", "data.split.validation=0"],
     ("secagg=on", "fewer sites than its threshold"): ["secagg=on", "data.sites=[north,south]"],

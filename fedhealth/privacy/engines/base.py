@@ -83,12 +83,12 @@ class PatientIndex:
         self.has_single_rows = self.count == len(patients)
         self.max_rows = max((len(rows) for rows in self.rows), default=0)
         numbers = {patient: i for i, patient in enumerate(order)}
-        self.patient_of_row = torch.tensor([numbers[int(p)] for p in patients], device=device)
+        self.patient_of_row = _copy_to_device([numbers[int(p)] for p in patients], device)
         if not self.has_single_rows:
             padded = [rows + [rows[0]] * (self.max_rows - len(rows)) for rows in self.rows]
             filled = [[i < len(rows) for i in range(self.max_rows)] for rows in self.rows]
-            self._slots = torch.tensor(padded, device=device)
-            self._filled = torch.tensor(filled, device=device)
+            self._slots = _copy_to_device(padded, device)
+            self._filled = _copy_to_device(filled, device)
 
     def get_rows(self, some: slice) -> slice | Tensor:
         """Return the rows of some patients: M slots each, where M is the most rows of any patient."""
@@ -107,6 +107,12 @@ class PatientIndex:
             return per_row
         total = per_row.new_zeros((self.count, *per_row.shape[1:]))
         return total.index_add_(0, self.patient_of_row, per_row)
+
+
+def _copy_to_device(numbers: Sequence[object], device: torch.device) -> Tensor:
+    """Return numbers as a tensor; a GPU copies it while the host goes on."""
+    tensor = torch.tensor(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def reduce_row_losses(losses: Tensor, rows: int) -> Tensor:

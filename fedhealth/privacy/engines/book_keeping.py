@@ -4,14 +4,15 @@ One ordinary forward and backward pass records every trainable layer's input and
 trainable weights themselves get no gradient. The records give the patients' norms, the norms give the clip factors, and
 both together give the clipped sum. No per-sample gradient of a large layer is ever stored.
 
-The hooks are on tensors, not on modules, so in-place operations after a layer (torchvision's ReLUs) are allowed. The
-records belong to one call, so no stale record of an earlier step can remain.
+Where activations are checkpointed, memory is what is short, and the records would take as much of it as the
+activations. Then a second backward pass over the same graph gives the clipped sum (ghost clipping, Li et al., ICLR
+2022), and each record is freed once its norm is computed. It is summed layer by layer, as after one pass: weighting the
+losses instead would let a patient whose gradient is not finite reach the sum as zero times infinity.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +29,13 @@ from fedhealth.privacy.engines.base import (
     disable_tf32,
     get_trainable_parameters,
     reduce_row_losses,
-    widen_half,
 )
 from fedhealth.privacy.engines.ghost_norms import UnclippedGradient, compute_squared_norms
 from fedhealth.privacy.engines.layer_gradients import GradientPart
+from fedhealth.privacy.engines.layer_records import LayerRecords, expand_shared_ids
 from fedhealth.privacy.engines.layer_rules import LayerRule, find_layer_rule
 from fedhealth.privacy.mechanisms.clipping import Clipping
+from fedhealth.utils.activation_checkpointing import has_checkpointed_blocks
 
 
 class BookKeepingEngine:
@@ -42,7 +44,8 @@ class BookKeepingEngine:
     Every layer with trainable parameters must be called with the rows of the whole batch as the first dimension.
 
     Args:
-        model: Linear, Conv2d, Embedding, LayerNorm, RMSNorm and GroupNorm may be trainable; also reused or tied.
+        model: Linear, Conv2d, Embedding, LayerNorm, RMSNorm and GroupNorm may be trainable; also reused or tied. With
+            checkpointed blocks there is a second backward pass.
         loss_fn: (model, batch) -> losses [B] or [B, ...].
         clipping: the rule that bounds a patient's contribution.
 
@@ -65,19 +68,39 @@ class BookKeepingEngine:
         device = next(iter(self._parameters.values())).device
         if not len(patients):
             return ClippedBatch(torch.zeros(0), torch.zeros(0))
-        record = _PassRecord(PatientIndex(patients, device))
-        with self._record_pass(record):
+        records = LayerRecords(PatientIndex(patients, device), set(self._parameters.values()))
+        with self._record_layers(records):
             losses = reduce_row_losses(self._loss_fn(self._model, batch), len(patients))
-            record.forward_done = True
-            if losses.requires_grad:
-                losses.sum().backward()  # type: ignore[no-untyped-call]
+            if has_checkpointed_blocks(self._model):
+                return self._clip_in_two_passes(records, losses)
+            return self._clip_in_one_pass(records, losses)
+
+    def _clip_in_one_pass(self, records: LayerRecords, losses: Tensor) -> ClippedBatch:
+        norms = _NormBook(records, keeps_gradients=True)
+        records.run_backward(losses, norms.take, is_last=True)
         with torch.no_grad():
-            record.finish_parameters()
-            squared, losses = self._compute_norms(record), losses.detach()
-            factors, norms = compute_clip_factors(self._clipping, squared, record.patients.sum_over_rows(losses))
+            clipped, factors = self._compute_factors(norms, losses.detach())
             with disable_tf32():
-                self._add_clipped_sums(record, factors)
-        return ClippedBatch(losses, norms)
+                for parameter in list(norms.gradients):
+                    column = factors[:, self._group_of[parameter]]
+                    for gradient in norms.gradients.pop(parameter):
+                        add_to_summed_grad(parameter, gradient.weighted_sum(column))
+        return clipped
+
+    def _clip_in_two_passes(self, records: LayerRecords, losses: Tensor) -> ClippedBatch:
+        with _choose_deterministic_kernels():
+            norms = _NormBook(records, keeps_gradients=False)
+            records.run_backward(losses, norms.take, is_last=False)
+            with torch.no_grad():
+                clipped, factors = self._compute_factors(norms, losses.detach())
+                row_factors = factors[records.patients.patient_of_row]
+
+            def add_part(parameter: nn.Parameter, part: GradientPart) -> None:
+                with disable_tf32():
+                    add_to_summed_grad(parameter, part.weighted_sum(row_factors[:, self._group_of[parameter]]))
+
+            records.run_backward(losses, add_part, is_last=True)
+        return clipped
 
     def _check_model_unchanged(self) -> None:
         if get_trainable_parameters(self._model).keys() != self._parameters.keys():
@@ -90,127 +113,75 @@ class BookKeepingEngine:
             raise PrivacyError("autocast is on", "Switch it on inside the loss, for the forward pass only.")
 
     @contextmanager
-    def _record_pass(self, record: "_PassRecord") -> Iterator[None]:
+    def _record_layers(self, records: LayerRecords) -> Iterator[None]:
         with ExitStack() as stack:
             for name, module, rule in self._layers:
                 if isinstance(module, nn.Embedding):
                     pre = module.register_forward_pre_hook(
-                        partial(expand_shared_ids, len(record.patients.patient_of_row))
+                        partial(expand_shared_ids, len(records.patients.patient_of_row))
                     )
                     stack.callback(pre.remove)
-                hook = module.register_forward_hook(partial(record.on_forward, name, rule))
+                hook = module.register_forward_hook(partial(records.on_forward, name, rule))
                 stack.callback(hook.remove)
             for parameter in self._parameters.values():
                 parameter.requires_grad_(False)
                 stack.callback(parameter.requires_grad_, True)
-            record.trainable = set(self._parameters.values())
             yield
 
-    def _compute_norms(self, record: "_PassRecord") -> Tensor:
+    def _compute_factors(self, norms: "_NormBook", losses: Tensor) -> tuple[ClippedBatch, Tensor]:
+        """Return losses and norms, and the clip factors [G, K]."""
+        norms.finish()
         reference = next(iter(self._parameters.values()))
-        total = reference.new_zeros((record.patients.count, self._clipping.group_count))
-        for parameter, (squared, _) in record.gradients.items():
-            total[:, self._group_of[parameter]] += squared
-        return total
-
-    def _add_clipped_sums(self, record: "_PassRecord", factors: Tensor) -> None:
-        for parameter in list(record.gradients):
-            _, forms = record.gradients.pop(parameter)
-            column = factors[:, self._group_of[parameter]]
-            for form in forms:
-                add_to_summed_grad(parameter, form.weighted_sum(column))
+        squared = reference.new_zeros((norms.patients.count, self._clipping.group_count))
+        for parameter, each in norms.squared.items():
+            squared[:, self._group_of[parameter]] += each
+        factors, total = compute_clip_factors(self._clipping, squared, norms.patients.sum_over_rows(losses))
+        return ClippedBatch(losses, total), factors
 
 
-class _PassRecord:
-    """What one forward and backward pass records: layer inputs, output gradients and the norms computed from them."""
+class _NormBook:
+    """The patients' norms for each parameter, computed when the last part of its gradient is known.
 
-    def __init__(self, patients: PatientIndex) -> None:
-        self.patients, self.rows = patients, len(patients.patient_of_row)
-        self.trainable: set[nn.Parameter] = set()
-        self.gradients: dict[nn.Parameter, tuple[Tensor, list[UnclippedGradient]]] = {}
-        self.forward_done = False
-        self._uses: dict[nn.Parameter, int] = {}
+    Args:
+        records: of the forward pass.
+        keeps_gradients: whether the gradients are kept for the clipped sum, each in its cheapest form.
+
+    Attributes:
+        squared: the squared norms [G].
+        gradients: of the patients; empty if none is kept.
+
+    """
+
+    def __init__(self, records: LayerRecords, keeps_gradients: bool) -> None:
+        self.patients, self._missing, self._keeps = records.patients, dict(records.uses), keeps_gradients
+        self.squared: dict[nn.Parameter, Tensor] = {}
+        self.gradients: dict[nn.Parameter, list[UnclippedGradient]] = {}
         self._parts: dict[nn.Parameter, list[GradientPart]] = {}
 
-    def on_forward(
-        self, name: str, rule: LayerRule, module: nn.Module, args: tuple[Any, ...], out: Tensor
-    ) -> Tensor | None:
-        """Record the layer's input and register a hook for the gradient of its output."""
-        if not torch.is_grad_enabled():
-            return None
-        if self.forward_done:
-            raise PrivacyError(
-                f"layer {name} ran again during backward", "Switch activation checkpointing off under privacy."
-            )
-        if len(args) != 1:
-            raise PrivacyError(f"layer {name} was not called with one positional input", "Call it as layer(x).")
-        own_parameters = {n: p for n, p in module.named_parameters(recurse=False) if p in self.trainable}
-        for parameter in own_parameters.values():
-            self._uses[parameter] = self._uses.get(parameter, 0) + 1
-        layer_input = args[0].detach()
-        anchored = None if out.requires_grad else _attach_anchor(out)
-        watched = out if anchored is None else anchored
-        watched.register_hook(  # type: ignore[no-untyped-call]
-            partial(self._on_gradient, name, rule, module, own_parameters, layer_input, layer_input._version)
-        )
-        return anchored
+    def take(self, parameter: nn.Parameter, part: GradientPart) -> None:
+        """Add a part of a parameter's gradient."""
+        self._parts.setdefault(parameter, []).append(part)
+        self._missing[parameter] -= 1
+        if self._missing[parameter] == 0:
+            self._finish(parameter)
 
-    def _on_gradient(
-        self,
-        name: str,
-        rule: LayerRule,
-        module: nn.Module,
-        own_parameters: dict[str, nn.Parameter],
-        layer_input: Tensor,
-        version: int,
-        gradient: Tensor,
-    ) -> None:
-        if layer_input._version != version:
-            raise PrivacyError(f"the input of layer {name} was changed in place", "Use the out-of-place operation.")
-        rows = self.rows
-        if layer_input.shape[0] != rows or gradient.shape[0] != rows:
-            raise PrivacyError(
-                f"layer {name} saw {layer_input.shape[0]} rows of a batch of {rows}",
-                "Call it on the whole batch, with the row as the first dimension, and mask afterwards.",
-            )
-        parts = rule(module, widen_half(layer_input), widen_half(gradient.detach()))
-        for attribute, parameter in own_parameters.items():
-            self._parts.setdefault(parameter, []).append(parts[attribute])
-            self._uses[parameter] -= 1
-            if self._uses[parameter] == 0:
-                self._finish_parameter(parameter)
-
-    def finish_parameters(self) -> None:
+    def finish(self) -> None:
         """Compute the norms of parameters that have a use which did not reach the loss."""
         for parameter in list(self._parts):
-            self._finish_parameter(parameter)
+            self._finish(parameter)
 
-    def _finish_parameter(self, parameter: nn.Parameter) -> None:
-        self.gradients[parameter] = compute_squared_norms(self._parts.pop(parameter), self.patients)
-
-
-class _Anchor(torch.autograd.Function):
-    """Identity that adds a tensor to the graph in place, so that later in-place operations are still allowed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
-        return None, None
+    def _finish(self, parameter: nn.Parameter) -> None:
+        self.squared[parameter], gradients = compute_squared_norms(self._parts.pop(parameter), self.patients)
+        if self._keeps:
+            self.gradients[parameter] = gradients
 
 
-def _attach_anchor(out: Tensor) -> Tensor:
-    anchored: Tensor = _Anchor.apply(out.clone() if out._is_view() else out, out.new_zeros((), requires_grad=True))
-    return anchored
-
-
-def expand_shared_ids(rows: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Expand ids shared by all rows (BERT's positions, [1, L]) to one per row, so that each has its own gradient."""
-    ids = args[0]
-    return (ids.expand(rows, *ids.shape[1:]), *args[1:]) if ids.shape[0] == 1 and rows > 1 else None
+@contextmanager
+def _choose_deterministic_kernels() -> Iterator[None]:
+    """Let both backward passes give the same bits on a GPU: the norm must be that of the gradient that is summed."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=cudnn.allow_tf32):
+        yield
 
 
 def _find_trainable_layers(model: nn.Module) -> list[tuple[str, nn.Module, LayerRule]]:

@@ -61,11 +61,15 @@ class _FactoredGradient:
 
 @dataclass(frozen=True)
 class _SparseEmbeddingGradient:
-    """Gradients of only those table entries that each patient used: an embedding's gradients are sparse."""
+    """Gradients of only those table entries that each patient used: an embedding's gradients are sparse.
 
-    values: Tensor  # [U, d]
-    owner: Tensor  # [U]
-    entry: Tensor  # [U]
+    There is a place for each lookup. Unused places are zero: their number would depend on the patients, and a GPU would
+    have to wait until the host knows it.
+    """
+
+    values: Tensor  # [N, d]
+    owner: Tensor  # [N]
+    entry: Tensor  # [N]
     entries: int
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
@@ -119,8 +123,17 @@ def _compute_embedding_norms(
     entries = parts[0].entries
     ids = torch.cat([(patients.patient_of_row[:, None] * entries + part.ids).flatten() for part in parts])
     g = torch.cat([part.g.flatten(0, 1) for part in parts])
-    keys, inverse = torch.unique(ids, return_inverse=True)
-    values = g.new_zeros((len(keys), g.shape[-1])).index_add_(0, inverse, g)
+    keys, place = _group_equal(ids)
+    values = torch.zeros_like(g).index_add_(0, place, g)
     owner = keys // entries
     squared = g.new_zeros(patients.count).index_add_(0, owner, values.square().sum(1))
     return squared, [_SparseEmbeddingGradient(values, owner, keys % entries, entries)]
+
+
+def _group_equal(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the different ids in ascending order, filled up with zeros to [N], and the place of each id there [N]."""
+    ordered, order = ids.sort()
+    is_first = torch.ones_like(ordered)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    place = torch.empty_like(ids).scatter_(0, order, is_first.cumsum(0) - 1)
+    return torch.zeros_like(ids).scatter_(0, place, ids), place

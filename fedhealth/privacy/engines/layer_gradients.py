@@ -27,6 +27,10 @@ class RowGradients:
         """Return the patients' gradients [G, n]."""
         return patients.sum_over_rows(self.grads.flatten(1))
 
+    def weighted_sum(self, row_factors: Tensor) -> Tensor:
+        """Return sum_b row_factors[b] * gradient_b, for factors [B]; a gradient that is not finite adds zero."""
+        return row_factors @ zero_non_finite(self.grads.flatten(1))
+
 
 @dataclass(frozen=True)
 class OuterProduct:
@@ -154,6 +158,12 @@ class EmbeddingGradient:
         table = self.g.new_zeros((patients.count * self.entries, self.g.shape[-1]))
         keys = patients.patient_of_row[:, None] * self.entries + self.ids
         return table.index_add_(0, keys.flatten(), self.g.flatten(0, 1)).view(patients.count, -1)
+
+    def weighted_sum(self, row_factors: Tensor) -> Tensor:
+        """Return sum_b row_factors[b] * gradient_b, for factors [B]; a gradient that is not finite adds zero."""
+        table = self.g.new_zeros((self.entries, self.g.shape[-1]))
+        weighted = zero_non_finite(self.g * row_factors[:, None, None])
+        return table.index_add_(0, self.ids.flatten(), weighted.flatten(0, 1))
 
 
 GradientPart = RowGradients | OuterProduct | ConvOuterProduct | EmbeddingGradient

@@ -29,7 +29,7 @@ from fedhealth.privacy.engines.base import (
     widen_half,
     zero_non_finite,
 )
-from fedhealth.privacy.engines.book_keeping import expand_shared_ids
+from fedhealth.privacy.engines.layer_records import expand_shared_ids
 from fedhealth.privacy.mechanisms.clipping import Clipping
 
 

@@ -75,7 +75,7 @@ def run_self_check(
     count = len(set(patients))
     if count < 2:
         raise PrivacyError("the self-check needs at least two patients", "Give it a few more samples.")
-    with _restore_state(model), _disable_randomness(model, loss_fn, batch, len(patients)):
+    with restore_state(model), _disable_randomness(model, loss_fn, batch, len(patients)):
         low, high = _choose_clippings(model, loss_fn, clipping, batch, patients)
         _compare_with_oracle(make_engine, model, loss_fn, high, batch, patients, tolerance)
         engine = make_engine(model, loss_fn, low)
@@ -110,6 +110,23 @@ def compute_clipped_sum(
     finally:
         for name, p in named.items():
             p.summed_grad = before[name]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def restore_state(model: nn.Module) -> Iterator[None]:
+    """Take the clipped sums away, and restore them, the gradients and the buffers afterwards."""
+    sums = [(p, getattr(p, "summed_grad", None), p.grad) for p in model.parameters()]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    for p, _, _ in sums:
+        p.summed_grad = None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for p, total, grad in sums:
+            p.summed_grad, p.grad = total, grad  # type: ignore[attr-defined]
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 def _choose_clippings(
@@ -163,23 +180,6 @@ def _compute_distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -
         sides = [side[name].double() for side in (left, right) if name in side]
         total += float((sides[0] - sides[1] if len(sides) == 2 else sides[0]).square().sum())
     return total**0.5
-
-
-@contextmanager
-def _restore_state(model: nn.Module) -> Iterator[None]:
-    """Restore the clipped sums, gradients and buffers afterwards."""
-    sums = [(p, getattr(p, "summed_grad", None), p.grad) for p in model.parameters()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    for p, _, _ in sums:
-        p.summed_grad = None  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        for p, total, grad in sums:
-            p.summed_grad, p.grad = total, grad  # type: ignore[attr-defined]
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
 
 
 @contextmanager

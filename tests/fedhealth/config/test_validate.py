@@ -41,6 +41,11 @@ def test_the_defaults_are_valid():
         (["strategy.patience=0"], "strategy.patience: must be at least 1, is 0."),
         (["strategy.ema=1"], "strategy.ema: must be at least 0 and below 1, is 1.0."),
         (["model.modality_dropout=1"], "model.modality_dropout: must be at least 0 and below 1, is 1.0."),
+        (["training.memory_gb=0"], "training.memory_gb: must be positive or null, is 0.0."),
+        (
+            ["privacy=patient", "privacy.max_physical_batch_size=0"],
+            "privacy.max_physical_batch_size: must be at least 1, is 0.",
+        ),
         (["training.micro_batch_size=0"], "training.micro_batch_size: must be at least 1, is 0."),
         (["training.warmup=99"], "training.warmup: must be between 0 and strategy.rounds (8), is 99."),
         (["training.label_smoothing=1"], "training.label_smoothing: must be at least 0 and below 1, is 1.0."),

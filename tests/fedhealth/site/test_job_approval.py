@@ -67,7 +67,7 @@ def test_a_fair_job_is_accepted_with_the_sites_own_values_last(ask, tmp_path):
     assert (config.privacy["max_epsilon"], config.privacy["lifetime_epsilon"]) == (8.0, 20.0)
     assert (config.privacy["min_noise_multiplier"], config.privacy["min_cohort"]) == (0.3, 20)
     assert (config.privacy["lifetime_delta"], config.privacy["max_failures"]) == (1e-6, 20)
-    assert config.training.threads == 2
+    assert (config.training.threads, config.training.memory_gb) == (2, 16.0)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedhealth.config.schema import Precision, TaskKind, TrainingConfig
+from fedhealth.config.schema import DataConfig, ModelConfig, Precision, TaskKind, TrainingConfig
 from fedhealth.errors import ModelError, PrivacyError
+from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.engines.base import get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
@@ -233,3 +234,34 @@ def test_a_compiled_model_takes_the_same_step_on_cpu_and_cuda(monkeypatch, devic
     assert relative_error(found, truth) < (1e-5 if device == "cpu" else 5e-3)
     assert device == "cuda" or compiled == [model]
     assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def make_deep_task(norm, **changes):
+    """Return a task with an image encoder that has blocks."""
+    image = {"_target_": "fedhealth.models.encoders.image.ImageEncoder", "architecture": "mobilenet_v2", "depth": 4}
+    fusion = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 4, "dropout": 0.3}
+    data = DataConfig(name="t", root=".", sites=["a"])
+    model = build_model(ModelConfig(6, image | {"norm": norm}, None, None, fusion), data, 0).train()
+    return replace(make_task(TaskKind.binary, **changes), model=model)
+
+
+@pytest.mark.parametrize("norm", ["keep", "group"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"micro_batch_size": 5}, {"channels_last": True}, {"precision": Precision.bf16}]
+)
+def test_checkpointed_training_gives_the_same_bits(norm, changes):
+    fits = []
+    for is_on in (False, True):
+        task = make_deep_task(norm, activation_checkpointing=is_on, **changes)
+        report = PlainTrainer().fit(task)
+        fits.append((report.loss, report.direction, {name: v.clone() for name, v in task.model.named_buffers()}))
+    (loss, truth, buffers), (found_loss, found, found_buffers) = fits
+    assert found_loss == loss
+    assert all((found[name] == truth[name]).all() for name in truth)
+    assert all(torch.equal(found_buffers[name], buffers[name]) for name in buffers)
+
+
+def test_a_model_without_blocks_has_nothing_to_checkpoint():
+    task = make_task(TaskKind.binary, activation_checkpointing=True)
+    with pytest.raises(ModelError, match="no encoder has blocks"):
+        PlainTrainer().fit(task)
