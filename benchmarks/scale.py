@@ -16,13 +16,9 @@ in a process of its own, with one thread, as a ratio of processor times or of me
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from typing import Any
 
+from benchmarks.in_process import call_in_process
 from benchmarks.targets import Figure, report_figures
 
 BIG = 100_000_000  # values
@@ -40,22 +36,6 @@ FIGURES = (
     Figure("two_core_speedup", ">=", 1.6),
     Figure("answer_bytes_small", "<=", 8000),
 )
-
-
-def call_in_process(function: str, *arguments: Any) -> Any:
-    """Return what a function of a benchmark, `module.name`, returns in a process of its own.
-
-    Raises:
-        RuntimeError: it failed; with the last line of what it wrote.
-
-    """
-    module, name = function.rsplit(".", 1)
-    code = f"import json; from {module} import {name} as f; print(json.dumps(f(*{arguments!r})))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{function}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure_figures(quick: bool) -> Iterator[tuple[str, float]]:
