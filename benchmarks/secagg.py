@@ -3,7 +3,7 @@
     python -m benchmarks.secagg [--quick]
 
 Prints a table and, as the last line, one JSON object. `whole_upload_speedup` is the headline: all that a site does from
-its update to the bytes of its reply (words, masks, packing, shares, signature, message and its hashes), of Flower's over
+its update to the bytes of its reply (words, masks, packing, shares, signature, message and hashes), of Flower's over
 ours; `protect_speedup` is of quantizing, masking and packing alone. `_16bit`: with words of 16 bits instead of 32.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def measure_cpu_seconds(step: Callable[[], Any], repeats: int = 1) -> float:
-    """Return the shortest of `repeats` processor times, of all threads, in seconds: other processes change it little."""
+    """Return the shortest of `repeats` processor times, of all threads, in seconds: other load changes it little."""
     times = []
     for _ in range(repeats):
         gc.collect()
