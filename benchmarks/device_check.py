@@ -2,9 +2,9 @@
 
 `scripts/device-check.sh` starts it. Every step is a process with a time limit of its own, so a step that fails or hangs
 is reported and stops no other. The last line is one JSON object; logs lie in the output folder. Its `training` has the
-samples per second of the dermatology model trained whole at 160 px, for each variant, and the ratios of private over
-plain training (`private_over_plain_float32`, `private_over_plain_bf16`). This file imports the standard library only:
-it reports also where a package is missing.
+samples per second of the dermatology model trained whole at 160 px, for each variant, and private over plain training of
+the same kind (`private_over_plain_float32`, `private_over_plain_bf16`). This file imports the standard library only: it
+reports also where a package is missing.
 """
 
 import argparse
@@ -101,11 +101,11 @@ def summarize_training(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, floa
     """Return the samples per second of each variant that was measured, and those of private over plain training."""
     measured = {name: steps[name].get("samples_per_second") for name in VARIANTS if name in steps}
     speeds = {name: float(speed) for name, speed in measured.items() if speed}
-    pairs = {precision: (f"private_{precision}", f"plain_{precision}") for precision in ("float32", "bf16")}
+    pairs = {name: name.replace("private", "plain") for name in speeds if name.startswith("private")}
     return speeds | {
-        f"private_over_plain_{precision}": round(speeds[private] / speeds[plain], 3)
-        for precision, (private, plain) in pairs.items()
-        if {private, plain} <= speeds.keys()
+        name.replace("private", "private_over_plain"): round(speeds[name] / speeds[plain], 3)
+        for name, plain in pairs.items()
+        if plain in speeds
     }
 
 
