@@ -2,9 +2,9 @@
 
 `scripts/device-check.sh` starts it. Every step is a process with a time limit of its own, so a step that fails or hangs
 is reported and stops no other. The last line is one JSON object; logs lie in the output folder. Its `training` has the
-samples per second of the dermatology model trained whole at 160 px, for each variant, and private over plain training of
-the same kind (`private_over_plain_float32`, `private_over_plain_bf16`). This file imports the standard library only: it
-reports also where a package is missing.
+samples per second of the dermatology model trained whole at 160 px, for each variant, and of private over plain ones
+(`private_over_plain_float32`, `private_over_plain_bf16`). This file imports the standard library only: it reports also
+where a package is missing.
 """
 
 import argparse

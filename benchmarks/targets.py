@@ -33,15 +33,15 @@ def report_figures(measured: Iterable[tuple[str, Any]], figures: Iterable[Figure
     """Print a row for each (name, value) as it is measured, and all as one JSON object; return them.
 
     Args:
-        measured: numbers; other values, for example None for what cannot be measured here, have no target.
+        measured: numbers; None for what cannot be measured here, or a list of numbers, which has no target.
         figures: the targets; those of a figure that is not measured are left out.
 
     """
     targets, found = {figure.name: figure for figure in figures}, dict[str, Any]()
     for name, value in measured:
-        is_number = isinstance(value, int | float)
         found[name] = float(f"{value:.5g}") if isinstance(value, float) else value
-        judged = targets[name].judge(value) if is_number and name in targets else ""
-        print(f"{name:40}{value if not is_number else format(value, '.4g'):>12}  {judged}".rstrip(), flush=True)
+        judged = targets[name].judge(value) if name in targets and value is not None else ""
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(f"{name:40}{shown:>12}  {judged}".rstrip(), flush=True)
     print(json.dumps(found))
     return found
