@@ -163,7 +163,7 @@ def measure_run_mb(target: Path, overrides: Sequence[str]) -> float:
     """Return the peak memory of `fedhealth run` and all its processes, in MB."""
     target.mkdir()
     command = [str(Path(sys.executable).with_name("fedhealth")), "run", *overrides, f"hydra.run.dir='{target}'"]
-    return measure_command(command, os.environ, target, RUN_LIMIT).memory / 1e6
+    return measure_command(command, os.environ, target, RUN_LIMIT).memory / 2**20
 
 
 def compare_runtimes(folder: str, secagg: str) -> dict[str, float]:
