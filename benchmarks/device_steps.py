@@ -151,7 +151,7 @@ def compute_distance(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
 
 
 def measure_throughput(variant: str, device: str) -> dict[str, Any]:
-    """Return images per second of a round of training, the seconds of the round before, and the peak memory."""
+    """Return samples per second of a round of training, the seconds of the round before, and the peak memory."""
     is_private = variant.startswith("private")
     overrides = [
         f"training.precision={'bf16' if 'bf16' in variant else 'float32'}",
@@ -175,7 +175,7 @@ def measure_throughput(variant: str, device: str) -> dict[str, Any]:
     images = steps * BATCH[device]  # of private steps the expected number
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
     return {
-        "images_per_second": round(images / seconds, 1),
+        "samples_per_second": round(images / seconds, 1),
         "step_ms": round(1000 * seconds / steps, 1),
         "warm_up_seconds": round(warm_up, 1),
         "peak_gigabytes": round(peak, 2),

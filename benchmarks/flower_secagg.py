@@ -6,16 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common import bytes_to_ndarray, ndarrays_to_parameters
 from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_addition, parameters_mod
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key
 from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD
 from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.server.workflow.secure_aggregation import secaggplus_workflow as flower_lead
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.task_identity import TaskIdentity
 
-from benchmarks.timing import measure_seconds
+from benchmarks.timing import measure_cpu_seconds
 
 # The package exports a function under the module's name.
 flower_site = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
@@ -46,13 +47,34 @@ class FlowerFleet:
         self.inbox: dict[int, dict[str, list[Any]]] = {
             i: {Key.SOURCE_LIST: [], Key.CIPHERTEXT_LIST: []} for i in self.states
         }
-        for i, state in self.states.items():
-            sent = flower_site._share_keys(state, {str(j): key for j, key in self.keys.items()})
+        for i in self.states:
+            sent = self.share_keys(i)
             for j, envelope in zip(sent[Key.DESTINATION_LIST], sent[Key.CIPHERTEXT_LIST], strict=True):
                 self.inbox[j][Key.SOURCE_LIST].append(i)
                 self.inbox[j][Key.CIPHERTEXT_LIST].append(envelope)
         for i in self.states:  # a site opens its envelopes while it masks
             self.protect(i, np.zeros(1, np.float32))
+
+    def share_keys(self, i: int) -> dict[str, Any]:
+        """Return the shares of site i's secrets, sealed for every other site."""
+        found: dict[str, Any] = flower_site._share_keys(self.states[i], {str(j): key for j, key in self.keys.items()})
+        return found
+
+    def build_upload(self, i: int, values: np.ndarray) -> dict[str, bytes]:
+        """Do all that site i does from its update to the objects that Flower pushes; return them by their hashes.
+
+        The shares, which a site of Flower's sends in a message before, are made anew: none of this fleet's sums can be
+        opened afterwards.
+        """
+        shares = RecordDict({RECORD_KEY_CONFIGS: ConfigRecord(self.share_keys(i), False)})
+        masked = RecordDict({RECORD_KEY_CONFIGS: ConfigRecord({Key.MASKED_PARAMETERS: self.protect(i, values)}, False)})
+        objects = {}
+        for content in (shares, masked):
+            message = Message(content, i, "train")
+            with no_object_id_recompute():
+                get_object_tree(message)
+                objects |= {name: part.deflate() for name, part in get_all_nested_objects(message).items()}
+        return objects
 
     def protect(self, i: int, values: np.ndarray) -> list[bytes]:
         """Quantise, mask and encode at site i; leaves out the model's own decoding."""
@@ -99,17 +121,24 @@ def flower_unmask(fleet: FlowerFleet, total: list[Any], dropped: int, repeats: i
     times = []
     for _ in range(repeats):
         arguments = fleet.unmask_inputs([part.copy() for part in total], alive)
-        times.append(measure_seconds(lambda: workflow.unmask_stage(*arguments), 1))  # noqa: B023 - called at once
+        times.append(measure_cpu_seconds(lambda: workflow.unmask_stage(*arguments), 1))  # noqa: B023 - called at once
     return min(times)
 
 
 def measure_flower(n: int, values: np.ndarray, repeats: int) -> dict[str, float]:
-    """Time Flower's protect and unmask on one site's update, with n sites; returns seconds and upload bytes."""
+    """Time Flower's whole upload, protect and unmask on one site's update, with n sites.
+
+    Returns:
+        processor seconds, and the bytes of the upload.
+
+    """
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    sender = FlowerFleet(n)
+    found = {"whole_upload": measure_cpu_seconds(lambda: sender.build_upload(1, values), repeats)}
+    found["upload"] = float(sum(map(len, sender.build_upload(1, values).values())))
     fleet = FlowerFleet(n)
-    found = {"protect": measure_seconds(lambda: fleet.protect(1, values), repeats)}
+    found["protect"] = measure_cpu_seconds(lambda: fleet.protect(1, values), repeats)
     total = [bytes_to_ndarray(part) for part in fleet.protect(1, values)]
-    found["upload"] = float(sum(part.nbytes for part in total))
     # The time to unmask does not depend on the values: one site's vector stands for the sum.
     total = parameters_mod(parameters_addition(total, total), 2**32)
     for dropped in (0, 2):

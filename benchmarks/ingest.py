@@ -4,14 +4,17 @@
 DICOM. In turns it measures all that `fedhealth site ingest` does from scratch, an epoch from its cache, and
 `benchmarks.plain_decoding` on the same files with the same number of processes; the order alternates, and the reported
 ratios are medians of each turn's ratio. Worker processes are forked from one with all imports, and the configuration is
-read before, so start-up time is excluded for both. Memory is measured separately, in fresh processes. The last line is
-one JSON object:
-`over_raw_decode` is our wall time over the bare one, `epoch_over_decode` the time to read every image from the cache
-in batches over the bare one, both with the lowest and highest of the turns; `cpu_over_raw_decode` is the ratio of the
-processors' time, which hardly depends on what else the machine does; `peak_mb` and `peak_mb_10x` are the most
-memory that all processes had together for the files and for ten times as many; `_detector` are X-rays enlarged to
-1,600 pixels, as detectors make them, where the set has thumbnails of 320 (not with `--quick`).
-`dicomweb_over_files`, `fhir_resources_per_s` and what belongs to them: `benchmarks.sources`.
+read before, so start-up time is excluded for both. Memory is measured separately, in fresh processes. It prints a
+table and, as its last line, one JSON object:
+
+- cpu_over_raw_decode: the processors' time of our ingest over that of bare decoding, which hardly depends on what else
+  the machine does; over_raw_decode is the ratio of the wall times.
+- epoch_over_decode: the time to read every image from the cache in batches over the bare one.
+- peak_mb, peak_mb_10x: the most memory that all processes had together for the files and for ten times as many;
+  peak_10x_over_1x is their ratio.
+- _detector: X-rays enlarged to 1,600 pixels, as detectors make them, where the set has thumbnails of 320 (not with
+  `--quick`). _range: the lowest and highest of the turns.
+- dicomweb_over_files, fhir_resources_per_s and what belongs to them: `benchmarks.sources`.
 """
 
 from __future__ import annotations
@@ -26,11 +29,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers_usage import list_descendants, read_cpu_seconds, read_proportional_memory
 from benchmarks.sources import measure_fhir, run_archive_step, write_instances
+from benchmarks.targets import Figure, report_figures
 
+FIGURES = (
+    Figure("cpu_over_raw_decode", "<=", 1.5),
+    Figure("epoch_over_decode", "<=", 0.05),
+    Figure("peak_10x_over_1x", "<=", 1.2),
+    Figure("dicomweb_over_files", "<=", 1.5),
+)
 SIZE = 224
 DETECTOR = 1600  # pixels
 _LOOK_SECONDS = 0.1
@@ -39,7 +51,7 @@ _BATCH = 32
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="fewer files and turns")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of dicom and fed_cxr")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -51,38 +63,51 @@ def main() -> None:
         print(json.dumps(STEPS[arguments.step](arguments.folder, arguments.workers, arguments.turns)))
         return
     with tempfile.TemporaryDirectory(prefix="fedhealth-") as folder:
-        print(json.dumps(_run_measurements(arguments.data, Path(folder), arguments.workers, arguments.quick)))
+        found = measure_figures(arguments.data, Path(folder), arguments.workers, quick=arguments.quick)
+        report_figures(found, FIGURES)
 
 
-def _run_measurements(data: Path, folder: Path, workers: int, quick: bool) -> dict[str, Any]:
+def measure_figures(data: Path, folder: Path, workers: int, *, quick: bool) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) as they are measured."""
     step, turns = (3, 5) if quick else (1, 11)
     _write_export(data, folder / "1x", 1, step)
     files = _write_export(data, folder / "10x", 10, step)
+    yield "files", files
+    yield "workers", workers
     peaks = {name: _run_step("ingest", folder / name, workers)[1] for name in ("1x", "10x")}
-    found = {"files": files, "workers": workers} | _measure_ratios(folder / "10x", workers, turns, files)
-    found |= {"peak_mb": peaks["1x"], "peak_mb_10x": peaks["10x"]}
+    times = _run_step("turns", folder / "10x", workers, turns)[0]
+    yield from compute_ratios(times).items()
+    yield "files_per_s", files / statistics.median(times["ingest"])
+    yield "peak_mb", peaks["1x"]
+    yield "peak_mb_10x", peaks["10x"]
+    yield "peak_10x_over_1x", peaks["10x"] / peaks["1x"]
     write_instances(folder / "pacs", 300 if quick else 2000)
-    found |= _run_step("archive", folder / "pacs", workers, 3)[0] | measure_fhir(2000 if quick else 20_000)
+    yield from _run_step("archive", folder / "pacs", workers, 3)[0].items()
+    yield from measure_fhir(2000 if quick else 20_000).items()
     if not quick:
-        count = _write_export(data, folder / "detector", 1, step, DETECTOR)
-        large = _measure_ratios(folder / "detector", workers, turns, count)
-        found |= {f"{name}_detector": large[name] for name in ("files_per_s", "over_raw_decode")}
-    return found
+        _write_export(data, folder / "detector", 1, step, DETECTOR)
+        large = compute_ratios(_run_step("turns", folder / "detector", workers, turns)[0])
+        yield from ((f"{name}_detector", large[name]) for name in ("cpu_over_raw_decode", "over_raw_decode"))
 
 
-def _measure_ratios(folder: Path, workers: int, turns: int, files: int) -> dict[str, Any]:
-    times = _run_step("turns", folder, workers, turns)[0]
-    over = [ours / bare for ours, bare in zip(times["ingest"], times["bare"], strict=True)]
-    cpu = [ours / bare for ours, bare in zip(times["ingest cpu"], times["bare cpu"], strict=True)]
-    epoch = [ours / bare for ours, bare in zip(times["epoch"], times["bare"], strict=True)]
-    return {
-        "files_per_s": round(files / statistics.median(times["ingest"]), 1),
-        "over_raw_decode": round(statistics.median(over), 3),
-        "over_raw_decode_range": [round(min(over), 3), round(max(over), 3)],
-        "cpu_over_raw_decode": round(statistics.median(cpu), 3),
-        "epoch_over_decode": round(statistics.median(epoch), 4),
-        "epoch_over_decode_range": [round(min(epoch), 4), round(max(epoch), 4)],
+def compute_ratios(times: Mapping[str, Sequence[float]]) -> dict[str, float | list[float]]:
+    """Return the median ratios of the turns, and the lowest and highest of each.
+
+    Args:
+        times: the seconds of each turn, see `run_alternating_step`.
+
+    """
+    pairs = {
+        "cpu_over_raw_decode": ("ingest cpu", "bare cpu"),
+        "over_raw_decode": ("ingest", "bare"),
+        "epoch_over_decode": ("epoch", "bare"),
     }
+    found = dict[str, float | list[float]]()
+    for name, (ours, bare) in pairs.items():
+        ratios = [one / other for one, other in zip(times[ours], times[bare], strict=True)]
+        found[name] = statistics.median(ratios)
+        found[f"{name}_range"] = [round(min(ratios), 4), round(max(ratios), 4)]
+    return found
 
 
 def _write_export(data: Path, folder: Path, copies: int, step: int, longest: int | None = None) -> int:
@@ -122,35 +147,13 @@ def _run_step(step: str, folder: Path, workers: int, turns: int = 0) -> tuple[An
         process.wait()
     peak = 0
     while process.poll() is None:
-        peak = max(peak, _measure_tree_kilobytes(process.pid))
+        tree = [process.pid, *list_descendants(process.pid)]
+        peak = max(peak, sum(map(read_proportional_memory, tree)) // 2**20)
         time.sleep(_LOOK_SECONDS)
     if process.returncode:
         raise SystemExit(f"{step} failed")
     found = json.loads(process.communicate()[0])
-    print(step, folder.name, found, round(peak / 1024) or "", file=sys.stderr)
-    return found, round(peak / 1024)
-
-
-def _measure_tree_kilobytes(root: int) -> int:
-    """Return the memory that a process and its descendants have for themselves or share in parts (PSS)."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    waiting, total = [root], 0
-    while waiting:
-        pid = waiting.pop()
-        waiting += children.get(pid, [])
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-    return total
+    return found, peak
 
 
 def run_ingest_step(folder: Path, workers: int, _turns: int) -> float:
@@ -189,8 +192,7 @@ def _read_cpu_seconds() -> float:
     from multiprocessing.forkserver import _forkserver
 
     pid = getattr(_forkserver, "_forkserver_pid", None)
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15] if pid else []
-    return time.process_time() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return time.process_time() + (read_cpu_seconds(pid, ended=True) if pid else 0.0)
 
 
 def run_bare_step(folder: Path, workers: int, _turns: int) -> float:

@@ -85,11 +85,11 @@ def list_descendants(pid: int) -> list[int]:
     return found
 
 
-def read_cpu_seconds(pid: int) -> float:
-    """Return the processor seconds of a process, without its children; 0 if it has ended."""
+def read_cpu_seconds(pid: int, *, ended: bool = False) -> float:
+    """Return the processor seconds of a process, on request with its ended children; 0 if it has ended itself."""
     with suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return sum(map(int, fields[11 : 15 if ended else 13])) / _TICKS
     return 0.0
 
 

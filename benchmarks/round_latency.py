@@ -1,16 +1,21 @@
-"""Time of one phase over TLS compared with stock Flower in the same run; large messages; CPU time of an idle server.
+"""One phase over TLS beside stock Flower and beside a bare TLS request; large messages; CPU time of an idle server.
 
 `python -m benchmarks.round_latency [--quick]` prints a table and, as its last line, one JSON object. Our phases are
 whole rounds of a real run: four sites, one training step each, including the checkpoint. Stock Flower gets the same
-arrays, without TLS and without training. Even `--quick` takes about two minutes, most of it for stock Flower.
+arrays, without TLS and without training. Even `--quick` takes three minutes, most of it for stock Flower.
+
+- stock_torch_over_ours: wall time of stock Flower's phase, whose application imports torch alone, over ours;
+  stock_over_ours: its application imports what a hospital's imports (`clients.app`).
+- exchange_over_bare_tls: processor time of all our processes in a round of a small model over that of four bare TLS
+  requests with the same bytes there and back (`bare_tls`), `_wall`: their wall times; `exchange_47mb_`: one site and a
+  model of 47 MB.
+- idle_superlink_cpu_50_sites: the share of one core that a server takes with 50 sites and nothing to do.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
-import os
 import statistics
 import tempfile
 import threading
@@ -19,12 +24,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.bare_tls import Certificates, Cost, measure_requests
+from benchmarks.peers_usage import read_cpu_seconds
+from benchmarks.round_meter import RoundCost, RoundMeter
 from benchmarks.stock_flower import measure_stock_phases
+from benchmarks.targets import Figure, report_figures
 from fedhealth.runtime.local_consortium import LocalConsortium
 
+FIGURES = (
+    Figure("exchange_over_bare_tls", "<=", 100),
+    Figure("stock_torch_over_ours", ">=", 10),
+    Figure("stock_over_ours", ">=", 15),
+    Figure("idle_superlink_cpu_50_sites", "<=", 0.25),
+)
+Pair = tuple[RoundCost, Cost]
+REPEATS = 15  # of the bare requests
 SITES = ("a", "b", "c", "d")
 IDLE_SITES = 50
 OPEN = {
@@ -65,8 +80,8 @@ def write_site(folder: Path, site: str, patients: int = 40) -> None:
             writer.writerow([f"{site}{number}", "1", "", note, label, age, "F", 30 + 50 * label, 300, 1.2, 95])
 
 
-def run_rounds(poc: LocalConsortium, folder: Path, overrides: Sequence[str], rounds: int) -> list[float]:
-    """Return the seconds of every round but the first, which loads data and builds models."""
+def run_rounds(poc: LocalConsortium, folder: Path, overrides: Sequence[str], rounds: int) -> RoundCost:
+    """Return what a round takes, but for the first, which loads data and builds models."""
     from fedhealth.experiment.launch import launch_run
     from fedhealth.experiment.run_spec import RunSpec
     from fedhealth.runs.run_dir import RunDir
@@ -74,12 +89,13 @@ def run_rounds(poc: LocalConsortium, folder: Path, overrides: Sequence[str], rou
     job = [*OVERRIDES, *overrides, f"strategy.rounds={rounds + 1}"]
     job += ["runtime=deployment", f"runtime.home='{poc.lead.path}'"]
     run = RunDir(folder)
-    launch_run(RunSpec.compose(job, run))
-    return [event["seconds"] for event in run.read_events()[0] if event["event"] == "round_completed"][1:]
+    with RoundMeter(run) as meter:
+        launch_run(RunSpec.compose(job, run))
+    return meter.summarize()
 
 
-def measure_our_rounds(folder: Path, quick: bool) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
-    """Return seconds of small rounds, of 47 MB there and back for one site, and the small model."""
+def measure_our_rounds(folder: Path, quick: bool) -> tuple[Pair, Pair, dict[str, np.ndarray]]:
+    """Return (our round, bare requests) for small rounds and for 47 MB there and back to one site; the small model."""
     from safetensors.numpy import load_file
 
     for site in SITES:
@@ -90,7 +106,9 @@ def measure_our_rounds(folder: Path, quick: bool) -> tuple[list[float], list[flo
         everybody = f"data.sites=[{','.join(SITES)}]"
         small = run_rounds(poc, folder / "small", [*SMALL, everybody], 8 if quick else 30)
         large = run_rounds(poc, folder / "large", [*LARGE, f"data.sites=[{SITES[0]}]"], 4 if quick else 12)
-    return small, large, load_file(folder / "small" / "model.safetensors")
+    certificates = Certificates(poc.lead.certificate, poc.lead.server_key, poc.lead.ca)
+    bare = [measure_requests(certificates, each.sent, each.received, each.sites, REPEATS) for each in (small, large)]
+    return (small, bare[0]), (large, bare[1]), load_file(folder / "small" / "model.safetensors")
 
 
 def measure_idle_share(folder: Path, seconds: float) -> float:
@@ -113,9 +131,9 @@ def measure_idle_share(folder: Path, seconds: float) -> float:
             poc.wait_until(lambda: poc.count_online(control) == IDLE_SITES, "50 sites to connect")
         server = poc.processes["lead"].pid
         time.sleep(3)
-        before, began = _read_cpu_seconds(server), time.perf_counter()
+        before, began = read_cpu_seconds(server), time.perf_counter()
         time.sleep(seconds)
-        return (_read_cpu_seconds(server) - before) / (time.perf_counter() - began)
+        return (read_cpu_seconds(server) - before) / (time.perf_counter() - began)
     finally:
         for runner in runners:
             runner.stopping.set()
@@ -124,37 +142,32 @@ def measure_idle_share(folder: Path, seconds: float) -> float:
         poc.stop()
 
 
-def _read_cpu_seconds(pid: int) -> float:
-    """Return the processor seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def run_measurements(folder: Path, quick: bool) -> Iterator[tuple[str, float, str]]:
-    """Yield (key, value, target) as they are measured."""
-    small, large, state = measure_our_rounds(folder / "ours", quick)
-    stock = measure_stock_phases(folder / "stock", state, len(SITES), 2 if quick else 5)
-    phase, other = statistics.median(small), statistics.median(stock)
-    yield "phase_seconds", phase, "<= 0.6"
-    yield "stock_phase_seconds", other, ""
-    yield "ratio", other / phase, ">= 15"
-    yield "seconds_per_47MB_roundtrip", statistics.median(large), "<= 3.5"
-    yield f"idle_superlink_cpu_{IDLE_SITES}_sites", measure_idle_share(folder / "idle", 15 if quick else 60), "<= 0.25"
+def measure_figures(folder: Path, *, quick: bool) -> Iterator[tuple[str, float]]:
+    """Yield (name, value) as they are measured."""
+    (small, bare), (large, bare_large), state = measure_our_rounds(folder / "ours", quick)
+    yield "phase_seconds", small.wall
+    yield "phase_cpu_seconds", small.cpu
+    yield "phase_bytes_of_a_site", small.sent + small.received
+    yield "bare_tls_cpu_seconds", bare.cpu
+    yield "exchange_over_bare_tls", small.cpu / bare.cpu
+    yield "exchange_over_bare_tls_wall", small.wall / bare.wall
+    yield "seconds_per_47MB_roundtrip", large.wall
+    yield "exchange_47mb_over_bare_tls", large.cpu / bare_large.cpu
+    yield "exchange_47mb_over_bare_tls_wall", large.wall / bare_large.wall
+    for name, imports in (("stock_torch", "torch"), ("stock", "clients.app")):
+        seconds = measure_stock_phases(folder / name, state, len(SITES), 2 if quick else 5, imports)
+        yield f"{name}_phase_seconds", statistics.median(seconds)
+        yield f"{name}_over_ours", statistics.median(seconds) / small.wall
+    yield f"idle_superlink_cpu_{IDLE_SITES}_sites", measure_idle_share(folder / "idle", 15 if quick else 60)
 
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
     quick = parser.parse_args().quick
-    table = Table("Figure", "Value", "Target")
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for key, value, target in run_measurements(Path(folder), quick):
-            table.add_row(key, f"{value:.3f}", target)
-            found[key] = round(value, 4)
-    Console().print(table)
-    print(json.dumps(found))
+        report_figures(measure_figures(Path(folder), quick=quick), FIGURES)
 
 
 if __name__ == "__main__":

@@ -16,61 +16,26 @@ in a process of its own, with one thread, as a ratio of processor times or of me
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+
+from benchmarks.in_process import call_in_process
+from benchmarks.targets import Figure, report_figures
 
 BIG = 100_000_000  # values
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure's name, and its target as a comparison."""
-
-    name: str
-    sign: str
-    target: float
-
-    def is_met(self, value: float) -> bool:
-        """Return whether a value meets the target."""
-        return value <= self.target if self.sign == "<=" else value >= self.target
-
-
-FIGURES = {
-    each.name: each
-    for each in (
-        Figure("round_on_over_off_64", "<=", 4),
-        Figure("setup_256_over_64", "<=", 4.5),
-        Figure("fit_12m_seconds_over_step_on", "<=", 2.5),
-        Figure("fit_12m_seconds_over_step_off", "<=", 2.5),
-        Figure("site_extra_over_model_100m", "<=", 2.2),
-        Figure("lead_extra_over_model_100m", "<=", 1.5),
-        Figure("start_cpu_over_import_torch_tabular", "<=", 1.8),
-        Figure("start_cpu_over_import_torch_image", "<=", 2.8),
-        Figure("two_core_speedup", ">=", 1.6),
-        Figure("answer_bytes_small", "<=", 8000),
-    )
-}
-
-
-def call_in_process(function: str, *arguments: Any) -> Any:
-    """Return what a function of a benchmark, `module.name`, returns in a process of its own.
-
-    Raises:
-        RuntimeError: it failed; with the last line of what it wrote.
-
-    """
-    module, name = function.rsplit(".", 1)
-    code = f"import json; from {module} import {name} as f; print(json.dumps(f(*{arguments!r})))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{function}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+FIGURES = (
+    Figure("round_on_over_off_64", "<=", 4),
+    Figure("setup_256_over_64", "<=", 4.5),
+    Figure("fit_12m_seconds_over_step_on", "<=", 2.5),
+    Figure("fit_12m_seconds_over_step_off", "<=", 2.5),
+    Figure("site_extra_over_model_100m", "<=", 2.2),
+    Figure("lead_extra_over_model_100m", "<=", 1.5),
+    Figure("start_cpu_over_import_torch_tabular", "<=", 1.8),
+    Figure("start_cpu_over_import_torch_image", "<=", 2.8),
+    Figure("two_core_speedup", ">=", 1.6),
+    Figure("answer_bytes_small", "<=", 8000),
+)
 
 
 def measure_figures(quick: bool) -> Iterator[tuple[str, float]]:
@@ -100,13 +65,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    results = {}
-    for name, value in measure_figures(parser.parse_args().quick):
-        results[name] = round(value, 4)
-        figure = FIGURES.get(name)
-        told = f"{figure.sign} {figure.target:g}  {'met' if figure.is_met(value) else 'MISSED'}" if figure else ""
-        print(f"{name:38}{value:>12.4g}  {told}", flush=True)
-    print(json.dumps(results))
+    report_figures(measure_figures(parser.parse_args().quick), FIGURES)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _APPS = """\
 import json, time
 from pathlib import Path
 import numpy as np
-import clients.app  # the packages that a hospital's application imports
+import $imports
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -73,8 +73,19 @@ def main(grid, context):
 """
 
 
-def measure_stock_phases(folder: Path, state: dict[str, np.ndarray], nodes: int, phases: int) -> list[float]:
-    """Return the seconds of each of so many phases: arrays to all nodes and back."""
+def measure_stock_phases(
+    folder: Path, state: dict[str, np.ndarray], nodes: int, phases: int, imports: str
+) -> list[float]:
+    """Return the seconds of each of so many phases: arrays to all nodes and back.
+
+    Args:
+        folder: a new one, for what the processes write.
+        state: the arrays.
+        nodes: as many, each with processes of its own.
+        phases: one after another.
+        imports: the module that the application imports for every message, for example `torch`.
+
+    """
     folder.mkdir(parents=True)
     np.savez(folder / "arrays.npz", allow_pickle=False, **state)
     result = folder / "seconds.json"
@@ -87,7 +98,7 @@ def measure_stock_phases(folder: Path, state: dict[str, np.ndarray], nodes: int,
     with _run_superlink(folder, nodes) as address:
         with ControlHttpClient.from_server_address(address, True, None, []) as client:
             _wait_until(lambda: _count_online(client) == nodes)
-            content = _build_bundle()
+            content = _build_bundle(imports)
             fab = Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
             client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(run_config)))
         _wait_until(lambda: result.is_file() and result.read_text().endswith("]"))
@@ -123,12 +134,13 @@ def _run_superlink(folder: Path, nodes: int) -> Iterator[str]:
             process.wait(30)
 
 
-def _build_bundle() -> bytes:
+def _build_bundle(imports: str) -> bytes:
     from flwr.cli.build import build_fab_from_files
 
+    apps = _APPS.replace("$imports", imports)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return build_fab_from_files({"pyproject.toml": _PROJECT.encode(), "stock_apps.py": _APPS.encode()})[0]
+        return build_fab_from_files({"pyproject.toml": _PROJECT.encode(), "stock_apps.py": apps.encode()})[0]
 
 
 def _count_online(client: ControlHttpClient) -> int:

@@ -6,20 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 
-def measure_seconds(step: Callable[[], Any], repeats: int) -> float:
-    """Return the shortest of `repeats` wall times, in seconds."""
+def measure_cpu_seconds(step: Callable[[], Any], repeats: int = 1) -> float:
+    """Return the shortest of `repeats` processor times, of all threads, in seconds: other load changes it little."""
     times = []
     for _ in range(repeats):
         gc.collect()
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
-
-
-def measure_cpu_seconds(step: Callable[[], Any]) -> float:
-    """Return the CPU time of a step, of all threads, in seconds: other processes change it little."""
-    gc.collect()
-    start = time.process_time()
-    step()
-    return time.process_time() - start

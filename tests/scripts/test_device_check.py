@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import device_check
-from benchmarks.device_check import TEST_FILES, Step, list_steps, run_steps, select_steps
+from benchmarks.device_check import TEST_FILES, Step, list_steps, run_steps, select_steps, summarize_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +68,18 @@ def test_steps_are_chosen_by_name_or_by_its_start():
 def test_the_steps_end_within_eight_minutes():
     assert device_check.TOTAL_SECONDS < 470
     assert len({step.name for step in list_steps("cuda")}) == len([*list_steps("cuda")])
+
+
+def test_the_result_has_the_speed_of_training_and_what_privacy_costs_of_it():
+    steps = {
+        "plain_float32": {"samples_per_second": 400.0, "seconds": 20},
+        "plain_bf16": {"samples_per_second": 1000.0},
+        "private_float32": {"samples_per_second": 100.0},
+        "private_bf16": {"error": "exit code 1"},
+        "equality": {"seconds": 4},
+    }
+    speeds = {"plain_float32": 400.0, "plain_bf16": 1000.0, "private_float32": 100.0}
+    assert summarize_training(steps) == speeds | {"private_over_plain_float32": 0.25}
 
 
 @pytest.mark.parametrize("wheels", [False, True])
