@@ -8,9 +8,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import csv
 import gc
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +19,12 @@ from PIL import Image
 from fedhealth.runs.run_dir import RunDir
 from tests.composition_cache import CompositionCache
 from tests.data_sets import DATA_SETS
+from tests.savings import draw_charts, fork_from_one_server, leave_charts_undrawn
 from tests.seeded_noise import seed_noise
 
 SITES = ("north", "south", "east")
 COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
 Row = dict[str, str]
-FORKED = (
-    "clients.app",
-    "fedhealth.experiment.rehearsal",
-    "fedhealth.ingest.pipeline",
-    "fedhealth.models.encoders.image",
-    "fedhealth.models.encoders.text",
-    "fedhealth.runtime.site_workers",
-    "fedhealth.site.worker",
-    "fedhealth.training.dpsgd_trainer",
-    "torch._dynamo",
-)
 
 
 gc.disable()  # until all tests are collected, which makes no garbage
@@ -130,11 +118,16 @@ def unsynced_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_fork_server() -> Iterator[None]:
-    """All processes are forked from one server, which keeps what the first test preloads: let it be what any needs."""
-    multiprocessing.set_forkserver_preload([*FORKED])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseContext, "set_forkserver_preload", lambda context, modules: None)
+def savings() -> Iterator[None]:
+    """What no test shows is done once, or not at all."""
+    with fork_from_one_server(), leave_charts_undrawn():
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_charts() -> Iterator[None]:
+    """A module looks at the charts of its reports."""
+    with draw_charts():
         yield
 
 
