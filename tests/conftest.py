@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from PIL import Image
 
 from fedhealth.runs.run_dir import RunDir
-from tests.composition_cache import CompositionCache
+from tests.composition_cache import keep_compositions
 from tests.data_sets import DATA_SETS
 from tests.savings import draw_charts, fork_from_one_server, leave_charts_undrawn
 from tests.seeded_noise import seed_noise
@@ -101,11 +100,7 @@ def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def cached_compositions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests compose the same configurations thousands of times."""
-    cache = CompositionCache(ConfigLoaderImpl.load_configuration, tmp_path_factory.getbasetemp())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            ConfigLoaderImpl, "load_configuration", lambda loader, *words, **named: cache.load(loader, *words, **named)
-        )
+    with keep_compositions(tmp_path_factory.getbasetemp()):
         yield
 
 
