@@ -26,7 +26,9 @@ COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
 Row = dict[str, str]
 
 
-gc.disable()  # until all tests are collected, which makes no garbage
+def pytest_configure() -> None:
+    """Look for no garbage while tests are collected: there is none."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
