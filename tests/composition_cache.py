@@ -28,7 +28,7 @@ _MARK = "-of-the-test"
 
 @contextmanager
 def keep_compositions(root: Path) -> Iterator[None]:
-    """Keep what Hydra composes in this process, but not from configuration files in the tests' own folders below `root`."""
+    """Keep what Hydra composes in this process; configuration files in the tests' own folders are read each time."""
     whole = CompositionCache(ConfigLoaderImpl.load_configuration, root)
     choices = ChoiceCache(
         config_loader_impl.create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list, root
