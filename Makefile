@@ -49,8 +49,7 @@ test-services: $(COMPILED)  ## tests that drive real services (a browser, a trac
 lint: $(READY)  ## style, types and architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini tests
+	$(BIN)/mypy & first=$$!; $(BIN)/mypy --config-file tests/mypy.ini tests; second=$$?; wait $$first && exit $$second
 	$(BIN)/lint-imports
 
 format: $(READY)  ## rewrite to the house style

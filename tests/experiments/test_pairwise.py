@@ -24,6 +24,7 @@ from fedhealth.protocol.messages import EVALUATE, GLOBAL, TRAIN, UPDATE
 from fedhealth.runs.run_dir import PERSONAL_FILE, PRIVATE_FILE, RunDir
 from tests.experiments.covering import covering, pairs_of
 
+pytestmark = pytest.mark.xdist_group("pairwise")  # one process chooses the cases: that takes eight seconds
 ROUNDS = 2
 SITES = ("north", "south", "east")
 CONTRIBUTED = {"mr_mtl", "scaffold"}  # what these keep is what they contribute, by their papers
@@ -163,7 +164,7 @@ def run(tmp_path, data, tiny_overrides, monkeypatch):
     monkeypatch.setattr("fedhealth.runtime.local.InProcessGrid", Tapped)
     monkeypatch.setattr("fedhealth.report.render.render_run_report", lambda folder: "")  # its own tests draw it
 
-    def go(case, name="run", restart=False):
+    def go(case, name, restart=False):
         monkeypatch.setattr(Tapped, "restart", restart)
         overrides = [*tiny_overrides(data[case["modalities"]]), "training.threads=1", *words_of(case)]
         overrides += [] if case["method"] == "scaffold" else ["training.optimizer.weight_decay=0"]
@@ -174,22 +175,44 @@ def run(tmp_path, data, tiny_overrides, monkeypatch):
     return go
 
 
-ALLOWED = Allowed()
-CASES = covering(FACTORS, ALLOWED)
+@pytest.fixture(scope="module", name="allowed")
+def allowed_():
+    return Allowed()
 
 
-def _mark_long(cases):
-    """Mark the cases whose options all occur in cases before them."""
-    seen = set()
+@pytest.fixture(scope="module")
+def cases(allowed):
+    return covering(FACTORS, allowed)
+
+
+@pytest.fixture(scope="module")
+def new_options(cases):
+    """The cases with an option that no case before them has."""
+    seen, found = set(), []
     for case in cases:
-        is_new = not seen.issuperset(case.items())
+        if not seen.issuperset(case.items()):
+            found.append(case)
         seen |= set(case.items())
-        yield pytest.param(case, id="-".join(case.values()), marks=[] if is_new else [pytest.mark.long])
+    return found
 
 
-@pytest.mark.parametrize("case", [*_mark_long(CASES)])
-def test_every_pair_trains_and_keeps_private_what_is_private(case, run):
-    folder, grid = run(case)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_trains_and_keeps_private_what_is_private(method, new_options, run):
+    for case in new_options:
+        if case["method"] == method:
+            _train_and_look(case, run)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", METHODS)
+def test_every_pair_trains_and_keeps_private_what_is_private(method, cases, new_options, run):
+    for case in cases:
+        if case["method"] == method and case not in new_options:
+            _train_and_look(case, run)
+
+
+def _train_and_look(case, run):
+    folder, grid = run(case, "-".join(case.values()))
     assert sum(kind == TRAIN for kind, *_ in grid.messages) == ROUNDS * len(SITES)
     model = load_file(folder.path / "model.safetensors")
     assert all(np.isfinite(array).all() for array in model.values())
@@ -261,13 +284,14 @@ def test_private_state_survives_a_restart(method, run):
             assert all(np.array_equal(array, after[name]) for name, array in before.items())
 
 
-def test_every_pair_is_covered_or_refused():
-    covered = set().union(*(pairs_of(case) for case in CASES))
+def test_every_pair_is_covered_or_refused(cases, new_options, allowed):
+    assert {case["method"] for case in new_options} == {*METHODS}
+    covered = set().union(*(pairs_of(case) for case in cases))
     options = [(factor, option) for factor, several in FACTORS.items() for option in several]
     for i, one in enumerate(options):
         for other in options[i + 1 :]:
             if one[0] != other[0]:
-                assert ((one, other) in covered) == ALLOWED(dict([one, other])), (one, other)
+                assert ((one, other) in covered) == allowed(dict([one, other])), (one, other)
 
 
 @pytest.mark.parametrize("pair", INCOMPATIBILITIES, ids=lambda pair: f"{pair.first} x {pair.second}")

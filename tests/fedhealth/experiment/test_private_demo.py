@@ -25,8 +25,8 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The finished run; nothing asks for an audit."""
+def demo(tmp_path_factory, drawn_charts):
+    """The finished run, with all its charts; nothing asks for an audit."""
     folder = tmp_path_factory.mktemp("demo")
     sites = write_hospitals(folder / "hospitals", seed=7, patients=300, sites=2)
     run = RunDir(folder / "run")

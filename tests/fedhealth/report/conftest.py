@@ -9,6 +9,12 @@ import pytest
 
 from fedhealth.data.findings import DataFinding, FindingKind, dump_findings
 from tests.fedhealth.run_writer import RunWriter
+from tests.savings import draw_charts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def charts_of_this_package(drawn_charts: None) -> None:
+    """Its tests look at them."""
 
 
 @pytest.fixture
@@ -28,7 +34,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunWriter, str]:
     run.findings = {"A": dump_findings([DataFinding(FindingKind.values, long)])}
     gains = {"alone A": 0.1, "alone, on average": 0.05, "centralised": -0.01, "image only": 0.2}
     run.comparison = run.compared(gains)
-    return run, render_run_report(run.write())
+    with draw_charts():
+        return run, render_run_report(run.write())
 
 
 @pytest.fixture
