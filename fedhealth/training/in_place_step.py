@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
+from fedhealth.training import eager_optimizers
+
+_PLAIN = (SGD, eager_optimizers.SGD)  # no subclasses, which may compute something else
 _VARIANTS = ("maximize", "nesterov", "differentiable", "foreach", "fused")  # that PyTorch computes in other ways
 
 
@@ -30,7 +33,7 @@ def take_step(optimizer: Optimizer) -> None:
 def _is_plain_sgd(optimizer: Optimizer) -> bool:
     """Return whether PyTorch's SGD would go through dense parameters on a CPU one by one, and nobody watches."""
     hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
-    if type(optimizer) is not SGD or any(hooks):
+    if type(optimizer) not in _PLAIN or any(hooks):
         return False
     groups = optimizer.param_groups
     gradients = [parameter.grad for group in groups for parameter in group["params"] if parameter.grad is not None]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW
 
+from fedhealth.training import eager_optimizers
 from fedhealth.training.in_place_step import take_step
 
 MOMENTUM, DECAY = st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 1e-4, 0.3])
@@ -65,9 +66,10 @@ def test_groups_have_their_own_settings():
     assert_same(make)
 
 
-def test_nothing_of_the_gradients_size_is_made():
+@pytest.mark.parametrize("make", [SGD, eager_optimizers.SGD])
+def test_nothing_of_the_gradients_size_is_made(make):
     model = make_model()
-    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    optimizer = make(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     model(torch.ones(1, 7)).sum().backward()
     first = model[0].weight
     place = first.grad.data_ptr()
