@@ -63,4 +63,4 @@ def _split(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Return tensors of one shape in pieces that stay in the cache; whole where their values lie in other orders."""
     if not all(tensor.is_contiguous() for tensor in tensors):
         return [tensors]
-    return zip(*(tensor.view(-1).split(_PIECE) for tensor in tensors), strict=True)
+    return zip(*(torch.split(tensor.view(-1), _PIECE) for tensor in tensors), strict=True)
