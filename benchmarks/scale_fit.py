@@ -74,7 +74,9 @@ def _time_bare_step(setup: SiteSetup, clock: Clock) -> float:
     loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, examples.targets(chosen).squeeze(-1).float())
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return clock() - started
+    seconds = clock() - started
+    optimizer.zero_grad(set_to_none=True)  # else the next answer would have to free the gradients
+    return seconds
 
 
 def measure_fit(secagg: str, rounds: int) -> dict[str, float]:

@@ -107,8 +107,10 @@ def _sum_squares(values: np.ndarray, *terms: np.ndarray) -> float:
     """
     if values.size <= _CHUNK:
         if terms:
-            np.subtract(*terms, out=values)
-        return float(np.square(values, dtype=np.float64).sum())
+            after, before = terms
+            np.subtract(after, before, out=values)
+        squares = values.astype(np.float64)
+        return float(np.square(squares, out=squares).sum())
     half = values.size // 2
     half -= half % 8
     flat = (values, *terms)

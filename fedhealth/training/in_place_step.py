@@ -6,7 +6,7 @@ after the step, so both are done in them: the same operations on the same values
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim import SGD, Optimizer
 from fedhealth.training import eager_optimizers
 
 _PLAIN = (SGD, eager_optimizers.SGD)  # no subclasses, which may compute something else
+_PIECE = 2**16  # values
 _VARIANTS = ("maximize", "nesterov", "differentiable", "foreach", "fused")  # that PyTorch computes in other ways
 
 
@@ -45,20 +46,24 @@ def _is_dense(gradient: Tensor) -> bool:
 
 
 def _move_parameter(parameter: Tensor, group: dict[str, Any], states: Mapping[Tensor, dict[str, Any]]) -> None:
+    """Move a parameter; at the first step its gradient is the momentum, which the parameter then lets go."""
     gradient = parameter.grad
     if gradient is None:
         return
-    if group["weight_decay"]:
-        gradient.add_(parameter, alpha=group["weight_decay"])
-    if group["momentum"]:
-        gradient = _add_to_momentum(parameter, gradient, group, states[parameter])
-    parameter.add_(gradient, alpha=-group["lr"])
+    state = states[parameter] if group["momentum"] else {}
+    momentum = state.get("momentum_buffer")
+    for piece, direction, sums in _split(parameter, gradient, gradient if momentum is None else momentum):
+        if group["weight_decay"]:
+            direction.add_(piece, alpha=group["weight_decay"])
+        if momentum is not None:
+            sums.mul_(group["momentum"]).add_(direction, alpha=1 - group["dampening"])
+        piece.add_(sums, alpha=-group["lr"])
+    if group["momentum"] and momentum is None:
+        state["momentum_buffer"], parameter.grad = gradient, None
 
 
-def _add_to_momentum(parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """Return the momentum; at the first step it is the gradient itself, which the parameter then lets go."""
-    momentum: Tensor | None = state.get("momentum_buffer")
-    if momentum is not None:
-        return momentum.mul_(group["momentum"]).add_(gradient, alpha=1 - group["dampening"])
-    state["momentum_buffer"], parameter.grad = gradient, None
-    return gradient
+def _split(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Return tensors of one shape in pieces that stay in the cache; whole where their values lie in other orders."""
+    if not all(tensor.is_contiguous() for tensor in tensors):
+        return [tensors]
+    return zip(*(torch.split(tensor.view(-1), _PIECE) for tensor in tensors), strict=True)

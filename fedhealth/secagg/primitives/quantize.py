@@ -144,7 +144,7 @@ class _Rounding:
         np.copyto(uniform, self._sixteen_bits[:count])
         np.add(scaled, uniform, out=scaled)
         np.add(scaled, ROUNDER, out=scaled)
-        out[:] = scaled.view(out.dtype)[:: 8 // out.itemsize]
+        np.copyto(out, scaled.view(np.int64), casting="unsafe")  # its low bits
 
 
 def _clamp_outliers(segment: Segment, entry: VectorSpec, chunk: NDArray[Any]) -> tuple[NDArray[Any], int]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from fedhealth.training import eager_optimizers
-from fedhealth.training.in_place_step import take_step
+from fedhealth.training.in_place_step import _PIECE, take_step
 
 MOMENTUM, DECAY = st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 1e-4, 0.3])
 
@@ -51,6 +51,26 @@ def test_any_sgd_moves_to_the_same_bits(lr, momentum, decay, dampening, nesterov
     nesterov = nesterov and momentum > 0
     options = {"momentum": momentum, "dampening": 0.0 if nesterov else dampening, "weight_decay": decay}
     assert_same(lambda p: SGD(p, lr=lr, nesterov=nesterov, maximize=maximize, **options))
+
+
+@pytest.mark.parametrize("shape", [(_PIECE - 1,), (3, _PIECE + 7), (0,), ()])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_any_number_of_pieces_gives_the_same_bits(shape, is_turned):
+    def draw():
+        values = torch.randn(shape)
+        return values.T.contiguous().T if is_turned and len(shape) == 2 else values
+
+    def run(step):
+        torch.manual_seed(0)
+        parameter = nn.Parameter(torch.randn(shape))
+        optimizer = SGD([parameter], lr=0.1, momentum=0.9, weight_decay=0.01)
+        for _ in range(3):
+            parameter.grad = draw()
+            step(optimizer)
+        return parameter.detach(), optimizer.state[parameter]["momentum_buffer"]
+
+    for found, expected in zip(run(take_step), run(lambda optimizer: optimizer.step()), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_another_optimizer_takes_its_own_step():
