@@ -14,7 +14,7 @@ def pause_collection() -> Iterator[None]:
     """Collect no garbage inside, and leave what was made inside out of later collections: for imports alone.
 
     Modules are never garbage, and torch alone makes three hundred thousand objects: each full collection, of which a
-    short run has some ten, takes a tenth of a second for them.
+    short run has half a dozen, takes a tenth of a second for them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
