@@ -45,13 +45,14 @@ def _stop_at_first_round() -> Iterator[None]:
 
 def run_to_first_round(folder: Path, overrides: Sequence[str]) -> None:
     """Launch a run as `fedhealth run` does, and end it when its first round begins."""
-    from fedhealth.utils.import_modules import pause_collection
+    from fedhealth.utils.import_modules import import_modules, pause_collection
 
     with pause_collection():
-        from fedhealth.experiment.launch import launch_run
+        from fedhealth.experiment.launch import RUN_MODULES, launch_run
         from fedhealth.experiment.run_spec import RunSpec
         from fedhealth.runs.run_dir import RunDir
 
+    import_modules(RUN_MODULES)
     with _stop_at_first_round():
         launch_run(RunSpec.compose(overrides, RunDir(folder)))
 

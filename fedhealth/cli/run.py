@@ -32,10 +32,11 @@ from fedhealth.config.compose import (
 from fedhealth.config.explain_hydra import HYDRA_ERRORS
 from fedhealth.config.quoting import quote_value
 from fedhealth.errors import ConfigError
-from fedhealth.experiment.launch import launch_run, resume_run
+from fedhealth.experiment.launch import RUN_MODULES, launch_run, resume_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.experiment.sweep_reserve import release_reservation
 from fedhealth.runs.run_dir import RunDir
+from fedhealth.utils.import_modules import import_modules
 
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
 _FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=")
@@ -205,6 +206,7 @@ def _run_composed(config: DictConfig, is_plain: bool = False) -> None:
 
 def launch_with_progress(spec: RunSpec) -> None:
     """Launch a run with live progress, and print where its report is."""
+    import_modules(RUN_MODULES)
     spec.run_dir.vacate()  # else the lines of an earlier run would be shown
     _show_progress(spec.run_dir, lambda _: launch_run(spec))
 

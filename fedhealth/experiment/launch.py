@@ -29,6 +29,9 @@ from fedhealth.utils.git_revision import read_git_revision
 from fedhealth.utils.own_code import explain_own_code, explained_own_code
 from fedhealth.utils.privacy_text import describe_privacy
 
+RUN_MODULES = ("torch", "fedhealth.training.check_model")
+"""What a run imports when it needs it: a process that is there for runs may do so beforehand."""
+
 
 @explained_own_code()
 def launch_run(spec: RunSpec) -> None:

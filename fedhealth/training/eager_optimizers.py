@@ -1,6 +1,6 @@
 """torch's usual optimizers without the wrappers that keep `torch.compile` away from their methods.
 
-The wrappers import torch's compiler at their first call: a second and a half of processor time and 1500 modules, in
+The wrappers import torch's compiler at their first call: a second and a half of processor time and 900 modules, in
 every process that trains. No optimizer is compiled here. What the wrappers call is called itself; the arithmetic, the
 hooks and the state are torch's.
 """

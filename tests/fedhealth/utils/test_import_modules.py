@@ -1,10 +1,11 @@
 """Importing without collections."""
 
 import gc
+import sys
 
 import pytest
 
-from fedhealth.utils.import_modules import pause_collection
+from fedhealth.utils.import_modules import import_modules, pause_collection
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +41,16 @@ def test_it_stays_off_where_it_was_off():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_modules_are_imported_once(tmp_path, monkeypatch):
+    (tmp_path / "heavy_module_of_the_test.py").write_text("values = [[number] for number in range(1000)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.get_freeze_count()
+    import_modules(["heavy_module_of_the_test"])
+    after = gc.get_freeze_count()
+    garbage = [[number] for number in range(1000)]
+    import_modules(["heavy_module_of_the_test", "gc"])
+    assert after >= before + 1000
+    assert gc.get_freeze_count() == after
+    assert len(sys.modules.pop("heavy_module_of_the_test").values) == len(garbage)
