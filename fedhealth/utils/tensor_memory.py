@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class PeakCounter(TorchDispatchMode):
+class PeakCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count the bytes of the tensors that operations create while it is entered, also in backward passes.
 
     What a kernel allocates for itself while it runs is not seen.
@@ -23,7 +23,7 @@ class PeakCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._alive = 0
         self._known: dict[int, int] = {}

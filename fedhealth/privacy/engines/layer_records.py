@@ -111,7 +111,7 @@ class _LayerUse:
             raise self._explain_change() from fault
         if value._version != self._version:  # autograd does not look inside of a checkpointed block
             raise self._explain_change()
-        return value  # type: ignore[no-any-return]
+        return value
 
     def _explain_change(self) -> PrivacyError:
         return PrivacyError(f"the input of layer {self.name} was changed in place", "Use the out-of-place operation.")

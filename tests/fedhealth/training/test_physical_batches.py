@@ -22,6 +22,7 @@ from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.physical_batches import MOST_ROWS, choose_physical_batch_size, count_unit_bytes
 from fedhealth.training.private_batches import build_loss_fn, load_unit_batch
 from fedhealth.utils.tensor_memory import PeakCounter
+from tests.fedhealth.privacy.toys import SUMMED_GRAD
 from tests.fedhealth.training.test_gradient_paths import SHIFTS, make_task
 from tests.fedhealth.training.test_precision import make_deep_task
 
@@ -45,11 +46,11 @@ def measure_step(task, rows, owners, engine=BookKeepingEngine):
     model = task.model.train()
     batch = load_unit_batch(task.examples, rows, torch.device("cpu"))
     for p in get_trainable_parameters(model).values():
-        p.summed_grad = torch.zeros_like(p)
+        setattr(p, SUMMED_GRAD, torch.zeros_like(p))
     with PeakCounter() as count:
         engine(model, build_loss_fn(task.kind, task.training), C).accumulate(batch, owners)
     for p in model.parameters():
-        p.summed_grad = None
+        setattr(p, SUMMED_GRAD, None)
     return count.peak
 
 
@@ -102,12 +103,13 @@ def test_counting_changes_neither_the_model_nor_random_numbers():
     task = make_deep_task("group", activation_checkpointing=True)
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     p = next(task.model.parameters())
-    p.summed_grad = total = torch.ones(1)
+    total = torch.ones(1)
+    setattr(p, SUMMED_GRAD, total)
     state = torch.get_rng_state()
     count_unit_bytes(BookKeepingEngine, task, C, 2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
-    assert p.summed_grad is total
+    assert getattr(p, SUMMED_GRAD) is total
     assert not any("forward" in vars(module) for module in task.model.modules())
 
 

@@ -19,6 +19,7 @@ from fedhealth.utils.activation_checkpointing import checkpoint_blocks, find_blo
 from fedhealth.utils.tensor_memory import PeakCounter
 from tests.fedhealth.privacy.engines.test_engines import LAYERS, ONE_EACH, SEVERAL
 from tests.fedhealth.privacy.toys import (
+    SUMMED_GRAD,
     VOCAB,
     TextTower,
     flat_loss,
@@ -192,7 +193,7 @@ def test_only_a_second_pass_saves_memory():
 
     def measure():
         for p in model.parameters():
-            p.summed_grad = torch.zeros_like(p)
+            setattr(p, SUMMED_GRAD, torch.zeros_like(p))
         with PeakCounter() as count:
             BookKeepingEngine(model, loss, FLAT).accumulate(batch, range(64))
         return count.peak
