@@ -68,7 +68,7 @@ class FlowerFleet:
         """
         shares = RecordDict({RECORD_KEY_CONFIGS: ConfigRecord(self.share_keys(i), False)})
         masked = RecordDict({RECORD_KEY_CONFIGS: ConfigRecord({Key.MASKED_PARAMETERS: self.protect(i, values)}, False)})
-        objects = {}
+        objects = dict[str, bytes]()
         for content in (shares, masked):
             message = Message(content, i, "train")
             with no_object_id_recompute():

@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,9 @@ from benchmarks.sources import measure_fhir, run_archive_step, write_instances
 from benchmarks.targets import Figure, report_figures
 
 FIGURES = (
-    Figure("cpu_over_raw_decode", "<=", 1.5),
+    Figure("cpu_over_raw_decode", "<=", 1.4),
     Figure("epoch_over_decode", "<=", 0.05),
     Figure("peak_10x_over_1x", "<=", 1.2),
-    Figure("dicomweb_over_files", "<=", 1.5),
 )
 SIZE = 224
 DETECTOR = 1600  # pixels
@@ -156,8 +155,8 @@ def _run_step(step: str, folder: Path, workers: int, turns: int = 0) -> tuple[An
     return found, peak
 
 
-def run_ingest_step(folder: Path, workers: int, _turns: int) -> float:
-    """Ingest from nothing, report and page made; return the seconds."""
+def run_ingest_step(folder: Path, workers: int, _turns: int) -> tuple[float, float]:
+    """Ingest from nothing, report and page made; return the wall and processor seconds."""
     from fedhealth.cli.ingest import compose_data_config
     from fedhealth.ingest.ingest_files import ingest_files
     from fedhealth.ingest.report import build_ingest_report
@@ -168,10 +167,19 @@ def run_ingest_step(folder: Path, workers: int, _turns: int) -> float:
     data = compose_data_config(settings, out, (f"data.image.size={SIZE}", "data.max_rejected=0.5"))
     for former in (out, folder / "cache"):
         shutil.rmtree(former, ignore_errors=True)
-    start = time.perf_counter()
-    outcome = ingest_files(settings, data, out, workers, lambda *told: None)
-    render_page(build_ingest_report(outcome, data), outcome.dataset)
-    return time.perf_counter() - start
+
+    def ingest() -> None:
+        outcome = ingest_files(settings, data, out, workers, lambda *told: None)
+        render_page(build_ingest_report(outcome, data), outcome.dataset)
+
+    return _time(ingest)
+
+
+def run_bare_step(folder: Path, workers: int, _turns: int) -> tuple[float, float]:
+    """Decode, resize and write each file, and nothing else; return the wall and processor seconds."""
+    from benchmarks.plain_decoding import decode_all
+
+    return _time(lambda: decode_all(folder / "images", folder / "bare.npy", SIZE, workers))
 
 
 def run_alternating_step(folder: Path, workers: int, turns: int) -> dict[str, list[float]]:
@@ -180,11 +188,18 @@ def run_alternating_step(folder: Path, workers: int, turns: int) -> dict[str, li
     times: dict[str, list[float]] = {name: [] for name in (*steps, "epoch", "ingest cpu", "bare cpu")}
     for turn in range(turns + 1):
         for name in list(steps)[:: -1 if turn % 2 else 1]:
-            before = _read_cpu_seconds()
-            times[name].append(steps[name](folder, workers, 0))
-            times[f"{name} cpu"].append(_read_cpu_seconds() - before)
+            wall, cpu = steps[name](folder, workers, 0)
+            times[name].append(wall)
+            times[f"{name} cpu"].append(cpu)
         times["epoch"].append(run_epoch_step(folder))
     return {name: each[1:] for name, each in times.items()}
+
+
+def _time(work: Callable[[], None]) -> tuple[float, float]:
+    """Return the wall seconds of some work, and the processor seconds of its processes, which have ended with it."""
+    cpu, wall = _read_cpu_seconds(), time.perf_counter()
+    work()
+    return time.perf_counter() - wall, _read_cpu_seconds() - cpu
 
 
 def _read_cpu_seconds() -> float:
@@ -193,15 +208,6 @@ def _read_cpu_seconds() -> float:
 
     pid = getattr(_forkserver, "_forkserver_pid", None)
     return time.process_time() + (read_cpu_seconds(pid, ended=True) if pid else 0.0)
-
-
-def run_bare_step(folder: Path, workers: int, _turns: int) -> float:
-    """Decode, resize and write each file, and nothing else; return the seconds."""
-    from benchmarks.plain_decoding import decode_all
-
-    start = time.perf_counter()
-    decode_all(folder / "images", folder / "bare.npy", SIZE, workers)
-    return time.perf_counter() - start
 
 
 def run_epoch_step(folder: Path) -> float:
