@@ -37,7 +37,7 @@ demo-hospital: $(COMPILED)  ## three hospitals with an archive, a FHIR server an
 	$(BIN)/python -m scripts.demo_hospital
 
 test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -q -m "not services and not long" \
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -q --durations=30 -m "not services and not long" \
 		$(if $(strip $(COVERAGE)),--cov --cov-report= --cov-fail-under=$(strip $(COVERAGE)))
 
 test-long: $(COMPILED)  ## longer checks, and further variants of those in `make test`: before a release
