@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Tests start hundreds of processes: without this each would compile 1,800 modules anew where Python may not write.
 $(COMPILED): $(READY)
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib fedhealth strategies clients > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib fedhealth strategies clients > /dev/null || true
 	@touch $@
 
 dev: $(COMPILED)  ## set up .venv, the git hooks and the programs that tests drive
@@ -37,7 +37,7 @@ demo-hospital: $(COMPILED)  ## three hospitals with an archive, a FHIR server an
 	$(BIN)/python -m scripts.demo_hospital
 
 test: lint $(COMPILED)  ## style, types, architecture and the whole test suite; COVERAGE=95 also measures branch coverage
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -q -m "not services and not long" \
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -q --durations=30 -m "not services and not long" \
 		$(if $(strip $(COVERAGE)),--cov --cov-report= --cov-fail-under=$(strip $(COVERAGE)))
 
 test-long: $(COMPILED)  ## longer checks, and further variants of those in `make test`: before a release

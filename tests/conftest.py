@@ -6,7 +6,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tests share the
 os.environ["MPLBACKEND"] = "Agg"
 
 import csv
-import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,28 +17,26 @@ from PIL import Image
 from fedhealth.runs.run_dir import RunDir
 from tests.composition_cache import keep_compositions
 from tests.data_sets import DATA_SETS
-from tests.savings import draw_charts, fork_from_one_server, leave_charts_undrawn
+from tests.savings import (
+    draw_charts,
+    fork_from_one_server,
+    leave_charts_undrawn,
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_sessionfinish,
+)
 from tests.seeded_noise import seed_noise
+
+__all__ = ["pytest_collection_finish", "pytest_collection_modifyitems", "pytest_configure", "pytest_sessionfinish"]
 
 SITES = ("north", "south", "east")
 COLUMNS = ("patient_id", "study_id", "image", "text", "label", "crp", "ldh")
 Row = dict[str, str]
 
 
-def pytest_configure() -> None:
-    """Look for no garbage while tests are collected: there is none."""
-    gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Look for garbage again, but never among the modules and tests themselves: a fifth of all time went there."""
-    gc.freeze()
-    gc.enable()
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say in the last line of `make faults` what became of it, also when nothing failed."""
-    gc.unfreeze()  # libraries tell of objects that outlive the interpreter
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("FEDHEALTH_FAULTS") == "full" and reporter is not None:
         passed, *others = (len(reporter.stats.get(kind, ())) for kind in ("passed", "failed", "error"))
@@ -131,7 +128,7 @@ def drawn_charts() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def seeded_noise(request: pytest.FixtureRequest) -> Iterator[None]:
     """Noise is the same in every run of a test, so that a bound on it holds always or never."""
-    with seed_noise(request.node.nodeid):
+    with seed_noise(f"{request.node.parent.nodeid}::{request.node.name}"):  # not the group that pytest-xdist adds
         yield
 
 

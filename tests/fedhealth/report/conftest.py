@@ -12,11 +12,6 @@ from tests.fedhealth.run_writer import RunWriter
 from tests.savings import draw_charts
 
 
-@pytest.fixture(scope="module", autouse=True)
-def charts_of_this_package(drawn_charts: None) -> None:
-    """Its tests look at them."""
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> RunWriter:
     return RunWriter(tmp_path / "run")
@@ -24,7 +19,7 @@ def run(tmp_path: Path) -> RunWriter:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunWriter, str]:
-    """Return a run with every kind of content, and its report."""
+    """Return a run with every kind of content, and its report with all charts."""
     from fedhealth.report.render import render_run_report
 
     run = RunWriter(tmp_path_factory.mktemp("whole") / "run")

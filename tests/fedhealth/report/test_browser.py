@@ -13,7 +13,11 @@ from fedhealth.runs.table import load_run_entries
 from tests.fedhealth.runs.test_table import write
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.services, pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")]
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine"),
+    pytest.mark.usefixtures("drawn_charts"),
+]
 
 # The frame gives the page its width: a headless window is never narrower than 500 px.
 PROBE = """<!DOCTYPE html><body style="margin:0">
