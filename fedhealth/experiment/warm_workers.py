@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from fedhealth.config.schema import Config
+from fedhealth.errors import ConfigError
 from fedhealth.protocol.job import Job
-from fedhealth.utils.warm_processes import copy_environment, get_warm_context, start_server
+from fedhealth.utils.warm_processes import MAIN, copy_environment, get_warm_context, start_server
 
 ResultT = TypeVar("ResultT")
 _MODULES = (
@@ -20,9 +21,21 @@ _MODULES = (
 
 
 def prepare_workers(config: Config, plain: Mapping[str, Any]) -> None:
-    """Let the server of the run's processes, if it has any, import the run's parts while its data are prepared."""
-    if max(config.baselines.workers, config.runtime.get("workers", 1)) > 1:
-        start_server([*_MODULES, *(target.rpartition(".")[0] for target in _iterate_targets(plain))])
+    """Let the server of the run's processes, if it has any, import the run's parts while its data are prepared.
+
+    Raises:
+        ConfigError: a part is in the script that calls fedhealth, which no other process imports.
+
+    """
+    if max(config.baselines.workers, config.runtime.get("workers", 1)) == 1:
+        return
+    modules = {target: target.rpartition(".")[0] for target in _iterate_targets(plain)}
+    if own := sorted(target for target, module in modules.items() if module.partition(".")[0] == MAIN):
+        raise ConfigError(
+            f"Worker processes cannot import {', '.join(own)}: it is in the script or the notebook that calls fedhealth.",
+            "Move it into a module, or set runtime.workers=1 and baselines.workers=1.",
+        )
+    start_server([*_MODULES, *modules.values()])
 
 
 def start_workers(workers: int) -> AbstractContextManager[Executor | None]:

@@ -67,7 +67,8 @@ class SiteWorkers:
     def compute_replies(self, requests: Iterable[Request]) -> Iterator[Message]:
         """Compute replies side by side; yield them in the order of the messages.
 
-        At most twice as many replies as workers are in memory at a time.
+        At most twice as many replies as workers are in memory at a time. Who has enough of them reads no further: then
+        no other message is sent, and what workers still compute is discarded when it is ready.
 
         Raises:
             FederationError: a worker died.
@@ -78,12 +79,16 @@ class SiteWorkers:
         for message, context in requests:
             self._workers[context.node_id % len(self._workers)].waiting.append((message, context))
             order.append(message.metadata.message_id)
-        replies: dict[str, Message] = {}
-        for message_id in order:
-            while message_id not in replies:
-                self._send_messages(message_id, has_room=len(replies) < 2 * len(self._workers))
-                replies |= self._receive_replies()
-            yield replies.pop(message_id)
+        asked, replies = set(order), dict[str, Message]()
+        try:
+            for message_id in order:
+                while message_id not in replies:
+                    self._send_messages(message_id, has_room=len(replies) < 2 * len(self._workers))
+                    replies |= {key: reply for key, reply in self._receive_replies().items() if key in asked}
+                yield replies.pop(message_id)
+        finally:
+            for worker in self._workers:
+                worker.waiting.clear()
 
     def close(self) -> None:
         """End the processes; one that is still computing a reply is killed."""

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+from typing import Any
+
+MAIN = "__main__"
+
+
+class _WarmProcess(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - multiprocessing calls it so
+        with _hidden_main():
+            return ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _WarmContext(ForkServerContext):
+    Process = _WarmProcess  # type: ignore[assignment]
 
 
 def start_server(modules: Sequence[str]) -> None:
@@ -16,10 +33,25 @@ def start_server(modules: Sequence[str]) -> None:
 
 
 def get_warm_context() -> ForkServerContext:
-    """Return the context that forks processes from the server; a server that does not run yet imports nothing."""
-    return multiprocessing.get_context("forkserver")
+    """Return the context that forks processes from the server; a server that does not run yet imports nothing.
+
+    Its processes do not run the script that this process runs, as those of multiprocessing's own contexts do: a script
+    that calls fedhealth would call it again in each of them, unless its author asks for `__name__`.
+    """
+    return _WarmContext()
 
 
 def copy_environment(environment: Mapping[str, str]) -> None:
     """Give this process its parent's environment: the server that it was forked from may be older."""
     os.environ.update(environment)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Hide this process's script from multiprocessing, which tells a new process where to find it."""
+    main = sys.modules[MAIN]
+    sys.modules[MAIN] = ModuleType(MAIN)
+    try:
+        yield
+    finally:
+        sys.modules[MAIN] = main

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fedhealth.config.compose import compose_config
-from fedhealth.errors import DataError
+from fedhealth.errors import ConfigError, DataError
 from fedhealth.experiment import warm_workers
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.experiment.warm_workers import compute_each, prepare_workers, start_workers
@@ -58,3 +58,14 @@ def test_the_server_imports_the_parts_of_the_run_if_it_has_processes(workers, ex
     prepare_workers(spec.settings, spec.plain)
     assert set(expected) <= set(started)
     assert bool(started) == bool(expected)
+
+
+@pytest.mark.parametrize("workers", ["runtime.workers=2", "baselines.workers=2"])
+def test_a_part_in_the_calling_script_is_refused_as_no_worker_can_import_it(workers, monkeypatch):
+    monkeypatch.setattr(warm_workers, "start_server", pytest.fail)
+    words = ["data.root=x", "model.tabular._target_=__main__.Encoder"]
+    spec = RunSpec.compose([*words, workers], RunDir("nowhere"))
+    with pytest.raises(ConfigError, match=r"cannot import __main__\.Encoder(?s:.)*Move it into a module"):
+        prepare_workers(spec.settings, spec.plain)
+    spec = RunSpec.compose([*words, "baselines.workers=1"], RunDir("nowhere"))
+    prepare_workers(spec.settings, spec.plain)

@@ -89,6 +89,19 @@ def test_no_worker_is_far_ahead_of_what_is_read(grid, tmp_path):
     assert len(list(replies)) == 40
 
 
+def test_who_has_enough_replies_can_ask_again(grid, tmp_path):
+    """As secure aggregation does: it reads no further than its threshold, and the other messages are not sent."""
+    for step in ("first", "second"):
+        orders = [f"write {tmp_path / step}-{number}" for number in range(40)]
+        contents = [RecordDict({"order": ConfigRecord({"text": order})}) for order in orders]
+        messages = [Message(content, 1 + number % 5, "query") for number, content in enumerate(contents)]
+        replies = iter(grid.pull_messages(grid.push_messages(messages)))
+        assert next(replies).content["found"]["node"] == 1
+        replies.close()
+    assert [reply["node"] for reply in ask(grid, "", "", "", "", "")] == [1, 2, 3, 4, 5]
+    assert all(1 <= len(list(tmp_path.glob(f"{step}-*"))) <= 6 for step in ("first", "second"))
+
+
 def test_what_an_application_raises_is_raised_here(grid):
     with pytest.raises(DataError, match="no column age") as caught:
         ask(grid, "", "refuse")
