@@ -38,25 +38,25 @@ class _Eager(Optimizer):
     zero_grad = inspect.unwrap(Optimizer.zero_grad)
 
 
-class SGD(_Eager, torch.optim.SGD):
+class EagerSGD(_Eager, torch.optim.SGD):
     """`torch.optim.SGD`."""
 
     step: Any = _take_step(torch.optim.SGD.step)
 
 
-class Adam(_Eager, torch.optim.Adam):
+class EagerAdam(_Eager, torch.optim.Adam):
     """`torch.optim.Adam`."""
 
     step: Any = _take_step(torch.optim.Adam.step)
 
 
-class AdamW(_Eager, torch.optim.AdamW):
+class EagerAdamW(_Eager, torch.optim.AdamW):
     """`torch.optim.AdamW`."""
 
     step: Any = _take_step(torch.optim.AdamW.step)
 
 
-_EAGER: dict[Any, type[Optimizer]] = {each.__bases__[1]: each for each in (SGD, Adam, AdamW)}
+_EAGER: dict[Any, type[Optimizer]] = {each.__bases__[1]: each for each in (EagerSGD, EagerAdam, EagerAdamW)}
 
 
 def make_eager(make: Callable[..., Optimizer]) -> Callable[..., Optimizer]:

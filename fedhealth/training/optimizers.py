@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Sends, TrainingConfig
-from fedhealth.training.eager_optimizers import SGD, make_eager
+from fedhealth.training.eager_optimizers import EagerSGD, make_eager
 from fedhealth.types import State
 
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -24,7 +24,7 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the optimizer of a site's training round; where the lead has the optimizer, one that moves nothing."""
     if training.sends is Sends.gradient:
-        return SGD(list(parameters.values()), lr=0.0)
+        return EagerSGD(list(parameters.values()), lr=0.0)
     optimizer = make_optimizer(instantiate(training.optimizer), training.encoder_lr, parameters)
     for group in optimizer.param_groups:
         group["lr"] *= rate_factor

@@ -51,7 +51,7 @@ def test_steps_and_state_are_those_of_torch_bit_for_bit(make):
     assert type(ours).__module__ == eager_optimizers.__name__
     assert torch.equal(model.weight, expected.weight)
     assert torch.equal(model.bias, expected.bias)
-    assert repr(ours) == repr(theirs)
+    assert repr(ours) == f"Eager{theirs!r}"
     states = zip(ours.state_dict()["state"].values(), theirs.state_dict()["state"].values(), strict=True)
     assert all(
         torch.equal(mine[name], value) for mine, its in states for name, value in its.items() if value is not None
@@ -66,7 +66,7 @@ def test_an_optimizer_does_not_import_the_compiler(name):
 
 def test_hooks_and_closures_work():
     weight, called = nn.Parameter(torch.ones(2)), []
-    optimizer = eager_optimizers.SGD([weight], lr=0.1)
+    optimizer = eager_optimizers.EagerSGD([weight], lr=0.1)
     optimizer.register_step_post_hook(lambda *_: called.append("hook"))
 
     def compute_loss():
