@@ -15,7 +15,7 @@ from torch.optim import SGD, Optimizer
 
 from fedhealth.training import eager_optimizers
 
-_PLAIN = (SGD, eager_optimizers.SGD)  # no subclasses, which may compute something else
+_PLAIN = (SGD, eager_optimizers.EagerSGD)  # no subclasses, which may compute something else
 _PIECE = 2**16  # values
 _VARIANTS = ("maximize", "nesterov", "differentiable", "foreach", "fused")  # that PyTorch computes in other ways
 

@@ -86,7 +86,7 @@ def test_groups_have_their_own_settings():
     assert_same(make)
 
 
-@pytest.mark.parametrize("make", [SGD, eager_optimizers.SGD])
+@pytest.mark.parametrize("make", [SGD, eager_optimizers.EagerSGD])
 def test_nothing_of_the_gradients_size_is_made(make):
     model = make_model()
     optimizer = make(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
