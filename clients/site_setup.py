@@ -46,9 +46,10 @@ from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.messages import DATA_KINDS, PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import compute_shared_sensitivity, get_statistic_shapes
+from fedhealth.training.devices import select_device, set_thread_count
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.schedule import compute_rate_factor
-from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
+from fedhealth.training.trainer import Trainer, TrainingTask
 from fedhealth.types import State
 from fedhealth.utils.guarded_part import guard_part
 

@@ -14,6 +14,13 @@ from fedhealth.config.capabilities import (
     SERVER_MU,
     get_capability,
 )
+from fedhealth.config.step_choices import (
+    checkpoints_for_opacus,
+    checkpoints_in_private_bf16,
+    compiles_checkpoints,
+    compiles_private_steps,
+    splits_private_batches,
+)
 
 Plain = dict[str, Any]
 _FEWEST_SITES = 3  # of a run that shares noise
@@ -164,37 +171,6 @@ def _changes_absent_images(plain: Plain) -> bool:
     return bool(plain["training"].get("augmentation")) and not plain["model"].get("image")
 
 
-def _splits_private_batches(plain: Plain) -> bool:
-    return _clips_gradients(plain) and plain["training"].get("micro_batch_size") is not None
-
-
-def _clips_gradients(plain: Plain) -> bool:
-    """Return whether training clips patients' gradients; `privacy=client` trains without noise."""
-    unit = get_capability(plain["privacy"], "unit", default="none")
-    return unit != "client" and get_capability(plain["privacy"], "is_private", default=False)
-
-
-def _compiles_private_steps(plain: Plain) -> bool:
-    return _clips_gradients(plain) and bool(plain["training"].get("compile"))
-
-
-def _checkpoints_activations(plain: Plain) -> bool:
-    return bool(plain["training"].get("activation_checkpointing"))
-
-
-def _compiles_checkpoints(plain: Plain) -> bool:
-    return _checkpoints_activations(plain) and bool(plain["training"].get("compile"))
-
-
-def _checkpoints_for_opacus(plain: Plain) -> bool:
-    return _checkpoints_activations(plain) and _clips_gradients(plain) and plain["privacy"].get("engine") == "opacus"
-
-
-def _checkpoints_in_private_bf16(plain: Plain) -> bool:
-    is_bf16 = plain["training"].get("precision") == "bf16"
-    return _checkpoints_activations(plain) and _clips_gradients(plain) and is_bf16
-
-
 def _waits_for_private_scores(plain: Plain) -> bool:
     is_private = get_capability(plain["privacy"], "is_private", default=False)
     return is_private and plain["strategy"].get("patience") is not None
@@ -336,35 +312,35 @@ INCOMPATIBILITIES = (
         "private training",
         "a patient's rows must stay in one batch, and private training splits its batches by patient",
         "Set training.micro_batch_size=null and privacy.max_physical_batch_size instead",
-        _splits_private_batches,
+        splits_private_batches,
     ),
     Incompatibility(
         "training.compile",
         "private training",
         "a patient's gradients are recorded layer by layer, and a compiled model has no layers",
         "Set training.compile=false; training.precision=bf16 is possible",
-        _compiles_private_steps,
+        compiles_private_steps,
     ),
     Incompatibility(
         "training.activation_checkpointing",
         "training.compile",
         "the compiler decides itself what it computes again",
         "Set one of the two to false",
-        _compiles_checkpoints,
+        compiles_checkpoints,
     ),
     Incompatibility(
         "training.activation_checkpointing",
         "privacy.engine=opacus",
         "Opacus keeps a copy of every layer's input, so no memory would be saved",
         "Use privacy.engine=bk",
-        _checkpoints_for_opacus,
+        checkpoints_for_opacus,
     ),
     Incompatibility(
         "training.activation_checkpointing",
         "private training in bf16",
         "norms and clipped sums come from two backward passes, which may round differently in bf16",
         "Use training.precision=auto or float32",
-        _checkpoints_in_private_bf16,
+        checkpoints_in_private_bf16,
     ),
     Incompatibility(
         "strategy.patience",

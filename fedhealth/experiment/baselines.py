@@ -42,9 +42,10 @@ from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.job import Job, compose_job_config
 from fedhealth.runs.run_dir import PERSONAL_FILE, PREDICTIONS_FILE, RunDir
+from fedhealth.training.devices import select_device, set_thread_count
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.optimizers import count_steps
-from fedhealth.training.trainer import Trainer, TrainingTask, select_device, set_thread_count
+from fedhealth.training.trainer import Trainer, TrainingTask
 from fedhealth.utils.atomic_io import write_json
 
 METRIC = "auroc"

@@ -28,10 +28,10 @@ from fedhealth.models.multimodal import MultimodalModel, Tower, build_model, get
 from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.mechanisms.clipping import Clipping
 from fedhealth.training.check_batch import make_check_batch
+from fedhealth.training.devices import set_thread_count
 from fedhealth.training.losses import compute_row_losses
 from fedhealth.training.precision import checkpoint_activations
 from fedhealth.training.private_batches import list_checked_losses
-from fedhealth.training.trainer import set_thread_count
 from fedhealth.utils.fault_text import get_first_line
 from fedhealth.utils.guarded_part import describe_value
 from fedhealth.utils.own_code import explain_own_code, name_part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from fedhealth.config.schema import TaskKind, TrainingConfig
 from fedhealth.data.examples import Batch, Examples, iterate_batches, move_batch
-from fedhealth.errors import ConfigError, DataError, ModelError
+from fedhealth.errors import DataError, ModelError
 from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.training.in_place_step import take_step
@@ -26,7 +25,6 @@ from fedhealth.training.precision import autocast_forward, checkpoint_activation
 from fedhealth.training.seeding import seed_generators
 from fedhealth.training.step_checkpoint import StepCheckpoint
 from fedhealth.types import State
-from fedhealth.utils.fault_text import get_first_line
 
 if TYPE_CHECKING:  # the accountants take time to import, and plain training does not need them
     from fedhealth.privacy.accounting.budget import PrivacyBudget
@@ -381,24 +379,3 @@ def _explain_batch_norm(rows: int) -> Iterator[None]:
 def get_checkpoint_folder(task: TrainingTask, accounting: AccountingContext | None) -> Path | None:
     """Return the folder of a round's checkpoint; None if the round cannot resume."""
     return accounting.folder if accounting and task.is_resumable else None
-
-
-def set_thread_count(training: TrainingConfig) -> None:
-    """Set the number of torch threads; it affects the last bits of sums, and Ray starts its workers with one thread."""
-    torch.set_num_threads(training.threads or os.cpu_count() or 1)
-
-
-def select_device(name: str) -> torch.device:
-    """Return the torch device for `auto`, `cpu`, `cuda` or `cuda:1`.
-
-    Raises:
-        ConfigError: this machine has no such device.
-
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as fault:  # torch asserts that it was compiled with CUDA
-        reason = get_first_line(fault)
-        raise ConfigError(f"training.device={name} cannot be used: {reason}", "Use auto, cpu or cuda.") from fault

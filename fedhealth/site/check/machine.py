@@ -72,7 +72,7 @@ def check_gpu(device: str) -> CheckResult:
     """Check the GPU that the policy names."""
     import torch
 
-    from fedhealth.training.trainer import select_device
+    from fedhealth.training.devices import select_device
 
     try:
         found = select_device(device)

@@ -29,8 +29,9 @@ from fedhealth.site.job_approval import make_site_overrides, review_job
 from fedhealth.site.policy import DataSource, Policy
 from fedhealth.site.study_store import StudyStore
 from fedhealth.site.study_terms import find_study_change, read_study_terms
+from fedhealth.training.devices import select_device, set_thread_count
 from fedhealth.training.feature_cache import build_model_inputs
-from fedhealth.training.trainer import PlainTrainer, TrainingTask, select_device, set_thread_count
+from fedhealth.training.trainer import PlainTrainer, TrainingTask
 
 _RUN = "sitecheck"
 

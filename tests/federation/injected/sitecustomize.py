@@ -22,7 +22,7 @@ CALLS = {
         ("after upload", "RoundDriver.add_reply", True),
     ],
     "strategies.aggregation.secure": [("before unmask", "SecureSum._unmask", False)],
-    "strategies.checkpoint": [("while checkpointing", "write_atomic", False)],
+    "strategies.checkpoint": [("while checkpointing", "write_array_file", False)],
     "strategies.fedavg": [("between rounds", "FedAvg._train_round", False)],
     "fedhealth.training.trainer": [("while training", "compute_row_losses", False)],
     "fedhealth.training.dpsgd_trainer": [("while training privately", "load_physical_batches", False)],

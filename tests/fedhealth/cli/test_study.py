@@ -23,7 +23,9 @@ def command_(tmp_path, good_hospitals, monkeypatch, capfd):
     """Run a command of the lead or of the hospital; return exit code and what was shown."""
     lead = LyingLead(tmp_path, good_hospitals, study={"name": "first"})
     consortium = lead.consortium.lead
-    (consortium.path / "project.yaml").write_text("project: chest\nlead: lead.example:9092\n")
+    (consortium.path / "project.yaml").write_text(
+        "project: chest\nlead: lead.example:9092\ncontrol_port: 1\n"
+    )  # nobody listens
     monkeypatch.setenv("FEDHEALTH_LEAD", str(consortium.path))
     monkeypatch.setenv("FEDHEALTH_HOME", str(lead.home.path))
     monkeypatch.setenv("COLUMNS", "200")

@@ -4,11 +4,11 @@ import torch
 
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind, TrainingConfig
 from fedhealth.data.examples import Examples, ModalitySource
-from fedhealth.errors import ConfigError, DataError, ModelError
+from fedhealth.errors import DataError, ModelError
 from fedhealth.evaluation.predictions import compute_metrics, predict_studies
 from fedhealth.models.multimodal import build_model
 from fedhealth.training.optimizers import count_steps
-from fedhealth.training.trainer import PlainTrainer, TrainingTask, select_device
+from fedhealth.training.trainer import PlainTrainer, TrainingTask
 
 ADAM = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.03}
 TASKS = {
@@ -130,11 +130,3 @@ def test_steps_are_given_or_counted_in_passes():
     assert count_steps(training(), 1000) == 80
     assert count_steps(training(local_steps=None, local_epochs=3), 33) == 9
     assert fit(TaskKind.binary, local_steps=None, local_epochs=2)[1].steps == 2 * 8
-
-
-def test_a_device_that_is_not_there_is_refused():
-    assert select_device("cpu").type == "cpu"
-    assert select_device("auto").type in ("cpu", "cuda")
-    for name in ("gpu", "cuda:99"):
-        with pytest.raises(ConfigError, match=f"training.device={name}"):
-            select_device(name)

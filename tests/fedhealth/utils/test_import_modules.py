@@ -49,8 +49,8 @@ def test_modules_are_imported_once(tmp_path, monkeypatch):
     before = gc.get_freeze_count()
     import_modules(["heavy_module_of_the_test"])
     after = gc.get_freeze_count()
-    garbage = [[number] for number in range(1000)]
+    made_later = [[number] for number in range(1000)]
     import_modules(["heavy_module_of_the_test", "gc"])
     assert after >= before + 1000
-    assert gc.get_freeze_count() == after
-    assert len(sys.modules.pop("heavy_module_of_the_test").values) == len(garbage)
+    assert gc.get_freeze_count() <= after  # what dies leaves the count; nothing enters it
+    assert len(sys.modules.pop("heavy_module_of_the_test").values) == len(made_later)
