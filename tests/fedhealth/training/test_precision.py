@@ -9,6 +9,7 @@ from torch import nn
 from fedhealth.config.schema import DataConfig, ModelConfig, Precision, TaskKind, TrainingConfig
 from fedhealth.errors import ModelError, PrivacyError
 from fedhealth.models.multimodal import build_model
+from fedhealth.privacy.context import AccountingContext
 from fedhealth.privacy.engines.base import get_trainable_parameters
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.opacus_hooks import OpacusEngine
@@ -16,9 +17,11 @@ from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.engines.step import sum_clipped_gradients
 from fedhealth.privacy.mechanisms.clipping import Clipping
+from fedhealth.training.dpsgd_trainer import DPSGDTrainer
 from fedhealth.training.precision import autocast_forward, compile_model, is_bf16, use_channels_last
 from fedhealth.training.private_batches import build_loss_fn, list_checked_losses
 from fedhealth.training.trainer import PlainTrainer
+from fedhealth.utils.activation_checkpointing import has_checkpointed_blocks
 from tests.fedhealth.privacy.toys import relative_error, sums
 from tests.fedhealth.training.test_gradient_paths import compute_single_gradients, make_task, take_batch
 
@@ -265,3 +268,19 @@ def test_a_model_without_blocks_has_nothing_to_checkpoint():
     task = make_task(TaskKind.binary, activation_checkpointing=True)
     with pytest.raises(ModelError, match="no encoder has blocks"):
         PlainTrainer().fit(task)
+
+
+def test_private_training_checkpoints_activations(monkeypatch, tmp_path):
+    seen, accumulate = [], BookKeepingEngine.accumulate
+
+    def look(engine, batch, patients):
+        seen.append(has_checkpointed_blocks(task.model))
+        return accumulate(engine, batch, patients)
+
+    monkeypatch.setattr(BookKeepingEngine, "accumulate", look)
+    trainer = DPSGDTrainer("t", 8.0, min_cohort=2, sample_rate=1.0, max_physical_batch_size=5)
+    task = make_deep_task("group", activation_checkpointing=True)
+    report = trainer.fit(task, AccountingContext("run", "north", tmp_path, 1, 2))
+    assert seen == [True] * 3  # six patients with two rows each
+    assert all(value.any() for value in report.direction.values())
+    assert not has_checkpointed_blocks(task.model)
