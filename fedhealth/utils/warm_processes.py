@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +18,11 @@ class _WarmProcess(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - multiprocessing calls it so
         with _hidden_main():
-            return ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return ForkServerProcess._Popen(process_obj)
 
 
 class _WarmContext(ForkServerContext):
-    Process = _WarmProcess  # type: ignore[assignment]
+    Process = _WarmProcess
 
 
 def start_server(modules: Sequence[str]) -> None:
