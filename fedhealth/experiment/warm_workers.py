@@ -32,7 +32,7 @@ def prepare_workers(config: Config, plain: Mapping[str, Any]) -> None:
     modules = {target: target.rpartition(".")[0] for target in _iterate_targets(plain)}
     if own := sorted(target for target, module in modules.items() if module.partition(".")[0] == MAIN):
         raise ConfigError(
-            f"Worker processes cannot import {', '.join(own)}: it is in the script or notebook that calls fedhealth.",
+            f"Worker processes cannot import {', '.join(own)}, which is in the script or notebook that runs fedhealth.",
             "Move it into a module, or set runtime.workers=1 and baselines.workers=1.",
         )
     start_server([*_MODULES, *modules.values()])

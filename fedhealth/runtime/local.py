@@ -25,15 +25,17 @@ class LocalRuntime:
             results are the same.
 
     Raises:
-        ConfigError: fewer than one worker.
+        ConfigError: `workers` is no whole number, or below one.
 
     """
 
     data_are_local = True  # every site's data are on this machine
 
     def __init__(self, server_app: str, client_app: str, workers: int = 1) -> None:
-        if workers < 1:
-            raise ConfigError(f"runtime.workers: must be at least 1, is {workers}.", "One core needs one worker.")
+        if type(workers) is not int or workers < 1:  # a configuration may hold anything; True is an int as well
+            raise ConfigError(
+                f"runtime.workers: must be a whole number of at least 1, is {workers}.", "One core needs one worker."
+            )
         self.server_app = server_app
         self.client_app = client_app
         self.workers = workers

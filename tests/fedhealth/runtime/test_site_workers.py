@@ -144,9 +144,10 @@ def is_alive(pid):
     return True
 
 
-def test_fewer_than_one_worker_is_refused():
-    with pytest.raises(ConfigError, match=r"runtime\.workers: must be at least 1, is 0"):
-        LocalRuntime("server", "client", 0)
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, None, "two"])
+def test_a_number_of_workers_that_is_none_is_refused(workers):
+    with pytest.raises(ConfigError, match=rf"runtime\.workers: must be a whole number of at least 1, is {workers}\."):
+        LocalRuntime("server", "client", workers)
 
 
 @pytest.mark.parametrize("overrides", [["secagg=off"], ["secagg=off", "personalization=ditto"], ["secagg=on"]])
