@@ -14,16 +14,25 @@ from fedhealth.config.capabilities import (
     SERVER_MU,
     get_capability,
 )
+from fedhealth.config.noise_choices import (
+    scales_shared_noise,
+    shares_noise_at_own_rates,
+    shares_noise_in_the_open,
+    shares_noise_of_clients,
+    shares_noise_of_equal_sites,
+    shares_noise_of_two,
+    shares_noise_of_updates,
+)
 from fedhealth.config.step_choices import (
     checkpoints_for_opacus,
     checkpoints_in_private_bf16,
     compiles_checkpoints,
     compiles_private_steps,
+    sends_gradients,
     splits_private_batches,
 )
 
 Plain = dict[str, Any]
-_FEWEST_SITES = 3  # of a run that shares noise
 MODALITIES = ("image", "text", "tabular")
 
 
@@ -110,61 +119,21 @@ def _describes_with_client_privacy(plain: Plain) -> bool:
     return plain.get("purpose") == "describe" and unit == "client"
 
 
-def _sends_gradients(plain: Plain) -> bool:
-    return plain["training"].get("sends") == "gradient"
-
-
 def _takes_several_steps(plain: Plain) -> bool:
-    return _sends_gradients(plain) and plain["training"]["local_steps"] != 1
+    return sends_gradients(plain) and plain["training"]["local_steps"] != 1
 
 
 def _keeps_part_of_gradients(plain: Plain) -> bool:
     plain_gradients = get_capability(plain["personalization"], "sends_plain_gradients", default=False)
-    return _sends_gradients(plain) and not plain_gradients
+    return sends_gradients(plain) and not plain_gradients
 
 
 def _adds_late_gradients(plain: Plain) -> bool:
-    return _sends_gradients(plain) and bool(plain["strategy"]["staleness"])
+    return sends_gradients(plain) and bool(plain["strategy"]["staleness"])
 
 
 def _sends_gradients_of_client(plain: Plain) -> bool:
-    return _sends_gradients(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
-
-
-def _shares_noise(plain: Plain) -> bool:
-    return plain["privacy"].get("noise") == "shared"
-
-
-def _shares_noise_in_the_open(plain: Plain) -> bool:
-    return _shares_noise(plain) and get_capability(plain["secagg"].get("site"), "is_plaintext", default=True)
-
-
-def _trains_with_shared_noise(plain: Plain) -> bool:
-    return _shares_noise(plain) and plain.get("purpose") != "describe"
-
-
-def _shares_noise_of_updates(plain: Plain) -> bool:
-    return _trains_with_shared_noise(plain) and not _sends_gradients(plain)
-
-
-def _shares_noise_at_own_rates(plain: Plain) -> bool:
-    return _trains_with_shared_noise(plain) and plain["privacy"].get("sample_rate") is None
-
-
-def _shares_noise_of_two(plain: Plain) -> bool:
-    return _shares_noise(plain) and len(plain.get("data", {}).get("sites", "abc")) < _FEWEST_SITES
-
-
-def _shares_noise_of_clients(plain: Plain) -> bool:
-    return _shares_noise(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
-
-
-def _scales_shared_noise(plain: Plain) -> bool:
-    return _trains_with_shared_noise(plain) and plain["strategy"]["max_update_norm"] is not None
-
-
-def _shares_noise_of_equal_sites(plain: Plain) -> bool:
-    return _trains_with_shared_noise(plain) and plain["secagg"].get("weights") == "uniform"
+    return sends_gradients(plain) and get_capability(plain["privacy"], "unit", default="none") == "client"
 
 
 def _changes_absent_images(plain: Plain) -> bool:
@@ -197,7 +166,7 @@ def _never(settings: Plain) -> bool:
 
 def _needs_gradients(plain: Plain) -> bool:
     takes_gradients = get_capability(plain["strategy"]["server_optimizer"], "needs_gradients", default=False)
-    return takes_gradients and not _sends_gradients(plain)
+    return takes_gradients and not sends_gradients(plain)
 
 
 INCOMPATIBILITIES = (
@@ -361,48 +330,48 @@ INCOMPATIBILITIES = (
         "secagg=off",
         "each hospital adds only a part of the noise, and the lead would see its sum alone",
         "Use secagg=on, or privacy.noise=local",
-        _shares_noise_in_the_open,
+        shares_noise_in_the_open,
     ),
     Incompatibility(
         "privacy.noise=shared",
         "training.sends=update",
         "a second local step would follow a model that holds only this hospital's part of the noise",
         "Use method=fedsgd, or privacy.noise=local",
-        _shares_noise_of_updates,
+        shares_noise_of_updates,
     ),
     Incompatibility(
         "privacy.noise=shared",
         "privacy.sample_rate=null",
         "all hospitals need one public probability, because one sum has one noise",
         "Give privacy.sample_rate a probability",
-        _shares_noise_at_own_rates,
+        shares_noise_at_own_rates,
     ),
     Incompatibility(
         "privacy.noise=shared",
         "fewer than three hospitals",
         "the part of each would be all that protects it from the other",
         "Use privacy.noise=local",
-        _shares_noise_of_two,
+        shares_noise_of_two,
     ),
     Incompatibility(
         "privacy.noise=shared",
         "privacy=client",
         "what is protected is a hospital, and its noise would rest on the hospitals that it is protected from",
         "Use privacy.noise=local, or privacy=patient",
-        _shares_noise_of_clients,
+        shares_noise_of_clients,
     ),
     Incompatibility(
         "privacy.noise=shared",
         "strategy.max_update_norm",
         "what has its noise must not be scaled at the hospital; gradients are clipped by patient",
         "Set strategy.max_update_norm=null",
-        _scales_shared_noise,
+        scales_shared_noise,
     ),
     Incompatibility(
         "privacy.noise=shared",
         "secagg.weights=uniform",
         "the lead divides the sum of gradients by the sizes that the hospitals announce",
         "Use secagg.weights=bucket",
-        _shares_noise_of_equal_sites,
+        shares_noise_of_equal_sites,
     ),
 )

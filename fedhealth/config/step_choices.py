@@ -44,3 +44,8 @@ def checkpoints_in_private_bf16(plain: Plain) -> bool:
     """Return whether gradients of checkpointed blocks would be clipped in bf16."""
     is_bf16 = plain["training"].get("precision") == "bf16"
     return checkpoints_activations(plain) and clips_gradients(plain) and is_bf16
+
+
+def sends_gradients(plain: Plain) -> bool:
+    """Return whether a site sends the gradient of one step, and the lead has the optimizer."""
+    return bool(plain["training"].get("sends") == "gradient")
