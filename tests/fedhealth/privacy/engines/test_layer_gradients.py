@@ -89,7 +89,7 @@ def test_any_grouped_convolution_equals_oracle(data):
     patients = data.draw(st.lists(st.integers(0, 4), min_size=5, max_size=5))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_gradients, "CPU_VALUES", data.draw(st.sampled_from([1, 3000, 1 << 18])))
-        assert max(compute_errors(model, batch, patients)) < 1e-6  # what a ghost norm adds for rounding is below
+        assert max(compute_errors(model, batch, patients)) < 1e-5  # a ghost norm adds a bound on rounding in float32
 
 
 def test_a_depthwise_layer_used_twice_equals_oracle():
