@@ -109,11 +109,9 @@ class ConvOuterProduct:
         of few channels would be copied nearly value by value, which took half of a step with depthwise layers.
         """
         grads = self.image.new_zeros((patients.count, self.module.weight.numel()))
-        step = max(
-            1,
-            _count_values_at_a_time(self.image) // (self.image[0].numel() + self.gradient[0].numel() + grads.shape[1]),
-        )
-        pieces = (x.split(step) for x in (self.image, self.gradient, patients.patient_of_row))
+        values = self.image[0].numel() + self.gradient[0].numel() + grads.shape[1]
+        step = max(1, _count_values_at_a_time(self.image) // values)
+        pieces = (torch.split(x, step) for x in (self.image, self.gradient, patients.patient_of_row))
         for image, gradient, patient_of_row in zip(*pieces, strict=True):
             grads.index_add_(0, patient_of_row, _compute_row_gradients(self.module, image, gradient))
         return grads
@@ -213,7 +211,7 @@ def _compute_row_gradients(module: nn.Conv2d, image: Tensor, gradient: Tensor) -
     """Return each row's gradient [B, P * kernel * C / groups], channels last."""
     rows, (outputs, inputs, *kernel) = len(image), module.weight.shape
     with disable_tf32():
-        weight: Tensor = conv2d_weight(
+        weight: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
             image.reshape(1, -1, *image.shape[2:]),
             (rows * outputs, inputs, *kernel),
             gradient.reshape(1, -1, *gradient.shape[2:]),
