@@ -63,8 +63,8 @@ class SiteContacts:
             now, report = self._clock(), SiteReport.parse(header)
             text = report.dumps() if report else ""
             before, known = self._written.get(node_id, (0.0, ""))
-            if now - before < (_CHANGE_SECONDS if text != known else _REWRITE_SECONDS):
-                return
+            if 0 <= now - before < (_CHANGE_SECONDS if text != known else _REWRITE_SECONDS):
+                return  # a clock that was set back must not hide a site until it has caught up
             self._written[node_id] = now, text
             content = encode_canonical(asdict(_LastRequest(round(now, 1), text)))
             try:

@@ -38,6 +38,14 @@ def test_a_site_that_asks_ten_times_a_second_is_written_seldom(tmp_path, contact
     assert len(written) <= 10 + 1 + 3  # a change once a second, and the same report three times a minute
 
 
+def test_a_clock_that_was_set_back_hides_no_site(tmp_path, contacts, clock):
+    contacts.record(5, ONE.dumps())
+    clock[0] -= 500
+    contacts.record(5, TWO.dumps())
+    found = load_contacts(tmp_path / "contacts")
+    assert (found[5].time, found[5].report) == (500.0, TWO)
+
+
 def test_a_disk_that_is_full_stops_no_request(tmp_path, contacts, monkeypatch, caplog):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
