@@ -1,6 +1,7 @@
 """Importing without collections."""
 
 import gc
+import subprocess
 import sys
 
 import pytest
@@ -54,3 +55,14 @@ def test_modules_are_imported_once(tmp_path, monkeypatch):
     assert after >= before + 1000
     assert gc.get_freeze_count() <= after  # what dies leaves the count; nothing enters it
     assert len(sys.modules.pop("heavy_module_of_the_test").values) == len(made_later)
+
+
+def test_what_was_left_out_is_collected_at_the_end_of_the_process():
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count()))\n"
+        "from fedhealth.utils.import_modules import pause_collection\n"
+        "with pause_collection(): made = [[number] for number in range(1000)]\n"
+        "assert gc.get_freeze_count() > 1000"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"]
