@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from clients.private_section import PrivateTaskError, private_section
 from clients.request_check import refuse_mismatches
 from clients.request_log import describe_request
 from clients.reservation import reserve_sweep_budget
+from clients.run_model import RunModel
 from clients.site_setup import SiteSetup
 from clients.statements import add_statement, find_restore_reasons, make_statement_schema
 from clients.study_admission import find_admission_refusal, release_closed_study, reserve_study_sweep
@@ -273,16 +274,25 @@ def _log_event(event: str, **fields: object) -> None:
 
 def get_institution(site: SiteContext, job: Job) -> Institution:
     """Return the site's institution, cached between the messages of one job."""
-    cache = get_institution_cache(job)
-    if site not in cache:
-        cache[site] = Institution(site, compose_job_config(job), job.digest)
-    return cache[site]
+    cache = get_job_cache(job)
+    if site not in cache.institutions:
+        config = compose_job_config(job)
+        cache.institutions[site] = Institution(site, config, job.digest, cache.run_model)
+    return cache.institutions[site]
+
+
+@dataclass(frozen=True)
+class JobCache:
+    """The sites of a job in this process, and their model."""
+
+    run_model: RunModel
+    institutions: dict[SiteContext, Institution] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=1)
-def get_institution_cache(job: Job) -> dict[SiteContext, Institution]:
-    """Return the cached institutions of a job; the next job frees the data and models of this one."""
-    return {}
+def get_job_cache(job: Job) -> JobCache:
+    """Return what is kept for a job; the next job frees the data and models of this one."""
+    return JobCache(RunModel(compose_job_config(job)))
 
 
 app = build_app()

@@ -18,6 +18,7 @@ from clients.merge import StateMerger
 from clients.message import ParsedMessage
 from clients.private_section import private_section
 from clients.request_check import compare_directive, refuse_mismatches
+from clients.run_model import RunModel
 from clients.site_setup import SiteSetup
 from clients.train import RoundTrainer
 from fedhealth.config.schema import Config, Purpose, Sends
@@ -59,11 +60,12 @@ class Institution:
         site: its name and folders.
         config: the configuration, already validated against the site's policy.
         digest: of the configuration.
+        run_model: the model, which other sites of this process may use, too; None for one of its own.
 
     """
 
-    def __init__(self, site: SiteContext, config: Config, digest: str) -> None:
-        self.setup = SiteSetup(site, config, digest)
+    def __init__(self, site: SiteContext, config: Config, digest: str, run_model: RunModel | None = None) -> None:
+        self.setup = SiteSetup(site, config, digest, run_model)
         self.merger = StateMerger(self.setup)
         self.evaluator = ModelEvaluator(self.setup, self.merger)
         self.trainer = RoundTrainer(self.setup, self.merger, self.evaluator)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ from clients.message import ParsedMessage
 from clients.personalization.base import Personalization
 from clients.release import ReleaseRecorder
 from clients.request_check import compare_directive
+from clients.run_model import InitialModel, RunModel
 from clients.site_store import SiteStore
 from clients.transport.base import ReplyShapes, Transport, UploadAttempt
 from fedhealth.config.instantiate import instantiate
@@ -36,17 +37,11 @@ from fedhealth.data.examples import Examples
 from fedhealth.data.manifest import SPLITS
 from fedhealth.errors import FederationError
 from fedhealth.models.modality_keys import METHOD
-from fedhealth.models.model_state import (
-    get_model_arrays,
-    list_embedding_tables,
-    list_trained_arrays,
-    view_model_arrays,
-)
-from fedhealth.models.multimodal import MultimodalModel, build_model
+from fedhealth.models.model_state import list_embedding_tables, view_model_arrays
+from fedhealth.models.multimodal import MultimodalModel
 from fedhealth.privacy.context import AccountingContext
 from fedhealth.protocol.messages import DATA_KINDS, PURPOSES, SAME_RELEASE, TRAIN, Directive, digest_arrays
 from fedhealth.statistics.shapes import compute_shared_sensitivity, get_statistic_shapes
-from fedhealth.training.devices import select_device, set_thread_count
 from fedhealth.training.feature_cache import build_model_inputs
 from fedhealth.training.schedule import compute_rate_factor
 from fedhealth.training.trainer import Trainer, TrainingTask
@@ -58,22 +53,6 @@ T = TypeVar("T")
 WORD_ADVICE = "Use privacy=patient, keep the tower local (personalization=fedtower), or set limits.word_embeddings."
 
 
-@dataclass(frozen=True)
-class InitialModel:
-    """What a site keeps of the initial model; of its shared arrays only the digest, because the lead sends them.
-
-    Attributes:
-        names: of all trained arrays.
-        own: those that are not shared.
-        digest: SHA-256 of the shared ones.
-
-    """
-
-    names: frozenset[str]
-    own: State
-    digest: bytes
-
-
 class SiteSetup:
     """One site, set up for one configuration.
 
@@ -81,16 +60,18 @@ class SiteSetup:
         site: the site's name and folders.
         config: the configuration, already validated against the site's policy.
         digest: of the configuration.
+        run_model: the model, which other sites of this process may use, too; None for one of its own.
 
     """
 
-    def __init__(self, site: SiteContext, config: Config, digest: str) -> None:
+    def __init__(self, site: SiteContext, config: Config, digest: str, run_model: RunModel | None = None) -> None:
         self.site = site
         self.config = config
         self.digest = digest
         self.personalization = guard_part(instantiate(config.personalization), Personalization)
         self.trainer: Trainer = instantiate(config.privacy)
         self.transport: Transport = instantiate(config.secagg["site"])
+        self._run_model = run_model or RunModel(config)
 
     @cached_property
     def cohort(self) -> SiteDataset:
@@ -104,13 +85,10 @@ class SiteSetup:
         """The digest of the site's data and of the public ones; nothing is decoded."""
         return compute_dataset_digest(self.config.data, self.site.name)
 
-    @cached_property
+    @property
     def model(self) -> MultimodalModel:
         """The model; every task overwrites its trained arrays."""
-        set_thread_count(self.config.training)
-        model = build_model(self.config.model, self.config.data, self.config.seed)
-        self.personalization.freeze(model)
-        return model.to(select_device(self.config.training.device))
+        return self._run_model.model
 
     @cached_property
     def examples(self) -> Examples:
@@ -131,13 +109,10 @@ class SiteSetup:
         rows = np.concatenate([rows, public.rows("train") + len(self.examples.labels)])
         return replace(pooled, augmentation=augmentation), rows
 
-    @cached_property
+    @property
     def initial(self) -> InitialModel:
         """The model as initialized from the configuration's seed."""
-        names = list_trained_arrays(self.model)
-        shared = self.personalization.select_shared(self.model, names)
-        own = get_model_arrays(self.model, sorted(set(names) - set(shared)))
-        return InitialModel(frozenset(names), own, digest_arrays(view_model_arrays(self.model, shared)))
+        return self._run_model.initial
 
     @cached_property
     def _initial_digest(self) -> bytes:
@@ -219,6 +194,7 @@ class SiteSetup:
         (examples, rows), training = self.training_data, self.config.training
         seed, rounds = derive_seed(self.config.seed, self.site.name, directive.round), self.config.strategy.rounds
         factor = compute_rate_factor(training.schedule, training.warmup, rounds, max(1, directive.round))
+        self._run_model.reset_buffers()
         task = TrainingTask(self.model, examples, rows, training, self.task_kind, seed)
         return task if is_final else replace(task, rate_factor=factor)
 

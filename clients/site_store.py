@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from fedhealth.errors import RequestMismatchError
 from fedhealth.runs.run_dir import PERSONAL_FILE, PRIVATE_FILE
 from fedhealth.types import State
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.array_file import write_array_file
 
 _BEFORE = "private.before.safetensors"  # PRIVATE one round earlier: a round may have to be trained again
 _ROUNDS, _KEPT_ROUNDS = "private.{}.safetensors", 4  # under secure aggregation, by repetition
@@ -158,4 +157,4 @@ class SiteStore:
 
     def _write(self, path: Path, arrays: State, about: Mapping[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, save(arrays, {"run": self.run, **about}))
+        write_array_file(path, arrays, {"run": self.run, **about})

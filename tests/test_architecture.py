@@ -153,3 +153,9 @@ def test_no_packages_know_each_other_in_a_circle():
         assert packages_in_a_circle() == []
     finally:
         sys.path.remove(str(ROOT))
+
+
+def test_what_a_fixture_changes_ends_with_its_module():
+    """Without `__init__.py`, pytest takes a package for the session: a patch would reach the tests of other folders."""
+    fixtures = [path for path in (ROOT / "tests").rglob("*.py") if 'scope="package"' in path.read_text("utf-8")]
+    assert fixtures == [Path(__file__)]

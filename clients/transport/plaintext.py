@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from flwr.app import RecordDict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from clients.context import RunContext, SiteContext
 from clients.message import ParsedMessage
@@ -21,7 +20,7 @@ from fedhealth.protocol.count_codec import pack_counts, unpack_counts
 from fedhealth.protocol.messages import DESCRIBE, EVALUATE, STATISTICS, TRAIN, UPDATE
 from fedhealth.site.egress_gate import ArrayRecordSchema, CountRecordSchema, ReplySchema
 from fedhealth.types import State
-from fedhealth.utils.atomic_io import write_atomic
+from fedhealth.utils.array_file import write_array_file
 
 _REPLY = "answer.safetensors"
 
@@ -82,7 +81,7 @@ class PlaintextAttempt:
             arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             about = {"request": self._request_digest, "release": release.dumps()}
-            write_atomic(self._path, save(arrays, about), durable=self.recorder.is_private)
+            write_array_file(self._path, arrays, about, durable=self.recorder.is_private)
         self.recorder.record(release)
         return _build_records(update, dict(statistics))
 

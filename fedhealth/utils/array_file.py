@@ -25,20 +25,23 @@ class ArrayFileError(ValueError):
     """A file does not hold arrays."""
 
 
-def write_array_file(path: Path, arrays: State, about: Mapping[str, str] | None = None) -> None:
+def write_array_file(
+    path: Path, arrays: State, about: Mapping[str, str] | None = None, *, durable: bool = True
+) -> None:
     """Write named arrays to a file, whole or not at all.
 
     Args:
         path: of the file.
         arrays: by name, of any shapes.
         about: texts for the header.
+        durable: see `fedhealth.utils.atomic_io.atomic_writer`.
 
     Raises:
         OSError: naming `path`, which is as it was.
 
     """
     header, order = build_header(describe_arrays(arrays), about)
-    with atomic_writer(path) as file:
+    with atomic_writer(path, durable=durable) as file:
         file.write(header)
         for name in order:
             file.write(np.ascontiguousarray(arrays[name]).data)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from clients.app import get_institution_cache, handle_message
+from clients.app import get_job_cache, handle_message
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.override_allowlist import select_shared_overrides
@@ -164,4 +164,4 @@ class Lead:
 
     def restart_hospitals(self):
         """Forget all that is not on the hospitals' disks."""
-        get_institution_cache.cache_clear()
+        get_job_cache.cache_clear()

@@ -2,7 +2,7 @@
 
 from flwr.app import Message, RecordDict
 
-from clients.app import get_institution_cache, handle_message
+from clients.app import get_job_cache, handle_message
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.flower.in_process_grid import InProcessGrid
 from fedhealth.privacy.accounting.booking import find_bookings
@@ -46,7 +46,7 @@ class PrivateSite:
 
     def restart(self):
         """Forget everything that is not on the disk, as a new process does."""
-        get_institution_cache.cache_clear()
+        get_job_cache.cache_clear()
 
     @property
     def entries(self):

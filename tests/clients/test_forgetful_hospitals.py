@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.consortium.identity import get_secrets_folder
 from fedhealth.errors import FedhealthError
 from fedhealth.privacy.accounting.ledger import verify_ledger
@@ -64,7 +64,7 @@ class Victim:
         shutil.copytree(self.copy, self.home.path)
         if not with_keys:
             reboot(self.lead, VICTIM)
-        get_institution_cache.cache_clear()
+        get_job_cache.cache_clear()
 
     def count_booked(self):
         return len(get_booked_events(verify_ledger(get_ledger_path(self.home.state, "tiny-2026")), self.lead.run))
@@ -73,7 +73,7 @@ class Victim:
 def reboot(lead, site):
     """Let a hospital lose its keys and its words."""
     shutil.rmtree(get_secrets_folder(lead.run, site, lead.hospitals.homes[site].state))
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
 
 
 @pytest.fixture(name="victim")

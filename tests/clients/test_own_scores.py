@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.cli.main import main
 from fedhealth.config.compose import compose_config
 from fedhealth.data.dataset import prepare_dataset
@@ -32,7 +32,7 @@ def lead_(tmp_path_factory, site_writer):
     """A hospital that has evaluated a private run's model."""
     root = tmp_path_factory.mktemp("own")
     site_writer(root / "data", "north", patients=60)
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
     lead = LyingLead(root, root / "data")
     log = AuditLog(lead.home.audit)
     log.write("accepted", run=RUN, digest=lead.digest, order=json.loads(lead.sign().dumps()), signature="00")

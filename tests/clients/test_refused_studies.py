@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.config import compose
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.models.weights import WEIGHTS_ENV
@@ -197,11 +197,11 @@ def test_a_study_approved_on_other_data(lead, own_data, kind):
     added = before + b"new,1,,late note,1,12,200\n"
     for content, answer in ((b"", "approved"), (b"\xff,\0", "approved"), (added, "outdated")):
         path.write_bytes(content)
-        get_institution_cache.cache_clear()  # as after a restart of the site
+        get_job_cache.cache_clear()  # as after a restart of the site
         assert ask_sentence(lead, kind) == sentence
         assert store.load_decision(lead.study).answer == answer
         path.write_bytes(before)
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
     assert ask_sentence(lead, kind) == sentence  # other data had been there: a person looks at them once more
     assert [each.answer for each in store.list_answers()] == [StudyAnswer.outdated]
     approve(lead.home, lead.home.studies / f"{lead.study}.study.json")

@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord
 from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.cli.main import app
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.consortium.identity import make_identity, save_roster
@@ -57,7 +57,7 @@ class Hospital(Member):
         return SignedJob("chest", run, words, digest, "0" * 64, "0" * 64, now, now + 600, "0" * 32)
 
     def ask(self, kind, number=0, content=None, carry=True):
-        get_institution_cache.cache_clear()
+        get_job_cache.cache_clear()
         shown = {STATEMENT: ConfigRecord({"statements": self.carried[-1:]})} if carry and self.carried else {}
         reply = self.send(self.job, kind, self.job.run, number, {**(content or {}), **shown})
         if reply.has_content() and STATEMENT in reply.content:

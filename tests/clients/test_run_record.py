@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.cli.main import main
 from fedhealth.cli.site_runs_output import _format_csv
 from fedhealth.errors import ConfigError, TrustError
@@ -28,7 +28,7 @@ def lead_(tmp_path_factory, site_writer):
     """A hospital that approved a study, joined its run, trained, joined with new keys and evaluated; the run ended."""
     root = tmp_path_factory.mktemp("record")
     site_writer(root / "data", "north", patients=24)
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
     lead = LyingLead(root, root / "data", study={"purpose": "<b>whom</b> to watch"})
     log = AuditLog(lead.home.audit)
     log.write("kit installed")

@@ -7,7 +7,7 @@ from copy import copy
 import pytest
 from omegaconf import OmegaConf
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.config.compose import compose_config, compute_config_digest
 from fedhealth.errors import ConfigError, PrivacyError
 from fedhealth.privacy.accounting.accountant import compute_epsilon
@@ -226,7 +226,7 @@ def test_a_minor_amendment_keeps_the_share_until_its_own_last_day(lead):
 def test_the_total_of_a_known_study_holds_where_no_approval_is_needed(tmp_path, good_hospitals, caplog):
     lead = LyingLead(tmp_path, good_hospitals, words=WORDS)
     lead.study = lead.publish(epsilon=2.0).digest
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
     assert not shake(lead)
     assert "the runs of the study crp would spend" in caplog.text
 
@@ -237,7 +237,7 @@ def test_a_data_set_that_was_renamed_starts_no_new_total(lead, order, caplog):
     assert read_error(order("runxxxxx1").ask(TRAIN)) is None
     policy = lead.home.policy.read_text("utf-8")
     lead.home.policy.write_text(policy.replace("tiny-2026", "tiny-2027"), "utf-8")
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
     assert not shake(order("runzzzzz1", 1.0))
     assert "had another name when it was approved" in caplog.text
     with pytest.raises(ConfigError, match="Runs of the study crp are booked for the data set tiny-2026"):

@@ -13,7 +13,7 @@ from socket import create_connection
 
 import pytest
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.consortium import identity
 from fedhealth.protocol.messages import EVALUATE, TRAIN
 from fedhealth.runtime.local_consortium import find_free_ports
@@ -94,7 +94,7 @@ class Officer:
         return before + self.open("/")
 
     def lead_gets_no_answer(self):
-        get_institution_cache.cache_clear()
+        get_job_cache.cache_clear()
         assert self.lead.handshake()
 
     def open(self, path):
@@ -117,7 +117,7 @@ class Officer:
 def officer_(tmp_path, good_hospitals, monkeypatch):
     """The person, with the page that IT has started."""
     monkeypatch.setattr(identity, "_SHARED_MEMORY", tmp_path)
-    get_institution_cache.cache_clear()
+    get_job_cache.cache_clear()
     [port] = find_free_ports()[:1]
     officer = Officer(tmp_path, good_hospitals, port)
     command = [sys.executable, "-m", "fedhealth.cli.main", "site", "web", "--port", str(port)]

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
-from clients.app import get_institution_cache
+from clients.app import get_job_cache
 from fedhealth.config.compose import compose_config, get_conf_dir, resolve_config
 from fedhealth.config.incompatibilities import INCOMPATIBILITIES, find_incompatibilities
 from fedhealth.config.validate import validate_config
@@ -133,7 +133,7 @@ class Tapped(InProcessGrid):
         for message_id in message_ids:
             message = self._pushed[message_id]
             if self.restart:
-                get_institution_cache.cache_clear()
+                get_job_cache.cache_clear()
             content = message.content
             incoming = unpack_arrays(content[GLOBAL]) if GLOBAL in content else {}
             [reply] = super().pull_messages([message_id])

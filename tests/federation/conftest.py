@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -121,19 +121,38 @@ def consortium_of(root, sites, tiny_overrides):
         network.close()
 
 
-@pytest.fixture(scope="session")
-def consortium(tmp_path_factory, tiny_overrides):
+@pytest.fixture(scope="session", name="_started")
+def started_(tmp_path_factory, tiny_overrides):
     root = tmp_path_factory.mktemp("consortium")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
-        with consortium_of(root, SITES, tiny_overrides) as running:
-            yield running
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            inject_faults(patch, root)
+            running = stack.enter_context(consortium_of(root, SITES, tiny_overrides))
+        yield running
 
 
-@pytest.fixture(scope="session", name="undisturbed")
-def undisturbed_(consortium, tmp_path_factory):
-    made = {}
+@pytest.fixture
+def consortium(_started, monkeypatch):
+    """The consortium of all tests here; processes that a test starts again can be killed at a moment, too."""
+    inject_faults(monkeypatch, _started.faults)
+    return _started
+
+
+def inject_faults(patch, root):
+    """Let processes that are started now look for wishes below a folder; see `Consortium.wish`."""
+    patch.setenv("FEDHEALTH_TEST_FAULTS", str(root))
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECTED), str(Path(__file__).resolve().parents[2])]))
+
+
+@pytest.fixture(scope="session")
+def calm_models():
+    """The models of runs that nothing disturbed, by their overrides."""
+    return {}
+
+
+@pytest.fixture(name="undisturbed")
+def undisturbed_(consortium, tmp_path_factory, calm_models):
+    made = calm_models
 
     def model(*overrides):
         consortium.agree(LOOSE)

@@ -9,7 +9,7 @@ from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.runs.run_dir import RunDir
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_overrides, good_hospitals):
     """(run directory, typed configuration)."""
     overrides = tiny_overrides(good_hospitals)

@@ -7,7 +7,7 @@ from tests.fedhealth.site.web.hospital import serve_hospital
 from tests.fedhealth.web.place import make_refusal_check
 
 
-@pytest.fixture(scope="package", name="place", params=["site", "lead"])
+@pytest.fixture(scope="module", name="place", params=["site", "lead"])
 def place_(request, tmp_path_factory, good_hospitals):
     """One side and its page."""
     root = tmp_path_factory.mktemp(request.param)

@@ -12,7 +12,7 @@ def refused_(place):
     return make_refusal_check(place)
 
 
-@pytest.fixture(scope="package", name="place")
+@pytest.fixture(scope="module", name="place")
 def place_(tmp_path_factory):
     """The lead, served."""
     with serve_lead(tmp_path_factory.mktemp("web")) as place:

@@ -12,7 +12,7 @@ def refused_(place):
     return make_refusal_check(place)
 
 
-@pytest.fixture(scope="package", name="place")
+@pytest.fixture(scope="module", name="place")
 def place_(tmp_path_factory, good_hospitals):
     """The hospital, served; a test leaves the decisions as they were."""
     with serve_hospital(tmp_path_factory.mktemp("web"), good_hospitals) as place:
