@@ -148,14 +148,14 @@ def test_a_file_that_may_not_grow_is_a_full_disk(overrides, tmp_path):
 
 @pytest.mark.parametrize("secagg", ["off", "on"])
 def test_a_site_whose_disk_is_read_only_is_left_out_by_kind(overrides, monkeypatch, tmp_path, secagg):
-    genuine = clients.site_store.write_atomic
+    genuine = clients.site_store.write_array_file
 
-    def read_only(path, content):
+    def read_only(path, *content):
         if "east" in path.parts:
             raise OSError(errno.EROFS, "Read-only file system", str(path))
-        genuine(path, content)
+        genuine(path, *content)
 
-    monkeypatch.setattr(clients.site_store, "write_atomic", read_only)
+    monkeypatch.setattr(clients.site_store, "write_array_file", read_only)
     run, loose = RunDir(tmp_path / "run"), ["strategy.quorum=0.6", "strategy.min_sites=2", f"secagg={secagg}"]
     if secagg == "on":  # a sum of two is never opened
         with pytest.raises(FederationError):
