@@ -24,6 +24,7 @@ from clients.institution import Institution
 from clients.merge import StateMerger
 from clients.release import ReleaseRecorder
 from clients.reservation import reserve_sweep_budget
+from clients.run_model import RunModel
 from clients.transport.base import compute_request_digest
 from clients.transport.secure import SecureTransport
 from clients.transport.secure_attempt import SecureAttempt
@@ -86,6 +87,9 @@ class Departure:
     run: str
     draws: frozenset
     digest: str
+
+
+SHARED_PARTS = ("cohort", "examples", "training_data", "shared_shapes")
 
 
 @dataclass
@@ -227,10 +231,9 @@ class Books:
             except PowerCutError:
                 self.site.restart()
 
-    def _build_institution(self, site, config, digest):
-        institution = Institution(site, config, digest)
-        names = ("cohort", "model", "examples", "training_data", "initial", "shared_shapes")
-        institution.setup.__dict__.update({name: self.shared[name] for name in names})
+    def _build_institution(self, site, config, digest, run_model=None):
+        institution = Institution(site, config, digest, self.shared["run_model"])
+        institution.setup.__dict__.update({name: self.shared[name] for name in SHARED_PARTS})
         return institution
 
     def _may_come_back(self, path):
@@ -263,7 +266,7 @@ class Books:
         if not (update or statistics):
             return
         if update:
-            names = [name for name, _ in self._get_parameters(self.shared["model"])]
+            names = [name for name, _ in self._get_parameters(self.shared["run_model"].model)]
             found = self._find_draws(np.concatenate([update[name].ravel() for name in names]))
         else:
             found = {draw for draw in self.draws if draw.values == statistics["test.positives"].tobytes()}
@@ -382,9 +385,10 @@ def build_template(folder, overrides, *more):
     """Return a site and the parts of its set-up that every later site of the same configuration shares."""
     site = PrivateSite(folder, overrides, *OVERRIDES, *more)
     config = app.compose_job_config(site.job)
-    setup = Institution(app.get_virtual_site(site._context, site.job), config, site.job.digest).setup
-    names = ("cohort", "model", "examples", "training_data", "initial", "shared_shapes")
-    return site, {"config": config, **{name: getattr(setup, name) for name in names}}
+    model = RunModel(config)
+    setup = Institution(app.get_virtual_site(site._context, site.job), config, site.job.digest, model).setup
+    parts = {name: getattr(setup, name) for name in SHARED_PARTS}
+    return site, {"config": config, "run_model": model, **parts}
 
 
 def open_books(template, folder):
