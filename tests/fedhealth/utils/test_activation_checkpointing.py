@@ -74,6 +74,8 @@ def test_gradients_random_numbers_and_running_statistics_are_those_without(is_cu
 class Stateful(nn.Module):
     """A block whose forward pass depends on what an earlier one left behind."""
 
+    count: torch.Tensor
+
     def __init__(self, kind):
         super().__init__()
         self.kind = kind
