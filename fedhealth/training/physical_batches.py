@@ -1,16 +1,18 @@
 """How many rows private training computes at a time, so that they fit into the memory that there is.
 
 What a row takes is counted in one small step on synthetic rows of the site's shapes: activations, and what the engine
-keeps of each layer. No value of a patient has a part in it, and no step has to fail first.
+keeps of each layer. No value of a patient has a part in it, and no step has to fail first: several rows are computed
+only if one row shows that they fit.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedhealth.config.schema import TrainingConfig
 from fedhealth.data.examples import Batch, Examples
@@ -32,7 +34,7 @@ _CPU_SHARE, _GPU_SHARE = 0.25, 0.5  # of what is free: other sites and programs 
 _LIMIT_SHARE = 0.5  # of what the task's own limit leaves
 _COPIES = 4  # of the trained weights: clipped sum, noised gradient, and two moments of an optimizer
 
-_bytes_of_unit: dict[str, int] = {}  # in this process
+_bytes_of_unit: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()  # of this process's models
 
 
 def choose_physical_batch_size(
@@ -51,7 +53,9 @@ def choose_physical_batch_size(
     free = _measure_budget(task.training, device) - _COPIES * _count_bytes(
         get_trainable_parameters(task.model).values()
     )
-    needed = _count_once(make_engine, task, clipping, most_rows)
+    needed = _count_once(make_engine, task, clipping, most_rows, 1)
+    if needed * _PROBE_UNITS <= free:
+        needed = _count_once(make_engine, task, clipping, most_rows, _PROBE_UNITS)
     chosen = max(1, min(MOST_ROWS, free // needed))
     log.info("private steps compute %d rows at a time, of %.3g MB each", chosen, needed / 1e6)
     return chosen
@@ -60,25 +64,29 @@ def choose_physical_batch_size(
 def _measure_budget(training: TrainingConfig, device: torch.device) -> int:
     if device.type == "cuda":
         return int(_GPU_SHARE * measure_free_gpu_memory(device))
-    share = int(_CPU_SHARE * measure_free_memory())
-    if training.memory_gb is None:
-        return share
-    return min(share, int(_LIMIT_SHARE * (training.memory_gb * 1e9 - measure_resident_memory())))
+    share = _CPU_SHARE * measure_free_memory()
+    if training.memory_gb is not None:
+        share = min(share, _LIMIT_SHARE * (training.memory_gb * 1e9 - measure_resident_memory()))
+    return int(share)
 
 
-def _count_once(make_engine: EngineFactory, task: TrainingTask, clipping: Clipping, most_rows: int) -> int:
-    """Return the bytes of a unit; counted once per process for a model and shapes."""
-    trainable, shapes = tuple(get_trainable_parameters(task.model)), _list_shapes(task.examples)
-    key = repr((make_engine, str(task.model), trainable, shapes, task.training, task.kind, clipping, most_rows))
-    if key not in _bytes_of_unit:
-        _bytes_of_unit[key] = count_unit_bytes(make_engine, task, clipping, most_rows)
-    return _bytes_of_unit[key]
+def _count_once(make_engine: EngineFactory, task: TrainingTask, clipping: Clipping, most_rows: int, units: int) -> int:
+    """Return the bytes of a unit; counted once for a model object, as no text tells all that a model computes."""
+    known = _bytes_of_unit.setdefault(task.model, {})
+    device, trainable = next(task.model.parameters()).device, tuple(get_trainable_parameters(task.model))
+    about = (device, trainable, _list_shapes(task.examples), task.training, task.kind)
+    key = repr((make_engine, clipping, most_rows, units, *about))
+    if key not in known:
+        known[key] = count_unit_bytes(make_engine, task, clipping, most_rows, units)
+    return known[key]
 
 
-def count_unit_bytes(make_engine: EngineFactory, task: TrainingTask, clipping: Clipping, most_rows: int) -> int:
+def count_unit_bytes(
+    make_engine: EngineFactory, task: TrainingTask, clipping: Clipping, most_rows: int, units: int = _PROBE_UNITS
+) -> int:
     """Return an upper bound of what each row of a physical batch adds to the peak of the memory, in bytes.
 
-    The peak of a few units, divided by their number: what does not grow with the rows is counted with them, so more
+    The peak of some units, divided by their number: what does not grow with the rows is counted with them, so more
     units never take more for each. Units of one row are counted, and such beside a unit with most rows, as engines pad
     the rows of all units to the most of any.
 
@@ -87,10 +95,11 @@ def count_unit_bytes(make_engine: EngineFactory, task: TrainingTask, clipping: C
         task: of the run; its model is restored.
         clipping: its rule.
         most_rows: the most rows of a unit.
+        units: that are computed at a time.
 
     """
     model, loss_fn = task.model.train(), build_loss_fn(task.kind, task.training)
-    batch = _make_probe_batch(task, _PROBE_UNITS + most_rows - 1)
+    batch = _make_probe_batch(task, units + most_rows - 1)
     devices = [device] if (device := batch["targets"].device).type == "cuda" else []
     peak = 0
     with (
@@ -101,14 +110,14 @@ def count_unit_bytes(make_engine: EngineFactory, task: TrainingTask, clipping: C
     ):
         engine = make_engine(model, loss_fn, clipping)
         for first in {1, most_rows}:
-            owners = [0] * first + list(range(1, _PROBE_UNITS))
+            owners = [0] * first + list(range(1, units))
             rows = select_rows(batch, range(len(owners)), len(batch["targets"]))
             for p in get_trainable_parameters(model).values():  # sums are there from the first step on
                 p.summed_grad = torch.zeros_like(p, memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
             with PeakCounter() as count:
                 engine.accumulate(rows, owners)
             peak = max(peak, _count_bytes(rows.values()) + count.peak)
-    return -(-peak // _PROBE_UNITS)
+    return -(-peak // units)
 
 
 def _make_probe_batch(task: TrainingTask, rows: int) -> Batch:

@@ -1,15 +1,19 @@
 """Activation checkpointing: the activations inside a block are dropped and computed again in the backward pass.
 
-Chen et al., "Training deep nets with sublinear memory cost", 2016. A block's second forward pass has the random numbers
-of its first, and updates copies of running statistics, so results are those of training without it.
+Chen et al., "Training deep nets with sublinear memory cost", 2016. A block's further forward passes begin with the
+random generators and the buffers (running statistics, spectral norms) of the first, and leave no trace in them, so
+results are those of training without it.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -70,23 +74,36 @@ class _CheckpointedForward:
 
     def _make_contexts(self) -> _Contexts:
         """Return the contexts of the first and of every further forward pass."""
-        return nullcontext(), _CopiedStatistics(self._block)
+        return nullcontext(), _FurtherPass(self._block)
 
 
-class _CopiedStatistics:
-    """While entered, batch normalization updates copies of its running statistics; it can be entered again."""
+class _FurtherPass:
+    """While entered, a block's buffers, and the generators, are as they were when this was made; then as before.
+
+    All buffers are copied: batch normalization changes its own without a trace in their versions.
+    """
 
     def __init__(self, block: nn.Module) -> None:
-        self._block = block
-        self._leave: list[Callable[[], None]] = []
+        self._generators: tuple[Any, Any] = random.getstate(), np.random.get_state()  # torch keeps its own
+        self._buffers = {module: _copy_buffers(module) for module in block.modules() if module._buffers}
+        self._leave: list[Callable[[], object]] = []
 
     def __enter__(self) -> None:
-        for module in self._block.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
-                own: dict[str, Tensor | None] = dict(module._buffers)
-                module._buffers.update({name: None if b is None else b.clone() for name, b in own.items()})
-                self._leave.append(lambda module=module, own=own: module._buffers.update(own))  # type: ignore[misc]
+        self._leave += [
+            partial(random.setstate, random.getstate()),
+            partial(np.random.set_state, np.random.get_state()),
+        ]
+        python, numpy = self._generators
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for module, values in self._buffers.items():
+            self._leave.append(partial(module._buffers.update, dict(module._buffers)))
+            module._buffers.update({name: value.clone() for name, value in values.items()})
 
     def __exit__(self, *fault: object) -> None:
         while self._leave:
             self._leave.pop()()
+
+
+def _copy_buffers(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module._buffers.items() if value is not None}

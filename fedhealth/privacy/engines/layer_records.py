@@ -90,7 +90,6 @@ class _LayerUse:
 
     def __init__(self, name: str, rule: LayerRule, module: nn.Module, layer_input: Tensor) -> None:
         self.name, self.rule, self.module = name, rule, module
-        self._version = layer_input._version
         self._saved: Any = _SavedInput.apply(torch.empty(0, requires_grad=True), layer_input).grad_fn
 
     def get_input(self, is_last: bool) -> Tensor:
@@ -104,12 +103,12 @@ class _LayerUse:
         if is_last:
             self._saved = None
         try:
-            (value,) = saved.saved_tensors
+            value, version = saved.saved_tensors
         except RuntimeError as fault:
             if "inplace operation" not in str(fault):
                 raise
             raise self._explain_change() from fault
-        if value._version != self._version:  # autograd does not look inside of a checkpointed block
+        if value._version != int(version):  # autograd does not look inside of a checkpointed block
             raise self._explain_change()
         return value
 
@@ -118,11 +117,14 @@ class _LayerUse:
 
 
 class _SavedInput(torch.autograd.Function):
-    """A node of the graph that no gradient reaches: it only saves a layer's input, as the layer itself does."""
+    """A node of the graph that no gradient reaches: it only saves a layer's input, as the layer itself does.
+
+    Beside it is the input's version, of the same forward pass: a checkpointed block may read a copy of a buffer.
+    """
 
     @staticmethod
     def forward(ctx: Any, key: Tensor, layer_input: Tensor) -> Tensor:
-        ctx.save_for_backward(layer_input)
+        ctx.save_for_backward(layer_input, torch.tensor(layer_input._version))
         return key.clone()
 
     @staticmethod

@@ -84,10 +84,11 @@ def find_layer_rule(name: str, module: nn.Module) -> LayerRule:
 
     """
     _check_layer_options(name, module)
+    trainable = [n for n, p in module.named_parameters(recurse=False) if p.requires_grad]
     for kind, rule in LAYER_RULES.items():
-        if isinstance(module, kind) and type(module).forward is kind.forward:
+        if isinstance(module, kind) and type(module).forward is kind.forward and {*trainable} <= {"weight", "bias"}:
             return rule
-    own = ", ".join(n for n, p in module.named_parameters(recurse=False) if p.requires_grad)
+    own = ", ".join(trainable)
     raise PrivacyError(
         f"layer {name or '(the model itself)'} ({type(module).__name__}) has trainable parameters ({own}) for which "
         "no per-patient gradient is known",

@@ -4,6 +4,9 @@ On a few samples, in the real dtype and memory format, the engine's clipped sum 
 removing any one patient must change it by no more than the bound. The check uses a bound so low that every patient is
 clipped, and once a bound so high that none is: only the high bound reveals gradients that couple patients by scale.
 Dropout is disabled during the check, because the two engines would draw different masks.
+
+Where activations are checkpointed, norms and sums come from two passes over the blocks. So each patient's part is also
+measured as in training, with dropout: a block that does not compute the same again breaks the bound.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +29,14 @@ from fedhealth.privacy.engines.base import (
 )
 from fedhealth.privacy.engines.oracle import OracleEngine
 from fedhealth.privacy.mechanisms.clipping import SMALLEST_BOUND, Clipping
+from fedhealth.utils.activation_checkpointing import has_checkpointed_blocks
 
 EngineFactory = Callable[[nn.Module, LossFn, Clipping], GradientEngine]
 """An engine's class, such as `BookKeeping`."""
 
 # Relative to the bound; by default a GPU's convolutions round to three digits.
 TOLERANCE = 5e-3
+_DRAWS = 3  # of each patient, with other random numbers
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,9 @@ def run_self_check(
             f"leaving out one patient moves the clipped sum by {sensitivity:.2f} times the bound",
             "Some part of the model or the loss mixes the rows of a batch; compute each row alone.",
         )
+    if has_checkpointed_blocks(model):
+        with restore_state(model):
+            _check_passes_agree(engine, model, batch, patients, (1 + tolerance) * low.max_grad_norm)
     return SelfCheckResult(difference, sensitivity)
 
 
@@ -110,6 +118,20 @@ def compute_clipped_sum(
     finally:
         for name, p in named.items():
             p.summed_grad = before[name]  # type: ignore[attr-defined]
+
+
+def _check_passes_agree(
+    engine: GradientEngine, model: nn.Module, batch: Batch, patients: Sequence[int], most: float
+) -> None:
+    """Raise if a patient alone adds more than the bound: then the norm was not that of the gradient that was summed."""
+    for rows in _DRAWS * PatientIndex(patients, torch.device("cpu")).rows:
+        alone = compute_clipped_sum(engine, model, select_rows(batch, rows, len(patients)), [0] * len(rows))
+        if not _compute_distance(alone, {}) <= most:
+            raise PrivacyError(
+                "a checkpointed block does not compute the same again, so a patient can add more than the bound",
+                "Let it draw from torch's own generator and keep what it changes in buffers, or set "
+                "training.activation_checkpointing=false.",
+            )
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """How many rows private training computes at a time: from shapes and free memory, and never fewer than fit."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -32,9 +34,11 @@ TEXT = {"_target_": "fedhealth.models.encoders.text.TextEncoder", "hidden": 16, 
 FUSION = {"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 4, "dropout": 0.0}
 
 
-def make_text_task(length, **changes):
+def make_text_task(length, heads=2, **changes):
     """Return a task over texts of one length."""
-    model = build_model(ModelConfig(6, None, TEXT, None, FUSION), DataConfig(name="t", root=".", sites=["a"]), 0)
+    model = build_model(
+        ModelConfig(6, None, TEXT | {"heads": heads}, None, FUSION), DataConfig(name="t", root=".", sites=["a"]), 0
+    )
     task = make_task(TaskKind.binary, **changes)
     words = np.random.default_rng(0).integers(1, 50, (12, length))
     source = ModalitySource(words, np.arange(12))
@@ -57,7 +61,7 @@ def measure_step(task, rows, owners, engine=BookKeepingEngine):
 @pytest.fixture
 def free(monkeypatch):
     """Set the budget in bytes."""
-    monkeypatch.setattr(physical_batches, "_bytes_of_unit", {})
+    monkeypatch.setattr(physical_batches, "_bytes_of_unit", WeakKeyDictionary())
 
     def set_budget(value):
         monkeypatch.setattr(physical_batches, "_measure_budget", lambda training, device: value)
@@ -126,16 +130,48 @@ def test_a_model_and_its_shapes_are_counted_once(free, monkeypatch):
     free(10**12)
     calls = []
     monkeypatch.setattr(physical_batches, "count_unit_bytes", lambda *given: calls.append(given) or 1)
-    task, longer = make_text_task(8), make_text_task(9)
+    task = make_text_task(8)
+    longer = replace(task, examples=make_text_task(9).examples)
     for each in (task, task, longer):
         choose_physical_batch_size(BookKeepingEngine, each, C, 1)
     next(iter(task.model.parameters())).requires_grad_(False)
     choose_physical_batch_size(BookKeepingEngine, task, C, 1)
-    assert len(calls) == 3
+    assert len(calls) == 2 * 3  # one unit, then several
+
+
+def test_models_that_print_alike_are_counted_apart(free):
+    free(20_000_000)
+    tasks = [make_text_task(64, heads=heads) for heads in (1, 8)]
+    assert str(tasks[0].model) == str(tasks[1].model)
+    few, many = (choose_physical_batch_size(BookKeepingEngine, task, C, 1) for task in tasks)
+    assert many < 0.5 * few
+
+
+@pytest.mark.parametrize(("most_rows", "expected"), [(1, {1}), (3, {1, 3})])
+def test_several_units_are_computed_only_if_one_shows_that_they_fit(free, monkeypatch, most_rows, expected):
+    sizes, accumulate = set(), BookKeepingEngine.accumulate
+
+    def look(engine, batch, patients):
+        sizes.add(len(patients))
+        return accumulate(engine, batch, patients)
+
+    monkeypatch.setattr(BookKeepingEngine, "accumulate", look)
+    task = make_task(TaskKind.binary)
+    weights, one = (
+        4 * sum(p.nbytes for p in task.model.parameters()),
+        count_unit_bytes(BookKeepingEngine, task, C, most_rows, 1),
+    )
+    free(weights + 8 * one - 1)
+    assert choose_physical_batch_size(BookKeepingEngine, task, C, most_rows) == 7
+    assert sizes == expected
+    free(weights + 8 * one)
+    assert choose_physical_batch_size(BookKeepingEngine, task, C, most_rows) >= 8
+    assert max(sizes) == 7 + most_rows
 
 
 @pytest.mark.parametrize(
-    ("limit_gb", "resident", "expected"), [(None, 0, 250_000), (1.0, 10**9 - 200_000, 100_000), (9.0, 0, 250_000)]
+    ("limit_gb", "resident", "expected"),
+    [(None, 0, 250_000), (1.0, 10**9 - 200_000, 100_000), (9.0, 0, 250_000), (math.inf, 0, 250_000)],
 )
 def test_a_quarter_of_what_is_free_or_half_of_what_the_limit_leaves(monkeypatch, limit_gb, resident, expected):
     monkeypatch.setattr(physical_batches, "measure_free_memory", lambda: 1_000_000)

@@ -1,11 +1,14 @@
 """Checkpointed blocks: which they are, the same gradients and statistics, less memory, and nothing left behind."""
 
 import copy
+import random
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torchvision import models
 from transformers import BertConfig, BertModel, ConvNextConfig, ConvNextModel, ViTConfig, ViTModel
 
@@ -66,6 +69,64 @@ def test_gradients_random_numbers_and_running_statistics_are_those_without(is_cu
     assert all(torch.equal(found[name], grads[name]) for name in grads)
     assert all(torch.equal(statistics[name], buffers[name]) for name in buffers)
     assert less < 0.6 * peak
+
+
+class Stateful(nn.Module):
+    """A block whose forward pass depends on what an earlier one left behind."""
+
+    count: torch.Tensor
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        first = nn.Linear(5, 8)
+        self.first, self.last = spectral_norm(first) if kind == "spectral norm" else first, nn.Linear(8, 5)
+        self.register_buffer("count", torch.ones(()))
+        self.register_buffer("unused", None)
+
+    def forward(self, x):
+        scale = 1.0
+        if self.kind == "python":
+            scale = random.random()
+        elif self.kind == "numpy":
+            scale = float(np.random.rand())
+        elif self.kind == "changed buffer":
+            scale = float(self.count.add_(1))
+        elif self.kind == "new buffer":
+            self.count = self.count + 1
+            scale = float(self.count)
+        return self.last(torch.tanh(self.first(x)) * scale)
+
+
+@pytest.mark.parametrize("kind", ["python", "numpy", "changed buffer", "new buffer", "spectral norm"])
+def test_what_a_block_leaves_behind_is_that_of_one_pass(kind):
+    torch.manual_seed(0)
+    x, models = torch.randn(6, 5), [nn.Sequential(nn.Linear(5, 5), Stateful(kind), Stateful(kind))]
+    models.append(copy.deepcopy(models[0]))
+    states = []
+    for model, blocks in zip(models, ([], models[1][1:]), strict=True):
+        random.seed(1)
+        np.random.seed(1)
+        with checkpoint_blocks(blocks):
+            for _ in range(2):
+                model(x).square().sum().backward(retain_graph=True)
+                model(x).square().sum().backward()
+        states.append((random.getstate(), np.random.get_state()[1].tolist()))
+    assert states[0] == states[1]
+    plain, checkpointed = models
+    for p, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        assert torch.equal(p.grad, other.grad)
+    for buffer, other in zip(plain.buffers(), checkpointed.buffers(), strict=True):
+        assert torch.equal(buffer, other)
+
+
+def test_a_buffer_made_in_inference_is_left_alone():
+    block = Stateful("none")
+    with torch.inference_mode():
+        block.register_buffer("mask", torch.ones(3))
+    with checkpoint_blocks([block]):
+        block(torch.ones(1, 5)).sum().backward()
+    assert block.mask.is_inference()
 
 
 def test_nothing_is_left_behind_also_after_an_error():

@@ -13,6 +13,7 @@ from fedhealth.privacy.engines.base import add_to_summed_grad
 from fedhealth.privacy.engines.book_keeping import BookKeepingEngine
 from fedhealth.privacy.engines.self_check import run_self_check
 from fedhealth.privacy.mechanisms.clipping import Clipping
+from fedhealth.utils.activation_checkpointing import checkpoint_blocks
 from tests.fedhealth.privacy.toys import TextTower, fusion, fusion_batch, fusion_loss
 
 
@@ -70,6 +71,35 @@ def test_self_check_measures_the_bound_and_leaves_no_trace():
     assert model[1].p == 0.5
     assert all(m.training for m in model.modules())
     assert all(getattr(p, "summed_grad", None) is None and p.grad is None for p in model.parameters())
+
+
+class Growing(nn.Module):
+    """A block that computes more with each of its training passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.passes = nn.Linear(5, 3), 0
+
+    def forward(self, x):
+        self.passes += self.training
+        return self.linear(torch.tanh(x) * (1 + self.passes))
+
+
+def test_self_check_refuses_a_checkpointed_block_that_does_not_compute_the_same_again():
+    torch.manual_seed(0)
+    model, batch = nn.Sequential(nn.Linear(5, 5), Growing()), (torch.randn(6, 5), torch.randint(0, 3, (6,)))
+
+    def loss(model, batch):
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    def check(model):
+        return run_self_check(BookKeepingEngine, model, loss, Clipping(1.0), batch, [0, 0, 1, 2, 3, 4])
+
+    assert check(model).sensitivity <= 1.0001
+    with checkpoint_blocks(model[:1]):  # what is not computed again may change
+        assert check(model).sensitivity <= 1.0001
+    with checkpoint_blocks(model[1:]), pytest.raises(PrivacyError, match="does not compute the same again"):
+        check(model)
 
 
 def test_self_check_needs_two_patients():

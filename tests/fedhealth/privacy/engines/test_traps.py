@@ -201,6 +201,12 @@ def test_bare_parameter_as_missing_token_is_refused_by_name():
     sums(OracleEngine, Token(), flat_loss, rows(), range(6), C)  # the oracle takes it
 
 
+def test_a_linear_layer_whose_weight_is_computed_is_refused_by_name():
+    model = nn.Sequential(nn.utils.spectral_norm(nn.Linear(5, 2)))
+    with pytest.raises(PrivacyError, match=r"layer 0 \(Linear\) has trainable parameters \(bias, weight_orig\)"):
+        BookKeepingEngine(model, flat_loss, C)
+
+
 @pytest.mark.parametrize("engine", [BookKeepingEngine, OpacusEngine, OracleEngine])
 def test_empty_batch_is_a_noise_only_step_outside_the_model(engine):
     model, promised, accountant = nn.Linear(50, 50), plan(), RDPAccountant()
