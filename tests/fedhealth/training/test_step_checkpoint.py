@@ -60,10 +60,8 @@ class RememberingFusion(ConcatFusion):
         self.batches = self.batches + 1
         if self.training:
             mean = features[0].detach().mean()
-            self.memory, self.center = (
-                torch.cat([self.memory, mean[None]]),
-                mean if self.center is None else self.center,
-            )
+            self.memory = torch.cat([self.memory, mean[None]])
+            self.center = mean if self.center is None else self.center
         return super().forward([each + self.memory.sum() + (self.center or 0) + self.batches for each in features])
 
 
