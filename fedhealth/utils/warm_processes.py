@@ -27,9 +27,16 @@ class _WarmContext(ForkServerContext):
     Process = _WarmProcess
 
 
-def start_server(modules: Sequence[str]) -> None:
-    """Start the server, which imports these modules while this process goes on; nothing happens if it runs."""
-    get_warm_context().set_forkserver_preload([_FIRST, *modules])
+def start_server(modules: Sequence[str], ends_with_interrupt: bool = True) -> None:
+    """Start the server, which imports these modules while this process goes on; nothing happens if it runs.
+
+    Args:
+        modules: that its processes need.
+        ends_with_interrupt: whether Ctrl-C ends the server while it imports, and its processes; no if this process
+            handles Ctrl-C and needs them to stop in order.
+
+    """
+    get_warm_context().set_forkserver_preload([*([_FIRST] if ends_with_interrupt else []), *modules])
     resource_tracker.ensure_running()  # first, because it unblocks Ctrl-C itself
     with _blocked_interrupt():
         forkserver.ensure_running()

@@ -58,3 +58,36 @@ def test_ctrl_c_ends_a_server_that_starts_without_a_traceback(waits, tmp_path):
     assert done.stdout.split() == [str(-signal.SIGINT)], done.stderr
     assert done.stderr.count("Traceback") == 1  # its own process takes Ctrl-C as ever
     assert done.returncode == -signal.SIGINT
+
+
+SHIELDED = """
+import multiprocessing, os, signal, time
+from multiprocessing import forkserver
+from pathlib import Path
+from fedhealth.utils.warm_processes import start_server
+
+start_server(["slow_module"], ends_with_interrupt=False)
+while not Path("importing").exists():
+    time.sleep(0.01)
+os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
+Path("go").touch()
+process = multiprocessing.get_context("forkserver").Process(target=os.write, args=(1, b"a process ran\\n"))
+process.start()
+process.join()
+"""
+WAITING = """
+import time
+from pathlib import Path
+
+Path("importing").touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+"""
+
+
+def test_a_server_of_a_daemon_goes_on_after_ctrl_c(tmp_path):
+    (tmp_path / "slow_module.py").write_text(WAITING, "utf-8")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command, environment = [sys.executable, "-c", SHIELDED], {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert (done.stdout, done.stderr) == ("a process ran\n", "")
