@@ -36,6 +36,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from fedhealth.utils.warm_processes import start_server
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 start_server(["slow_module"])
 while {waits} and not Path("importing").exists():
     time.sleep(0.01)
@@ -66,7 +67,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 from fedhealth.utils.warm_processes import start_server
 
-start_server(["slow_module"], ends_with_interrupt=False)
+signal.signal(signal.SIGINT, signal.{handler})
+start_server(["slow_module"], ends_with_interrupt={ends})
 while not Path("importing").exists():
     time.sleep(0.01)
 os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
@@ -85,9 +87,11 @@ while not Path("go").exists():
 """
 
 
-def test_a_server_of_a_daemon_goes_on_after_ctrl_c(tmp_path):
+@pytest.mark.parametrize(("ends", "handler"), [(False, "default_int_handler"), (True, "SIG_IGN")])
+def test_a_server_of_a_daemon_or_of_a_job_in_the_background_goes_on_after_ctrl_c(ends, handler, tmp_path):
     (tmp_path / "slow_module.py").write_text(WAITING, "utf-8")
     paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    command, environment = [sys.executable, "-c", SHIELDED], {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", SHIELDED.format(ends=ends, handler=handler)]
+    environment = {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert (done.stdout, done.stderr) == ("a process ran\n", "")
