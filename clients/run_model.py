@@ -1,7 +1,7 @@
 """A run's model in one process: hospitals have one each, the virtual sites of a process share one.
 
-Sites of a process work one after another, and each task overwrites the trained arrays first. What a site's training
-changes besides them (a layer's counter of batches) is put back, so that no task depends on who trained before.
+Sites of a process work one after another, and each task overwrites the trained arrays first. What a site's task changes
+beside them (a layer's counter of batches) is put back, so that no task depends on which site had the model before.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from clients.personalization.base import Personalization
 from fedhealth.config.instantiate import instantiate
 from fedhealth.config.schema import Config
 from fedhealth.models.model_state import get_model_arrays, list_trained_arrays, view_model_arrays
+from fedhealth.models.module_state import ModuleState
 from fedhealth.models.multimodal import MultimodalModel, build_model
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.training.devices import select_device, set_thread_count
@@ -59,15 +58,12 @@ class RunModel:
         """The model as initialized from the configuration's seed."""
         return self._built[1]
 
-    def reset_buffers(self) -> None:
-        """Put back the buffers that are not among the trained arrays; one that has grown is a cache and stays."""
-        model, _, kept = self._built
-        for name, buffer in model.named_buffers():
-            if name in kept and buffer.shape == kept[name].shape:
-                buffer.copy_(kept[name])
+    def reset(self) -> None:
+        """Put back everything of the model but its parameters and the values of trained buffers."""
+        self._built[2].restore()
 
     @cached_property
-    def _built(self) -> tuple[MultimodalModel, InitialModel, dict[str, torch.Tensor]]:
+    def _built(self) -> tuple[MultimodalModel, InitialModel, ModuleState]:
         """The model, and what is kept of it before any site trains it."""
         set_thread_count(self._config.training)
         model = build_model(self._config.model, self._config.data, self._config.seed)
@@ -78,5 +74,4 @@ class RunModel:
         shared = personalization.select_shared(model, names)
         own = get_model_arrays(model, sorted(set(names) - set(shared)))
         initial = InitialModel(frozenset(names), own, digest_arrays(view_model_arrays(model, shared)))
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if name not in initial.names}
-        return model, initial, buffers
+        return model, initial, ModuleState(model, initial.names)

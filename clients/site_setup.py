@@ -191,10 +191,10 @@ class SiteSetup:
 
     def build_task(self, directive: Directive, is_final: bool = False) -> TrainingTask:
         """Return the training task of a round; what a site trains after the last one has the whole learning rate."""
+        self._run_model.reset()  # first: features are computed with the model as it was built
         (examples, rows), training = self.training_data, self.config.training
         seed, rounds = derive_seed(self.config.seed, self.site.name, directive.round), self.config.strategy.rounds
         factor = compute_rate_factor(training.schedule, training.warmup, rounds, max(1, directive.round))
-        self._run_model.reset_buffers()
         task = TrainingTask(self.model, examples, rows, training, self.task_kind, seed)
         return task if is_final else replace(task, rate_factor=factor)
 

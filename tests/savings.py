@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from fedhealth.report import render, svg
 
 FORKED = (
+    "fedhealth.utils.silent_interrupt",
     "clients.app",
     "fedhealth.experiment.rehearsal",
     "fedhealth.ingest.pipeline",

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from fedhealth.errors import FedhealthError
+from fedhealth.utils.warm_processes import start_server
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
@@ -64,7 +65,7 @@ class WorkerPool(Generic[TaskT, ResultT]):
     ) -> None:
         self._work, self._seconds, self._megabytes, self._ahead = work, seconds, megabytes, ahead
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
+        start_server(_PRELOADED)
         self._poll = select.poll()
         self._workers: list[_Worker[TaskT]] = [self._start_worker() for _ in range(workers)]
         for worker in self._workers:

@@ -142,7 +142,8 @@ def _receive_reply(worker: _Worker) -> Message:
         worker.process.join(_END_SECONDS)
         raise FederationError(
             f"A worker process of the hospitals ended while it computed a reply (exit code {worker.process.exitcode}).",
-            "If it ran out of memory, use fewer of them: runtime.workers=1. Then `fedhealth run resume=FOLDER`.",
+            "If it ran out of memory, start a new run with runtime.workers=1. Else `fedhealth run resume=FOLDER` "
+            "continues this one, with as many workers as before.",
         ) from fault
     worker.is_busy = False
     if isinstance(result, BaseException):

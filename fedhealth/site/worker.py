@@ -29,6 +29,7 @@ from fedhealth.flower.compat import set_task_identity
 from fedhealth.site.home import SiteHome
 from fedhealth.site.log_file import configure_worker_log
 from fedhealth.site.policy import Resources, load_policy
+from fedhealth.utils.warm_processes import start_server
 
 _POLL_SECONDS = 0.5  # interval of the health check of a worker: deadline and memory
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -62,9 +63,8 @@ def start_forkserver(application: str) -> None:
 
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # weights come from local files: no job can make a hospital download a model
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([application.rpartition(".")[0], *_PRELOADED_MODULES])
-    warm = context.Process(target=_do_nothing)
+    start_server([application.rpartition(".")[0], *_PRELOADED_MODULES], ends_with_interrupt=False)
+    warm = multiprocessing.get_context("forkserver").Process(target=_do_nothing)
     warm.start()
     warm.join()
 

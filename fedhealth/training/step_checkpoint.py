@@ -117,8 +117,10 @@ class StepCheckpoint:
     def _load(self, tensors: dict[str, Tensor]) -> None:
         """Copy the tensors back into model, optimizer and generators."""
         with torch.no_grad():
-            for name, value in _get_mutable_tensors(self._model).items():
-                value.copy_(tensors[_MODEL + name])
+            for name, parameter in _get_trained_parameters(self._model).items():
+                parameter.copy_(tensors.pop(_MODEL + name))
+        for name in [name for name in tensors if name.startswith(_MODEL)]:
+            _set_buffer(self._model, name.removeprefix(_MODEL), tensors.pop(name).to(self._device))
         state: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():
             if name.startswith(_OPTIMIZER):
@@ -136,7 +138,22 @@ class StepCheckpoint:
 
 def _get_mutable_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors that training changes: trained weights and running statistics."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad} | dict(model.named_buffers())
+    return _get_trained_parameters(model) | dict(model.named_buffers())
+
+
+def _get_trained_parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _set_buffer(model: nn.Module, name: str, value: Tensor) -> None:
+    """Set a buffer, which may be none yet, or of another shape: a part of a user's own may make it when it trains."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    buffer = module._buffers.get(own)
+    if buffer is None or buffer.shape != value.shape or buffer.is_inference():
+        module._buffers[own] = value
+    else:
+        buffer.copy_(value)  # in place: other modules may hold it, too
 
 
 def _get_mutable_arrays(model: nn.Module) -> dict[str, np.ndarray]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
 from typing import Any
 
 MAIN = "__main__"
+_FIRST = "fedhealth.utils.silent_interrupt"
 
 
 class _WarmProcess(ForkServerProcess):
@@ -25,10 +27,19 @@ class _WarmContext(ForkServerContext):
     Process = _WarmProcess
 
 
-def start_server(modules: Sequence[str]) -> None:
-    """Start the server, which imports these modules while this process goes on; nothing happens if it runs."""
-    get_warm_context().set_forkserver_preload(list(modules))
-    forkserver.ensure_running()
+def start_server(modules: Sequence[str], ends_with_interrupt: bool = True) -> None:
+    """Start the server, which imports these modules while this process goes on; nothing happens if it runs.
+
+    Args:
+        modules: that its processes need.
+        ends_with_interrupt: whether Ctrl-C ends the server while it imports, and its processes; no if this process
+            handles Ctrl-C and needs them to stop in order.
+
+    """
+    get_warm_context().set_forkserver_preload([*([_FIRST] if ends_with_interrupt else []), *modules])
+    resource_tracker.ensure_running()  # first, because it unblocks Ctrl-C itself
+    with _blocked_interrupt():
+        forkserver.ensure_running()
 
 
 def get_warm_context() -> ForkServerContext:
@@ -43,6 +54,16 @@ def get_warm_context() -> ForkServerContext:
 def copy_environment(environment: Mapping[str, str]) -> None:
     """Give this process its parent's environment: the server that it was forked from may be older."""
     os.environ.update(environment)
+
+
+@contextmanager
+def _blocked_interrupt() -> Iterator[None]:
+    """Block Ctrl-C, also in processes that are started meanwhile; it takes effect at the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -6,11 +6,9 @@ import weakref
 import pytest
 import torch
 from safetensors.numpy import load_file
-from torch import nn
 
 from clients import app
 from clients.institution import Institution
-from clients.run_model import RunModel
 from fedhealth.experiment.launch import launch_run
 from fedhealth.experiment.run_spec import RunSpec
 from fedhealth.models.fusion import ConcatFusion
@@ -19,7 +17,6 @@ from fedhealth.runs.run_dir import RunDir
 from tests.seeded_noise import seed_noise
 
 SITES = ("north", "south", "east")
-COUNTING = "model.fusion._target_=tests.clients.test_run_model.CountingFusion"
 METHODS = {
     "none": ["training=sgd"],
     "fedbn": ["personalization=fedbn"],
@@ -36,16 +33,67 @@ METHODS = {
 
 
 class CountingFusion(ConcatFusion):
-    """A fusion whose results depend on the number of batches that were trained: on no trained array."""
+    """A fusion whose results depend on the number of batches that it has seen: on no trained array."""
 
     def __init__(self, widths, outputs, hidden, dropout, zero):
         super().__init__(widths, outputs, hidden, dropout, zero)
+        self.set_up()
+
+    def set_up(self):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features):
+        return super().forward([each * (1 + 0.1 * self.count(each)) for each in features])
+
+    def count(self, features):
         if self.training:
             self.batches += 1
-        return super().forward([each * (1 + 0.1 * self.batches) for each in features])
+        return self.batches
+
+
+class ReplacingFusion(CountingFusion):
+    """Its buffer is another tensor after each batch, and one of inference mode after an evaluation."""
+
+    def count(self, features):
+        self.batches = self.batches + 1
+        return self.batches
+
+
+class GrowingFusion(CountingFusion):
+    """It keeps a memory of the batches."""
+
+    def set_up(self):
+        self.register_buffer("memory", torch.zeros(0))
+
+    def count(self, features):
+        self.memory = torch.cat([self.memory, features.detach().mean()[None]])
+        return self.memory.sum()
+
+
+class LazyFusion(CountingFusion):
+    """It makes its buffers when they are needed."""
+
+    def set_up(self):
+        self.register_buffer("center", None)
+
+    def count(self, features):
+        if self.center is None:
+            self.center = features.detach().mean()
+            self.register_buffer("spread", features.detach().std())
+        return self.center + self.spread
+
+
+class CachingFusion(CountingFusion):
+    """An attribute tells how long its buffer is."""
+
+    def set_up(self):
+        self.register_buffer("positions", torch.arange(2))
+        self.length = 2
+
+    def count(self, features):
+        if self.training and self.length < 3:
+            self.positions, self.length = torch.arange(3), 3
+        return self.positions[self.length - 1]
 
 
 @pytest.fixture(name="run")
@@ -80,10 +128,12 @@ def test_sites_that_share_a_model_have_the_bits_of_sites_with_their_own(run, sep
     assert shared == run("own", *overrides)
 
 
-def test_what_a_site_changes_beside_the_trained_arrays_reaches_no_other_site(run, separate):
-    shared = run("shared", COUNTING)
+@pytest.mark.parametrize("name", ["Counting", "Replacing", "Growing", "Lazy", "Caching"])
+def test_what_a_site_changes_beside_the_trained_arrays_reaches_no_other_site(run, separate, name):
+    fusion = f"model.fusion._target_=tests.clients.test_run_model.{name}Fusion"
+    shared = run("shared", fusion)
     separate()
-    assert shared == run("own", COUNTING)
+    assert shared == run("own", fusion)
 
 
 def test_one_model_is_built_for_all_sites_and_freed_with_its_job(run, monkeypatch):
@@ -100,13 +150,3 @@ def test_one_model_is_built_for_all_sites_and_freed_with_its_job(run, monkeypatc
     run("second", "seed=1")
     gc.collect()
     assert [model() is None for model in built] == [True, False]
-
-
-def test_a_buffer_that_has_grown_is_a_cache_and_stays(monkeypatch):
-    model = nn.Sequential(nn.BatchNorm1d(2))
-    model.register_buffer("positions", torch.arange(3))
-    found = RunModel(None)
-    monkeypatch.setattr(found, "_built", (model, None, {"positions": torch.arange(3)}), raising=False)
-    model.positions = torch.arange(5)
-    found.reset_buffers()
-    assert model.positions.tolist() == [0, 1, 2, 3, 4]

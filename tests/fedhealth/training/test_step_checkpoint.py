@@ -8,6 +8,7 @@ import torch
 
 from fedhealth.config.schema import DataConfig, ModelConfig, TabularColumnConfig, TaskConfig, TaskKind, TrainingConfig
 from fedhealth.data.examples import Examples, ModalitySource
+from fedhealth.models.fusion import ConcatFusion
 from fedhealth.models.multimodal import build_model
 from fedhealth.privacy.accounting.ledger import verify_ledger
 from fedhealth.privacy.accounting.ledger_folder import get_ledger_path
@@ -46,11 +47,29 @@ def always(monkeypatch):
     monkeypatch.setattr(step_checkpoint, "EVERY_SECONDS", -1.0)
 
 
-def network():
+class RememberingFusion(ConcatFusion):
+    """Its buffers grow, are made in training, and are replaced."""
+
+    def __init__(self, widths, outputs, hidden, dropout):
+        super().__init__(widths, outputs, hidden, dropout)
+        self.register_buffer("memory", torch.zeros(0))
+        self.register_buffer("center", None)
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, features):
+        self.batches = self.batches + 1
+        if self.training:
+            mean = features[0].detach().mean()
+            self.memory = torch.cat([self.memory, mean[None]])
+            self.center = mean if self.center is None else self.center
+        return super().forward([each + self.memory.sum() + (self.center or 0) + self.batches for each in features])
+
+
+def network(fusion=ConcatFusion):
     config = ModelConfig(
         dim=8,
         tabular={"_target_": "fedhealth.models.encoders.tabular.TabularEncoder", "hidden": 8},
-        fusion={"_target_": "fedhealth.models.fusion.ConcatFusion", "hidden": 8, "dropout": 0.5},
+        fusion={"_target_": f"{fusion.__module__}.{fusion.__name__}", "hidden": 8, "dropout": 0.5},
     )
     data = DataConfig(name="t", root=".", sites=["a"], task=TaskConfig(), tabular={"x": TabularColumnConfig()})
     return build_model(config, data, 0)
@@ -89,6 +108,25 @@ def test_plain_training_ends_bit_for_bit_as_if_nothing_had_happened(tmp_path, op
     assert torch.equal(weights(again.model), weights(whole.model))
     assert report == expected
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_buffers_that_training_makes_or_replaces_are_restored(tmp_path):
+    def remembering(hook):
+        model = network(RememberingFusion).eval()
+        with torch.inference_mode():  # as the evaluation before a round does
+            model({"tabular": torch.zeros(1, 2), "tabular_present": torch.ones(1, dtype=torch.bool)})
+        return replace(task(hook), model=model)
+
+    whole, counted = remembering(Steps()), Steps()
+    PlainTrainer().fit(whole, place(tmp_path / "calm"))
+    with pytest.raises(Killed):
+        PlainTrainer().fit(remembering(Steps(5)), place(tmp_path))
+    again = remembering(counted)
+    PlainTrainer().fit(again, place(tmp_path))
+    assert counted.seen == list(range(5, STEPS))
+    assert torch.equal(weights(again.model), weights(whole.model))
+    assert torch.equal(again.model.fusion.memory, whole.model.fusion.memory)
+    assert len(again.model.fusion.memory) == STEPS
 
 
 @pytest.mark.parametrize("how", [{"seed": 1}, {"is_resumable": False}, {"optimizer": "adam"}])
