@@ -11,6 +11,19 @@ _OWN_OF_TORCH = frozenset(vars(nn.Module()))
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
+def describe_modules(model: nn.Module) -> str:
+    """Return what tells models apart: each module's class and plain values, and its arrays, but not their values.
+
+    The text that PyTorch prints lacks much of it (the number of heads, what is trained).
+    """
+    return repr(
+        [
+            (prefix, type(module), _list_plain_values(module), _list_arrays(module))
+            for prefix, module in model.named_modules()
+        ]
+    )
+
+
 class ModuleState:
     """The state of a model's modules as it is now.
 
@@ -59,3 +72,8 @@ class _KeptModule:
 def _list_plain_values(module: nn.Module) -> dict[str, object]:
     found = vars(module).items()
     return {name: value for name, value in found if isinstance(value, _PLAIN) and name not in _OWN_OF_TORCH}
+
+
+def _list_arrays(module: nn.Module) -> list[tuple[object, ...]]:
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return [(name, tuple(array.shape), array.dtype, array.requires_grad) for name, array in own]

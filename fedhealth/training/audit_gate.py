@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fedhealth.models.module_state import describe_modules
 from fedhealth.privacy.accounting.budget import PrivacyBudget
 from fedhealth.privacy.auditing.release_checks import AuditFinding
 from fedhealth.privacy.context import AccountingContext
@@ -36,7 +37,7 @@ def list_failures_once(
             type(trainer),
             settings,
             limits,
-            str(task.model),
+            describe_modules(task.model),
             task.training,
             task.kind,
             accounting.rounds,

@@ -1,10 +1,12 @@
 """Modules get back what they held beside parameters; what they hold now may be other tensors, or more of them."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from fedhealth.models.module_state import ModuleState
+from fedhealth.models.module_state import ModuleState, describe_modules
 
 
 class Layer(nn.Module):
@@ -78,3 +80,15 @@ def test_parameters_modes_other_attributes_and_values_that_will_be_overwritten_s
     assert layer.count == 4
     assert layer.seen == [1]
     assert not layer.training
+
+
+def test_models_that_print_alike_are_told_apart(model):
+    one, other = (nn.MultiheadAttention(8, heads) for heads in (1, 8))
+    assert str(one) == str(other)
+    assert describe_modules(one) != describe_modules(other)
+    frozen = copy.deepcopy(model)
+    assert describe_modules(frozen.eval()) == describe_modules(model)
+    frozen["first"].weight.requires_grad_(False)
+    assert describe_modules(frozen) != describe_modules(model)
+    model["second"].weight = nn.Parameter(torch.ones(3))
+    assert describe_modules(model) != describe_modules(copy.deepcopy(frozen).requires_grad_(True))
