@@ -31,6 +31,8 @@ from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError
 
+from fedhealth.flower.server.db_transaction import immediate_transaction
+
 _MAX_HELD_BYTES = 2**25  # of a partial reply's objects that have parts: lists of names
 
 
@@ -109,8 +111,9 @@ class ReplyAssembler:
             return unknown, None
         _check_object(name, content, partial.parts[name])
         if not partial.parts[name]:
-            state.object_store.preregister(partial.run_id, ObjectTree(object_id=name))
-            state.object_store.put(name, content)
+            with immediate_transaction(state):
+                state.object_store.preregister(partial.run_id, ObjectTree(object_id=name))
+                state.object_store.put(name, content)
         with self._lock:
             if partial.parts[name]:
                 partial.held[name] = content
@@ -173,10 +176,11 @@ def _check_object(name: str, content: bytes, parts: frozenset[str]) -> None:
 
 def _store_reply(partial: _PartialReply, state: Any) -> bool:
     """Store a reply whose objects have arrived, its message last; return False if some were deleted meanwhile."""
-    missing = state.object_store.preregister(partial.run_id, partial.request.message_object_trees[0])
-    if not partial.held.keys() >= set(missing):
-        return False  # they were parts of another message, too, which is no longer needed
-    for name in missing:
-        state.object_store.put(name, partial.held[name])
-    fleet_handlers.push_messages(partial.request, state)
+    with immediate_transaction(state):
+        missing = state.object_store.preregister(partial.run_id, partial.request.message_object_trees[0])
+        if not partial.held.keys() >= set(missing):
+            return False  # they were parts of another message, too, which is no longer needed
+        for name in missing:
+            state.object_store.put(name, partial.held[name])
+        fleet_handlers.push_messages(partial.request, state)
     return True
