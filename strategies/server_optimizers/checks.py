@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedhealth.types import State
 from fedhealth.utils.guarded_part import describe_value, get_part
 from fedhealth.utils.own_code import OwnCodeError, name_part
@@ -24,6 +26,8 @@ def step_checked(optimizer: ServerOptimizer, arrays: State, update: State) -> St
 
     """
     stepped, name = optimizer.step(arrays, update), name_part(get_part(optimizer))
+    # numpy's sum of two arrays without axes is no array
+    stepped = {key: np.asarray(each) if isinstance(each, np.generic) else each for key, each in stepped.items()}
     if others := sorted(set(stepped) ^ set(arrays)):
         found = "without" if others[0] in arrays else "with another array,"
         raise OwnCodeError(f"The server optimizer {name} returned a model {found} {others[0]}.", _ADVICE)

@@ -165,8 +165,8 @@ def _get_run_id(message: Any) -> int:
 
 
 def _has_allowed_size(headers: dict[bytes, bytes]) -> bool:
-    size = headers.get(b"content-length", b"")
-    return size.isdigit() and int(size) <= _MAX_REQUEST_BYTES
+    size = headers.get(b"content-length", b"")  # some parsers ignore it where the body comes in chunks
+    return size.isdigit() and int(size) <= _MAX_REQUEST_BYTES and b"transfer-encoding" not in headers
 
 
 def _read_wait_header(headers: dict[bytes, bytes]) -> float:
