@@ -72,8 +72,6 @@ class SumStore:
             arrays, about = read_array_file(path)
             if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):
                 return None
-            if about.pop("texts", None) not in (None, _digest_texts(about)):  # files of older releases have none
-                raise ValueError("the digest of its texts does not match")
             return _read_sum(arrays, about)
         except (OSError, ValueError, KeyError, TypeError) as fault:
             log.warning("%s is damaged (%s)", path, fault)
@@ -87,7 +85,9 @@ def _digest_texts(about: Mapping[str, str]) -> str:
     return sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _read_sum(arrays: State, about: Mapping[str, str]) -> Aggregate:
+def _read_sum(arrays: State, about: dict[str, str]) -> Aggregate:
+    if about.pop("texts", None) not in (None, _digest_texts(about)):  # files of older releases have none
+        raise ValueError("the digest of its texts does not match")
     update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
     blanks = {name: BlankValues(**each) for name, each in json.loads(about.get("blanks", "{}")).items()}
     return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]), blanks)

@@ -20,6 +20,7 @@ from flwr.common.constant import Status
 from flwr.proto.fleet_pb2 import PushMessagesResponse
 from flwr.proto.message_pb2 import ObjectTree, PushObjectResponse
 from flwr.proto.run_pb2 import GetRunRequest
+from flwr.server.superlink.utils import check_abort
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
     UnexpectedObjectContentError,
@@ -130,7 +131,7 @@ class ReplyAssembler:
 
 def _require_running(run_id: int, state: Any) -> None:
     """Do what Flower does before it stores an object."""
-    ended = fleet_handlers.check_abort(run_id, [Status.PENDING, Status.STARTING, Status.FINISHED], state)
+    ended = check_abort(run_id, [Status.PENDING, Status.STARTING, Status.FINISHED], state)
     if ended:
         raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, ended)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message.message import make_message
@@ -16,6 +16,7 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, inflate_object_from_contents, pull_objects
@@ -36,9 +37,10 @@ class ReplyGrid(GridWrapper):
 
     """
 
-    def __init__(self, grid: HttpGrid) -> None:
+    def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
-        self._node, self._client = grid.node, grid._runtime_client
+        connected = cast(HttpGrid, grid)
+        self._node, self._client = connected.node, connected._runtime_client
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that have arrived; one that cannot be read is an error of its site."""
