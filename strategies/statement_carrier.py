@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from fedhealth.consortium.roster import Roster
 from fedhealth.errors import FedhealthError
 from fedhealth.flower.grid_wrapper import GridWrapper
-from fedhealth.protocol.messages import END, STATEMENT, get_config_record
+from fedhealth.protocol.messages import END, STATEMENT
 from fedhealth.secagg.protocol.statement import StateStatement, verify_statement
 from fedhealth.secagg.protocol.store import StateStore, build_hashed_name
 
@@ -54,7 +54,8 @@ class StatementCarrier(GridWrapper):
         return data if data and self._verify(data) else b""
 
     def _keep(self, content: RecordDict) -> None:
-        data = get_config_record(content, STATEMENT).get("statement") if STATEMENT in content else None
+        record = content.get(STATEMENT)
+        data = record.get("statement") if isinstance(record, ConfigRecord) else None
         found = self._verify(data) if isinstance(data, bytes) else None
         if found is None or not isinstance(data, bytes):
             return

@@ -7,7 +7,8 @@ reply with `arrays` and `metrics`. The lead sees every client's update; see `str
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class StockFedAvg(flower.FedAvg):
             return None, None
         aggregate = self.aggregation.close(lambda kind, requests: iter(()))
         check_result(self.aggregation, aggregate, attempt.expected)
-        return self._step(aggregate), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        return self._step(aggregate), self.train_metrics_aggr_fn(_select_alike(contents), self.weighted_by_key)
 
     def _read_reply(self, message: Message) -> tuple[str, tuple[State, float, RecordDict]] | None:
         """Return the node's name, its update, weight and whole reply; None, with a warning, for an invalid one."""
@@ -96,11 +97,14 @@ class StockFedAvg(flower.FedAvg):
         before = self._arrays
         if {name: a.shape for name, a in arrays.items()} != {name: a.shape for name, a in before.items()}:
             raise FederationError("it sent other arrays than requested.", "Use the same model everywhere.")
-        return {name: (array - before[name]).astype(np.float32) for name, array in arrays.items()}
+        try:
+            return {name: np.asarray(array - before[name], np.float32) for name, array in arrays.items()}
+        except TypeError as fault:  # truth values cannot be subtracted
+            raise FederationError("its arrays are no numbers.", "Use a model of numbers.") from fault
 
     def _read_weight(self, content: RecordDict) -> float:
-        """Return the client's `num-examples`."""
-        for record in content.metric_records.values():
+        """Return the client's `num-examples`, in the first of its metric records, where Flower's mean reads it too."""
+        for record in list(content.metric_records.values())[:1]:
             weight = record.get(self.weighted_by_key)
             if isinstance(weight, int | float) and 0 < weight < 2**40:
                 return float(weight)
@@ -126,3 +130,18 @@ class StockFedAvg(flower.FedAvg):
 
     def _step(self, aggregate: Aggregate) -> ArrayRecord:
         return to_array_record(step_checked(self.server_optimizer, self._arrays, aggregate.update))
+
+
+def _select_alike(contents: Sequence[RecordDict]) -> list[RecordDict]:
+    """Return the replies whose metrics have the most common form: Flower's mean fails if a number meets a list."""
+    forms = [_describe_metrics(content) for content in contents]
+    common, count = Counter(forms).most_common(1)[0]
+    if count < len(forms):
+        log.warning("the metrics of %d replies are left out: others have another form", len(forms) - count)
+    return [content for content, form in zip(contents, forms, strict=True) if form == common]
+
+
+def _describe_metrics(content: RecordDict) -> frozenset[tuple[str, int | None]]:
+    """Return the names of all metrics, with the length of lists."""
+    values = [pair for record in content.metric_records.values() for pair in record.items()]
+    return frozenset((name, len(value) if isinstance(value, list) else None) for name, value in values)

@@ -67,6 +67,8 @@ def view_arrays(content: bytes | bytearray) -> tuple[State, dict[str, str]]:
     start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
     entries: dict[str, Any] = json.loads(content[LENGTH_BYTES:start])
     about = entries.pop(_ABOUT, {})
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise ValueError(_ABOUT)
     found, at = {}, start
     for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         kind, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])

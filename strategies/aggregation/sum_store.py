@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 from fedhealth.privacy.auditing.blank_values import BlankValues
 from fedhealth.protocol.messages import digest_arrays
 from fedhealth.types import State
-from fedhealth.utils.array_file import ArrayFileError, read_array_file, write_array_file
+from fedhealth.utils.array_file import read_array_file, write_array_file
 from strategies.aggregation.base import Aggregate
 
 _UPDATE, _STATISTICS = "update.", "statistics."
@@ -57,7 +59,7 @@ class SumStore:
             "link": aggregate.link.hex(),
             "blanks": json.dumps({name: asdict(each) for name, each in aggregate.blanks.items()}),
         }
-        write_array_file(self._path(kind, number), arrays, about)
+        write_array_file(self._path(kind, number), arrays, about | {"texts": _digest_texts(about)})
         for path in sorted(self._folder.glob(f"{kind}-*"))[:-_KEPT]:
             path.unlink()
 
@@ -68,17 +70,27 @@ class SumStore:
             return None
         try:
             arrays, about = read_array_file(path)
-        except (OSError, ArrayFileError) as fault:
+            if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):
+                return None
+            return _read_sum(arrays, about)
+        except (OSError, ValueError, KeyError, TypeError) as fault:
             log.warning("%s is damaged (%s)", path, fault)
             return None
-        if about.get("incoming") != incoming.hex() or digest_arrays(arrays).hex() != about.get("sha256"):
-            return None
-        update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
-        blanks = {name: BlankValues(**each) for name, each in json.loads(about.get("blanks", "{}")).items()}
-        return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]), blanks)
 
     def _path(self, kind: str, number: int) -> Path:
         return self._folder / f"{kind}-{number:05d}.safetensors"
+
+
+def _digest_texts(about: Mapping[str, str]) -> str:
+    return sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _read_sum(arrays: State, about: dict[str, str]) -> Aggregate:
+    if about.pop("texts", None) not in (None, _digest_texts(about)):  # files of older releases have none
+        raise ValueError("the digest of its texts does not match")
+    update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
+    blanks = {name: BlankValues(**each) for name, each in json.loads(about.get("blanks", "{}")).items()}
+    return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]), blanks)
 
 
 def _select_part(prefix: str, arrays: State) -> State:

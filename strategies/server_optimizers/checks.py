@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import numpy as np
+
 from fedhealth.types import State
 from fedhealth.utils.guarded_part import describe_value, get_part
 from fedhealth.utils.own_code import OwnCodeError, name_part
@@ -23,7 +27,9 @@ def step_checked(optimizer: ServerOptimizer, arrays: State, update: State) -> St
         OwnCodeError: the optimizer returned something else; naming it and the array.
 
     """
-    stepped, name = optimizer.step(arrays, update), name_part(get_part(optimizer))
+    name, returned = name_part(get_part(optimizer)), cast(dict[str, Any], optimizer.step(arrays, update))
+    # numpy's sum of two arrays without axes is no array
+    stepped = {key: np.asarray(each) if isinstance(each, np.generic) else each for key, each in returned.items()}
     if others := sorted(set(stepped) ^ set(arrays)):
         found = "without" if others[0] in arrays else "with another array,"
         raise OwnCodeError(f"The server optimizer {name} returned a model {found} {others[0]}.", _ADVICE)

@@ -5,7 +5,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, FederationError
 from fedhealth.flower.in_process_grid import InProcessGrid, reply_in_turn
 from strategies import Momentum, RobustAggregation, SecureSum, StockFedAvg, coordinate_median
 
@@ -93,3 +93,28 @@ def test_secure_aggregation_is_refused_for_clients_that_cannot_mask():
     with pytest.raises(ConfigError, match="cannot mask") as caught:
         StockFedAvg(SecureSum(sites=SITES))
     assert "SecureFedAvg" in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {"m": MetricRecord({"num-examples": 10, "loss": [1.0]})},
+        {"m": MetricRecord({"num-examples": 10, "loss": 1.0, "more": 2})},
+        {"a": MetricRecord({"x": 1}), "m": MetricRecord({"num-examples": 10})},
+    ],
+)
+def test_metrics_of_another_form_cost_nobody_elses(records, caplog):
+    def train(site, message):
+        arrays = message.content["arrays"]
+        return Message(RecordDict({"arrays": arrays, **records}), reply_to=message) if site == "a" else None
+
+    result, _ = run_federation(StockFedAvg(), rounds=1, train=train)
+    assert result.train_metrics_clientapp[1]["loss"] == pytest.approx((10 * 2 + 20 * 30) / 30)
+    assert "left out" in caplog.text
+
+
+def test_arrays_that_are_no_numbers_are_left_out():
+    strategy = StockFedAvg()
+    strategy._arrays = {"mask": np.array([True])}
+    with pytest.raises(FederationError, match="no numbers"):
+        strategy._subtract({"mask": np.array([False])})

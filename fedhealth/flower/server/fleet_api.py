@@ -124,7 +124,7 @@ class FleetApi:
 
     def _dispatch(self, action: str, message: Any, state: Any) -> tuple[Any, Sequence[str]]:
         if action == "push-messages":
-            return self._push(message, state)
+            return self._push(message, state), []
         if action == "push-object":
             response, complete = self._replies.add_object(message, state)
             return response, self._complete_reply(complete) if complete is not None else []
@@ -145,13 +145,12 @@ class FleetApi:
                     self._redelivery.record(message.node.node_id, response)
         return response
 
-    def _push(self, message: Any, state: Any) -> tuple[Any, Sequence[str]]:
+    def _push(self, message: Any, state: Any) -> Any:
         """Accept the message of a reply; ignore a reply to a message that is not open at this node."""
         replies_to = {each.metadata.reply_to_message_id for each in message.messages_list}
         if replies_to != {self._redelivery.open_message_id(message.node.node_id)}:
-            return PushMessagesResponse(), []
-        response, is_complete = self._replies.begin(message, state)
-        return response, self._complete_reply(message) if is_complete else []
+            return PushMessagesResponse()
+        return self._replies.begin(message, state)
 
     def _complete_reply(self, message: Any) -> Sequence[str]:
         """Mark a node's open message as answered."""
@@ -166,8 +165,8 @@ def _get_run_id(message: Any) -> int:
 
 
 def _has_allowed_size(headers: dict[bytes, bytes]) -> bool:
-    size = headers.get(b"content-length", b"")
-    return size.isdigit() and int(size) <= _MAX_REQUEST_BYTES
+    size = headers.get(b"content-length", b"")  # some parsers ignore it where the body comes in chunks
+    return size.isdigit() and int(size) <= _MAX_REQUEST_BYTES and b"transfer-encoding" not in headers
 
 
 def _read_wait_header(headers: dict[bytes, bytes]) -> float:

@@ -81,3 +81,10 @@ def test_a_header_that_does_not_fit_is_refused(change):
     text = json.dumps({"a": entry}).encode()
     with pytest.raises((ValueError, KeyError, TypeError)):
         view_arrays(len(text).to_bytes(8, "little") + text + bytes(12))
+
+
+@pytest.mark.parametrize("about", [5, None, ["x"], {"x": 1}])
+def test_texts_of_a_header_that_are_none_are_refused(about):
+    text = json.dumps({"__metadata__": about}).encode()
+    with pytest.raises(ValueError, match="__metadata__"):
+        view_arrays(len(text).to_bytes(8, "little") + text)

@@ -43,6 +43,20 @@ def test_a_damaged_sum_counts_as_none(tmp_path):
         assert store.load(TRAIN, 1, INCOMING) is None
 
 
+@pytest.mark.parametrize(
+    ("written", "damaged"),
+    [(b'\\"b\\"', b'\\"x\\"'), (b'[\\"a', b'<\\"a'), (b"6c696e6b", b"6c696e6c"), (b'"link"', b'"lank"')],
+)
+def test_a_sum_with_damaged_texts_counts_as_none(tmp_path, written, damaged):
+    store = SumStore(tmp_path)
+    store.save(TRAIN, 1, INCOMING, summed())
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    assert content.count(written) == 1
+    path.write_bytes(content.replace(written, damaged))
+    assert store.load(TRAIN, 1, INCOMING) is None
+
+
 def test_only_the_newest_sums_are_kept(tmp_path):
     store = SumStore(tmp_path)
     for number in range(1, 6):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedhealth.utils.own_code import OwnCodeError
-from strategies import Averaging
+from strategies import Averaging, Momentum
 from strategies.server_optimizers.checks import step_checked
 
 ARRAYS = {"w": np.ones(2, np.float32), "n": np.ones(1, np.int64)}
@@ -40,3 +40,15 @@ def test_what_is_no_next_model_is_refused(changed, problem):
 
 def test_a_step_that_leaves_arrays_as_they_are_passes():
     assert step_checked(Averaging(), ARRAYS, UPDATE)["w"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("optimizer", [Averaging(), Momentum(momentum=0.5)])
+def test_an_array_without_axes_stays_one(optimizer):
+    """A learned temperature, or the counter of a batch normalization in a stock client's model."""
+    arrays = {"t": np.array(1, np.float32), "n": np.array(3, np.int64)}
+    update = {"t": np.array(0.5, np.float32), "n": np.array(2, np.float32)}
+    for _ in range(2):
+        stepped = step_checked(optimizer, arrays, update)
+        assert {name: (type(each), each.shape, each.dtype) for name, each in stepped.items()} == {
+            name: (np.ndarray, (), each.dtype) for name, each in arrays.items()
+        }

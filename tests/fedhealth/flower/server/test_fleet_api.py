@@ -105,3 +105,22 @@ def test_a_request_is_noted_with_what_the_site_reports(tmp_path, site):
     request = PullMessagesRequest(node=Node(node_id=site.node))
     assert ask(site, delivered, "pull-messages", request, report.dumps())[0] == 200
     assert load_contacts(tmp_path / "contacts")[site.node].report == report
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[], [(b"content-length", b"99999999999")], [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")]],
+)
+def test_a_body_without_a_certain_size_is_not_read(tmp_path, headers):
+    sent = []
+
+    async def receive():
+        raise AssertionError
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": FLEET_PREFIX + "pull-messages", "headers": headers}
+    delivered, contacts = MessageRedelivery(tmp_path / "delivered"), SiteContacts(tmp_path / "contacts")
+    asyncio.run(FleetApi(None, LongPolling(), delivered, contacts)(scope, receive, send))
+    assert sent[0]["status"] == 413

@@ -26,7 +26,7 @@ def site_(tmp_path, monkeypatch):
     task = SimpleNamespace(run_id=site.run)
     monkeypatch.setattr("fedhealth.flower.server.runtime_api.authenticate_task", lambda request, token, state: task)
     objects, request = site.answer("yes")
-    begun, _ = site.incoming.begin(request, site.state)
+    begun = site.incoming.begin(request, site.state)
     for name in begun.objects_to_push:
         site.part(begun.session_id, name, objects[name])
     return site
