@@ -138,9 +138,11 @@ class FedAvg(Strategy):
             if evaluate_fn and (scored := evaluate_fn(number, to_array_record(arrays))):
                 result.evaluate_metrics_serverapp[number] = scored
 
+        from fedhealth.flower.server.reply_grid import check_replies  # a run on one machine has no server
+
         settings = train_config, evaluate_config
         number, arrays = self.run(
-            grid, partial(unpack_arrays, initial_arrays), num_rounds, timeout, settings, record_round
+            check_replies(grid), partial(unpack_arrays, initial_arrays), num_rounds, timeout, settings, record_round
         )
         result.evaluate_metrics_clientapp[number] = build_metric_record(self.final)
         result.arrays = to_array_record(arrays)

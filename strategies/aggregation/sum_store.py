@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 
 from fedhealth.privacy.auditing.blank_values import BlankValues
@@ -59,7 +57,7 @@ class SumStore:
             "link": aggregate.link.hex(),
             "blanks": json.dumps({name: asdict(each) for name, each in aggregate.blanks.items()}),
         }
-        write_array_file(self._path(kind, number), arrays, about | {"texts": _digest_texts(about)})
+        write_array_file(self._path(kind, number), arrays, about)
         for path in sorted(self._folder.glob(f"{kind}-*"))[:-_KEPT]:
             path.unlink()
 
@@ -81,13 +79,7 @@ class SumStore:
         return self._folder / f"{kind}-{number:05d}.safetensors"
 
 
-def _digest_texts(about: Mapping[str, str]) -> str:
-    return sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
 def _read_sum(arrays: State, about: dict[str, str]) -> Aggregate:
-    if about.pop("texts", None) not in (None, _digest_texts(about)):  # files of older releases have none
-        raise ValueError("the digest of its texts does not match")
     update, statistics = _select_part(_UPDATE, arrays), _select_part(_STATISTICS, arrays)
     blanks = {name: BlankValues(**each) for name, each in json.loads(about.get("blanks", "{}")).items()}
     return Aggregate(update, statistics, tuple(json.loads(about["sites"])), bytes.fromhex(about["link"]), blanks)

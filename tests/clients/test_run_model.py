@@ -54,6 +54,8 @@ class CountingFusion(ConcatFusion):
 class ReplacingFusion(CountingFusion):
     """Its buffer is another tensor after each batch, and one of inference mode after an evaluation."""
 
+    batches: torch.Tensor
+
     def count(self, features):
         self.batches = self.batches + 1
         return self.batches
@@ -61,6 +63,8 @@ class ReplacingFusion(CountingFusion):
 
 class GrowingFusion(CountingFusion):
     """It keeps a memory of the batches."""
+
+    memory: torch.Tensor
 
     def set_up(self):
         self.register_buffer("memory", torch.zeros(0))
@@ -72,6 +76,8 @@ class GrowingFusion(CountingFusion):
 
 class LazyFusion(CountingFusion):
     """It makes its buffers when they are needed."""
+
+    center: torch.Tensor | None
 
     def set_up(self):
         self.register_buffer("center", None)
@@ -85,6 +91,8 @@ class LazyFusion(CountingFusion):
 
 class CachingFusion(CountingFusion):
     """An attribute tells how long its buffer is."""
+
+    positions: torch.Tensor
 
     def set_up(self):
         self.register_buffer("positions", torch.arange(2))

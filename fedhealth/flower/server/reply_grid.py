@@ -62,6 +62,11 @@ class ReplyGrid(GridWrapper):
         return _join_reply(header, objects)
 
 
+def check_replies(grid: Grid) -> Grid:
+    """Return a grid whose replies are whole, or errors; another than one of a server is returned as it is."""
+    return ReplyGrid(grid) if isinstance(grid, HttpGrid) else grid
+
+
 def _join_reply(header: Message, objects: dict[str, bytes]) -> Message:
     """Return a reply with the content or the error in its objects, of which nothing else is believed."""
     try:

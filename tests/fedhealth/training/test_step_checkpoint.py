@@ -50,6 +50,10 @@ def always(monkeypatch):
 class RememberingFusion(ConcatFusion):
     """Its buffers grow, are made in training, and are replaced."""
 
+    memory: torch.Tensor
+    center: torch.Tensor | None
+    batches: torch.Tensor
+
     def __init__(self, widths, outputs, hidden, dropout):
         super().__init__(widths, outputs, hidden, dropout)
         self.register_buffer("memory", torch.zeros(0))

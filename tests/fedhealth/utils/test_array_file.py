@@ -32,7 +32,7 @@ def test_the_library_reads_the_file_and_writes_one_that_is_read(tmp_path):
     write_array_file(tmp_path / "ours", STATE, {"k": "v"})
     with safe_open(tmp_path / "ours", framework="numpy") as file:
         check_equal({name: file.get_tensor(name) for name in sorted(file.keys())}, STATE)
-        assert file.metadata() == {"k": "v"}
+        assert file.metadata()["k"] == "v"
     save_file(STATE, tmp_path / "theirs", {"k": "v"})
     found, about = read_array_file(tmp_path / "theirs")
     check_equal(found, STATE)
@@ -43,6 +43,17 @@ def test_an_array_that_is_no_block_of_memory_is_written_as_its_values(tmp_path):
     state = {"t": np.arange(12, dtype=np.float32).reshape(3, 4).T[::2]}
     write_array_file(tmp_path / "a", state)
     check_equal(read_array_file(tmp_path / "a")[0], state)
+
+
+def test_texts_that_were_changed_are_refused_and_older_files_have_no_digest(tmp_path):
+    path = tmp_path / "a"
+    write_array_file(path, STATE, {"round": "37"})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"37"', b'"35"'))
+    with pytest.raises(ArrayFileError, match="digest of its texts"):
+        read_array_file(path)
+    save_file(STATE, path, {"round": "37"})
+    assert read_array_file(path)[1] == {"round": "37"}
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 30, -1])

@@ -45,7 +45,7 @@ def test_a_step_that_leaves_arrays_as_they_are_passes():
 @pytest.mark.parametrize("optimizer", [Averaging(), Momentum(momentum=0.5)])
 def test_an_array_without_axes_stays_one(optimizer):
     """A learned temperature, or the counter of a batch normalization in a stock client's model."""
-    arrays = {"t": np.array(1, np.float32), "n": np.array(3, np.int64)}
+    arrays: dict[str, np.ndarray] = {"t": np.array(1, np.float32), "n": np.array(3, np.int64)}
     update = {"t": np.array(0.5, np.float32), "n": np.array(2, np.float32)}
     for _ in range(2):
         stepped = step_checked(optimizer, arrays, update)

@@ -13,7 +13,8 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from fedhealth.flower.client.message_codec import encode_message
 from fedhealth.flower.compat import set_message_id, set_task_identity
-from fedhealth.flower.server.reply_grid import ReplyGrid
+from fedhealth.flower.in_process_grid import InProcessGrid
+from fedhealth.flower.server.reply_grid import ReplyGrid, check_replies
 from fedhealth.protocol.refusals import describe_error
 
 RUN, HONEST, LIAR = 7, 11, 12
@@ -167,3 +168,9 @@ def test_an_error_stays_one():
     sent = MessageProto.FromString(encoded.header), ObjectTree.FromString(encoded.tree), dict(encoded.objects)
     _, (reply,) = pull(sent)
     assert (reply.error.code, reply.error.reason) == (1001, "ConfigError")
+
+
+def test_only_the_grid_of_a_server_is_wrapped():
+    inner = InProcessGrid(None, ["north"], {})
+    assert check_replies(inner) is inner
+    assert isinstance(check_replies(HttpGrid(token="t")), ReplyGrid)
