@@ -15,12 +15,16 @@ _CHUNK = 2**15  # values whose squares fit the cache
 
 
 def list_trained_arrays(model: nn.Module) -> list[str]:
-    """Return the names of trained parameters and of the floating-point buffers beside them (running statistics)."""
+    """Return the names of trained parameters and of the floating-point buffers beside them (running statistics).
+
+    A buffer that its module does not save (`persistent=False`) is computed from others and is no part of the state.
+    """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for prefix, module in model.named_modules():
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             buffers = module.named_buffers(prefix, recurse=False)
-            names += [name for name, buffer in buffers if buffer.is_floating_point()]
+            unsaved = {f"{prefix}.{name}".lstrip(".") for name in module._non_persistent_buffers_set}
+            names += [name for name, buffer in buffers if buffer.is_floating_point() and name not in unsaved]
     return sorted(names)
 
 

@@ -37,6 +37,15 @@ def test_what_is_trained_is_shared_with_its_running_statistics():
     assert list_trained_arrays(Mixed()) == TRAINED
 
 
+def test_a_buffer_that_its_module_does_not_save_is_no_part_of_the_state():
+    model = nn.ModuleDict({"rotary": nn.Linear(2, 2)})
+    model["rotary"].register_buffer("frequencies", torch.ones(2), persistent=False)
+    model["rotary"].register_buffer("running_mean", torch.ones(2))
+    assert list_trained_arrays(model) == ["rotary.bias", "rotary.running_mean", "rotary.weight"]
+    assert get_model_arrays(model, list_trained_arrays(model)).keys() == {*list_trained_arrays(model)}
+    assert list_trained_arrays(model["rotary"]) == ["bias", "running_mean", "weight"]
+
+
 def test_a_state_goes_round():
     torch.manual_seed(0)
     one, other = Mixed(), Mixed()
