@@ -62,7 +62,7 @@ class SiteWorkers:
 
     def __init__(self, client_app: str, job: Job, workers: int) -> None:
         context = get_warm_context()
-        self._workers = [_start_worker(context, client_app, job) for _ in range(workers)]
+        self._workers = [_start_worker(context, client_app, job, workers) for _ in range(workers)]
 
     def compute_replies(self, requests: Iterable[Request]) -> Iterator[Message]:
         """Compute replies side by side; yield them in the order of the messages.
@@ -127,9 +127,9 @@ def start_site_workers(client_app: str, job: Job, workers: int) -> Iterator[Site
         found.close()
 
 
-def _start_worker(context: Any, client_app: str, job: Job) -> _Worker:
+def _start_worker(context: Any, client_app: str, job: Job, workers: int) -> _Worker:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_run_worker, args=(theirs, client_app, job, dict(os.environ)))
+    process = context.Process(target=_run_worker, args=(theirs, client_app, job, workers, dict(os.environ)))
     process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -151,10 +151,13 @@ def _receive_reply(worker: _Worker) -> Message:
     return result
 
 
-def _run_worker(connection: Connection, client_app: str, job: Job, environment: dict[str, str]) -> None:
+def _run_worker(connection: Connection, client_app: str, job: Job, workers: int, environment: dict[str, str]) -> None:
     """Compute replies until the connection is closed."""
+    from fedhealth.utils.free_memory import share_memory  # with torch, which the parent may not need yet
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     copy_environment(environment)
+    share_memory(workers)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.captureWarnings(True)
     with log_to_file(RunDir(Path(job.folder)).path / LOG_FILE), suppress(EOFError, ConnectionError):

@@ -11,10 +11,21 @@ import torch
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
+_siblings = 1
+
+
+def share_memory(processes: int) -> None:
+    """Let this process, one of several that take memory side by side, count with its share of what is free."""
+    global _siblings  # of the process, which belongs to one run
+    _siblings = processes
+
 
 def measure_free_memory() -> int:
-    """Return what the machine has available, or less if a control group of this process (a container) allows less."""
-    return max(0, min([_read_available(), *_list_group_rooms()]))
+    """Return what the machine has available, or less if a control group of this process (a container) allows less.
+
+    Processes that work side by side get a share each, see `share_memory`.
+    """
+    return max(0, min([_read_available(), *_list_group_rooms()])) // _siblings
 
 
 def measure_free_gpu_memory(device: torch.device) -> int:

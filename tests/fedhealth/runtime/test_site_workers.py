@@ -21,6 +21,7 @@ from fedhealth.protocol.job import Job
 from fedhealth.runs.run_dir import RunDir
 from fedhealth.runtime.local import LocalRuntime
 from fedhealth.runtime.site_workers import start_site_workers
+from fedhealth.utils import free_memory
 
 APP = "tests.fedhealth.runtime.test_site_workers.create_app"
 SITES = ["north", "south", "east", "west", "harbor"]
@@ -50,7 +51,9 @@ def create_app(job):
             time.sleep(0.2)
         elif order.startswith("write "):
             Path(order.removeprefix("write ")).touch()
-        found = MetricRecord({"pid": os.getpid(), "node": context.node_id, "seen": len(seen)})
+        found = MetricRecord(
+            {"pid": os.getpid(), "node": context.node_id, "seen": len(seen), "siblings": free_memory._siblings}
+        )
         return Message(RecordDict({"found": found}), reply_to=message)
 
     return app
@@ -67,6 +70,12 @@ def ask(grid, *orders):
     contents = [RecordDict({"order": ConfigRecord({"text": order})}) for order in orders]
     messages = [Message(content, node, "query") for node, content in enumerate(contents, start=1)]
     return [dict(reply.content["found"]) for reply in grid.pull_messages(grid.push_messages(messages))]
+
+
+def test_workers_share_the_memory(tmp_path):
+    with start_site_workers(APP, Job("run", (), "", str(tmp_path)), 3) as workers:
+        found = ask(InProcessGrid(workers.compute_replies, ["north"], {}), "siblings")
+    assert found[0]["siblings"] == 3
 
 
 def test_replies_keep_the_order_of_their_messages_and_sites_keep_their_process(grid):

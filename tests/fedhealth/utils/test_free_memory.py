@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from fedhealth.utils import free_memory
-from fedhealth.utils.free_memory import measure_free_gpu_memory, measure_free_memory, measure_resident_memory
+from fedhealth.utils.free_memory import (
+    measure_free_gpu_memory,
+    measure_free_memory,
+    measure_resident_memory,
+    share_memory,
+)
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -33,6 +38,12 @@ def limit(folder, most, used, cached):
 def test_without_a_group_it_is_what_the_machine_has(machine):
     assert measure_free_memory() == 1000 * 1024
     assert measure_resident_memory() == 30 * PAGE
+
+
+def test_processes_side_by_side_have_a_share_each(machine, monkeypatch):
+    monkeypatch.setattr(free_memory, "_siblings", 1)
+    share_memory(4)
+    assert measure_free_memory() == 250 * 1024
 
 
 def test_the_narrowest_group_decides_and_its_caches_can_be_dropped(machine):
