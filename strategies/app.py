@@ -21,7 +21,6 @@ from fedhealth.evaluation.pooled_calibration import estimate_calibrated_metrics,
 from fedhealth.evaluation.predictions import ScoreHistograms, compute_histogram_metrics, describe_histogram_noise
 from fedhealth.flower.compat import shorten_pull_backoff
 from fedhealth.flower.grid_wrapper import BundlingGrid
-from fedhealth.flower.server.reply_grid import ReplyGrid
 from fedhealth.lead.home import LeadHome
 from fedhealth.lead.job_store import load_job
 from fedhealth.lead.site_overview import load_node_names
@@ -88,6 +87,8 @@ def run_signed_job(grid: Grid, signed_job: str) -> None:
 
 def _carry_statements(grid: Grid) -> Grid:
     """Return a grid that carries the members' state statements between all runs of this lead."""
+    from fedhealth.flower.server.reply_grid import ReplyGrid  # with Flower's server, which a local run does not need
+
     home = LeadHome.find()
     membership = SignedMembership.loads(home.membership.read_bytes()).membership
     return StatementCarrier(BundlingGrid(ReplyGrid(grid)), FileStore(home.path / "statements"), membership.roster)

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from random import SystemRandom
 
 from omegaconf import OmegaConf
 
@@ -41,6 +42,8 @@ from fedhealth.site.study_verdict import evaluate_study
 _MIN_START_SECONDS = 300.0
 _START_FACTOR = 10  # a site starts as the server does, but all at once
 _LINES = 15  # of a log, in an error
+_PORTS = range(20_000, 32_768)  # below those that the system gives to outgoing connections
+_ATTEMPTS = 50  # to find a free one
 
 
 @dataclass
@@ -202,8 +205,16 @@ def _is_reachable(control: ControlClient) -> bool:
 
 
 def find_free_ports() -> tuple[int, int]:
-    """Return two free TCP ports of this machine."""
+    """Return two free TCP ports of this machine, which no outgoing connection takes before they are used."""
     with socket.socket() as first, socket.socket() as second:
         for each in (first, second):
-            each.bind(("127.0.0.1", 0))
+            _bind_to_free_port(each)
         return first.getsockname()[1], second.getsockname()[1]
+
+
+def _bind_to_free_port(listener: socket.socket) -> None:
+    for port in SystemRandom().sample(_PORTS, _ATTEMPTS):
+        with suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return
+    listener.bind(("127.0.0.1", 0))

@@ -108,7 +108,8 @@ class _LayerUse:
             if "inplace operation" not in str(fault):
                 raise
             raise self._explain_change() from fault
-        if value._version != int(version):  # autograd does not look inside of a checkpointed block
+        # autograd does not look inside of a checkpointed block; a number is read from NumPy without any device
+        if value._version != int(version.numpy()):
             raise self._explain_change()
         return value
 

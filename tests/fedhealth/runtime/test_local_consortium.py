@@ -1,11 +1,13 @@
 """Starting a consortium on one machine: what is waited for is said, and a process that ends says why."""
 
+import socket
 import sys
 import time
 
 import pytest
 
 from fedhealth.errors import ConfigError
+from fedhealth.runtime import local_consortium
 from fedhealth.runtime.local_consortium import LocalConsortium
 
 
@@ -48,3 +50,13 @@ def test_progress_is_reported_while_sites_connect(poc):
     with pytest.raises(ConfigError, match=r"0\.2 s have passed"):
         poc.wait_until(lambda: False, "nothing", 0.2)
     assert time.monotonic() - begin < 10
+
+
+def test_free_ports_are_none_that_an_outgoing_connection_may_take(monkeypatch):
+    first, second = local_consortium.find_free_ports()
+    assert first != second
+    assert {first, second} <= set(local_consortium._PORTS)
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(local_consortium, "_PORTS", [busy.getsockname()[1]] * local_consortium._ATTEMPTS)
+        assert busy.getsockname()[1] not in local_consortium.find_free_ports()
