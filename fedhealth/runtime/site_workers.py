@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -173,10 +174,19 @@ def _compute_reply(app: ClientApp, message: Message, context: Context) -> Messag
         return app(message, context)
     except Exception as fault:
         trace = "".join(traceback.format_exception(fault))
-        if not isinstance(fault, FedhealthError | OSError):  # not every class can be sent
+        if not _can_be_sent(fault):
             return RuntimeError(trace)
         fault.add_note(f"In a worker process:\n{trace}")
         return fault
+
+
+def _can_be_sent(fault: Exception) -> bool:
+    """Return whether another process can make it anew: not from every class's arguments."""
+    try:
+        copy(fault)  # as pickle does
+    except TypeError:
+        return False
+    return isinstance(fault, FedhealthError | OSError)
 
 
 def _end_with_parent() -> None:

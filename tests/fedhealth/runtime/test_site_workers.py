@@ -34,6 +34,13 @@ class OddError(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class NamedError(FederationError):
+    """An error of the user's own app, which makes its words itself."""
+
+    def __init__(self, site):
+        super().__init__(f"The site {site} has no table.", "Add it.")
+
+
 def create_app(job):
     app, seen = ClientApp(), []
 
@@ -47,6 +54,8 @@ def create_app(job):
             raise DataError("the table has no column age", "Add it.")
         elif order == "odd":
             raise OddError(1, 2)
+        elif order == "named":
+            raise NamedError("north")
         elif order == "wait":
             time.sleep(0.2)
         elif order.startswith("write "):
@@ -117,9 +126,10 @@ def test_what_an_application_raises_is_raised_here(grid):
     assert "in query" in "".join(caught.value.__notes__)
 
 
-def test_an_exception_that_cannot_be_sent_becomes_its_trace(grid):
-    with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
-        ask(grid, "odd")
+@pytest.mark.parametrize(("order", "trace"), [("odd", "OddError: 1 and 2"), ("named", "The site north has no table")])
+def test_an_exception_that_cannot_be_sent_becomes_its_trace(grid, order, trace):
+    with pytest.raises(RuntimeError, match=trace):
+        ask(grid, order)
 
 
 def test_a_worker_that_dies_ends_the_run_with_its_exit_code_and_advice(grid):
