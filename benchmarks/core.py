@@ -36,7 +36,7 @@ from benchmarks.targets import Figure, report_figures
 FIGURES = (
     Figure("epoch2_over_epoch1", "<=", 0.2),
     Figure("server_peak_64_over_4_sites", "<=", 1.2),
-    Figure("local_models_per_site", "<=", 2.5),
+    Figure("local_models_per_site", "<=", 0.3),
     Figure("local_over_simulation_peak", "<=", 0.5),
     Figure("runtime_agreement", "<=", 0),
 )

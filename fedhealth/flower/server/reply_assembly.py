@@ -46,6 +46,7 @@ class _PartialReply:
         parts: by the id of each object, the ids of its parts.
         missing: ids of the objects that have not arrived.
         held: the objects that have parts, by id; those without lie in Flower's store.
+        held_bytes: their size.
         session: names this transfer.
 
     """
@@ -54,6 +55,7 @@ class _PartialReply:
     parts: dict[str, frozenset[str]]
     missing: set[str]
     held: dict[str, bytes] = field(default_factory=dict)
+    held_bytes: int = 0
     session: str = field(default_factory=lambda: str(uuid4()))
 
     @property
@@ -116,9 +118,9 @@ class ReplyAssembler:
                 state.object_store.preregister(partial.run_id, ObjectTree(object_id=name))
                 state.object_store.put(name, content)
         with self._lock:
-            if partial.parts[name]:
-                partial.held[name] = content
-            if sum(map(len, partial.held.values())) > _MAX_HELD_BYTES:
+            if partial.parts[name] and name not in partial.held:
+                partial.held[name], partial.held_bytes = content, partial.held_bytes + len(content)
+            if partial.held_bytes > _MAX_HELD_BYTES:
                 raise DecodeError("a reply has too many parts")
             partial.missing.discard(name)
             if partial.missing or self._partial.get(node_id) is not partial:
